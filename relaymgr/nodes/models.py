@@ -1,0 +1,136 @@
+"""The fleet: locations, relay nodes, their workers and keys."""
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+
+from relaymgr.sealing import SealedField
+from relaymgr.tenants.models import ApiKey
+
+
+class Location(models.Model):
+    """A place where nodes stand."""
+
+    slug = models.SlugField(unique=True)
+    city = models.CharField(max_length=100)
+    country = models.CharField(max_length=100)
+    country_code = models.CharField(max_length=2, help_text="ISO 3166-1 alpha-2, upper case.")
+    continent = models.CharField(max_length=50)
+    region = models.CharField(max_length=100, blank=True, help_text="State or other administrative division.")
+    timezone = models.CharField(max_length=64, default="UTC")
+    latitude = models.FloatField(validators=[MinValueValidator(-90), MaxValueValidator(90)])
+    longitude = models.FloatField(validators=[MinValueValidator(-180), MaxValueValidator(180)])
+    tags = models.JSONField(default=list, blank=True, help_text='For filters, e.g. ["premium"].')
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class NodeState(models.TextChoices):
+    """joining -> ready -> suspect -> lost, by the probes; a heard probe makes any of them ready."""
+
+    JOINING = "joining"
+    READY = "ready"
+    SUSPECT = "suspect"
+    LOST = "lost"
+
+
+class RelayNode(models.Model):
+    """One relay process group at a location."""
+
+    name = models.SlugField(unique=True)
+    location = models.ForeignKey(Location, models.PROTECT, related_name="nodes")
+    public_ip = models.GenericIPAddressField()
+    host = models.CharField(max_length=253, blank=True, help_text="A DNS name for public_ip, or empty.")
+    control_url = models.URLField(help_text="Where the manager reaches the node's control API.")
+    state = models.CharField(max_length=10, choices=NodeState, default=NodeState.JOINING)
+    is_draining = models.BooleanField(default=False, help_text="No new sessions; live ones are finished.")
+    price = models.FloatField(default=0.0, help_text="Of an hour, in any unit: breaks ties.")
+    key = models.OneToOneField(ApiKey, models.SET_NULL, null=True, editable=False)
+    control_key = SealedField(editable=False)
+    version = models.CharField(max_length=20, blank=True)
+    boot_id = models.CharField(max_length=40, blank=True, editable=False)
+    last_event = models.PositiveBigIntegerField(default=0, editable=False)
+    packet_path = models.CharField(max_length=10, blank=True)
+    packet_path_reason = models.CharField(max_length=200, blank=True)
+    cpu = models.FloatField(default=0.0, help_text="The busiest worker's share of a core.")
+    missed_probes = models.PositiveIntegerField(default=0, editable=False)
+    last_seen_at = models.DateTimeField(null=True, blank=True)
+    clock_offset_ms = models.FloatField(default=0.0)
+    joined_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def address(self) -> str:
+        """What clients resolve: the DNS name, or the IP where there is none."""
+        return self.host or self.public_ip
+
+
+class RelayWorker(models.Model):
+    """One process of a node, with its own port pair. Seats are reserved here, by conditional UPDATE."""
+
+    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="workers")
+    index = models.PositiveSmallIntegerField()
+    server_port = models.PositiveIntegerField(validators=[MaxValueValidator(65535)])
+    client_port = models.PositiveIntegerField(validators=[MaxValueValidator(65535)])
+    capacity = models.PositiveIntegerField(help_text="Seats.")
+    free_seats = models.IntegerField()
+
+    class Meta:
+        ordering = ["node", "index"]
+        constraints = [
+            models.UniqueConstraint(fields=["node", "index"], name="worker_index_unique"),
+            models.CheckConstraint(
+                condition=models.Q(free_seats__gte=0), name="worker_free_seats_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.index}"
+
+
+class TokenKey(models.Model):
+    """A key under which connect tokens for one node are sealed (PROTOCOL.md 5)."""
+
+    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="token_keys")
+    key_id = models.PositiveBigIntegerField(help_text="u32, unique for the node.")
+    key = SealedField(editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    confirmed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the node first said it holds it."
+    )
+    retired_at = models.DateTimeField(
+        null=True, blank=True, help_text="Seals no more; still opens for a while."
+    )
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [models.UniqueConstraint(fields=["node", "key_id"], name="token_key_id_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.node} {self.key_id}"
+
+
+class JoinKey(models.Model):
+    """Lets one node join, once, at one location."""
+
+    location = models.ForeignKey(Location, models.CASCADE, related_name="join_keys")
+    prefix = models.CharField(max_length=12, unique=True, editable=False)
+    secret_hash = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    used_by = models.ForeignKey(RelayNode, models.SET_NULL, null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.location} ({self.prefix})"

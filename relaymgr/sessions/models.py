@@ -1,0 +1,170 @@
+"""Relay sessions, their seats, and what happened to them."""
+
+import secrets
+
+from django.db import models
+
+from relaymgr.nodes.models import RelayNode, RelayWorker
+from relaymgr.sealing import SealedField
+from relaymgr.tenants.models import Tenant
+
+
+def new_session_id() -> str:
+    """Edgegap's form (compat spec 3.4): 12 lowercase hexadecimal digits and "-S"."""
+    return secrets.token_hex(6) + "-S"
+
+
+class SessionState(models.TextChoices):
+    """requested -> placed -> ready -> ended | failed (design: session life)."""
+
+    REQUESTED = "requested"
+    PLACED = "placed"
+    READY = "ready"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+LIVE_STATES = (SessionState.REQUESTED, SessionState.PLACED, SessionState.READY)
+
+
+class RelaySession(models.Model):
+    """Two or more players who are to reach each other through one worker of one node."""
+
+    id = models.CharField(primary_key=True, max_length=20, default=new_session_id)
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="relay_sessions")
+    state = models.CharField(max_length=10, choices=SessionState, default=SessionState.REQUESTED)
+    worker = models.ForeignKey(RelayWorker, models.SET_NULL, null=True, related_name="relay_sessions")
+    topology = models.CharField(max_length=4, choices=[("host", "host"), ("mesh", "mesh")], default="host")
+    objective = models.CharField(
+        max_length=6, choices=[("worst", "worst"), ("sum", "sum"), ("spread", "spread")], default="worst"
+    )
+    dialects = models.JSONField(default=list)
+    token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
+    filters = models.JSONField(default=list, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    webhook_url = models.URLField(blank=True, max_length=500)
+    idle_timeout = models.PositiveIntegerField(help_text="Seconds.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    ready_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+    end_reason = models.CharField(max_length=50, blank=True, help_text="Also why it failed.")
+    placement = models.JSONField(default=dict, blank=True, help_text="The explanation served at /placement.")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["tenant", "state", "-created_at"], name="session_tenant_state_created"),
+            models.Index(fields=["state", "expires_at"], name="session_state_expires"),
+        ]
+        ordering = ["-created_at", "id"]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE_STATES
+
+
+class Seat(models.Model):
+    """A player's place in a session. Numbers are never used again; seat 0 is the host."""
+
+    session = models.ForeignKey(RelaySession, models.CASCADE, related_name="seats")
+    number = models.PositiveSmallIntegerField()
+    player_id = models.CharField(max_length=64, blank=True)
+    ip = models.GenericIPAddressField(null=True, blank=True)
+    latitude = models.FloatField(null=True, blank=True)
+    longitude = models.FloatField(null=True, blank=True)
+    latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
+    token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
+    seat_key = SealedField(editable=False, help_text="Base64, 32 bytes: the key of the native dialect.")
+    connect_token = SealedField(
+        editable=False, default="", help_text="Base64url; sealed once a node is chosen."
+    )
+    is_connected = models.BooleanField(default=False)
+    dialect = models.CharField(max_length=10, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["session", "number"]
+        constraints = [models.UniqueConstraint(fields=["session", "number"], name="seat_number_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.session_id}/{self.number}"
+
+
+class Grant(models.Model):
+    """A node being told of a session. `revision` is what it should hold, `confirmed` what it said it holds;
+    the reconciler pushes while they differ. `wanted` off: the node is to forget the session."""
+
+    session = models.ForeignKey(RelaySession, models.CASCADE, related_name="grants")
+    worker = models.ForeignKey(RelayWorker, models.CASCADE, related_name="grants")
+    wanted = models.BooleanField(default=True)
+    seats_reserved = models.PositiveIntegerField(help_text="Given back to the worker when no longer wanted.")
+    revision = models.PositiveIntegerField(default=1)
+    confirmed = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [models.UniqueConstraint(fields=["session", "worker"], name="grant_unique")]
+        indexes = [
+            models.Index(
+                fields=["worker"],
+                condition=models.Q(confirmed__lt=models.F("revision")),
+                name="grant_unconfirmed",
+            )
+        ]
+
+
+class SessionEvent(models.Model):
+    """The timeline of a session: each change with its time and reason."""
+
+    session = models.ForeignKey(RelaySession, models.CASCADE, related_name="events")
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=30)
+    seat = models.PositiveSmallIntegerField(null=True, blank=True)
+    reason = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["at", "id"]
+
+
+class IdempotencyKey(models.Model):
+    """A POST that may be sent again: the same key and body get the same session (RFC draft idempotency-key-header)."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    key_hash = models.CharField(max_length=64)
+    request_hash = models.CharField(max_length=64)
+    session = models.ForeignKey(RelaySession, models.CASCADE, null=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "key_hash"], name="idempotency_key_unique")]
+
+
+class WebhookDelivery(models.Model):
+    """One event on its way to one URL. Retried by the row, not by the queue."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    session = models.ForeignKey(RelaySession, models.CASCADE, related_name="deliveries")
+    event = models.CharField(max_length=20)
+    url = models.URLField(max_length=500)
+    payload = SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
+    is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")
+    attempts = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(
+        null=True, blank=True, help_text="None: done, one way or the other."
+    )
+    delivered_at = models.DateTimeField(null=True, blank=True)
+    last_error = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name_plural = "webhook deliveries"
+        indexes = [models.Index(fields=["next_attempt_at"], name="delivery_next_attempt")]
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.session_id}"

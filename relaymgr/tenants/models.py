@@ -1,0 +1,76 @@
+"""Studios and the keys that speak for them, for nodes, and for whom else calls the API."""
+
+import base64
+import secrets
+
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.utils import timezone
+
+from relaymgr.sealing import SealedField
+
+
+def new_webhook_secret() -> str:
+    """In the form of the Standard Webhooks scheme: "whsec_" and base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+
+
+class Tenant(models.Model):
+    """A studio. All its sessions, and nobody else's, are visible to its keys."""
+
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(unique=True)
+    is_active = models.BooleanField(default=True, help_text="Off: its keys are refused.")
+    requests_per_minute = models.PositiveIntegerField(
+        default=1200, validators=[MinValueValidator(1)], help_text="For each API key."
+    )
+    max_sessions = models.PositiveIntegerField(default=10_000, help_text="Live at one time.")
+    edgegap_enabled = models.BooleanField(default=True, help_text="The unauthenticated edgegap dialect.")
+    private_webhooks = models.BooleanField(
+        default=False, help_text="Webhooks may go to private and loopback addresses."
+    )
+    webhook_secret = SealedField(default=new_webhook_secret, editable=False)
+    webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Scope(models.TextChoices):
+    RELAY = "relay", "relay: create and delete sessions"
+    READ = "read", "read-only"
+    MATCHMAKER = "matchmaker", "matchmaker"
+    NODE = "node", "node"
+
+
+class ApiKey(models.Model):
+    """A key: `cw_<prefix>_<secret>`. The secret is 256 random bits, so one SHA-256 is hash enough."""
+
+    tenant = models.ForeignKey(
+        Tenant, models.CASCADE, related_name="keys", null=True, blank=True, help_text="None for a node's key."
+    )
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=12, unique=True, editable=False)
+    secret_hash = models.CharField(max_length=64, editable=False)
+    scopes = models.JSONField(default=list, help_text="Some of: relay, read, matchmaker, node.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix})"
+
+    @property
+    def is_usable(self) -> bool:
+        if self.revoked_at or (self.expires_at and self.expires_at <= timezone.now()):
+            return False
+        return self.tenant is None or self.tenant.is_active

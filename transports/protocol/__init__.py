@@ -1,0 +1,1 @@
+"""The wire, sans-I/O: PROTOCOL.md in code. No sockets, no clocks, the standard library only."""
