@@ -1,6 +1,7 @@
 """Secrets the manager must be able to read again: seat tokens and keys, control keys, webhook secrets.
 
-They are sealed at rest with Fernet under a key derived (HKDF-SHA-256) from SECRET_KEY; SECRET_KEY_FALLBACKS still open.
+They are sealed at rest with Fernet under a key derived (HKDF-SHA-256) from SECRET_KEY;
+SECRET_KEY_FALLBACKS still open them.
 Keys that are only ever compared are hashed instead: see `tenants.models.ApiKey`.
 """
 

@@ -87,9 +87,7 @@ class RelayWorker(models.Model):
         ordering = ["node", "index"]
         constraints = [
             models.UniqueConstraint(fields=["node", "index"], name="worker_index_unique"),
-            models.CheckConstraint(
-                condition=models.Q(free_seats__gte=0), name="worker_free_seats_not_negative"
-            ),
+            models.CheckConstraint(condition=models.Q(free_seats__gte=0), name="worker_free_seats_not_negative"),
         ]
 
     def __str__(self) -> str:
@@ -103,12 +101,8 @@ class TokenKey(models.Model):
     key_id = models.PositiveBigIntegerField(help_text="u32, unique for the node.")
     key = SealedField(editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
-    confirmed_at = models.DateTimeField(
-        null=True, blank=True, help_text="When the node first said it holds it."
-    )
-    retired_at = models.DateTimeField(
-        null=True, blank=True, help_text="Seals no more; still opens for a while."
-    )
+    confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the node first said it holds it.")
+    retired_at = models.DateTimeField(null=True, blank=True, help_text="Seals no more; still opens for a while.")
 
     class Meta:
         ordering = ["-created_at"]

@@ -4,7 +4,7 @@ import secrets
 
 from django.db import models
 
-from relaymgr.nodes.models import RelayNode, RelayWorker
+from relaymgr.nodes.models import RelayWorker
 from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import Tenant
 
@@ -78,9 +78,7 @@ class Seat(models.Model):
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
     seat_key = SealedField(editable=False, help_text="Base64, 32 bytes: the key of the native dialect.")
-    connect_token = SealedField(
-        editable=False, default="", help_text="Base64url; sealed once a node is chosen."
-    )
+    connect_token = SealedField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -154,9 +152,7 @@ class WebhookDelivery(models.Model):
     payload = SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
     is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")
     attempts = models.PositiveIntegerField(default=0)
-    next_attempt_at = models.DateTimeField(
-        null=True, blank=True, help_text="None: done, one way or the other."
-    )
+    next_attempt_at = models.DateTimeField(null=True, blank=True, help_text="None: done, one way or the other.")
     delivered_at = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

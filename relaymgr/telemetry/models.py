@@ -62,6 +62,4 @@ class NodeEvent(models.Model):
 
     class Meta:
         ordering = ["id"]
-        constraints = [
-            models.UniqueConstraint(fields=["node", "boot_id", "number"], name="node_event_unique")
-        ]
+        constraints = [models.UniqueConstraint(fields=["node", "boot_id", "number"], name="node_event_unique")]

@@ -1,7 +1,8 @@
 """Packet types of the native protocol: encode and decode, nothing else (PROTOCOL.md 3, 6, 7, 11).
 
 `decode_*` raises DecodeError, whose reason is the name of the drop, and nothing else whatever the bytes.
-The packets of a connection (DATA and its kin) share one form; `seal` and `open_sealed` are all there is to them,
+The packets of a connection (DATA and its kin) share one form; `seal` and
+`tag_is_right` are all there is to them,
 and the relay's hot path calls neither dataclass nor decoder.
 """
 
@@ -88,7 +89,7 @@ class ReplayWindow:
     """Which sequence numbers were seen: the highest and a bit for each of the 1,024 up to it (RFC 4303 A2)."""
 
     SIZE = 1024
-    __slots__ = ("highest", "_seen")
+    __slots__ = ("_seen", "highest")
 
     def __init__(self) -> None:
         self.highest = 0
@@ -138,9 +139,7 @@ class Connect:
     cookie: bytes = NO_COOKIE
 
     def encode(self, seat_key: bytes) -> bytes:
-        head = _CONNECT.pack(
-            PacketType.CONNECT, VERSION, self.timestamp, self.nonce, self.cookie, len(self.token)
-        )
+        head = _CONNECT.pack(PacketType.CONNECT, VERSION, self.timestamp, self.nonce, self.cookie, len(self.token))
         signed = head + self.token
         return signed + mac(seat_key, signed)
 
