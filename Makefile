@@ -1,0 +1,58 @@
+# `make demo` and `make test` set up everything they need by themselves. `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python
+ARGS   ?=
+
+.PHONY: help demo stop up test style types tests lock clean
+
+help:            ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
+
+demo: $(VENV)/.run    ## start a manager and three nodes, play a session over them (ARGS=--once: then stop)
+	@$(RUN) deploy/demo.py $(ARGS)
+
+stop:            ## stop what `make demo` left running
+	@$(RUN) deploy/demo.py --stop
+
+up: $(VENV)/.run      ## run manager, worker, beat and three nodes in the foreground
+	@$(RUN) manage.py up $(ARGS)
+
+test: $(VENV)/.dev    ## everything CI checks: style, types, and the tests on SQLite and on PostgreSQL + Redis
+	@VENV=$(VENV) .ci/check
+
+style: $(VENV)/.dev   ## ruff
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev   ## mypy
+	@$(VENV)/bin/mypy
+
+tests: $(VENV)/.dev   ## the tests, on SQLite only (ARGS: for pytest)
+	@$(RUN) -m pytest $(ARGS)
+
+lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
+	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
+	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes --group dev -c requirements.txt \
+		-o tests/requirements.txt
+
+clean:           ## remove the virtual environment and the embedded state
+	rm -rf $(VENV) var
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Causeway needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+		echo "Say which one to use: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "This Python has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	@echo "Installing what Causeway runs on (about half a minute)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: tests/requirements.txt $(VENV)/.run
+	@echo "Installing what the tests need (about half a minute)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	@touch $@

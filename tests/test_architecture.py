@@ -1,0 +1,123 @@
+"""The import directions, each with the reason it exists. Read from the source: nothing is imported."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("relaymgr", "relaynode", "transports", "matchmaker")
+
+# (who, must not import, because)
+FORBIDDEN = [
+    ("transports", r"relaynode|relaymgr|matchmaker|django|celery", "it is what players install, alone"),
+    ("transports.protocol", r"transports\.(?!protocol)", "the wire is the leaf everyone else builds on"),
+    (
+        "relaynode",
+        r"relaymgr|matchmaker|django|rest_framework|celery|psycopg",
+        "a node runs without the manager's stack",
+    ),
+    ("relaynode", r"transports\.(?!protocol)", "a node speaks the wire, not a client's adapter"),
+    ("relaymgr", r"relaynode|matchmaker", "the manager knows nodes and matchmaker over HTTP only"),
+    ("relaymgr", r"transports\.(?!protocol)", "the manager seals tokens, it does not play"),
+    ("relaymgr.tenants", r"relaymgr\.(nodes|telemetry|sessions)", "sessions > telemetry > nodes > tenants"),
+    ("relaymgr.nodes", r"relaymgr\.(telemetry|sessions)", "sessions > telemetry > nodes > tenants"),
+    ("relaymgr.telemetry", r"relaymgr\.sessions", "sessions > telemetry > nodes > tenants"),
+    ("matchmaker", r"relaymgr|relaynode", "the matchmaker is a REST client, to be run or replaced apart"),
+]
+
+PURE = [
+    "transports.protocol",
+    "relaynode.relay",
+    "relaynode.seats",
+    "relaynode.admission",
+    "relaynode.limits",
+    "relaynode.counters",
+    "relaynode.grants",
+    "relaynode.stun",
+    "relaynode.dialects",
+    "relaymgr.telemetry.scoring",
+    "relaymgr.sessions.placement",
+]
+IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"
+
+PUBLISHED = re.compile(r"siphash24|cryptography|httpx")  # extras of transports; each named in one file only
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in OURS:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if "build" not in parts:
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(name: str, path: Path) -> set[str]:
+    """Absolute names of everything the module imports, wherever in the file."""
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+    return found
+
+
+MODULES = modules()
+IMPORTS = {name: imports_of(name, path) for name, path in MODULES.items()}
+
+
+def offenders(who: str, pattern: str) -> list[str]:
+    banned = re.compile(rf"(?:{pattern})(?:\.|$)" if not pattern.endswith(")") else pattern)
+    return [
+        f"{name} imports {imported}"
+        for name, names in IMPORTS.items()
+        if name == who or name.startswith(who + ".")
+        for imported in sorted(names)
+        if banned.match(imported)
+    ]
+
+
+@pytest.mark.parametrize(("who", "pattern", "because"), FORBIDDEN)
+def test_import_direction(who: str, pattern: str, because: str) -> None:
+    assert not offenders(who, pattern), because
+
+
+@pytest.mark.parametrize("who", PURE)
+def test_pure_module_takes_time_and_bytes_as_arguments(who: str) -> None:
+    assert any(name == who or name.startswith(who + ".") for name in MODULES), f"{who} is gone: mend the list"
+    assert not offenders(who, IMPURE), "no I/O, no clock, no Django: it must be testable without them"
+
+
+def test_transports_needs_the_standard_library_only() -> None:
+    import sys
+
+    allowed = sys.stdlib_module_names | {"transports"}
+    for name in (name for name in MODULES if name.split(".")[0] == "transports"):
+        for imported in IMPORTS[name]:
+            top = imported.split(".")[0]
+            assert top in allowed or PUBLISHED.fullmatch(top), f"{name} imports {imported}"
+
+
+def test_transports_names_each_extra_in_one_file() -> None:
+    users = {
+        extra: [
+            name
+            for name, names in IMPORTS.items()
+            if name.startswith("transports") and any(extra == n.split(".")[0] for n in names)
+        ]
+        for extra in ("siphash24", "cryptography", "httpx")
+    }
+    assert users == {
+        "siphash24": ["transports.protocol.siphash"],
+        "cryptography": ["transports.protocol.tokens"],
+        "httpx": ["transports.control"],
+    }
