@@ -16,7 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen[bytes]
 
 
 def main(command: list[str]) -> int:
@@ -25,14 +32,14 @@ def main(command: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="causeway-servers-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # PostgreSQL runs as another user when we are root
-        with postgres(folder) as database_url, redis(folder) as broker_url:
-            environment = os.environ | {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
+        with postgres(folder) as database, redis(folder) as broker:
+            environment = os.environ | {"DATABASE_URL": database.url, "BROKER_URL": broker.url}
             return subprocess.run(command, env=environment).returncode
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL that forgets all on a crash (fsync off); yields its URL."""
+def postgres(folder: Path) -> Iterator[Server]:
+    """A PostgreSQL that forgets all on a crash (fsync off)."""
     programs = _postgres_programs()
     data = folder / "postgres"
     data.mkdir()
@@ -57,19 +64,19 @@ def postgres(folder: Path) -> Iterator[str]:
     with _stopped_after(server):
         _wait_for_port(port, server, folder / "postgres.log")
         _wait_until_ready(programs, port)
-        yield f"postgres://causeway@127.0.0.1:{port}/postgres"
+        yield Server(f"postgres://causeway@127.0.0.1:{port}/postgres", server)
 
 
 @contextlib.contextmanager
-def redis(folder: Path) -> Iterator[str]:
-    """A Redis without persistence; yields its URL."""
+def redis(folder: Path) -> Iterator[Server]:
+    """A Redis without persistence."""
     port = _free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     log = (folder / "redis.log").open("wb")
     server = subprocess.Popen([_redis_program(), *options], stdout=log, stderr=log)
     with _stopped_after(server):
         _wait_for_port(port, server, folder / "redis.log")
-        yield f"redis://127.0.0.1:{port}/0"
+        yield Server(f"redis://127.0.0.1:{port}/0", server)
 
 
 def _postgres_programs() -> Path:

@@ -1,0 +1,355 @@
+"""`make demo`: start Causeway on this machine, make a session over REST, and play it over real UDP.
+
+One host and three players, in both dialects, send 30 packets a second each for 15 seconds; the host answers every one.
+Then one player is revoked, and what still reaches it is counted. Everything printed was just measured.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import httpx  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.live import Live  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from transports import asyncio_udp, edgegap  # noqa: E402
+
+STATE = Path(os.environ.get("CAUSEWAY_STATE_DIR", ROOT / "var"))
+PID_FILE, LOG = STATE / "up.pid", STATE / "log" / "up.log"
+START_WITHIN = 90.0
+PACKETS_PER_SECOND = 30
+STAMP = struct.Struct("<BId")  # seat, number, time sent
+PADDING = bytes(87)  # makes the payload 100 bytes, a usual size in games
+
+# Round trips that four players could have measured to the three locations: what a game sends along.
+PLAYERS: list[dict[str, Any]] = [
+    {"player_id": "host", "ip": "192.0.2.10", "latencies": {"frankfurt": 18, "virginia": 95, "singapore": 170}},
+    {"player_id": "anna", "ip": "192.0.2.20", "latencies": {"frankfurt": 31, "virginia": 88, "singapore": 190}},
+    {"player_id": "ben", "ip": "192.0.2.30", "latencies": {"frankfurt": 92, "virginia": 14, "singapore": 230}},
+    {"player_id": "cleo", "ip": "192.0.2.40", "latencies": {"frankfurt": 44, "virginia": 110, "singapore": 150}},
+]
+
+console = Console()
+
+
+class DemoFailed(Exception):
+    """What went wrong, in one sentence for the person at the terminal."""
+
+
+# -- the game ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Player:
+    """One player of the toy game: what it sent, and what the host's answers told it."""
+
+    name: str
+    seat: int
+    dialect: str
+    link: Any  # asyncio_udp.Connection or edgegap.EdgegapClient: both have send and receive
+    sent: int = 0
+    received: int = 0
+    round_trips: list[float] = field(default_factory=list)
+    last_arrival: float = 0.0
+
+    async def send_stream(self, until: float) -> None:
+        while time.monotonic() < until:
+            self.link.send(STAMP.pack(self.seat, self.sent, time.monotonic()) + PADDING)
+            self.sent += 1
+            await asyncio.sleep(1 / PACKETS_PER_SECOND)
+
+    async def receive_answers(self) -> None:
+        while True:
+            payload = await self._receive()
+            _, _, sent_at = STAMP.unpack_from(payload)
+            self.received += 1
+            self.last_arrival = time.monotonic()
+            self.round_trips.append((self.last_arrival - sent_at) * 1000)
+
+    async def _receive(self) -> bytes:
+        if self.dialect == "native":
+            _source, payload = await self.link.receive()
+            return bytes(payload)
+        return bytes(await self.link.receive())
+
+
+async def answer_everyone(host: edgegap.EdgegapHost) -> None:
+    """The host's whole game: every packet goes back to the player it came from."""
+    while True:
+        connection_id, payload = await host.receive()
+        host.send(connection_id, payload)
+
+
+async def connect_players(session: dict[str, Any]) -> tuple[edgegap.EdgegapHost, list[Player]]:
+    relay, users = session["relay"], session["session_users"]
+    server_port, client_port = (relay["ports"][side]["port"] for side in ("server", "client"))
+    token = session["authorization_token"]
+    host = await edgegap.EdgegapHost.open(relay["ip"], server_port, users[0]["authorization_token"], token)
+    await host.wait_valid()
+    anna = await edgegap.EdgegapClient.open(relay["ip"], client_port, users[1]["authorization_token"], token)
+    await anna.wait_valid()
+    players = [Player("anna", 1, "edgegap", anna)]
+    for user in users[2:]:
+        link = await asyncio_udp.connect(
+            relay["ip"], client_port, connect_token=user["connect_token"], seat_key=user["seat_key"]
+        )
+        players.append(Player(user["player_id"], user["seat"], "native", link))
+    return host, players
+
+
+async def play(session: dict[str, Any], api: httpx.Client, seconds: float) -> None:
+    host, players = await connect_players(session)
+    tasks = [asyncio.create_task(answer_everyone(host))]
+    tasks += [asyncio.create_task(player.receive_answers()) for player in players]
+    until = time.monotonic() + seconds
+    senders = [asyncio.create_task(player.send_stream(until)) for player in players]
+    with Live(console=console, refresh_per_second=4) as live:
+        while time.monotonic() < until + 0.5:  # half a second for the last answers
+            live.update(players_table(session, players))
+            await asyncio.sleep(0.25)
+        live.update(players_table(session, players))
+    await asyncio.gather(*senders)
+    lost = sum(player.sent - player.received for player in players)
+    if lost:
+        raise DemoFailed(f"{lost} of {sum(player.sent for player in players)} packets were lost")
+    await show_revoke(session, api, players)
+    for task in tasks:
+        task.cancel()
+    for link in (host, *(player.link for player in players)):
+        link.close()
+
+
+async def show_revoke(session: dict[str, Any], api: httpx.Client, players: list[Player]) -> None:
+    """Revokes the last player while it plays on, and counts what still arrives."""
+    player = players[-1]
+    token = session["session_users"][player.seat]["authorization_token"]
+    stream = asyncio.create_task(player.send_stream(time.monotonic() + 2.0))
+    await asyncio.sleep(0.5)
+    started = time.monotonic()
+    body = {"session_id": session["session_id"], "authorization_token": token}
+    answer = await asyncio.to_thread(api.post, "/v1/relays/sessions:revoke-user", json=body)
+    answered = time.monotonic()
+    answer.raise_for_status()
+    with contextlib.suppress(Exception):  # the player's stream ends with its typed error: it was revoked
+        await stream
+    await asyncio.sleep(max(0.0, answered + 1.5 - time.monotonic()))
+    late = max(0.0, player.last_arrival - answered)
+    console.print(
+        f"[bold]Revoked {player.name}[/] while it was playing: answered in {(answered - started) * 1000:.0f} ms; "
+        f"the last packet it got came {late * 1000:.0f} ms after the answer."
+        if late
+        else f"[bold]Revoked {player.name}[/] while it was playing: answered in {(answered - started) * 1000:.0f} ms; "
+        "nothing reached it after the answer."
+    )
+    if late > 0.5:
+        raise DemoFailed(f"a packet reached a revoked player {late:.2f} s after the answer")
+
+
+# -- what is shown ----------------------------------------------------------------------------------
+
+
+def players_table(session: dict[str, Any], players: list[Player]) -> Table:
+    relay = session["relay"]
+    table = Table(title=f"Session {session['session_id']} over {session['location']['city']}, {relay['ip']}")
+    for name in ("player", "dialect", "relay port"):
+        table.add_column(name)
+    for name in ("round trip ms", "sent", "answered", "lost"):
+        table.add_column(name, justify="right")
+    for player in players:
+        recent = player.round_trips[-60:]
+        trip = f"{statistics.median(recent):.2f}" if recent else "-"
+        flying = PACKETS_PER_SECOND  # a packet of the last moment is on its way, not lost
+        lost = max(0, player.sent - player.received) if player.sent - player.received > flying else 0
+        if player.last_arrival and time.monotonic() - player.last_arrival > 0.4:
+            lost = player.sent - player.received
+        port = str(relay["ports"]["client"]["port"])
+        table.add_row(player.name, player.dialect, port, trip, str(player.sent), str(player.received), str(lost))
+    return table
+
+
+def show_placement(placement: dict[str, Any]) -> None:
+    table = Table(title="Why this relay: every candidate and its cost")
+    for name in ("node", "location", "cost ms", "made of", "chosen"):
+        table.add_column(name)
+    for candidate in placement["candidates"]:
+        cost = candidate["cost"]
+        terms = ", ".join(f"{term['name']} {term['ms']:.1f}" for term in candidate["terms"])
+        table.add_row(
+            candidate["node"],
+            candidate["location"],
+            "-" if cost is None else f"{cost:.1f}",
+            terms or str(candidate["excluded_by"]),
+            "yes" if candidate["node"] == placement["chosen"] else "",
+        )
+    console.print(table)
+
+
+# -- the processes ----------------------------------------------------------------------------------
+
+
+def running_pid() -> int | None:
+    """The process of a `manage.py up` that an earlier demo left running."""
+    try:
+        pid = int(PID_FILE.read_text())
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid
+
+
+def start_up(port: int, relay_port: int) -> None:
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "manage.py", "up", "--port", str(port), "--relay-port", str(relay_port)]
+    with LOG.open("wb") as log:
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    PID_FILE.write_text(str(process.pid))
+
+
+def wait_until_up(url: str) -> None:
+    deadline = time.monotonic() + START_WITHIN
+    with console.status("Starting the manager, a Celery worker, beat and three relay nodes") as status:
+        while True:
+            if running_pid() is None:
+                raise DemoFailed(f"the manager did not start: {last_line(LOG)}")
+            health = monitor(url)
+            ready = health.get("nodes", {}).get("ready", 0)
+            if ready == 3:
+                return
+            status.update("Manager is up; waiting for its relay nodes" + f" ({ready} of 3 ready)" * bool(health))
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"the nodes were not ready within {START_WITHIN:.0f} s; the logs are in {LOG.parent}")
+            time.sleep(0.2)
+
+
+def monitor(url: str) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = httpx.get(f"{url}/monitor", timeout=2).json()
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return answer
+
+
+def last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else f"see {path}"
+
+
+def manage(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise DemoFailed(f"manage.py {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip()
+
+
+def stop() -> None:
+    pid = running_pid()
+    if pid is None:
+        console.print("Nothing is running.")
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while running_pid() is not None and time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.1)
+    PID_FILE.unlink(missing_ok=True)
+    console.print("Stopped.")
+
+
+@contextlib.contextmanager
+def stopped_at_end(once: bool) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if once:
+            stop()
+
+
+# -- the whole --------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make demo ARGS=...", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="stop everything at the end")
+    parser.add_argument("--stop", action="store_true", help="only stop what an earlier demo left running")
+    parser.add_argument("--port", type=int, default=8000, help="of the web server (%(default)s)")
+    parser.add_argument("--relay-port", type=int, default=31000, help="first UDP port (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=15, help="how long to play (%(default)s)")
+    options = parser.parse_args()
+    try:
+        if options.stop:
+            stop()
+        else:
+            demo(options)
+    except DemoFailed as failure:
+        console.print(f"[bold red]Failed:[/] {failure}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. `make stop` ends what is still running.")
+        sys.exit(130)
+
+
+def demo(options: argparse.Namespace) -> None:
+    url = f"http://127.0.0.1:{options.port}"
+    if running_pid() is None:
+        start_up(options.port, options.relay_port)
+    with stopped_at_end(options.once):
+        wait_until_up(url)
+        console.print(f"Manager, worker, beat and three relay nodes are up at {url}")
+        key = manage("api_key", "demo", "--create-tenant").split()[-1]
+        with httpx.Client(base_url=url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
+            run_session(api, options.seconds)
+        if not options.once:
+            show_what_to_do_next(url, key)
+
+
+def run_session(api: httpx.Client, seconds: float) -> None:
+    started = time.monotonic()
+    answer = api.post("/v1/relays/sessions", json={"users": PLAYERS})
+    took = (time.monotonic() - started) * 1000
+    if answer.status_code != 200:
+        raise DemoFailed(f"the session was refused: {answer.text}")
+    session = answer.json()
+    console.print(f"POST /v1/relays/sessions answered ready={session['ready']} in {took:.0f} ms")
+    show_placement(api.get(session["placement"]).json())
+    asyncio.run(play(session, api, seconds))
+    api.delete(f"/v1/relays/sessions/{session['session_id']}").raise_for_status()
+    console.print("Session deleted. [bold green]0 packets lost[/] in both dialects.")
+
+
+def show_what_to_do_next(url: str, key: str) -> None:
+    username, password = manage("admin_login").split()
+    body = json.dumps({"users": [{"ip": "192.0.2.10"}, {"ip": "192.0.2.20"}]})
+    console.print(
+        f"""
+Everything goes on running. Look around:
+
+  Admin      {url}/admin/   user {username}   password {password}   (shown this once)
+  API docs   {url}/docs
+  A session  curl -s {url}/v1/relays/sessions -H 'Authorization: token {key}' \\
+                  -H 'Content-Type: application/json' -d '{body}'
+  Stop       make stop
+""",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

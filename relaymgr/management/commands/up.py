@@ -1,0 +1,143 @@
+"""`manage.py up`: everything on one machine, supervised."""
+
+import asyncio
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from relaymgr.nodes.models import Location, RelayNode
+from relaymgr.nodes.services import join_key_create
+from relaymgr.supervisor import Child, supervise
+
+# Where the embedded nodes pretend to stand. All of them are on loopback; the map and the placement need places.
+PLACES = [
+    {
+        "slug": "frankfurt",
+        "city": "Frankfurt",
+        "country": "Germany",
+        "country_code": "DE",
+        "continent": "Europe",
+        "region": "Hesse",
+        "timezone": "Europe/Berlin",
+        "latitude": 50.11,
+        "longitude": 8.68,
+    },
+    {
+        "slug": "virginia",
+        "city": "Ashburn",
+        "country": "United States of America",
+        "country_code": "US",
+        "continent": "North America",
+        "region": "Virginia",
+        "timezone": "America/New_York",
+        "latitude": 39.04,
+        "longitude": -77.49,
+    },
+    {
+        "slug": "singapore",
+        "city": "Singapore",
+        "country": "Singapore",
+        "country_code": "SG",
+        "continent": "Asia",
+        "region": "",
+        "timezone": "Asia/Singapore",
+        "latitude": 1.35,
+        "longitude": 103.82,
+    },
+]
+
+
+class Command(BaseCommand):
+    help = "Run the manager, a Celery worker, beat and some relay nodes on this machine until stopped."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="where the web server listens (%(default)s)")
+        parser.add_argument(
+            "--port", type=int, default=8000, help="of the web server; the nodes' control ports follow (%(default)s)"
+        )
+        parser.add_argument("--nodes", type=int, default=len(PLACES), choices=range(len(PLACES) + 1))
+        parser.add_argument(
+            "--relay-port", type=int, default=31000, help="first UDP port; each node takes two (%(default)s)"
+        )
+
+    def handle(self, *args: Any, host: str, port: int, nodes: int, relay_port: int, **options: Any) -> None:
+        _require_free_ports(host, port, nodes, relay_port)
+        call_command("migrate", verbosity=0)
+        children = [*_manager(host, port), *(_node(number, port, relay_port) for number in range(nodes))]
+        self._say(f"manager at http://{host}:{port}/ with {nodes} nodes, state in {settings.STATE_DIR}")
+        asyncio.run(supervise(children, self._say))
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+
+def _require_free_ports(host: str, port: int, nodes: int, relay_port: int) -> None:
+    wanted = [("web", socket.SOCK_STREAM, host, port, "--port")]
+    for number in range(nodes):
+        wanted.append(("node control", socket.SOCK_STREAM, "127.0.0.1", port + 1 + number, "--port"))
+        for offset in (0, 1):
+            wanted.append(("relay", socket.SOCK_DGRAM, "", relay_port + 2 * number + offset, "--relay-port"))
+    for what, kind, address, number, option in wanted:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, number))
+            except OSError as error:
+                message = f"Port {number} ({what}) cannot be used: {error.strerror}. Choose another with {option}."
+                raise CommandError(message) from None
+
+
+def _manager(host: str, port: int) -> list[Child]:
+    celery = [sys.executable, "-m", "celery", "-A", "relaymgr"]
+    queues = ",".join(settings.CELERY_QUEUES)
+    return [
+        _child(
+            "web",
+            [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--host", host, "--port", str(port)]
+            + ["--no-access-log", "--timeout-graceful-shutdown", "3"],
+        ),
+        _child(
+            "worker",
+            [*celery, "worker", "-P", "threads", "-c", "8", "-Q", queues, "-l", "INFO"]
+            + ["--without-gossip", "--without-mingle"],
+        ),
+        _child("beat", [*celery, "beat", "-l", "INFO", "--schedule", str(settings.STATE_DIR / "beat")]),
+    ]
+
+
+def _node(number: int, port: int, relay_port: int) -> Child:
+    place = PLACES[number]
+    name = f"{place['slug']}-1"
+    state = settings.STATE_DIR / "nodes" / name
+    env = {
+        "CAUSEWAY_NODE_NAME": name,
+        "CAUSEWAY_NODE_MANAGER_URL": f"http://127.0.0.1:{port}",
+        "CAUSEWAY_NODE_PUBLIC_IP": "127.0.0.1",
+        "CAUSEWAY_NODE_CONTROL_PORT": str(port + 1 + number),
+        "CAUSEWAY_NODE_BASE_PORT": str(relay_port + 2 * number),
+        "CAUSEWAY_NODE_WORKERS": "1",
+        "CAUSEWAY_NODE_STATE_DIR": str(state),
+        "CAUSEWAY_NODE_JOIN_KEY": _join_key(name, place, state),
+    }
+    return _child(name, [sys.executable, "-m", "relaynode"], env)
+
+
+def _join_key(name: str, place: dict[str, Any], state: Path) -> str:
+    """A join key for a node that has yet to join; empty for one that has."""
+    if RelayNode.objects.filter(name=name).exists() and state.exists():
+        return ""
+    shutil.rmtree(state, ignore_errors=True)  # keys of a manager whose database is gone
+    location, _ = Location.objects.get_or_create(slug=place["slug"], defaults=place)
+    return join_key_create(location=location)
+
+
+def _child(name: str, argv: list[str], env: dict[str, str] | None = None) -> Child:
+    return Child(name, argv, env or {}, settings.STATE_DIR / "log" / f"{name}.log")

@@ -1,0 +1,161 @@
+"""The main job: a session created over REST, enforced by real nodes, played over real UDP by real processes."""
+
+import asyncio
+import itertools
+import time
+from typing import Any
+
+import pytest
+
+from tests.flows.game import Player, answer_everyone, open_host, open_player
+from tests.flows.stack import Stack, wait_until
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
+
+
+def users(count: int) -> list[dict[str, Any]]:
+    return [
+        {"player_id": f"player-{n}", "ip": f"192.0.2.{n + 1}", "latencies": {"frankfurt": 20 + n, "virginia": 90}}
+        for n in range(count)
+    ]
+
+
+def create(stack: Stack, count: int = 4, **extra: Any) -> dict[str, Any]:
+    answer = stack.api.post("/v1/relays/sessions", json={"users": users(count), **extra})
+    assert answer.status_code == 200, answer.text
+    session: dict[str, Any] = answer.json()
+    assert session["ready"] is True
+    return session
+
+
+async def play_for(players: list[Player], seconds: float) -> None:
+    stop = asyncio.Event()
+    streams = [asyncio.create_task(player.stream(stop)) for player in players]
+    await asyncio.sleep(seconds)
+    stop.set()
+    await asyncio.gather(*streams)
+    for player in players:
+        await player.until_answered()
+
+
+@pytest.mark.parametrize("host_dialect", ["edgegap", "native"])
+async def test_both_dialects_play_in_one_session_without_a_loss(stack: Stack, host_dialect: str) -> None:
+    session = create(stack)
+    host = await open_host(session, host_dialect)
+    players = [await open_player(session, 1, "edgegap")]
+    players += [await open_player(session, seat, "native") for seat in (2, 3)]
+    tasks = [asyncio.create_task(answer_everyone(host))]
+    tasks += [asyncio.create_task(player.collect()) for player in players]
+
+    await play_for(players, 2.0)
+
+    assert [player.lost for player in players] == [[], [], []]
+    assert all(player.sent > 30 for player in players)
+    for task in tasks:
+        task.cancel()
+
+
+async def test_first_packet_after_the_answer_is_accepted(stack: Stack) -> None:
+    """Numbers to reach: always; no Checking state. A client that sends DATA before any PING, at once."""
+    for _ in range(10):
+        session = create(stack, 2)
+        host = await open_host(session, "edgegap")
+        answering = asyncio.create_task(answer_everyone(host))
+        player = await open_player(session, 1, "edgegap")
+        collecting = asyncio.create_task(player.collect())
+        player.send_one()
+        await player.until_answered(2)
+        assert player.lost == []
+        answering.cancel()
+        collecting.cancel()
+
+
+def test_the_location_with_the_lowest_latency_for_the_group_is_chosen_and_explained(stack: Stack) -> None:
+    group = [
+        {"player_id": "a", "latencies": {"frankfurt": 150, "virginia": 20, "singapore": 200}},
+        {"player_id": "b", "latencies": {"frankfurt": 140, "virginia": 35, "singapore": 210}},
+    ]
+    answer = stack.api.post("/v1/relays/sessions", json={"users": group}).json()
+    assert answer["location"]["city"] == "Ashburn"
+    placement = stack.api.get(answer["placement"]).json()
+    assert placement["chosen"] == "virginia-1"
+    costs = {candidate["node"]: candidate["cost"] for candidate in placement["candidates"]}
+    assert costs["virginia-1"] < costs["frankfurt-1"] < costs["singapore-1"]
+
+
+@pytest.mark.parametrize("dialect", ["edgegap", "native"])
+@pytest.mark.parametrize("act", ["revoke", "delete"])
+async def test_nothing_is_forwarded_half_a_second_after_revoke_and_delete(stack: Stack, dialect: str, act: str) -> None:
+    session = create(stack, 2)
+    host = await open_host(session, "edgegap")
+    answering = asyncio.create_task(answer_everyone(host))
+    player = await open_player(session, 1, dialect)
+    collecting = asyncio.create_task(player.collect())
+    for _ in range(20):
+        player.send_one()
+    await player.until_answered()
+
+    answered = await asyncio.to_thread(act_on, stack, session, act)
+    # Its own sending may be refused by now: the native link knows it was revoked. Raw packets still try.
+    for _ in itertools.repeat(None, 40):
+        try:
+            player.send_one()
+        except Exception:
+            break
+        await asyncio.sleep(0.02)
+
+    assert [number for number, at in player.answers.items() if at > answered + 0.5] == []
+    answering.cancel()
+    collecting.cancel()
+
+
+def act_on(stack: Stack, session: dict[str, Any], act: str) -> float:
+    """Revokes seat 1 or deletes the session; the time of the answer."""
+    if act == "delete":
+        answer = stack.api.delete(f"/v1/relays/sessions/{session['session_id']}")
+    else:
+        token = session["session_users"][1]["authorization_token"]
+        body = {"session_id": session["session_id"], "authorization_token": token}
+        answer = stack.api.post("/v1/relays/sessions:revoke-user", json=body)
+    answered = time.monotonic()
+    assert answer.status_code in (200, 204), answer.text
+    return answered
+
+
+async def test_a_player_added_later_plays_at_once(stack: Stack) -> None:
+    session = create(stack, 2)
+    host = await open_host(session, "edgegap")
+    answering = asyncio.create_task(answer_everyone(host))
+    body = {"session_id": session["session_id"], "user_ip": "192.0.2.77"}
+    added = stack.api.post("/v1/relays/sessions:authorize-user", json=body)
+    assert added.status_code == 200, added.text
+    session["session_users"].append(added.json()["session_user"])
+    player = await open_player(session, 2, "native")
+    collecting = asyncio.create_task(player.collect())
+    await play_for([player], 0.3)
+    assert player.lost == []
+    answering.cancel()
+    collecting.cancel()
+
+
+async def test_an_idle_session_ends_and_its_end_is_written_down(stack: Stack) -> None:
+    session = create(stack, 2, idle_timeout=10)
+    path = f"/v1/relays/sessions/{session['session_id']}"
+
+    def status() -> str:
+        answer = stack.api.get(path)
+        return str(answer.json().get("status", answer.status_code))
+
+    await asyncio.to_thread(wait_until, lambda: status() not in ("READY",), "the idle session ended", 30)
+
+
+def test_probes_are_stored_for_every_node(stack: Stack) -> None:
+    """Celery's worker and beat are at work: the nodes' figures reach the API."""
+
+    def alive() -> bool:
+        beacons = stack.api.get("/v1/locations/beacons").json()
+        return beacons["count"] == 3
+
+    wait_until(alive, "three beacons")
+    monitor = stack.api.get("/monitor").json()
+    assert monitor["nodes"]["ready"] == 3
