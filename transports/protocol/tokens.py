@@ -23,7 +23,8 @@ _NONCE_SIZE = 12
 
 @dataclass(frozen=True, slots=True)
 class ConnectToken:
-    """What a node needs to admit a player it was never told of. Times in seconds since 1970, limits per second, 0: none."""
+    """What a node needs to admit a player it was never told of. Times in seconds since 1970, limits per second,
+    0: none."""
 
     session: str  # "3960c873aafd-S"
     worker: int

@@ -1,0 +1,388 @@
+"""The client machine: a player's side of one seat, sans-I/O (PROTOCOL.md 6 to 10).
+
+An adapter owns the socket and the clock. After each call it sends what `datagrams_to_send` gives, takes what
+`next_event` gives and sets one timer for `next_timer`. `now` is in seconds of any clock that never steps back.
+
+    IDLE --connect()--> JOINING --WELCOME--> RELAYED --silence--> RECONNECTING
+                           |                   |  ^                  |  |
+                           |                   |  +-----WELCOME------+  |
+                           +------refused, revoked, ended, timed out, closed------> CLOSED
+
+JOINING and RECONNECTING differ in how long they may last, nothing else. A packet of the old connection that comes while
+reconnecting is dropped: the node may have made new keys already. What the game sends meanwhile is dropped and counted
+("not_connected"), as a network would.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from enum import Enum
+
+from . import events, packets
+from .errors import (
+    ClosedByNode,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectTimeout,
+    DecodeError,
+    InvalidTarget,
+    PayloadTooLarge,
+    SeatRevoked,
+    SessionEnded,
+    refusal_error,
+)
+from .joining import Joining
+from .leg import Leg
+from .packets import EVERYONE, NoticeCode, PacketType
+
+Address = Hashable
+
+
+class State(Enum):
+    IDLE = "idle"
+    JOINING = "joining"
+    RELAYED = "relayed"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"
+
+
+TRANSITIONS: dict[tuple[State, type[events.Event]], State] = {
+    (State.IDLE, events.ConnectStarted): State.JOINING,
+    (State.IDLE, events.Closed): State.CLOSED,
+    (State.JOINING, events.Welcomed): State.RELAYED,
+    (State.JOINING, events.Closed): State.CLOSED,
+    (State.RELAYED, events.FellSilent): State.RECONNECTING,
+    (State.RELAYED, events.Closed): State.CLOSED,
+    (State.RECONNECTING, events.Welcomed): State.RELAYED,
+    (State.RECONNECTING, events.Closed): State.CLOSED,
+}
+
+SILENT_KEEP_ALIVES = 3
+MIN_KEEP_ALIVE = 0.1  # seconds; whatever a node asks for, a player does not spin
+CLOSE_COPIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The connection so far. Times in milliseconds, None when not measured yet; losses 0.0 to 1.0. `dropped` counts
+    packets by the reason for which they went no further."""
+
+    rtt_ms: float | None
+    jitter_ms: float | None
+    loss_up: float
+    loss_down: float
+    sent: int
+    received: int
+    reconnects: int
+    dropped: dict[str, int]
+
+
+class RelayConnection:
+    """A player's connection to the seat that its connect token names.
+
+    `wall_clock` gives microseconds since 1970 for the CONNECT's timestamp, `random(n)` n bytes from a cryptographic
+    generator. `connect_timeout` and `reconnect_timeout`, in seconds, bound how long the node may stay silent."""
+
+    def __init__(
+        self,
+        node: Address,
+        *,
+        connect_token: bytes,
+        seat_key: bytes,
+        wall_clock: Callable[[], int],
+        random: Callable[[int], bytes],
+        connect_timeout: float = 10.0,
+        reconnect_timeout: float = 30.0,
+    ) -> None:
+        self.node = node
+        self.state = State.IDLE
+        self.error: ConnectionFailed | None = None  # set with CLOSED, what `send` raises from then on
+        self.dropped: Counter[str] = Counter()
+        self._seat_key = seat_key
+        self._joining = Joining(connect_token, seat_key, wall_clock, random)
+        self._timeouts = {State.JOINING: connect_timeout, State.RECONNECTING: reconnect_timeout}
+        self._leg: Leg | None = None
+        self._peers: set[int] = set()
+        self._give_up_at: float | None = None  # while joining or reconnecting
+        self._next_ping = 0.0
+        self._unanswered_since: float | None = None  # the first PING since a packet was heard
+        self._sent = self._received = self._reconnects = 0
+        self._outgoing: list[tuple[bytes, Address]] = []
+        self._events: deque[events.Event] = deque()
+
+    # -- what the game asks for --------------------------------------------------------------------
+
+    def connect(self, now: float) -> None:
+        self._enter(events.ConnectStarted())
+        self._join(now)
+
+    def send(self, target: int, payload: bytes, now: float) -> bool:
+        """DATA to a seat or EVERYONE. False: not connected at the moment, so dropped.
+
+        Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the connection."""
+        return self._send_payload(PacketType.DATA, target, payload)
+
+    def signal(self, target: int, payload: bytes, now: float) -> bool:
+        """SIGNAL to a seat, in any topology; otherwise like `send`."""
+        return self._send_payload(PacketType.SIGNAL, target, payload)
+
+    def rebind(self, now: float) -> None:
+        """The adapter's socket has another address now: have the node prove it at once."""
+        if self._leg is not None and self.state is State.RELAYED:
+            self._ping(now, self._leg)
+        elif self._give_up_at is not None:
+            self._transmit(self._joining.start(now))
+
+    def close(self, now: float, code: int = 0, text: str = "") -> None:
+        """Tell the node and end. `code` 128 to 255 is the game's own to choose."""
+        if self.state is State.CLOSED:
+            return
+        if self._leg is not None and self.state is State.RELAYED:
+            body = packets.Close(code, text).encode()
+            for _ in range(CLOSE_COPIES):
+                self._transmit(self._leg.seal(PacketType.CLOSE, 0, body))
+        self._end(None)
+
+    @property
+    def peers(self) -> frozenset[int]:
+        """The other seats that are connected, as far as this player was told."""
+        return frozenset(self._peers)
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that one packet carries."""
+        return min(packets.MAX_PAYLOAD, self._leg.welcome.max_payload) if self._leg else packets.MAX_PAYLOAD
+
+    @property
+    def welcome(self) -> packets.Welcome | None:
+        """What the node last said about this connection."""
+        return self._leg.welcome if self._leg else None
+
+    def stats(self) -> Stats:
+        leg = self._leg
+        rtt = leg.round_trip.smoothed if leg else None
+        return Stats(
+            rtt_ms=None if rtt is None else rtt * 1000,
+            jitter_ms=None if leg is None or rtt is None else leg.round_trip.jitter * 1000,
+            loss_up=leg.loss_up.share if leg else 0.0,
+            loss_down=leg.loss_down.share if leg else 0.0,
+            sent=self._sent,
+            received=self._received,
+            reconnects=self._reconnects,
+            dropped=dict(self.dropped),
+        )
+
+    # -- what the adapter drives -------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
+        """(source seat, payload) of a DATA packet; None for all else. Raises nothing, whatever the bytes."""
+        try:
+            return self._receive(data, addr, now)
+        except DecodeError as error:
+            self.dropped[error.reason] += 1
+            return None
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def next_event(self) -> events.Event | None:
+        return self._events.popleft() if self._events else None
+
+    def next_timer(self) -> float | None:
+        if self._leg is not None and self.state is State.RELAYED:
+            return min(self._next_ping, self._silent_at(self._leg))
+        if self._give_up_at is None or self._joining.repeat_at is None:
+            return None
+        return min(self._give_up_at, self._joining.repeat_at)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due; nothing when called early."""
+        if self._leg is not None and self.state is State.RELAYED:
+            if now >= self._silent_at(self._leg):
+                self._reconnects += 1
+                self._enter(events.FellSilent())
+                self._join(now)
+            elif now >= self._next_ping:
+                self._ping(now, self._leg)
+        elif self._give_up_at is not None and now >= self._give_up_at:
+            self._end(ConnectTimeout(self._timeouts[self.state]))
+        elif self._joining.repeat_at is not None and now >= self._joining.repeat_at:
+            self._transmit(self._joining.repeat(now))
+
+    # -- joining -------------------------------------------------------------------------------------
+
+    def _join(self, now: float) -> None:
+        self._give_up_at = now + self._timeouts[self.state]
+        self._transmit(self._joining.start(now))
+
+    def _receive_cookie(self, data: bytes, now: float) -> None:
+        again = self._joining.receive_cookie(data, now)
+        if again is not None:
+            self._transmit(again)
+
+    def _receive_refused(self, data: bytes, now: float) -> None:
+        answer = self._joining.receive_refused(data, now)
+        if isinstance(answer, bytes):
+            self._transmit(answer)
+        else:
+            self._end(refusal_error(answer.code, answer.name))
+
+    def _receive_welcome(self, data: bytes, now: float) -> None:
+        welcome = self._joining.receive_welcome(data)
+        self._joining.stop()
+        self._give_up_at = None
+        self._leg = leg = Leg(welcome, self._seat_key)
+        self._unanswered_since = None
+        self._peers = set(welcome.roster - {welcome.seat})
+        self._enter(
+            events.Welcomed(
+                seat=welcome.seat,
+                mesh=welcome.mesh,
+                address=(welcome.ip, welcome.port),
+                peers=self.peers,
+                max_payload=self.max_payload,
+                packets_per_second=welcome.packets_per_second,
+                bytes_per_second=welcome.bytes_per_second,
+            )
+        )
+        self._ping(now, leg)  # so that the round trip is known early
+
+    # -- receiving -----------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
+        if addr != self.node:
+            raise DecodeError("wrong_address")
+        if len(data) > packets.MAX_INCOMING:
+            raise DecodeError("too_long")
+        match data[0] if data else None:
+            # With no CONNECT outstanding each of these three ends in the drop "unknown_nonce".
+            case PacketType.WELCOME:
+                self._receive_welcome(data, now)
+            case PacketType.COOKIE:
+                self._receive_cookie(data, now)
+            case PacketType.REFUSED:
+                self._receive_refused(data, now)
+            case kind if kind in _FROM_NODE:
+                if self._leg is None or self.state is not State.RELAYED:
+                    raise DecodeError("not_connected")
+                return self._receive_in_connection(self._leg, data, now)
+            case None:
+                raise DecodeError("too_short")
+            case _:
+                raise DecodeError("unknown_type")
+        return None
+
+    def _receive_in_connection(self, leg: Leg, data: bytes, now: float) -> tuple[int, bytes] | None:
+        kind, seat, body = leg.open(data)
+        if kind != PacketType.PATH_CHALLENGE:
+            # A challenge proves only that packets get out: what comes back may still go to the old address (section 9).
+            self._unanswered_since = None
+        match kind:
+            case PacketType.DATA:
+                self._received += 1
+                return seat, body
+            case PacketType.PING:
+                leg.receive_ping(body, now)
+                self._transmit(leg.ping(now, PacketType.PONG))
+            case PacketType.PONG:
+                leg.receive_ping(body, now)
+            case PacketType.SIGNAL:
+                self._events.append(events.Signaled(seat, body))
+            case PacketType.NOTICE:
+                self._receive_notice(seat, packets.decode_notice(body))
+            case PacketType.CLOSE:
+                close = packets.decode_close(body)
+                self._end(ClosedByNode(close.code, close.text))
+            case PacketType.PATH_CHALLENGE:
+                if len(body) != packets.CHALLENGE_SIZE:
+                    raise DecodeError("malformed")
+                self._transmit(leg.seal(PacketType.PATH_RESPONSE, 0, body))
+        return None
+
+    def _receive_notice(self, seat: int, notice: packets.Notice) -> None:
+        match notice.code:
+            case NoticeCode.JOINED:
+                self._peers.add(seat)
+                self._events.append(events.Joined(seat))
+            case NoticeCode.LEFT:
+                self._peers.discard(seat)
+                self._events.append(events.Left(seat, notice.text))
+            case NoticeCode.MOVED if notice.address is not None:
+                self._events.append(events.Moved(notice.address))
+            case NoticeCode.OVER_QUOTA:
+                self._events.append(events.OverQuota(notice.text))
+            case NoticeCode.REVOKED:
+                self._end(SeatRevoked(notice.text))
+            case NoticeCode.ENDED:
+                self._end(SessionEnded(notice.text))
+            case NoticeCode.DRAINING:
+                self._events.append(events.Draining(notice.text))
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    def _send_payload(self, kind: int, target: int, payload: bytes) -> bool:
+        if self.error is not None:
+            raise self.error
+        if not 0 <= target <= EVERYONE or (kind == PacketType.SIGNAL and target == EVERYONE):
+            raise InvalidTarget(f"{target} is not a seat")
+        if len(payload) > self.max_payload:
+            raise PayloadTooLarge(f"{len(payload)} bytes; a packet carries {self.max_payload}")
+        if self._leg is None or self.state is not State.RELAYED:
+            self.dropped["not_connected"] += 1
+            return False
+        if kind == PacketType.DATA and not _may_reach(self._leg.welcome, target):
+            raise InvalidTarget(f"seat {target}: in this session players send to the host only")
+        self._sent += 1
+        self._transmit(self._leg.seal(kind, target, payload))
+        return True
+
+    def _ping(self, now: float, leg: Leg) -> None:
+        self._transmit(leg.ping(now))
+        self._next_ping = now + _keep_alive(leg.welcome)
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+
+    def _transmit(self, datagram: bytes) -> None:
+        self._outgoing.append((datagram, self.node))
+
+    # -- states --------------------------------------------------------------------------------------
+
+    def _silent_at(self, leg: Leg) -> float:
+        if self._unanswered_since is None:
+            return math.inf
+        return self._unanswered_since + SILENT_KEEP_ALIVES * _keep_alive(leg.welcome)
+
+    def _end(self, error: ConnectionFailed | None) -> None:
+        self._joining.stop()
+        self._give_up_at = None
+        self.error = error or ConnectionClosed()
+        self._enter(events.Closed(error))
+
+    def _enter(self, event: events.Event) -> None:
+        self.state = TRANSITIONS[self.state, type(event)]
+        self._events.append(event)
+
+
+_FROM_NODE = frozenset(
+    (
+        PacketType.DATA,
+        PacketType.PING,
+        PacketType.PONG,
+        PacketType.NOTICE,
+        PacketType.SIGNAL,
+        PacketType.CLOSE,
+        PacketType.PATH_CHALLENGE,
+    )
+)
+
+
+def _keep_alive(welcome: packets.Welcome) -> float:
+    """Seconds between two PINGs."""
+    return max(MIN_KEEP_ALIVE, welcome.keep_alive_ms / 1000)
+
+
+def _may_reach(welcome: packets.Welcome, target: int) -> bool:
+    """Whether the topology lets this seat send DATA there (section 7.1)."""
+    return welcome.mesh or welcome.seat == 0 or target in (0, EVERYONE)

@@ -1,0 +1,90 @@
+"""The outstanding CONNECT of a player: made, repeated, answered (PROTOCOL.md 6)."""
+
+from collections.abc import Callable
+
+from . import packets
+from .errors import DecodeError, Refusal
+
+# Seconds to wait after each repeat of one CONNECT; then a new one is made, as the player's address may have
+# changed and a node drops a CONNECT that it has seen from another address.
+BACK_OFF = (0.25, 0.5, 1.0, 2.0, 2.0)
+# A flooded node, or one that knows a later timestamp, is answered at once; this often for each CONNECT, so that
+# nobody can keep a player and a node busy with one another.
+MAX_AT_ONCE = 3
+MAX_TIMESTAMP = 2**64 - 1
+
+
+class Joining:
+    """Makes CONNECTs for one token, each with a later timestamp than the one before, and judges the answers.
+
+    `wall_clock` gives microseconds since 1970, `random(n)` n bytes from a cryptographic generator. The `receive_*`
+    methods raise DecodeError with the name of the drop; "unknown_nonce" when they answer no outstanding CONNECT."""
+
+    def __init__(
+        self, token: bytes, seat_key: bytes, wall_clock: Callable[[], int], random: Callable[[int], bytes]
+    ) -> None:
+        self.repeat_at: float | None = None  # None: nothing is outstanding
+        self._token = token
+        self._seat_key = seat_key
+        self._wall_clock = wall_clock
+        self._random = random
+        self._connect: packets.Connect | None = None
+        self._last_timestamp = 0
+        self._repeats = 0
+        self._at_once = 0
+
+    def start(self, now: float) -> bytes:
+        """A new CONNECT."""
+        self._at_once = 0
+        return self._renew(now)
+
+    def stop(self) -> None:
+        self._connect = self.repeat_at = None
+
+    def repeat(self, now: float) -> bytes:
+        """The same CONNECT again, or a new one after the last wait of the back-off."""
+        if self._connect is None or self._repeats == len(BACK_OFF):
+            return self.start(now)
+        return self._send(self._connect, now)
+
+    def receive_welcome(self, data: bytes) -> packets.Welcome:
+        welcome = packets.decode_welcome(data, self._seat_key)
+        self._check_nonce(welcome.player_nonce)
+        return welcome
+
+    def receive_cookie(self, data: bytes, now: float) -> bytes | None:
+        """The CONNECT with the cookie in it, to be sent at once; None: wait for the timer."""
+        cookie = packets.decode_cookie(data)
+        connect = self._check_nonce(cookie.player_nonce)
+        self._connect = packets.Connect(connect.timestamp, connect.nonce, self._token, cookie.cookie)
+        return self._send(self._connect, now) if self._may_answer_at_once() else None
+
+    def receive_refused(self, data: bytes, now: float) -> bytes | packets.Refused:
+        """A CONNECT to be sent at once, when the node only knew a later timestamp; else the refusal."""
+        refused = packets.decode_refused(data)
+        self._check_nonce(refused.player_nonce)
+        is_late = refused.code == Refusal.STALE_TIMESTAMP and refused.detail < MAX_TIMESTAMP
+        if not is_late or not self._may_answer_at_once():
+            return refused
+        self._last_timestamp = max(self._last_timestamp, refused.detail)
+        return self._renew(now)
+
+    def _check_nonce(self, nonce: bytes) -> packets.Connect:
+        if self._connect is None or self._connect.nonce != nonce:
+            raise DecodeError("unknown_nonce")
+        return self._connect
+
+    def _may_answer_at_once(self) -> bool:
+        self._at_once += 1
+        return self._at_once <= MAX_AT_ONCE
+
+    def _renew(self, now: float) -> bytes:
+        self._last_timestamp = max(self._wall_clock(), self._last_timestamp + 1)
+        self._repeats = 0
+        return self._send(packets.Connect(self._last_timestamp, self._random(16), self._token), now)
+
+    def _send(self, connect: packets.Connect, now: float) -> bytes:
+        self._connect = connect
+        self.repeat_at = now + BACK_OFF[min(self._repeats, len(BACK_OFF) - 1)]
+        self._repeats += 1
+        return connect.encode(self._seat_key)
