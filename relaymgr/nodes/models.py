@@ -47,6 +47,9 @@ class RelayNode(models.Model):
     control_url = models.URLField(help_text="Where the manager reaches the node's control API.")
     state = models.CharField(max_length=10, choices=NodeState, default=NodeState.JOINING)
     is_draining = models.BooleanField(default=False, help_text="No new sessions; live ones are finished.")
+    is_stopping = models.BooleanField(
+        default=False, editable=False, help_text="The node says that it drains: told to, or about to stop."
+    )
     price = models.FloatField(default=0.0, help_text="Of an hour, in any unit: breaks ties.")
     key = models.OneToOneField(ApiKey, models.SET_NULL, null=True, editable=False)
     control_key = SealedField(editable=False)
@@ -72,6 +75,10 @@ class RelayNode(models.Model):
         """What clients resolve: the DNS name, or the IP where there is none."""
         return self.host or self.public_ip
 
+    @property
+    def takes_sessions(self) -> bool:
+        return self.state == NodeState.READY and not self.is_draining and not self.is_stopping
+
 
 class RelayWorker(models.Model):
     """One process of a node, with its own port pair. Seats are reserved here, by conditional UPDATE."""
@@ -87,7 +94,10 @@ class RelayWorker(models.Model):
         ordering = ["node", "index"]
         constraints = [
             models.UniqueConstraint(fields=["node", "index"], name="worker_index_unique"),
-            models.CheckConstraint(condition=models.Q(free_seats__gte=0), name="worker_free_seats_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(free_seats__gte=0, free_seats__lte=models.F("capacity")),
+                name="worker_free_seats_within_capacity",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,0 +1,124 @@
+"""Who is calling: a tenant's key or a node's key, and what it may do.
+
+`request.auth` is a `Caller`: `key`, `tenant` (None for a node), `node` (None for a tenant), `scopes`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import Throttled
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from relaymgr.client_address import client_address
+from relaymgr.errors import Forbidden, Unauthorized
+from relaymgr.nodes.models import RelayNode
+from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from relaymgr.tenants.selectors import api_key_get
+from relaymgr.tenants.services import api_key_used
+from relaymgr.throttling import failed_too_often, seconds_left
+
+WORDS = {"token", "bearer"}
+
+
+@dataclass(frozen=True)
+class Caller:
+    key: ApiKey
+    tenant: Tenant | None
+    node: RelayNode | None
+    scopes: frozenset[str]
+    is_authenticated: bool = True
+
+
+class KeyAuthentication(BaseAuthentication):
+    """`Authorization: token <key>`, `Bearer <key>` or the key alone (compat spec R1, R3, M1).
+
+    A good key is never locked out by wrong ones from the same address: a studio's servers and its players may share
+    one, and 256 random bits are not guessed. Wrong keys beyond the limit are answered 429.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Caller, Caller] | None:
+        presented = presented_key(request)
+        if presented is None:
+            return None
+        key = api_key_get(presented=presented)
+        if key is None:
+            refuse(request)
+        api_key_used(key=key)
+        caller = Caller(key, key.tenant, getattr(key, "relaynode", None), frozenset(key.scopes))
+        return caller, caller
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="causeway"'
+
+
+def presented_key(request: Request) -> str | None:
+    """What stands in the Authorization header, without the word before it; None when there is no header.
+
+    The word may be there twice: users paste it along with the key.
+    """
+    words = get_authorization_header(request).decode("latin-1").split()
+    while words and words[0].lower() in WORDS:
+        words.pop(0)
+    return " ".join(words) or None
+
+
+def refuse(request: Request, error: Unauthorized | None = None) -> None:
+    """Raises Unauthorized, or Throttled for an address that keeps trying."""
+    if failed_too_often(client_address(request._request)):
+        raise Throttled(wait=seconds_left())
+    raise error or Unauthorized()
+
+
+class ScopeMissing(Forbidden):
+    code, message = "scope_missing", "The key lacks the scope for this."
+
+
+class ScopePermission(BasePermission):
+    """Base: a caller needs one of `reading` for GET, one of `writing` for the rest."""
+
+    reading: frozenset[str] = frozenset()
+    writing: frozenset[str] = frozenset()
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if request.auth is None:
+            return False  # DRF answers 401
+        wanted = self.reading if request.method in SAFE_METHODS else self.writing
+        if not wanted & request.auth.scopes:
+            raise ScopeMissing(details={"scopes": sorted(wanted)})
+        return True
+
+
+class MayUseRelays(ScopePermission):
+    """Sessions: `relay` does all, `read` looks, and so does `matchmaker`. Always a tenant's key."""
+
+    reading = frozenset({Scope.RELAY, Scope.READ, Scope.MATCHMAKER})
+    writing = frozenset({Scope.RELAY})
+
+
+class MayRead(ScopePermission):
+    """What any tenant's key may ask, also by POST where the question is long."""
+
+    reading = writing = MayUseRelays.reading
+
+
+class IsNode(ScopePermission):
+    reading = writing = frozenset({Scope.NODE})
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return super().has_permission(request, view) and request.auth.node is not None
+
+
+class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = KeyAuthentication
+    name = "key"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "`token <key>`, `Bearer <key>`, or the key alone.",
+        }

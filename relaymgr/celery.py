@@ -1,0 +1,32 @@
+"""The Celery app and its schedule. Beat's ticks are dropped when they are old: the next one does the same work."""
+
+import os
+from datetime import timedelta
+
+from celery import Celery
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
+
+app = Celery("causeway")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+# task: (queue, every so many seconds)
+SCHEDULE = {
+    "relaymgr.telemetry.tasks.probe": ("probe", settings.NODE_PROBE_INTERVAL),
+    "relaymgr.sessions.tasks.events_apply": ("session", 1.0),
+    "relaymgr.sessions.tasks.grants_reconcile": ("session", 2.0),
+    "relaymgr.sessions.tasks.sessions_expire": ("session", 5.0),
+    "relaymgr.sessions.tasks.webhooks_deliver": ("webhook", 1.0),
+    "relaymgr.sessions.tasks.sessions_prune": ("housekeeping", 3600.0),
+    "relaymgr.sessions.tasks.idempotency_prune": ("housekeeping", 3600.0),
+    "relaymgr.telemetry.tasks.samples_prune": ("housekeeping", 3600.0),
+    "relaymgr.nodes.tasks.token_keys_renew": ("housekeeping", 3600.0),
+}
+
+app.conf.task_routes = {task: {"queue": queue} for task, (queue, _) in SCHEDULE.items()}
+app.conf.beat_schedule = {
+    task: {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": max(seconds, 5.0)}}
+    for task, (_, seconds) in SCHEDULE.items()
+}

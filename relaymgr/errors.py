@@ -1,0 +1,188 @@
+"""The error family, and the one JSON shape every error is sent in: {"message", "code", "details"}.
+
+`message` is the sentence Edgegap's clients show, `code` the stable word a program decides on, `details` an object.
+Services raise these; `exception_handler` makes the reply.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+logger = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """Base of what a service refuses with. A subclass sets status, code and message; an instance may be more precise."""
+
+    status = 500
+    code = "error"
+    message = "Something went wrong."
+
+    def __init__(self, message: str = "", *, code: str = "", details: dict[str, Any] | None = None):
+        self.message = message or self.message
+        self.code = code or self.code
+        self.details = details or {}
+        super().__init__(self.message)
+
+    @property
+    def sentence(self) -> str:
+        """For people: the message, with those of the fields."""
+        problems = [f"{field}: {problem['message']}" for field, found in self.details.items() for problem in found]
+        return " ".join([self.message, *problems]) if isinstance(self, Invalid) else self.message
+
+
+class Invalid(ApiError):
+    """The request is well-formed and makes no sense. `details` names the fields as validation does."""
+
+    status, code, message = 400, "invalid", "The request is not valid."
+
+    @classmethod
+    def field(cls, field: str, message: str, code: str = "invalid") -> "Invalid":
+        return cls(details={field: [{"message": message, "code": code}]})
+
+
+class Unauthorized(ApiError):
+    status, code, message = 401, "unauthorized", "The key is missing, unknown, expired or revoked."
+
+
+class Forbidden(ApiError):
+    status, code, message = 403, "forbidden", "The key may not do this."
+
+
+class NotFound(ApiError):
+    status, code, message = 404, "not_found", "There is no such thing."
+
+
+class Conflict(ApiError):
+    status, code, message = 409, "conflict", "The present state does not allow this."
+
+
+class Unavailable(ApiError):
+    status, code, message = 503, "unavailable", "This cannot be done right now. Try again."
+
+
+# DRF's own exceptions, told apart by class; the first that fits.
+_CODES: list[tuple[type[Exception], str]] = [
+    (exceptions.ParseError, "malformed"),
+    (exceptions.NotAuthenticated, "unauthorized"),
+    (exceptions.AuthenticationFailed, "unauthorized"),
+    (exceptions.PermissionDenied, "forbidden"),
+    (exceptions.NotFound, "not_found"),
+    (exceptions.MethodNotAllowed, "method_not_allowed"),
+    (exceptions.NotAcceptable, "not_acceptable"),
+    (exceptions.UnsupportedMediaType, "unsupported_media_type"),
+    (exceptions.Throttled, "throttled"),
+]
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's hook. None: not ours to answer; Django logs it and sends `server_error`."""
+    if isinstance(error, ApiError):
+        return _reply(error.status, error.message, error.code, error.details, _challenge(error.status))
+    if isinstance(error, Http404):
+        return _reply(404, NotFound.message, NotFound.code)
+    if isinstance(error, PermissionDenied):
+        return _reply(403, Forbidden.message, Forbidden.code)
+    if isinstance(error, exceptions.ValidationError):
+        return _reply(400, Invalid.message, Invalid.code, fields(error.get_full_details()))
+    if isinstance(error, exceptions.APIException):
+        code = next((code for kind, code in _CODES if isinstance(error, kind)), "error")
+        return _reply(error.status_code, str(error.detail), code, headers=_headers(error))
+    if isinstance(error, OperationalError | InterfaceError):
+        logger.exception("the database failed")
+        return _reply(503, "The database cannot be reached. Try again.", "database_unavailable")
+    return None
+
+
+def _reply(
+    status: int, message: str, code: str, details: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(_body(message, code, details), status=status, headers=headers)
+
+
+def _body(message: str, code: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"message": message, "code": code, "details": details or {}}
+
+
+def _challenge(status: int) -> dict[str, str]:
+    return {"WWW-Authenticate": 'Bearer realm="causeway"'} if status == 401 else {}
+
+
+def _headers(error: exceptions.APIException) -> dict[str, str]:
+    headers = _challenge(error.status_code)
+    wait = getattr(error, "wait", None)
+    if wait is not None:
+        headers["Retry-After"] = str(math.ceil(wait))
+    return headers
+
+
+def fields(details: Any) -> dict[str, list[dict[str, str]]]:
+    """DRF's nested details as one level: {"users[0].ip": [{"message", "code"}]}. What is about the whole: "body"."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for path, problem in _walk(details, ""):
+        found.setdefault(path or "body", []).append(problem)
+    return found
+
+
+def _walk(details: Any, path: str) -> Iterator[tuple[str, dict[str, str]]]:
+    if isinstance(details, list):
+        for index, item in enumerate(details):
+            # A list holds either problems of this place or the details of its items.
+            here = path if _is_problem(item) else f"{path}[{index}]"
+            yield from _walk(item, here)
+    elif _is_problem(details):
+        yield path, {"message": str(details["message"]), "code": str(details["code"])}
+    else:
+        for key, item in details.items():
+            yield from _walk(item, _join(path, key))
+
+
+def _is_problem(details: Any) -> bool:
+    return isinstance(details, dict) and details.keys() == {"message", "code"} and isinstance(details["code"], str)
+
+
+def _join(path: str, key: Any) -> str:
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    if key == "non_field_errors":
+        return path
+    return f"{path}.{key}" if path else str(key)
+
+
+# What never reaches a DRF view. The admin keeps Django's pages.
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_page(request):
+        return defaults.bad_request(request, exception)
+    return JsonResponse(_body("The request cannot be understood.", "malformed"), status=400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_page(request):
+        return defaults.permission_denied(request, exception)
+    return JsonResponse(_body(Forbidden.message, Forbidden.code), status=403)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_page(request):
+        return defaults.page_not_found(request, exception)
+    return JsonResponse(_body("There is nothing at this address.", NotFound.code), status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if _is_page(request):
+        return defaults.server_error(request)
+    return JsonResponse(_body(ApiError.message, ApiError.code), status=500)
+
+
+def _is_page(request: HttpRequest) -> bool:
+    return request.path.startswith("/admin/")

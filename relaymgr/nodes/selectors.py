@@ -1,0 +1,43 @@
+"""Reads."""
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import Count, Prefetch, Q, QuerySet
+from django.utils import timezone
+
+from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker, TokenKey
+
+READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
+
+
+def placement_nodes() -> QuerySet[RelayNode]:
+    """Every node with its location and workers: two queries, however many nodes there are."""
+    return RelayNode.objects.select_related("location").prefetch_related("workers")
+
+
+def nodes_ready() -> QuerySet[RelayNode]:
+    """The nodes that take sessions, each with its location and first worker (`first_worker[0]`)."""
+    first = Prefetch("workers", RelayWorker.objects.filter(index=0), to_attr="first_worker")
+    return RelayNode.objects.filter(READY).select_related("location").prefetch_related(first)
+
+
+def locations_with_nodes() -> QuerySet[Location]:
+    """Every location, with `nodes_ready`: how many of its nodes take sessions."""
+    ready = Q(nodes__state=NodeState.READY, nodes__is_draining=False, nodes__is_stopping=False)
+    return Location.objects.annotate(nodes_ready=Count("nodes", filter=ready))
+
+
+def token_key_current(*, node: RelayNode) -> TokenKey:
+    """The key to seal with: the newest that the node said it holds, else the newest.
+
+    Raises TokenKey.DoesNotExist for a node that never joined.
+    """
+    keys = node.token_keys.filter(retired_at=None).order_by("-created_at", "-pk")
+    return keys.exclude(confirmed_at=None).first() or keys[:1].get()
+
+
+def token_keys_open(*, node: RelayNode) -> QuerySet[TokenKey]:
+    """The keys a node must hold: those that seal, and retired ones whose tokens may still be valid."""
+    since = timezone.now() - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
+    return node.token_keys.filter(Q(retired_at=None) | Q(retired_at__gt=since))

@@ -1,0 +1,339 @@
+"""Writes: the fleet and its keys. Races are settled by conditional UPDATEs; no network call inside a transaction."""
+
+import base64
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Exists, F, OuterRef, Value
+from django.db.models.functions import Greatest, Least
+from django.utils import timezone
+
+from relaymgr.errors import Conflict, Invalid, Unauthorized
+from relaymgr.nodes import control_client
+from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.selectors import READY
+from relaymgr.tenants.keys import hashes_match, new_key, split_key
+from relaymgr.tenants.models import ApiKey, Scope
+from relaymgr.tenants.services import api_key_create, api_key_revoke
+
+logger = logging.getLogger(__name__)
+
+ALIVE_WITHIN = timedelta(seconds=10)  # five probes
+
+
+class JoinKeyInvalid(Unauthorized):
+    code, message = "join_key_invalid", "The join key is unknown, used, expired or revoked."
+
+
+class ClockSkew(Conflict):
+    code, message = "clock_skew", "The node's clock is wrong. Synchronise it (NTP) and try again."
+
+
+class NameTaken(Conflict):
+    code, message = "name_taken", "A node of that name is alive. Choose another name, or stop that node first."
+
+
+class NodeInUse(Conflict):
+    code, message = "node_in_use", "The node still serves sessions. Drain it and wait, or stop it."
+
+
+@dataclass(frozen=True)
+class WorkerPorts:
+    index: int
+    server_port: int
+    client_port: int
+
+
+@dataclass(frozen=True)
+class Joined:
+    node: RelayNode
+    node_key: str
+    token_key: TokenKey
+
+    def __repr__(self) -> str:
+        return f"Joined({self.node})"
+
+
+# Join keys
+
+
+def join_key_create(*, location: Location, lifetime: timedelta | None = None) -> str:
+    """Lets one node join at `location`, once. The plain key; only its hash is kept."""
+    new = new_key()
+    lifetime = lifetime or timedelta(seconds=settings.JOIN_KEY_LIFETIME)
+    JoinKey.objects.create(
+        location=location, prefix=new.prefix, secret_hash=new.secret_hash, expires_at=timezone.now() + lifetime
+    )
+    return new.plain
+
+
+def join_key_revoke(*, join_key: JoinKey) -> bool:
+    """False when it was used or had expired already."""
+    now = timezone.now()
+    return JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now).update(expires_at=now) == 1
+
+
+# Joining and heartbeat
+
+
+def node_join(
+    *,
+    join_key: str,
+    name: str,
+    public_ip: str,
+    control_url: str,
+    time: float,
+    capacity: int,
+    workers: Sequence[WorkerPorts],
+    host: str = "",
+    version: str = "",
+) -> Joined:
+    """A node becomes part of the fleet, or takes the place of a dead one of its name.
+
+    Raises JoinKeyInvalid, ClockSkew, Invalid, NameTaken; the join key is used up only when none is raised.
+    """
+    found = _join_key_get(join_key)
+    clock_check(time=time)
+    workers_check(workers=workers, capacity=capacity)
+    fields = {
+        "location": found.location,
+        "public_ip": public_ip,
+        "host": host,
+        "control_url": control_url,
+        "version": version,
+    }
+    try:
+        with transaction.atomic():
+            node, node_key = _admit(found, name, fields)
+            _workers_store(node, workers, capacity)
+            token_key = _token_key_create(node)
+    except IntegrityError:  # two nodes of one new name at the same moment
+        raise NameTaken from None
+    logger.info("node %s joined at %s", node, node.location)
+    return Joined(node, node_key, token_key)
+
+
+def _join_key_get(presented: str) -> JoinKey:
+    parts = split_key(presented)
+    found = JoinKey.objects.select_related("location").filter(prefix=parts[0]).first() if parts else None
+    if parts is None or found is None or not hashes_match(found.secret_hash, parts[1]):
+        raise JoinKeyInvalid
+    if found.used_at or found.expires_at <= timezone.now():
+        raise JoinKeyInvalid
+    return found
+
+
+def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayNode, str]:
+    """The node's row and its new node key. All keys it had before are dead."""
+    now = timezone.now()
+    usable = JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now)
+    if usable.update(used_at=now) != 1:
+        raise JoinKeyInvalid
+    node = RelayNode.objects.select_for_update().filter(name=name).first() or RelayNode(name=name)
+    if node.last_seen_at and node.last_seen_at > now - ALIVE_WITHIN:
+        raise NameTaken
+    old_key, (node.key, plain) = node.key, api_key_create(tenant=None, name=f"node {name}", scopes=[Scope.NODE])
+    for field, value in fields.items():
+        setattr(node, field, value)
+    node.control_key = secrets.token_urlsafe(32)
+    node.state, node.missed_probes, node.is_stopping = NodeState.JOINING, 0, False
+    node.boot_id, node.last_event = "", 0
+    node.save()
+    if old_key:
+        api_key_revoke(key=old_key)
+    node.token_keys.all().delete()
+    JoinKey.objects.filter(pk=join_key.pk).update(used_by=node)
+    return node, plain
+
+
+def node_heartbeat(
+    *,
+    node: RelayNode,
+    boot_id: str,
+    time: float,
+    version: str,
+    key_ids: Sequence[int],
+    draining: bool,
+    control_url: str,
+    capacity: int,
+    workers: Sequence[WorkerPorts],
+    packet_path: str = "",
+    packet_path_reason: str = "",
+) -> None:
+    """Notes what a node says of itself. Raises ClockSkew, Invalid."""
+    clock_check(time=time)
+    workers_check(workers=workers, capacity=capacity)
+    said = {
+        "version": version,
+        "is_stopping": draining,
+        "control_url": control_url,
+        "packet_path": packet_path,
+        "packet_path_reason": packet_path_reason,
+    }
+    if node.boot_id != boot_id:
+        said |= {"boot_id": boot_id, "last_event": 0}  # its events are numbered anew
+    with transaction.atomic():
+        RelayNode.objects.filter(pk=node.pk).update(**said)
+        _workers_store(node, workers, capacity)
+        _token_keys_confirm(node, key_ids)
+    node.refresh_from_db()
+
+
+def clock_check(*, time: float) -> None:
+    """Raises ClockSkew. Tokens expire by the node's clock, and a replay is told by it."""
+    skew = time - timezone.now().timestamp()
+    if abs(skew) > settings.NODE_MAX_CLOCK_SKEW:
+        raise ClockSkew(details={"skew_seconds": round(skew, 3)})
+
+
+def workers_check(*, workers: Sequence[WorkerPorts], capacity: int) -> None:
+    """Raises Invalid: workers are numbered from 0, and no two of a node's ports are the same."""
+    if sorted(worker.index for worker in workers) != list(range(len(workers))):
+        raise Invalid.field("workers", "Number the workers 0, 1, 2 ...", "indexes")
+    ports = [port for worker in workers for port in (worker.server_port, worker.client_port)]
+    if len(set(ports)) != len(ports):
+        raise Invalid.field("workers", "Each port may be named once.", "ports_not_distinct")
+    if capacity < len(workers):
+        raise Invalid.field("capacity", "Each worker needs room for a seat.", "min_value")
+
+
+def _workers_store(node: RelayNode, workers: Sequence[WorkerPorts], capacity: int) -> None:
+    """The node's workers as it tells them, its seats shared out evenly. A worker that is gone keeps its row, for the
+    sessions that name it, and has no room."""
+    share, extra = divmod(capacity, len(workers))
+    stored = {worker.index: worker for worker in node.workers.all()}
+    for worker in workers:
+        seats = share + (worker.index < extra)
+        ports = {"server_port": worker.server_port, "client_port": worker.client_port}
+        if worker.index in stored:
+            _worker_update(stored[worker.index], seats, ports)
+        else:
+            RelayWorker.objects.create(node=node, index=worker.index, capacity=seats, free_seats=seats, **ports)
+    for index in stored.keys() - {worker.index for worker in workers}:
+        _worker_update(stored[index], 0, {})
+
+
+def _worker_update(worker: RelayWorker, seats: int, ports: dict[str, int]) -> None:
+    if worker.capacity == seats and all(getattr(worker, name) == port for name, port in ports.items()):
+        return
+    # What is reserved (capacity - free) stays reserved, whatever else is reserving at this moment; so a worker
+    # that shrinks below it has no room, and shrinks on as its sessions end.
+    reserved = F("capacity") - F("free_seats")
+    RelayWorker.objects.filter(pk=worker.pk).update(
+        capacity=Greatest(Value(seats), reserved), free_seats=Greatest(Value(seats) - reserved, Value(0)), **ports
+    )
+
+
+# Seats
+
+
+def worker_reserve(*, worker_id: int, seats: int) -> bool:
+    """Takes seats on a worker; False when they are gone, or its node takes no sessions any more."""
+    # The worker's own columns are tested by the UPDATE itself: under PostgreSQL's READ COMMITTED they are looked at
+    # again once the row's lock is had, a subquery's are not.
+    node = RelayNode.objects.filter(READY, pk=OuterRef("node_id"))
+    room = RelayWorker.objects.filter(Exists(node), pk=worker_id, free_seats__gte=seats)
+    return room.update(free_seats=F("free_seats") - seats) == 1
+
+
+def worker_grow(*, worker_id: int, seats: int = 1) -> bool:
+    """Takes more seats for a session that is there already; a draining node lets its sessions grow."""
+    room = RelayWorker.objects.filter(pk=worker_id, free_seats__gte=seats)
+    return room.update(free_seats=F("free_seats") - seats) == 1
+
+
+def worker_release(*, worker_id: int, seats: int) -> None:
+    """Gives seats back; never more than there are."""
+    free = Least(F("free_seats") + seats, F("capacity"))
+    RelayWorker.objects.filter(pk=worker_id).update(free_seats=free)
+
+
+# Draining and removing
+
+
+def node_drain(*, node: RelayNode) -> bool:
+    """No new sessions from now on; live ones go on. False: the node could not be told, its next heartbeat tells it."""
+    return _drain_set(node, True)
+
+
+def node_undrain(*, node: RelayNode) -> bool:
+    """New sessions again. False as in node_drain."""
+    return _drain_set(node, False)
+
+
+def _drain_set(node: RelayNode, draining: bool) -> bool:
+    RelayNode.objects.filter(pk=node.pk).update(is_draining=draining)
+    node.is_draining = draining
+    logger.info("node %s %s", node, "drains" if draining else "takes sessions again")
+    try:
+        (control_client.drain if draining else control_client.undrain)(node)
+    except (control_client.NodeUnreachable, control_client.NodeRefused):
+        return False
+    return True
+
+
+def node_remove(*, node: RelayNode) -> None:
+    """Forgets a node and its keys. Raises NodeInUse while seats on it are reserved."""
+    with transaction.atomic():
+        RelayNode.objects.select_for_update().get(pk=node.pk)
+        if node.workers.filter(free_seats__lt=F("capacity")).exists():
+            raise NodeInUse
+        RelayNode.objects.filter(pk=node.pk).delete()
+        ApiKey.objects.filter(pk=node.key_id).delete()
+    logger.info("node %s removed", node)
+
+
+# Keys of a node
+
+
+def node_key_roll(*, node: RelayNode) -> str:
+    """A new node key, to be put into the node's state folder; the old one is dead at once. The plain key."""
+    with transaction.atomic():
+        old = node.key
+        node.key, plain = api_key_create(tenant=None, name=f"node {node.name}", scopes=[Scope.NODE])
+        node.save(update_fields=["key"])
+        if old:
+            api_key_revoke(key=old)
+    return plain
+
+
+def token_key_roll(*, node: RelayNode) -> TokenKey:
+    """A new key to seal connect tokens with. It is used once the node has it; the ones before it then retire."""
+    with transaction.atomic():
+        return _token_key_create(node)
+
+
+def _token_key_create(node: RelayNode) -> TokenKey:
+    taken = set(node.token_keys.values_list("key_id", flat=True))
+    key_id = next(key_id for key_id in iter(lambda: secrets.randbits(32), None) if key_id and key_id not in taken)
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    return TokenKey.objects.create(node=node, key_id=key_id, key=key)
+
+
+def _token_keys_confirm(node: RelayNode, key_ids: Sequence[int]) -> None:
+    """Notes which keys the node holds. The newest of them seals from now on; those before it only open."""
+    now = timezone.now()
+    if not node.token_keys.filter(key_id__in=key_ids, confirmed_at=None).update(confirmed_at=now):
+        return
+    newest = node.token_keys.exclude(confirmed_at=None).order_by("-created_at", "-pk")[:1].get()
+    older = node.token_keys.filter(created_at__lte=newest.created_at, retired_at=None).exclude(pk=newest.pk)
+    older.update(retired_at=now)
+
+
+def token_keys_renew() -> int:
+    """Rolls the keys that have sealed for long, deletes those whose last token has expired; returns how many it rolled."""
+    now = timezone.now()
+    expired = now - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
+    TokenKey.objects.filter(retired_at__lte=expired).delete()
+    due = now - timedelta(seconds=settings.TOKEN_KEY_LIFETIME)
+    young = TokenKey.objects.filter(node=OuterRef("pk"), created_at__gt=due)
+    nodes = RelayNode.objects.exclude(Exists(young)).exclude(state=NodeState.LOST)
+    for node in nodes:
+        token_key_roll(node=node)
+    return len(nodes)

@@ -1,0 +1,348 @@
+"""Every setting, read from the environment. A bad value stops the start with one line that names its variable.
+
+With nothing set: SQLite and a broker made of files under `var/`, for one machine. DATABASE_URL (postgres://) and
+BROKER_URL (redis://) make it the real thing. Secrets may come from a file: NAME_FILE instead of NAME.
+"""
+
+import ipaddress
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+# Readers
+
+env = environ.Env()
+
+
+def _stop(name: str, wanted: str) -> NoReturn:
+    # Never the value: it may be a password.
+    sys.exit(f"causeway: {name} must be {wanted}")
+
+
+def _text(name: str, default: str = "") -> str:
+    return os.environ.get(name, default).strip()
+
+
+def _secret(name: str) -> str:
+    file = _text(f"{name}_FILE")
+    if not file:
+        return _text(name)
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        _stop(f"{name}_FILE", f"a readable file ({error.strerror})")
+
+
+def _flag(name: str, default: bool) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    value = _text(name).lower()
+    if value and value not in words:
+        _stop(name, "one of 1, true, yes, on, 0, false, no, off")
+    return words.get(value, default)
+
+
+def _number(name: str, default: float, low: float, high: float) -> float:
+    value = _text(name)
+    try:
+        number = float(value) if value else default
+    except ValueError:
+        number = float("nan")
+    if not low <= number <= high:
+        _stop(name, f"a number from {low:g} to {high:g}")
+    return number
+
+
+def _words(name: str, default: str = "") -> list[str]:
+    return [word.strip() for word in _text(name, default).split(",") if word.strip()]
+
+
+def _networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    try:
+        return [ipaddress.ip_network(word) for word in _words(name)]
+    except ValueError:
+        _stop(name, "a list of networks such as 10.0.0.0/8,fd00::/8")
+
+
+def _state_dir() -> Path:
+    folder = Path(_text("CAUSEWAY_STATE_DIR") or BASE_DIR / "var").absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        _stop("CAUSEWAY_STATE_DIR", f"a folder we may write to ({error.strerror})")
+    return folder
+
+
+def _generated_secret_key(file: Path) -> str:
+    """Made once; `link` settles it when several processes start at the same moment."""
+    if not file.exists():
+        draft = file.with_name(f"{file.name}.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48))
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return file.read_text().strip()
+
+
+def _sqlite() -> dict[str, Any]:
+    return {
+        # IMMEDIATE: a transaction that reads and then writes waits for its turn instead of failing half-way.
+        # So every atomic() is a writer: no network call inside one.
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+
+
+def _postgresql() -> dict[str, Any]:
+    size = int(_number("CAUSEWAY_DATABASE_POOL", 10, 1, 200))
+    # Connections in all: this times the number of processes.
+    return {"pool": {"min_size": 1, "max_size": size, "timeout": 5}}
+
+
+def _database() -> dict[str, Any]:
+    url = _secret("DATABASE_URL") or f"sqlite:///{STATE_DIR / 'causeway.sqlite3'}"
+    try:
+        config: dict[str, Any] = dict(env.db_url_config(url))
+    except Exception:  # what django-environ raises differs, and its text holds the password
+        config = {}
+    options = {"django.db.backends.sqlite3": _sqlite, "django.db.backends.postgresql": _postgresql}
+    if config.get("ENGINE") not in options or not config.get("NAME"):
+        _stop("DATABASE_URL", "postgres://user:password@host:port/name or sqlite:////folder/file")
+    config["OPTIONS"] = options[config["ENGINE"]]() | config.get("OPTIONS", {})
+    return config
+
+
+def _cache(url: str) -> dict[str, Any]:
+    if not url:
+        return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    if not url.startswith(("redis://", "rediss://")):
+        _stop("CACHE_URL", "redis://host:port/number")
+    # Short: the cache counts requests; it must not hold them up.
+    options = {"socket_connect_timeout": 0.25, "socket_timeout": 0.5}
+    return {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url, "OPTIONS": options}
+
+
+def _file_broker() -> dict[str, Any]:
+    """kombu's filesystem transport: crosses processes and needs no server."""
+    queue, control = STATE_DIR / "broker" / "queue", STATE_DIR / "broker" / "control"
+    for folder in (queue, control):
+        folder.mkdir(parents=True, exist_ok=True)
+    folders = {"data_folder_in": str(queue), "data_folder_out": str(queue), "control_folder": str(control)}
+    return folders | {"polling_interval": 0.05}
+
+
+# Where state is kept, and the key that seals it
+
+STATE_DIR = _state_dir()
+SECRET_KEY_IS_GENERATED = not _secret("SECRET_KEY")
+SECRET_KEY = _secret("SECRET_KEY") or _generated_secret_key(STATE_DIR / "secret_key")
+SECRET_KEY_FALLBACKS = _secret("SECRET_KEY_FALLBACKS").split()
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+BROKER_URL = _secret("BROKER_URL")
+if BROKER_URL and not BROKER_URL.startswith(("redis://", "rediss://", "memory://")):
+    _stop("BROKER_URL", "redis://host:port/number, or empty for the broker made of files")
+BROKER_IS_REDIS = BROKER_URL.startswith("redis")
+CACHES = {"default": _cache(_secret("CACHE_URL") or (BROKER_URL if BROKER_IS_REDIS else ""))}
+
+
+# Web
+
+DEBUG = _flag("CAUSEWAY_DEBUG", False)
+ALLOWED_HOSTS = _words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+# Proxies whose X-Forwarded-For and X-Forwarded-Proto we believe (compat spec R60).
+TRUSTED_PROXIES = _networks("CAUSEWAY_TRUSTED_PROXIES")
+HTTPS = _flag("CAUSEWAY_HTTPS", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_TRUSTED_ORIGINS = _words("CAUSEWAY_CSRF_TRUSTED_ORIGINS")
+if HTTPS and TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+# Clients concatenate URLs and drop the body of a redirected POST (R13): we never redirect.
+APPEND_SLASH = False
+MAX_BODY_BYTES = 1_000_000
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+
+ROOT_URLCONF = "relaymgr.urls"
+ASGI_APPLICATION = "relaymgr.asgi.application"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "relaymgr.apps.RelaymgrConfig",
+    "relaymgr.tenants",
+    "relaymgr.nodes",
+    "relaymgr.telemetry",
+    "relaymgr.sessions",
+    "matchmaker",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "relaymgr.throttling.rate_limit_headers",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+
+# Static files: collected into CAUSEWAY_STATIC_ROOT and served under hashed names; without it, straight from the packages.
+STATIC_URL = "/static/"
+STATIC_ROOT = _text("CAUSEWAY_STATIC_ROOT") or None
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if STATIC_ROOT
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+LANGUAGE_CODE = "en-us"
+
+
+# REST
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["relaymgr.authentication.KeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["relaymgr.authentication.MayUseRelays"],
+    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["relaymgr.parsing.BoundedJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "relaymgr.errors.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Causeway",
+    "DESCRIPTION": "Relay sessions for multiplayer games. Compatible with Edgegap's relay API, version 1.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "DISABLE_ERRORS_AND_WARNINGS": False,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+}
+# Wrong keys from one address, a minute, before the answer is 429 instead of 401.
+FAILED_AUTHENTICATIONS_PER_MINUTE = int(_number("CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE", 60, 1, 1e6))
+
+
+# Nodes and telemetry. Times in seconds.
+
+NODE_HEARTBEAT_INTERVAL = 5.0
+NODE_MAX_CLOCK_SKEW = 5.0
+NODE_PROBE_INTERVAL = 2.0
+NODE_PROBE_TIMEOUT = _number("CAUSEWAY_NODE_PROBE_TIMEOUT", 1.0, 0.01, 10)
+JOIN_KEY_LIFETIME = _number("CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000)
+TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 365 * 86_400)
+# How long a retired token key still opens: longer than any session, and so any connect token, may live.
+TOKEN_KEY_OVERLAP = 25 * 3_600.0
+# A node that has been lost for so long gives up its sessions.
+NODE_LOST_AFTER = _number("CAUSEWAY_NODE_LOST_AFTER", 60, 1, 86_400)
+SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 86_400, 60, 31_536_000)
+
+
+# Sessions
+
+# How long a node may take to confirm a grant before the next one is asked.
+GRANT_TIMEOUT = _number("CAUSEWAY_GRANT_TIMEOUT", 0.25, 0.01, 10)
+# A second's worth, default and ceiling; 0: no limit.
+SEAT_LIMITS = {
+    "packets": int(_number("CAUSEWAY_SEAT_PACKETS", 2_000, 0, 2**31)),
+    "bytes": int(_number("CAUSEWAY_SEAT_BYTES", 1_000_000, 0, 2**31)),
+}
+SESSION_LIMITS = {
+    "packets": int(_number("CAUSEWAY_SESSION_PACKETS", 20_000, 0, 2**31)),
+    "bytes": int(_number("CAUSEWAY_SESSION_BYTES", 8_000_000, 0, 2**31)),
+}
+SESSION_KEEP_DAYS = _number("CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650)
+
+
+# Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.
+
+# A queue for each kind of work: one that is slow must not hold up another.
+CELERY_QUEUES = ("probe", "session", "webhook", "housekeeping")
+CELERY_TASK_DEFAULT_QUEUE = "housekeeping"
+CELERY_BROKER_URL = BROKER_URL or "filesystem://"
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
+    # visibility_timeout: longer than any task may run, else redis gives a running task to a second worker.
+    {"visibility_timeout": 300, "socket_connect_timeout": 1, "socket_timeout": 5}
+    if BROKER_IS_REDIS
+    else {"polling_interval": 0.02}
+    if BROKER_URL
+    else _file_broker()
+)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_POOL_LIMIT = 10
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_TIME_LIMIT = 60
+CELERY_TASK_SOFT_TIME_LIMIT = 50
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "celerybeat-schedule")
+
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    # httpx tells of every request, Celery of every task, several times a second.
+    "loggers": {
+        name: {"level": "WARNING"} for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace")
+    },
+}

@@ -1,0 +1,24 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.services import TENANT_SCOPES, api_key_create
+
+
+class Command(BaseCommand):
+    help = "Make an API key for a tenant and print it: the only time it can be seen."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("tenant", help="its slug")
+        parser.add_argument("--name", default="made by manage.py")
+        parser.add_argument(
+            "--scope", action="append", choices=[scope.value for scope in TENANT_SCOPES], help="default: relay"
+        )
+
+    def handle(self, *args: Any, tenant: str, name: str, scope: list[str] | None, **options: Any) -> None:
+        found = Tenant.objects.filter(slug=tenant).first()
+        if found is None:
+            raise CommandError(f"There is no tenant {tenant}. Make it with: manage.py tenant_create {tenant}")
+        _, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
+        self.stdout.write(plain)

@@ -1,0 +1,21 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from relaymgr.errors import ApiError
+from relaymgr.tenants.services import tenant_create
+
+
+class Command(BaseCommand):
+    help = "Make a tenant. `manage.py api_key` makes keys for it."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("slug")
+        parser.add_argument("--name", default="", help="in full; else the slug")
+
+    def handle(self, *args: Any, slug: str, name: str, **options: Any) -> None:
+        try:
+            tenant_create(slug=slug, name=name)
+        except ApiError as error:
+            raise CommandError(error.sentence) from None
+        self.stdout.write(slug)

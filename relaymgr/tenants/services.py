@@ -1,0 +1,71 @@
+"""Writes. A plain key is returned once, by what makes it, and is nowhere else."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from relaymgr.errors import Invalid
+from relaymgr.tenants.keys import new_key
+from relaymgr.tenants.models import ApiKey, Scope, Tenant
+
+TENANT_SCOPES = (Scope.RELAY, Scope.READ, Scope.MATCHMAKER)
+USED_RESOLUTION = timedelta(minutes=1)
+
+
+def tenant_create(*, slug: str, name: str = "") -> Tenant:
+    """Raises Invalid when there is one of that slug."""
+    tenant, created = Tenant.objects.get_or_create(slug=slug, defaults={"name": name or slug})
+    if not created:
+        raise Invalid.field("slug", f"There is a tenant {slug} already.", "unique")
+    return tenant
+
+
+def api_key_create(
+    *, tenant: Tenant | None, name: str, scopes: Sequence[str], expires_at: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """The key's row and the plain key. Without a tenant it is a node's, with the scope `node` and no other."""
+    allowed = {Scope.NODE.value} if tenant is None else {scope.value for scope in TENANT_SCOPES}
+    if not scopes or not set(scopes) <= allowed:
+        raise Invalid.field("scopes", f"Choose from: {', '.join(sorted(allowed))}.", "invalid_choice")
+    new = new_key()
+    key = ApiKey.objects.create(
+        tenant=tenant,
+        name=name,
+        prefix=new.prefix,
+        secret_hash=new.secret_hash,
+        scopes=sorted(set(scopes)),
+        expires_at=expires_at,
+    )
+    return key, new.plain
+
+
+def api_key_revoke(*, key: ApiKey) -> bool:
+    """At once and for good; False when it was before."""
+    now = timezone.now()
+    revoked = ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now) == 1
+    key.refresh_from_db(fields=["revoked_at"])
+    return revoked
+
+
+def api_key_roll(*, key: ApiKey, overlap: timedelta = timedelta(hours=24)) -> tuple[ApiKey, str]:
+    """A new key with the same name, scopes and expiry. The old one works on for `overlap`, so that nothing stops."""
+    if not key.is_usable:
+        raise Invalid("A key that is revoked or expired cannot be rolled. Create a new one.", code="key_not_usable")
+    end = timezone.now() + overlap
+    with transaction.atomic():
+        new = api_key_create(tenant=key.tenant, name=key.name, scopes=key.scopes, expires_at=key.expires_at)
+        sooner = Q(expires_at=None) | Q(expires_at__gt=end)
+        ApiKey.objects.filter(sooner, pk=key.pk).update(expires_at=end)
+    return new
+
+
+def api_key_used(*, key: ApiKey) -> None:
+    """Notes the use, at most once a minute: a request should not cost a write."""
+    now = timezone.now()
+    before = now - USED_RESOLUTION
+    if key.last_used_at is None or key.last_used_at < before:
+        stale = Q(last_used_at=None) | Q(last_used_at__lt=before)
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)

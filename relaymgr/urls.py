@@ -1,0 +1,21 @@
+"""Routes. No trailing slashes and no redirects: Edgegap's clients concatenate (compat spec R13)."""
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+
+from relaymgr.monitor import MonitorApi
+
+urlpatterns = [
+    path("v1/", include("relaymgr.nodes.urls")),
+    path("v1/", include("relaymgr.sessions.urls")),
+    path("v1/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
+    path("monitor", MonitorApi.as_view(), name="monitor"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "relaymgr.errors.bad_request"
+handler403 = "relaymgr.errors.permission_denied"
+handler404 = "relaymgr.errors.not_found"
+handler500 = "relaymgr.errors.server_error"
