@@ -61,6 +61,8 @@ TRANSITIONS: dict[tuple[State, type[events.Event]], State] = {
 SILENT_KEEP_ALIVES = 3
 MIN_KEEP_ALIVE = 0.1  # seconds; whatever a node asks for, a player does not spin
 CLOSE_COPIES = 3
+SEAT_KEY_SIZE = 32
+MAX_TOKEN = packets.MAX_DATAGRAM - packets.MIN_CONNECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class RelayConnection:
     """A player's connection to the seat that its connect token names.
 
     `wall_clock` gives microseconds since 1970 for the CONNECT's timestamp, `random(n)` n bytes from a cryptographic
-    generator. `connect_timeout` and `reconnect_timeout`, in seconds, bound how long the node may stay silent."""
+    generator. `connect_timeout` and `reconnect_timeout`, in seconds, bound how long the node may stay silent.
+    Raises ValueError when token or key cannot be ones."""
 
     def __init__(
         self,
@@ -95,6 +98,8 @@ class RelayConnection:
         connect_timeout: float = 10.0,
         reconnect_timeout: float = 30.0,
     ) -> None:
+        if not 0 < len(connect_token) <= MAX_TOKEN or len(seat_key) != SEAT_KEY_SIZE:
+            raise ValueError(f"not a connect token and a seat key of {SEAT_KEY_SIZE} bytes")
         self.node = node
         self.state = State.IDLE
         self.error: ConnectionFailed | None = None  # set with CLOSED, what `send` raises from then on

@@ -1,8 +1,8 @@
-"""Ping and pong -> round trip, jitter, loss. The estimates of a leg, and the machine that measures beacons."""
+"""Ping and pong -> round trip, jitter, loss. The estimates of a leg, and the machine that measures a node."""
 
 import statistics
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,88 +62,84 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Measured(Event):
-    """One beacon's result. Times in milliseconds, None when nothing came back; `loss` 0.0 to 1.0."""
+    """What a Prober found. Times in milliseconds, None when nothing came back; `loss` 0.0 to 1.0."""
 
-    address: Address
     rtt_ms: float | None
     jitter_ms: float | None
     loss: float
 
 
 class Prober:
-    """Measures several beacons at once (PROTOCOL.md 11): `count` PROBEs to each, `interval` seconds apart, then
-    one Measured for each after `timeout` more seconds, or sooner when all have answered.
+    """Measures one node before there is a session (PROTOCOL.md 11): `count` PROBEs, `interval` seconds apart, then
+    one Measured `patience` seconds after the last, or as soon as all were answered. The round trip is the median,
+    the jitter the mean step between neighbours.
 
-    Pacing stays under the 20 a second that a node answers."""
+    A node answers 20 probes a second for a source, which an interval of 0.05 s or more keeps under."""
 
     def __init__(
         self,
-        addresses: Iterable[Address],
+        node: Address,
         *,
         random: Callable[[int], bytes],
         count: int = 5,
         interval: float = 0.1,
-        timeout: float = 1.0,
+        patience: float = 1.0,
     ) -> None:
+        self.node = node
         self.dropped: Counter[str] = Counter()
-        self.done = False
-        self._samples: dict[Address, list[float]] = {address: [] for address in addresses}
         self._random = random
         self._count = count
         self._interval = interval
-        self._timeout = timeout
-        self._rounds = 0
-        self._next_round: float | None = None
-        self._ends: float | None = None
-        self._pending: dict[bytes, tuple[Address, float]] = {}
+        self._patience = patience
+        self._sent = 0
+        self._timer: float | None = None
+        self._pending: dict[bytes, float] = {}  # nonce -> when it was sent
+        self._samples: list[float] = []
         self._outgoing: list[tuple[bytes, Address]] = []
         self._events: deque[Event] = deque()
 
     def start(self, now: float) -> None:
-        self._next_round = now
+        self._timer = now
         self.handle_timer(now)
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
+        """Raises nothing, whatever the bytes."""
         try:
-            reply = self._decode(data)
+            nonce = self._decode(data).nonce
+            sent_at = self._pending.pop(nonce)
         except DecodeError as error:
             self.dropped[error.reason] += 1
-            return
-        address, sent_at = self._pending.get(reply.nonce, (None, 0.0))
-        if address != addr:
+        except KeyError:
             self.dropped["unknown_nonce"] += 1
-            return
-        del self._pending[reply.nonce]
-        self._samples[addr].append(now - sent_at)
-        if self._rounds == self._count and not self._pending:
-            self._finish()
+        else:
+            self._samples.append(now - sent_at)
+            if len(self._samples) == self._count:
+                self._finish()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
     def next_timer(self) -> float | None:
-        return self._next_round if self._next_round is not None else self._ends
+        return self._timer
 
     def handle_timer(self, now: float) -> None:
-        if self._next_round is not None and now >= self._next_round:
-            self._probe_all(now)
-        if self._ends is not None and now >= self._ends:
+        if self._timer is None or now < self._timer:
+            return
+        if self._sent == self._count:
             self._finish()
+        else:
+            self._probe(now)
 
     def next_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
 
-    def _probe_all(self, now: float) -> None:
-        for address in self._samples:
-            nonce = self._random(16)
-            self._pending[nonce] = (address, now)
-            self._outgoing.append((packets.Probe(nonce).encode(), address))
-        self._rounds += 1
-        if self._rounds < self._count:
-            self._next_round = now + self._interval
-        else:
-            self._next_round, self._ends = None, now + self._timeout
+    def _probe(self, now: float) -> None:
+        nonce = self._random(16)
+        self._pending[nonce] = now
+        self._outgoing.append((packets.Probe(nonce).encode(), self.node))
+        self._sent += 1
+        self._timer = now + (self._interval if self._sent < self._count else self._patience)
 
     @staticmethod
     def _decode(data: bytes) -> packets.ProbeReply:
@@ -152,17 +148,16 @@ class Prober:
         return packets.decode_probe_reply(data)
 
     def _finish(self) -> None:
-        self.done, self._ends = True, None
+        self._timer = None
         self._pending.clear()
-        self._events.extend(self._measured(address, samples) for address, samples in self._samples.items())
+        self._events.append(self._measured())
 
-    def _measured(self, address: Address, samples: list[float]) -> Measured:
-        if not samples:
-            return Measured(address, None, None, 1.0)
-        steps = [abs(b - a) for a, b in pairwise(samples)]
+    def _measured(self) -> Measured:
+        if not self._samples:
+            return Measured(None, None, 1.0)
+        steps = [abs(b - a) for a, b in pairwise(self._samples)]
         return Measured(
-            address,
-            rtt_ms=statistics.median(samples) * 1000,
+            rtt_ms=statistics.median(self._samples) * 1000,
             jitter_ms=statistics.fmean(steps) * 1000 if steps else 0.0,
-            loss=1 - len(samples) / self._count,
+            loss=1 - len(self._samples) / self._count,
         )

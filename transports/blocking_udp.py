@@ -1,0 +1,236 @@
+"""The native protocol for a game loop: no threads, nothing blocks unless it is asked to.
+
+connection = Connection("203.0.113.7", 31001, connect_token=..., seat_key=...)
+while running:
+    for event in connection.poll():
+        match event:
+            case Received(seat, payload): ...
+            case Closed(error): ...
+    connection.send(b"state", target=EVERYONE)
+"""
+
+import os
+import select
+import socket
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from .credentials import decode_secret
+from .protocol.connection import RelayConnection, State, Stats
+from .protocol.errors import ConnectionFailed, ConnectTimeout
+from .protocol.events import Closed, Event, Moved, Received
+from .protocol.packets import EVERYONE, MAX_INCOMING
+
+__all__ = ["EVERYONE", "Connection", "connect"]
+
+MAX_PER_POLL = 512  # packets read in one poll, so that a flood cannot stall the game's frame
+
+
+def connect(
+    host: str,
+    port: int,
+    *,
+    connect_token: bytes | str,
+    seat_key: bytes | str,
+    connect_timeout: float = 10.0,
+    reconnect_timeout: float = 30.0,
+) -> "Connection":
+    """A connection that is ready to use; waits for it. Arguments, the order of addresses and what is raised are those
+    of `asyncio_udp.connect`."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    addresses = list(dict.fromkeys(sockaddr[:2] for *_, sockaddr in found))
+    failure: Exception = ConnectTimeout(connect_timeout)
+    for address in addresses:
+        try:
+            connection = Connection(
+                str(address[0]),
+                int(address[1]),
+                connect_token=connect_token,
+                seat_key=seat_key,
+                connect_timeout=connect_timeout / len(addresses),
+                reconnect_timeout=reconnect_timeout,
+            )
+            connection.wait_connected()
+        except (ConnectTimeout, OSError) as error:
+            failure = error
+        else:
+            return connection
+    raise failure
+
+
+class Connection:
+    """A seat's connection, driven by `poll`, which wants to be called a few times a second at least.
+
+    A new one begins to connect by itself; its events tell how that goes. A host name is resolved, which may block,
+    and the first address is taken. Raises OSError when there is none, or no route to it."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        connect_token: bytes | str,
+        seat_key: bytes | str,
+        connect_timeout: float = 10.0,
+        reconnect_timeout: float = 30.0,
+    ) -> None:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        self._family: int = family
+        self._address: tuple[Any, ...] = address
+        self._machine = RelayConnection(
+            self._address,
+            connect_token=decode_secret(connect_token),
+            seat_key=decode_secret(seat_key),
+            wall_clock=lambda: time.time_ns() // 1000,
+            random=os.urandom,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+        )
+        self._events: list[Event] = []
+        self._left_behind: socket.socket | None = None
+        self._socket: socket.socket | None = self._open()
+        self._machine.connect(time.monotonic())
+        self._pump()
+
+    def poll(self, timeout: float = 0.0) -> list[Event]:
+        """What happened since the last call, payloads as Received events, in order. Waits up to `timeout` seconds for
+        the first of them."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._read()
+            self._machine.handle_timer(time.monotonic())
+            self._pump()
+            if self._events or self._socket is None or time.monotonic() >= deadline:
+                events, self._events = self._events, []
+                return events
+            self._wait(deadline)
+
+    def wait_connected(self) -> None:
+        """Wait until the first connect succeeded; events are kept for `poll`. Raises ConnectionFailed."""
+        events: list[Event] = []
+        while self._machine.state is State.JOINING:
+            events += self.poll(timeout=1.0)
+        self._events = events + self._events
+        if self._machine.error is not None:
+            raise self._machine.error
+
+    def send(self, payload: bytes, target: int = 0) -> bool:
+        """To a seat (0: the host) or EVERYONE else; never blocks. False: dropped, as a connect is under way.
+        Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the connection."""
+        sent = self._machine.send(target, payload, time.monotonic())
+        self._pump()
+        return sent
+
+    def signal(self, payload: bytes, target: int) -> bool:
+        """A SIGNAL to any seat, in every topology; otherwise like `send`."""
+        sent = self._machine.signal(target, payload, time.monotonic())
+        self._pump()
+        return sent
+
+    def migrate(self) -> None:
+        """Move to a new socket, as when the network changed; the node proves the new address before it sends there."""
+        fresh = self._open()
+        if self._left_behind is not None:
+            self._left_behind.close()
+        self._left_behind, self._socket = self._socket, fresh
+        self._machine.rebind(time.monotonic())
+        self._pump()
+
+    def close(self, code: int = 0, text: str = "") -> None:
+        """Tell the node and close. `code` 128 to 255 is the game's own to choose."""
+        self._machine.close(time.monotonic(), code, text)
+        self._pump()
+
+    @property
+    def state(self) -> State:
+        return self._machine.state
+
+    @property
+    def error(self) -> ConnectionFailed | None:
+        """What ended the connection."""
+        return self._machine.error
+
+    @property
+    def seat(self) -> int | None:
+        """Our own; None before the first connect succeeded."""
+        return self._machine.welcome.seat if self._machine.welcome else None
+
+    @property
+    def peers(self) -> frozenset[int]:
+        """The other seats that are connected."""
+        return self._machine.peers
+
+    @property
+    def stats(self) -> Stats:
+        return self._machine.stats()
+
+    def fileno(self) -> int:
+        """For select and its kin; -1 when closed."""
+        return self._socket.fileno() if self._socket else -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- socket and timer ----------------------------------------------------------------------------
+
+    def _open(self) -> socket.socket:
+        fresh = socket.socket(self._family, socket.SOCK_DGRAM)
+        try:
+            fresh.setblocking(False)
+            fresh.connect(self._address)
+        except OSError:
+            fresh.close()
+            raise
+        return fresh
+
+    def _sockets(self) -> list[socket.socket]:
+        return [each for each in (self._socket, self._left_behind) if each is not None]
+
+    def _read(self) -> None:
+        for each in self._sockets():
+            for _ in range(MAX_PER_POLL):
+                if each.fileno() < 0:  # what was read last ended the connection, or the move
+                    break
+                try:
+                    data = each.recv(MAX_INCOMING + 1)
+                except BlockingIOError:
+                    break
+                except OSError:  # port unreachable: the node may come back, and the machine's timers judge that
+                    self._machine.dropped["socket_error"] += 1
+                    continue
+                arrived = self._machine.receive_datagram(data, self._address, time.monotonic())
+                self._take_events()
+                if arrived is not None:
+                    self._events.append(Received(*arrived))
+
+    def _pump(self) -> None:
+        for datagram, _ in self._machine.datagrams_to_send(time.monotonic()):
+            try:
+                if self._socket is not None:
+                    self._socket.send(datagram)
+            except BlockingIOError:
+                self._machine.dropped["socket_full"] += 1
+            except OSError:
+                self._machine.dropped["socket_error"] += 1
+        self._take_events()
+
+    def _take_events(self) -> None:
+        while (event := self._machine.next_event()) is not None:
+            self._events.append(event)
+            if isinstance(event, Moved | Closed) and self._left_behind is not None:
+                self._left_behind.close()
+                self._left_behind = None
+            if isinstance(event, Closed) and self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
+    def _wait(self, deadline: float) -> None:
+        timer = self._machine.next_timer()
+        until = deadline if timer is None else min(deadline, timer)
+        select.select(self._sockets(), [], [], max(0.0, until - time.monotonic()))

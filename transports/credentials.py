@@ -1,0 +1,53 @@
+"""Connect tokens and keys as the REST API hands them out. They never stand in an exception or on a command line."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+class CredentialsError(ValueError):
+    """Credentials are missing or cannot be read. The message names them and never shows them."""
+
+
+def decode_secret(value: bytes | str) -> bytes:
+    """Bytes as they are; base64url text, padded or not, decoded. Raises CredentialsError."""
+    if isinstance(value, bytes):
+        return value
+    text = value.strip()
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise CredentialsError("token or key: not base64url") from None
+
+
+def load(names: Iterable[str], environ: Mapping[str, str], path: Path | None) -> dict[str, str]:
+    """The named credentials as text: from the JSON object in the file, which may hold more, such as a user's entry of
+    the REST answer; without a file from the environment (`seat_key` is CAUSEWAY_SEAT_KEY). Raises CredentialsError."""
+    source = _read(path) if path else {name: environ.get(f"CAUSEWAY_{name.upper()}") for name in names}
+    found: dict[str, str] = {}
+    for name in names:
+        value = source.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            where = f"{path}: no {name}" if path else f"CAUSEWAY_{name.upper()} is not set"
+            raise CredentialsError(where)
+        found[name] = str(value)
+    return found
+
+
+def decode_number(name: str, text: str) -> int:
+    """A 32-bit token of the edgegap dialect. Raises CredentialsError."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**32:
+        raise CredentialsError(f"{name}: not a 32-bit number")
+    return int(text)
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CredentialsError(f"{path}: {type(error).__name__}") from None
+    if not isinstance(content, dict):
+        raise CredentialsError(f"{path}: not a JSON object")
+    return content
