@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -14,13 +14,16 @@ from rest_framework.request import Request
 
 from relaymgr.client_address import client_address
 from relaymgr.errors import Forbidden, Unauthorized
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.models import JoinKey, RelayNode
+from relaymgr.nodes.selectors import join_key_get
+from relaymgr.nodes.services import JoinKeyInvalid
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.selectors import api_key_get
 from relaymgr.tenants.services import api_key_used
 from relaymgr.throttling import failed_too_often, seconds_left
 
 WORDS = {"token", "bearer"}
+CHALLENGE = 'Bearer realm="causeway"'
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ class KeyAuthentication(BaseAuthentication):
             return None
         key = api_key_get(presented=presented)
         if key is None:
-            refuse(request)
+            refuse(request, Unauthorized())
         api_key_used(key=key)
         caller = Caller(key, key.tenant, getattr(key, "relaynode", None), frozenset(key.scopes))
         return caller, caller
 
     def authenticate_header(self, request: Request) -> str:
-        return 'Bearer realm="causeway"'
+        return CHALLENGE
 
 
 def presented_key(request: Request) -> str | None:
@@ -65,11 +68,21 @@ def presented_key(request: Request) -> str | None:
     return " ".join(words) or None
 
 
-def refuse(request: Request, error: Unauthorized | None = None) -> None:
+def refuse(request: Request, error: Unauthorized) -> NoReturn:
     """Raises Unauthorized, or Throttled for an address that keeps trying."""
     if failed_too_often(client_address(request._request)):
         raise Throttled(wait=seconds_left())
-    raise error or Unauthorized()
+    raise error
+
+
+class JoinKeyAuthentication(BaseAuthentication):
+    """A join key that still lets a node join. `node_join` uses it up."""
+
+    def authenticate(self, request: Request) -> tuple[None, JoinKey]:
+        key = join_key_get(presented=presented_key(request) or "")
+        if key is None:
+            refuse(request, JoinKeyInvalid())
+        return None, key
 
 
 class ScopeMissing(Forbidden):
@@ -111,14 +124,16 @@ class IsNode(ScopePermission):
         return super().has_permission(request, view) and request.auth.node is not None
 
 
-class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class KeyScheme(OpenApiAuthenticationExtension):
     target_class = KeyAuthentication
     name = "key"
+    description = "`token <key>`, `Bearer <key>`, or the key alone."
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {
-            "type": "apiKey",
-            "in": "header",
-            "name": "Authorization",
-            "description": "`token <key>`, `Bearer <key>`, or the key alone.",
-        }
+        return {"type": "apiKey", "in": "header", "name": "Authorization", "description": self.description}
+
+
+class JoinKeyScheme(KeyScheme):
+    target_class = JoinKeyAuthentication
+    name = "join_key"
+    description = "`Bearer <join key>`, once."

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """Base of what a service refuses with. A subclass sets status, code and message; an instance may be more precise."""
+    """Base of what a service refuses with. A subclass sets status, code and message; an instance may say more."""
 
     status = 500
     code = "error"

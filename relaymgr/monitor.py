@@ -56,7 +56,7 @@ def _broker() -> bool:
     try:
         with app.connection_for_write(connect_timeout=1) as broker:
             broker.ensure_connection(max_retries=0, timeout=1)
-    except Exception as error:  # noqa: BLE001 - each transport has its own family
+    except Exception as error:
         logger.warning("the broker failed: %s", type(error).__name__)
         return False
     return True

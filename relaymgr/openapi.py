@@ -1,12 +1,22 @@
-"""What every operation's schema says of errors."""
+"""The OpenAPI document: names of its components, and what every operation says of errors."""
 
+from typing import Any
+
+from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
 
 
+class Schema(AutoSchema):
+    def get_serializer_name(self, serializer: Any, direction: Any) -> str:
+        """By the view it is nested in: NodeJoinApi.InputSerializer is NodeJoinInput."""
+        parts = type(serializer).__qualname__.split(".")
+        return "".join(part.removesuffix("Api").removesuffix("Serializer") for part in parts)
+
+
 class ErrorSerializer(serializers.Serializer):
-    message = serializers.CharField()
-    code = serializers.CharField()
-    details = serializers.DictField()
+    message = serializers.CharField(help_text="For people.")
+    code = serializers.CharField(help_text="For programs: stable.")
+    details = serializers.DictField(help_text='A refused field is named here: {"users[0].ip": [{"message", "code"}]}.')
 
 
 def error_responses(*statuses: int) -> dict[int, type[ErrorSerializer]]:

@@ -225,7 +225,7 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
 
-# Static files: collected into CAUSEWAY_STATIC_ROOT and served under hashed names; without it, straight from the packages.
+# Static files: collected into CAUSEWAY_STATIC_ROOT and served under hashed names, or straight from the packages.
 STATIC_URL = "/static/"
 STATIC_ROOT = _text("CAUSEWAY_STATIC_ROOT") or None
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
@@ -252,7 +252,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle"],
     "DEFAULT_PARSER_CLASSES": ["relaymgr.parsing.BoundedJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "relaymgr.openapi.Schema",
     "EXCEPTION_HANDLER": "relaymgr.errors.exception_handler",
     "UNAUTHENTICATED_USER": None,
 }
@@ -266,8 +266,6 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "COMPONENT_SPLIT_REQUEST": True,
-    "DISABLE_ERRORS_AND_WARNINGS": False,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 # Wrong keys from one address, a minute, before the answer is 429 instead of 401.

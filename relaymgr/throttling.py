@@ -43,7 +43,7 @@ def count(what: str) -> int:
     try:
         cache.add(key, 0, timeout=2 * WINDOW)
         return cache.incr(key)
-    except Exception as error:  # noqa: BLE001 - each cache has its own family
+    except Exception as error:
         logger.warning("the cache failed, nothing is throttled: %s", type(error).__name__)
         return 0
 

@@ -6,9 +6,22 @@ from django.conf import settings
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.utils import timezone
 
-from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.tenants.keys import hashes_match, split_key
 
 READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
+
+
+def join_key_get(*, presented: str) -> JoinKey | None:
+    """The join key that was presented, if it still lets a node join; with its location."""
+    parts = split_key(presented)
+    if parts is None:
+        return None
+    prefix, secret_hash = parts
+    key = JoinKey.objects.select_related("location").filter(prefix=prefix).first()
+    if key is None or not hashes_match(key.secret_hash, secret_hash):
+        return None
+    return key if key.used_at is None and key.expires_at > timezone.now() else None
 
 
 def placement_nodes() -> QuerySet[RelayNode]:

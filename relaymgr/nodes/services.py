@@ -17,8 +17,8 @@ from django.utils import timezone
 from relaymgr.errors import Conflict, Invalid, Unauthorized
 from relaymgr.nodes import control_client
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
-from relaymgr.nodes.selectors import READY
-from relaymgr.tenants.keys import hashes_match, new_key, split_key
+from relaymgr.nodes.selectors import READY, join_key_get
+from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import ApiKey, Scope
 from relaymgr.tenants.services import api_key_create, api_key_revoke
 
@@ -98,7 +98,9 @@ def node_join(
 
     Raises JoinKeyInvalid, ClockSkew, Invalid, NameTaken; the join key is used up only when none is raised.
     """
-    found = _join_key_get(join_key)
+    found = join_key_get(presented=join_key)
+    if found is None:
+        raise JoinKeyInvalid
     clock_check(time=time)
     workers_check(workers=workers, capacity=capacity)
     fields = {
@@ -117,16 +119,6 @@ def node_join(
         raise NameTaken from None
     logger.info("node %s joined at %s", node, node.location)
     return Joined(node, node_key, token_key)
-
-
-def _join_key_get(presented: str) -> JoinKey:
-    parts = split_key(presented)
-    found = JoinKey.objects.select_related("location").filter(prefix=parts[0]).first() if parts else None
-    if parts is None or found is None or not hashes_match(found.secret_hash, parts[1]):
-        raise JoinKeyInvalid
-    if found.used_at or found.expires_at <= timezone.now():
-        raise JoinKeyInvalid
-    return found
 
 
 def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayNode, str]:
@@ -165,8 +157,8 @@ def node_heartbeat(
     workers: Sequence[WorkerPorts],
     packet_path: str = "",
     packet_path_reason: str = "",
-) -> None:
-    """Notes what a node says of itself. Raises ClockSkew, Invalid."""
+) -> RelayNode:
+    """Notes what a node says of itself, and returns it as it is now. Raises ClockSkew, Invalid."""
     clock_check(time=time)
     workers_check(workers=workers, capacity=capacity)
     said = {
@@ -183,6 +175,7 @@ def node_heartbeat(
         _workers_store(node, workers, capacity)
         _token_keys_confirm(node, key_ids)
     node.refresh_from_db()
+    return node
 
 
 def clock_check(*, time: float) -> None:
@@ -327,7 +320,7 @@ def _token_keys_confirm(node: RelayNode, key_ids: Sequence[int]) -> None:
 
 
 def token_keys_renew() -> int:
-    """Rolls the keys that have sealed for long, deletes those whose last token has expired; returns how many it rolled."""
+    """Rolls keys that have sealed for long, deletes those whose last token has expired; returns how many it rolled."""
     now = timezone.now()
     expired = now - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
     TokenKey.objects.filter(retired_at__lte=expired).delete()

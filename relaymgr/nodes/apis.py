@@ -1,0 +1,149 @@
+"""HTTP for nodes: join, heartbeat (docs/node-api.md)."""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from relaymgr.authentication import IsNode, JoinKeyAuthentication, presented_key
+from relaymgr.nodes.selectors import token_keys_open
+from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
+from relaymgr.openapi import error_responses
+
+MAX_WORKERS = 256  # a connect token names its worker in one byte
+MAX_CAPACITY = 10_000_000
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
+
+
+def control_url(value: str) -> str:
+    """http(s)://host:port, where a plain name is fine (URLField wants a dot), without anything a key could leak by."""
+    try:
+        parts = urlsplit(value)
+        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fits = False
+    if not fits or parts.username is not None or parts.query or parts.fragment or not value.isprintable():
+        raise serializers.ValidationError("Write http://host:port or https://host:port.", "control_url")
+    return value.rstrip("/")
+
+
+class _WorkersField(serializers.ListField):
+    class WorkerSerializer(serializers.Serializer):
+        index = serializers.IntegerField(min_value=0, max_value=MAX_WORKERS - 1)
+        server_port = serializers.IntegerField(min_value=1, max_value=65535)
+        client_port = serializers.IntegerField(min_value=1, max_value=65535)
+
+    child = WorkerSerializer()
+
+    def __init__(self) -> None:
+        super().__init__(min_length=1, max_length=MAX_WORKERS)
+
+    def to_internal_value(self, data: Any) -> list[WorkerPorts]:
+        return [WorkerPorts(**worker) for worker in super().to_internal_value(data)]
+
+
+class _NodeSerializer(serializers.Serializer):
+    """What a node says of itself, at join and with each heartbeat."""
+
+    time = serializers.FloatField(help_text="The node's clock, seconds since 1970.")
+    version = serializers.CharField(max_length=20, allow_blank=True, default="")
+    control_url = serializers.CharField(max_length=200)
+    capacity = serializers.IntegerField(min_value=1, max_value=MAX_CAPACITY, help_text="Seats, over all workers.")
+    workers = _WorkersField()
+
+    def validate_control_url(self, value: str) -> str:
+        return control_url(value)
+
+
+class NodeJoinApi(APIView):
+    authentication_classes = (JoinKeyAuthentication,)
+    permission_classes = (AllowAny,)
+
+    class InputSerializer(_NodeSerializer):
+        name = serializers.SlugField(max_length=50)
+        public_ip = serializers.IPAddressField(help_text="Where players reach it.")
+        host = serializers.CharField(max_length=253, allow_blank=True, default="", help_text="A DNS name for it.")
+
+        def validate_host(self, value: str) -> str:
+            if value and not _HOST_NAME.fullmatch(value):
+                raise serializers.ValidationError("This is not a host name.", "host")
+            return value
+
+    class OutputSerializer(serializers.Serializer):
+        class TokenKeySerializer(serializers.Serializer):
+            id = serializers.IntegerField()
+            key = serializers.CharField(help_text="Base64, 32 bytes.")
+
+        node = serializers.CharField()
+        location = serializers.CharField()
+        node_key = serializers.CharField()
+        control_key = serializers.CharField()
+        token_keys = TokenKeySerializer(many=True)
+        heartbeat_interval = serializers.FloatField(help_text="Seconds.")
+        time = serializers.FloatField(help_text="The manager's clock, seconds since 1970.")
+
+    @extend_schema(
+        operation_id="nodes_join",
+        request=InputSerializer,
+        responses={200: OutputSerializer, **error_responses(400, 409, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """A node becomes part of the fleet, with a join key, once."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        joined = node_join(join_key=presented_key(request) or "", **serializer.validated_data)
+        answer = {
+            "node": joined.node.name,
+            "location": joined.node.location.slug,
+            "node_key": joined.node_key,
+            "control_key": joined.node.control_key,
+            "token_keys": [{"id": joined.token_key.key_id, "key": joined.token_key.key}],
+            "heartbeat_interval": settings.NODE_HEARTBEAT_INTERVAL,
+            "time": timezone.now().timestamp(),
+        }
+        return Response(self.OutputSerializer(answer).data)
+
+
+class NodeHeartbeatApi(APIView):
+    permission_classes = (IsNode,)
+
+    class InputSerializer(_NodeSerializer):
+        boot_id = serializers.CharField(max_length=40)
+        key_ids = serializers.ListField(
+            child=serializers.IntegerField(min_value=0, max_value=2**32 - 1), max_length=100, default=list
+        )
+        draining = serializers.BooleanField(default=False)
+        packet_path = serializers.CharField(max_length=10, allow_blank=True, default="")
+        packet_path_reason = serializers.CharField(max_length=200, allow_blank=True, default="")
+
+    class OutputSerializer(serializers.Serializer):
+        time = serializers.FloatField(help_text="The manager's clock, seconds since 1970.")
+        heartbeat_interval = serializers.FloatField(help_text="Seconds.")
+        key_ids = serializers.ListField(child=serializers.IntegerField(), help_text="The token keys it must hold.")
+        draining = serializers.BooleanField(help_text="Whether an operator wants it to drain.")
+
+    @extend_schema(
+        operation_id="nodes_heartbeat",
+        request=InputSerializer,
+        responses={200: OutputSerializer, **error_responses(400, 409, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """A node says that it is there, and what it is made of."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        node = node_heartbeat(node=request.auth.node, **serializer.validated_data)
+        answer = {
+            "time": timezone.now().timestamp(),
+            "heartbeat_interval": settings.NODE_HEARTBEAT_INTERVAL,
+            "key_ids": sorted(token_keys_open(node=node).values_list("key_id", flat=True)),
+            "draining": node.is_draining,
+        }
+        return Response(self.OutputSerializer(answer).data)

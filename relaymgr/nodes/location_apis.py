@@ -1,0 +1,148 @@
+"""Where there are relays, and where callers are: what Edgegap's API has beside the sessions (compat spec 3.8, 6)."""
+
+import ipaddress
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from relaymgr.authentication import MayRead
+from relaymgr.client_address import client_address
+from relaymgr.errors import Invalid
+from relaymgr.nodes.models import Location
+from relaymgr.nodes.selectors import locations_with_nodes, nodes_ready
+from relaymgr.openapi import error_responses
+
+MAX_LOOKUPS = 20
+
+
+class LocationSerializer(serializers.Serializer):
+    city = serializers.CharField()
+    country = serializers.CharField()
+    continent = serializers.CharField()
+    administrative_division = serializers.CharField(source="region", allow_blank=True)
+    timezone = serializers.CharField()
+    latitude = serializers.FloatField()
+    longitude = serializers.FloatField()
+
+
+class LocationListApi(APIView):
+    permission_classes = (MayRead,)
+
+    class OutputSerializer(serializers.Serializer):
+        class ItemSerializer(LocationSerializer):
+            slug = serializers.CharField()
+            country_code = serializers.CharField()
+            type = serializers.SerializerMethodField()
+            tags = serializers.ListField(child=serializers.CharField())
+            nodes_ready = serializers.IntegerField(help_text="Nodes there that take sessions.")
+
+            def get_type(self, location: Location) -> str:
+                return "Relay"
+
+        locations = ItemSerializer(many=True)
+
+    @extend_schema(operation_id="locations_list", responses={200: OutputSerializer, **error_responses()})
+    def get(self, request: Request) -> Response:
+        """Every location."""
+        return Response(self.OutputSerializer({"locations": locations_with_nodes()}).data)
+
+
+class BeaconListApi(APIView):
+    permission_classes = (MayRead,)
+
+    class OutputSerializer(serializers.Serializer):
+        class BeaconSerializer(serializers.Serializer):
+            host = serializers.CharField(source="public_ip", help_text="IP address.")
+            fqdn = serializers.CharField(source="address", help_text="DNS name, or the IP address again.")
+            udp_port = serializers.IntegerField(source="first_worker.0.client_port")
+            tcp_port = serializers.IntegerField(source="first_worker.0.client_port")
+            location = LocationSerializer()
+
+        count = serializers.IntegerField()
+        locations = BeaconSerializer(many=True)
+
+    @extend_schema(operation_id="locations_beacons_list", responses={200: OutputSerializer, **error_responses()})
+    def get(self, request: Request) -> Response:
+        """What a game pings to learn its latencies: the relay nodes themselves, those that take sessions."""
+        beacons = [node for node in nodes_ready() if node.first_worker]
+        return Response(self.OutputSerializer({"count": len(beacons), "locations": beacons}).data)
+
+
+class PublicIpApi(APIView):
+    permission_classes = (MayRead,)
+
+    class OutputSerializer(serializers.Serializer):
+        public_ip = serializers.IPAddressField()
+
+    @extend_schema(operation_id="ip_get", responses={200: OutputSerializer, **error_responses()})
+    def get(self, request: Request) -> Response:
+        """The caller's own address."""
+        return Response({"public_ip": client_address(request._request)})
+
+
+class IpLookupSerializer(serializers.Serializer):
+    """Without a GeoIP database nothing is known of an address but its kind: the leaves are null."""
+
+    class PlaceSerializer(serializers.Serializer):
+        class NameSerializer(serializers.Serializer):
+            code = serializers.CharField(allow_null=True)
+            name = serializers.CharField(allow_null=True)
+
+        continent = NameSerializer()
+        country = NameSerializer()
+        latitude = serializers.FloatField(allow_null=True)
+        longitude = serializers.FloatField(allow_null=True)
+
+    type = serializers.ChoiceField(["IPv4", "IPv6"])
+    ip_address = serializers.IPAddressField()
+    location = PlaceSerializer()
+
+
+def _lookup(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> dict[str, Any]:
+    nothing = {"code": None, "name": None}
+    place = {"continent": nothing, "country": nothing, "latitude": None, "longitude": None}
+    return {"type": f"IPv{address.version}", "ip_address": str(address), "location": place}
+
+
+class IpLookupApi(APIView):
+    permission_classes = (MayRead,)
+
+    @extend_schema(
+        operation_id="ip_lookup",
+        parameters=[OpenApiParameter("ip", OpenApiTypes.STR, OpenApiParameter.PATH, description="IPv4 or IPv6.")],
+        responses={200: IpLookupSerializer, **error_responses(400, 404)},
+    )
+    def get(self, request: Request, ip: str) -> Response:
+        """Where an address is, as far as is known."""
+        try:
+            address = ipaddress.ip_address(ip)
+        except ValueError:
+            raise Invalid.field("ip", "Enter an IPv4 or IPv6 address.") from None
+        return Response(_lookup(address))
+
+
+class IpsLookupApi(APIView):
+    permission_classes = (MayRead,)
+
+    class InputSerializer(serializers.Serializer):
+        addresses = serializers.ListField(child=serializers.IPAddressField(), min_length=1, max_length=MAX_LOOKUPS)
+
+    class OutputSerializer(serializers.Serializer):
+        addresses = IpLookupSerializer(many=True)
+
+    @extend_schema(
+        operation_id="ips_lookup",
+        request=InputSerializer,
+        responses={200: OutputSerializer, **error_responses(400, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """The same for several addresses, in the order asked."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        addresses = map(ipaddress.ip_address, serializer.validated_data["addresses"])
+        return Response({"addresses": [_lookup(address) for address in addresses]})
