@@ -39,6 +39,10 @@ PURE = [
     "relaynode.dialects",
     "relaymgr.telemetry.scoring",
     "relaymgr.sessions.placement",
+    "matchmaker.matching",
+    "matchmaker.pool",
+    "matchmaker.profiles",
+    "matchmaker.why",
 ]
 IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"
 

@@ -1,0 +1,172 @@
+"""Waiting tickets as units, and an index that finds the units that may go with one of them. Pure.
+
+A unit is a ticket, or the tickets of a group: it is matched whole. Units are numbered by age, the oldest first, and a
+set of units is an integer with their bits set: an intersection of thousands of them is one machine-speed `&`. The index
+finds a little too much, never too little, as numbers are filed in cells: matching.py decides.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .profiles import Profile, Stage
+
+# A lookup that would touch more cells than this does not narrow by them.
+MAX_CELLS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One player who waits. `since`: when it began to; times in seconds of any one clock."""
+
+    id: str
+    since: float
+    attributes: Mapping[str, Any]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Tickets that are matched together. A group counts as the average of its numbers and of the latencies to the
+    beacons all of it measured, and as the values all of it share (compat spec 5.5)."""
+
+    tickets: tuple[str, ...]
+    size: int
+    since: float
+    stage: Stage
+    numbers: tuple[float, ...]
+    limits: tuple[float, ...]  # by how much each number may differ, at this stage
+    strings: tuple[str, ...]
+    values: tuple[frozenset[str], ...]
+    overlaps: tuple[int, ...]  # how many of each must be shared, at this stage
+    latencies: dict[str, float]  # ms; without the beacons above the stage's max_latency
+
+
+def units_of(profile: Profile, tickets: Iterable[Ticket], now: float) -> list[Unit]:
+    """Oldest first. Tickets that have expired are left out."""
+    members: dict[str, list[Ticket]] = defaultdict(list)
+    for ticket in tickets:
+        if now - ticket.since < profile.expiration:
+            members[ticket.group or ticket.id].append(ticket)
+    units = [unit_of(profile, group, now) for group in members.values()]
+    return sorted(units, key=lambda unit: (unit.since, unit.tickets))
+
+
+def unit_of(profile: Profile, group: Sequence[Ticket], now: float) -> Unit:
+    """`group` holds one ticket or more, each with every attribute of the profile."""
+    group = sorted(group, key=lambda ticket: (ticket.since, ticket.id))
+    stage = profile.stages[profile.stage_at(now - group[0].since)]
+    rows = [ticket.attributes for ticket in group]
+    return Unit(
+        tickets=tuple(ticket.id for ticket in group),
+        size=len(group),
+        since=group[0].since,
+        stage=stage,
+        numbers=tuple(math.fsum(row[name] for row in rows) / len(rows) for name in stage.numbers),
+        limits=tuple(stage.numbers.values()),
+        strings=tuple(rows[0][name] for name in profile.strings),
+        values=tuple(frozenset[str].intersection(*(frozenset(row[name]) for row in rows)) for name in stage.overlaps),
+        overlaps=tuple(stage.overlaps.values()),
+        latencies=_latencies([row[profile.latencies] for row in rows], stage) if profile.latencies else {},
+    )
+
+
+def _latencies(rows: list[Mapping[str, float]], stage: Stage) -> dict[str, float]:
+    if len(rows) == 1:
+        return {beacon: ms for beacon, ms in rows[0].items() if ms <= stage.max_latency}
+    shared = set(rows[0]).intersection(*rows[1:])
+    means = {beacon: math.fsum(row[beacon] for row in rows) / len(rows) for beacon in shared}
+    return {beacon: ms for beacon, ms in means.items() if ms <= stage.max_latency}
+
+
+class _Cells:
+    """Sets of units by a number. Cells are half as wide as the tightest limit in use."""
+
+    def __init__(self, limit: float) -> None:
+        self.width = limit / 2 if 0 < limit < math.inf else 1.0
+        self._sets: dict[int, int] = defaultdict(int)
+
+    def add(self, value: float, bit: int) -> None:
+        self._sets[math.floor(value / self.width)] |= bit
+
+    def near(self, value: float, reach: float, everyone: int) -> int:
+        """All units within `reach` of the value, and perhaps some a little further."""
+        first, last = math.floor((value - reach) / self.width), math.floor((value + reach) / self.width)
+        if last - first > MAX_CELLS:
+            return everyone
+        found = 0
+        for cell in range(first, last + 1):
+            found |= self._sets.get(cell, 0)
+        return found
+
+
+class Pool:
+    """Units and the sets they are in. `waiting`: the set of those that are not matched yet."""
+
+    def __init__(self, profile: Profile, units: Sequence[Unit]) -> None:
+        self.units = units
+        self.waiting = (1 << len(units)) - 1
+        self._sizes: dict[int, int] = defaultdict(int)
+        self._strings: dict[tuple[int, str], int] = defaultdict(int)
+        self._values: dict[tuple[int, str], int] = defaultdict(int)
+        tightest = profile.stages[0]
+        self._numbers = [_Cells(limit) for limit in tightest.numbers.values()]
+        self._beacons: dict[str, _Cells] = defaultdict(lambda: _Cells(tightest.difference))
+        for index, unit in enumerate(units):
+            self._file(unit, 1 << index)
+
+    def _file(self, unit: Unit, bit: int) -> None:
+        self._sizes[unit.size] |= bit
+        for rule, text in enumerate(unit.strings):
+            self._strings[rule, text] |= bit
+        for rule, texts in enumerate(unit.values):
+            for text in texts:
+                self._values[rule, text] |= bit
+        for cells, number in zip(self._numbers, unit.numbers, strict=True):
+            cells.add(number, bit)
+        for beacon, ms in unit.latencies.items():
+            self._beacons[beacon].add(ms, bit)
+
+    def compatible(self, unit: Unit) -> int:
+        """Waiting units that may go with this one, as far as strings, values and numbers tell."""
+        found = self.waiting
+        for rule, text in enumerate(unit.strings):
+            found &= self._strings.get((rule, text), 0)
+        for rule, texts in enumerate(unit.values):
+            sharing = 0
+            for text in texts:
+                sharing |= self._values.get((rule, text), 0)
+            found &= sharing
+        for cells, number, limit in zip(self._numbers, unit.numbers, unit.limits, strict=True):
+            found &= cells.near(number, limit, found)
+        return found
+
+    def close(self, unit: Unit, found: int) -> int:
+        """Of `found`, those that differ in the first number by no more than a quarter of what is allowed."""
+        if not self._numbers:
+            return found
+        return found & self._numbers[0].near(unit.numbers[0], unit.limits[0] / 4, found)
+
+    def near(self, unit: Unit, beacon: str, found: int) -> int:
+        """Of `found`, those that reach the beacon about as fast."""
+        reach = unit.stage.difference
+        return found & self._beacons[beacon].near(unit.latencies[beacon], reach, found)
+
+    def players(self, found: int) -> int:
+        return sum(size * (found & units).bit_count() for size, units in self._sizes.items())
+
+    def take(self, indices: Iterable[int]) -> None:
+        """They wait no more."""
+        for index in indices:
+            self.waiting &= ~(1 << index)
+
+
+def members(found: int, limit: int) -> Iterator[int]:
+    """Indices in a set, the oldest first, at most `limit`."""
+    while found and limit:
+        bit = found & -found
+        yield bit.bit_length() - 1
+        found ^= bit
+        limit -= 1

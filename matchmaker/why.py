@@ -1,0 +1,90 @@
+"""Why a ticket still waits: who else is in the pool, and which rule keeps each of them away. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .pool import Ticket, Unit, units_of
+from .profiles import Profile, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Counts are of players. `blocked`: rule -> players it keeps away; one player may be kept away by several rules.
+    Times in seconds from now; `next_expansion` None when no rule changes any more."""
+
+    waiting: int  # in the pool, without the ticket's own group
+    compatible: int  # kept away by no rule, looking at the two alone
+    wanted: int  # for a full match, beyond the own group
+    blocked: dict[str, int]
+    next_expansion: float | None
+    changes: dict[str, dict[str, float]]  # what it changes: rule or player_count -> setting -> new value
+    expires: float
+
+
+def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: float) -> Why:
+    """Raises KeyError when the ticket is not among those who wait."""
+    units = units_of(profile, tickets, now)
+    own = next((unit for unit in units if ticket_id in unit.tickets), None)
+    if own is None:
+        raise KeyError(ticket_id)
+    blocked: Counter[str] = Counter()
+    compatible = 0
+    others = [unit for unit in units if unit is not own]
+    for other in others:
+        rules = list(blocking(profile, own, other))
+        compatible += 0 if rules else other.size
+        for rule in rules:
+            blocked[rule] += other.size
+    later = [stage for stage in profile.stages if stage.since > now - own.since]
+    return Why(
+        waiting=sum(unit.size for unit in others),
+        compatible=compatible,
+        wanted=own.stage.team_count * own.stage.max_team_size - own.size,
+        blocked=dict(blocked.most_common()),
+        next_expansion=later[0].since - (now - own.since) if later else None,
+        changes=_changes(profile, own.stage, later[0]) if later else {},
+        expires=profile.expiration - (now - own.since),
+    )
+
+
+def blocking(profile: Profile, a: Unit, b: Unit) -> Iterator[str]:
+    """The rules by which these two cannot be in one match, whoever else is."""
+    if a.stage.team_count != b.stage.team_count or not _fit(a, b):
+        yield "player_count"
+    for index, name in enumerate(profile.strings):
+        if a.strings[index] != b.strings[index]:
+            yield name
+    for index, name in enumerate(a.stage.numbers):
+        if abs(a.numbers[index] - b.numbers[index]) > min(a.limits[index], b.limits[index]):
+            yield name
+    for index, name in enumerate(a.stage.overlaps):
+        if len(a.values[index] & b.values[index]) < max(a.overlaps[index], b.overlaps[index]):
+            yield name
+    if profile.latencies and not _meet(a, b):
+        yield profile.latencies
+
+
+def _fit(a: Unit, b: Unit) -> bool:
+    most = min(a.stage.max_team_size, b.stage.max_team_size)
+    together = a.size + b.size <= most
+    return max(a.size, b.size) <= most and (together or a.stage.team_count > 1)
+
+
+def _meet(a: Unit, b: Unit) -> bool:
+    allowed = min(a.stage.difference, b.stage.difference)
+    return any(abs(ms - b.latencies[beacon]) <= allowed for beacon, ms in a.latencies.items() if beacon in b.latencies)
+
+
+def _changes(profile: Profile, now: Stage, then: Stage) -> dict[str, dict[str, float]]:
+    found = {name: {"max_difference": limit} for name, limit in then.numbers.items() if limit != now.numbers[name]} | {
+        name: {"overlap": overlap} for name, overlap in then.overlaps.items() if overlap != now.overlaps[name]
+    }
+    if profile.latencies:
+        found[profile.latencies] = _settings(now, then, "difference", "max_latency")
+    found["player_count"] = _settings(now, then, "team_count", "min_team_size", "max_team_size")
+    return {rule: settings for rule, settings in found.items() if settings}
+
+
+def _settings(now: Stage, then: Stage, *names: str) -> dict[str, float]:
+    return {name: getattr(then, name) for name in names if getattr(then, name) != getattr(now, name)}
