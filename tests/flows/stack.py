@@ -41,7 +41,7 @@ class Stack:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.environment = os.environ | environment | {"CAUSEWAY_STATE_DIR": str(folder)}
-        self.port, self.relay_port = _free_ports()
+        self.port, self.relay_port = free_ports()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = folder / "up.log"
 
@@ -122,7 +122,7 @@ def _new_database(server_url: str) -> str:
     return server_url.rpartition("/")[0] + "/" + name
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     """(web, relay): the first of four free TCP ports in a row, and of six free UDP ports in a row."""
     return _free_row(socket.SOCK_STREAM, 4), _free_row(socket.SOCK_DGRAM, 6)
 

@@ -109,7 +109,7 @@ def _manager(host: str, port: int) -> list[Child]:
             [*celery, "worker", "-P", "threads", "-c", "8", "-Q", queues, "-l", "INFO"]
             + ["--without-gossip", "--without-mingle"],
         ),
-        _child("beat", [*celery, "beat", "-l", "INFO", "--schedule", str(settings.STATE_DIR / "beat")]),
+        _child("beat", [*celery, "beat", "-l", "INFO"]),
     ]
 
 
