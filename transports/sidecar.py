@@ -172,8 +172,8 @@ class _ToRelay:
 
 
 class HostSide:
-    """A local port towards the game's server for each remote player, opened by the player's first packet and closed when
-    the player leaves, is silent for `idle_seconds`, or is the longest silent of too many."""
+    """A local port towards the game's server for each remote player, opened by the player's first packet and closed
+    when the player leaves, is silent for `idle_seconds`, or is the longest silent of too many."""
 
     def __init__(self, relay: Relay, game: tuple[str, int], idle_seconds: float) -> None:
         self._relay = relay
