@@ -62,11 +62,18 @@ class Player:
     name: str
     seat: int
     dialect: str
-    link: Any  # asyncio_udp.Connection or edgegap.EdgegapClient: both have send and receive
+    link: Any  # asyncio_udp.Connection or edgegap.EdgegapClient: they send and receive alike
     sent: int = 0
     received: int = 0
     round_trips: list[float] = field(default_factory=list)
     last_arrival: float = 0.0
+
+    @property
+    def shown_lost(self) -> str:
+        """What has not come back; while packets fly, only what has been out for long counts."""
+        missing = self.sent - self.received
+        flying = time.monotonic() - self.last_arrival < 0.3
+        return "0" if flying and missing < PACKETS_PER_SECOND // 3 else str(missing)
 
     async def send_stream(self, until: float) -> None:
         while time.monotonic() < until:
@@ -76,41 +83,44 @@ class Player:
 
     async def receive_answers(self) -> None:
         while True:
-            payload = await self._receive()
+            _source, payload = await self.link.receive()
             _, _, sent_at = STAMP.unpack_from(payload)
             self.received += 1
             self.last_arrival = time.monotonic()
             self.round_trips.append((self.last_arrival - sent_at) * 1000)
 
-    async def _receive(self) -> bytes:
-        if self.dialect == "native":
-            _source, payload = await self.link.receive()
-            return bytes(payload)
-        return bytes(await self.link.receive())
-
 
 async def answer_everyone(host: edgegap.EdgegapHost) -> None:
     """The host's whole game: every packet goes back to the player it came from."""
     while True:
-        connection_id, payload = await host.receive()
-        host.send(connection_id, payload)
+        source, payload = await host.receive()
+        host.send(payload, source)
 
 
 async def connect_players(session: dict[str, Any]) -> tuple[edgegap.EdgegapHost, list[Player]]:
-    relay, users = session["relay"], session["session_users"]
-    server_port, client_port = (relay["ports"][side]["port"] for side in ("server", "client"))
-    token = session["authorization_token"]
-    host = await edgegap.EdgegapHost.open(relay["ip"], server_port, users[0]["authorization_token"], token)
-    await host.wait_valid()
-    anna = await edgegap.EdgegapClient.open(relay["ip"], client_port, users[1]["authorization_token"], token)
-    await anna.wait_valid()
-    players = [Player("anna", 1, "edgegap", anna)]
-    for user in users[2:]:
+    host = await open_edgegap(session, 0, edgegap.EdgegapHost, "server")
+    players = [Player("anna", 1, "edgegap", await open_edgegap(session, 1, edgegap.EdgegapClient, "client"))]
+    for user in session["session_users"][2:]:
         link = await asyncio_udp.connect(
-            relay["ip"], client_port, connect_token=user["connect_token"], seat_key=user["seat_key"]
+            session["relay"]["ip"],
+            session["relay"]["ports"]["client"]["port"],
+            connect_token=user["connect_token"],
+            seat_key=user["seat_key"],
         )
         players.append(Player(user["player_id"], user["seat"], "native", link))
     return host, players
+
+
+async def open_edgegap(session: dict[str, Any], seat: int, kind: type[Any], port: str) -> Any:
+    link = kind(
+        session["relay"]["ip"],
+        session["relay"]["ports"][port]["port"],
+        user_token=session["session_users"][seat]["authorization_token"],
+        session_token=session["authorization_token"],
+    )
+    await link.open()
+    await link.wait_valid()
+    return link
 
 
 async def play(session: dict[str, Any], api: httpx.Client, seconds: float) -> None:
@@ -174,12 +184,10 @@ def players_table(session: dict[str, Any], players: list[Player]) -> Table:
     for player in players:
         recent = player.round_trips[-60:]
         trip = f"{statistics.median(recent):.2f}" if recent else "-"
-        flying = PACKETS_PER_SECOND  # a packet of the last moment is on its way, not lost
-        lost = max(0, player.sent - player.received) if player.sent - player.received > flying else 0
-        if player.last_arrival and time.monotonic() - player.last_arrival > 0.4:
-            lost = player.sent - player.received
         port = str(relay["ports"]["client"]["port"])
-        table.add_row(player.name, player.dialect, port, trip, str(player.sent), str(player.received), str(lost))
+        table.add_row(
+            player.name, player.dialect, port, trip, str(player.sent), str(player.received), player.shown_lost
+        )
     return table
 
 
