@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.authentication import IsNode, JoinKeyAuthentication, presented_key
+from relaymgr.authentication import IsNode, JoinKeyAuthentication, calling_node, presented_key
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
 from relaymgr.openapi import error_responses
@@ -139,7 +139,7 @@ class NodeHeartbeatApi(APIView):
         """A node says that it is there, and what it is made of."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        node = node_heartbeat(node=request.auth.node, **serializer.validated_data)
+        node = node_heartbeat(node=calling_node(request), **serializer.validated_data)
         answer = {
             "time": timezone.now().timestamp(),
             "heartbeat_interval": settings.NODE_HEARTBEAT_INTERVAL,

@@ -1,7 +1,7 @@
 """One at a time, on every database: a lease is had by whoever's conditional UPDATE counts a row.
 
-It runs out by itself, so a worker that dies holds nothing up for longer than `seconds`. Whoever may work for longer than
-that must be safe to overlap.
+It runs out by itself, so a worker that dies holds nothing up for longer than `seconds`. Whoever may work for longer
+must be safe to overlap.
 """
 
 import contextlib

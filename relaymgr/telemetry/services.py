@@ -186,7 +186,7 @@ def _state(node: RelayNode, missed: int) -> str:
 
 
 def events_take(*, limit: int) -> list[NodeEvent]:
-    """The oldest events, deleted: to be called in the transaction that acts on them. No two callers get the same one."""
+    """The oldest events, deleted: call it in the transaction that acts on them. No two callers get the same one."""
     taken = []
     for event in NodeEvent.objects.select_related("node").order_by("pk")[:limit]:
         if NodeEvent.objects.filter(pk=event.pk).delete()[0]:
