@@ -185,7 +185,7 @@ class Admission:
             token=None,
             topology="mesh" if token.mesh else "host",
             dialects=("native",),
-            idle_timeout=token.idle_timeout,
+            idle_timeout=max(token.idle_timeout, 1),
             expires_at=token.session_expires,
             limits=Limits(token.session_packets, token.session_bytes),
             seats=(),

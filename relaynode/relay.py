@@ -151,7 +151,7 @@ class Relay:
         return self._sessions.state(session)
 
     def restore_session(self, state: Mapping[str, Any], now: float) -> None:
-        """Take back a `session_state`, also while draining. Raises GrantRefused "invalid" and nothing else."""
+        """Take back a `session_state`, also while draining. Raises GrantRefused, and nothing else."""
         self._sessions.restore(state, now)
 
     def stats(self) -> dict[str, int]:

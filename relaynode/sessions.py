@@ -10,6 +10,7 @@ from .grants import Grant, GrantRefused
 from .seats import Session, token_pair
 
 _LOOK_AFTER = 60.0  # seconds between looks at a session, so that an ended one is soon let go
+_FOREVER = 1e11  # seconds since 1970
 _SHORTEST_MEMORY = 60.0  # seconds; what was sent before the end may still arrive
 
 
@@ -165,28 +166,36 @@ class Sessions:
         return {"ended": True, **asdict(tombstone)} if tombstone is not None else None
 
     def restore(self, state: Mapping[str, Any], now: float) -> None:
-        """Take back what `state` gave. Raises GrantRefused "invalid"."""
+        """Take back what `state` gave. Raises GrantRefused."""
         try:
             if state["ended"]:
                 self._restore_tombstone(state, now)
             else:
                 self._restore_session(state, now)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise GrantRefused("invalid", "not the state of a session") from error
 
     def _restore_tombstone(self, state: Mapping[str, Any], now: float) -> None:
-        forget_at = float(state["forget_at"])
-        if forget_at > now:
-            pairs = tuple(int(pair) for pair in state["pairs"])
-            self._bury(Tombstone(str(state["session"]), str(state["reason"]), forget_at, pairs))
+        tombstone = Tombstone(
+            session=str(state["session"]),
+            reason=str(state["reason"]),
+            forget_at=float(state["forget_at"]),
+            pairs=tuple(int(pair) for pair in state["pairs"]),
+        )
+        if tombstone.session in self._table.sessions or self.has_ended(tombstone.session):
+            raise ValueError("the session is there already")
+        if now < tombstone.forget_at < _FOREVER:
+            self._bury(tombstone)
 
     def _restore_session(self, state: Mapping[str, Any], now: float) -> None:
         grant = Grant.from_json(state["grant"])
-        session = self._table.sessions.get(grant.session)
-        self._check(grant, session, now)
-        if session is not None:
+        granted = {int(seat) for seat in state["granted"]}
+        connects = {int(seat): int(timestamp) for seat, timestamp in state["connects"].items()}
+        if not all(0 <= timestamp < 1 << 64 for timestamp in connects.values()):
+            raise ValueError("no timestamp of a CONNECT")
+        self._check(grant, None, now)
+        if grant.session in self._table.sessions:
             raise ValueError("the session is there already")
-        session = self.open(grant, now)
-        for seat in session.seats.values():
-            seat.granted = seat.number in state["granted"]
-            seat.last_connect = int(state["connects"].get(str(seat.number), 0))
+        for seat in self.open(grant, now).seats.values():
+            seat.granted = seat.number in granted
+            seat.last_connect = connects.get(seat.number, 0)
