@@ -282,7 +282,7 @@ JOIN_KEY_LIFETIME = _number("CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000
 TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 365 * 86_400)
 # How long a retired token key still opens: longer than any session, and so any connect token, may live.
 TOKEN_KEY_OVERLAP = 25 * 3_600.0
-# A node that has been lost for so long gives up its sessions.
+# A node that has not been heard for so long gives up its sessions. Long: they play on while we cannot hear it.
 NODE_LOST_AFTER = _number("CAUSEWAY_NODE_LOST_AFTER", 300, 1, 86_400)
 SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 86_400, 60, 31_536_000)
 

@@ -1,7 +1,7 @@
 """Writes: a round of probes, what the nodes told, and what is too old to keep."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -185,10 +185,11 @@ def _state(node: RelayNode, missed: int) -> str:
     return state
 
 
-def events_take(*, limit: int) -> list[NodeEvent]:
-    """The oldest events, deleted: call it in the transaction that acts on them. No two callers get the same one."""
+def events_take(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
+    """The oldest events of these kinds, deleted: call it in the transaction that acts on them. No two callers get the
+    same one."""
     taken = []
-    for event in NodeEvent.objects.select_related("node").order_by("pk")[:limit]:
+    for event in NodeEvent.objects.filter(kind__in=kinds).order_by("pk")[:limit]:
         if NodeEvent.objects.filter(pk=event.pk).delete()[0]:
             taken.append(event)
     return taken
