@@ -5,7 +5,6 @@ What cannot be read is set aside beside it (`.unreadable`), never overwritten, a
 """
 
 import base64
-import binascii
 import json
 import logging
 import os
@@ -50,9 +49,11 @@ class NodeKeys:
 
 def token_keys_from_json(data: object) -> dict[int, bytes]:
     """From [{"id", "key": base64 of 32 bytes}]. Raises ValueError, which repeats nothing of what was given."""
+    if not isinstance(data, list):
+        raise ValueError("token_keys must be a list")
     try:
-        keys = {item["id"]: base64.b64decode(item["key"], validate=True) for item in data}  # type: ignore[attr-defined]
-    except (TypeError, KeyError, binascii.Error, ValueError):
+        keys = {item["id"]: base64.b64decode(item["key"], validate=True) for item in data}
+    except (TypeError, KeyError, ValueError):  # binascii.Error is a ValueError
         raise ValueError("token_keys must be a list of id and key") from None
     for number, key in keys.items():
         if type(number) is not int or not 0 <= number < 1 << 32 or len(key) != 32:

@@ -76,7 +76,7 @@ class WorkerProcess:
 
     async def run(self) -> None:
         """Until cancelled."""
-        delay = 0.1
+        delay = 0.0
         while True:
             started = time.monotonic()
             status = await self._run_once()
