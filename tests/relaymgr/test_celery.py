@@ -9,8 +9,8 @@ def test_everything_on_the_schedule_exists() -> None:
 
 
 def test_every_task_has_a_queue_that_workers_are_told_of() -> None:
-    assert {queue for queue, _ in SCHEDULE.values()} <= set(settings.CELERY_QUEUES)
-    assert app.conf.task_default_queue in settings.CELERY_QUEUES
+    assert {queue for queue, _ in SCHEDULE.values()} <= set(settings.WORK_QUEUES)
+    assert app.conf.task_default_queue in settings.WORK_QUEUES
     for task in (name for name in app.tasks if name.startswith("relaymgr.")):
         assert task in app.conf.task_routes, "route it, or it waits behind the housekeeping"
 

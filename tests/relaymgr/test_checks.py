@@ -25,6 +25,7 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
 @pytest.mark.parametrize(("changes", "expected"), CASES)
 def test_contradictions_are_named(settings: Any, changes: dict[str, Any], expected: list[str]) -> None:
     agreeing = {"DATABASES": SQLITE, "CACHES": LOCAL, "BROKER_IS_REDIS": False, "SECRET_KEY_IS_GENERATED": False}
