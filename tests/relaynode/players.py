@@ -35,9 +35,9 @@ def grant_json(seats: int = 3, **changes: Any) -> dict[str, Any]:
         "dialects": ["edgegap", "native"],
         "idle_timeout": 300,
         "expires_at": NOW + 3600.0,
-        "limits": limits,
+        "limits": dict(limits),
         "seats": [
-            {"seat": seat, "token": user_token(seat), "revoked": seat in revoked, "limits": limits}
+            {"seat": seat, "token": user_token(seat), "revoked": seat in revoked, "limits": dict(limits)}
             for seat in range(seats)
         ],
         **changes,
