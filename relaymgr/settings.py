@@ -238,8 +238,6 @@ STORAGES = {
     },
 }
 
-# What a URL typed into the admin without a scheme is taken for: Django 6's default.
-FORMS_URLFIELD_ASSUME_HTTPS = True
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
@@ -307,7 +305,8 @@ SESSION_KEEP_DAYS = _number("CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650)
 
 # Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.
 
-# A queue for each kind of work: one that is slow must not hold up another. (CELERY_QUEUES would be an old name of another setting.)
+# A queue for each kind of work: one that is slow must not hold up another. (Celery takes
+# CELERY_QUEUES for an old name of a setting of its own.)
 WORK_QUEUES = ("probe", "session", "webhook", "housekeeping")
 CELERY_TASK_DEFAULT_QUEUE = "housekeeping"
 CELERY_BROKER_URL = BROKER_URL or "filesystem://"
