@@ -40,15 +40,19 @@ def player(session):
         yield connection
 
 
-def until(connection, kind, *others):
-    """Polls until an event of that kind comes, the other connections too, as their games would."""
+def until(connection, kind, *others, before=None):
+    """Polls until an event of that kind comes, the other connections too, as their games would. `before`: the kinds
+    of all events that are to come before it."""
     deadline = time.monotonic() + 5
+    seen = []
     while time.monotonic() < deadline:
         for other in others:
             other.poll()
         for event in connection.poll(timeout=0.02):
             if isinstance(event, kind):
+                assert before is None or seen == before
                 return event
+            seen.append(type(event))
     raise AssertionError(f"no {kind.__name__}")
 
 
@@ -56,8 +60,7 @@ def test_a_new_connection_does_not_wait_and_tells_how_it_goes(session):
     with blocking_udp.Connection("localhost", session.port(1), **session.native(1)) as connection:
         assert connection.state is State.JOINING
         assert connection.seat is None
-        assert connection.poll()[0] == ConnectStarted()
-        assert until(connection, Welcomed).seat == connection.seat == 1
+        assert until(connection, Welcomed, before=[ConnectStarted]).seat == connection.seat == 1
 
 
 def test_connect_keeps_its_events_for_the_first_poll(host):
@@ -84,8 +87,7 @@ def test_a_poll_without_a_timeout_returns_at_once(player):
 
 
 def test_a_poll_waits_for_the_first_event_only_and_no_longer_than_asked(host, player):
-    until(host, Welcomed)
-    host.poll(timeout=0.05)
+    until(host, Joined)
     start = time.monotonic()
     assert host.poll(timeout=0.2) == []
     assert time.monotonic() - start == pytest.approx(0.2, abs=0.15)
@@ -96,7 +98,7 @@ def test_a_poll_waits_for_the_first_event_only_and_no_longer_than_asked(host, pl
 
 
 def test_it_can_be_selected_on(host, player):
-    host.poll(timeout=0.1)
+    until(host, Joined)
     player.send(b"x")
     assert select.select([host], [], [], 5)[0] == [host]
     assert until(host, Received).payload == b"x"
