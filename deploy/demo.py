@@ -216,6 +216,8 @@ def running_pid() -> int | None:
     """The process of a `manage.py up` that an earlier demo left running."""
     try:
         pid = int(PID_FILE.read_text())
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # our own child, when it has ended, is no longer running
         os.kill(pid, 0)
     except (OSError, ValueError):
         return None
@@ -274,8 +276,6 @@ def stop() -> None:
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 30
     while running_pid() is not None and time.monotonic() < deadline:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
         time.sleep(0.1)
     PID_FILE.unlink(missing_ok=True)
     console.print("Stopped.")
