@@ -29,6 +29,7 @@ from rich.live import Live  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from transports import asyncio_udp, edgegap  # noqa: E402
+from transports.protocol.errors import ConnectionFailed  # noqa: E402
 
 STATE = Path(os.environ.get("CAUSEWAY_STATE_DIR", ROOT / "var"))
 PID_FILE, LOG = STATE / "up.pid", STATE / "log" / "up.log"
@@ -62,11 +63,18 @@ class Player:
     name: str
     seat: int
     dialect: str
-    link: Any  # asyncio_udp.Connection or edgegap.EdgegapClient: both have send and receive
+    link: Any  # asyncio_udp.Connection or edgegap.EdgegapClient: they send and receive alike
     sent: int = 0
     received: int = 0
     round_trips: list[float] = field(default_factory=list)
     last_arrival: float = 0.0
+
+    @property
+    def shown_lost(self) -> str:
+        """What has not come back; while packets fly, only what has been out for long counts."""
+        missing = self.sent - self.received
+        flying = time.monotonic() - self.last_arrival < 0.3
+        return "0" if flying and missing < PACKETS_PER_SECOND // 3 else str(missing)
 
     async def send_stream(self, until: float) -> None:
         while time.monotonic() < until:
@@ -76,41 +84,44 @@ class Player:
 
     async def receive_answers(self) -> None:
         while True:
-            payload = await self._receive()
+            _source, payload = await self.link.receive()
             _, _, sent_at = STAMP.unpack_from(payload)
             self.received += 1
             self.last_arrival = time.monotonic()
             self.round_trips.append((self.last_arrival - sent_at) * 1000)
 
-    async def _receive(self) -> bytes:
-        if self.dialect == "native":
-            _source, payload = await self.link.receive()
-            return bytes(payload)
-        return bytes(await self.link.receive())
-
 
 async def answer_everyone(host: edgegap.EdgegapHost) -> None:
     """The host's whole game: every packet goes back to the player it came from."""
     while True:
-        connection_id, payload = await host.receive()
-        host.send(connection_id, payload)
+        source, payload = await host.receive()
+        host.send(payload, source)
 
 
 async def connect_players(session: dict[str, Any]) -> tuple[edgegap.EdgegapHost, list[Player]]:
-    relay, users = session["relay"], session["session_users"]
-    server_port, client_port = (relay["ports"][side]["port"] for side in ("server", "client"))
-    token = session["authorization_token"]
-    host = await edgegap.EdgegapHost.open(relay["ip"], server_port, users[0]["authorization_token"], token)
-    await host.wait_valid()
-    anna = await edgegap.EdgegapClient.open(relay["ip"], client_port, users[1]["authorization_token"], token)
-    await anna.wait_valid()
-    players = [Player("anna", 1, "edgegap", anna)]
-    for user in users[2:]:
+    host = await open_edgegap(session, 0, edgegap.EdgegapHost, "server")
+    players = [Player("anna", 1, "edgegap", await open_edgegap(session, 1, edgegap.EdgegapClient, "client"))]
+    for user in session["session_users"][2:]:
         link = await asyncio_udp.connect(
-            relay["ip"], client_port, connect_token=user["connect_token"], seat_key=user["seat_key"]
+            session["relay"]["ip"],
+            session["relay"]["ports"]["client"]["port"],
+            connect_token=user["connect_token"],
+            seat_key=user["seat_key"],
         )
         players.append(Player(user["player_id"], user["seat"], "native", link))
     return host, players
+
+
+async def open_edgegap(session: dict[str, Any], seat: int, kind: type[Any], port: str) -> Any:
+    link = kind(
+        session["relay"]["ip"],
+        session["relay"]["ports"][port]["port"],
+        user_token=session["session_users"][seat]["authorization_token"],
+        session_token=session["authorization_token"],
+    )
+    await link.open()
+    await link.wait_valid()
+    return link
 
 
 async def play(session: dict[str, Any], api: httpx.Client, seconds: float) -> None:
@@ -166,7 +177,7 @@ async def show_revoke(session: dict[str, Any], api: httpx.Client, players: list[
 
 def players_table(session: dict[str, Any], players: list[Player]) -> Table:
     relay = session["relay"]
-    table = Table(title=f"Session {session['session_id']} over {session['location']['city']}, {relay['ip']}")
+    table = Table(title=f"Session {session['session_id']} over {session['location']}, relay {relay['host']}")
     for name in ("player", "dialect", "relay port"):
         table.add_column(name)
     for name in ("round trip ms", "sent", "answered", "lost"):
@@ -174,12 +185,10 @@ def players_table(session: dict[str, Any], players: list[Player]) -> Table:
     for player in players:
         recent = player.round_trips[-60:]
         trip = f"{statistics.median(recent):.2f}" if recent else "-"
-        flying = PACKETS_PER_SECOND  # a packet of the last moment is on its way, not lost
-        lost = max(0, player.sent - player.received) if player.sent - player.received > flying else 0
-        if player.last_arrival and time.monotonic() - player.last_arrival > 0.4:
-            lost = player.sent - player.received
         port = str(relay["ports"]["client"]["port"])
-        table.add_row(player.name, player.dialect, port, trip, str(player.sent), str(player.received), str(lost))
+        table.add_row(
+            player.name, player.dialect, port, trip, str(player.sent), str(player.received), player.shown_lost
+        )
     return table
 
 
@@ -207,6 +216,8 @@ def running_pid() -> int | None:
     """The process of a `manage.py up` that an earlier demo left running."""
     try:
         pid = int(PID_FILE.read_text())
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # our own child, when it has ended, is no longer running
         os.kill(pid, 0)
     except (OSError, ValueError):
         return None
@@ -228,7 +239,7 @@ def wait_until_up(url: str) -> None:
             if running_pid() is None:
                 raise DemoFailed(f"the manager did not start: {last_line(LOG)}")
             health = monitor(url)
-            ready = health.get("nodes", {}).get("ready", 0)
+            ready = health.get("nodes_ready", 0)
             if ready == 3:
                 return
             status.update("Manager is up; waiting for its relay nodes" + f" ({ready} of 3 ready)" * bool(health))
@@ -265,8 +276,6 @@ def stop() -> None:
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 30
     while running_pid() is not None and time.monotonic() < deadline:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
         time.sleep(0.1)
     PID_FILE.unlink(missing_ok=True)
     console.print("Stopped.")
@@ -297,8 +306,8 @@ def main() -> None:
             stop()
         else:
             demo(options)
-    except DemoFailed as failure:
-        console.print(f"[bold red]Failed:[/] {failure}")
+    except (DemoFailed, ConnectionFailed, httpx.HTTPError) as failure:
+        console.print(f"[bold red]Failed:[/] {failure or type(failure).__name__}")
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("\nInterrupted. `make stop` ends what is still running.")
@@ -312,7 +321,7 @@ def demo(options: argparse.Namespace) -> None:
     with stopped_at_end(options.once):
         wait_until_up(url)
         console.print(f"Manager, worker, beat and three relay nodes are up at {url}")
-        key = manage("api_key", "demo", "--create-tenant").split()[-1]
+        key = manage("api_key", "demo", "--create-tenant")
         with httpx.Client(base_url=url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
             run_session(api, options.seconds)
         if not options.once:

@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -33,6 +33,16 @@ class Caller:
     node: RelayNode | None
     scopes: frozenset[str]
     is_authenticated: bool = True
+
+
+def caller(request: Request) -> Caller:
+    """Who sent an authenticated request; `request.auth`, typed."""
+    return cast(Caller, request.auth)
+
+
+def calling_node(request: Request) -> RelayNode:
+    """The node that sent a request which IsNode let through."""
+    return cast(RelayNode, caller(request).node)
 
 
 class KeyAuthentication(BaseAuthentication):
@@ -99,7 +109,7 @@ class ScopePermission(BasePermission):
         if request.auth is None:
             return False  # DRF answers 401
         wanted = self.reading if request.method in SAFE_METHODS else self.writing
-        if not wanted & request.auth.scopes:
+        if not wanted & caller(request).scopes:
             raise ScopeMissing(details={"scopes": sorted(wanted)})
         return True
 
@@ -121,11 +131,18 @@ class IsNode(ScopePermission):
     reading = writing = frozenset({Scope.NODE})
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        return super().has_permission(request, view) and request.auth.node is not None
+        return super().has_permission(request, view) and caller(request).node is not None
+
+
+class MayJoin(BasePermission):
+    """Whoever holds a join key."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return isinstance(request.auth, JoinKey)
 
 
 class KeyScheme(OpenApiAuthenticationExtension):
-    target_class = KeyAuthentication
+    target_class: type[BaseAuthentication] = KeyAuthentication
     name = "key"
     description = "`token <key>`, `Bearer <key>`, or the key alone."
 

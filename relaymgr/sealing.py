@@ -25,7 +25,7 @@ def _current() -> MultiFernet:
     return _fernet((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
 
 
-class SealedField(models.TextField):  # type: ignore[type-arg]
+class SealedField(models.TextField):
     """Text that is sealed in the database and plain in Python. Cannot be searched."""
 
     def get_prep_value(self, value: str | None) -> str | None:

@@ -282,8 +282,8 @@ JOIN_KEY_LIFETIME = _number("CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000
 TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 365 * 86_400)
 # How long a retired token key still opens: longer than any session, and so any connect token, may live.
 TOKEN_KEY_OVERLAP = 25 * 3_600.0
-# A node that has been lost for so long gives up its sessions.
-NODE_LOST_AFTER = _number("CAUSEWAY_NODE_LOST_AFTER", 60, 1, 86_400)
+# A node that has not been heard for so long gives up its sessions. Long: they play on while we cannot hear it.
+NODE_LOST_AFTER = _number("CAUSEWAY_NODE_LOST_AFTER", 300, 1, 86_400)
 SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 86_400, 60, 31_536_000)
 
 
@@ -305,8 +305,9 @@ SESSION_KEEP_DAYS = _number("CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650)
 
 # Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.
 
-# A queue for each kind of work: one that is slow must not hold up another.
-CELERY_QUEUES = ("probe", "session", "webhook", "housekeeping")
+# A queue for each kind of work: one that is slow must not hold up another. (Celery takes
+# CELERY_QUEUES for an old name of a setting of its own.)
+WORK_QUEUES = ("probe", "session", "webhook", "housekeeping")
 CELERY_TASK_DEFAULT_QUEUE = "housekeeping"
 CELERY_BROKER_URL = BROKER_URL or "filesystem://"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (

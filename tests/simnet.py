@@ -33,6 +33,9 @@ class Line:
     held_back: float = 0.05  # ... by this much
 
 
+GOOD_LINE = Line()
+
+
 class Host(Protocol):
     line: Line
     nat: "Nat | None"
@@ -202,7 +205,14 @@ class PlayerHost(_Driven):
     `received`."""
 
     def __init__(
-        self, network: Network, machine: Any, ip: str, *, port: int = 5000, line: Line = Line(), nat: Nat | None = None
+        self,
+        network: Network,
+        machine: Any,
+        ip: str,
+        *,
+        port: int = 5000,
+        line: Line = GOOD_LINE,
+        nat: Nat | None = None,
     ) -> None:
         super().__init__(network)
         self.machine = machine
@@ -245,7 +255,7 @@ class NodeHost(_Driven):
     None: down."""
 
     def __init__(
-        self, network: Network, relay: Any, ip: str, ports: tuple[int, int] = (31000, 31001), line: Line = Line()
+        self, network: Network, relay: Any, ip: str, ports: tuple[int, int] = (31000, 31001), line: Line = GOOD_LINE
     ) -> None:
         super().__init__(network)
         self.relay = relay

@@ -172,8 +172,8 @@ class _ToRelay:
 
 
 class HostSide:
-    """A local port towards the game's server for each remote player, opened by the player's first packet and closed when
-    the player leaves, is silent for `idle_seconds`, or is the longest silent of too many."""
+    """A local port towards the game's server for each remote player, opened by the player's first packet and closed
+    when the player leaves, is silent for `idle_seconds`, or is the longest silent of too many."""
 
     def __init__(self, relay: Relay, game: tuple[str, int], idle_seconds: float) -> None:
         self._relay = relay
@@ -185,6 +185,10 @@ class HostSide:
 
     def __str__(self) -> str:
         return f"players reach the game at {self._game[0]}:{self._game[1]}"
+
+    @property
+    def open_ports(self) -> int:
+        return len(self._ports)
 
     async def carry(self) -> None:
         async for source, payload in self._relay:

@@ -8,12 +8,11 @@ from django.conf import settings
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.authentication import IsNode, JoinKeyAuthentication, presented_key
+from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, calling_node, presented_key
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
 from relaymgr.openapi import error_responses
@@ -65,7 +64,7 @@ class _NodeSerializer(serializers.Serializer):
 
 class NodeJoinApi(APIView):
     authentication_classes = (JoinKeyAuthentication,)
-    permission_classes = (AllowAny,)
+    permission_classes = (MayJoin,)
 
     class InputSerializer(_NodeSerializer):
         name = serializers.SlugField(max_length=50)
@@ -139,7 +138,7 @@ class NodeHeartbeatApi(APIView):
         """A node says that it is there, and what it is made of."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        node = node_heartbeat(node=request.auth.node, **serializer.validated_data)
+        node = node_heartbeat(node=calling_node(request), **serializer.validated_data)
         answer = {
             "time": timezone.now().timestamp(),
             "heartbeat_interval": settings.NODE_HEARTBEAT_INTERVAL,

@@ -14,7 +14,7 @@ from relaymgr.authentication import MayRead
 from relaymgr.client_address import client_address
 from relaymgr.errors import Invalid
 from relaymgr.nodes.models import Location
-from relaymgr.nodes.selectors import locations_with_nodes, nodes_ready
+from relaymgr.nodes.selectors import beacons, locations_with_nodes
 from relaymgr.openapi import error_responses
 
 MAX_LOOKUPS = 20
@@ -57,11 +57,11 @@ class BeaconListApi(APIView):
 
     class OutputSerializer(serializers.Serializer):
         class BeaconSerializer(serializers.Serializer):
-            host = serializers.CharField(source="public_ip", help_text="IP address.")
-            fqdn = serializers.CharField(source="address", help_text="DNS name, or the IP address again.")
-            udp_port = serializers.IntegerField(source="first_worker.0.client_port")
-            tcp_port = serializers.IntegerField(source="first_worker.0.client_port")
-            location = LocationSerializer()
+            host = serializers.CharField(source="node.public_ip", help_text="IP address.")
+            fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
+            udp_port = serializers.IntegerField(source="client_port")
+            tcp_port = serializers.IntegerField(source="client_port")
+            location = LocationSerializer(source="node.location")
 
         count = serializers.IntegerField()
         locations = BeaconSerializer(many=True)
@@ -69,8 +69,8 @@ class BeaconListApi(APIView):
     @extend_schema(operation_id="locations_beacons_list", responses={200: OutputSerializer, **error_responses()})
     def get(self, request: Request) -> Response:
         """What a game pings to learn its latencies: the relay nodes themselves, those that take sessions."""
-        beacons = [node for node in nodes_ready() if node.first_worker]
-        return Response(self.OutputSerializer({"count": len(beacons), "locations": beacons}).data)
+        found = list(beacons())
+        return Response(self.OutputSerializer({"count": len(found), "locations": found}).data)
 
 
 class PublicIpApi(APIView):

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
@@ -30,9 +30,14 @@ def placement_nodes() -> QuerySet[RelayNode]:
 
 
 def nodes_ready() -> QuerySet[RelayNode]:
-    """The nodes that take sessions, each with its location and first worker (`first_worker[0]`)."""
-    first = Prefetch("workers", RelayWorker.objects.filter(index=0), to_attr="first_worker")
-    return RelayNode.objects.filter(READY).select_related("location").prefetch_related(first)
+    """The nodes that take sessions."""
+    return RelayNode.objects.filter(READY)
+
+
+def beacons() -> QuerySet[RelayWorker]:
+    """The first worker of each node that takes sessions, with node and location."""
+    first = RelayWorker.objects.filter(index=0, node__in=nodes_ready())
+    return first.select_related("node__location").order_by("node__name")
 
 
 def locations_with_nodes() -> QuerySet[Location]:

@@ -19,7 +19,7 @@ from relaymgr.nodes import control_client
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import READY, join_key_get
 from relaymgr.tenants.keys import new_key
-from relaymgr.tenants.models import ApiKey, Scope
+from relaymgr.tenants.models import Scope
 from relaymgr.tenants.services import api_key_create, api_key_revoke
 
 logger = logging.getLogger(__name__)
@@ -278,7 +278,8 @@ def node_remove(*, node: RelayNode) -> None:
         if node.workers.filter(free_seats__lt=F("capacity")).exists():
             raise NodeInUse
         RelayNode.objects.filter(pk=node.pk).delete()
-        ApiKey.objects.filter(pk=node.key_id).delete()
+        if node.key:
+            node.key.delete()
     logger.info("node %s removed", node)
 
 

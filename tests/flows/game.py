@@ -37,8 +37,7 @@ class Player:
 
     async def collect(self) -> None:
         while True:
-            received = await self.link.receive()
-            payload = received[1] if self.dialect == "native" else received
+            _source, payload = await self.link.receive()
             self.answers[NUMBER.unpack_from(payload)[0]] = time.monotonic()
 
     async def until_answered(self, within: float = 5.0) -> None:
@@ -49,36 +48,34 @@ class Player:
 
 
 async def open_host(session: dict[str, Any], dialect: str) -> Any:
-    """Seat 0's link, and a task that answers everyone."""
-    relay, user = session["relay"], session["session_users"][0]
+    """Seat 0's link. Like every link: `send(payload, target)` and `receive() -> (source, payload)`."""
     if dialect == "native":
         return await open_native(session, 0)
-    port = relay["ports"]["server"]["port"]
-    host = await edgegap.EdgegapHost.open(
-        relay["ip"], port, user["authorization_token"], session["authorization_token"]
-    )
-    await host.wait_valid()
-    return host
+    return await open_edgegap(session, 0, edgegap.EdgegapHost, "server")
 
 
 async def answer_everyone(host: Any) -> None:
     while True:
         source, payload = await host.receive()
-        host.send(payload, source) if isinstance(host, asyncio_udp.Connection) else host.send(source, payload)
+        host.send(payload, source)
 
 
 async def open_player(session: dict[str, Any], seat: int, dialect: str) -> Player:
-    relay, user = session["relay"], session["session_users"][seat]
     if dialect == "native":
         return Player("native", await open_native(session, seat))
-    client = await edgegap.EdgegapClient.open(
-        relay["ip"],
-        relay["ports"]["client"]["port"],
-        user["authorization_token"],
-        session["authorization_token"],
+    return Player("edgegap", await open_edgegap(session, seat, edgegap.EdgegapClient, "client"))
+
+
+async def open_edgegap(session: dict[str, Any], seat: int, kind: type[Any], port: str) -> Any:
+    link = kind(
+        session["relay"]["ip"],
+        session["relay"]["ports"][port]["port"],
+        user_token=session["session_users"][seat]["authorization_token"],
+        session_token=session["authorization_token"],
     )
-    await client.wait_valid()
-    return Player("edgegap", client)
+    await link.open()
+    await link.wait_valid()
+    return link
 
 
 async def open_native(session: dict[str, Any], seat: int) -> asyncio_udp.Connection:

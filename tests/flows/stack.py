@@ -41,7 +41,7 @@ class Stack:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.environment = os.environ | environment | {"CAUSEWAY_STATE_DIR": str(folder)}
-        self.port, self.relay_port = _free_ports()
+        self.port, self.relay_port = free_ports()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = folder / "up.log"
 
@@ -53,7 +53,7 @@ class Stack:
         wait_until(self.is_up, f"manager and three nodes up; see {self.output}", START_WITHIN)
         # The first start makes the key; a later one finds it.
         if not hasattr(self, "key"):
-            self.key = self.manage("api_key", "flows", "--create-tenant").split()[-1]
+            self.key = self.manage("api_key", "flows", "--create-tenant").strip()
         self.api = httpx.Client(base_url=self.url, headers={"Authorization": f"token {self.key}"}, timeout=10)
 
     def is_up(self) -> bool:
@@ -63,7 +63,7 @@ class Stack:
             monitor = httpx.get(f"{self.url}/monitor", timeout=2).json()
         except (httpx.HTTPError, ValueError):
             return False
-        return monitor.get("nodes", {}).get("ready", 0) == 3
+        return bool(monitor.get("nodes_ready") == 3)
 
     def manage(self, *arguments: str) -> str:
         """What a management command printed."""
@@ -122,7 +122,7 @@ def _new_database(server_url: str) -> str:
     return server_url.rpartition("/")[0] + "/" + name
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     """(web, relay): the first of four free TCP ports in a row, and of six free UDP ports in a row."""
     return _free_row(socket.SOCK_STREAM, 4), _free_row(socket.SOCK_DGRAM, 6)
 

@@ -39,24 +39,25 @@ class Loss:
     """The share of packets lost in one direction, from two growing counts. Older packets weigh less."""
 
     KEEP = 0.8  # what an interval still weighs one interval later
-    __slots__ = ("_arrived", "_arrived_total", "_sent", "_sent_total")
+    __slots__ = ("_arrived_total", "_lost", "_sent", "_sent_total")
 
     def __init__(self) -> None:
-        self._sent = self._arrived = 0.0
+        self._sent = self._lost = 0.0
         self._sent_total = self._arrived_total = 0
 
     @property
     def share(self) -> float:
         """0.0 to 1.0."""
-        return min(1.0, max(0.0, 1 - self._arrived / self._sent)) if self._sent else 0.0
+        return min(1.0, max(0.0, self._lost / self._sent)) if self._sent else 0.0
 
     def update(self, sent_total: int, arrived_total: int) -> None:
         """Both count from the start of the connection. A report older than the last one is ignored."""
         sent = sent_total - self._sent_total
-        if sent <= 0 or arrived_total < self._arrived_total:
+        arrived = arrived_total - self._arrived_total
+        if sent <= 0 or arrived < 0:
             return
         self._sent = self._sent * self.KEEP + sent
-        self._arrived = self._arrived * self.KEEP + arrived_total - self._arrived_total
+        self._lost = self._lost * self.KEEP + sent - arrived
         self._sent_total, self._arrived_total = sent_total, arrived_total
 
 

@@ -1,0 +1,25 @@
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from relaymgr.nodes.models import Location
+from relaymgr.nodes.services import join_key_create
+
+
+class Command(BaseCommand):
+    help = "Make a join key, with which one node may join at a location, and print it: the only time it can be seen."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("location", help="its slug")
+        default = settings.JOIN_KEY_LIFETIME / 3600
+        parser.add_argument("--hours", type=float, default=default, help="how long it may be used (%(default)g)")
+
+    def handle(self, *args: Any, location: str, hours: float, **options: Any) -> None:
+        found = Location.objects.filter(slug=location).first()
+        if found is None:
+            raise CommandError(f"There is no location {location}. Make it with: manage.py location_create {location}")
+        if not 0 < hours <= 24 * 365:
+            raise CommandError("--hours must be above 0, and at most a year.")
+        self.stdout.write(join_key_create(location=found, lifetime=timedelta(hours=hours)))

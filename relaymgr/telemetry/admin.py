@@ -1,0 +1,38 @@
+"""For operators: what the nodes reported."""
+
+from django.contrib import admin
+
+from relaymgr.admin import ReadOnlyAdmin
+from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
+
+
+@admin.register(NodeSample)
+class NodeSampleAdmin(ReadOnlyAdmin):
+    list_display = ("node", "at", "probe_ms", "cpu", "sessions", "seats", "connected")
+    list_filter = ("node", "at")
+    list_select_related = ("node",)
+    search_fields = ("node__name",)
+
+
+@admin.register(LegSample)
+class LegSampleAdmin(ReadOnlyAdmin):
+    list_display = ("session_id", "seat", "node", "at", "rtt_ms", "jitter_ms", "loss")
+    list_filter = ("node", "at")
+    list_select_related = ("node",)
+    search_fields = ("=session_id",)
+
+
+@admin.register(NodeEvent)
+class NodeEventAdmin(ReadOnlyAdmin):
+    """Rows wait here for a second at most; if they pile up, the worker of the queue `session` stands still."""
+
+    list_display = ("at", "node", "session_id", "seat", "kind", "dialect", "reason")
+    list_filter = ("kind", "node")
+    list_select_related = ("node",)
+    search_fields = ("=session_id",)
+
+
+@admin.register(Lease)
+class LeaseAdmin(ReadOnlyAdmin):
+    list_display = ("name", "owner", "until")
+    search_fields = ("name",)

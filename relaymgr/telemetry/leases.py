@@ -1,0 +1,43 @@
+"""One at a time, on every database: a lease is had by whoever's conditional UPDATE counts a row.
+
+It runs out by itself, so a worker that dies holds nothing up for longer than `seconds`. Whoever may work for longer
+must be safe to overlap.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.utils import timezone
+
+from relaymgr.telemetry.models import Lease
+
+
+def lease_take(*, name: str, seconds: float) -> str | None:
+    """The owner's token for `lease_release`, or None: another has it."""
+    now, owner = timezone.now(), uuid.uuid4().hex
+    free = Lease.objects.filter(name=name, until__lte=now)
+    mine = {"owner": owner, "until": now + timedelta(seconds=seconds)}
+    if free.update(**mine):
+        return owner
+    if Lease.objects.filter(name=name).exists():
+        return None
+    Lease.objects.bulk_create([Lease(name=name, until=now)], ignore_conflicts=True)
+    return owner if free.update(**mine) else None
+
+
+def lease_release(*, name: str, owner: str) -> bool:
+    """False: it had run out, and another took it."""
+    return Lease.objects.filter(name=name, owner=owner).update(owner="", until=timezone.now()) == 1
+
+
+@contextlib.contextmanager
+def lease_held(name: str, seconds: float) -> Iterator[bool]:
+    """`with lease_held("probe", 10) as held:` False in `held`: another has it."""
+    owner = lease_take(name=name, seconds=seconds)
+    try:
+        yield owner is not None
+    finally:
+        if owner is not None:
+            lease_release(name=name, owner=owner)

@@ -1,0 +1,170 @@
+"""A node's telemetry document (docs/node-api.md) -> Report, or ValueError. Pure; trusts nothing that it reads.
+
+A document whose frame is wrong is refused whole, as if the node had not answered. A leg or an event that is wrong is
+left out: a newer node may tell of things that we do not know.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+MAX_LEGS, MAX_EVENTS, MAX_WORKERS = 2_000, 10_000, 256
+MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
+MAX_TIME = 32_503_680_000.0  # the year 3000
+
+_SESSION = re.compile(r"[0-9a-f]{12}-S")
+_WORD = re.compile(r"[a-z0-9_]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    session: str
+    seat: int
+    rtt_ms: float
+    jitter_ms: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    number: int
+    at: float  # seconds since 1970
+    session: str
+    seat: int | None
+    kind: str
+    dialect: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`sessions`, `seats`, `connected` and `counters` are sums over the workers."""
+
+    boot_id: str
+    time: float  # seconds since 1970, by the node's clock
+    version: str
+    draining: bool
+    cpu: float
+    packet_path: str
+    packet_path_reason: str
+    sessions: int
+    seats: int
+    connected: int
+    counters: dict[str, int]
+    legs: list[Leg]
+    events: list[Event]
+    last_event: int
+
+
+def parse_report(document: dict[str, Any]) -> Report:
+    workers = [_worker(item) for item in _list(document, "workers", MAX_WORKERS)]
+    counters: Counter[str] = Counter()
+    for worker in workers:
+        counters.update(_counters(worker))
+    return Report(
+        boot_id=_text(document, "boot_id", 40, required=True),
+        time=_number(document, "time", MAX_TIME),
+        version=_text(document, "version", 20),
+        draining=document.get("draining") is True,
+        cpu=_number(document, "cpu", 1e6),
+        packet_path=_text(document, "packet_path", 10),
+        packet_path_reason=_text(document, "packet_path_reason", 200),
+        sessions=_sum(workers, "sessions"),
+        seats=_sum(workers, "seats"),
+        connected=_sum(workers, "connected"),
+        counters={name: min(count, MAX_BIG) for name, count in counters.items()},
+        legs=list(_good(_leg, _list(document, "legs", MAX_LEGS))),
+        events=list(_good(_event, _list(document, "events", MAX_EVENTS))),
+        last_event=_integer(document, "last_event", MAX_BIG),
+    )
+
+
+def _worker(item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise ValueError("workers")
+    return item
+
+
+def _sum(workers: list[dict[str, Any]], name: str) -> int:
+    return min(sum(_integer(worker, name, MAX_COUNT) for worker in workers), MAX_COUNT)
+
+
+def _counters(worker: dict[str, Any]) -> dict[str, int]:
+    counters = worker.get("counters")
+    if not isinstance(counters, dict) or len(counters) > 200:
+        raise ValueError("counters")
+    return {name: _integer(counters, name, MAX_BIG) for name in counters if _WORD.fullmatch(name)}
+
+
+def _leg(item: dict[str, Any]) -> Leg:
+    return Leg(
+        session=_session(item),
+        seat=_integer(item, "seat", 254),
+        rtt_ms=_number(item, "rtt_ms", 1e6),
+        jitter_ms=_number(item, "jitter_ms", 1e6),
+        loss=_number(item, "loss", 1),
+    )
+
+
+def _event(item: dict[str, Any]) -> Event:
+    kind = _text(item, "kind", 30, required=True)
+    if not _WORD.fullmatch(kind):
+        raise ValueError("kind")
+    return Event(
+        number=_integer(item, "n", MAX_BIG),
+        at=_number(item, "at", MAX_TIME),
+        session=_session(item),
+        seat=None if item.get("seat") is None else _integer(item, "seat", 254),
+        kind=kind,
+        dialect=_text(item, "dialect", 10),
+        reason=_text(item, "reason", 50),
+    )
+
+
+def _good(read: Callable[[dict[str, Any]], Any], items: list[Any]) -> Iterator[Any]:
+    for item in items:
+        try:
+            yield read(item)
+        except (ValueError, AttributeError):  # AttributeError: not an object
+            continue
+
+
+def _session(item: dict[str, Any]) -> str:
+    session = _text(item, "session", 20, required=True)
+    if not _SESSION.fullmatch(session):
+        raise ValueError("session")
+    return session
+
+
+def _list(document: dict[str, Any], name: str, longest: int) -> list[Any]:
+    items = document.get(name)
+    if not isinstance(items, list) or len(items) > longest:
+        raise ValueError(name)
+    return items
+
+
+def _text(document: dict[str, Any], name: str, longest: int, *, required: bool = False) -> str:
+    """Cut to what the column holds; without what a database or a page cannot show. null is no text."""
+    value = document.get(name)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str) or (required and not value):
+        raise ValueError(name)
+    return "".join(character for character in value if character.isprintable())[:longest]
+
+
+def _number(document: dict[str, Any], name: str, most: float) -> float:
+    value = document.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or math.isnan(value):
+        raise ValueError(name)
+    return float(value)
+
+
+def _integer(document: dict[str, Any], name: str, most: int) -> int:
+    value = document.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(name)
+    return value

@@ -1,0 +1,109 @@
+"""For operators: tenants and their keys."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db import models
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+
+from relaymgr.admin import KeptAdmin, show_once
+from relaymgr.errors import ApiError
+from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll
+
+
+@admin.register(Tenant)
+class TenantAdmin(KeptAdmin):
+    list_display = ("slug", "name", "is_active", "usable_keys", "requests_per_minute", "max_sessions", "created_at")
+    list_filter = ("is_active", "edgegap_enabled", "private_webhooks")
+    search_fields = ("slug", "name")
+    readonly_fields = ("created_at",)
+    prepopulated_fields = {"slug": ("name",)}
+    formfield_overrides = {models.URLField: {"assume_scheme": "https"}}
+    actions = ("create_key",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
+        return super().get_queryset(request).annotate(usable=Count("keys", filter=Q(keys__revoked_at=None)))
+
+    @admin.display(description="keys", ordering="usable")
+    def usable_keys(self, tenant: Any) -> int:
+        return int(tenant.usable)
+
+    @admin.action(description="Create an API key (relay)", permissions=["change"])
+    def create_key(self, request: HttpRequest, tenants: QuerySet[Tenant]) -> None:
+        for tenant in tenants:
+            _, plain = api_key_create(tenant=tenant, name=f"made by {request.user}", scopes=[Scope.RELAY])
+            show_once(request, f"API key of {tenant}", plain)
+
+
+class ApiKeyForm(forms.ModelForm):
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope.value, scope.label) for scope in TENANT_SCOPES], widget=forms.CheckboxSelectMultiple
+    )
+
+    def clean_tenant(self) -> Tenant:
+        tenant: Tenant | None = self.cleaned_data["tenant"]
+        if tenant is None:
+            raise forms.ValidationError("Choose whose key it is. A node gets its key when it joins.")
+        return tenant
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(KeptAdmin):
+    list_display = ("name", "prefix", "tenant", "scope_list", "is_usable", "created_at", "expires_at", "last_used_at")
+    list_filter = (("revoked_at", admin.EmptyFieldListFilter), "created_at")
+    list_select_related = ("tenant",)
+    search_fields = ("name", "prefix", "tenant__slug", "tenant__name")
+    autocomplete_fields = ("tenant",)
+    actions = ("revoke", "roll")
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        # What a key may do and whose it is never changes: make another one.
+        if obj is None:
+            kwargs |= {"form": ApiKeyForm, "fields": ("tenant", "name", "scopes", "expires_at")}
+        return super().get_form(request, obj, change, **kwargs)
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        if obj is None:
+            return ("tenant", "name", "scopes", "expires_at")
+        return ("name", "tenant", "prefix", "scope_list", "created_at", "expires_at", "revoked_at", "last_used_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        return [field for field in self.get_fields(request, obj) if field not in ("name", "expires_at")] if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if change:
+            return super().save_model(request, obj, form, change)
+        key, plain = api_key_create(
+            tenant=obj.tenant, name=obj.name, scopes=form.cleaned_data["scopes"], expires_at=obj.expires_at
+        )
+        obj.__dict__ |= key.__dict__
+        return show_once(request, f"API key of {obj.tenant}", plain)
+
+    @admin.display(boolean=True, description="usable")
+    def is_usable(self, key: ApiKey) -> bool:
+        return key.is_usable
+
+    @admin.display(description="scopes")
+    def scope_list(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+    @admin.action(description="Revoke, at once and for good", permissions=["change"])
+    def revoke(self, request: HttpRequest, keys: QuerySet[ApiKey]) -> None:
+        revoked = sum(api_key_revoke(key=key) for key in keys)
+        messages.success(request, f"Revoked {revoked} of {len(keys)}.")
+
+    @admin.action(description="Roll: a new key, the old one works for another day", permissions=["change"])
+    def roll(self, request: HttpRequest, keys: QuerySet[ApiKey]) -> None:
+        for key in keys:
+            if key.tenant is None:
+                messages.error(request, f"{key} is a node's: roll it at the node.")
+                continue
+            try:
+                _, plain = api_key_roll(key=key)
+            except ApiError as error:
+                messages.error(request, f"{key}: {error.sentence}")
+            else:
+                show_once(request, f"New key of {key.tenant} in place of {key.prefix}", plain)

@@ -1,0 +1,147 @@
+"""`python -m relaynode`: run a node. Its settings are CAUSEWAY_NODE_... in the environment (config.NodeConfig).
+
+Exit status: 0 stopped by a signal; 2 a setting is wrong; 3 a port is taken; 4 the manager refused the node;
+5 the state folder is unusable. Each with one line that says what and why.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .config import PREFIX, NodeConfig, read_config
+from .control import ControlServer
+from .errors import ConfigError, NodeError, PortUnavailable
+from .event_loop import run
+from .manager_link import ManagerLink
+from .node import Node
+from .ports import open_beacon, open_tcp_port, open_udp_port
+from .state_folder import NodeKeys, StateFolder
+
+log = logging.getLogger("relaynode")
+
+PORTS_WITHIN = 2.0
+"""Seconds we wait for our own ports: a killed node's workers let go of them a moment after it."""
+
+
+def main() -> int:
+    try:
+        config = read_config(os.environ)
+        _set_up_logging(config.log_level)
+        run(serve(config))
+    except NodeError as error:
+        print(f"relaynode: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+async def serve(config: NodeConfig) -> None:
+    """Run the node until it is told to stop. Raises NodeError."""
+    folder = StateFolder(config.state_dir)
+    keys = choose_keys(config, folder)
+    signals = StopSignals()
+    sockets = await _open_ports(config)
+    listener = await _opened_in_time(lambda: open_tcp_port(config.control_host, config.control_port))
+    node = Node(config, folder, keys, sockets)
+    control = ControlServer(node, listener)
+    log.info("node %s: control API at %s, state in %s", config.name, config.control_url, config.state_dir)
+
+    snapshot = asyncio.create_task(node.snapshot.run())
+    http = asyncio.create_task(control.run())
+    workers = [asyncio.create_task(worker.run()) for worker in node.workers]
+    link = [] if config.is_standalone else [asyncio.create_task(ManagerLink(node).run())]
+    beacons = [await open_beacon(config.bind, pair.client) for pair in config.ports]
+    try:
+        await _first_of(signals.first.wait(), snapshot, http, *workers, *link)
+        log.info("stopping")
+        await node.wind_down(signals.second)
+    finally:
+        for beacon in beacons:
+            if beacon is not None:
+                beacon.close()
+        await _cancel(*link)
+        control.stop()
+        await _cancel(*workers)
+        node.snapshot.close()
+        await asyncio.gather(snapshot, http, return_exceptions=True)
+
+
+def choose_keys(config: NodeConfig, folder: StateFolder) -> NodeKeys:
+    """Those the node was given when it joined; or, standing alone, those of its settings. Raises ConfigError."""
+    kept = folder.read_keys()
+    if not config.is_standalone:
+        if kept is not None and kept.node_key:
+            return kept
+        if not config.join_key:
+            raise ConfigError(
+                PREFIX + "JOIN_KEY", f"is needed: there are no keys of an earlier join in {config.state_dir}"
+            )
+        return NodeKeys(control_key="")
+    control_key = config.control_key or (kept.control_key if kept else "")
+    if not control_key:
+        raise ConfigError(PREFIX + "CONTROL_KEY", f"is needed when {PREFIX}MANAGER_URL is empty")
+    return NodeKeys(control_key=control_key, token_keys=config.token_keys or (kept.token_keys if kept else {}))
+
+
+class StopSignals:
+    """SIGTERM or SIGINT: `first` asks the node to stop, `second` to do so at once."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._take)
+
+    def _take(self) -> None:
+        if self.first.is_set():
+            self.second.set()
+        self.first.set()
+
+
+async def _open_ports(config: NodeConfig) -> list[tuple[socket.socket, socket.socket]]:
+    async def opened(port: int) -> socket.socket:
+        return await _opened_in_time(lambda: open_udp_port(config.bind, port))
+
+    return [(await opened(pair.server), await opened(pair.client)) for pair in config.ports]
+
+
+async def _opened_in_time(open_port: Callable[[], socket.socket]) -> socket.socket:
+    deadline = time.monotonic() + PORTS_WITHIN
+    while True:
+        try:
+            return open_port()
+        except PortUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.05)
+
+
+async def _first_of(stop: Coroutine[Any, Any, Any], *tasks: asyncio.Task[None]) -> None:
+    """Return when `stop` does. None of the others should end before; raises what ended it."""
+    stopped = asyncio.create_task(stop)
+    done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    await _cancel(stopped)
+    for task in done - {stopped}:
+        task.result()
+        raise NodeError("a part of the node ended by itself")
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""What a node is told: NodeConfig, read from environment variables named CAUSEWAY_NODE_<FIELD>."""
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+
+PREFIX = "CAUSEWAY_NODE_"
+VERSION = "0.1.0"
+MAX_PORT = 65535
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
+
+
+@dataclass(frozen=True, slots=True)
+class PortPair:
+    """The two UDP ports of one worker (spec W1): hosts are told the first, everybody else the second."""
+
+    server: int
+    client: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Every setting of a node. Keys are not in its repr, so that they reach no log by way of one."""
+
+    name: str
+    """CAUSEWAY_NODE_NAME: what the node is called in the manager. Default: the machine's host name."""
+
+    manager_url: str
+    """CAUSEWAY_NODE_MANAGER_URL: the manager's base URL. Empty (the default): the node stands alone."""
+
+    join_key: str = field(repr=False)
+    """CAUSEWAY_NODE_JOIN_KEY, or a file that holds it in ..._JOIN_KEY_FILE: lets the node join, once."""
+
+    control_key: str = field(repr=False)
+    """CAUSEWAY_NODE_CONTROL_KEY (or _FILE): who presents it controls the node. Read when standing alone; else
+    the manager makes it."""
+
+    token_keys: Mapping[int, bytes] = field(repr=False)
+    """CAUSEWAY_NODE_TOKEN_KEYS (or _FILE): `id:base64` pairs between commas, 32 bytes each. Read when
+    standing alone; else the manager makes them."""
+
+    public_ip: str
+    """CAUSEWAY_NODE_PUBLIC_IP: where players reach the node. Needed with a manager."""
+
+    host: str
+    """CAUSEWAY_NODE_HOST: a DNS name for public_ip; may be empty."""
+
+    bind: str
+    """CAUSEWAY_NODE_BIND: the one local address to serve UDP on. Empty (the default): all, IPv4 and IPv6."""
+
+    ports: tuple[PortPair, ...]
+    """One pair for each worker. CAUSEWAY_NODE_WORKERS workers (default: one per core) get pairs from
+    CAUSEWAY_NODE_BASE_PORT (default 31000) up: worker i serves base+2i and base+2i+1. Or list the pairs themselves in
+    CAUSEWAY_NODE_PORTS, as `server:client` between commas; the other two are then not looked at."""
+
+    control_host: str
+    """CAUSEWAY_NODE_CONTROL_HOST: the local address of the control API. Default 127.0.0.1."""
+
+    control_port: int
+    """CAUSEWAY_NODE_CONTROL_PORT: its TCP port. Default 8900."""
+
+    control_url: str
+    """CAUSEWAY_NODE_CONTROL_URL: where the manager reaches it. Default: from control_host (or public_ip, when it
+    listens on all addresses) and control_port."""
+
+    capacity: int
+    """CAUSEWAY_NODE_CAPACITY: seats the whole node may hold. Default 10000."""
+
+    state_dir: Path
+    """CAUSEWAY_NODE_STATE_DIR: keeps keys and snapshot. Default: nodes/<name> in CAUSEWAY_STATE_DIR, else in var."""
+
+    drain_seconds: float
+    """CAUSEWAY_NODE_DRAIN_SECONDS: how long live sessions are finished for after SIGTERM. Default 0."""
+
+    log_level: str
+    """CAUSEWAY_NODE_LOG_LEVEL: DEBUG, INFO (the default), WARNING or ERROR."""
+
+    @property
+    def is_standalone(self) -> bool:
+        return not self.manager_url
+
+    @property
+    def seats_per_worker(self) -> int:
+        return -(-self.capacity // len(self.ports))
+
+
+def read_config(environment: Mapping[str, str]) -> NodeConfig:
+    """Raises ConfigError, which names the variable."""
+    read = _Reader(environment)
+    name = read.name()
+    public_ip = read.ip("PUBLIC_IP")
+    control_host = read.text("CONTROL_HOST") or "127.0.0.1"
+    control_port = read.whole("CONTROL_PORT", 8900, 1, MAX_PORT)
+    config = NodeConfig(
+        name=name,
+        manager_url=read.url("MANAGER_URL"),
+        join_key=read.secret("JOIN_KEY"),
+        control_key=read.secret("CONTROL_KEY"),
+        token_keys=read.token_keys(),
+        public_ip=public_ip,
+        host=read.text("HOST"),
+        bind=read.ip("BIND"),
+        ports=read.ports(),
+        control_host=control_host,
+        control_port=control_port,
+        control_url=read.url("CONTROL_URL") or _control_url(control_host, control_port, public_ip),
+        capacity=read.whole("CAPACITY", 10_000, 1, 1_000_000),
+        state_dir=read.state_dir(name),
+        drain_seconds=read.seconds("DRAIN_SECONDS"),
+        log_level=read.log_level(),
+    )
+    if config.manager_url and not public_ip:
+        raise ConfigError(PREFIX + "PUBLIC_IP", "is needed with a manager: the address players reach this node at")
+    return config
+
+
+def _control_url(host: str, port: int, public_ip: str) -> str:
+    reached_at = (public_ip or "127.0.0.1") if host in _WILDCARDS else host
+    return f"http://[{reached_at}]:{port}" if ":" in reached_at else f"http://{reached_at}:{port}"
+
+
+class _Reader:
+    """Reads one variable a call; what is absent or blank counts as not set."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def text(self, variable: str) -> str:
+        return self._environment.get(PREFIX + variable, "").strip()
+
+    def secret(self, variable: str) -> str:
+        path = self.text(variable + "_FILE")
+        if not path:
+            return self.text(variable)
+        try:
+            return Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise ConfigError(PREFIX + variable + "_FILE", f"cannot be read: {reason}") from None
+
+    def name(self) -> str:
+        name = self.text("NAME") or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:50]
+        if not _NAME.fullmatch(name):
+            raise ConfigError(PREFIX + "NAME", "must be 1 to 50 letters, digits, '-' or '_'")
+        return name
+
+    def whole(self, variable: str, default: int, least: int, most: int) -> int:
+        text = self.text(variable)
+        return _whole(PREFIX + variable, text, least, most) if text else default
+
+    def seconds(self, variable: str) -> float:
+        text = self.text(variable) or "0"
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 86_400:  # also false for NaN
+            raise ConfigError(PREFIX + variable, f"must be seconds from 0 to 86400, not {text!r}")
+        return value
+
+    def ip(self, variable: str) -> str:
+        text = self.text(variable)
+        try:
+            return str(ipaddress.ip_address(text)) if text else ""
+        except ValueError:
+            raise ConfigError(PREFIX + variable, f"must be an IP address, not {text!r}") from None
+
+    def url(self, variable: str) -> str:
+        text = self.text(variable).rstrip("/")
+        if text and not _is_http_url(text):
+            # The value is not repeated: a URL may hold a password.
+            raise ConfigError(PREFIX + variable, "must be an http:// or https:// URL")
+        return text
+
+    def ports(self) -> tuple[PortPair, ...]:
+        if listed := self.text("PORTS"):
+            pairs = tuple(_port_pair(item) for item in listed.split(","))
+        else:
+            workers = self.whole("WORKERS", _cores(), 1, 256)
+            base = self.whole("BASE_PORT", 31_000, 1, MAX_PORT)
+            if base + 2 * workers - 1 > MAX_PORT:
+                raise ConfigError(PREFIX + "BASE_PORT", f"leaves no room for {workers} port pairs below {MAX_PORT + 1}")
+            pairs = tuple(PortPair(base + 2 * i, base + 2 * i + 1) for i in range(workers))
+        numbers = [number for pair in pairs for number in (pair.server, pair.client)]
+        if len(set(numbers)) != len(numbers):
+            raise ConfigError(PREFIX + "PORTS", "names a port twice")
+        return pairs
+
+    def token_keys(self) -> dict[int, bytes]:
+        listed = self.secret("TOKEN_KEYS")
+        return dict(_token_key(item) for item in listed.split(",")) if listed else {}
+
+    def state_dir(self, name: str) -> Path:
+        if chosen := self.text("STATE_DIR"):
+            return Path(chosen)
+        return Path(self._environment.get("CAUSEWAY_STATE_DIR", "").strip() or "var") / "nodes" / name
+
+    def log_level(self) -> str:
+        level = self.text("LOG_LEVEL").upper() or "INFO"
+        if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ConfigError(PREFIX + "LOG_LEVEL", f"must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
+        return level
+
+
+def _cores() -> int:
+    """Those this process may run on: fewer than the machine has, under a container's CPU set."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _whole(variable: str, text: str, least: int, most: int) -> int:
+    value = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
+    if not least <= value <= most:
+        raise ConfigError(variable, f"must be a whole number from {least} to {most}, not {text!r}")
+    return value
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _port_pair(item: str) -> PortPair:
+    server, _, client = item.strip().partition(":")
+    return PortPair(*(_whole(PREFIX + "PORTS", number, 1, MAX_PORT) for number in (server, client)))
+
+
+def _token_key(item: str) -> tuple[int, bytes]:
+    variable = PREFIX + "TOKEN_KEYS"
+    number, _, text = item.strip().partition(":")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 32 or not number.isascii() or not number.isdigit() or int(number) >= 1 << 32:
+        raise ConfigError(variable, "must be `id:base64` pairs between commas, each key 32 bytes")
+    return int(number), key

@@ -1,0 +1,78 @@
+"""One named counter for each thing that can happen to a packet.
+
+Plain integers that only grow. What is counted per forwarded packet is an attribute, the rest lies in dicts.
+"""
+
+from typing import Literal, get_args
+
+from .addresses import Outgoing
+
+Drop = Literal[
+    "too_short",
+    "too_long",
+    "unknown_type",
+    "malformed",
+    "unsupported_version",
+    "source_limited",
+    # edgegap
+    "unknown_token",
+    "session_ended",
+    "seat_revoked",
+    "wrong_port",
+    "dialect_off",
+    "dialect_bound",
+    "address_unproven",
+    "unknown_connection_id",
+    # native
+    "replayed_connect",
+    "unknown_connection",
+    "bad_tag",
+    "replayed",
+    # both
+    "rate_limited",
+    "not_allowed",
+    "peer_absent",
+    # STUN
+    "bad_stun",
+]
+
+Answer = Literal[
+    "ping_valid",
+    "ping_invalid",
+    "ping_session_timeout",
+    "welcome",
+    "cookie",
+    "refused",
+    "pong",
+    "probe_reply",
+    "path_challenge",
+    "notice",
+    "stun",
+]
+
+DROPS: tuple[Drop, ...] = get_args(Drop)
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
+
+
+class Counters:
+    __slots__ = ("answers", "drops", "forwarded_bytes", "forwarded_packets")
+
+    def __init__(self) -> None:
+        self.forwarded_packets = 0  # datagrams sent on to players, each copy of a fan-out
+        self.forwarded_bytes = 0  # their UDP payload
+        self.drops: dict[Drop, int] = dict.fromkeys(DROPS, 0)
+        self.answers: dict[Answer, int] = dict.fromkeys(ANSWERS, 0)
+
+    def drop(self, reason: Drop) -> Outgoing | None:
+        """Count it. Always None, which is what a dropped packet is answered with."""
+        self.drops[reason] += 1
+        return None
+
+    def as_dict(self) -> dict[str, int]:
+        """All of them by name: forwarded_..., answer_<kind>, drop_<reason>."""
+        return {
+            "forwarded_packets": self.forwarded_packets,
+            "forwarded_bytes": self.forwarded_bytes,
+            **{f"answer_{kind}": count for kind, count in self.answers.items()},
+            **{f"drop_{reason}": count for reason, count in self.drops.items()},
+        }

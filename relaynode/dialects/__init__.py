@@ -1,0 +1,1 @@
+"""Wire formats a seat may speak: bytes <-> (seat, target, payload)."""

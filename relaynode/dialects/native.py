@@ -1,0 +1,170 @@
+"""The native dialect, node's side: packets of a connection, and probes (PROTOCOL.md 7, 9 and 11)."""
+
+from collections.abc import Callable
+
+from transports.protocol.errors import DecodeError
+from transports.protocol.packets import (
+    EVERYONE,
+    HEADER,
+    OVERHEAD,
+    TAG_SIZE,
+    PacketType,
+    Ping,
+    ProbeReply,
+    decode_close,
+    decode_ping,
+    decode_probe,
+    tag_is_right,
+)
+from transports.protocol.siphash import siphash24
+
+from ..addresses import Address, Outgoing, address_bytes
+from ..admission import Admission
+from ..exchange import Exchange
+from ..limits import SourceLimiter, take
+from ..seats import Link, Seat
+
+_DATA = int(PacketType.DATA)
+_SIGNAL = int(PacketType.SIGNAL)
+_TAG = -TAG_SIZE
+_U32 = 0xFFFFFFFF
+
+CHALLENGE_INTERVAL = 0.2
+CHALLENGE_SIZE = 26  # bytes of a PATH_CHALLENGE: nothing shorter is answered with one
+
+
+class Native:
+    def __init__(self, exchange: Exchange, admission: Admission) -> None:
+        self._exchange = exchange
+        self._counters = exchange.counters
+        self._drop = exchange.counters.drop
+        self._links = exchange.table.by_connection
+        self._admission = admission
+        self._probers = SourceLimiter(exchange.config.probes_per_source, exchange.random(16))
+        self._rare: dict[int, Callable[[Link, bytes, Address, int, float], Outgoing | None]] = {
+            PacketType.PING: self._receive_ping,
+            PacketType.PONG: self._receive_pong,
+            PacketType.CLOSE: self._receive_close,
+            PacketType.PATH_RESPONSE: self._receive_path_response,
+        }
+
+    def receive(self, data: bytes, size: int, addr: Address, port: int, now: float) -> Outgoing | None:
+        """A datagram whose first byte is 0xC0..0xCF. The order of checks is the standard's."""
+        kind = data[0]
+        if kind != _DATA and kind != _SIGNAL and kind not in self._rare:
+            return self._receive_unconnected(kind, data, addr, port, now)
+        if size < OVERHEAD:
+            return self._drop("too_short")
+        _, connection, low, number = HEADER.unpack_from(data)
+        link = self._links.get(connection)
+        if link is None:
+            return self._drop("unknown_connection")
+        window = link.window
+        sequence = window.complete(low)
+        if not tag_is_right(link.up_key, data, sequence):
+            return self._drop("bad_tag")
+        if not window.is_new(sequence):
+            return self._drop("replayed")
+        window.mark(sequence)
+        link.received += 1
+        seat = link.seat
+        seat.last_heard = now
+        if seat.addr != addr or seat.port != port:
+            self._challenge(link, size, addr, port, now)
+        if kind == _DATA:
+            session = seat.session
+            if not take(seat.quota, session.quota, size, now - session.began):
+                return self._exchange.over_limit(seat, now)
+            return self._forward(seat, number, data[10:_TAG])
+        if kind == _SIGNAL:
+            return self._receive_signal(seat, number, data[10:_TAG], size, now)
+        return self._rare[kind](link, data[10:_TAG], addr, port, now)
+
+    def _forward(self, seat: Seat, number: int, payload: bytes) -> Outgoing | None:
+        session = seat.session
+        if number == EVERYONE:
+            if session.mesh or seat.number == 0:
+                return self._exchange.deliver_to_others(seat, payload)
+            number = 0
+        if number == seat.number or (number and seat.number and not session.mesh):
+            return self._drop("not_allowed")
+        return self._exchange.deliver(seat, session.seats.get(number), payload)
+
+    def _receive_signal(self, seat: Seat, number: int, body: bytes, size: int, now: float) -> Outgoing | None:
+        session = seat.session
+        if not take(seat.quota, session.quota, size, now - session.began):
+            return self._exchange.over_limit(seat, now)
+        if number in (EVERYONE, seat.number):
+            return self._drop("not_allowed")
+        target = session.seats.get(number)
+        if target is None or target.link is None or target.addr is None:
+            return self._drop("peer_absent")
+        datagram = target.link.seal(_SIGNAL, seat.number, body)
+        self._counters.forwarded_packets += 1
+        self._counters.forwarded_bytes += len(datagram)
+        return target.port, datagram, target.addr
+
+    def _receive_ping(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        try:
+            ping = decode_ping(body)
+        except DecodeError:
+            return self._drop("malformed")
+        clock = int(now * 1e6) & _U32
+        link.leg.round_trip(clock, ping.echo, ping.delay)
+        link.leg.counted(link.sent + link.window.highest, ping.received + link.received)
+        self._counters.answers["pong"] += 1
+        pong = Ping(time=clock, echo=ping.time, delay=0, received=link.received & _U32)
+        return self._to_player(link, PacketType.PONG, pong.encode())
+
+    def _receive_pong(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        """A node never pings, so this answers nothing; like any right packet it shows that the player is there."""
+        return None
+
+    def _receive_close(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        try:
+            decode_close(body)
+        except DecodeError:
+            return self._drop("malformed")
+        self._exchange.leave(link.seat, "closed", now)
+        return None
+
+    def _receive_path_response(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        if body != self._challenge_body(link, addr):
+            return self._drop("malformed")
+        if (link.seat.addr, link.seat.port) != (addr, port):
+            self._exchange.move(link.seat, addr, port, now)
+        return None
+
+    def _challenge(self, link: Link, size: int, addr: Address, port: int, now: float) -> None:
+        """Ask the player, at the address its packet came from, to prove that it gets what is sent there."""
+        if size < CHALLENGE_SIZE or now - link.challenged_at < CHALLENGE_INTERVAL:
+            return
+        link.challenged_at = now
+        self._counters.answers["path_challenge"] += 1
+        challenge = link.seal(PacketType.PATH_CHALLENGE, 0, self._challenge_body(link, addr))
+        self._exchange.outbox.append((port, challenge, addr))
+
+    def _challenge_body(self, link: Link, addr: Address) -> bytes:
+        # The same for an address each time: on a long path the answer comes after the next challenge went out.
+        return siphash24(link.path_key, address_bytes(addr))
+
+    def _to_player(self, link: Link, kind: int, body: bytes) -> Outgoing | None:
+        seat = link.seat
+        return None if seat.addr is None else (seat.port, link.seal(kind, 0, body), seat.addr)
+
+    def _receive_unconnected(self, kind: int, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        if kind == PacketType.CONNECT:
+            return self._admission.receive_connect(data, addr, port, now)
+        if kind == PacketType.PROBE:
+            return self._receive_probe(data, addr, port, now)
+        return self._drop("unknown_type")
+
+    def _receive_probe(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        try:
+            probe = decode_probe(data)
+        except DecodeError as error:
+            return self._drop("too_short" if error.reason == "too_short" else "unsupported_version")
+        if not self._probers.take(addr, now):
+            return self._drop("source_limited")
+        self._counters.answers["probe_reply"] += 1
+        return port, ProbeReply(probe.nonce, int(now * 1e6), probe.size).encode(), addr

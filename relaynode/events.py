@@ -1,0 +1,18 @@
+"""What happened to seats and sessions, for the manager to write down (docs/node-api.md)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["seat_joined", "seat_rejoined", "seat_left", "seat_moved", "session_ended"]
+Dialect = Literal["edgegap", "native", ""]
+Reason = Literal["", "closed", "timeout", "revoked", "ended", "idle", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    at: float  # seconds since 1970
+    session: str
+    seat: int | None  # None: about the whole session
+    kind: Kind
+    dialect: Dialect = ""
+    reason: Reason = ""

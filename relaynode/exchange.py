@@ -1,0 +1,144 @@
+"""Where seats meet: what one of them sends, in any dialect, reaches another in its own; they join, move and leave.
+
+Knows sessions and seats. Of bytes it knows only what stands before a payload in each dialect.
+"""
+
+from collections import deque
+
+from transports.protocol.packets import Notice, NoticeCode, PacketType
+
+from . import connection_ids
+from .addresses import Address, Outgoing, ip_and_port
+from .counters import Counters
+from .deadlines import Deadlines
+from .events import Dialect, Event, Kind, Reason
+from .relay_config import RelayConfig
+from .seats import Link, Random, Seat, SeatTable
+
+_DATA = int(PacketType.DATA)
+_EDGEGAP_DATA = b"\x02"
+_LAST_WORDS = {"revoked": NoticeCode.REVOKED, "ended": NoticeCode.ENDED}
+
+
+class Exchange:
+    def __init__(self, config: RelayConfig, random: Random) -> None:
+        self.config = config
+        self.random = random
+        self.table = SeatTable(random)
+        self.counters = Counters()
+        self.deadlines = Deadlines()
+        self.outbox: list[Outgoing] = []
+        self.events: deque[Event] = deque()
+
+    # -- payloads
+
+    def deliver(self, source: Seat, target: Seat | None, payload: bytes) -> Outgoing | None:
+        """What brings `payload` to `target`; None, and counted, when it cannot be reached."""
+        if target is None or (addr := target.addr) is None:
+            return self.counters.drop("peer_absent")
+        link = target.link
+        if link is not None:
+            datagram = link.seal(_DATA, source.number, payload)
+        elif target.number == 0:
+            datagram = (source.prefix or connection_ids.settle(self.table, source, payload, self.random)) + payload
+        elif source.number == 0:
+            datagram = _EDGEGAP_DATA + payload
+        else:
+            # An edgegap player takes all it gets for its host's.
+            return self.counters.drop("not_allowed")
+        counters = self.counters
+        counters.forwarded_packets += 1
+        counters.forwarded_bytes += len(datagram)
+        return target.port, datagram, addr
+
+    def deliver_to_others(self, source: Seat, payload: bytes) -> Outgoing | None:
+        """Queue a copy for every connected seat of the session but the source."""
+        others = [seat for seat in source.session.seats.values() if seat.addr is not None and seat is not source]
+        if not others:
+            return self.counters.drop("peer_absent")
+        for target in others:
+            outgoing = self.deliver(source, target, payload)
+            if outgoing is not None:
+                self.outbox.append(outgoing)
+        return None
+
+    def over_limit(self, seat: Seat, now: float) -> Outgoing | None:
+        """A packet of the seat's was more than a quota allows: drop it and say so, once a second."""
+        link = seat.link
+        if link is not None and now - link.told_over_quota_at >= 1.0:
+            link.told_over_quota_at = now
+            self._notify(seat, Notice(NoticeCode.OVER_QUOTA), seat)
+        return self.counters.drop("rate_limited")
+
+    # -- presence
+
+    def join(self, seat: Seat, addr: Address, port: int, now: float) -> None:
+        """An edgegap player that was not connected now is."""
+        if seat.former_addr != addr:
+            connection_ids.address_changed(self.table, seat, now)
+        self.table.bind(seat, addr, port, now)
+        self._joined(seat, "seat_joined", now)
+
+    def join_link(self, seat: Seat, link: Link, addr: Address, port: int, now: float) -> None:
+        """A native player connected: for the first time, anew, or in place of the edgegap dialect."""
+        kind: Kind = "seat_joined" if seat.link is None else "seat_rejoined"
+        self.table.retire_connection_id(seat)
+        self.table.bind_link(seat, link, addr, port, now)
+        self._joined(seat, kind, now)
+
+    def move(self, seat: Seat, addr: Address, port: int, now: float) -> None:
+        """The player proved that it is at another address now."""
+        if seat.link is None:
+            connection_ids.address_changed(self.table, seat, now)
+        self.table.move(seat, addr, port)
+        self._report(seat, "seat_moved", now)
+        self._notify(seat, Notice(NoticeCode.MOVED, address=ip_and_port(addr)), seat)
+
+    def leave(self, seat: Seat, reason: Reason, now: float) -> None:
+        """Free the seat's connection, if it has one; tell the player (when it did not choose to go) and the others."""
+        if seat.addr is None:
+            return
+        self._report(seat, "seat_left", now, reason)
+        if reason in _LAST_WORDS:
+            self._notify(seat, Notice(_LAST_WORDS[reason]), seat)
+        self.table.unbind(seat)
+        if reason != "timeout":
+            self.table.retire_connection_id(seat)
+        if reason != "ended":
+            self._notify_others(seat, NoticeCode.LEFT)
+
+    def notify_all(self, code: NoticeCode) -> None:
+        """Tell every native player of every session."""
+        for link in self.table.by_connection.values():
+            self._notify(link.seat, Notice(code), link.seat)
+
+    def _joined(self, seat: Seat, kind: Kind, now: float) -> None:
+        self._report(seat, kind, now)
+        self._notify_others(seat, NoticeCode.JOINED)
+        if seat.check_at <= now:
+            self._check_silence(seat, now)
+
+    def _check_silence(self, seat: Seat, now: float) -> None:
+        if seat.addr is None:
+            return
+        silent_at = seat.last_heard + self.config.timeout
+        if silent_at <= now:
+            self.leave(seat, "timeout", now)
+        else:
+            seat.check_at = silent_at
+            self.deadlines.add(silent_at, self._check_silence, seat)
+
+    def _notify(self, seat: Seat, notice: Notice, about: Seat) -> None:
+        """Queue a NOTICE, if the seat has a native connection."""
+        if seat.link is not None and seat.addr is not None:
+            self.counters.answers["notice"] += 1
+            self.outbox.append((seat.port, seat.link.seal(PacketType.NOTICE, about.number, notice.encode()), seat.addr))
+
+    def _notify_others(self, about: Seat, code: NoticeCode) -> None:
+        for seat in about.session.seats.values():
+            if seat is not about:
+                self._notify(seat, Notice(code), about)
+
+    def _report(self, seat: Seat, kind: Kind, now: float, reason: Reason = "") -> None:
+        dialect: Dialect = "edgegap" if seat.link is None else "native"
+        self.events.append(Event(now, seat.session.name, seat.number, kind, dialect, reason))

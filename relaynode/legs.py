@@ -1,0 +1,39 @@
+"""The leg between a player and the node, from what the player's PINGs tell (PROTOCOL.md 7.2)."""
+
+_WRAP = 0x100000000
+_LONGEST = 60_000_000  # microseconds; a round trip above this is a lie or an echo of another age
+_DECAY = 0.9  # of the packets counted for the loss, from one PING to the next
+
+
+class Leg:
+    """Round trip and jitter in milliseconds, smoothed as in RFC 6298 and RFC 3550; loss of both directions, 0 to 1."""
+
+    __slots__ = ("_arrived", "_due", "_last_arrived", "_last_due", "jitter_ms", "rtt_ms")
+
+    def __init__(self) -> None:
+        self.rtt_ms: float | None = None
+        self.jitter_ms = 0.0
+        self._due = self._arrived = 0.0
+        self._last_due = self._last_arrived = 0
+
+    @property
+    def loss(self) -> float:
+        return min(max(1.0 - self._arrived / self._due, 0.0), 1.0) if self._due else 0.0
+
+    def round_trip(self, clock: int, echo: int, delay: int) -> None:
+        """A PING that answers our `echo` came at `clock`, `delay` after it had that; microseconds that wrap at 2^32."""
+        micros = (clock - echo - delay) % _WRAP
+        if not echo or micros > _LONGEST:
+            return
+        rtt_ms = micros / 1000
+        if self.rtt_ms is None:
+            self.rtt_ms = rtt_ms
+        else:
+            self.jitter_ms += (abs(rtt_ms - self.rtt_ms) - self.jitter_ms) / 16
+            self.rtt_ms += (rtt_ms - self.rtt_ms) / 8
+
+    def counted(self, due: int, arrived: int) -> None:
+        """Totals so far: packets sent by either end, and those of them the other had."""
+        self._due = self._due * _DECAY + max(due - self._last_due, 0)
+        self._arrived = self._arrived * _DECAY + max(arrived - self._last_arrived, 0)
+        self._last_due, self._last_arrived = due, arrived

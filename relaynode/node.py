@@ -1,0 +1,244 @@
+"""A node: its workers, what it tells of them, and how it obeys. Control API and manager link both speak to this."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from .channel import Message
+from .config import VERSION, NodeConfig
+from .event_log import EventLog
+from .grants import Grant, GrantRefused
+from .snapshot import SnapshotKeeper
+from .state_folder import NodeKeys, State, StateFolder
+from .worker_process import Report, WorkerProcess
+
+log = logging.getLogger(__name__)
+
+MAX_LEGS = 2000
+
+LinkState = Literal["none", "unreachable", "linked", "refused"]
+"""How the node stands with the manager: there is none, it does not answer, all is well, it says our key is dead."""
+
+PACKET_PATH = "portable"
+
+
+class Node:
+    def __init__(
+        self,
+        config: NodeConfig,
+        folder: StateFolder,
+        keys: NodeKeys,
+        sockets: Sequence[tuple[socket.socket, socket.socket]],
+    ) -> None:
+        self.config = config
+        self.keys = keys
+        self.boot_id = uuid.uuid4().hex
+        self.draining = False
+        self.link: LinkState = "none" if config.is_standalone else "unreachable"
+        self.events = EventLog()
+        self.workers = [
+            WorkerProcess(index, pair, pair_sockets, config.seats_per_worker, self._heard)
+            for index, (pair, pair_sockets) in enumerate(zip(config.ports, sockets, strict=True))
+        ]
+        self.snapshot = SnapshotKeeper(folder, self._states)
+        self._folder = folder
+        self._stopping = False
+        self._started = time.monotonic()
+        self._first_seen: dict[str, float] = {}
+        self._cpu = [CpuMeter(self._started) for _ in self.workers]
+        for worker in self.workers:
+            worker.token_keys = keys.token_keys
+        self._restore(folder.read_sessions())
+
+    @property
+    def is_healthy(self) -> bool:
+        return all(worker.is_up for worker in self.workers)
+
+    @property
+    def live_sessions(self) -> int:
+        return sum(not is_ended(state) for worker in self.workers for state in worker.sessions.values())
+
+    # -- obeying
+
+    async def grant(self, grant: Grant) -> int:
+        """The revision in force once the worker has obeyed. Raises GrantRefused, WorkerDown."""
+        worker = self._worker_of(grant)
+        is_new = grant.session not in worker.sessions
+        revision: int = await worker.call("grant", grant=grant.to_json())
+        if is_new:
+            log.info("session %s opened on worker %d, seats: %d", grant.session, grant.worker, len(grant.seats))
+        return revision
+
+    async def end_session(self, session: str, reason: str) -> None:
+        """Once this returns nothing is forwarded, nor ever again for a token of the session. Raises WorkerDown."""
+        holders = [worker for worker in self.workers if session in worker.sessions]
+        await asyncio.gather(
+            *(worker.call("end", session=session, reason=reason) for worker in holders or self.workers)
+        )
+        if holders:
+            log.info("session %s ended: %s", session, reason)
+
+    async def take_over(self, grants: Iterable[Grant], listed: set[str], asked_at: float) -> None:
+        """Serve these grants, and end every session that is not `listed`, but those that came after `asked_at` (of
+        `time.monotonic`), when the manager made the list. Raises WorkerDown."""
+        for grant in grants:
+            if self._revision(grant.session) < grant.revision:
+                try:
+                    await self.grant(grant)
+                except GrantRefused as refusal:
+                    log.warning("session %s of the manager's list not taken over: %s", grant.session, refusal.code)
+        for session in self._live_before(asked_at) - listed:
+            await self.end_session(session, "deleted")
+
+    async def set_keys(self, keys: NodeKeys) -> None:
+        """Use these from now on, also after a restart. Raises StateUnusable when only the first was possible."""
+        self.keys = keys
+        await asyncio.gather(*(worker.set_token_keys(keys.token_keys) for worker in self.workers))
+        await asyncio.to_thread(self._folder.write_keys, keys)
+
+    async def set_draining(self, draining: bool) -> None:
+        """Refuse new sessions, or take them again; a node that is stopping goes on refusing."""
+        draining = draining or self._stopping
+        if draining != self.draining:
+            log.info("draining: new sessions are refused" if draining else "not draining any more")
+        self.draining = draining
+        await asyncio.gather(*(worker.set_draining(draining) for worker in self.workers))
+
+    async def wind_down(self, at_once: asyncio.Event) -> None:
+        """Drain, tell native players, and finish live sessions for as long as the settings allow."""
+        self._stopping = True
+        await self.set_draining(True)
+        await asyncio.gather(*(worker.announce_shutdown() for worker in self.workers))
+        deadline = time.monotonic() + self.config.drain_seconds
+        while self.live_sessions and not at_once.is_set() and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(at_once.wait(), 0.1)
+
+    # -- telling
+
+    async def reports(self, legs: int = 0) -> list[Report]:
+        """One for each worker, with at most `legs` legs in all."""
+        share = legs // len(self.workers)
+        return await asyncio.gather(*(worker.report(share) for worker in self.workers))
+
+    async def telemetry(self, after: int) -> dict[str, Any]:
+        """As in docs/node-api.md, with the events numbered above `after`."""
+        reports = await self.reports(MAX_LEGS)
+        cpu = [meter.share(report.cpu_seconds) for meter, report in zip(self._cpu, reports, strict=True)]
+        return {
+            "boot_id": self.boot_id,
+            "time": time.time(),
+            "uptime": round(time.monotonic() - self._started, 3),
+            "version": VERSION,
+            "draining": self.draining,
+            "cpu": max(cpu),
+            "packet_path": PACKET_PATH,
+            "packet_path_reason": "",
+            "workers": [
+                {
+                    **self._worker_ports(worker),
+                    **report.stats,
+                    "cpu": share,
+                    "receive_buffer": report.receive_buffer,
+                    "counters": report.counters,
+                }
+                for worker, report, share in zip(self.workers, reports, cpu, strict=True)
+            ],
+            "legs": [leg for report in reports for leg in report.legs],
+            "events": self.events.after(after),
+            "last_event": self.events.last,
+        }
+
+    def worker_ports(self) -> list[dict[str, int]]:
+        """As in join and heartbeat."""
+        return [self._worker_ports(worker) for worker in self.workers]
+
+    @staticmethod
+    def _worker_ports(worker: WorkerProcess) -> dict[str, int]:
+        return {"index": worker.index, "server_port": worker.pair.server, "client_port": worker.pair.client}
+
+    # -- what is served
+
+    def _worker_of(self, grant: Grant) -> WorkerProcess:
+        if grant.worker >= len(self.workers):
+            raise GrantRefused("invalid", f"worker must be below {len(self.workers)}", "worker")
+        for other in self.workers:
+            state = other.sessions.get(grant.session)
+            if state is not None and is_ended(state):
+                raise GrantRefused("session_ended", "the session was ended here")
+            if state is not None and other.index != grant.worker:
+                raise GrantRefused("invalid", "worker must stay the same for a session", "worker")
+        return self.workers[grant.worker]
+
+    def _state(self, session: str) -> State | None:
+        return next((worker.sessions[session] for worker in self.workers if session in worker.sessions), None)
+
+    def _revision(self, session: str) -> int:
+        """That of the grant held; -1 for a session never heard of."""
+        state = self._state(session)
+        return -1 if state is None else int(state.get("revision", -1))
+
+    def _live_before(self, moment: float) -> set[str]:
+        return {
+            session
+            for worker in self.workers
+            for session, state in worker.sessions.items()
+            if not is_ended(state) and self._first_seen[session] < moment
+        }
+
+    def _heard(self, message: Message) -> None:
+        """An event or a changed state from a worker."""
+        if (event := message.get("event")) is not None:
+            self._note_event(event)
+        if (state := message.get("state")) is not None:
+            self._first_seen.setdefault(state["session"], time.monotonic())
+            self.snapshot.changed()
+
+    def _note_event(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "session_ended":
+            log.info("session %s ended: %s", event["session"], event["reason"])
+        if event["kind"] != "seat_rejoined":  # says only that there is something new to remember
+            self.events.append(event)
+
+    def _restore(self, snapshot: list[list[State]]) -> None:
+        for index, states in enumerate(snapshot):
+            if index >= len(self.workers):
+                log.warning("snapshot: %d sessions of worker %d dropped: there is no such worker", len(states), index)
+                continue
+            self.workers[index].sessions = {state["session"]: state for state in states}
+        for worker in self.workers:
+            self._first_seen.update(dict.fromkeys(worker.sessions, 0.0))
+
+    def _states(self) -> list[list[State]]:
+        """What to write down; forgets ended sessions for which no token can be valid any more."""
+        now = time.time()
+        for worker in self.workers:
+            stale = [name for name, state in worker.sessions.items() if is_ended(state) and state["forget_at"] < now]
+            for session in stale:
+                del worker.sessions[session]
+                self._first_seen.pop(session, None)
+        return [list(worker.sessions.values()) for worker in self.workers]
+
+
+def is_ended(state: State) -> bool:
+    return bool(state.get("ended"))
+
+
+class CpuMeter:
+    """The share of a core used from one look to the next."""
+
+    def __init__(self, started: float) -> None:
+        self._at = started
+        self._used = 0.0
+
+    def share(self, cpu_seconds: float) -> float:
+        """`cpu_seconds`: all used so far."""
+        now = time.monotonic()
+        used, elapsed = cpu_seconds - self._used, now - self._at
+        self._used, self._at = cpu_seconds, now
+        return round(min(max(used / elapsed, 0.0), 1.0), 4) if elapsed > 0 else 0.0

@@ -1,0 +1,177 @@
+"""Relay, the sans-I/O core of one worker: a datagram in -> a datagram out, or a named drop.
+
+Time is an argument everywhere: seconds since 1970 that never step back. What happens rarely (a fan-out, notices,
+challenges) is queued; a hot packet is looked up and returned.
+"""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, NamedTuple, TypedDict
+
+from transports.protocol.packets import MAX_DATAGRAM, NoticeCode
+
+from . import stun
+from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing
+from .admission import Admission
+from .dialects.edgegap import Edgegap
+from .dialects.native import Native
+from .events import Event
+from .exchange import Exchange
+from .grants import Grant, GrantRefused
+from .limits import SourceLimiter
+from .relay_config import RelayConfig
+from .seats import Random
+from .sessions import Sessions
+
+__all__ = [
+    "CLIENT_PORT",
+    "SERVER_PORT",
+    "Address",
+    "GrantRefused",
+    "LegReport",
+    "Outgoing",
+    "Relay",
+    "RelayConfig",
+    "SessionSummary",
+]
+
+_SHORTEST = 9
+_int = int.from_bytes
+
+
+class SessionSummary(NamedTuple):
+    session: str
+    revision: int  # 0: admitted by a connect token, never granted
+    since: float  # when it was granted last, or admitted
+
+
+class LegReport(TypedDict):
+    """As in telemetry (docs/node-api.md)."""
+
+    session: str
+    seat: int
+    dialect: str
+    rtt_ms: float
+    jitter_ms: float
+    loss: float  # 0.0 to 1.0, of both directions
+
+
+class Relay:
+    def __init__(self, *, worker: int, config: RelayConfig, random: Random) -> None:
+        """`random(n)` gives n bytes fit for keys, as os.urandom does."""
+        self._exchange = Exchange(config, random)
+        self._sessions = Sessions(worker, self._exchange)
+        self._admission = Admission(worker, self._exchange, self._sessions)
+        self._edgegap = Edgegap(self._exchange, self._sessions)
+        self._native = Native(self._exchange, self._admission)
+        self._stun_sources = SourceLimiter(config.stun_per_source, random(16))
+        self._by_pair = self._exchange.table.by_pair
+        self._legs_told = 0
+        self.counters = self._exchange.counters
+
+    # -- packets
+
+    def receive_datagram(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        """What to send for it, if anything; more may wait in `datagrams_to_send`. `port`: the one it came to."""
+        size = len(data)
+        if size < _SHORTEST:
+            return self.counters.drop("too_short")
+        if size > MAX_DATAGRAM:
+            return self.counters.drop("too_long")
+        if data[0] & 0xF0 == 0xC0:
+            return self._native.receive(data, size, addr, port, now)
+        # No pair in the table begins as the other protocols do (PROTOCOL.md 2), so it may be asked first.
+        pair = _int(data[:8], "little")
+        seat = self._by_pair.get(pair)
+        if seat is not None:
+            return self._edgegap.receive(seat, data, size, addr, port, now)
+        if stun.looks_like_stun(data):
+            return self._receive_stun(data, addr, port, now)
+        return self._edgegap.receive_unknown(pair, data[8], addr, port, now)
+
+    def datagrams_to_send(self) -> list[Outgoing]:
+        """What waits to be sent, handed over."""
+        outbox = self._exchange.outbox
+        if not outbox:
+            return outbox
+        self._exchange.outbox = []
+        return outbox
+
+    def _receive_stun(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        if not self._stun_sources.take(addr, now):
+            return self.counters.drop("source_limited")
+        response = stun.answer(data, addr)
+        if response is None:
+            return self.counters.drop("bad_stun")
+        self.counters.answers["stun"] += 1
+        return port, response, addr
+
+    # -- time
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` is due; None: not before something else happens."""
+        return self._exchange.deadlines.next()
+
+    def handle_timer(self, now: float) -> None:
+        self._exchange.deadlines.run(now)
+
+    def next_event(self) -> Event | None:
+        events = self._exchange.events
+        return events.popleft() if events else None
+
+    # -- what the manager says
+
+    def apply_grant(self, grant: Grant, now: float) -> int:
+        """The revision now in force: the grant's, or that of a newer one held already. Raises GrantRefused."""
+        return self._sessions.apply(grant, now)
+
+    def end_session(self, session: str, reason: str, now: float) -> None:
+        """When it returns nothing of the session is forwarded. Idempotent, and remembered (docs/node-api.md)."""
+        self._sessions.end(session, reason, now)
+
+    def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
+        """The node's token keys by id, 32 bytes each; connections made under others live on."""
+        self._admission.set_token_keys(keys)
+
+    def set_draining(self, draining: bool, now: float) -> None:
+        """While draining, no new sessions; new seats of those here are let in."""
+        self._sessions.draining = draining
+
+    def notify_shutdown(self, now: float) -> None:
+        """Queue NOTICE draining for every native player."""
+        self._exchange.notify_all(NoticeCode.DRAINING)
+
+    # -- what there is
+
+    def sessions(self) -> list[SessionSummary]:
+        return [SessionSummary(it.name, it.revision, it.since) for it in self._exchange.table.sessions.values()]
+
+    def session_state(self, session: str) -> dict[str, Any] | None:
+        """JSON-able, for `restore_session`; None when unknown. Changes with grants, and with events of the session."""
+        return self._sessions.state(session)
+
+    def restore_session(self, state: Mapping[str, Any], now: float) -> None:
+        """Take back a `session_state`, also while draining. Raises GrantRefused, and nothing else."""
+        self._sessions.restore(state, now)
+
+    def stats(self) -> dict[str, int]:
+        table = self._exchange.table
+        return {"sessions": len(table.sessions), "seats": table.seat_count, "connected": table.connected}
+
+    def legs(self, limit: int) -> list[LegReport]:
+        """Native legs whose round trip is known, at most `limit`, going on where the last call stopped."""
+        links = [link for link in self._exchange.table.by_connection.values() if link.leg.rtt_ms is not None]
+        start = self._legs_told if self._legs_told < len(links) else 0
+        chosen = list(islice(links, start, start + limit))
+        self._legs_told = start + len(chosen)
+        return [
+            LegReport(
+                session=link.seat.session.name,
+                seat=link.seat.number,
+                dialect="native",
+                rtt_ms=round(link.leg.rtt_ms or 0.0, 3),
+                jitter_ms=round(link.leg.jitter_ms, 3),
+                loss=round(link.leg.loss, 4),
+            )
+            for link in chosen
+        ]

@@ -1,0 +1,28 @@
+"""What of the core's behaviour can be set."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RelayConfig:
+    keep_alive_ms: int = 1000  # native players are told to send a PING this often
+    timeout: float = 10.0  # seconds of silence after which a seat counts as gone, 1 to 65
+    owner_timeout: float = 60.0  # seconds of silence of an edgegap host after which pings hear SessionTimeout
+    max_sessions: int = 10_000
+    max_seats: int = 40_000  # in all sessions together; at most 1,000,000, as a connection id has 20 bits for its index
+    flood_connects: int = 2000  # CONNECTs a second above which each must bring a cookie
+    connects_per_source: int = (
+        20  # CONNECTs a second above which one source must bring a cookie, and its limit with one
+    )
+    bad_tokens_per_source: int = 20  # edgegap packets a second whose tokens are unknown
+    probes_per_source: int = 20
+    stun_per_source: int = 20
+    remember_ended: float = 86_400.0  # seconds an ended session is remembered whose last moment is not known
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.timeout <= 65:
+            raise ValueError("timeout must be 1 to 65 seconds")
+        if not 1 <= self.keep_alive_ms <= 65_535:
+            raise ValueError("keep_alive_ms must be 1 to 65535")
+        if not 1 <= self.max_seats <= 1_000_000:
+            raise ValueError("max_seats must be 1 to 1000000")

@@ -1,0 +1,201 @@
+"""Sessions begin and end: by grant, by connect token, by the clock; and the ended ones are remembered for a while."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .events import Event, Reason
+from .exchange import Exchange
+from .grants import Grant, GrantRefused
+from .seats import Session, token_pair
+
+_LOOK_AFTER = 60.0  # seconds between looks at a session, so that an ended one is soon let go
+_FOREVER = 1e11  # seconds since 1970
+_SHORTEST_MEMORY = 60.0  # seconds; what was sent before the end may still arrive
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A session that has ended, for as long as a token of it could still be valid."""
+
+    session: str
+    reason: str
+    forget_at: float  # seconds since 1970
+    pairs: tuple[int, ...]  # of a session that ended as idle: their pings hear SessionTimeout, not Invalid
+
+
+class Sessions:
+    def __init__(self, worker: int, exchange: Exchange) -> None:
+        self.draining = False
+        self._worker = worker
+        self._exchange = exchange
+        self._table = exchange.table
+        self._tombstones: dict[str, Tombstone] = {}
+        self._idle_pairs: set[int] = set()
+
+    # -- begin and change
+
+    def apply(self, grant: Grant, now: float) -> int:
+        """Take a grant over; the revision now in force. Raises GrantRefused."""
+        session = self._table.sessions.get(grant.session)
+        if session is not None and grant.revision <= session.revision:
+            return session.revision
+        self._check(grant, session, now)
+        self.check_room(session, self._new_seats(grant, session))
+        if session is None:
+            self.open(grant, now)
+        else:
+            self._change(session, grant, now)
+        return grant.revision
+
+    def open(self, grant: Grant, now: float) -> Session:
+        session = self._table.put_session(grant, now)
+        self._look(session, now)
+        return session
+
+    def check_room(self, session: Session | None, new_seats: int) -> None:
+        """Raises GrantRefused: "full", or "draining" for a session that is not there yet."""
+        config = self._exchange.config
+        if session is None and self.draining:
+            raise GrantRefused("draining", "this node takes no new sessions")
+        if self._table.seat_count + new_seats > config.max_seats:
+            raise GrantRefused("full", "no room for so many seats")
+        if session is None and len(self._table.sessions) >= config.max_sessions:
+            raise GrantRefused("full", "no room for another session")
+
+    def _new_seats(self, grant: Grant, session: Session | None) -> int:
+        known = session.seats if session else {}
+        return sum(seat.seat not in known for seat in grant.seats)
+
+    def _check(self, grant: Grant, session: Session | None, now: float) -> None:
+        if grant.worker != self._worker:
+            raise GrantRefused("invalid", f"worker must be {self._worker}", "worker")
+        if self.has_ended(grant.session):
+            raise GrantRefused("session_ended", "the session was ended here")
+        if grant.expires_at <= now:
+            raise GrantRefused("invalid", "expires_at must be in the future", "expires_at")
+        for index, seat in enumerate(grant.seats):
+            if seat.token is None or grant.token is None:
+                continue
+            holder = self._table.by_pair.get(token_pair(seat.token, grant.token))
+            if holder is not None and holder.session is not session:
+                raise GrantRefused("invalid", "token is another session's", f"seats[{index}].token")
+
+    def _change(self, session: Session, grant: Grant, now: float) -> None:
+        listed = {seat.seat for seat in grant.seats}
+        self._table.put_session(grant, now)
+        for seat in session.seats.values():
+            # A seat that only its connect token told us of may be newer than the grant.
+            if seat.granted and seat.number not in listed:
+                self._table.revoke(seat)
+            speaks = session.native if seat.link else session.edgegap
+            if seat.revoked or not speaks:
+                self._exchange.leave(seat, "revoked", now)
+        self._look(session, now)
+
+    # -- end
+
+    def end(self, name: str, reason: str, now: float) -> None:
+        """Nothing of the session is forwarded any more; one this node never heard of, it will not take."""
+        session = self._table.sessions.get(name)
+        if session is not None:
+            self._end(session, reason, now)
+        elif name not in self._tombstones:
+            self._bury(Tombstone(name, reason, now + self._exchange.config.remember_ended, ()))
+
+    def has_ended(self, name: str) -> bool:
+        return name in self._tombstones
+
+    def ended_as_idle(self, pair: int) -> bool:
+        """Whether these two tokens were those of a session that ended because nobody played."""
+        return pair in self._idle_pairs
+
+    def _end(self, session: Session, reason: str, now: float) -> None:
+        for seat in session.seats.values():
+            self._exchange.leave(seat, "ended", now)
+        pairs = tuple(seat.pair for seat in session.seats.values() if seat.pair is not None and not seat.revoked)
+        self._table.remove_session(session)
+        forget_at = max(session.expires_at, now + _SHORTEST_MEMORY)
+        self._bury(Tombstone(session.name, reason, forget_at, pairs if reason == "idle" else ()))
+
+    def _bury(self, tombstone: Tombstone) -> None:
+        self._tombstones[tombstone.session] = tombstone
+        self._idle_pairs.update(tombstone.pairs)
+        self._exchange.deadlines.add(tombstone.forget_at, self._forget, tombstone)
+
+    def _forget(self, tombstone: Tombstone, now: float) -> None:
+        del self._tombstones[tombstone.session]
+        self._idle_pairs.difference_update(tombstone.pairs)
+
+    def _look(self, session: Session, now: float) -> None:
+        """End the session when its time is up, and say when to look again."""
+        idle_at = max([session.since, *(seat.last_heard for seat in session.seats.values())]) + session.idle_timeout
+        if session.expires_at <= now:
+            self._end_by_clock(session, "expired", now)
+        elif idle_at <= now:
+            self._end_by_clock(session, "idle", now)
+        else:
+            session.check_at = min(session.expires_at, idle_at, now + _LOOK_AFTER)
+            self._exchange.deadlines.add(session.check_at, self._look_again, session)
+
+    def _look_again(self, session: Session, now: float) -> None:
+        # Each change of the terms adds a deadline; only the one that was set last counts.
+        if not session.ended and session.check_at <= now:
+            self._look(session, now)
+
+    def _end_by_clock(self, session: Session, reason: Reason, now: float) -> None:
+        self._end(session, reason, now)
+        self._exchange.events.append(Event(now, session.name, None, "session_ended", reason=reason))
+
+    # -- state that outlives the process
+
+    def state(self, name: str) -> dict[str, Any] | None:
+        """What `restore` needs of one session, JSON-able; None when it is unknown. Holds tokens: keep it private."""
+        session = self._table.sessions.get(name)
+        if session is not None:
+            connects = {str(seat.number): seat.last_connect for seat in session.seats.values() if seat.last_connect}
+            return {
+                "session": name,
+                "revision": session.revision,
+                "ended": False,
+                "grant": session.as_grant(self._worker).to_json(),
+                "connects": connects,
+                "granted": [seat.number for seat in session.seats.values() if seat.granted],
+            }
+        tombstone = self._tombstones.get(name)
+        return {"ended": True, **asdict(tombstone)} if tombstone is not None else None
+
+    def restore(self, state: Mapping[str, Any], now: float) -> None:
+        """Take back what `state` gave. Raises GrantRefused."""
+        try:
+            if state["ended"]:
+                self._restore_tombstone(state, now)
+            else:
+                self._restore_session(state, now)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise GrantRefused("invalid", "not the state of a session") from error
+
+    def _restore_tombstone(self, state: Mapping[str, Any], now: float) -> None:
+        tombstone = Tombstone(
+            session=str(state["session"]),
+            reason=str(state["reason"]),
+            forget_at=float(state["forget_at"]),
+            pairs=tuple(int(pair) for pair in state["pairs"]),
+        )
+        if tombstone.session in self._table.sessions or self.has_ended(tombstone.session):
+            raise ValueError("the session is there already")
+        if now < tombstone.forget_at < _FOREVER:
+            self._bury(tombstone)
+
+    def _restore_session(self, state: Mapping[str, Any], now: float) -> None:
+        grant = Grant.from_json(state["grant"])
+        granted = {int(seat) for seat in state["granted"]}
+        connects = {int(seat): int(timestamp) for seat, timestamp in state["connects"].items()}
+        if not all(0 <= timestamp < 1 << 64 for timestamp in connects.values()):
+            raise ValueError("no timestamp of a CONNECT")
+        self._check(grant, None, now)
+        if grant.session in self._table.sessions:
+            raise ValueError("the session is there already")
+        for seat in self.open(grant, now).seats.values():
+            seat.granted = seat.number in granted
+            seat.last_connect = connects.get(seat.number, 0)

@@ -1,0 +1,152 @@
+"""What a node keeps on disk: its keys, and a snapshot of what it serves. Readable by its user only.
+
+Files are replaced whole and only after the new one is safely on the disk, so a crash leaves the old or the new.
+What cannot be read is set aside beside it (`.unreadable`), never overwritten, and the node starts without.
+"""
+
+import base64
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import StateUnusable
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+State = dict[str, Any]
+"""What there is to remember of one session: its name under "session", the rest is the core's."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeys:
+    """The keys got at join, later ones with the grants. See docs/node-api.md for who presents which."""
+
+    control_key: str = field(repr=False)
+    node_key: str = field(repr=False, default="")
+    token_keys: Mapping[int, bytes] = field(repr=False, default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node_key": self.node_key,
+            "control_key": self.control_key,
+            "token_keys": [{"id": i, "key": base64.b64encode(key).decode()} for i, key in self.token_keys.items()],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "NodeKeys":
+        """Raises ValueError, which repeats nothing of what was given."""
+        control_key, node_key = data.get("control_key"), data.get("node_key")
+        if not (isinstance(control_key, str) and control_key and isinstance(node_key, str)):
+            raise ValueError("control_key and node_key must be texts")
+        return cls(control_key=control_key, node_key=node_key, token_keys=token_keys_from_json(data.get("token_keys")))
+
+
+def token_keys_from_json(data: object) -> dict[int, bytes]:
+    """From [{"id", "key": base64 of 32 bytes}]. Raises ValueError, which repeats nothing of what was given."""
+    if not isinstance(data, list):
+        raise ValueError("token_keys must be a list")
+    try:
+        keys = {item["id"]: base64.b64decode(item["key"], validate=True) for item in data}
+    except (TypeError, KeyError, ValueError):  # binascii.Error is a ValueError
+        raise ValueError("token_keys must be a list of id and key") from None
+    for number, key in keys.items():
+        if type(number) is not int or not 0 <= number < 1 << 32 or len(key) != 32:
+            raise ValueError("token_keys must have 32-bit ids and 32-byte keys")
+    return keys
+
+
+class StateFolder:
+    """Raises StateUnusable when the folder cannot be made or written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700)
+        except OSError as error:
+            raise StateUnusable(f"state folder {path}: {error.strerror}") from None
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):  # seen now, before a join uses up its key
+            raise StateUnusable(f"state folder {path}: cannot be written")
+
+    def read_keys(self) -> NodeKeys | None:
+        data = self._read("keys.json")
+        if data is None:
+            return None
+        try:
+            return NodeKeys.from_json(data)
+        except ValueError as error:
+            self._set_aside("keys.json", str(error))
+            return None
+
+    def write_keys(self, keys: NodeKeys) -> None:
+        self._write("keys.json", {"format": FORMAT, **keys.to_json()})
+
+    def read_sessions(self) -> list[list[State]]:
+        """Of each worker what it served. Empty when there is no snapshot."""
+        data = self._read("sessions.json")
+        if data is None:
+            return []
+        workers: list[list[State]] = data.get("workers", [])
+        if not _is_snapshot(workers):
+            self._set_aside("sessions.json", "it is not a snapshot of sessions")
+            return []
+        return workers
+
+    def write_sessions(self, workers: Sequence[Sequence[State]]) -> None:
+        self._write("sessions.json", {"format": FORMAT, "workers": workers})
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            data = json.loads((self._path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateUnusable(f"state folder {self._path}: {name}: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            self._set_aside(name, "it is not JSON")
+            return None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            self._set_aside(name, "another program or version wrote it")
+            return None
+        return data
+
+    def _write(self, name: str, data: object) -> None:
+        target = self._path / name
+        temporary = target.with_suffix(".new")
+        try:
+            # Made with its mode, so that there is no moment at which others could open it.
+            temporary.unlink(missing_ok=True)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(data, file, separators=(",", ":"))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            self._sync_folder()
+        except OSError as error:
+            raise StateUnusable(f"state folder {self._path}: {name}: {error.strerror}") from None
+
+    def _sync_folder(self) -> None:
+        """So that the renaming survives a power cut, too."""
+        folder = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _set_aside(self, name: str, reason: str) -> None:
+        log.warning("%s is unusable (%s): set aside as %s.unreadable", self._path / name, reason, name)
+        (self._path / name).replace(self._path / f"{name}.unreadable")
+
+
+def _is_snapshot(workers: object) -> bool:
+    return isinstance(workers, list) and all(
+        isinstance(states, list)
+        and all(isinstance(state, dict) and isinstance(state.get("session"), str) for state in states)
+        for states in workers
+    )

@@ -1,0 +1,110 @@
+"""One worker: a process that drives one Relay on two inherited UDP sockets, and obeys its parent (channel.py)."""
+
+import asyncio
+import base64
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from .channel import Channel, Message
+from .event_loop import run
+from .events import Event
+from .grants import Grant, GrantRefused
+from .relay import Relay
+from .relay_config import RelayConfig
+from .server import UdpServer
+
+
+class Worker:
+    """Each method named as a command does it and returns the result."""
+
+    def __init__(self, channel: Channel, sockets: tuple[socket.socket, socket.socket]) -> None:
+        self._channel = channel
+        self._sockets = sockets
+
+    async def obey(self) -> None:
+        """Until the parent is gone."""
+        while (command := await self._channel.receive()) is not None:
+            self._channel.send({"id": command.pop("id"), **self._answer(command)})
+
+    def _answer(self, command: Message) -> Message:
+        method = getattr(self, command.pop("do"))
+        try:
+            return {"result": method(**command)}
+        except GrantRefused as refusal:
+            return {"refused": refusal.code, "message": refusal.message, "field": refusal.field}
+
+    # -- commands
+
+    def configure(self, index: int, max_seats: int) -> None:
+        config = RelayConfig(max_seats=max_seats, max_sessions=max_seats)
+        self._relay = Relay(worker=index, config=config, random=os.urandom)
+        self._server = UdpServer(self._relay, self._sockets, self._report)
+
+    def keys(self, token_keys: list[tuple[int, str]]) -> None:
+        self._relay.set_token_keys({number: base64.b64decode(key) for number, key in token_keys})
+
+    def restore(self, state: Message) -> None:
+        self._relay.restore_session(state, self._server.now())
+
+    def serve(self) -> None:
+        self._server.start()
+
+    def grant(self, grant: Message) -> int:
+        parsed = Grant.from_json(grant)
+        revision = self._relay.apply_grant(parsed, self._server.now())
+        self._changed(parsed.session)
+        return revision
+
+    def end(self, session: str, reason: str) -> None:
+        self._relay.end_session(session, reason, self._server.now())
+        self._changed(session)
+
+    def drain(self, draining: bool) -> None:
+        self._relay.set_draining(draining, self._server.now())
+        self._server.settle()
+
+    def announce_shutdown(self) -> None:
+        self._relay.notify_shutdown(self._server.now())
+        self._server.settle()
+
+    def report(self, legs: int) -> dict[str, Any]:
+        return {
+            "stats": self._relay.stats(),
+            "counters": self._relay.counters.as_dict() | self._server.counters(),
+            "legs": self._relay.legs(legs),
+            "cpu_seconds": time.process_time(),
+            "receive_buffer": self._server.receive_buffer(),
+        }
+
+    # -- what the parent is told unasked
+
+    def _report(self, event: Event) -> None:
+        self._channel.send({"event": asdict(event)})
+        self._tell_state(event.session)
+
+    def _changed(self, session: str) -> None:
+        self._server.settle()
+        self._tell_state(session)
+
+    def _tell_state(self, session: str) -> None:
+        state = self._relay.session_state(session)
+        if state is not None:
+            self._channel.send({"state": state})
+
+
+async def _main(channel_fd: int, server_fd: int, client_fd: int) -> None:
+    # A terminal's or a service manager's signal goes to all processes of the node; the parent knows when to stop.
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: None)
+    channel = await Channel.over(socket.socket(fileno=channel_fd))
+    await Worker(channel, (socket.socket(fileno=server_fd), socket.socket(fileno=client_fd))).obey()
+
+
+if __name__ == "__main__":
+    run(_main(*(int(argument) for argument in sys.argv[1:4])))

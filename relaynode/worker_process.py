@@ -1,0 +1,226 @@
+"""The parent's side of a worker: starts it, starts it again when it dies, and gives it back what it served."""
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .channel import Channel, Message
+from .config import PREFIX, PortPair
+from .errors import WorkerDown
+from .grants import GrantRefused
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT = 5.0
+"""Seconds a call waits for a worker that is being replaced, which takes a fraction of one."""
+
+STOP_TIMEOUT = 2.0
+LIVED_LONG = 5.0
+"""A worker that lived for so many seconds is replaced at once; one that dies young after a growing delay."""
+
+LONGEST_DELAY = 5.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What a worker says of itself, with `counters` that go on growing from one process to the next."""
+
+    stats: dict[str, int] = field(default_factory=lambda: {"sessions": 0, "seats": 0, "connected": 0})
+    counters: Counter[str] = field(default_factory=Counter)
+    legs: list[dict[str, Any]] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    receive_buffer: int = 0
+
+
+class WorkerProcess:
+    """`sessions` holds, by name, what there is to remember of each: kept true by the worker, given back after a death.
+    So are `token_keys`, by key id."""
+
+    def __init__(
+        self,
+        index: int,
+        pair: PortPair,
+        sockets: tuple[socket.socket, socket.socket],
+        max_seats: int,
+        on_message: Callable[[Message], None],
+    ) -> None:
+        self.index = index
+        self.pair = pair
+        self.sessions: dict[str, Message] = {}
+        self.restarts = 0
+        self._sockets = sockets
+        self._max_seats = max_seats
+        self._on_message = on_message
+        self.token_keys: Mapping[int, bytes] = {}
+        self._draining = False
+        self._up = asyncio.Event()
+        self._channel: Channel | None = None
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._report = Report()
+        self._before = Report()  # the sum over the processes that died
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        delay = 0.0
+        while True:
+            started = time.monotonic()
+            status = await self._run_once()
+            self.restarts += 1
+            self._before = Report(counters=Counter(self._report.counters), cpu_seconds=self._report.cpu_seconds)
+            lived = time.monotonic() - started
+            delay = 0.0 if lived > LIVED_LONG else min(delay * 2 + 0.1, LONGEST_DELAY)
+            log.error("worker %d died (status %s): replacing it", self.index, status)
+            await asyncio.sleep(delay)
+
+    async def call(self, command: str, **arguments: object) -> Any:
+        """Have the worker obey; waits while it is being replaced. Raises GrantRefused, WorkerDown."""
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                while True:
+                    await self._up.wait()
+                    # When it dies over this command the next one gets it: commands may be repeated.
+                    with contextlib.suppress(WorkerDown):
+                        return await self._ask(command, arguments)
+        except TimeoutError:
+            raise WorkerDown(f"worker {self.index} does not answer") from None
+
+    async def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
+        self.token_keys = keys
+        await self._tell("keys", token_keys=_listed(keys))
+
+    async def set_draining(self, draining: bool) -> None:
+        self._draining = draining
+        await self._tell("drain", draining=draining)
+
+    async def announce_shutdown(self) -> None:
+        """Tell native players that they will need another relay."""
+        await self._tell("announce_shutdown")
+
+    async def report(self, legs: int = 0) -> Report:
+        """The worker's own word, or what was last heard while there is none."""
+        if self.is_up:
+            with contextlib.suppress(WorkerDown, TimeoutError):
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    answer = await self._ask("report", {"legs": legs})
+                self._report = Report(**answer)
+                self._report.counters = Counter(answer["counters"])
+                self._report.counters.update(self._before.counters)  # keeps the zeros, which `+` does not
+                self._report.cpu_seconds += self._before.cpu_seconds
+                return self._report
+        self._report.legs = []
+        return self._report
+
+    # -- one process
+
+    async def _run_once(self) -> int:
+        """Start a process, give it what it is to serve, and stay with it to its end. The exit status."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await self._spawn(theirs)
+        channel = await Channel.over(ours)
+        self._channel = channel
+        reading = asyncio.create_task(self._read(channel))
+        try:
+            with contextlib.suppress(WorkerDown):
+                await self._prepare()
+                self._up.set()
+                log.info("worker %d serves UDP ports %d and %d", self.index, self.pair.server, self.pair.client)
+            await reading
+        finally:
+            self._lost()
+            reading.cancel()
+            channel.close()
+            status = await _ended(process)
+        return status
+
+    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        fds = [end.fileno() for end in (theirs, *self._sockets)]
+        # Keys among our settings are none of its business: it is told those it needs.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "relaynode.worker", *map(str, fds), pass_fds=fds, env=environment
+        )
+
+    async def _prepare(self) -> None:
+        await self._ask("configure", {"index": self.index, "max_seats": self._max_seats})
+        await self._ask("keys", {"token_keys": _listed(self.token_keys)})
+        await self._ask("drain", {"draining": self._draining})
+        for session, state in list(self.sessions.items()):
+            try:
+                await self._ask("restore", {"state": state})
+            except GrantRefused as refusal:
+                log.warning("session %s cannot be restored: %s", session, refusal.code)
+                del self.sessions[session]
+        await self._ask("serve", {})
+
+    async def _tell(self, command: str, **arguments: object) -> None:
+        """Have the present process obey; a later one is told at its start."""
+        with contextlib.suppress(WorkerDown):
+            await self._ask(command, arguments)
+
+    async def _ask(self, command: str, arguments: Mapping[str, object]) -> Any:
+        """Raises GrantRefused, and WorkerDown when the process ends before it answers."""
+        if self._channel is None:
+            raise WorkerDown(f"worker {self.index} is down")
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self._channel.send({"id": number, "do": command, **arguments})
+        try:
+            return await answer
+        finally:
+            del self._answers[number]
+
+    async def _read(self, channel: Channel) -> None:
+        while (message := await channel.receive()) is not None:
+            if (state := message.get("state")) is not None:
+                self.sessions[state["session"]] = state
+            if "id" in message:
+                self._settle_call(message)
+            else:
+                self._on_message(message)
+        self._lost()
+
+    def _settle_call(self, message: Message) -> None:
+        answer = self._answers.get(message["id"])
+        if answer is None or answer.done():
+            return
+        if "refused" in message:
+            answer.set_exception(GrantRefused(message["refused"], message["message"], message["field"]))
+        else:
+            answer.set_result(message["result"])
+
+    def _lost(self) -> None:
+        self._up.clear()
+        self._channel = None
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(WorkerDown(f"worker {self.index} died"))
+
+
+async def _ended(process: asyncio.subprocess.Process) -> int:
+    """Its exit status, once the channel is closed; it is killed if it does not end by itself."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT):
+            return await process.wait()
+    except TimeoutError:
+        process.kill()
+        return await process.wait()
+
+
+def _listed(keys: Mapping[int, bytes]) -> list[tuple[int, str]]:
+    return [(number, base64.b64encode(key).decode()) for number, key in keys.items()]

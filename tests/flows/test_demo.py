@@ -1,0 +1,49 @@
+"""`make demo ARGS=--once` as a new user runs it, shorter: it plays, shows, revokes, and cleans up after itself."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.flows.stack import ROOT, free_ports
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
+
+
+def run_demo(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"CAUSEWAY_STATE_DIR": str(state), "COLUMNS": "140"}
+    for name in ("DATABASE_URL", "BROKER_URL"):
+        environment.pop(name, None)  # the demo is the embedded default
+    argv = [sys.executable, "deploy/demo.py", *arguments]
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_demo_plays_a_session_in_both_dialects_and_stops_what_it_started(tmp_path: Path) -> None:
+    port, relay_port = free_ports()
+
+    done = run_demo(tmp_path, "--once", "--seconds", "2", "--port", str(port), "--relay-port", str(relay_port))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shown in ("ready=True", "edgegap", "native", "frankfurt-1", "Revoked cleo", "0 packets lost", "Stopped"):
+        assert shown in done.stdout
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "the web server still runs"
+    for log in tmp_path.rglob("*.log"):
+        assert "cw_" not in log.read_text(), f"a key stands in {log.name}"
+
+
+def test_demo_says_which_port_is_in_use_and_what_to_do(tmp_path: Path) -> None:
+    port, relay_port = free_ports()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+
+        done = run_demo(tmp_path, "--once", "--port", str(port), "--relay-port", str(relay_port))
+
+    assert done.returncode == 1
+    assert f"Port {port} (web) cannot be used" in done.stdout
+    assert "--port" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
