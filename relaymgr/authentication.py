@@ -1,6 +1,7 @@
 """Who is calling: a tenant's key or a node's key, and what it may do.
 
-`request.auth` is a `Caller`: `key`, `tenant` (None for a node), `node` (None for a tenant), `scopes`.
+`request.auth` is a `Caller`: `key`, `tenant` (None for a node), `node` (None for a tenant), `scopes`. The key of a service
+acts for the tenant that the header Causeway-Tenant names.
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from relaymgr.nodes.models import JoinKey, RelayNode
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.services import JoinKeyInvalid
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
-from relaymgr.tenants.selectors import api_key_get
+from relaymgr.tenants.selectors import api_key_get, tenant_active
 from relaymgr.tenants.services import api_key_used
 from relaymgr.throttling import failed_too_often, seconds_left
 
 WORDS = {"token", "bearer"}
+TENANT_HEADER = "Causeway-Tenant"  # only a service's key may name one
 CHALLENGE = 'Bearer realm="causeway"'
 
 
@@ -60,11 +62,23 @@ class KeyAuthentication(BaseAuthentication):
         if key is None:
             refuse(request, Unauthorized())
         api_key_used(key=key)
-        caller = Caller(key, key.tenant, getattr(key, "relaynode", None), frozenset(key.scopes))
+        scopes = frozenset(key.scopes)
+        tenant = key.tenant
+        if Scope.SERVICE in scopes and TENANT_HEADER in request.headers:
+            tenant, scopes = _tenant_named(request), scopes | {Scope.RELAY, Scope.READ}
+        caller = Caller(key, tenant, getattr(key, "relaynode", None), scopes)
         return caller, caller
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
+
+
+def _tenant_named(request: Request) -> Tenant:
+    """For whom a service acts."""
+    tenant = tenant_active(slug=request.headers[TENANT_HEADER])
+    if tenant is None:
+        raise TenantUnknown
+    return tenant
 
 
 def presented_key(request: Request) -> str | None:
@@ -95,6 +109,10 @@ class JoinKeyAuthentication(BaseAuthentication):
         return None, key
 
 
+class TenantUnknown(Forbidden):
+    code, message = "tenant_unknown", "There is no active tenant of that name."
+
+
 class ScopeMissing(Forbidden):
     code, message = "scope_missing", "The key lacks the scope for this."
 
@@ -115,16 +133,17 @@ class ScopePermission(BasePermission):
 
 
 class MayUseRelays(ScopePermission):
-    """Sessions: `relay` does all, `read` looks, and so does `matchmaker`. Always a tenant's key."""
+    """Sessions: `relay` does all, `read` looks. Not `matchmaker`: players hold that key, and sessions hold tokens.
+    Always for a tenant."""
 
-    reading = frozenset({Scope.RELAY, Scope.READ, Scope.MATCHMAKER})
+    reading = frozenset({Scope.RELAY, Scope.READ})
     writing = frozenset({Scope.RELAY})
 
 
 class MayRead(ScopePermission):
-    """What any tenant's key may ask, also by POST where the question is long."""
+    """What any key but a node's may ask, also by POST where the question is long."""
 
-    reading = writing = MayUseRelays.reading
+    reading = writing = MayUseRelays.reading | {Scope.MATCHMAKER, Scope.SERVICE}
 
 
 class IsNode(ScopePermission):

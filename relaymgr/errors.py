@@ -98,7 +98,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if isinstance(error, exceptions.ValidationError):
         return _reply(400, Invalid.message, Invalid.code, fields(error.get_full_details()))
     if isinstance(error, exceptions.APIException):
-        code = next((code for kind, code in _CODES if isinstance(error, kind)), "error")
+        code = next((code for kind, code in _CODES if isinstance(error, kind)), error.default_code)
         return _reply(error.status_code, str(error.detail), code, headers=_headers(error))
     if isinstance(error, OperationalError | InterfaceError):
         logger.exception("the database failed")

@@ -267,6 +267,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {"TicketStatusEnum": "matchmaker.models.Status"},
 }
 # Wrong keys from one address, a minute, before the answer is 429 instead of 401.
 FAILED_AUTHENTICATIONS_PER_MINUTE = int(_number("CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE", 60, 1, 1e6))
@@ -301,6 +302,18 @@ SESSION_LIMITS = {
     "bytes": int(_number("CAUSEWAY_SESSION_BYTES", 8_000_000, 0, 2**31)),
 }
 SESSION_KEEP_DAYS = _number("CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650)
+
+
+# The matchmaker
+
+# Where its processes reach the manager, and the key they show: a service key (manage.py service_key), with which they
+# act for every tenant, or the `relay` key of one tenant, for a matchmaker of that one alone.
+MATCHMAKER_MANAGER_URL = _text("CAUSEWAY_MATCHMAKER_MANAGER_URL", "http://127.0.0.1:8000")
+MATCHMAKER_KEY = _secret("CAUSEWAY_MATCHMAKER_KEY")
+# Of each address; all players of a studio share a key.
+MATCHMAKER_REQUESTS_PER_MINUTE = int(_number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6))
+# By name: the matchmaker imports nothing of the manager.
+MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
 
 
 # Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.

@@ -21,11 +21,11 @@ WINDOW = 60  # seconds
 
 
 class KeyThrottle(BaseThrottle):
-    """A key's own count against its tenant's `requests_per_minute`. Node keys have no tenant and no limit."""
+    """A key's own count against its tenant's `requests_per_minute`. The keys of nodes and services have no limit."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         tenant = getattr(request.auth, "tenant", None)
-        if tenant is None:
+        if tenant is None or request.auth.key.tenant_id is None:
             return True
         limit = tenant.requests_per_minute
         used = count(f"requests:{request.auth.key.pk}")

@@ -11,6 +11,7 @@ urlpatterns = [
     path("v1/", include("relaymgr.sessions.urls")),
     path("v1/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
+    path("matchmaker/", include("matchmaker.urls")),
     path("monitor", MonitorApi.as_view(), name="monitor"),
     path("admin/", admin.site.urls),
 ]

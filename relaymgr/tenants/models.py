@@ -45,6 +45,7 @@ class Scope(models.TextChoices):
     READ = "read", "read-only"
     MATCHMAKER = "matchmaker", "matchmaker"
     NODE = "node", "node"
+    SERVICE = "service", "service: acts for any tenant (a matchmaker process)"
 
 
 class ApiKey(models.Model):

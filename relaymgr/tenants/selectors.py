@@ -1,7 +1,11 @@
 """Reads."""
 
 from relaymgr.tenants.keys import hashes_match, split_key
-from relaymgr.tenants.models import ApiKey
+from relaymgr.tenants.models import ApiKey, Tenant
+
+
+def tenant_active(*, slug: str) -> Tenant | None:
+    return Tenant.objects.filter(slug=slug, is_active=True).first()
 
 
 def api_key_get(*, presented: str) -> ApiKey | None:

@@ -12,6 +12,7 @@ from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 
 TENANT_SCOPES = (Scope.RELAY, Scope.READ, Scope.MATCHMAKER)
+OWN_SCOPES = (Scope.NODE, Scope.SERVICE)  # of keys that belong to the installation, one each
 USED_RESOLUTION = timedelta(minutes=1)
 
 
@@ -26,9 +27,9 @@ def tenant_create(*, slug: str, name: str = "") -> Tenant:
 def api_key_create(
     *, tenant: Tenant | None, name: str, scopes: Sequence[str], expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
-    """The key's row and the plain key. Without a tenant it is a node's, with the scope `node` and no other."""
-    allowed = {Scope.NODE.value} if tenant is None else {scope.value for scope in TENANT_SCOPES}
-    if not scopes or not set(scopes) <= allowed:
+    """The key's row and the plain key. Without a tenant it is a node's or a service's, with that scope and no other."""
+    allowed = {scope.value for scope in (OWN_SCOPES if tenant is None else TENANT_SCOPES)}
+    if not scopes or not set(scopes) <= allowed or (tenant is None and len(set(scopes)) > 1):
         raise Invalid.field("scopes", f"Choose from: {', '.join(sorted(allowed))}.", "invalid_choice")
     new = new_key()
     key = ApiKey.objects.create(
@@ -40,6 +41,15 @@ def api_key_create(
         expires_at=expires_at,
     )
     return key, new.plain
+
+
+def service_key_create(*, name: str) -> str:
+    """A plain key that acts for every tenant. The earlier ones of this name are revoked."""
+    earlier = ApiKey.objects.filter(tenant=None, name=name, revoked_at=None, scopes=[Scope.SERVICE.value])
+    with transaction.atomic():
+        earlier.update(revoked_at=timezone.now())
+        _, plain = api_key_create(tenant=None, name=name, scopes=[Scope.SERVICE.value])
+    return plain
 
 
 def api_key_revoke(*, key: ApiKey) -> bool:

@@ -1,0 +1,95 @@
+"""For operators: what waits, what was matched, and profiles with their versions. Players' tokens are never shown."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from rest_framework.exceptions import APIException
+
+from . import services
+from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
+
+
+class ReadOnly(admin.ModelAdmin):
+    """Rows that the matchmaker alone writes."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Profile)
+class ProfileAdmin(ReadOnly):
+    list_display = ("name", "tenant", "active")
+    list_filter = ("tenant",)
+    search_fields = ("name", "tenant")
+    list_select_related = ("active__profile",)
+    actions = ("roll_back",)
+
+    @admin.action(description="Roll back to the version that was active before", permissions=["delete"])
+    def roll_back(self, request: HttpRequest, queryset: QuerySet[Profile]) -> None:
+        for profile in queryset:
+            try:
+                version = services.profile_rollback(tenant=profile.tenant, name=profile.name)
+            except APIException as error:
+                messages.error(request, f"{profile}: {error.detail}")
+            else:
+                messages.success(request, f"{version} is active.")
+
+
+@admin.register(ProfileVersion)
+class ProfileVersionAdmin(ReadOnly):
+    list_display = ("__str__", "note", "created_at", "activated_at")
+    list_filter = ("profile__tenant",)
+    search_fields = ("profile__name", "note")
+    list_select_related = ("profile",)
+    actions = ("activate",)
+
+    @admin.action(description="Make active", permissions=["delete"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[ProfileVersion]) -> None:
+        for version in queryset.select_related("profile"):
+            services.profile_activate(tenant=version.profile.tenant, name=version.profile.name, number=version.number)
+            messages.success(request, f"{version} is active.")
+
+
+@admin.register(Ticket)
+class TicketAdmin(ReadOnly):
+    """By player id: a ticket's own id opens its assignment, and is not shown."""
+
+    list_display = ("player_id", "tenant", "version", "status", "reason", "created_at", "failures")
+    list_display_links = None
+    list_filter = ("status", "tenant")
+    search_fields = ("player_id", "match__id")
+    list_select_related = ("version__profile",)
+    date_hierarchy = "created_at"
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return obj is None and super().has_view_permission(request, obj)
+
+
+@admin.register(Match)
+class MatchAdmin(ReadOnly):
+    list_display = ("id", "version", "state", "session_id", "location", "quality", "is_full", "wait", "created_at")
+    list_filter = ("state", "is_full", "version__profile__tenant")
+    search_fields = ("id", "session_id")
+    list_select_related = ("version__profile",)
+    date_hierarchy = "created_at"
+
+
+@admin.register(Backfill)
+class BackfillAdmin(ReadOnly):
+    list_display = ("id", "tenant", "version", "status", "created_at", "expires_at")
+    list_filter = ("status", "tenant")
+    search_fields = ("id",)
+    list_select_related = ("version__profile",)
+
+
+@admin.register(Process)
+class ProcessAdmin(ReadOnly):
+    list_display = ("name", "started_at", "seen_at", "manager_answers")

@@ -1,0 +1,279 @@
+"""HTTP, for players: Edgegap's Gen2 matchmaker API (compat spec 5.1-5.6) with our additions; monitor and beacons."""
+
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from . import selectors, services
+from .access import MayPlay, PlayerThrottle, client_address, tenant_of
+from .serializers import BackfillSerializer, GroupSerializer, MemberSerializer, TicketSerializer, error_responses
+from .why import Why
+
+MAX_GROUP = 255
+MAX_PLAYING = 255
+NOT_WAITING = Why(0, 0, 0, {}, None, {}, 0.0)
+
+
+class PlayApi(APIView):
+    """Base: for players' keys."""
+
+    permission_classes = (MayPlay,)
+    throttle_classes = (PlayerThrottle,)
+
+
+class PlayerSerializer(serializers.Serializer):
+    profile = serializers.CharField(max_length=64)
+    attributes = serializers.DictField(required=False, allow_null=True, help_text="One for each rule of the profile.")
+    player_ip = serializers.IPAddressField(
+        required=False, allow_null=True, help_text="The caller's own address when left out."
+    )
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        found = super().to_internal_value(data)
+        found["attributes"] = found.get("attributes") or {}
+        found["player_ip"] = found.get("player_ip") or self.context["address"]
+        return found
+
+
+class MemberInputSerializer(PlayerSerializer):
+    is_ready = serializers.BooleanField(default=False)
+
+
+def _validated(kind: type[serializers.Serializer], request: Request) -> dict[str, Any]:
+    serializer = kind(data=request.data, context={"address": client_address(request._request)})
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
+
+
+class TicketsApi(PlayApi):
+    @extend_schema(
+        operation_id="ticket_create",
+        request=PlayerSerializer,
+        responses={201: TicketSerializer, **error_responses(400, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """Search for a match."""
+        ticket = services.ticket_create(tenant=tenant_of(request), **_validated(PlayerSerializer, request))
+        return Response(TicketSerializer(ticket).data, status=201)
+
+
+class TicketApi(PlayApi):
+    @extend_schema(operation_id="ticket_get", responses={200: TicketSerializer, **error_responses(404)})
+    def get(self, request: Request, ticket_id: str) -> Response:
+        ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
+        return Response(TicketSerializer(ticket).data)
+
+    @extend_schema(operation_id="ticket_delete", responses={204: None, **error_responses(404, 409)})
+    def delete(self, request: Request, ticket_id: str) -> Response:
+        """Search no more. 409 `already_matched` once there is a match."""
+        services.ticket_delete(tenant=tenant_of(request), ticket_id=ticket_id)
+        return Response(status=204)
+
+
+class TicketWhyApi(PlayApi):
+    class OutputSerializer(serializers.Serializer):
+        status = serializers.CharField()
+        waiting = serializers.IntegerField(help_text="Players in the pool, without the own group.")
+        compatible = serializers.IntegerField(help_text="Of them, those that no rule keeps away, each taken alone.")
+        wanted = serializers.IntegerField(help_text="Players that are missing for a full match.")
+        blocked = serializers.DictField(
+            child=serializers.IntegerField(), help_text="Rule: players it keeps away; one may be counted under several."
+        )
+        next_expansion = serializers.FloatField(allow_null=True, help_text="Seconds from now.")
+        changes = serializers.DictField(help_text="What the next expansion changes.")
+        expires = serializers.FloatField(help_text="Seconds from now.")
+        estimate = serializers.FloatField(allow_null=True, help_text="Seconds still to wait, by the latest matches.")
+
+    @extend_schema(operation_id="ticket_why", responses={200: OutputSerializer, **error_responses(404)})
+    def get(self, request: Request, ticket_id: str) -> Response:
+        """Why the ticket still waits. For one that waits no more all counts are 0."""
+        ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
+        found = selectors.ticket_why(ticket)
+        estimate = selectors.wait_estimate(ticket) if found else None
+        answer = {"status": ticket.status, "estimate": estimate, **asdict(found or NOT_WAITING)}
+        return Response(self.OutputSerializer(answer).data)
+
+
+class GroupTicketsApi(PlayApi):
+    class InputSerializer(serializers.Serializer):
+        player_tickets = serializers.ListField(child=PlayerSerializer(), min_length=1, max_length=MAX_GROUP)
+
+    class OutputSerializer(serializers.Serializer):
+        player_tickets = TicketSerializer(many=True)
+
+    @extend_schema(
+        operation_id="group_tickets_create",
+        request=InputSerializer,
+        responses={201: OutputSerializer, **error_responses(400, 413, 415)},
+        deprecated=True,
+    )
+    def post(self, request: Request) -> Response:
+        """A whole group searches at once. Answers with a ticket for each, in the order asked."""
+        players = _validated(self.InputSerializer, request)["player_tickets"]
+        tickets = services.tickets_create_together(tenant=tenant_of(request), players=players)
+        return Response(self.OutputSerializer({"player_tickets": tickets}).data, status=201)
+
+
+class GroupsApi(PlayApi):
+    @extend_schema(
+        operation_id="group_create",
+        request=MemberInputSerializer,
+        responses={201: MemberSerializer, **error_responses(400, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """A group, and its first member. It searches once every member is ready."""
+        member = services.group_create(tenant=tenant_of(request), **_validated(MemberInputSerializer, request))
+        return Response(MemberSerializer(member).data, status=201)
+
+
+class GroupApi(PlayApi):
+    @extend_schema(operation_id="group_get", responses={200: GroupSerializer, **error_responses(404)})
+    def get(self, request: Request, group_id: UUID) -> Response:
+        members = selectors.group_members(tenant=tenant_of(request), group_id=group_id)
+        return Response(GroupSerializer(members[0]).data)
+
+    @extend_schema(operation_id="group_delete", responses={204: None, **error_responses(404, 409)})
+    def delete(self, request: Request, group_id: UUID) -> Response:
+        """Cancel it for all of its members."""
+        services.group_remove(tenant=tenant_of(request), group_id=group_id)
+        return Response(status=204)
+
+
+class MembersApi(PlayApi):
+    @extend_schema(
+        operation_id="member_create",
+        request=MemberInputSerializer,
+        responses={201: MemberSerializer, **error_responses(400, 404, 409, 413, 415)},
+    )
+    def post(self, request: Request, group_id: UUID) -> Response:
+        """Join a group that does not search yet."""
+        wanted = _validated(MemberInputSerializer, request)
+        member = services.member_add(tenant=tenant_of(request), group_id=group_id, **wanted)
+        return Response(MemberSerializer(member).data, status=201)
+
+
+class MemberApi(PlayApi):
+    class InputSerializer(serializers.Serializer):
+        is_ready = serializers.BooleanField()
+
+    @extend_schema(operation_id="member_get", responses={200: MemberSerializer, **error_responses(404)})
+    def get(self, request: Request, group_id: UUID, member_id: str) -> Response:
+        member = selectors.member_get(tenant=tenant_of(request), group_id=group_id, member_id=member_id)
+        return Response(MemberSerializer(member).data)
+
+    @extend_schema(
+        operation_id="member_update",
+        request=InputSerializer,
+        responses={200: MemberSerializer, **error_responses(400, 404, 409, 413, 415)},
+    )
+    def patch(self, request: Request, group_id: UUID, member_id: str) -> Response:
+        is_ready = _validated(self.InputSerializer, request)["is_ready"]
+        member = services.member_ready(
+            tenant=tenant_of(request), group_id=group_id, member_id=member_id, is_ready=is_ready
+        )
+        return Response(MemberSerializer(member).data)
+
+    @extend_schema(operation_id="member_delete", responses={204: None, **error_responses(404, 409)})
+    def delete(self, request: Request, group_id: UUID, member_id: str) -> Response:
+        """Leave. While the group searches this cancels it for everybody."""
+        services.member_remove(tenant=tenant_of(request), group_id=group_id, member_id=member_id)
+        return Response(status=204)
+
+
+class BackfillsApi(PlayApi):
+    class InputSerializer(serializers.Serializer):
+        profile = serializers.CharField(max_length=64)
+        attributes = serializers.DictField(help_text="`assignment`, with the session as request_id, and the rules'.")
+        tickets = serializers.DictField(
+            child=serializers.DictField(), required=False, help_text="Who plays there: {id: {attributes, ...}}."
+        )
+
+        def validate_tickets(self, tickets: dict[str, Any]) -> dict[str, Any]:
+            if len(tickets) > MAX_PLAYING or not all(
+                isinstance(ticket.get("attributes", {}), dict) for ticket in tickets.values()
+            ):
+                raise serializers.ValidationError(f"At most {MAX_PLAYING}, each with an object of attributes.")
+            return tickets
+
+    @extend_schema(
+        operation_id="backfill_create",
+        request=InputSerializer,
+        responses={201: BackfillSerializer, **error_responses(400, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """A match that plays takes one more group. It expires after a minute: send another while there is room."""
+        wanted = _validated(self.InputSerializer, request)
+        backfill = services.backfill_create(tenant=tenant_of(request), **{"tickets": {}, **wanted})
+        return Response(BackfillSerializer(backfill).data, status=201)
+
+
+class BackfillApi(PlayApi):
+    @extend_schema(operation_id="backfill_get", responses={200: BackfillSerializer, **error_responses(404)})
+    def get(self, request: Request, backfill_id: UUID) -> Response:
+        backfill = selectors.backfill_get(tenant=tenant_of(request), backfill_id=backfill_id)
+        return Response(BackfillSerializer(backfill).data)
+
+    @extend_schema(operation_id="backfill_delete", responses={204: None, **error_responses(404, 409)})
+    def delete(self, request: Request, backfill_id: UUID) -> Response:
+        services.backfill_delete(backfill=selectors.backfill_get(tenant=tenant_of(request), backfill_id=backfill_id))
+        return Response(status=204)
+
+
+class BeaconsApi(PlayApi):
+    class OutputSerializer(serializers.Serializer):
+        class BeaconSerializer(serializers.Serializer):
+            class BeaconLocationSerializer(serializers.Serializer):
+                city = serializers.CharField()
+                country = serializers.CharField()
+                continent = serializers.CharField()
+                administrative_division = serializers.CharField(allow_blank=True)
+                timezone = serializers.CharField()
+
+            fqdn = serializers.CharField()
+            public_ip = serializers.CharField(source="host")
+            tcp_port = serializers.IntegerField()
+            udp_port = serializers.IntegerField()
+            location = BeaconLocationSerializer()
+
+        count = serializers.IntegerField()
+        beacons = BeaconSerializer(many=True)
+
+    @extend_schema(operation_id="matchmaker_beacons_list", responses={200: OutputSerializer, **error_responses()})
+    def get(self, request: Request) -> Response:
+        """What to measure for the latencies attribute, which names beacons by their city."""
+        found = selectors.beacons()
+        return Response(self.OutputSerializer({"count": len(found), "beacons": found}).data)
+
+
+class MatchmakerMonitorApi(APIView):
+    """200 and HEALTHY, or 503 and UNHEALTHY: whether a matchmaker runs, and whether the manager answers it."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+    throttle_classes = ()
+
+    class OutputSerializer(serializers.Serializer):
+        status = serializers.ChoiceField(["HEALTHY", "UNHEALTHY"])
+        message = serializers.CharField()
+        healthy_components = serializers.ListField(child=serializers.CharField())
+        unhealthy_components = serializers.ListField(child=serializers.CharField())
+
+    @extend_schema(operation_id="matchmaker_monitor", auth=[], responses={200: OutputSerializer, 503: OutputSerializer})
+    def get(self, request: Request) -> Response:
+        processes = selectors.processes_alive()
+        found = {"matchmaker": bool(processes), "manager": any(process.manager_answers for process in processes)}
+        unhealthy = [name for name, is_well in found.items() if not is_well]
+        answer = {
+            "status": "UNHEALTHY" if unhealthy else "HEALTHY",
+            "message": f"Not well: {', '.join(unhealthy)}." if unhealthy else "All is well.",
+            "healthy_components": [name for name in found if name not in unhealthy],
+            "unhealthy_components": unhealthy,
+        }
+        return Response(self.OutputSerializer(answer).data, status=503 if unhealthy else 200)

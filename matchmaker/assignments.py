@@ -1,0 +1,73 @@
+"""What the manager is asked for a match, and what each of its players gets of the answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .models import Match, Ticket
+from .profiles import Profile
+
+
+def session_request(
+    match: Match, tickets: Sequence[Ticket], rules: Profile, slugs: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The body of POST /v1/relays/sessions: users in the order of the seats, the host first."""
+    users = [_user(ticket, rules, slugs) for ticket in tickets]
+    return {"users": users, **rules.session, "metadata": {"match": match.pk, "profile": match.version.profile.name}}
+
+
+def _user(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    user: dict[str, Any] = {"player_id": ticket.player_id, "ip": ticket.player_ip}
+    if rules.latencies:
+        # Tickets name beacons by their city (compat spec B1); the manager knows locations by their slug.
+        measured = ticket.attributes[rules.latencies]
+        by_slug = {slug: ms for city, ms in measured.items() for slug in slugs.get(city, (city,))}
+        user["latencies"] = by_slug
+    return user
+
+
+def assignment_of(
+    match: Match,
+    session: Mapping[str, Any],
+    users: Mapping[str, Mapping[str, Any]],
+    ticket: Ticket,
+    location: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Edgegap's assignment (compat spec 5.3), with the relay as the server, and what this one player needs to play.
+
+    Holds the player's own secrets, so it is nobody else's; of the others it says who sits where."""
+    relay, mine = session["relay"], users[ticket.player_id]
+    role = "server" if mine["seat"] == 0 else "client"
+    ports = {name: _port(port) for name, port in relay["ports"].items()}
+    return {
+        "fqdn": relay["host"],
+        "public_ip": relay["ip"],
+        "ports": {"gameport": ports[role], **ports},
+        "location": dict(location) if location else None,
+        "request_id": session["session_id"],
+        "match_id": match.pk,
+        "placement": session.get("placement"),
+        "expires_at": session.get("expires_at"),
+        "seat": mine["seat"],
+        "is_host": mine["seat"] == 0,
+        "player_id": ticket.player_id,
+        "players": [_player(match, number, player, users) for number, player in enumerate(match.seats)],
+        "session_token": session["authorization_token"],
+        "user_token": mine["authorization_token"],
+        "connect_token": mine["connect_token"],
+        "seat_key": mine["seat_key"],
+    }
+
+
+def public_part(assignment: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what belongs to one player alone: what a whole group may see."""
+    shared = ("fqdn", "public_ip", "ports", "location", "request_id", "match_id", "placement")
+    return {name: assignment[name] for name in shared}
+
+
+def _port(port: Mapping[str, Any]) -> dict[str, Any]:
+    return {"internal": port["port"], "external": port["port"], "link": port["link"], "protocol": port["protocol"]}
+
+
+def _player(match: Match, number: int, player: str, users: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    team = next(index for index, team in enumerate(match.teams) if player in team)
+    return {"player_id": player, "seat": users[player]["seat"], "team_id": f"{match.pk}-{team}"}

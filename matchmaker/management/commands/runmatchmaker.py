@@ -1,0 +1,146 @@
+"""The matchmaker's process. Run as many as you like: they share the work by profile and by match.
+
+The main thread makes passes over the pools that changed and sweeps up once a second; other threads move matches to
+their sessions. SIGTERM and SIGINT finish the round. Killed anywhere it leaves nothing that another does not take up.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
+from prometheus_client import start_http_server
+
+from matchmaker import life, metrics, selectors
+from matchmaker.manager_client import Manager
+from matchmaker.models import Process, ProfileVersion
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.1  # seconds between looks for change
+SWEEP_EVERY = 1.0
+FLEET_EVERY = 5.0
+REST_AFTER_FAILURE = 2.0
+
+
+class Command(BaseCommand):
+    help = "Match tickets and make their sessions, until stopped."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--threads", type=int, default=4, help="that make sessions (%(default)s)")
+        parser.add_argument(
+            "--metrics-port", type=int, default=0, help="serve Prometheus metrics on this port of 127.0.0.1; 0: do not"
+        )
+
+    def handle(self, *args: Any, threads: int, metrics_port: int, **options: Any) -> None:
+        if not settings.MATCHMAKER_KEY:
+            raise CommandError("CAUSEWAY_MATCHMAKER_KEY is not set. Make a key with: manage.py service_key matchmaker")
+        if metrics_port:
+            start_http_server(metrics_port, addr="127.0.0.1")
+        manager = Manager(settings.MATCHMAKER_MANAGER_URL, settings.MATCHMAKER_KEY)
+        matchmaker = Matchmaker(manager, threads)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: matchmaker.stop())
+        logger.info("matchmaker %s, manager at %s", matchmaker.process.name, settings.MATCHMAKER_MANAGER_URL)
+        matchmaker.run()
+        manager.close()
+
+
+class Matchmaker:
+    def __init__(self, manager: Manager, threads: int) -> None:
+        self.manager = manager
+        self.process = Process(name=f"{socket.gethostname()}:{os.getpid()}")
+        self._stopping = threading.Event()
+        self._formed = threading.Semaphore(0)  # wakes one thread for each match that this process forms
+        self._threads = [threading.Thread(target=self._move_matches, daemon=True) for _ in range(threads)]
+        self._seen: dict[int, selectors.Waiting] = {}
+        self._look_again: dict[int, float] = {}
+        self._names: dict[int, tuple[str, str]] = {}
+        self._swept = self._fleet_read = float("-inf")
+        self._manager_answers = False
+
+    def run(self) -> None:
+        for thread in self._threads:
+            thread.start()
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            if not self._try(self._round):
+                self._stopping.wait(REST_AFTER_FAILURE)
+            # A look that takes long, over a very large pool, is not repeated without a pause.
+            self._stopping.wait(max(LOOK_EVERY, (time.monotonic() - started) / 2))
+        for thread in self._threads:
+            thread.join()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _round(self) -> None:
+        now = time.monotonic()
+        if now - self._fleet_read >= FLEET_EVERY:
+            self._fleet_read = now
+            self._manager_answers = life.fleet_refresh(self.manager)
+        if now - self._swept >= SWEEP_EVERY:
+            self._swept = now
+            life.process_seen(self.process, self._manager_answers)
+            metrics.expired.inc(life.sweep())
+        waiting = selectors.waiting_by_version()
+        for version_id in self._look_again.keys() - waiting.keys():
+            del self._look_again[version_id]
+            metrics.waiting.labels(*self._name(version_id)).set(0)
+        for version_id, now_waiting in waiting.items():
+            metrics.waiting.labels(*self._name(version_id)).set(now_waiting.tickets)
+            is_time = time.time() >= self._look_again.get(version_id, float("inf"))
+            if is_time or self._seen.get(version_id) != now_waiting:
+                self._pass(version_id, now_waiting)
+
+    def _pass(self, version_id: int, waiting: selectors.Waiting) -> None:
+        labels = self._name(version_id)
+        with metrics.pass_seconds.labels(*labels).time():
+            done = life.version_pass(version_id)
+        if done is None:  # another process is at it; we look again to see what it left
+            return
+        self._seen[version_id] = waiting
+        self._look_again[version_id] = done.look_again or float("inf")
+        metrics.matches.labels(*labels).inc(done.matches)
+        for wait, quality in zip(done.waits, done.qualities, strict=True):
+            metrics.wait.labels(*labels).observe(wait)
+            metrics.quality.labels(*labels).observe(quality)
+        if done.matches:
+            self._formed.release(done.matches)
+
+    def _name(self, version_id: int) -> tuple[str, str]:
+        if version_id not in self._names:
+            profile = ProfileVersion.objects.select_related("profile").get(pk=version_id).profile
+            self._names[version_id] = (profile.tenant, profile.name)
+        return self._names[version_id]
+
+    def _move_matches(self) -> None:
+        """One match after the other; also those that another process formed, or left when it died."""
+        while not self._stopping.is_set():
+            if not self._try(self._move_all):
+                self._stopping.wait(REST_AFTER_FAILURE)
+            self._formed.acquire(timeout=LOOK_EVERY * 2)
+        connection.close()
+
+    def _move_all(self) -> None:
+        while not self._stopping.is_set() and life.match_forward(self.manager):
+            pass
+
+    def _try(self, work: Any) -> bool:
+        """A failure, of the database for instance, ends the round and not the process."""
+        try:
+            work()
+        except DatabaseError as error:
+            logger.error("the database failed: %s", error)
+        except Exception:
+            logger.exception("a round failed")
+        else:
+            return True
+        connection.close()
+        return False

@@ -1,0 +1,200 @@
+"""Profiles and their versions; tickets, groups, matches and backfills.
+
+`tenant` is the slug of the studio, as the manager knows it: there is no key into the manager's tables.
+"""
+
+import secrets
+import uuid
+
+from django.db import models
+from django.utils import timezone
+
+from .sealing import SealedJSONField
+
+BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
+
+
+def new_id() -> str:
+    """In the form of Edgegap's ids (compat spec 5.3), but 100 random bits: who knows a ticket's id reads its tokens."""
+    return "".join(secrets.choice(BASE32HEX) for _ in range(20))
+
+
+def new_player_id() -> str:
+    return "".join(secrets.choice(BASE32HEX) for _ in range(12))
+
+
+class Profile(models.Model):
+    """A kind of match, by name. What it is stands in its versions; tickets are matched by the active one."""
+
+    tenant = models.CharField(max_length=50)
+    name = models.CharField(max_length=64)
+    active = models.ForeignKey("ProfileVersion", models.PROTECT, null=True, blank=True, related_name="+")
+
+    class Meta:
+        ordering = ["tenant", "name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="profile_name_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.name}"
+
+
+class ProfileVersion(models.Model):
+    """A configuration. Never changed once made."""
+
+    profile = models.ForeignKey(Profile, models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    config = models.JSONField()
+    note = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    activated_at = models.DateTimeField(null=True, blank=True, help_text="When it was first made the active one.")
+
+    class Meta:
+        ordering = ["profile", "-number"]
+        constraints = [models.UniqueConstraint(fields=["profile", "number"], name="profile_version_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.profile} v{self.number}"
+
+
+class Status(models.TextChoices):
+    """INITIAL -> SEARCHING -> MATCH_FOUND -> HOST_ASSIGNED, or CANCELLED (compat spec 5.3). A match that comes to
+    nothing puts its tickets back to SEARCHING. TEAM_FOUND, deprecated there, is never reported."""
+
+    INITIAL = "INITIAL"
+    SEARCHING = "SEARCHING"
+    MATCH_FOUND = "MATCH_FOUND"
+    HOST_ASSIGNED = "HOST_ASSIGNED"
+    CANCELLED = "CANCELLED"
+
+
+class Group(models.Model):
+    """Players who want to play together. Its status and match are those of its members."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    version = models.ForeignKey(ProfileVersion, models.PROTECT)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+
+class MatchState(models.TextChoices):
+    """forming -> assigned | failed. A match given up while its outcome is unknown is abandoned: whatever was made of it
+    is undone, then it has failed."""
+
+    FORMING = "forming"
+    ASSIGNED = "assigned"
+    ABANDONED = "abandoned"
+    FAILED = "failed"
+
+
+class Match(models.Model):
+    """Tickets that play together. `next_attempt_at` is the claim: who moves it forward has the match until then."""
+
+    id = models.CharField(primary_key=True, max_length=20, default=new_id)
+    version = models.ForeignKey(ProfileVersion, models.PROTECT, related_name="matches")
+    state = models.CharField(max_length=10, choices=MatchState, default=MatchState.FORMING)
+    backfill = models.ForeignKey("Backfill", models.SET_NULL, null=True, blank=True, related_name="matches")
+    teams = models.JSONField(help_text="Player ids by team.")
+    seats = models.JSONField(help_text="Player ids in the order of their seats, the host first.")
+    request = models.JSONField(
+        default=dict, help_text="The body of the request for the session: repeated, never changed."
+    )
+    session_id = models.CharField(max_length=20, blank=True)
+    location = models.CharField(max_length=50, blank=True)
+    quality = models.FloatField(default=1.0)
+    is_full = models.BooleanField(default=True)
+    wait = models.FloatField(default=0.0, help_text="Seconds its tickets had waited, on average.")
+    attempts = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True, default=timezone.now, help_text="None: done.")
+    last_error = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    assigned_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name_plural = "matches"
+        indexes = [
+            models.Index(fields=["next_attempt_at"], name="match_next_attempt"),
+            models.Index(fields=["version", "-created_at"], name="match_version_created"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Ticket(models.Model):
+    """One player's wish to play. In a group, the player's membership too."""
+
+    id = models.CharField(primary_key=True, max_length=20, default=new_id)
+    tenant = models.CharField(max_length=50)
+    version = models.ForeignKey(ProfileVersion, models.PROTECT, related_name="tickets")
+    group = models.ForeignKey(Group, models.CASCADE, null=True, blank=True, related_name="members")
+    match = models.ForeignKey(Match, models.SET_NULL, null=True, blank=True, related_name="tickets")
+    status = models.CharField(max_length=15, choices=Status, default=Status.SEARCHING)
+    reason = models.CharField(max_length=50, blank=True, help_text="Why it was cancelled.")
+    is_ready = models.BooleanField(default=True)
+    player_id = models.CharField(max_length=20, unique=True, default=new_player_id, help_text="What other players see.")
+    player_ip = models.GenericIPAddressField()
+    attributes = models.JSONField()
+    assignment = SealedJSONField(null=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    searching_since = models.DateTimeField(null=True, blank=True)
+    search_after = models.DateTimeField(null=True, blank=True, help_text="Left out of passes until then.")
+    failures = models.PositiveIntegerField(default=0, help_text="Matches that came to nothing.")
+    expires_at = models.DateTimeField()
+    remove_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(fields=["status", "version", "searching_since"], name="ticket_waiting"),
+            models.Index(fields=["status", "expires_at"], name="ticket_expires"),
+            models.Index(fields=["remove_at"], name="ticket_remove"),
+        ]
+
+    @property
+    def team_id(self) -> str | None:
+        """Of its match: the same for the players of one team."""
+        teams = self.match.teams if self.match else []
+        return next((f"{self.match_id}-{n}" for n, team in enumerate(teams) if self.player_id in team), None)
+
+
+class Backfill(models.Model):
+    """A match that plays and wants one more group (compat spec 5.6)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.CharField(max_length=50)
+    version = models.ForeignKey(ProfileVersion, models.PROTECT, related_name="backfills")
+    status = models.CharField(max_length=15, choices=Status, default=Status.SEARCHING)
+    attributes = models.JSONField()
+    tickets = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    remove_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [models.Index(fields=["status", "version"], name="backfill_waiting")]
+
+
+class Fleet(models.Model):
+    """One row: what the manager last said of its locations, so that the API answers while the manager is down."""
+
+    beacons = models.JSONField(default=list)
+    locations = models.JSONField(default=list)
+    fetched_at = models.DateTimeField()
+
+
+class Process(models.Model):
+    """A matchmaker process that runs, or ran."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=100, help_text="host:process id")
+    started_at = models.DateTimeField(default=timezone.now)
+    seen_at = models.DateTimeField(default=timezone.now)
+    manager_answers = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["-seen_at"]
+        verbose_name_plural = "processes"
+
+    def __str__(self) -> str:
+        return self.name

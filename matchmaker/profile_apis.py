@@ -1,0 +1,235 @@
+"""HTTP, for a studio's backend and people: profiles and their versions, and what is in the pool."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from . import selectors, services
+from .access import MayConfigure, tenant_of
+from .errors import NotFound
+from .models import Profile, ProfileVersion
+from .profiles import ProfileInvalid, differences, parse
+from .serializers import FullVersionSerializer, VersionSerializer, error_responses
+
+SHOWN = 200
+
+
+class ConfigureApi(APIView):
+    """Base: for a backend's key."""
+
+    permission_classes = (MayConfigure,)
+
+
+class ConfigSerializer(serializers.Serializer):
+    config = serializers.DictField(help_text="One of the `profiles` of an Edgegap configuration; docs/matchmaking.md.")
+
+
+class ProfilesApi(ConfigureApi):
+    class OutputSerializer(serializers.Serializer):
+        class ItemSerializer(serializers.Serializer):
+            name = serializers.CharField()
+            active = serializers.IntegerField(source="active.number", allow_null=True, default=None)
+
+        profiles = ItemSerializer(many=True)
+
+    @extend_schema(operation_id="profile_list", responses={200: OutputSerializer, **error_responses()})
+    def get(self, request: Request) -> Response:
+        found = Profile.objects.select_related("active").filter(tenant=tenant_of(request))
+        return Response(self.OutputSerializer({"profiles": found}).data)
+
+
+class ProfileApi(ConfigureApi):
+    class OutputSerializer(serializers.Serializer):
+        name = serializers.CharField()
+        active = FullVersionSerializer(allow_null=True)
+        versions = VersionSerializer(many=True)
+
+    @extend_schema(operation_id="profile_get", responses={200: OutputSerializer, **error_responses(404)})
+    def get(self, request: Request, name: str) -> Response:
+        profile = selectors.profile_get(tenant=tenant_of(request), name=name)
+        versions = ProfileVersion.objects.select_related("profile").filter(profile=profile)
+        answer = {"name": profile.name, "active": profile.active, "versions": versions}
+        return Response(self.OutputSerializer(answer).data)
+
+
+class ProfileValidateApi(ConfigureApi):
+    class OutputSerializer(serializers.Serializer):
+        class ProblemSerializer(serializers.Serializer):
+            path = serializers.CharField()
+            reason = serializers.CharField()
+
+        valid = serializers.BooleanField()
+        problems = ProblemSerializer(many=True)
+
+    @extend_schema(
+        operation_id="profile_validate",
+        request=ConfigSerializer,
+        responses={200: OutputSerializer, **error_responses(400, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """Check a configuration without keeping it."""
+        serializer = ConfigSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        try:
+            parse(serializer.validated_data["config"])
+        except ProfileInvalid as error:
+            return Response(self.OutputSerializer({"valid": False, "problems": error.problems}).data)
+        return Response(self.OutputSerializer({"valid": True, "problems": []}).data)
+
+
+class VersionsApi(ConfigureApi):
+    class InputSerializer(ConfigSerializer):
+        note = serializers.CharField(max_length=200, required=False, allow_blank=True)
+        activate = serializers.BooleanField(default=False)
+
+    @extend_schema(
+        operation_id="profile_version_create",
+        request=InputSerializer,
+        responses={201: FullVersionSerializer, **error_responses(400, 413, 415)},
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """A new version; the first one makes the profile. What is wrong is named by path and reason."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        version = services.profile_version_create(tenant=tenant_of(request), name=name, **serializer.validated_data)
+        version.profile.refresh_from_db()
+        return Response(FullVersionSerializer(version).data, status=201)
+
+
+class VersionApi(ConfigureApi):
+    @extend_schema(operation_id="profile_version_get", responses={200: FullVersionSerializer, **error_responses(404)})
+    def get(self, request: Request, name: str, number: int) -> Response:
+        profile = selectors.profile_get(tenant=tenant_of(request), name=name)
+        return Response(FullVersionSerializer(selectors.version_get(profile=profile, number=number)).data)
+
+
+class VersionActivateApi(ConfigureApi):
+    @extend_schema(
+        operation_id="profile_version_activate",
+        request=None,
+        responses={200: VersionSerializer, **error_responses(404, 415)},
+    )
+    def post(self, request: Request, name: str, number: int) -> Response:
+        """Tickets are made under this version from now on; those who wait and fit it move over."""
+        version = services.profile_activate(tenant=tenant_of(request), name=name, number=number)
+        return Response(_fresh(version))
+
+
+class ProfileRollbackApi(ConfigureApi):
+    @extend_schema(
+        operation_id="profile_rollback",
+        request=None,
+        responses={200: VersionSerializer, **error_responses(404, 409, 415)},
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Back to the version that was active before."""
+        return Response(_fresh(services.profile_rollback(tenant=tenant_of(request), name=name)))
+
+
+def _fresh(version: ProfileVersion) -> Any:
+    return VersionSerializer(ProfileVersion.objects.select_related("profile").get(pk=version.pk)).data
+
+
+class ProfileDiffApi(ConfigureApi):
+    class QuerySerializer(serializers.Serializer):
+        old = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="A version.")
+        new = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="Another.")
+
+    class OutputSerializer(serializers.Serializer):
+        class ChangeSerializer(serializers.Serializer):
+            path = serializers.CharField()
+            old = serializers.JSONField(allow_null=True)
+            new = serializers.JSONField(allow_null=True)
+
+        changes = ChangeSerializer(many=True)
+
+    @extend_schema(
+        operation_id="profile_diff",
+        parameters=[QuerySerializer],
+        responses={200: OutputSerializer, **error_responses(400, 404)},
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """Each setting in which two versions differ."""
+        serializer = self.QuerySerializer(data=request.query_params)
+        serializer.is_valid(raise_exception=True)
+        profile = selectors.profile_get(tenant=tenant_of(request), name=name)
+        old, new = (
+            selectors.version_get(profile=profile, number=serializer.validated_data[which]).config
+            for which in ("old", "new")
+        )
+        changes = [{"path": path, "old": before, "new": after} for path, before, after in differences(old, new)]
+        return Response(self.OutputSerializer({"changes": changes}).data)
+
+
+class InspectTicketsApi(ConfigureApi):
+    """Players' ids, not the ids of tickets, which are secrets."""
+
+    class OutputSerializer(serializers.Serializer):
+        class ItemSerializer(serializers.Serializer):
+            player_id = serializers.CharField()
+            profile = serializers.CharField(source="version.profile.name")
+            version = serializers.IntegerField(source="version.number")
+            group_id = serializers.UUIDField(allow_null=True)
+            match_id = serializers.CharField(allow_null=True)
+            status = serializers.CharField()
+            attributes = serializers.JSONField()
+            created_at = serializers.DateTimeField()
+            failures = serializers.IntegerField()
+
+        count = serializers.IntegerField(help_text="Of all; the newest 200 are shown.")
+        tickets = ItemSerializer(many=True)
+
+    @extend_schema(
+        operation_id="inspect_tickets",
+        parameters=[OpenApiParameter("profile", description="Only of this profile.")],
+        responses={200: OutputSerializer, **error_responses(400)},
+    )
+    def get(self, request: Request) -> Response:
+        found = selectors.tickets_of(tenant=tenant_of(request))
+        if wanted := _profile_wanted(request):
+            found = found.filter(version__profile__name=wanted)
+        return Response(self.OutputSerializer({"count": found.count(), "tickets": found[:SHOWN]}).data)
+
+
+class InspectMatchesApi(ConfigureApi):
+    class OutputSerializer(serializers.Serializer):
+        class ItemSerializer(serializers.Serializer):
+            id = serializers.CharField()
+            profile = serializers.CharField(source="version.profile.name")
+            version = serializers.IntegerField(source="version.number")
+            state = serializers.CharField()
+            teams = serializers.JSONField()
+            seats = serializers.JSONField()
+            session_id = serializers.CharField()
+            location = serializers.CharField()
+            quality = serializers.FloatField()
+            is_full = serializers.BooleanField()
+            wait = serializers.FloatField()
+            attempts = serializers.IntegerField()
+            last_error = serializers.CharField()
+            created_at = serializers.DateTimeField()
+
+        count = serializers.IntegerField(help_text="Of all; the newest 200 are shown.")
+        matches = ItemSerializer(many=True)
+
+    @extend_schema(
+        operation_id="inspect_matches",
+        parameters=[OpenApiParameter("profile", description="Only of this profile.")],
+        responses={200: OutputSerializer, **error_responses(400)},
+    )
+    def get(self, request: Request) -> Response:
+        found = selectors.matches_of(tenant=tenant_of(request))
+        if wanted := _profile_wanted(request):
+            found = found.filter(version__profile__name=wanted)
+        return Response(self.OutputSerializer({"count": found.count(), "matches": found[:SHOWN]}).data)
+
+
+def _profile_wanted(request: Request) -> str:
+    wanted = str(request.query_params.get("profile", ""))
+    if "\0" in wanted:  # PostgreSQL cannot hold it
+        raise NotFound
+    return wanted

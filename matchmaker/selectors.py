@@ -1,0 +1,220 @@
+"""Reads."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, Max, Q, QuerySet
+from django.utils import timezone
+
+from . import matching, pool, profiles, why
+from .errors import NotFound
+from .models import Backfill, Fleet, Match, MatchState, Process, Profile, ProfileVersion, Status, Ticket
+
+ALIVE_FOR = 10.0  # seconds a process counts as running after it was last seen
+RECENT = 50  # matches that the estimate of the wait is made from
+
+
+# -- profiles --------------------------------------------------------------------------------------
+
+
+def profile_get(*, tenant: str, name: str) -> Profile:
+    """Raises NotFound."""
+    profile = Profile.objects.select_related("active").filter(tenant=tenant, name=name).first()
+    if profile is None:
+        raise NotFound("There is no such profile.")
+    return profile
+
+
+def version_get(*, profile: Profile, number: int) -> ProfileVersion:
+    """Raises NotFound."""
+    version = ProfileVersion.objects.filter(profile=profile, number=number).first()
+    if version is None:
+        raise NotFound(f"The profile has no version {number}.")
+    return version
+
+
+def rules_of(version: ProfileVersion) -> profiles.Profile:
+    """A version never changes, so it is parsed once."""
+    return _rules(version.pk)
+
+
+@lru_cache(maxsize=256)
+def _rules(version_id: int) -> profiles.Profile:
+    return profiles.parse(ProfileVersion.objects.get(pk=version_id).config)
+
+
+# -- tickets and groups ----------------------------------------------------------------------------
+
+
+def ticket_get(*, tenant: str, ticket_id: str) -> Ticket:
+    """Raises NotFound."""
+    ticket = _tickets(tenant).filter(pk=ticket_id).first()
+    if ticket is None:
+        raise NotFound("There is no such ticket, or it was removed.")
+    return ticket
+
+
+def member_get(*, tenant: str, group_id: UUID, member_id: str) -> Ticket:
+    """Raises NotFound."""
+    member = _tickets(tenant).filter(pk=member_id, group=group_id).first()
+    if member is None:
+        raise NotFound("There is no such member of the group.")
+    return member
+
+
+def group_members(*, tenant: str, group_id: UUID) -> list[Ticket]:
+    """In the order they joined. Raises NotFound."""
+    members = list(_tickets(tenant).filter(group=group_id).order_by("created_at", "pk"))
+    if not members:
+        raise NotFound("There is no such group, or it was removed.")
+    return members
+
+
+def tickets_of(*, tenant: str) -> QuerySet[Ticket]:
+    return _tickets(tenant).order_by("-created_at")
+
+
+def _tickets(tenant: str) -> QuerySet[Ticket]:
+    return Ticket.objects.select_related("match", "version__profile").filter(tenant=tenant)
+
+
+def statuses(ticket_ids: Sequence[str]) -> dict[str, str]:
+    return dict(Ticket.objects.filter(pk__in=ticket_ids).values_list("pk", "status"))
+
+
+def backfill_get(*, tenant: str, backfill_id: UUID) -> Backfill:
+    """Raises NotFound."""
+    backfill = Backfill.objects.select_related("version__profile").filter(tenant=tenant, pk=backfill_id).first()
+    if backfill is None:
+        raise NotFound("There is no such backfill, or it was removed.")
+    return backfill
+
+
+def matches_of(*, tenant: str) -> QuerySet[Match]:
+    return Match.objects.select_related("version__profile").filter(version__profile__tenant=tenant)
+
+
+# -- the pool --------------------------------------------------------------------------------------
+
+
+def searching(now: datetime) -> Q:
+    """Tickets that a pass may match."""
+    return Q(status=Status.SEARCHING, expires_at__gt=now) & (Q(search_after=None) | Q(search_after__lte=now))
+
+
+def pool_of(version_id: int, now: datetime) -> list[pool.Ticket]:
+    """Who waits under a version. A group of which one is missing is left out."""
+    rows = Ticket.objects.filter(searching(now), version=version_id)
+    found = [
+        pool.Ticket(ticket_id, since.timestamp(), attributes, str(group_id or ""))
+        for ticket_id, since, attributes, group_id in rows.values_list(
+            "pk", "searching_since", "attributes", "group_id"
+        )
+        if since
+    ]
+    broken = _broken_groups({UUID(ticket.group) for ticket in found if ticket.group}, now)
+    return [ticket for ticket in found if ticket.group not in broken]
+
+
+def _broken_groups(group_ids: Iterable[UUID], now: datetime) -> set[str]:
+    members = Ticket.objects.filter(group__in=list(group_ids)).values("group")
+    rows = members.annotate(all=Count("pk"), here=Count("pk", filter=searching(now)))
+    return {str(row["group"]) for row in rows if row["all"] != row["here"]}
+
+
+def backfills_of(version: ProfileVersion, now: datetime) -> list[matching.Backfill]:
+    """Oldest first."""
+    rows = Backfill.objects.filter(version=version, status=Status.SEARCHING, expires_at__gt=now).order_by("created_at")
+    rules = rules_of(version)
+    return [matching.Backfill(str(row.pk), pool.unit_of(rules, backfill_players(row), now.timestamp())) for row in rows]
+
+
+def backfill_players(backfill: Backfill) -> list[pool.Ticket]:
+    """Who plays there: each with their own attributes, over which those of the backfill go."""
+    shared = {name: value for name, value in backfill.attributes.items() if name != "assignment"}
+    rows = [ticket.get("attributes", {}) for ticket in backfill.tickets.values()] or [{}]
+    since = backfill.created_at.timestamp()
+    return [pool.Ticket(str(index), since, row | shared) for index, row in enumerate(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What tells a pool from itself a moment ago, without reading it."""
+
+    tickets: int
+    newest: datetime | None
+    backfills: int
+    newest_backfill: datetime | None
+
+
+def waiting_by_version() -> dict[int, Waiting]:
+    tickets = Ticket.objects.filter(status=Status.SEARCHING).order_by().values("version")
+    found = {row["version"]: row for row in tickets.annotate(count=Count("pk"), newest=Max("searching_since"))}
+    backfills = Backfill.objects.filter(status=Status.SEARCHING).order_by().values("version")
+    more = {row["version"]: row for row in backfills.annotate(count=Count("pk"), newest=Max("created_at"))}
+    nothing: dict[str, Any] = defaultdict(lambda: None, count=0)
+    return {
+        version: Waiting(row["count"], row["newest"], other["count"], other["newest"])
+        for version in found
+        for row, other in [(found[version], more.get(version, nothing))]
+    }
+
+
+# -- why -------------------------------------------------------------------------------------------
+
+
+def ticket_why(ticket: Ticket) -> why.Why | None:
+    """None when the ticket is not searching."""
+    now = timezone.now()
+    try:
+        return why.explain(rules_of(ticket.version), pool_of(ticket.version_id, now), ticket.pk, now.timestamp())
+    except KeyError:
+        return None
+
+
+def wait_estimate(ticket: Ticket) -> float | None:
+    """Seconds still to wait, if this ticket waits as long as those of the latest matches; None: there were none."""
+    matches = Match.objects.filter(version__profile=ticket.version.profile_id, backfill=None)
+    waits = list(
+        matches.exclude(state=MatchState.FAILED).order_by("-created_at").values_list("wait", flat=True)[:RECENT]
+    )
+    if not waits or ticket.searching_since is None:
+        return None
+    waited = (timezone.now() - ticket.searching_since).total_seconds()
+    return max(0.0, statistics.median(waits) - waited)
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+def beacons() -> list[dict[str, Any]]:
+    fleet = Fleet.objects.first()
+    return fleet.beacons if fleet else []
+
+
+def slugs_by_city() -> dict[str, list[str]]:
+    """Tickets name places by their city, the manager by a slug; there may be several in a city."""
+    found: dict[str, list[str]] = {}
+    for location in _locations():
+        found.setdefault(location["city"], []).append(location["slug"])
+    return found
+
+
+def location_of(slug: str) -> dict[str, Any] | None:
+    return next((location for location in _locations() if location["slug"] == slug), None)
+
+
+def _locations() -> list[dict[str, Any]]:
+    fleet = Fleet.objects.first()
+    return fleet.locations if fleet else []
+
+
+def processes_alive() -> list[Process]:
+    since = timezone.now() - timedelta(seconds=ALIVE_FOR)
+    return list(Process.objects.filter(seen_at__gte=since))

@@ -1,0 +1,15 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from relaymgr.tenants.services import service_key_create
+
+
+class Command(BaseCommand):
+    help = "Make the key of a service that acts for every tenant, and print it: the only time it can be seen."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("name", help="for example matchmaker; earlier keys of this name are revoked")
+
+    def handle(self, *args: Any, name: str, **options: Any) -> None:
+        self.stdout.write(service_key_create(name=name))
