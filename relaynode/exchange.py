@@ -124,7 +124,8 @@ class Exchange:
 
     def _joined(self, seat: Seat, kind: Kind, now: float) -> None:
         self._report(seat, kind, now)
-        self._notify_others(seat, NoticeCode.JOINED)
+        if kind == "seat_joined":
+            self._notify_others(seat, NoticeCode.JOINED)
         if seat.check_at <= now:
             self._check_silence(seat, now)
 
