@@ -160,6 +160,9 @@ class Sessions:
                 "ended": False,
                 "grant": session.as_grant(self._worker).to_json(),
                 "connects": connects,
+                "connection_ids": {
+                    str(seat.number): seat.connection_id for seat in session.seats.values() if seat.connection_id
+                },
                 "granted": [seat.number for seat in session.seats.values() if seat.granted],
             }
         tombstone = self._tombstones.get(name)
@@ -190,12 +193,23 @@ class Sessions:
     def _restore_session(self, state: Mapping[str, Any], now: float) -> None:
         grant = Grant.from_json(state["grant"])
         granted = {int(seat) for seat in state["granted"]}
-        connects = {int(seat): int(timestamp) for seat, timestamp in state["connects"].items()}
-        if not all(0 <= timestamp < 1 << 64 for timestamp in connects.values()):
-            raise ValueError("no timestamp of a CONNECT")
+        connects = _by_seat(state["connects"], 1 << 64)
+        connection_ids = _by_seat(state["connection_ids"], 1 << 31)
+        if len(set(connection_ids.values())) < len(connection_ids):
+            raise ValueError("two seats have one connection id")
         self._check(grant, None, now)
         if grant.session in self._table.sessions:
             raise ValueError("the session is there already")
         for seat in self.open(grant, now).seats.values():
             seat.granted = seat.number in granted
             seat.last_connect = connects.get(seat.number, 0)
+            if seat.number in connection_ids:
+                self._table.set_connection_id(seat, connection_ids[seat.number], b"")
+
+
+def _by_seat(numbers: Mapping[str, Any], end: int) -> dict[int, int]:
+    """{seat: a number from 1 to below `end`}. Raises what broken JSON makes it raise, among it ValueError."""
+    found = {int(seat): int(number) for seat, number in numbers.items()}
+    if not all(1 <= number < end for number in found.values()):
+        raise ValueError("out of range")
+    return found

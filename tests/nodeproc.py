@@ -94,7 +94,7 @@ class NodeProcess:
                 )
             if not wait or self._came_up():
                 return self
-            if self._process.returncode != 3 or self.state_dir.joinpath("sessions.json").exists():
+            if self._process.returncode != 3 or self.state_dir.joinpath("sessions.jsonl").exists():
                 break
             self._choose_ports()  # another process was given a port of ours in between
         raise AssertionError(f"the node did not start:\n{self.log[-3000:]}")

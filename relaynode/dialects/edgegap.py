@@ -50,13 +50,13 @@ class Edgegap:
             if not take(seat.quota, session.quota, size, now - session.began):
                 return self._exchange.over_limit(seat, now)
             if seat.number:
-                return self._exchange.deliver(seat, session.seats.get(0), data[_HEAD:])
+                return self._exchange.deliver(seat, session.seats.get(0), data[_HEAD:], now)
             if size < _HOST_HEAD:
                 return self._drop("malformed")
             target = session.by_connection_id.get(_int(data[_HEAD:_HOST_HEAD], "little"))
             if target is None:
                 return self._drop("unknown_connection_id")
-            return self._exchange.deliver(seat, target, data[_HOST_HEAD:])
+            return self._exchange.deliver(seat, target, data[_HOST_HEAD:], now)
         if kind == _PING:
             seat.last_heard = now
             return self._answer(self._state(seat, now), addr, port)

@@ -209,7 +209,7 @@ def test_after_a_crash_the_snapshot_is_served(node):
 
 def test_an_unreadable_snapshot_does_not_keep_the_node_down(node):
     node.kill()
-    (node.state_dir / "sessions.json").write_text("{")
+    (node.state_dir / "sessions.jsonl").write_text("{")
     node.start()
     assert "set aside" in node.log
     assert EdgegapPlayer(node, 1).ping() == INVALID
@@ -355,5 +355,5 @@ def kill_worker(node: NodeProcess) -> None:
 
 def saved(node: NodeProcess) -> str:
     """The snapshot on disk."""
-    path = node.state_dir / "sessions.json"
+    path = node.state_dir / "sessions.jsonl"
     return path.read_text() if path.exists() else ""

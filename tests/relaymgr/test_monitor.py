@@ -19,6 +19,7 @@ def test_all_well_is_200_and_healthy_without_a_key(client: Client, node: RelayNo
         "message": "All is well.",
         "healthy_components": ["database", "broker", "nodes"],
         "unhealthy_components": [],
+        "nodes_ready": 1,
     }
 
 
@@ -41,7 +42,7 @@ def test_database_that_is_down_is_named(client: Client, monkeypatch: pytest.Monk
         raise DatabaseError("connection to 10.0.0.1 refused")
 
     monkeypatch.setattr(monitor.connection, "ensure_connection", fail)
-    monkeypatch.setattr(monitor, "nodes_ready", fail)
+    monkeypatch.setattr(monitor.selectors, "nodes_ready", fail)
     response = client.get("/monitor")
     assert response.status_code == 503
     assert response.json()["unhealthy_components"] == ["database", "nodes"]

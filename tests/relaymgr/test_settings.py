@@ -74,7 +74,9 @@ def test_secrets_come_from_files_too(load: Load, tmp_path: Path) -> None:
 
 
 def test_postgresql_has_a_pool_and_no_persistent_connections(load: Load) -> None:
-    config = load(DATABASE_URL="postgres://me:pass@db:5433/causeway", CAUSEWAY_DATABASE_POOL="4")["DATABASES"]["default"]
+    config = load(DATABASE_URL="postgres://me:pass@db:5433/causeway", CAUSEWAY_DATABASE_POOL="4")["DATABASES"][
+        "default"
+    ]
     assert config["ENGINE"] == "django.db.backends.postgresql"
     assert config["OPTIONS"]["pool"]["max_size"] == 4
     assert config.get("CONN_MAX_AGE", 0) == 0

@@ -457,6 +457,18 @@ def test_dialects_meet_in_one_session(relay: Relay, host: EdgegapPlayer) -> None
     assert heard[1:] == (0, b"from edgegap")
 
 
+def test_a_native_player_that_reconnects_keeps_its_name_unless_its_game_is_new(
+    relay: Relay, host: EdgegapPlayer
+) -> None:
+    native = NativePlayer(relay, 3)
+    ids = []
+    for payload in (HELLO, GAME, HELLO):
+        native.connect()
+        assert host.hears(native.send(payload)) == payload
+        ids.append(host.last_connection_id)
+    assert ids[0] == ids[1] != ids[2]
+
+
 def test_a_native_connect_takes_over_from_edgegap_and_gives_back_when_closed(relay: Relay, host: EdgegapPlayer) -> None:
     client, native = EdgegapPlayer(relay, 1), NativePlayer(relay, 1)
     ids = [play(host, client)]

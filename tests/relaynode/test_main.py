@@ -115,9 +115,9 @@ def test_a_signal_to_the_workers_does_not_stop_them(node):
 def test_state_is_readable_by_its_user_only():
     with node_process() as node:
         node.delete_session("3960c873aafd-S")
-        eventually((node.state_dir / "sessions.json").exists)
+        eventually((node.state_dir / "sessions.jsonl").exists)
         assert stat.S_IMODE(node.state_dir.stat().st_mode) == 0o700
-        assert stat.S_IMODE((node.state_dir / "sessions.json").stat().st_mode) == 0o600
+        assert stat.S_IMODE((node.state_dir / "sessions.jsonl").stat().st_mode) == 0o600
 
 
 def test_workers_are_given_no_key_in_their_environment():

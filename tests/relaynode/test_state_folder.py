@@ -45,7 +45,7 @@ def test_only_our_user_can_read(path):
     finally:
         os.umask(old_mask)
     assert mode(path) == 0o700
-    assert mode(path / "keys.json") == mode(path / "sessions.json") == 0o600
+    assert mode(path / "keys.json") == mode(path / "sessions.jsonl") == 0o600
 
 
 def test_a_folder_that_others_could_read_is_closed(path):
@@ -72,23 +72,32 @@ def test_a_half_written_file_is_not_taken_for_the_snapshot(path):
         b"[" * 100_000,
         b"[]",
         b"{}",
-        b'{"format": 2, "workers": []}',
-        b'{"format": 1, "workers": {}}',
-        b'{"format": 1, "workers": [{}]}',
-        b'{"format": 1, "workers": [[1]]}',
-        b'{"format": 1, "workers": [[{"session": 1}]]}',
+        b'{"format": 2, "workers": 1, "sessions": 0}',
+        b'{"format": 1, "workers": "1", "sessions": 0}',
+        b'{"format": 1, "workers": true, "sessions": 0}',
+        b'{"format": 1, "workers": 100000000000, "sessions": 0}',
+        b'{"format": 1, "workers": 1, "sessions": 1}',
+        b'{"format": 1, "workers": 1, "sessions": 1}\n[0, {"session": "x"}]\n[0, {"session": "y"}]',
+        b'{"format": 1, "workers": 1, "sessions": 1}\n{}',
+        b'{"format": 1, "workers": 1, "sessions": 1}\n[0, 1]',
+        b'{"format": 1, "workers": 1, "sessions": 1}\n[0, {"session": 1}]',
+        b'{"format": 1, "workers": 1, "sessions": 1}\n[1, {"session": "x"}]',
+        b'{"format": 1, "workers": 1, "sessions": 1}\n[-1, {"session": "x"}]',
     ],
 )
 def test_an_alien_snapshot_is_set_aside_and_said_so(path, content, caplog):
     folder = StateFolder(path)
-    (path / "sessions.json").write_bytes(content)
+    (path / "sessions.jsonl").write_bytes(content)
     assert folder.read_sessions() == []
-    assert (path / "sessions.json.unreadable").read_bytes() == content
-    assert not (path / "sessions.json").exists()
+    assert (path / "sessions.jsonl.unreadable").read_bytes() == content
+    assert not (path / "sessions.jsonl").exists()
     assert "set aside" in caplog.text
 
 
-@pytest.mark.parametrize("change", [{"control_key": ""}, {"node_key": None}, {"token_keys": [{"id": 1, "key": "!"}]}])
+@pytest.mark.parametrize(
+    "change",
+    [{"control_key": ""}, {"control_key": "secret\n"}, {"node_key": None}, {"token_keys": [{"id": 1, "key": "!"}]}],
+)
 def test_alien_keys_are_set_aside_without_repeating_them(path, change, caplog):
     folder = StateFolder(path)
     (path / "keys.json").write_text(json.dumps({"format": 1, **KEYS.to_json(), **change}))

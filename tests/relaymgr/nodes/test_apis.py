@@ -173,7 +173,9 @@ def test_heartbeat_names_the_wrong_field(beater: APIClient, changes: dict[str, A
     assert list(response.json()["details"]) == [field]
 
 
-@pytest.mark.parametrize("url", ["http://node-1:8901", "https://[2001:db8::1]:8900", "http://host.docker.internal:8901/"])
+@pytest.mark.parametrize(
+    "url", ["http://node-1:8901", "https://[2001:db8::1]:8900", "http://host.docker.internal:8901/"]
+)
 def test_control_url_may_be_any_host(joiner: APIClient, url: str) -> None:
     assert joiner.post(JOIN, joining(control_url=url), format="json").status_code == 200
     assert RelayNode.objects.get().control_url == url.rstrip("/")

@@ -50,7 +50,8 @@ def test_beacons_are_the_nodes_own_ports(api: APIClient, make_node: Callable[...
 
 
 @pytest.mark.parametrize(
-    "fields", [{"is_draining": True}, {"is_stopping": True}, {"state": "suspect"}, {"state": "lost"}, {"state": "joining"}]
+    "fields",
+    [{"is_draining": True}, {"is_stopping": True}, {"state": "suspect"}, {"state": "lost"}, {"state": "joining"}],
 )
 def test_node_that_takes_no_sessions_is_no_beacon(
     api: APIClient, make_node: Callable[..., RelayNode], fields: dict[str, Any]

@@ -34,5 +34,12 @@ def test_second_tenant_of_a_name_is_refused(tenant: Tenant) -> None:
 
 
 def test_key_for_nobody_is_refused_with_what_to_do() -> None:
-    with pytest.raises(CommandError, match="tenant_create nobody"):
+    with pytest.raises(CommandError, match="--create-tenant"):
         run("api_key", "nobody")
+    assert not Tenant.objects.exists()
+
+
+def test_tenant_may_be_made_on_the_way() -> None:
+    for _ in range(2):
+        assert api_key_get(presented=run("api_key", "studio", "--create-tenant"))
+    assert Tenant.objects.get().slug == "studio"
