@@ -1,7 +1,7 @@
 """Who is calling: a tenant's key or a node's key, and what it may do.
 
-`request.auth` is a `Caller`: `key`, `tenant` (None for a node), `node` (None for a tenant), `scopes`. The key of a service
-acts for the tenant that the header Causeway-Tenant names.
+`request.auth` is a `Caller`: `key`, `tenant` (None for a node), `node` (None for a tenant), `scopes`. The key of a
+service acts for the tenant that the header Causeway-Tenant names.
 """
 
 from dataclasses import dataclass

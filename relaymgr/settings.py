@@ -267,7 +267,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "ENUM_NAME_OVERRIDES": {"TicketStatusEnum": "matchmaker.models.Status"},
+    "ENUM_NAME_OVERRIDES": {
+        "TicketStatusEnum": "matchmaker.models.Status",
+        "HealthEnum": ["HEALTHY", "UNHEALTHY"],
+    },
 }
 # Wrong keys from one address, a minute, before the answer is 429 instead of 401.
 FAILED_AUTHENTICATIONS_PER_MINUTE = int(_number("CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE", 60, 1, 1e6))

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create
 from relaymgr.supervisor import Child, supervise
+from relaymgr.tenants.services import service_key_create
 
 # Where the embedded nodes pretend to stand. All of them are on loopback; the map and the placement need places.
 PLACES = [
@@ -54,7 +55,7 @@ PLACES = [
 
 
 class Command(BaseCommand):
-    help = "Run the manager, a Celery worker, beat and some relay nodes on this machine until stopped."
+    help = "Run the manager, a Celery worker, beat, some relay nodes and a matchmaker on this machine until stopped."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="where the web server listens (%(default)s)")
@@ -70,6 +71,7 @@ class Command(BaseCommand):
         _require_free_ports(host, port, nodes, relay_port)
         call_command("migrate", verbosity=0)
         children = [*_manager(host, port), *(_node(number, port, relay_port) for number in range(nodes))]
+        children.append(_matchmaker(port))
         self._say(f"manager at http://{host}:{port}/ with {nodes} nodes, state in {settings.STATE_DIR}")
         asyncio.run(supervise(children, self._say))
 
@@ -111,6 +113,15 @@ def _manager(host: str, port: int) -> list[Child]:
         ),
         _child("beat", [*celery, "beat", "-l", "INFO"]),
     ]
+
+
+def _matchmaker(port: int) -> Child:
+    env = {
+        "CAUSEWAY_MATCHMAKER_MANAGER_URL": f"http://127.0.0.1:{port}",
+        # A new one at each start: it is kept nowhere but in the process.
+        "CAUSEWAY_MATCHMAKER_KEY": service_key_create(name="manage.py up"),
+    }
+    return _child("matchmaker", [sys.executable, "manage.py", "runmatchmaker"], env)
 
 
 def _node(number: int, port: int, relay_port: int) -> Child:
