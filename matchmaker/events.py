@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, close_old_connections
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -54,6 +54,7 @@ class TicketEventsApi(PlayApi):
         response = StreamingHttpResponse(_stream(ticket.tenant, ticket.pk), content_type="text/event-stream")
         response["Cache-Control"] = "no-store"
         response["X-Accel-Buffering"] = "no"
+        close_old_connections()  # a stream would keep this one, out of a pool of few, until it ends
         return response
 
 
@@ -153,7 +154,7 @@ def _statuses(ticket_ids: list[str]) -> dict[str, str]:
     try:
         return selectors.statuses(ticket_ids)
     finally:
-        connections.close_all()
+        close_old_connections()
 
 
 def _read(tenant: str, ticket_id: str) -> dict[str, Any] | None:
@@ -162,4 +163,4 @@ def _read(tenant: str, ticket_id: str) -> dict[str, Any] | None:
     except NotFound:
         return None
     finally:
-        connections.close_all()
+        close_old_connections()

@@ -1,19 +1,29 @@
-"""The manager's REST API for a game's backend, asynchronous. Needs the extra `rest` (httpx), which no adapter does.
+"""The REST APIs of manager and matchmaker, asynchronous. Needs the extra `rest` (httpx), which no adapter does.
 
     async with RelayManager("https://relay.example.com", api_key) as manager:
         session = await manager.create_session([{"ip": "198.51.100.7"}, {"ip": "203.0.113.9"}])
         connection = await connect(**connect_arguments(session, seat=0))
 
-A session is the dictionary that the API answers with; it holds its players' secrets. An API key belongs into a backend,
-never into a game that players have: what a player needs is the result of `connect_arguments`.
+    found = await find_match("https://relay.example.com/matchmaker", key, "duel", {"elo": 1500}, latencies="beacons")
+    found.connection.send(b"hello")
+
+`RelayManager` is for a game's backend, `find_match` for the game itself. A session is the dictionary that the API
+answers with; it holds its players' secrets. An API key belongs into a backend, never into a game that players have:
+what a player needs is the result of `connect_arguments`. A key with no scope but `matchmaker` may go into a game.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+
+from . import asyncio_udp
 
 Json = dict[str, Any]
 
@@ -86,16 +96,7 @@ class RelayManager:
         await self.aclose()
 
     async def _call(self, method: str, path: str, **request: Any) -> Json:
-        """The JSON object answered, {} for an empty answer. Raises ManagerError."""
-        try:
-            response = await self._http.request(method, path, **request)
-        except httpx.HTTPError as error:
-            raise ManagerUnreachable(f"{method} {path}: {type(error).__name__}") from None
-        body = _json_object(response)
-        if not response.is_success:
-            message = str(body.get("message", response.reason_phrase))
-            raise ManagerError(response.status_code, str(body.get("code", "unknown")), message, body.get("details"))
-        return body
+        return await _request(self._http, method, path, **request)
 
 
 def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
@@ -117,6 +118,142 @@ def edgegap_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
         "user_token": user["authorization_token"],
         "session_token": session["authorization_token"],
     }
+
+
+# -- find a match ----------------------------------------------------------------------------------
+
+
+class MatchNotFound(Exception):
+    """The ticket was cancelled: `reason` is `expired` when nobody suitable came in time."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class FoundMatch:
+    """`assignment` as the matchmaker gave it: `seat`, `is_host`, `players`, `location` and the player's own secrets."""
+
+    connection: asyncio_udp.Connection
+    assignment: Json
+
+
+async def find_match(
+    url: str,
+    key: str,
+    profile: str,
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    latencies: str | None = None,
+    search_timeout: float = 600.0,
+) -> FoundMatch:
+    """From wanting to play to playing. `url` is the matchmaker's base URL; `latencies` names the attribute of the
+    profile's latencies rule, for which the relays are measured first.
+
+    Raises MatchNotFound, ManagerError, TimeoutError after `search_timeout` seconds, and what `asyncio_udp.connect`
+    raises. The ticket is withdrawn when this fails or is cancelled."""
+    # The matchmaker sends a comment each 15 s: silence for twice as long is a dead connection.
+    limits = httpx.Timeout(10.0, read=30.0)
+    async with (
+        asyncio.timeout(search_timeout),
+        httpx.AsyncClient(base_url=url, headers={"Authorization": key}, timeout=limits) as http,
+    ):
+        wanted = dict(attributes or {})
+        if latencies is not None:
+            wanted[latencies] = await measure_beacons(http)
+        ticket = await _request(http, "POST", "/tickets", json={"profile": profile, "attributes": wanted})
+        try:
+            assignment = await _assignment(http, str(ticket["id"]))
+        except BaseException:
+            await _withdraw(http, str(ticket["id"]))
+            raise
+        return FoundMatch(await asyncio_udp.connect(**assignment_arguments(assignment)), assignment)
+
+
+def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
+    """What the player passes to `asyncio_udp.connect` or `blocking_udp.connect`, from a ticket's assignment."""
+    return {
+        "host": assignment["public_ip"],
+        "port": assignment["ports"]["gameport"]["external"],
+        "connect_token": assignment["connect_token"],
+        "seat_key": assignment["seat_key"],
+    }
+
+
+async def measure_beacons(http: httpx.AsyncClient) -> dict[str, float]:
+    """Milliseconds to the relays by city, all measured at once; a city with several counts as its nearest. What does
+    not answer is left out."""
+    beacons = (await _request(http, "GET", "/locations/beacons"))["beacons"]
+    measured = await asyncio.gather(*(_measure(beacon) for beacon in beacons))
+    found: dict[str, float] = {}
+    for beacon, ms in zip(beacons, measured, strict=True):
+        city = beacon["location"]["city"]
+        if ms is not None and ms < found.get(city, float("inf")):
+            found[city] = ms
+    return found
+
+
+async def _measure(beacon: Mapping[str, Any]) -> float | None:
+    try:
+        return (await asyncio_udp.measure(beacon["public_ip"], beacon["udp_port"], count=3)).rtt_ms
+    except OSError:  # no route
+        return None
+
+
+async def _assignment(http: httpx.AsyncClient, ticket_id: str) -> Json:
+    """Follows the ticket, over as many streams as it takes."""
+    while True:
+        try:
+            async for name, ticket in _events(http, f"/tickets/{ticket_id}/events"):
+                if name == "removed" or ticket["status"] == "CANCELLED":
+                    raise MatchNotFound(ticket.get("reason") or "removed")
+                if ticket["status"] == "HOST_ASSIGNED":
+                    return dict(ticket["assignment"])
+        except httpx.HTTPError:
+            pass  # a stream begins with the present state: nothing was missed
+        await asyncio.sleep(1.0)
+
+
+async def _events(http: httpx.AsyncClient, path: str) -> AsyncIterator[tuple[str, Json]]:
+    """Of server-sent events (HTML Living Standard, 9.2) the fields that the matchmaker sends."""
+    name = ""
+    async with http.stream("GET", path, headers={"Accept": "text/event-stream"}) as response:
+        if response.is_error and response.status_code < 500 and response.status_code != 429:
+            await response.aread()
+            raise _error(response)
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                yield name, json.loads(value)
+
+
+async def _withdraw(http: httpx.AsyncClient, ticket_id: str) -> None:
+    with contextlib.suppress(ManagerError, httpx.HTTPError):  # it expires by itself
+        await asyncio.shield(_request(http, "DELETE", f"/tickets/{ticket_id}"))
+
+
+async def _request(http: httpx.AsyncClient, method: str, path: str, **request: Any) -> Json:
+    """The JSON object answered, {} for an empty answer. Raises ManagerError."""
+    try:
+        response = await http.request(method, path, **request)
+    except httpx.HTTPError as error:
+        raise ManagerUnreachable(f"{method} {path}: {type(error).__name__}") from None
+    if not response.is_success:
+        raise _error(response)
+    return _json_object(response)
+
+
+def _error(response: httpx.Response) -> ManagerError:
+    body = _json_object(response)
+    message = str(body.get("message", response.reason_phrase))
+    return ManagerError(response.status_code, str(body.get("code", "unknown")), message, body.get("details"))
+
+
+# -- parts of answers ------------------------------------------------------------------------------
 
 
 def _user(session: Mapping[str, Any], seat: int, token: str) -> Mapping[str, Any]:

@@ -1,0 +1,171 @@
+"""From tickets to packets: 40 real clients, two matchmakers of which one is killed, real relays."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.flows.stack import ROOT, Stack, wait_until
+from transports.asyncio_udp import EVERYONE
+from transports.control import FoundMatch, MatchNotFound, find_match
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
+
+PROFILE = {
+    "ticket_expiration_period": "60s",
+    "host": "best_connected",
+    "session": {"topology": "mesh", "dialects": ["native"]},
+    "rules": {
+        "initial": {
+            "size": {"type": "player_count", "attributes": {"team_count": 2, "min_team_size": 2, "max_team_size": 2}},
+            "beacons": {"type": "latencies", "attributes": {"difference": 500, "max_latency": 1000}},
+            "elo": {"type": "number_difference", "attributes": {"max_difference": 200}},
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def key(stack: Stack) -> str:
+    """For players; and a profile of four to play."""
+    for name, config in (("four", PROFILE), ("brief", {**PROFILE, "ticket_expiration_period": "1s"})):
+        body = {"config": config, "activate": True}
+        answer = stack.api.post(f"/matchmaker/profiles/{name}/versions", json=body)
+        assert answer.status_code == 201, answer.text
+    player_key = stack.manage("api_key", "flows", "--scope", "matchmaker").strip()
+    with httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": player_key}) as players:
+        wait_until(lambda: players.get("/locations/beacons").json()["count"] == 3, "the beacons are known", 20)
+    return player_key
+
+
+@contextlib.contextmanager
+def another_matchmaker(stack: Stack) -> Iterator[subprocess.Popen[bytes]]:
+    environment = stack.environment | {
+        "CAUSEWAY_MATCHMAKER_MANAGER_URL": stack.url,
+        "CAUSEWAY_MATCHMAKER_KEY": stack.manage("service_key", "second matchmaker").strip(),
+    }
+    log = (stack.folder / "second-matchmaker.log").open("ab")
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "runmatchmaker"], cwd=ROOT, env=environment, stdout=log, stderr=log
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def play(found: FoundMatch, everyone: int, heard: dict[int, set[int]]) -> None:
+    """Say who we are, again and again, until all have heard all others."""
+    connection, seat = found.connection, found.assignment["seat"]
+    heard[seat] = set()
+
+    async def listen() -> None:
+        async for source, payload in connection:
+            assert payload == b"from %d" % source
+            heard[seat].add(source)
+
+    listening = asyncio.create_task(listen())
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends and sum(map(len, heard.values())) < everyone * (everyone - 1):
+        connection.send(b"from %d" % seat, EVERYONE)
+        await asyncio.sleep(0.05)
+    listening.cancel()
+    connection.close()
+
+
+async def test_forty_players_are_matched_and_play_while_a_matchmaker_is_killed(stack: Stack, key: str) -> None:
+    """10 matches of 4. Nobody lost, no seat given twice, every player hears the three others."""
+    url = f"{stack.url}/matchmaker"
+    with another_matchmaker(stack) as second:
+        await asyncio.to_thread(wait_until, lambda: processes(stack) >= 2, "two matchmakers run", 20)
+        searches = [
+            asyncio.create_task(
+                find_match(url, key, "four", {"elo": 1000 + 5 * n}, latencies="beacons", search_timeout=90)
+            )
+            for n in range(20)
+        ]
+        await asyncio.sleep(0)
+        first = await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        assert first[0], "nobody was matched"
+        second.send_signal(signal.SIGKILL)
+        searches += [
+            asyncio.create_task(
+                find_match(url, key, "four", {"elo": 1000 + 5 * n}, latencies="beacons", search_timeout=90)
+            )
+            for n in range(20)
+        ]
+        found = await asyncio.gather(*searches)
+
+    seats = Counter((one.assignment["request_id"], one.assignment["seat"]) for one in found)
+    matches = Counter(one.assignment["request_id"] for one in found)
+    assert set(seats.values()) == {1}
+    assert sorted(matches.values()) == [4] * 10
+    assert len({one.assignment["player_id"] for one in found}) == 40
+
+    heard: dict[str, dict[int, set[int]]] = {session: {} for session in matches}
+    await asyncio.gather(*(play(one, 4, heard[one.assignment["request_id"]]) for one in found))
+    for session in heard.values():
+        assert session == {seat: {0, 1, 2, 3} - {seat} for seat in range(4)}
+    sessions = stack.api.get("/v1/relays/sessions", params={"limit": 200}).json()["sessions"]
+    assert {one["session_id"] for one in sessions if "match" in one["metadata"]} == set(matches), (
+        "a session has no owner"
+    )
+
+
+def processes(stack: Stack) -> int:
+    """Matchmakers seen lately, asked of the database through Django."""
+    code = "from matchmaker.selectors import processes_alive; print(len(processes_alive()))"
+    return int(stack.manage("shell", "-v", "0", "-c", code))
+
+
+async def test_a_match_is_made_within_a_second_of_its_last_ticket(stack: Stack, key: str) -> None:
+    took = []
+    with httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": key}) as http:
+        for _ in range(5):
+            took.append(await asyncio.to_thread(time_to_assignment, http))
+    assert sorted(took)[2] < 1.0, took
+
+
+def time_to_assignment(http: httpx.Client) -> float:
+    attributes = {"elo": 1, "beacons": {"Frankfurt": 10}}
+    tickets = [http.post("/tickets", json={"profile": "four", "attributes": attributes}).json() for _ in range(4)]
+    started = time.monotonic()
+    path = f"/tickets/{tickets[-1]['id']}"
+    wait_until(lambda: http.get(path).json()["status"] == "HOST_ASSIGNED", "assigned", 10)
+    return time.monotonic() - started
+
+
+async def test_a_player_for_whom_nobody_comes_is_told(stack: Stack, key: str) -> None:
+    with pytest.raises(MatchNotFound, match="expired"):
+        await find_match(f"{stack.url}/matchmaker", key, "brief", {"elo": 1}, latencies="beacons", search_timeout=30)
+
+
+async def test_cancelling_the_search_withdraws_the_ticket(stack: Stack, key: str) -> None:
+    search = asyncio.create_task(find_match(f"{stack.url}/matchmaker", key, "four", {"elo": 9e9}, latencies="beacons"))
+
+    def tickets() -> int:
+        answer = stack.api.get("/matchmaker/inspect/tickets").json()["tickets"]
+        return sum(ticket["attributes"]["elo"] == 9e9 for ticket in answer)
+
+    await asyncio.to_thread(wait_until, lambda: tickets() == 1, "a ticket was made")
+    search.cancel()
+    await asyncio.to_thread(wait_until, lambda: tickets() == 0, "the ticket is gone")
+
+
+def test_matchmaker_without_key_says_how_to_make_one() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CAUSEWAY_MATCHMAKER_KEY"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "runmatchmaker"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "service_key" in done.stderr
+    assert "Traceback" not in done.stderr
