@@ -1,5 +1,6 @@
 """Reads."""
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -40,13 +41,13 @@ def version_get(*, profile: Profile, number: int) -> ProfileVersion:
 
 
 def rules_of(version: ProfileVersion) -> profiles.Profile:
-    """A version never changes, so it is parsed once."""
-    return _rules(version.pk)
+    """Each configuration is parsed once."""
+    return _rules(json.dumps(version.config))
 
 
 @lru_cache(maxsize=256)
-def _rules(version_id: int) -> profiles.Profile:
-    return profiles.parse(ProfileVersion.objects.get(pk=version_id).config)
+def _rules(config: str) -> profiles.Profile:
+    return profiles.parse(json.loads(config))
 
 
 # -- tickets and groups ----------------------------------------------------------------------------

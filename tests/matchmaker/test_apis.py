@@ -1,0 +1,332 @@
+"""The Gen2 API (compat spec 5) and ours beside it, on a real database."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from rest_framework.test import APIClient
+
+from matchmaker.models import Status, Ticket
+from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.services import api_key_create
+from tests.matchmaker.conftest import CONFIG
+from tests.relaymgr.conftest import client_with
+
+pytestmark = pytest.mark.django_db
+Search = Callable[..., dict[str, Any]]
+BASE = "/matchmaker"
+
+
+def problems(answer: Any, status: int = 400) -> dict[str, str]:
+    """Path -> reason."""
+    assert answer.status_code == status, answer.content
+    return {path: found[0]["message"] for path, found in answer.json()["details"].items()}
+
+
+# -- tickets ---------------------------------------------------------------------------------------
+
+
+def test_ticket_has_the_fields_of_gen2(search: Search, players: APIClient) -> None:
+    ticket = search()
+    assert players.get(f"{BASE}/tickets/{ticket['id']}").json() == ticket
+    assert ticket["status"] == "SEARCHING"
+    assert ticket["assignment"] is ticket["group_id"] is ticket["team_id"] is ticket["match_id"] is None
+    assert (ticket["profile"], ticket["player_ip"], len(ticket["id"])) == ("duel", "192.0.2.1", 20)
+
+
+def test_player_ip_of_null_is_the_callers_address(search: Search) -> None:
+    assert search(player_ip=None)["player_ip"] == "127.0.0.1"
+
+
+BAD_ATTRIBUTES: list[tuple[Any, dict[str, str]]] = [
+    ({}, {"attributes.elo": "is missing"}),
+    (None, {"attributes.elo": "is missing"}),
+    ({"elo": 1, "shoe": 43}, {"attributes.shoe": "is not an attribute of this profile"}),
+    ({"elo": "1"}, {"attributes.elo": "must be a number of at most 1e+12"}),
+    ({"elo": True}, {"attributes.elo": "must be a number of at most 1e+12"}),
+    ({"elo": 1e13}, {"attributes.elo": "must be a number of at most 1e+12"}),
+    ({"elo": None}, {"attributes.elo": "must be a number of at most 1e+12"}),
+    ({"elo": [1]}, {"attributes.elo": "must be a number of at most 1e+12"}),
+]
+
+
+@pytest.mark.parametrize(("attributes", "expected"), BAD_ATTRIBUTES)
+def test_M12_bad_attributes_are_400_and_named(
+    players: APIClient, profile: str, attributes: Any, expected: dict[str, str]
+) -> None:
+    body = {"profile": profile, "attributes": attributes}
+    assert problems(players.post(f"{BASE}/tickets", body, format="json")) == expected
+    assert not Ticket.objects.exists()
+
+
+def test_M12_unknown_profile_is_400(players: APIClient, profile: str) -> None:
+    body = {"profile": "chess", "attributes": {}}
+    assert "profile" in problems(players.post(f"{BASE}/tickets", body, format="json"))
+
+
+@pytest.mark.parametrize("text", ['{"profile": "duel", "attributes": {"elo": NaN}}', "[]", '"x"', "{", "null"])
+def test_what_is_not_a_ticket_is_400(players: APIClient, profile: str, text: str) -> None:
+    assert players.post(f"{BASE}/tickets", text, content_type="application/json").status_code == 400
+
+
+def test_a_megabyte_of_attributes_is_refused(players: APIClient, profile: str) -> None:
+    body = {"profile": profile, "attributes": {"elo": "x" * 1_000_000}}
+    assert players.post(f"{BASE}/tickets", body, format="json").status_code == 413
+
+
+def test_deleted_ticket_is_gone(search: Search, players: APIClient) -> None:
+    path = f"{BASE}/tickets/{search()['id']}"
+    assert players.delete(path).status_code == 204
+    assert players.get(path).status_code == players.delete(path).status_code == 404
+
+
+@pytest.mark.parametrize("status", [Status.MATCH_FOUND, Status.HOST_ASSIGNED])
+def test_deletion_after_match_is_409(search: Search, players: APIClient, status: str) -> None:
+    ticket = search()
+    Ticket.objects.filter(pk=ticket["id"]).update(status=status)
+    answer = players.delete(f"{BASE}/tickets/{ticket['id']}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "already_matched")
+    assert Ticket.objects.get().status == status
+
+
+def test_tickets_of_another_tenant_are_404(search: Search) -> None:
+    other = Tenant.objects.create(name="Other", slug="other")
+    stranger = client_with(api_key_create(tenant=other, name="x", scopes=["matchmaker"])[1])
+    path = f"{BASE}/tickets/{search()['id']}"
+    for answer in (
+        stranger.get(path),
+        stranger.delete(path),
+        stranger.get(f"{path}/why"),
+        stranger.get(f"{path}/events"),
+    ):
+        assert answer.status_code == 404
+
+
+def test_why_tells_which_rule_blocks_whom(search: Search, players: APIClient) -> None:
+    ticket = search(1000)
+    search(1020)
+    search(5000)
+    why = players.get(f"{BASE}/tickets/{ticket['id']}/why").json()
+    assert (why["waiting"], why["compatible"], why["wanted"], why["blocked"]) == (2, 1, 3, {"elo": 1})
+    assert why["changes"] == {"elo": {"max_difference": 500}}
+    assert 29 < why["next_expansion"] <= 30
+    assert 59 < why["expires"] <= 60
+    assert why["estimate"] is None
+
+
+# -- groups ----------------------------------------------------------------------------------------
+
+
+def member(ready: bool = False, elo: float = 1000, **more: Any) -> dict[str, Any]:
+    return {"profile": "duel", "attributes": {"elo": elo}, "player_ip": None, "is_ready": ready, **more}
+
+
+def test_group_searches_once_all_are_ready(players: APIClient, profile: str) -> None:
+    first = players.post(f"{BASE}/groups", member(ready=True, is_ready=False), format="json")
+    assert first.status_code == 201
+    assert (first.json()["status"], first.json()["ticket_id"]) == ("INITIAL", None)
+    path = f"{BASE}/groups/{first.json()['group_id']}"
+    second = players.post(f"{path}/members", member(ready=True), format="json").json()
+    assert second["status"] == "INITIAL"
+    answer = players.patch(f"{path}/members/{first.json()['member_id']}", {"is_ready": True}, format="json").json()
+    assert (answer["status"], answer["ticket_id"], answer["is_ready"]) == ("SEARCHING", answer["member_id"], True)
+    assert players.get(path).json() == {"status": "SEARCHING", "team_id": None, "assignment": None}
+    assert players.get(f"{BASE}/tickets/{second['member_id']}").json()["group_id"] == first.json()["group_id"]
+
+
+def test_M11_group_that_searches_is_closed(players: APIClient, profile: str) -> None:
+    group = players.post(f"{BASE}/groups", member(ready=True), format="json").json()
+    path = f"{BASE}/groups/{group['group_id']}"
+    for answer in (
+        players.post(f"{path}/members", member(), format="json"),
+        players.patch(f"{path}/members/{group['member_id']}", {"is_ready": False}, format="json"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (409, "group_closed")
+
+
+def test_M11_group_over_its_size_is_refused(players: APIClient, profile: str) -> None:
+    group = players.post(f"{BASE}/groups", member(), format="json").json()
+    path = f"{BASE}/groups/{group['group_id']}/members"
+    assert players.post(path, member(), format="json").status_code == 201
+    answer = players.post(path, member(), format="json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "group_full")
+    assert Ticket.objects.count() == 2
+
+
+def test_M11_leaving_before_the_search_removes_one_and_lets_the_ready_ones_go(players: APIClient, profile: str) -> None:
+    group = players.post(f"{BASE}/groups", member(ready=False), format="json").json()
+    path = f"{BASE}/groups/{group['group_id']}"
+    other = players.post(f"{path}/members", member(ready=True), format="json").json()
+    assert players.delete(f"{path}/members/{group['member_id']}").status_code == 204
+    assert players.get(f"{path}/members/{other['member_id']}").json()["status"] == "SEARCHING"
+
+
+def test_M11_leaving_while_it_searches_cancels_everybody(players: APIClient, profile: str) -> None:
+    body = {"player_tickets": [member(), member()]}
+    first, second = players.post(f"{BASE}/group-tickets", body, format="json").json()["player_tickets"]
+    assert players.delete(f"{BASE}/groups/{first['group_id']}/members/{first['id']}").status_code == 204
+    assert players.get(f"{BASE}/tickets/{second['id']}").json()["status"] == "CANCELLED"
+
+
+def test_group_of_another_profile_or_unmatchable_attributes_is_refused(
+    players: APIClient, make_profile: Callable[..., None]
+) -> None:
+    rules = {"initial": {**CONFIG["rules"]["initial"], "mode": {"type": "string_equality"}}}
+    make_profile("modes", rules=rules)
+    make_profile()
+    one = {"profile": "modes", "attributes": {"elo": 1, "mode": "x"}}
+    group = players.post(f"{BASE}/groups", one, format="json").json()
+    path = f"{BASE}/groups/{group['group_id']}/members"
+    assert "profile" in problems(players.post(path, member(), format="json"))
+    other = {"profile": "modes", "attributes": {"elo": 1, "mode": "y"}}
+    assert problems(players.post(path, other, format="json")) == {"attributes.mode": "differs within the group"}
+
+
+def test_group_tickets_are_answered_in_order_and_all_or_none(players: APIClient, profile: str) -> None:
+    body = {"player_tickets": [member(elo=1), member(elo=2)]}
+    answer = players.post(f"{BASE}/group-tickets", body, format="json")
+    assert answer.status_code == 201
+    tickets = [Ticket.objects.get(pk=ticket["id"]) for ticket in answer.json()["player_tickets"]]
+    assert [ticket.attributes["elo"] for ticket in tickets] == [1, 2]
+    assert tickets[0].group_id == tickets[1].group_id is not None
+    bad = {"player_tickets": [member(), member(attributes={})]}
+    assert problems(players.post(f"{BASE}/group-tickets", bad, format="json")) == {
+        "player_tickets[1].attributes.elo": "is missing"
+    }
+    large = {"player_tickets": [member()] * 3}
+    assert "at most 2" in problems(players.post(f"{BASE}/group-tickets", large, format="json"))["player_tickets"]
+    mixed = {"player_tickets": [member(), member(profile="other")]}
+    assert "different" in problems(players.post(f"{BASE}/group-tickets", mixed, format="json"))["player_tickets"]
+    assert Ticket.objects.count() == 2
+
+
+# -- backfills -------------------------------------------------------------------------------------
+
+
+def test_backfill_round(players: APIClient, profile: str) -> None:
+    attributes = {"assignment": {"request_id": "000000000001-S"}}
+    body = {"profile": profile, "attributes": attributes, "tickets": {"a": {"attributes": {"elo": 1000}}}}
+    made = players.post(f"{BASE}/backfills", body, format="json")
+    assert made.status_code == 201, made.content
+    path = f"{BASE}/backfills/{made.json()['id']}"
+    assert players.get(path).json()["status"] == "SEARCHING"
+    assert players.get(path).json()["assigned_ticket"] is None
+    assert players.delete(path).status_code == 204
+    assert players.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("attributes", "tickets", "path"),
+    [
+        ({}, {"a": {"attributes": {"elo": 1}}}, "attributes.assignment.request_id"),
+        ({"assignment": {"request_id": 7}}, {"a": {"attributes": {"elo": 1}}}, "attributes.assignment.request_id"),
+        ({"assignment": {"request_id": "x-S"}}, {}, "attributes.elo"),
+        ({"assignment": {"request_id": "x-S"}}, {"a": {"attributes": {"elo": "x"}}}, "attributes.elo"),
+        ({"assignment": {"request_id": "x-S"}}, {"a": {"attributes": 3}}, "tickets"),
+    ],
+)
+def test_bad_backfill_is_400(players: APIClient, profile: str, attributes: Any, tickets: Any, path: str) -> None:
+    body = {"profile": profile, "attributes": attributes, "tickets": tickets}
+    assert path in problems(players.post(f"{BASE}/backfills", body, format="json"))
+
+
+# -- profiles --------------------------------------------------------------------------------------
+
+
+def versions(api: APIClient, **changes: Any) -> Any:
+    body = {"config": {**CONFIG, **changes}, "activate": True}
+    return api.post(f"{BASE}/profiles/duel/versions", body, format="json")
+
+
+def test_versions_are_numbered_compared_activated_and_rolled_back(api: APIClient) -> None:
+    assert [versions(api).json()["number"], versions(api, host="best_connected").json()["number"]] == [1, 2]
+    third = api.post(f"{BASE}/profiles/duel/versions", {"config": CONFIG, "note": "back"}, format="json").json()
+    assert (third["number"], third["is_active"]) == (3, False)
+    assert api.get(f"{BASE}/profiles").json() == {"profiles": [{"name": "duel", "active": 2}]}
+    changes = api.get(f"{BASE}/profiles/duel/diff", {"old": 1, "new": 2}).json()["changes"]
+    assert changes == [{"path": "host", "old": None, "new": "best_connected"}]
+    assert api.post(f"{BASE}/profiles/duel/versions/3/activate").json()["is_active"] is True
+    assert [api.post(f"{BASE}/profiles/duel/rollback").json()["number"] for _ in range(2)] == [2, 1]
+    assert api.post(f"{BASE}/profiles/duel/rollback").json()["code"] == "no_earlier_version"
+    shown = api.get(f"{BASE}/profiles/duel").json()
+    assert (shown["active"]["number"], [version["number"] for version in shown["versions"]]) == (1, [3, 2, 1])
+
+
+def test_bad_configuration_is_refused_with_path_and_reason(api: APIClient) -> None:
+    found = problems(versions(api, host="best", rules={"initial": {"size": {"type": "x"}}}))
+    assert found["config.host"] == "must be one of first, best_connected"
+    assert "config.rules.initial.size.type" in found
+    checked = api.post(f"{BASE}/profiles:validate", {"config": {"host": "best"}}, format="json").json()
+    assert checked["valid"] is False
+    assert {"path": "host", "reason": "must be one of first, best_connected"} in checked["problems"]
+    assert api.post(f"{BASE}/profiles:validate", {"config": CONFIG}, format="json").json() == {
+        "valid": True,
+        "problems": [],
+    }
+
+
+def test_waiting_tickets_that_fit_move_to_the_new_version(api: APIClient, search: Search) -> None:
+    search()
+    versions(api, host="best_connected")
+    assert Ticket.objects.get().version.number == 2
+    versions(api, rules={"initial": {**CONFIG["rules"]["initial"], "mode": {"type": "string_equality"}}})
+    assert Ticket.objects.get().version.number == 2
+
+
+@pytest.mark.parametrize("path", ["profiles/none", "profiles/none/versions/1", "profiles/none/diff?old=1&new=2"])
+def test_unknown_profile_is_404(api: APIClient, path: str) -> None:
+    assert api.get(f"{BASE}/{path}").status_code == 404
+
+
+# -- keys, limits, the rest ------------------------------------------------------------------------
+
+
+def test_players_key_cannot_configure_or_look_around(players: APIClient, profile: str) -> None:
+    """It stands in a game that anybody can take apart."""
+    for answer in (
+        players.post(f"{BASE}/profiles/duel/versions", {"config": CONFIG}, format="json"),
+        players.get(f"{BASE}/profiles"),
+        players.get(f"{BASE}/inspect/tickets"),
+        players.get(f"{BASE}/inspect/matches"),
+        players.get("/v1/relays/sessions"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+
+
+def test_without_a_key_only_the_monitor_answers(db: None) -> None:
+    assert APIClient().get(f"{BASE}/tickets/{'a' * 20}").status_code == 401
+    assert APIClient().get(f"{BASE}/monitor").json() == {
+        "status": "UNHEALTHY",
+        "message": "Not well: matchmaker, manager.",
+        "healthy_components": [],
+        "unhealthy_components": ["matchmaker", "manager"],
+    }
+
+
+def test_M12_too_many_requests_are_429_with_retry_after(players: APIClient, profile: str) -> None:
+    with override_settings(MATCHMAKER_REQUESTS_PER_MINUTE=3):
+        answers = [players.get(f"{BASE}/locations/beacons") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert int(answers[-1]["Retry-After"]) > 0
+
+
+def test_inspection_shows_no_ticket_id(api: APIClient, search: Search) -> None:
+    ticket = search()
+    answer = api.get(f"{BASE}/inspect/tickets", {"profile": "duel"})
+    assert answer.json()["count"] == 1
+    assert ticket["id"] not in answer.content.decode()
+
+
+def test_assignment_is_sealed_in_the_database(search: Search) -> None:
+    from django.db import connection
+
+    ticket = search()
+    Ticket.objects.filter(pk=ticket["id"]).update(assignment={"seat_key": "secret"})
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT assignment FROM matchmaker_ticket")
+        [stored] = cursor.fetchone()
+    assert "secret" not in stored
+    assert Ticket.objects.get().assignment == {"seat_key": "secret"}
+    assert json.dumps(Ticket.objects.get().assignment)
