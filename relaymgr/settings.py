@@ -120,7 +120,8 @@ def _database() -> dict[str, Any]:
     if config.get("ENGINE") not in options or not config.get("NAME"):
         _stop("DATABASE_URL", "postgres://user:password@host:port/name or sqlite:////folder/file")
     config["OPTIONS"] = options[config["ENGINE"]]() | config.get("OPTIONS", {})
-    return config
+    # A pooled connection may be older than the server's last restart.
+    return config | {"CONN_HEALTH_CHECKS": True}
 
 
 def _cache(url: str) -> dict[str, Any]:
@@ -276,13 +277,13 @@ FAILED_AUTHENTICATIONS_PER_MINUTE = int(_number("CAUSEWAY_FAILED_AUTHENTICATIONS
 
 NODE_HEARTBEAT_INTERVAL = 5.0
 NODE_MAX_CLOCK_SKEW = 5.0
-NODE_PROBE_TIMEOUT = _number("CAUSEWAY_NODE_PROBE_TIMEOUT", 1.0, 0.01, 10)
+NODE_PROBE_TIMEOUT = _number("CAUSEWAY_PROBE_TIMEOUT", 1.0, 0.01, 10)
 JOIN_KEY_LIFETIME = _number("CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000)
 TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 365 * 86_400)
 # How long a retired token key still opens: longer than any session, and so any connect token, may live.
 TOKEN_KEY_OVERLAP = 25 * 3_600.0
 # A node that has not been heard for so long gives up its sessions. Long: they play on while we cannot hear it.
-NODE_LOST_AFTER = _number("CAUSEWAY_NODE_LOST_AFTER", 300, 1, 86_400)
+NODE_LOST_AFTER = _number("CAUSEWAY_LOST_AFTER", 300, 1, 86_400)
 SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 86_400, 60, 31_536_000)
 
 
