@@ -7,18 +7,19 @@ import httpcore
 import pytest
 
 from relaymgr.sessions.outward import AddressRefused, PublicNetwork, is_public, is_webhook_url, public_addresses
+from tests.nodeproc import eventually
 
 
 class Listener:
     """Counts TCP connects on a loopback port, IPv4 and IPv6."""
 
     def __init__(self) -> None:
-        self.connects = 0
-        self._sockets = [socket.create_server(("127.0.0.1", 0))]
-        self.port = self._sockets[0].getsockname()[1]
+        self._connects = 0
+        self._servers = [socket.create_server(("127.0.0.1", 0))]
+        self.port = self._servers[0].getsockname()[1]
         if socket.has_ipv6:
-            self._sockets.append(socket.create_server(("::1", self.port), family=socket.AF_INET6))
-        for server in self._sockets:
+            self._servers.append(socket.create_server(("::1", self.port), family=socket.AF_INET6))
+        for server in self._servers:
             threading.Thread(target=self._count, args=(server,), daemon=True).start()
 
     def _count(self, server: socket.socket) -> None:
@@ -27,10 +28,18 @@ class Listener:
                 server.accept()[0].close()
             except OSError:
                 return
-            self.connects += 1
+            self._connects += 1
+
+    def connects(self) -> int:
+        """Those until now: a connect of our own comes last and is not counted."""
+        for ours, server in enumerate(self._servers):
+            before = self._connects
+            socket.create_connection(server.getsockname()[:2], timeout=5).close()
+            eventually(lambda before=before: self._connects > before)  # type: ignore[misc]
+        return self._connects - ours - 1
 
     def close(self) -> None:
-        for server in self._sockets:
+        for server in self._servers:
             server.shutdown(socket.SHUT_RDWR)
             server.close()
 
@@ -70,14 +79,14 @@ async def test_inward_host_is_refused_without_a_connect(host: str, listener: Lis
     async with httpcore.AsyncConnectionPool(network_backend=PublicNetwork()) as pool:
         with pytest.raises(AddressRefused):
             await asyncio.wait_for(pool.request("POST", url), 5)
-    assert listener.connects == 0
+    assert listener.connects() == 0
 
 
 async def test_listener_would_have_counted(listener: Listener) -> None:
     async with httpcore.AsyncConnectionPool() as pool:
-        with pytest.raises(httpcore.RemoteProtocolError):
+        with pytest.raises((httpcore.NetworkError, httpcore.ProtocolError)):
             await pool.request("POST", f"http://127.0.0.1:{listener.port}/")
-    assert listener.connects == 1
+    assert listener.connects() == 1
 
 
 async def test_one_inward_address_among_public_ones_refuses_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
