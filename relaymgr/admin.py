@@ -31,3 +31,4 @@ class ReadOnlyAdmin(KeptAdmin):
 def show_once(request: HttpRequest, what: str, plain: str) -> None:
     """Tells an operator a new key. The message is the only place it ever stands."""
     messages.warning(request, f"{what}: {plain} (copy it now, it is not shown again)")
+admin.site.site_url = "/docs"
