@@ -7,6 +7,7 @@ from django.http import HttpRequest
 
 admin.site.site_header = admin.site.site_title = "Causeway"
 admin.site.index_title = "Operations"
+admin.site.site_url = "/docs"
 
 
 class KeptAdmin(admin.ModelAdmin):
@@ -31,4 +32,3 @@ class ReadOnlyAdmin(KeptAdmin):
 def show_once(request: HttpRequest, what: str, plain: str) -> None:
     """Tells an operator a new key. The message is the only place it ever stands."""
     messages.warning(request, f"{what}: {plain} (copy it now, it is not shown again)")
-admin.site.site_url = "/docs"
