@@ -21,7 +21,7 @@ class Tombstone:
     session: str
     reason: str
     forget_at: float  # seconds since 1970
-    pairs: tuple[int, ...]  # of a session that ended as idle: their pings hear SessionTimeout, not Invalid
+    pairs: tuple[int, ...]  # its token pairs: players may not know yet that it is over, and are not guessing
 
 
 class Sessions:
@@ -31,7 +31,7 @@ class Sessions:
         self._exchange = exchange
         self._table = exchange.table
         self._tombstones: dict[str, Tombstone] = {}
-        self._idle_pairs: set[int] = set()
+        self._ended_pairs: dict[int, str] = {}  # token pair: why its session ended
 
     # -- begin and change
 
@@ -106,26 +106,27 @@ class Sessions:
     def has_ended(self, name: str) -> bool:
         return name in self._tombstones
 
-    def ended_as_idle(self, pair: int) -> bool:
-        """Whether these two tokens were those of a session that ended because nobody played."""
-        return pair in self._idle_pairs
+    def why_ended(self, pair: int) -> str | None:
+        """The reason for which the session of these two tokens ended; None when there was no such session."""
+        return self._ended_pairs.get(pair)
 
     def _end(self, session: Session, reason: str, now: float) -> None:
         for seat in session.seats.values():
             self._exchange.leave(seat, "ended", now)
-        pairs = tuple(seat.pair for seat in session.seats.values() if seat.pair is not None and not seat.revoked)
+        pairs = tuple(seat.pair for seat in session.seats.values() if seat.pair is not None)
         self._table.remove_session(session)
         forget_at = max(session.expires_at, now + _SHORTEST_MEMORY)
-        self._bury(Tombstone(session.name, reason, forget_at, pairs if reason == "idle" else ()))
+        self._bury(Tombstone(session.name, reason, forget_at, pairs))
 
     def _bury(self, tombstone: Tombstone) -> None:
         self._tombstones[tombstone.session] = tombstone
-        self._idle_pairs.update(tombstone.pairs)
+        self._ended_pairs.update(dict.fromkeys(tombstone.pairs, tombstone.reason))
         self._exchange.deadlines.add(tombstone.forget_at, self._forget, tombstone)
 
     def _forget(self, tombstone: Tombstone, now: float) -> None:
         del self._tombstones[tombstone.session]
-        self._idle_pairs.difference_update(tombstone.pairs)
+        for pair in tombstone.pairs:
+            self._ended_pairs.pop(pair, None)
 
     def _look(self, session: Session, now: float) -> None:
         """End the session when its time is up, and say when to look again."""

@@ -64,8 +64,11 @@ class Edgegap:
 
     def receive_unknown(self, pair: int, kind: int, addr: Address, port: int, now: float) -> Outgoing | None:
         """Tokens that are not in the table: a guess, or a player whose session is over."""
-        if self._sessions.ended_as_idle(pair):
-            return self._answer("ping_session_timeout", addr, port) if kind == _PING else self._drop("session_ended")
+        reason = self._sessions.why_ended(pair)
+        if reason is not None:
+            if kind != _PING:
+                return self._drop("session_ended")
+            return self._answer("ping_session_timeout" if reason == "idle" else "ping_invalid", addr, port)
         allowed = self._guessers.take(addr, now)
         if kind != _PING:
             return self._drop("unknown_token")
