@@ -89,7 +89,7 @@ class VersionsApi(ConfigureApi):
     @extend_schema(
         operation_id="profile_version_create",
         request=InputSerializer,
-        responses={201: FullVersionSerializer, **error_responses(400, 413, 415)},
+        responses={201: FullVersionSerializer, **error_responses(400, 404, 413, 415)},
     )
     def post(self, request: Request, name: str) -> Response:
         """A new version; the first one makes the profile. What is wrong is named by path and reason."""

@@ -2,22 +2,16 @@
 
 from typing import Any
 
+from django.conf import settings
+from django.utils.module_loading import import_string
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from .assignments import public_part
 from .models import Backfill, Status, Ticket
 
-
-class MatchmakerErrorSerializer(serializers.Serializer):
-    message = serializers.CharField(help_text="For people.")
-    code = serializers.CharField(help_text="For programs: stable.")
-    details = serializers.DictField(help_text="A refused field is named here, by its path.")
-
-
-def error_responses(*statuses: int) -> dict[int, type[serializers.Serializer]]:
-    """Those given, and those any call with a key may get."""
-    return dict.fromkeys((*statuses, 401, 403, 429, 503), MatchmakerErrorSerializer)
+# Of the whole project, so that the API's document has one shape of errors.
+error_responses = import_string(settings.MATCHMAKER_ERROR_RESPONSES)
 
 
 class AssignedPortSerializer(serializers.Serializer):

@@ -317,6 +317,7 @@ MATCHMAKER_KEY = _secret("CAUSEWAY_MATCHMAKER_KEY")
 MATCHMAKER_REQUESTS_PER_MINUTE = int(_number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6))
 # By name: the matchmaker imports nothing of the manager.
 MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
+MATCHMAKER_ERROR_RESPONSES = "relaymgr.openapi.error_responses"
 
 
 # Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.

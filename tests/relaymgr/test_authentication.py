@@ -8,10 +8,11 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from relaymgr.errors import Invalid
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import node_key_roll
 from relaymgr.tenants.models import ApiKey, Tenant
-from relaymgr.tenants.services import api_key_create, api_key_revoke
+from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
 from tests.relaymgr.conftest import client_with
 
 HEARTBEAT = "/v1/nodes/self/heartbeat"
@@ -85,12 +86,12 @@ def test_revoked_expired_and_inactive_are_401(tenant: Tenant) -> None:
 
 # What each scope may do: (path, method) -> scopes that pass authorization
 MATRIX = {
-    ("/v1/ip", "get"): {"relay", "read", "matchmaker"},
-    ("/v1/ip/1.1.1.1/lookup", "get"): {"relay", "read", "matchmaker"},
-    ("/v1/ips/lookup", "post"): {"relay", "read", "matchmaker"},
-    ("/v1/locations", "get"): {"relay", "read", "matchmaker"},
-    ("/v1/locations/beacons", "get"): {"relay", "read", "matchmaker"},
-    ("/v1/relays/sessions", "get"): {"relay", "read", "matchmaker"},
+    ("/v1/ip", "get"): {"relay", "read", "matchmaker", "service"},
+    ("/v1/ip/1.1.1.1/lookup", "get"): {"relay", "read", "matchmaker", "service"},
+    ("/v1/ips/lookup", "post"): {"relay", "read", "matchmaker", "service"},
+    ("/v1/locations", "get"): {"relay", "read", "matchmaker", "service"},
+    ("/v1/locations/beacons", "get"): {"relay", "read", "matchmaker", "service"},
+    ("/v1/relays/sessions", "get"): {"relay", "read"},
     ("/v1/relays/sessions", "post"): {"relay"},
     ("/v1/relays/sessions/123456789abc-S", "delete"): {"relay"},
     ("/v1/relays/sessions:authorize-user", "post"): {"relay"},
@@ -114,6 +115,38 @@ def test_scope_decides(tenant: Tenant, node: RelayNode, scope: str, path: str, m
         assert response.status_code == 403
         assert response.json()["code"] == "scope_missing"
         assert set(response.json()["details"]["scopes"]) == MATRIX[path, method]
+
+
+def test_service_acts_for_the_tenant_it_names(tenant: Tenant) -> None:
+    service = client_with(service_key_create(name="matchmaker"))
+    assert service.get("/v1/locations").status_code == 200
+    assert service.get("/v1/relays/sessions").json()["code"] == "scope_missing"
+    named = {"headers": {"Causeway-Tenant": tenant.slug}}
+    assert service.get("/v1/relays/sessions", **named).status_code == 200
+    assert service.post("/v1/relays/sessions", {}, format="json", **named).status_code == 400
+    unknown = service.get("/v1/relays/sessions", headers={"Causeway-Tenant": "nobody"})
+    assert (unknown.status_code, unknown.json()["code"]) == (403, "tenant_unknown")
+    Tenant.objects.update(is_active=False)
+    assert service.get("/v1/relays/sessions", **named).json()["code"] == "tenant_unknown"
+
+
+def test_only_a_service_may_name_a_tenant(tenant: Tenant, key: str) -> None:
+    other = Tenant.objects.create(name="Other", slug="other")
+    Tenant.objects.filter(pk=tenant.pk).update(requests_per_minute=7)
+    answer = client_with(key).get("/v1/relays/sessions", headers={"Causeway-Tenant": other.slug})
+    assert answer["RateLimit-Limit"] == "7", "the key's own tenant"
+
+
+def test_new_service_key_revokes_the_one_before(db: None) -> None:
+    old, new = (client_with(service_key_create(name="matchmaker")) for _ in range(2))
+    assert old.get("/v1/locations").status_code == 401
+    assert new.get("/v1/locations").status_code == 200
+
+
+def test_service_scope_stands_alone_and_without_tenant(tenant: Tenant) -> None:
+    for owner, scopes in ((tenant, ["service"]), (None, ["service", "node"]), (None, ["relay"])):
+        with pytest.raises(Invalid):
+            api_key_create(tenant=owner, name="x", scopes=scopes)
 
 
 def test_several_scopes_add_up(tenant: Tenant) -> None:

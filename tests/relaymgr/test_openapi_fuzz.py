@@ -109,7 +109,7 @@ def test_document_is_valid_and_names_every_error_shape() -> None:
     found = yaml.safe_load(out.getvalue())
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
-            if path == "/monitor":
+            if path.endswith("/monitor"):
                 continue  # its 503 is the same report as its 200
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
