@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help demo stop up test style types tests bench-revoke lock clean
+.PHONY: help demo stop up test style types tests bench-revoke bench-matchmaking lock clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -29,6 +29,9 @@ types: $(VENV)/.dev   ## mypy
 
 tests: $(VENV)/.dev   ## the tests, on SQLite only (ARGS: for pytest)
 	@$(RUN) -m pytest $(ARGS)
+
+bench-matchmaking: $(VENV)/.dev ## generated players against matchmaking profiles, and how long a pass takes (ARGS=--speed)
+	@$(RUN) -m tests.bench.bench_matchmaking $(ARGS)
 
 bench-revoke: $(VENV)/.dev ## how soon a revoked player is cut off, over 100 rounds
 	@$(RUN) -m tests.bench.bench_revoke $(ARGS)

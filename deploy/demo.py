@@ -1,4 +1,4 @@
-"""`make demo`: start Causeway on this machine, make a session over REST, and play it over real UDP.
+"""`make demo`: start Causeway on this machine, match four players by their tickets, and let them play over real UDP.
 
 One host and three players, in both dialects, send 30 packets a second each for 15 seconds; the host answers every one.
 Then one player is revoked, and what still reaches it is counted. Everything printed was just measured.
@@ -38,12 +38,14 @@ PACKETS_PER_SECOND = 30
 STAMP = struct.Struct("<BId")  # seat, number, time sent
 PADDING = bytes(87)  # makes the payload 100 bytes, a usual size in games
 
-# Round trips that four players could have measured to the three locations: what a game sends along.
+PROFILE = ROOT / "examples" / "profiles" / "arena.json"
+
+# Round trips that four players could have measured to the three locations: what a game sends along with a ticket.
 PLAYERS: list[dict[str, Any]] = [
-    {"player_id": "host", "ip": "192.0.2.10", "latencies": {"frankfurt": 18, "virginia": 95, "singapore": 170}},
-    {"player_id": "anna", "ip": "192.0.2.20", "latencies": {"frankfurt": 31, "virginia": 88, "singapore": 190}},
-    {"player_id": "ben", "ip": "192.0.2.30", "latencies": {"frankfurt": 92, "virginia": 14, "singapore": 230}},
-    {"player_id": "cleo", "ip": "192.0.2.40", "latencies": {"frankfurt": 44, "virginia": 110, "singapore": 150}},
+    {"name": "host", "ip": "192.0.2.10", "beacons": {"Frankfurt": 18, "Ashburn": 95, "Singapore": 170}},
+    {"name": "anna", "ip": "192.0.2.20", "beacons": {"Frankfurt": 31, "Ashburn": 88, "Singapore": 190}},
+    {"name": "ben", "ip": "192.0.2.30", "beacons": {"Frankfurt": 92, "Ashburn": 14, "Singapore": 230}},
+    {"name": "cleo", "ip": "192.0.2.40", "beacons": {"Frankfurt": 44, "Ashburn": 110, "Singapore": 150}},
 ]
 
 console = Console()
@@ -98,9 +100,9 @@ async def answer_everyone(host: edgegap.EdgegapHost) -> None:
         host.send(payload, source)
 
 
-async def connect_players(session: dict[str, Any]) -> tuple[edgegap.EdgegapHost, list[Player]]:
+async def connect_players(session: dict[str, Any], names: list[str]) -> tuple[edgegap.EdgegapHost, list[Player]]:
     host = await open_edgegap(session, 0, edgegap.EdgegapHost, "server")
-    players = [Player("anna", 1, "edgegap", await open_edgegap(session, 1, edgegap.EdgegapClient, "client"))]
+    players = [Player(names[1], 1, "edgegap", await open_edgegap(session, 1, edgegap.EdgegapClient, "client"))]
     for user in session["session_users"][2:]:
         link = await asyncio_udp.connect(
             session["relay"]["ip"],
@@ -108,7 +110,7 @@ async def connect_players(session: dict[str, Any]) -> tuple[edgegap.EdgegapHost,
             connect_token=user["connect_token"],
             seat_key=user["seat_key"],
         )
-        players.append(Player(user["player_id"], user["seat"], "native", link))
+        players.append(Player(names[user["seat"]], user["seat"], "native", link))
     return host, players
 
 
@@ -124,8 +126,8 @@ async def open_edgegap(session: dict[str, Any], seat: int, kind: type[Any], port
     return link
 
 
-async def play(session: dict[str, Any], api: httpx.Client, seconds: float) -> None:
-    host, players = await connect_players(session)
+async def play(session: dict[str, Any], names: list[str], api: httpx.Client, seconds: float) -> None:
+    host, players = await connect_players(session, names)
     tasks = [asyncio.create_task(answer_everyone(host))]
     tasks += [asyncio.create_task(player.receive_answers()) for player in players]
     until = time.monotonic() + seconds
@@ -236,7 +238,7 @@ def start_up(port: int, relay_port: int) -> None:
 
 def wait_until_up(url: str) -> None:
     deadline = time.monotonic() + START_WITHIN
-    with console.status("Starting the manager, a Celery worker, beat and three relay nodes") as status:
+    with console.status("Starting the manager, a Celery worker, beat, a matchmaker and three relay nodes") as status:
         while True:
             if running_pid() is None:
                 raise DemoFailed(f"the manager did not start: {last_line(LOG)}")
@@ -322,26 +324,54 @@ def demo(options: argparse.Namespace) -> None:
         start_up(options.port, options.relay_port)
     with stopped_at_end(options.once):
         wait_until_up(url)
-        console.print(f"Manager, worker, beat and three relay nodes are up at {url}")
+        console.print(f"Manager, worker, beat, matchmaker and three relay nodes are up at {url}")
         key = manage("api_key", "demo", "--create-tenant")
         with httpx.Client(base_url=url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
-            run_session(api, options.seconds)
+            run_match(api, manage("api_key", "demo", "--scope", "matchmaker"), options.seconds)
         if not options.once:
             show_what_to_do_next(url, key)
 
 
-def run_session(api: httpx.Client, seconds: float) -> None:
-    started = time.monotonic()
-    answer = api.post("/v1/relays/sessions", json={"users": PLAYERS})
-    took = (time.monotonic() - started) * 1000
-    if answer.status_code != 200:
-        raise DemoFailed(f"the session was refused: {answer.text}")
-    session = answer.json()
-    console.print(f"POST /v1/relays/sessions answered ready={session['ready']} in {took:.0f} ms")
+def run_match(api: httpx.Client, players_key: str, seconds: float) -> None:
+    """Ticket -> match -> session -> play."""
+    body = {"config": json.loads(PROFILE.read_text()), "note": "made by the demo", "activate": True}
+    api.post("/matchmaker/profiles/arena/versions", json=body).raise_for_status()
+    with httpx.Client(
+        base_url=api.base_url.join("/matchmaker"), headers={"Authorization": players_key}, timeout=20
+    ) as game:
+        tickets = [open_ticket(game, player) for player in PLAYERS]
+        last = time.monotonic()
+        assignments = [wait_for_assignment(game, ticket) for ticket in tickets]
+    took = (time.monotonic() - last) * 1000
+    console.print(f"Four tickets, one match: all four were HOST_ASSIGNED {took:.0f} ms after the last ticket")
+    session = api.get(f"/v1/relays/sessions/{assignments[0]['request_id']}").raise_for_status().json()
     show_placement(api.get(session["placement"]).json())
-    asyncio.run(play(session, api, seconds))
+    named = zip(assignments, PLAYERS, strict=True)
+    names = [player["name"] for _, player in sorted(named, key=lambda pair: pair[0]["seat"])]
+    asyncio.run(play(session, names, api, seconds))
     api.delete(f"/v1/relays/sessions/{session['session_id']}").raise_for_status()
     console.print("Session deleted. [bold green]0 packets lost[/] in both dialects.")
+
+
+def open_ticket(game: httpx.Client, player: dict[str, Any]) -> str:
+    body = {"profile": "arena", "player_ip": player["ip"], "attributes": {"beacons": player["beacons"]}}
+    answer = game.post("/tickets", json=body)
+    if answer.status_code != 201:
+        raise DemoFailed(f"the ticket was refused: {answer.text}")
+    return str(answer.json()["id"])
+
+
+def wait_for_assignment(game: httpx.Client, ticket: str) -> dict[str, Any]:
+    """Follows the ticket's events, which end with its last status."""
+    shown: dict[str, Any] = {}
+    with game.stream("GET", f"/tickets/{ticket}/events", headers={"Accept": "text/event-stream"}) as stream:
+        for line in stream.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "data":
+                shown = json.loads(value)
+    if shown.get("status") != "HOST_ASSIGNED":
+        raise DemoFailed(f"no match came of the ticket: {shown.get('status')} {shown.get('reason')}")
+    return dict(shown["assignment"])
 
 
 def show_what_to_do_next(url: str, key: str) -> None:

@@ -27,7 +27,7 @@ def test_demo_plays_a_session_in_both_dialects_and_stops_what_it_started(tmp_pat
     done = run_demo(tmp_path, "--once", "--seconds", "2", "--port", str(port), "--relay-port", str(relay_port))
 
     assert done.returncode == 0, done.stdout + done.stderr
-    for shown in ("ready=True", "edgegap", "native", "frankfurt-1", "Revoked cleo", "0 packets lost", "Stopped"):
+    for shown in ("HOST_ASSIGNED", "edgegap", "native", "frankfurt-1", "Revoked cleo", "0 packets lost", "Stopped"):
         assert shown in done.stdout
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the web server still runs"

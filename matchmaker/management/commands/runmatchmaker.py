@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.1  # seconds between looks for change
 SWEEP_EVERY = 1.0
-FLEET_EVERY = 5.0
+FLEET_EVERY = 2.0
 REST_AFTER_FAILURE = 2.0
 
 
