@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,3 +171,20 @@ def test_matchmaker_without_key_says_how_to_make_one() -> None:
     assert done.returncode != 0
     assert "service_key" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_example_game_is_played_by_four_bots(stack: Stack, key: str) -> None:
+    config = json.loads((ROOT / "examples" / "profiles" / "arena.json").read_text())
+    body = {"config": config, "activate": True}
+    assert stack.api.post("/matchmaker/profiles/arena/versions", json=body).status_code == 201
+    argv = [sys.executable, "-m", "examples.arena", "--headless", "--seconds", "3", "--url", f"{stack.url}/matchmaker"]
+    environment = os.environ | {"CAUSEWAY_KEY": key}
+    bots = [
+        subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(4)
+    ]
+    outputs = [bot.communicate(timeout=60)[0] for bot in bots]
+    assert [bot.returncode for bot in bots] == [0] * 4, outputs
+    snapshots = [int(found) for text in outputs for found in re.findall(r"; (\d+) snapshots seen", text)]
+    assert sorted(snapshots)[0] == 0, "the host sees its own world"
+    assert sorted(snapshots)[1] > 45, "the others are sent it 30 times a second"

@@ -1,0 +1,1 @@
+"""Arena: a small real game over Causeway. Run it with `python -m examples.arena`."""
