@@ -9,13 +9,13 @@ ARGS   ?=
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
 
-demo: $(VENV)/.run    ## start a manager and three nodes, play a session over them (ARGS=--once: then stop)
+demo: $(VENV)/.run    ## start everything on this machine, match four players and let them play (ARGS=--once: then stop)
 	@$(RUN) deploy/demo.py $(ARGS)
 
 stop:            ## stop what `make demo` left running
 	@$(RUN) deploy/demo.py --stop
 
-up: $(VENV)/.run      ## run manager, worker, beat and three nodes in the foreground
+up: $(VENV)/.run      ## run manager, worker, beat, matchmaker and three nodes in the foreground
 	@$(RUN) manage.py up $(ARGS)
 
 test: $(VENV)/.dev    ## everything CI checks: style, types, and the tests on SQLite and on PostgreSQL + Redis

@@ -327,9 +327,10 @@ def demo(options: argparse.Namespace) -> None:
         console.print(f"Manager, worker, beat, matchmaker and three relay nodes are up at {url}")
         key = manage("api_key", "demo", "--create-tenant")
         with httpx.Client(base_url=url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
-            run_match(api, manage("api_key", "demo", "--scope", "matchmaker"), options.seconds)
+            players_key = manage("api_key", "demo", "--scope", "matchmaker")
+            run_match(api, players_key, options.seconds)
         if not options.once:
-            show_what_to_do_next(url, key)
+            show_what_to_do_next(url, key, players_key)
 
 
 def run_match(api: httpx.Client, players_key: str, seconds: float) -> None:
@@ -374,7 +375,8 @@ def wait_for_assignment(game: httpx.Client, ticket: str) -> dict[str, Any]:
     return dict(shown["assignment"])
 
 
-def show_what_to_do_next(url: str, key: str) -> None:
+def show_what_to_do_next(url: str, key: str, players_key: str) -> None:
+    python = Path(sys.executable)
     username, password = manage("admin_login").split()
     body = json.dumps({"users": [{"ip": "192.0.2.10"}, {"ip": "192.0.2.20"}]})
     console.print(
@@ -385,6 +387,8 @@ Everything goes on running. Look around:
   API docs   {url}/docs
   A session  curl -s {url}/v1/relays/sessions -H 'Authorization: token {key}' \\
                   -H 'Content-Type: application/json' -d '{body}'
+  A game     CAUSEWAY_KEY={players_key} {python} -m examples.arena --headless --url {url}/matchmaker
+                  (two to four of them; a window of your own without --headless: examples/arena/README.md)
   Stop       make stop
 """,
         highlight=False,

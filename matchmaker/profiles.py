@@ -182,7 +182,7 @@ class _Parser:
         for name, rule in rules.items():
             path = f"rules.initial.{name}"
             kind = self._object(rule, path).get("type")
-            if kind not in SETTINGS:
+            if not isinstance(kind, str) or kind not in SETTINGS:
                 self._problem(f"{path}.type", f"must be one of {', '.join(SETTINGS)}")
                 continue
             for other in rule.keys() - {"type", "attributes"}:

@@ -42,7 +42,9 @@ def test_dockerfile_copies_what_there_is() -> None:
             assert (ROOT / source).exists(), source
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "up", "stop", "style", "types", "tests", "lock"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "up", "stop", "style", "types", "tests", "lock", "bench-matchmaking"]
+)
 def test_make_knows_its_targets(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

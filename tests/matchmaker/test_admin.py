@@ -1,0 +1,69 @@
+"""Pages for operators: they load, act through the services, and show nobody's secrets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from rest_framework.test import APIClient
+
+from matchmaker import life
+from matchmaker.manager_client import Manager
+from matchmaker.models import Match, Process, Profile, ProfileVersion, Ticket
+
+pytestmark = pytest.mark.django_db
+MODELS = ["profile", "profileversion", "ticket", "match", "backfill", "process"]
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("operator"))
+    return client
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_list_loads(operator: Client, search: Callable[..., dict[str, Any]], manager: Manager, model: str) -> None:
+    tickets = [search(n) for n in range(4)]
+    life.version_pass(ProfileVersion.objects.get().pk)
+    life.match_forward(manager)
+    life.process_seen(Process(name="here:1"), True)
+    page = operator.get(f"/admin/matchmaker/{model}/", {"q": "x"} if model == "ticket" else {})
+    assert page.status_code == 200
+    shown = operator.get(f"/admin/matchmaker/{model}/").content.decode()
+    assert not [ticket["id"] for ticket in tickets if f">{ticket['id']}<" in shown]
+    assert "seat_key" not in shown and "connect-" not in shown
+
+
+def test_ticket_has_no_page_of_its_own(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
+    ticket = search()
+    assert operator.get(f"/admin/matchmaker/ticket/{ticket['id']}/change/").status_code == 403
+    assert Ticket.objects.exists()
+
+
+def test_match_and_version_can_be_looked_at(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
+    for n in range(4):
+        search(n)
+    life.version_pass(ProfileVersion.objects.get().pk)
+    assert operator.get(f"/admin/matchmaker/match/{Match.objects.get().pk}/change/").status_code == 200
+    assert (
+        operator.get(f"/admin/matchmaker/profileversion/{ProfileVersion.objects.get().pk}/change/").status_code == 200
+    )
+
+
+def test_versions_are_activated_and_rolled_back(
+    operator: Client, api: APIClient, make_profile: Callable[..., None]
+) -> None:
+    make_profile()
+    make_profile(host="best_connected")
+
+    def act(model: str, action: str, pk: int) -> str:
+        body = {"action": action, "_selected_action": [pk]}
+        return operator.post(f"/admin/matchmaker/{model}/", body, follow=True).content.decode()
+
+    profile = Profile.objects.get()
+    assert "duel v1 is active" in act("profile", "roll_back", profile.pk)
+    assert "No version was active before" in act("profile", "roll_back", profile.pk)
+    newest = ProfileVersion.objects.get(number=2)
+    assert "duel v2 is active" in act("profileversion", "activate", newest.pk)

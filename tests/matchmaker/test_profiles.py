@@ -1,0 +1,203 @@
+"""Configurations in Edgegap's form: accepted, or every problem with its path and reason."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matchmaker.profiles import (
+    Problem,
+    ProfileInvalid,
+    attribute_problems,
+    differences,
+    group_problems,
+    parse,
+)
+from tests.matchmaker.conftest import CONFIG
+
+EXAMPLES = sorted((Path(__file__).parent.parent.parent / "examples" / "profiles").glob("*.json"))
+SIZE = {"type": "player_count", "attributes": {"team_count": 1, "min_team_size": 1, "max_team_size": 2}}
+
+
+def problems(config: Any) -> dict[str, str]:
+    with pytest.raises(ProfileInvalid) as raised:
+        parse(config)
+    return {problem.path: problem.reason for problem in raised.value.problems}
+
+
+def with_rules(expansions: Any = None, **rules: Any) -> dict[str, Any]:
+    return {"rules": {"initial": {"size": SIZE, **rules}, "expansions": expansions or {}}}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_examples_are_valid(path: Path) -> None:
+    parse(json.loads(path.read_text()))
+
+
+def test_defaults_and_stages() -> None:
+    profile = parse(CONFIG | {"ticket_expiration_period": "1500ms", "rules": {"initial": CONFIG["rules"]["initial"]}})
+    assert (profile.expiration, profile.removal, profile.group_inactivity) == (1.5, 30, 300)
+    assert (profile.max_retries, profile.host, profile.session) == (3, "first", {})
+    staged = parse(with_rules({"20": {"elo": {"max_difference": 9}}, "5": {"size": {"min_team_size": 2}}}, elo=elo(1)))
+    assert [(stage.since, stage.numbers["elo"], stage.min_team_size) for stage in staged.stages] == [
+        (0, 1, 1),
+        (5, 1, 2),
+        (20, 9, 2),
+    ]
+    assert [staged.stage_at(age) for age in (0, 4.9, 5, 19, 20, 999)] == [0, 0, 1, 1, 2, 2]
+
+
+def elo(limit: Any) -> dict[str, Any]:
+    return {"type": "number_difference", "attributes": {"max_difference": limit}}
+
+
+def test_team_size_is_the_older_name_of_both() -> None:
+    size = {"type": "player_count", "attributes": {"team_count": 2, "team_size": 3}}
+    [stage] = parse({"rules": {"initial": {"size": size}}}).stages
+    assert (stage.min_team_size, stage.max_team_size) == (3, 3)
+
+
+def test_application_of_an_edgegap_configuration_is_read_over() -> None:
+    parse(with_rules() | {"application": {"name": "game", "version": "1"}})
+
+
+CASES: list[tuple[Any, str, str]] = [
+    ([], "config", "object"),
+    ({}, "rules", "object"),
+    (with_rules() | {"colour": 1}, "colour", "not a setting"),
+    (with_rules() | {"host": "last"}, "host", "one of first, best_connected"),
+    (with_rules() | {"max_deployment_retry_count": True}, "max_deployment_retry_count", "whole number"),
+    (with_rules() | {"ticket_expiration_period": "5"}, "ticket_expiration_period", "a time such as"),
+    (with_rules() | {"ticket_expiration_period": "0s"}, "ticket_expiration_period", "a time such as"),
+    (with_rules() | {"ticket_removal_period": "2d"}, "ticket_removal_period", "a time such as"),
+    (with_rules() | {"session": {"colour": 1}}, "session.colour", "not one of"),
+    (with_rules() | {"session": {"topology": "ring"}}, "session.topology", "one of host, mesh"),
+    (with_rules() | {"session": {"idle_timeout": "9"}}, "session.idle_timeout", "of the type int"),
+    ({"rules": {"initial": {"size": SIZE}, "later": {}}}, "rules.later", "not known"),
+    ({"rules": {"initial": {}}}, "rules.initial", "exactly one rule of type player_count and has 0"),
+    (with_rules(more=SIZE), "rules.initial", "exactly one rule of type player_count and has 2"),
+    (with_rules(a=7), "rules.initial.a", "object"),
+    (with_rules(a={"type": "age"}), "rules.initial.a.type", "one of player_count"),
+    (with_rules(a={"type": []}), "rules.initial.a.type", "one of player_count"),
+    (with_rules(a=elo(1) | {"weight": 1}), "rules.initial.a.weight", "not known"),
+    (with_rules(a={"type": "number_difference"}), "rules.initial.a.attributes.max_difference", "missing"),
+    (with_rules(a=elo(-1)), "rules.initial.a.attributes.max_difference", "at least 0"),
+    (with_rules(a=elo(float("nan"))), "rules.initial.a.attributes.max_difference", "number"),
+    (with_rules(a=elo("9")), "rules.initial.a.attributes.max_difference", "number"),
+    (
+        with_rules(a={"type": "string_equality", "attributes": {"x": 1}}),
+        "rules.initial.a.attributes.x",
+        "not a setting",
+    ),
+    (with_rules({"soon": {}}), "rules.expansions.soon", "whole number of seconds"),
+    (with_rules({"300": {}}), "rules.expansions.300", "after the ticket has expired"),
+    (with_rules({"9": {"b": {}}}), "rules.expansions.9.b", "not a rule"),
+    (with_rules({"9": {"size": {"min_team_size": 3}}}), "rules.expansions.9.size", "above max_team_size"),
+    (with_rules({"9": {"size": {"team_count": 200}}}), "rules.expansions.9.size", "2 to 255 players"),
+]
+
+
+@pytest.mark.parametrize(("config", "path", "reason"), CASES, ids=[f"{n}-{case[1]}" for n, case in enumerate(CASES)])
+def test_problem_is_named_by_path_and_reason(config: Any, path: str, reason: str) -> None:
+    assert reason in problems(config)[path]
+
+
+def test_all_problems_are_named_at_once() -> None:
+    assert problems(with_rules(a=elo(-1), b=elo("x")) | {"host": 7}).keys() == {
+        "rules.initial.a.attributes.max_difference",
+        "rules.initial.b.attributes.max_difference",
+        "host",
+    }
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["rules", "host", "session", "ticket_removal_period"]), json_values) | json_values
+)
+def test_any_configuration_is_accepted_or_refused_with_reasons(config: Any) -> None:
+    try:
+        parse(config)
+    except ProfileInvalid as error:
+        assert error.problems
+
+
+@given(st.sampled_from(["initial", "expansions"]), json_values)
+def test_any_rules_are_accepted_or_refused_with_reasons(part: str, rules: Any) -> None:
+    config = with_rules(a=elo(1))
+    config["rules"][part] = {**config["rules"][part], "9": rules} if isinstance(rules, dict) else rules
+    try:
+        parse(config)
+    except ProfileInvalid as error:
+        assert error.problems
+
+
+# -- attributes ------------------------------------------------------------------------------------
+
+EVERY_KIND = parse(
+    with_rules(
+        {"9": {"maps": {"overlap": 1}}},
+        elo=elo(1),
+        mode={"type": "string_equality"},
+        maps={"type": "intersection", "attributes": {"overlap": 2}},
+        pings={"type": "latencies", "attributes": {"difference": 1, "max_latency": 9}},
+    )
+)
+GOOD: dict[str, Any] = {"elo": 1.5, "mode": "x", "maps": ["a", "b"], "pings": {"Frankfurt": 3}}
+
+
+def test_good_attributes_have_no_problem() -> None:
+    assert attribute_problems(EVERY_KIND, GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("elo", float("inf")),
+        ("mode", ""),
+        ("mode", "x" * 129),
+        ("mode", 7),
+        ("maps", []),
+        ("maps", "ab"),
+        ("maps", ["a", 7]),
+        ("maps", ["a"] * 65),
+        ("pings", {}),
+        ("pings", [3]),
+        ("pings", {"Frankfurt": -1}),
+        ("pings", {"Frankfurt": float("nan")}),
+        ("pings", {"Frankfurt": "3"}),
+        ("pings", {"x" * 129: 3}),
+        ("pings", {str(n): 3 for n in range(65)}),
+    ],
+)
+def test_bad_attribute_is_named(name: str, value: Any) -> None:
+    assert [problem.path for problem in attribute_problems(EVERY_KIND, GOOD | {name: value})] == [name]
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "other"]), json_values))
+def test_any_attributes_are_judged_without_failing(attributes: dict[str, Any]) -> None:
+    attribute_problems(EVERY_KIND, attributes)
+
+
+def test_group_must_be_able_to_be_together() -> None:
+    assert group_problems(EVERY_KIND, [GOOD, GOOD | {"maps": ["b", "c"]}]) == [], "the expansion wants one in common"
+    found = group_problems(EVERY_KIND, [GOOD, GOOD | {"maps": ["c"], "mode": "y"}])
+    assert found == [
+        Problem("mode", "differs within the group"),
+        Problem("maps", "the group has fewer than 1 values in common"),
+    ]
+
+
+def test_differences_are_leaves_by_path() -> None:
+    assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}, "d": [1]})) == [
+        ("a.b", 1, 3),
+        ("d", None, [1]),
+    ]

@@ -1,0 +1,76 @@
+"""Why a ticket waits."""
+
+from typing import Any
+
+import pytest
+
+from matchmaker.pool import Ticket
+from matchmaker.profiles import parse
+from matchmaker.why import explain
+
+PROFILE = parse(
+    {
+        "ticket_expiration_period": "60s",
+        "rules": {
+            "initial": {
+                "size": {
+                    "type": "player_count",
+                    "attributes": {"team_count": 1, "min_team_size": 2, "max_team_size": 3},
+                },
+                "elo": {"type": "number_difference", "attributes": {"max_difference": 50}},
+                "mode": {"type": "string_equality"},
+                "maps": {"type": "intersection", "attributes": {"overlap": 1}},
+                "pings": {"type": "latencies", "attributes": {"difference": 30, "max_latency": 100}},
+            },
+            "expansions": {
+                "20": {"elo": {"max_difference": 100}, "pings": {"max_latency": 150}},
+                "40": {"size": {"max_team_size": 2}},
+            },
+        },
+    }
+)
+OWN: dict[str, Any] = {"elo": 100, "mode": "x", "maps": ["a"], "pings": {"fra": 20}}
+
+
+def ticket(name: str, age: float = 1, group: str = "", **changes: Any) -> Ticket:
+    return Ticket(name, -age, OWN | changes, group)
+
+
+@pytest.mark.parametrize(
+    ("changes", "blocked"),
+    [
+        ({}, {}),
+        ({"elo": 151}, {"elo": 1}),
+        ({"mode": "y"}, {"mode": 1}),
+        ({"maps": ["b"]}, {"maps": 1}),
+        ({"pings": {"fra": 51}}, {"pings": 1}),
+        ({"pings": {"iad": 20}}, {"pings": 1}),
+        ({"pings": {"fra": 101}}, {"pings": 1}),
+        ({"elo": 151, "mode": "y"}, {"elo": 1, "mode": 1}),
+    ],
+)
+def test_rule_that_blocks_is_counted(changes: dict[str, Any], blocked: dict[str, int]) -> None:
+    why = explain(PROFILE, [ticket("me"), ticket("other", **changes)], "me", 0.0)
+    assert (why.blocked, why.compatible, why.waiting) == (blocked, 0 if blocked else 1, 1)
+
+
+def test_group_counts_its_players_and_may_be_too_large() -> None:
+    group = [ticket(f"g{n}", group="g") for n in range(3)]
+    why = explain(PROFILE, [ticket("me"), *group], "me", 0.0)
+    assert (why.waiting, why.compatible, why.wanted, why.blocked) == (3, 0, 2, {"player_count": 3})
+    assert explain(PROFILE, [ticket("me"), *group], "g1", 0.0).waiting == 1, "the own group is not waited for"
+
+
+def test_next_expansion_and_what_it_changes() -> None:
+    young = explain(PROFILE, [ticket("me", age=5)], "me", 0.0)
+    assert (young.next_expansion, young.expires) == (15, 55)
+    assert young.changes == {"elo": {"max_difference": 100}, "pings": {"max_latency": 150}}
+    assert explain(PROFILE, [ticket("me", age=25)], "me", 0.0).changes == {"player_count": {"max_team_size": 2}}
+    old = explain(PROFILE, [ticket("me", age=45)], "me", 0.0)
+    assert (old.next_expansion, old.changes) == (None, {})
+
+
+def test_ticket_that_does_not_wait_is_a_key_error() -> None:
+    for tickets in ([], [ticket("me", age=60)]):
+        with pytest.raises(KeyError):
+            explain(PROFILE, tickets, "me", 0.0)
