@@ -2,13 +2,18 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 from rest_framework.exceptions import APIException
 
 from . import services
 from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
+from .profiles import ProfileInvalid, differences, parse
 
 
 class ReadOnly(admin.ModelAdmin):
@@ -20,6 +25,9 @@ class ReadOnly(admin.ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def has_activate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("matchmaker.change_profile")
+
 
 @admin.register(Profile)
 class ProfileAdmin(ReadOnly):
@@ -29,7 +37,7 @@ class ProfileAdmin(ReadOnly):
     list_select_related = ("active__profile",)
     actions = ("roll_back",)
 
-    @admin.action(description="Roll back to the version that was active before", permissions=["delete"])
+    @admin.action(description="Roll back to the version that was active before", permissions=["activate"])
     def roll_back(self, request: HttpRequest, queryset: QuerySet[Profile]) -> None:
         for profile in queryset:
             try:
@@ -40,6 +48,31 @@ class ProfileAdmin(ReadOnly):
                 messages.success(request, f"{version} is active.")
 
 
+class VersionForm(forms.ModelForm):
+    """A new version. Never changed later: a change is a version."""
+
+    tenant = forms.SlugField(max_length=50, help_text="Its slug.")
+    name = forms.CharField(
+        max_length=64,
+        validators=[RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")],
+        help_text="Of the profile; a new name makes a new one.",
+    )
+    activate = forms.BooleanField(required=False)
+
+    class Meta:
+        model = ProfileVersion
+        fields = ("config", "note")
+
+    field_order = ("tenant", "name", "config", "note", "activate")
+
+    def clean_config(self) -> Any:
+        try:
+            parse(self.cleaned_data["config"])
+        except ProfileInvalid as error:
+            raise ValidationError([f"{problem.path}: {problem.reason}" for problem in error.problems]) from None
+        return self.cleaned_data["config"]
+
+
 @admin.register(ProfileVersion)
 class ProfileVersionAdmin(ReadOnly):
     list_display = ("__str__", "note", "created_at", "activated_at")
@@ -48,7 +81,28 @@ class ProfileVersionAdmin(ReadOnly):
     list_select_related = ("profile",)
     actions = ("activate",)
 
-    @admin.action(description="Make active", permissions=["delete"])
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_activate_permission(request)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change, **kwargs) if obj else VersionForm
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        shown = ("profile", "number", "note", "created_at", "activated_at", "config", "against_the_active_one")
+        return shown if obj else list(VersionForm.base_fields)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        made = services.profile_version_create(**form.cleaned_data)
+        # What the admin goes on to log and to show is the row that the service made.
+        obj.__dict__.update(made.__dict__)
+
+    @admin.display(description="differs from the active one in")
+    def against_the_active_one(self, version: ProfileVersion) -> str:
+        active = version.profile.active
+        rows = list(differences(active.config, version.config)) if active else []
+        return format_html_join("\n", "<div>{}: {} &rarr; {}</div>", rows) if rows else "nothing"
+
+    @admin.action(description="Make active", permissions=["activate"])
     def activate(self, request: HttpRequest, queryset: QuerySet[ProfileVersion]) -> None:
         for version in queryset.select_related("profile"):
             services.profile_activate(tenant=version.profile.tenant, name=version.profile.name, number=version.number)

@@ -133,8 +133,8 @@ class ScopePermission(BasePermission):
 
 
 class MayUseRelays(ScopePermission):
-    """Sessions: `relay` does all, `read` looks. Not `matchmaker`: players hold that key, and sessions hold tokens.
-    Always for a tenant."""
+    """Sessions: `relay` does all, `read` looks. Not `matchmaker`: players hold that key, and a relay hides their
+    addresses from each other. Always for a tenant."""
 
     reading = frozenset({Scope.RELAY, Scope.READ})
     writing = frozenset({Scope.RELAY})

@@ -1,5 +1,6 @@
 """Pages for operators: they load, act through the services, and show nobody's secrets."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from rest_framework.test import APIClient
 from matchmaker import life
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, Process, Profile, ProfileVersion, Ticket
+from tests.matchmaker.conftest import CONFIG
 
 pytestmark = pytest.mark.django_db
 MODELS = ["profile", "profileversion", "ticket", "match", "backfill", "process"]
@@ -67,3 +69,18 @@ def test_versions_are_activated_and_rolled_back(
     assert "No version was active before" in act("profile", "roll_back", profile.pk)
     newest = ProfileVersion.objects.get(number=2)
     assert "duel v2 is active" in act("profileversion", "activate", newest.pk)
+
+
+def test_new_version_is_made_or_refused_with_path_and_reason(operator: Client) -> None:
+    form = {"tenant": "studio", "name": "duel", "note": "first", "activate": "on"}
+    path = "/admin/matchmaker/profileversion/add/"
+    assert operator.get(path).status_code == 200
+    refused = operator.post(path, form | {"config": json.dumps({**CONFIG, "host": "best"})})
+    assert "host: must be one of first, best_connected" in refused.content.decode()
+    assert not ProfileVersion.objects.exists()
+    operator.post(path, form | {"config": json.dumps(CONFIG)})
+    operator.post(path, form | {"config": json.dumps({**CONFIG, "host": "best_connected"}), "activate": ""})
+    assert Profile.objects.get().active == ProfileVersion.objects.get(number=1)
+    second = ProfileVersion.objects.get(number=2)
+    page = operator.get(f"/admin/matchmaker/profileversion/{second.pk}/change/").content.decode()
+    assert "host: None &rarr; best_connected" in page
