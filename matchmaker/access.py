@@ -36,6 +36,11 @@ def tenant_of(request: Request) -> str:
     return caller.tenant.slug
 
 
+def is_backend(request: Request) -> bool:
+    """And not a player's game."""
+    return "relay" in cast(Caller, request.auth).scopes
+
+
 class _Scoped(BasePermission):
     reading: frozenset[str] = frozenset()
     writing: frozenset[str] = frozenset()

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from . import selectors, services
-from .access import MayPlay, PlayerThrottle, client_address, tenant_of
+from .access import MayPlay, PlayerThrottle, client_address, is_backend, tenant_of
 from .serializers import BackfillSerializer, GroupSerializer, MemberSerializer, TicketSerializer, error_responses
 from .why import Why
 
@@ -210,7 +210,10 @@ class BackfillsApi(PlayApi):
     def post(self, request: Request) -> Response:
         """A match that plays takes one more group. It expires after a minute: send another while there is room."""
         wanted = _validated(self.InputSerializer, request)
-        backfill = services.backfill_create(tenant=tenant_of(request), **{"tickets": {}, **wanted})
+        any_session = is_backend(request)
+        backfill = services.backfill_create(
+            tenant=tenant_of(request), any_session=any_session, **{"tickets": {}, **wanted}
+        )
         return Response(BackfillSerializer(backfill).data, status=201)
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from django.db import DatabaseError, close_old_connections
 from django.http import StreamingHttpResponse
@@ -91,7 +92,7 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
 class Watcher:
     """Sets an event when the status of a followed ticket changes, or the ticket is gone."""
 
-    _of_loop: ClassVar[dict[asyncio.AbstractEventLoop, "Watcher"]] = {}
+    _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "Watcher"]] = WeakKeyDictionary()
 
     @classmethod
     def of_this_loop(cls) -> "Watcher":

@@ -27,6 +27,7 @@ CLAIM = timedelta(seconds=6)  # longer than one call to the manager may take
 PATIENCE = 5  # attempts without an outcome, about 15 s, before the players of a match search on
 LONGEST_DELAY = 30.0
 MATCHES_KEPT = timedelta(days=1)  # as long as the manager keeps idempotency keys; estimates are made from them
+CHUNK = 5_000  # rows named in one query: databases limit their number
 PROCESSES_KEPT = timedelta(hours=1)
 
 
@@ -78,8 +79,7 @@ def _form(
     """Claim the tickets. A proposal of which a ticket was withdrawn meanwhile is dropped."""
     wanted = [ticket for proposal in proposals for ticket in proposal.tickets]
     wanted += [ticket for one in filled for ticket in one.tickets]
-    rows = Ticket.objects.select_for_update(no_key=True, of=("self",)).filter(selectors.searching(now))
-    claimed = {ticket.pk: ticket for ticket in rows.filter(pk__in=wanted, version=version).order_by("pk")}
+    claimed = _claim_tickets(version, wanted, now)
     slugs = selectors.slugs_by_city()
     matches: list[Match] = []
     for proposal in proposals:
@@ -95,6 +95,16 @@ def _form(
         ticket.match, ticket.status = by_player[ticket.player_id], Status.MATCH_FOUND
     Ticket.objects.bulk_update(taken, ["match", "status"], batch_size=500)
     return matches
+
+
+def _claim_tickets(version: ProfileVersion, wanted: Sequence[str], now: datetime) -> dict[str, Ticket]:
+    """Those that still wait, locked until the pass is committed."""
+    rows = Ticket.objects.select_for_update(no_key=True, of=("self",)).filter(selectors.searching(now), version=version)
+    return {
+        ticket.pk: ticket
+        for start in range(0, len(wanted), CHUNK)
+        for ticket in rows.filter(pk__in=wanted[start : start + CHUNK]).order_by("pk")
+    }
 
 
 def _match(

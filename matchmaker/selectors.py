@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -119,14 +119,9 @@ def pool_of(version_id: int, now: datetime) -> list[pool.Ticket]:
         )
         if since
     ]
-    broken = _broken_groups({UUID(ticket.group) for ticket in found if ticket.group}, now)
+    missing = Ticket.objects.filter(version=version_id, group__isnull=False).exclude(searching(now))
+    broken = {str(group_id) for group_id in missing.values_list("group_id", flat=True)}
     return [ticket for ticket in found if ticket.group not in broken]
-
-
-def _broken_groups(group_ids: Iterable[UUID], now: datetime) -> set[str]:
-    members = Ticket.objects.filter(group__in=list(group_ids)).values("group")
-    rows = members.annotate(all=Count("pk"), here=Count("pk", filter=searching(now)))
-    return {str(row["group"]) for row in rows if row["all"] != row["here"]}
 
 
 def backfills_of(version: ProfileVersion, now: datetime) -> list[matching.Backfill]:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from .errors import AlreadyMatched, GroupClosed, GroupFull, NoEarlierVersion, NotFound, invalid
 from .life import match_abandon
-from .models import Backfill, Group, MatchState, Profile, ProfileVersion, Status, Ticket
+from .models import Backfill, Group, Match, MatchState, Profile, ProfileVersion, Status, Ticket
 from .profiles import Problem, ProfileInvalid, attribute_problems, group_problems, parse
 from .profiles import Profile as Rules
 from .selectors import backfill_players, group_members, profile_get, rules_of, version_get
@@ -270,14 +270,23 @@ def _search_when_all_are_ready(group: Group, rules: Rules) -> None:
 
 
 def backfill_create(
-    *, tenant: str, profile: str, attributes: Mapping[str, Any], tickets: Mapping[str, Mapping[str, Any]]
+    *,
+    tenant: str,
+    profile: str,
+    attributes: Mapping[str, Any],
+    tickets: Mapping[str, Mapping[str, Any]],
+    any_session: bool,
 ) -> Backfill:
     """`attributes` hold `assignment`, whose request_id is the relay session, and what the rules want to know that the
-    players' own attributes in `tickets` do not say. Raises ValidationError."""
+    players' own attributes in `tickets` do not say. Without `any_session` it must be one of a match made here: a
+    player's key is not to bring others into a session of the player's choice. Raises ValidationError."""
     version, rules = _active_version(tenant, profile)
     assignment = attributes.get("assignment")
     if not isinstance(assignment, Mapping) or not isinstance(assignment.get("request_id"), str):
         raise invalid([Problem("attributes.assignment.request_id", "must be the id of the relay session")])
+    here = Match.objects.filter(version__profile__tenant=tenant, session_id=assignment["request_id"])
+    if not any_session and not here.filter(state=MatchState.ASSIGNED).exists():
+        raise invalid([Problem("attributes.assignment.request_id", "is no session of a match made here")])
     backfill = Backfill(
         tenant=tenant,
         version=version,

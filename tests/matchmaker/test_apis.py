@@ -205,10 +205,12 @@ def test_group_tickets_are_answered_in_order_and_all_or_none(players: APIClient,
 # -- backfills -------------------------------------------------------------------------------------
 
 
-def test_backfill_round(players: APIClient, profile: str) -> None:
+def test_backfill_round(api: APIClient, players: APIClient, profile: str) -> None:
     attributes = {"assignment": {"request_id": "000000000001-S"}}
     body = {"profile": profile, "attributes": attributes, "tickets": {"a": {"attributes": {"elo": 1000}}}}
-    made = players.post(f"{BASE}/backfills", body, format="json")
+    refused = problems(players.post(f"{BASE}/backfills", body, format="json"))
+    assert refused == {"attributes.assignment.request_id": "is no session of a match made here"}
+    made = api.post(f"{BASE}/backfills", body, format="json")
     assert made.status_code == 201, made.content
     path = f"{BASE}/backfills/{made.json()['id']}"
     assert players.get(path).json()["status"] == "SEARCHING"
@@ -227,9 +229,9 @@ def test_backfill_round(players: APIClient, profile: str) -> None:
         ({"assignment": {"request_id": "x-S"}}, {"a": {"attributes": 3}}, "tickets"),
     ],
 )
-def test_bad_backfill_is_400(players: APIClient, profile: str, attributes: Any, tickets: Any, path: str) -> None:
+def test_bad_backfill_is_400(api: APIClient, profile: str, attributes: Any, tickets: Any, path: str) -> None:
     body = {"profile": profile, "attributes": attributes, "tickets": tickets}
-    assert path in problems(players.post(f"{BASE}/backfills", body, format="json"))
+    assert path in problems(api.post(f"{BASE}/backfills", body, format="json"))
 
 
 # -- profiles --------------------------------------------------------------------------------------

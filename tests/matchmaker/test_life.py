@@ -224,18 +224,18 @@ def test_leaving_after_the_assignment_is_409(players: APIClient, profile: str, m
 # -- backfill --------------------------------------------------------------------------------------
 
 
-def playing(players: APIClient, manager_stand_in: ManagerStandIn) -> dict[str, Any]:
+def playing(api: APIClient, manager_stand_in: ManagerStandIn) -> dict[str, Any]:
     session = manager_stand_in._create({"metadata": {"match": "old"}, "users": [{"player_id": "p0"}]})
     attributes = {"assignment": {"request_id": session["session_id"]}}
     body = {"profile": "duel", "attributes": attributes, "tickets": {"p0": {"attributes": {"elo": 1000}}}}
-    made: dict[str, Any] = players.post("/matchmaker/backfills", body, format="json").json()
+    made: dict[str, Any] = api.post("/matchmaker/backfills", body, format="json").json()
     return made
 
 
 def test_backfill_gives_a_seat_in_the_match_that_plays(
-    players: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
+    api: APIClient, players: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
 ) -> None:
-    backfill = playing(players, manager_stand_in)
+    backfill = playing(api, manager_stand_in)
     search(5000)
     ticket = search(1010)
     assert one_pass() == 1
@@ -251,9 +251,9 @@ def test_backfill_gives_a_seat_in_the_match_that_plays(
 
 
 def test_backfill_into_a_session_that_is_gone_lets_the_player_search_on(
-    players: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
+    api: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
 ) -> None:
-    playing(players, manager_stand_in)
+    playing(api, manager_stand_in)
     search(1010)
     one_pass()
     manager_stand_in.fails = [(404, {"code": "session_unknown"})]
@@ -265,9 +265,9 @@ def test_backfill_into_a_session_that_is_gone_lets_the_player_search_on(
 
 
 def test_group_of_which_one_is_refused_takes_no_seat(
-    players: APIClient, profile: str, manager: Manager, manager_stand_in: ManagerStandIn
+    api: APIClient, players: APIClient, profile: str, manager: Manager, manager_stand_in: ManagerStandIn
 ) -> None:
-    playing(players, manager_stand_in)
+    playing(api, manager_stand_in)
     body = {"player_tickets": [{"profile": "duel", "attributes": {"elo": 1000}}] * 2}
     players.post("/matchmaker/group-tickets", body, format="json")
     one_pass()
@@ -283,6 +283,17 @@ def test_group_of_which_one_is_refused_takes_no_seat(
     life.match_forward(manager)
     assert [user["player_id"] for user in manager_stand_in.by_id("000000000001-S")["session_users"]] == ["p0"]
     assert statuses() == [Status.SEARCHING] * 2
+
+
+def test_player_may_backfill_the_match_it_is_in(players: APIClient, search: Search, manager: Manager) -> None:
+    for n in range(4):
+        search(n)
+    one_pass()
+    life.match_forward(manager)
+    given = Ticket.objects.all()[0].assignment
+    attributes = {"assignment": {"request_id": given["request_id"]}, "elo": 1}
+    body = {"profile": "duel", "attributes": attributes}
+    assert players.post("/matchmaker/backfills", body, format="json").status_code == 201
 
 
 # -- time ------------------------------------------------------------------------------------------
@@ -301,11 +312,11 @@ def test_expired_tickets_are_cancelled_then_removed(search: Search, players: API
 
 
 def test_idle_groups_and_old_backfills_and_matches_are_swept(
-    players: APIClient, profile: str, manager_stand_in: ManagerStandIn
+    api: APIClient, players: APIClient, profile: str, manager_stand_in: ManagerStandIn
 ) -> None:
     body = {"profile": "duel", "attributes": {"elo": 1}, "is_ready": False}
     players.post("/matchmaker/groups", body, format="json")
-    playing(players, manager_stand_in)
+    playing(api, manager_stand_in)
     long_ago = timezone.now() - timedelta(days=2)
     Match.objects.create(
         version=ProfileVersion.objects.get(), teams=[], seats=[], state=MatchState.FAILED, created_at=long_ago

@@ -104,6 +104,15 @@ def test_a_window_is_found_where_the_nearest_leads_nowhere() -> None:
     assert matched(profile_of(ELO, most=4), waiting(*attributes)) == ["acde"]
 
 
+def test_search_goes_back_where_the_cheapest_lead_nowhere() -> None:
+    """Each of the three who belong together has three older ones beside it who go with it and with nobody else."""
+    rules = {"maps": {"type": "intersection", "attributes": {"overlap": 1}}}
+    decoys = [{"maps": [f"{name}{n}"]} for name in "abc" for n in range(3)]
+    trio = [{"maps": ["t", *(f"{name}{n}" for n in range(3))]} for name in "abc"]
+    tickets = waiting(*decoys, *trio, ages=[5.0] * 9 + [1.0] * 3)
+    assert matched(profile_of(rules, most=3), tickets) == ["jkl"]
+
+
 # -- waiting ---------------------------------------------------------------------------------------
 
 WIDER = {"30": {"elo": {"max_difference": 200}}}
@@ -269,10 +278,10 @@ def test_two_backfills_never_get_the_same_unit() -> None:
 
 # -- any pool --------------------------------------------------------------------------------------
 
-EVERYTHING = ELO | BEACONS | MODE | {"maps": {"type": "intersection", "attributes": {"overlap": 1}}}
+EVERYTHING = ELO | BEACONS | MODE | {"maps": {"type": "intersection", "attributes": {"overlap": 2}}}
 EXPANDED = {
     "20": {"elo": {"max_difference": 120}, "beacons": {"difference": 60}},
-    "40": {"beacons": {"max_latency": 200}, "size": {"min_team_size": 1}},
+    "40": {"beacons": {"max_latency": 200}, "maps": {"overlap": 1}, "size": {"min_team_size": 1}},
 }
 
 
@@ -295,7 +304,7 @@ def pools(draw: st.DrawFn, most: int = 14) -> tuple[Profile, list[Ticket]]:
         attributes = {
             "elo": draw(st.integers(0, 300)),
             "mode": "x" if group else draw(st.sampled_from(["x", "x", "y"])),
-            "maps": ["m1"] if group else draw(st.lists(st.sampled_from(["m1", "m2"]), min_size=1, unique=True)),
+            "maps": ["m1", "m2"] if group else draw(st.sampled_from([["m1"], ["m1", "m2"], ["m1", "m2", "m3"]])),
             "beacons": draw(st.dictionaries(st.sampled_from(["fra", "iad", "sin"]), st.integers(0, 220), min_size=1)),
         }
         age = 10.0 if group else draw(st.sampled_from([0.5, 10, 25, 45, 59.5, 61]))

@@ -90,11 +90,8 @@ class Matchmaker:
             life.process_seen(self.process, self._manager_answers)
             metrics.expired.inc(life.sweep())
         waiting = selectors.waiting_by_version()
-        for version_id in self._look_again.keys() - waiting.keys():
-            del self._look_again[version_id]
-            metrics.waiting.labels(*self._name(version_id)).set(0)
+        self._count(waiting)
         for version_id, now_waiting in waiting.items():
-            metrics.waiting.labels(*self._name(version_id)).set(now_waiting.tickets)
             is_time = time.time() >= self._look_again.get(version_id, float("inf"))
             if is_time or self._seen.get(version_id) != now_waiting:
                 self._pass(version_id, now_waiting)
@@ -113,6 +110,15 @@ class Matchmaker:
             metrics.quality.labels(*labels).observe(quality)
         if done.matches:
             self._formed.release(done.matches)
+
+    def _count(self, waiting: dict[int, selectors.Waiting]) -> None:
+        """Of a profile, over all of its versions; 0 for one in which nobody waits any more."""
+        counts = dict.fromkeys(self._names.values(), 0)
+        for version_id, found in waiting.items():
+            name = self._name(version_id)
+            counts[name] = counts.get(name, 0) + found.tickets
+        for name, count in counts.items():
+            metrics.waiting.labels(*name).set(count)
 
     def _name(self, version_id: int) -> tuple[str, str]:
         if version_id not in self._names:
