@@ -89,11 +89,10 @@ def _form(
         if all(ticket in claimed for ticket in one.tickets) and _backfill_claim(one):
             matches.append(_backfill_match(version, one, claimed, slugs, now))
     Match.objects.bulk_create(matches)
-    by_player = {player: match for match in matches for player in match.seats}
-    taken = [ticket for ticket in claimed.values() if ticket.player_id in by_player]
-    for ticket in taken:
-        ticket.match, ticket.status = by_player[ticket.player_id], Status.MATCH_FOUND
-    Ticket.objects.bulk_update(taken, ["match", "status"], batch_size=500)
+    by_player = {ticket.player_id: ticket.pk for ticket in claimed.values()}
+    for match in matches:  # one short query each: far quicker than a bulk_update of as many rows
+        taken = Ticket.objects.filter(pk__in=[by_player[player] for player in match.seats])
+        taken.update(match=match, status=Status.MATCH_FOUND)
     return matches
 
 
