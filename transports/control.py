@@ -26,6 +26,7 @@ import httpx
 from . import asyncio_udp
 
 Json = dict[str, Any]
+RETRY_AFTER = 1.0  # seconds before a broken stream of events is followed again
 
 
 class ManagerError(Exception):
@@ -212,7 +213,7 @@ async def _assignment(http: httpx.AsyncClient, ticket_id: str) -> Json:
                     return dict(ticket["assignment"])
         except httpx.HTTPError:
             pass  # a stream begins with the present state: nothing was missed
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(RETRY_AFTER)
 
 
 async def _events(http: httpx.AsyncClient, path: str) -> AsyncIterator[tuple[str, Json]]:

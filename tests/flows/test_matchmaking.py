@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.flows.stack import ROOT, Stack, wait_until
+from tests.flows.stack import ROOT, Stack, free_ports, wait_until
 from transports.asyncio_udp import EVERYONE
 from transports.control import FoundMatch, MatchNotFound, find_match
 
@@ -49,14 +49,14 @@ def key(stack: Stack) -> str:
 
 
 @contextlib.contextmanager
-def another_matchmaker(stack: Stack) -> Iterator[subprocess.Popen[bytes]]:
+def another_matchmaker(stack: Stack, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = stack.environment | {
         "CAUSEWAY_MATCHMAKER_MANAGER_URL": stack.url,
         "CAUSEWAY_MATCHMAKER_KEY": stack.manage("service_key", "second matchmaker").strip(),
     }
     log = (stack.folder / "second-matchmaker.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "runmatchmaker"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        [sys.executable, "manage.py", "runmatchmaker", *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
     )
     try:
         yield process
@@ -188,3 +188,25 @@ def test_example_game_is_played_by_four_bots(stack: Stack, key: str) -> None:
     snapshots = [int(found) for text in outputs for found in re.findall(r"; (\d+) snapshots seen", text)]
     assert sorted(snapshots)[0] == 0, "the host sees its own world"
     assert sorted(snapshots)[1] > 45, "the others are sent it 30 times a second"
+
+
+def test_metrics_are_served_with_profiles_as_their_only_labels(stack: Stack, key: str) -> None:
+    port = free_ports()[0]
+    with (
+        httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": key}) as http,
+        another_matchmaker(stack, "--metrics-port", str(port)) as process,
+    ):
+        ticket = http.post("/tickets", json={"profile": "four", "attributes": {"elo": 7, "beacons": {"Frankfurt": 1}}})
+
+        def page() -> str:
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            return ""
+
+        waiting = 'causeway_matchmaker_tickets_waiting{profile="four",tenant="flows"} 1.0'
+        wait_until(lambda: waiting in page(), "the ticket is counted", 20)
+        labels = set(re.findall(r'[{,](\w+)="', "\n".join(re.findall("^causeway.*", page(), re.MULTILINE))))
+        assert labels <= {"tenant", "profile", "le"}
+        http.delete(f"/tickets/{ticket.json()['id']}")
+        process.terminate()
+        assert process.wait(10) == 0, "SIGTERM finishes the round"

@@ -1,0 +1,137 @@
+"""`find_match` against a server that answers what each test says; with real ones: tests/flows/test_matchmaking.py."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from transports import control
+from transports.control import ManagerError, ManagerUnreachable, MatchNotFound, assignment_arguments, find_match
+
+ASSIGNMENT = {
+    "public_ip": "203.0.113.9",
+    "ports": {"gameport": {"external": 31001}},
+    "connect_token": "dG9rZW4=",
+    "seat_key": "a2V5",
+}
+
+
+def event(name: str, **ticket: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(ticket)}\n\n".encode()
+
+
+class Matchmaker:
+    """Keeps the requests; each stream of events is the next of `streams`, and ends where its bytes do."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, Any]] = []
+        self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.streams: list[bytes] = []
+        self.beacons: list[dict[str, Any]] = []
+        matchmaker = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                matchmaker.requests.append((self.command, self.path, json.loads(body) if body else None))
+                status, content = matchmaker.answer(self.command, self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_DELETE = handle_any
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def answer(self, method: str, path: str) -> tuple[int, bytes]:
+        if path.endswith("/events"):
+            return (200, self.streams.pop(0)) if self.streams else (503, b"{}")
+        if path.endswith("/beacons"):
+            return 200, json.dumps({"beacons": self.beacons}).encode()
+        if method == "DELETE":
+            return 204, b""
+        if self.refusal:
+            return self.refusal[0], json.dumps(self.refusal[1]).encode()
+        return 201, b'{"id": "ticket1"}'
+
+    def withdrawn(self) -> bool:
+        return ("DELETE", "/tickets/ticket1", None) in self.requests
+
+
+@pytest.fixture
+def matchmaker(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control, "RETRY_AFTER", 0.01)
+    matchmaker = Matchmaker()
+    yield matchmaker
+    matchmaker.server.shutdown()
+    matchmaker.server.server_close()
+
+
+async def test_refused_ticket_is_a_typed_error(matchmaker: Matchmaker) -> None:
+    matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.elo": []}})
+    with pytest.raises(ManagerError) as raised:
+        await find_match(matchmaker.url, "key", "duel", {"elo": "x"})
+    assert (raised.value.status, raised.value.code, raised.value.details) == (400, "invalid", {"attributes.elo": []})
+    assert matchmaker.requests == [("POST", "/tickets", {"profile": "duel", "attributes": {"elo": "x"}})]
+
+
+async def test_nobody_there_is_a_typed_error() -> None:
+    with pytest.raises(ManagerUnreachable):
+        await find_match("http://127.0.0.1:9", "key", "duel")
+
+
+async def test_stream_that_breaks_is_followed_again(matchmaker: Matchmaker) -> None:
+    searching = event("status", status="SEARCHING")
+    cancelled = event("status", status="CANCELLED", reason="expired")
+    matchmaker.streams = [searching, b"", b": still here\n\n" + searching + cancelled]
+    with pytest.raises(MatchNotFound, match="expired"):
+        await find_match(matchmaker.url, "key", "duel")
+    assert not matchmaker.streams
+
+
+async def test_ticket_that_was_removed_is_no_match(matchmaker: Matchmaker) -> None:
+    matchmaker.streams = [event("removed", id="ticket1")]
+    with pytest.raises(MatchNotFound, match="removed"):
+        await find_match(matchmaker.url, "key", "duel")
+
+
+async def test_ticket_is_withdrawn_when_time_is_up(matchmaker: Matchmaker) -> None:
+    with pytest.raises(TimeoutError):
+        await find_match(matchmaker.url, "key", "duel", search_timeout=0.3)
+    assert matchmaker.withdrawn()
+
+
+async def test_relay_that_does_not_answer_is_left_out(matchmaker: Matchmaker) -> None:
+    """Nothing listens on that port; and a city counts as its nearest relay."""
+    place = {"location": {"city": "Frankfurt"}}
+    matchmaker.beacons = [{"public_ip": "127.0.0.1", "udp_port": 9, **place}]
+    async with httpx.AsyncClient(base_url=matchmaker.url) as http:
+        assert await control.measure_beacons(http) == {}
+
+
+async def test_nearest_relay_of_a_city_counts(matchmaker: Matchmaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def measured(beacon: dict[str, Any]) -> float:
+        return float(beacon["udp_port"])
+
+    monkeypatch.setattr(control, "_measure", measured)
+    matchmaker.beacons = [{"udp_port": ms, "location": {"city": "Frankfurt"}} for ms in (30, 10, 20)]
+    async with httpx.AsyncClient(base_url=matchmaker.url) as http:
+        assert await control.measure_beacons(http) == {"Frankfurt": 10}
+
+
+def test_assignment_gives_what_connect_wants() -> None:
+    assert assignment_arguments(ASSIGNMENT) == {
+        "host": "203.0.113.9",
+        "port": 31001,
+        "connect_token": "dG9rZW4=",
+        "seat_key": "a2V5",
+    }
