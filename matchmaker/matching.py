@@ -11,7 +11,7 @@ to expire or to reach its next expansion (compat spec 5.5), and then the largest
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .pool import Pool, Ticket, Unit, members, units_of
@@ -206,6 +206,10 @@ class _Making:
 # -- what may be together --------------------------------------------------------------------------
 
 
+Span = tuple[float, float, float]  # lowest, highest, and by how much they may differ
+Shared = tuple[frozenset[str], int]  # what all share, and how many they must
+
+
 @dataclass(frozen=True, slots=True)
 class _Selection:
     """Units that may be in one match, as what they leave open to another. Limits are the strictest of any member."""
@@ -217,10 +221,10 @@ class _Selection:
     min_team: int
     max_team: int
     strings: tuple[str, ...]
-    spans: tuple[tuple[float, float, float], ...]  # of each number: lowest, highest, and by how much they may differ
-    values: tuple[tuple[frozenset[str], int], ...]  # of each intersection: what all share, and how many they must
+    spans: tuple[Span, ...]  # of each number
+    values: tuple[Shared, ...]  # of each intersection
     beacon: str | None
-    latency: tuple[float, float, float]  # at the beacon, as spans
+    latency: Span  # at the beacon
 
     @classmethod
     def of(cls, seed: Unit) -> "_Selection":
@@ -240,14 +244,11 @@ class _Selection:
         )
 
     def at(self, beacon: str | None, seed: Unit) -> "_Selection":
+        """The same, to be made at that beacon."""
         if beacon is None:
             return self
         ms = seed.latencies[beacon]
-        return self._with(beacon=beacon, latency=(ms, ms, seed.stage.difference))
-
-    def _with(self, **changes: object) -> "_Selection":
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return _Selection(**(fields | changes))
+        return replace(self, beacon=beacon, latency=(ms, ms, seed.stage.difference))
 
     def add(self, index: int, unit: Unit) -> "_Selection | None":
         """None when the rules, or the sizes of the teams, forbid it."""
@@ -272,9 +273,8 @@ class _Selection:
         """By all rules but player_count."""
         return self._merged(unit) is not None
 
-    def _merged(
-        self, unit: Unit
-    ) -> tuple[tuple[tuple[float, float, float], ...], tuple[tuple[frozenset[str], int], ...], tuple[float, float, float]] | None:  # fmt: skip  # noqa: E501
+    def _merged(self, unit: Unit) -> tuple[tuple[Span, ...], tuple[Shared, ...], Span] | None:
+        """Spans, values and latency with the unit; None when a rule forbids it."""
         if unit.strings != self.strings:
             return None
         spans = []
@@ -289,7 +289,7 @@ class _Selection:
             if len(shared) < overlap:
                 return None
             values.append((shared, overlap))
-        latency: tuple[float, float, float] | None = self.latency
+        latency: Span | None = self.latency
         if self.beacon is not None:
             ms = unit.latencies.get(self.beacon)
             latency = None if ms is None else _widened(self.latency, ms, unit.stage.difference)
@@ -301,12 +301,13 @@ class _Selection:
 
     @property
     def is_legal(self) -> bool:
-        """As it stands: every team can have the smallest size. One player alone is no match."""
+        """As it stands: every team can have the smallest size, and a group alone shares what it must. One player alone is
+        no match."""
         fits = packing(self.sizes, self.team_count, self.min_team, self.max_team)
-        return self.size >= 2 and fits is not None
+        return self.size >= 2 and fits is not None and all(len(shared) >= least for shared, least in self.values)
 
 
-def _widened(span: tuple[float, float, float], value: float, limit: float) -> tuple[float, float, float] | None:
+def _widened(span: Span, value: float, limit: float) -> Span | None:
     low, high, strictest = min(span[0], value), max(span[1], value), min(span[2], limit)
     return (low, high, strictest) if high - low <= strictest else None
 

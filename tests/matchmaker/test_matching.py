@@ -304,7 +304,9 @@ def pools(draw: st.DrawFn, most: int = 14) -> tuple[Profile, list[Ticket]]:
         attributes = {
             "elo": draw(st.integers(0, 300)),
             "mode": "x" if group else draw(st.sampled_from(["x", "x", "y"])),
-            "maps": ["m1", "m2"] if group else draw(st.sampled_from([["m1"], ["m1", "m2"], ["m1", "m2", "m3"]])),
+            "maps": draw(st.sampled_from([["m1"], ["m1", "m2"]]))
+            if group
+            else draw(st.sampled_from([["m1"], ["m1", "m2"], ["m1", "m2", "m3"]])),
             "beacons": draw(st.dictionaries(st.sampled_from(["fra", "iad", "sin"]), st.integers(0, 220), min_size=1)),
         }
         age = 10.0 if group else draw(st.sampled_from([0.5, 10, 25, 45, 59.5, 61]))
