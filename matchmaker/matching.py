@@ -301,8 +301,7 @@ class _Selection:
 
     @property
     def is_legal(self) -> bool:
-        """As it stands: every team can have the smallest size, and a group alone shares what it must. One player alone is
-        no match."""
+        """As it stands: every team can have the smallest size, a group alone shares what it must, nobody is alone."""
         fits = packing(self.sizes, self.team_count, self.min_team, self.max_team)
         return self.size >= 2 and fits is not None and all(len(shared) >= least for shared, least in self.values)
 
