@@ -11,11 +11,11 @@ to expire or to reach its next expansion (compat spec 5.5), and then the largest
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 from .pool import Pool, Ticket, Unit, members, units_of
 from .profiles import Profile, Stage
+from .search import Search, Selection, packing
 
 # How long before an expansion or the expiry a smaller match may be made, in seconds: enough for several passes.
 NEAR_END = 2.0
@@ -108,7 +108,7 @@ class _Making:
         if not self.pool.waiting >> index & 1:
             return None
         seed = self.pool.units[index]
-        start = _Selection.of(seed)
+        start = Selection.of(seed)
         wanted = seed.stage.team_count * (seed.stage.max_team_size if full else seed.stage.min_team_size)
         found = self.pool.compatible(seed) & ~(1 << index)
         if seed.size + self.pool.players(found) < wanted:
@@ -130,7 +130,7 @@ class _Making:
         found = self.pool.compatible(seed)
         for beacon in self._beacons(seed):
             around = found if beacon is None else self.pool.near(seed, beacon, found)
-            start = _Selection.of(seed).at(beacon, seed)
+            start = Selection.of(seed).at(beacon, seed)
             for index in self._ordered(seed, beacon, around, CANDIDATES):
                 if start.allows(self.pool.units[index]):
                     self.pool.take((index,))
@@ -174,14 +174,14 @@ class _Making:
 
         return cost
 
-    def _search(self, start: "_Selection", candidates: list[int], full: bool) -> "_Selection | None":
+    def _search(self, start: Selection, candidates: list[int], full: bool) -> Selection | None:
         spare = min(BACKTRACKING_OF_SEED, self.backtracking)
-        search = _Search(self.pool.units, candidates, full, steps=len(candidates) + spare)
+        search = Search(self.pool.units, candidates, full, steps=len(candidates) + spare)
         found = search.run(start)
         self.backtracking -= max(0, spare - search.steps)
         return found
 
-    def _made(self, chosen: "_Selection", units: Sequence[Unit]) -> Match:
+    def _made(self, chosen: "Selection", units: Sequence[Unit]) -> Match:
         teams = _teams(units, chosen.team_count, chosen.min_team, chosen.max_team)
         loosest = self.profile.stages[-1]
         return Match(
@@ -201,182 +201,6 @@ class _Making:
         if self.profile.host == "best_connected":
             return min(units, key=lambda unit: (latency(unit), unit.since, unit.tickets)).tickets[0]
         return min(units, key=lambda unit: (unit.since, unit.tickets)).tickets[0]
-
-
-# -- what may be together --------------------------------------------------------------------------
-
-
-Span = tuple[float, float, float]  # lowest, highest, and by how much they may differ
-Shared = tuple[frozenset[str], int]  # what all share, and how many they must
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """Units that may be in one match, as what they leave open to another. Limits are the strictest of any member."""
-
-    indices: tuple[int, ...]  # without the seed
-    size: int
-    sizes: tuple[int, ...]
-    team_count: int
-    min_team: int
-    max_team: int
-    strings: tuple[str, ...]
-    spans: tuple[Span, ...]  # of each number
-    values: tuple[Shared, ...]  # of each intersection
-    beacon: str | None
-    latency: Span  # at the beacon
-
-    @classmethod
-    def of(cls, seed: Unit) -> "_Selection":
-        stage = seed.stage
-        return cls(
-            indices=(),
-            size=seed.size,
-            sizes=(seed.size,),
-            team_count=stage.team_count,
-            min_team=stage.min_team_size,
-            max_team=stage.max_team_size,
-            strings=seed.strings,
-            spans=tuple((n, n, limit) for n, limit in zip(seed.numbers, seed.limits, strict=True)),
-            values=tuple(zip(seed.values, seed.overlaps, strict=True)),
-            beacon=None,
-            latency=(0.0, 0.0, math.inf),
-        )
-
-    def at(self, beacon: str | None, seed: Unit) -> "_Selection":
-        """The same, to be made at that beacon."""
-        if beacon is None:
-            return self
-        ms = seed.latencies[beacon]
-        return replace(self, beacon=beacon, latency=(ms, ms, seed.stage.difference))
-
-    def add(self, index: int, unit: Unit) -> "_Selection | None":
-        """None when the rules, or the sizes of the teams, forbid it."""
-        stage = unit.stage
-        min_team, max_team = max(self.min_team, stage.min_team_size), min(self.max_team, stage.max_team_size)
-        size = self.size + unit.size
-        if stage.team_count != self.team_count or min_team > max_team or size > self.team_count * max_team:
-            return None
-        merged = self._merged(unit)
-        if merged is None:
-            return None
-        sizes = (*self.sizes, 1) if unit.size == 1 else tuple(sorted((*self.sizes, unit.size), reverse=True))
-        if sizes[0] > 1 and packing(sizes, self.team_count, 0, max_team) is None:
-            return None
-        spans, values, latency = merged
-        return _Selection(
-            (*self.indices, index), size, sizes, self.team_count, min_team, max_team,
-            self.strings, spans, values, self.beacon, latency,
-        )  # fmt: skip
-
-    def allows(self, unit: Unit) -> bool:
-        """By all rules but player_count."""
-        return self._merged(unit) is not None
-
-    def _merged(self, unit: Unit) -> tuple[tuple[Span, ...], tuple[Shared, ...], Span] | None:
-        """Spans, values and latency with the unit; None when a rule forbids it."""
-        if unit.strings != self.strings:
-            return None
-        spans = []
-        for span, number, limit in zip(self.spans, unit.numbers, unit.limits, strict=True):
-            widened = _widened(span, number, limit)
-            if widened is None:
-                return None
-            spans.append(widened)
-        values = []
-        for (shared, overlap), mine, wanted in zip(self.values, unit.values, unit.overlaps, strict=True):
-            shared, overlap = shared & mine, max(overlap, wanted)
-            if len(shared) < overlap:
-                return None
-            values.append((shared, overlap))
-        latency: Span | None = self.latency
-        if self.beacon is not None:
-            ms = unit.latencies.get(self.beacon)
-            latency = None if ms is None else _widened(self.latency, ms, unit.stage.difference)
-        return None if latency is None else (tuple(spans), tuple(values), latency)
-
-    @property
-    def is_full(self) -> bool:
-        return self.size == self.team_count * self.max_team
-
-    @property
-    def is_legal(self) -> bool:
-        """As it stands: every team can have the smallest size, a group alone shares what it must, nobody is alone."""
-        fits = packing(self.sizes, self.team_count, self.min_team, self.max_team)
-        return self.size >= 2 and fits is not None and all(len(shared) >= least for shared, least in self.values)
-
-
-def _widened(span: Span, value: float, limit: float) -> Span | None:
-    low, high, strictest = min(span[0], value), max(span[1], value), min(span[2], limit)
-    return (low, high, strictest) if high - low <= strictest else None
-
-
-class _Search:
-    """Depth first over the candidates in their order. Looking for a full match it stops at the first; otherwise it goes
-    for the largest legal one. Gives up after `steps` tries."""
-
-    def __init__(self, units: Sequence[Unit], candidates: list[int], full: bool, steps: int) -> None:
-        self.units, self.candidates, self.full, self.steps = units, candidates, full, steps
-        self.best: _Selection | None = None
-        self.players_from = [0] * (len(candidates) + 1)  # in the candidates from each place on
-        for place in range(len(candidates) - 1, -1, -1):
-            self.players_from[place] = self.players_from[place + 1] + units[candidates[place]].size
-
-    def run(self, start: _Selection) -> _Selection | None:
-        found = self._deepen(start, 0)
-        return found if found or self.full else self.best
-
-    def _deepen(self, chosen: _Selection, place: int) -> _Selection | None:
-        if chosen.is_full and chosen.is_legal:
-            return chosen
-        if not self.full and (self.best is None or chosen.size > self.best.size) and chosen.is_legal:
-            self.best = chosen
-        for at in range(place, len(self.candidates)):
-            reachable = chosen.size + self.players_from[at]
-            needed = chosen.team_count * chosen.max_team if self.full else (self.best.size + 1 if self.best else 0)
-            if reachable < needed or self.steps <= 0:
-                return None
-            self.steps -= 1
-            index = self.candidates[at]
-            more = chosen.add(index, self.units[index])
-            found = self._deepen(more, at + 1) if more else None
-            if found:
-                return found
-        return None
-
-
-@lru_cache(maxsize=65_536)
-def packing(sizes: tuple[int, ...], teams: int, least: int, most: int) -> tuple[int, ...] | None:
-    """A team for each of `sizes` (largest first), so that every team has `least` to `most` players; None: impossible.
-
-    Groups stay whole. Each goes to the emptiest team first."""
-    if sum(sizes) < teams * least:
-        return None
-    if not sizes or sizes[0] == 1:  # single players fit wherever there is room
-        return tuple(index % teams for index in range(len(sizes))) if len(sizes) <= teams * most else None
-    filled = [0] * teams
-    placed: list[int] = []
-    hopeless: set[tuple[int, ...]] = set()  # how full teams were, in any order, where the rest did not fit
-
-    def place(index: int) -> bool:
-        if index == len(sizes):
-            return min(filled) >= least
-        state = (index, *sorted(filled))
-        if state in hopeless:
-            return False
-        for team in sorted(range(teams), key=filled.__getitem__):
-            if filled[team] + sizes[index] > most:
-                break
-            filled[team] += sizes[index]
-            placed.append(team)
-            if place(index + 1):
-                return True
-            placed.pop()
-            filled[team] -= sizes[index]
-        hopeless.add(state)
-        return False
-
-    return tuple(placed) if place(0) else None
 
 
 # -- what was made ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 A unit is a ticket, or the tickets of a group: it is matched whole. Units are numbered by age, the oldest first, and a
 set of units is an integer with their bits set: an intersection of thousands of them is one machine-speed `&`. The index
-finds a little too much, never too little, as numbers are filed in cells: matching.py decides.
+finds a little too much, never too little, as numbers are filed in cells: search.py decides.
 """
 
 import math

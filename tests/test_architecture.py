@@ -50,6 +50,7 @@ PURE = [
     "matchmaker.matching",
     "matchmaker.pool",
     "matchmaker.profiles",
+    "matchmaker.search",
     "matchmaker.why",
 ]
 IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matchmaker.matching import Backfill, Match, make_matches, packing
+from matchmaker.matching import Backfill, Match, make_matches
 from matchmaker.pool import Ticket, unit_of
 from matchmaker.profiles import Profile, parse
+from matchmaker.search import packing
 
 
 def profile_of(
