@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: help demo stop up test style types tests bench-revoke lock clean
+.PHONY: help demo stop up test style types tests bench-revoke bench-placement lock clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -32,6 +32,9 @@ tests: $(VENV)/.dev   ## the tests, on SQLite only (ARGS: for pytest)
 
 bench-revoke: $(VENV)/.dev ## how soon a revoked player is cut off, over 100 rounds
 	@$(RUN) -m tests.bench.bench_revoke $(ARGS)
+
+bench-placement: $(VENV)/.dev  ## regret of placement against other rules (ARGS="--data FOLDER": your own latencies)
+	@OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.bench.bench_placement $(ARGS)
 
 lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt

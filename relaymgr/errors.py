@@ -65,6 +65,10 @@ class Conflict(ApiError):
     status, code, message = 409, "conflict", "The present state does not allow this."
 
 
+class TooLarge(ApiError):
+    status, code, message = 413, "too_large", "The body is larger than a megabyte."
+
+
 class Unavailable(ApiError):
     status, code, message = 503, "unavailable", "This cannot be done right now. Try again."
 

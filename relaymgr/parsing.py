@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
 from django.conf import settings
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
+from relaymgr.errors import TooLarge
+
 MAX_DEPTH = 20
-
-
-class TooLarge(APIException):
-    status_code = 413
-    default_detail = "The body is larger than a megabyte."
-    default_code = "too_large"
 
 
 class BoundedJSONParser(BaseParser):

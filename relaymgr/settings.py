@@ -282,9 +282,17 @@ JOIN_KEY_LIFETIME = _number("CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000
 TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 365 * 86_400)
 # How long a retired token key still opens: longer than any session, and so any connect token, may live.
 TOKEN_KEY_OVERLAP = 25 * 3_600.0
-# A node that has been lost for so long gives up its sessions.
+# A node that has not been heard for so long gives up its sessions. Long: they play on while we cannot hear it.
 NODE_LOST_AFTER = _number("CAUSEWAY_NODE_LOST_AFTER", 300, 1, 86_400)
-SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 86_400, 60, 31_536_000)
+# Samples are kept one by one, then summed up by the minute, then by the hour.
+SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 3_600, 60, 31_536_000)
+MINUTE_AGE = _number("CAUSEWAY_MINUTE_AGE", 86_400, 60, 31_536_000)
+HOUR_AGE = _number("CAUSEWAY_HOUR_AGE", 90 * 86_400, 3_600, 10 * 31_536_000)
+MAX_PREFIX_LEGS = int(_number("CAUSEWAY_MAX_PREFIX_LEGS", 500_000, 100, 1e8))
+# A city database in MaxMind's format, the operator's own. Without one, players are where their requests say.
+GEOIP_FILE = _text("CAUSEWAY_GEOIP_FILE")
+if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
+    _stop("CAUSEWAY_GEOIP_FILE", "a readable file")
 
 
 # Sessions
@@ -305,8 +313,9 @@ SESSION_KEEP_DAYS = _number("CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650)
 
 # Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.
 
-# A queue for each kind of work: one that is slow must not hold up another.
-CELERY_QUEUES = ("probe", "session", "webhook", "housekeeping")
+# A queue for each kind of work: one that is slow must not hold up another. (Celery takes
+# CELERY_QUEUES for an old name of a setting of its own.)
+WORK_QUEUES = ("probe", "session", "webhook", "housekeeping")
 CELERY_TASK_DEFAULT_QUEUE = "housekeeping"
 CELERY_BROKER_URL = BROKER_URL or "filesystem://"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (

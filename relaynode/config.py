@@ -16,6 +16,7 @@ from .errors import ConfigError
 PREFIX = "CAUSEWAY_NODE_"
 VERSION = "0.1.0"
 MAX_PORT = 65535
+MAX_WORKERS = 256  # a connect token names its worker in one byte
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
 
@@ -185,8 +186,10 @@ class _Reader:
     def ports(self) -> tuple[PortPair, ...]:
         if listed := self.text("PORTS"):
             pairs = tuple(_port_pair(item) for item in listed.split(","))
+            if len(pairs) > MAX_WORKERS:
+                raise ConfigError(PREFIX + "PORTS", f"must not list more than {MAX_WORKERS} pairs")
         else:
-            workers = self.whole("WORKERS", _cores(), 1, 256)
+            workers = self.whole("WORKERS", min(_cores(), MAX_WORKERS), 1, MAX_WORKERS)
             base = self.whole("BASE_PORT", 31_000, 1, MAX_PORT)
             if base + 2 * workers - 1 > MAX_PORT:
                 raise ConfigError(PREFIX + "BASE_PORT", f"leaves no room for {workers} port pairs below {MAX_PORT + 1}")

@@ -167,10 +167,13 @@ class Node:
     def _worker_of(self, grant: Grant) -> WorkerProcess:
         if grant.worker >= len(self.workers):
             raise GrantRefused("invalid", f"worker must be below {len(self.workers)}", "worker")
-        worker = self.workers[grant.worker]
-        if any(grant.session in other.sessions for other in self.workers if other is not worker):
-            raise GrantRefused("invalid", "worker must stay the same for a session", "worker")
-        return worker
+        for other in self.workers:
+            state = other.sessions.get(grant.session)
+            if state is not None and is_ended(state):
+                raise GrantRefused("session_ended", "the session was ended here")
+            if state is not None and other.index != grant.worker:
+                raise GrantRefused("invalid", "worker must stay the same for a session", "worker")
+        return self.workers[grant.worker]
 
     def _state(self, session: str) -> State | None:
         return next((worker.sessions[session] for worker in self.workers if session in worker.sessions), None)

@@ -38,7 +38,15 @@ PURE = [
     "relaynode.stun",
     "relaynode.dialects",
     "relaymgr.telemetry.scoring",
+    "relaymgr.telemetry.geography",
+    "relaymgr.telemetry.coordinates",
+    "relaymgr.telemetry.prefixes",
+    "relaymgr.telemetry.estimation",
+    "relaymgr.telemetry.beacons",
+    "relaymgr.telemetry.knowledge",
     "relaymgr.sessions.placement",
+    "relaymgr.sessions.filters",
+    "relaymgr.sessions.explanation",
 ]
 IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"
 

@@ -47,7 +47,7 @@ class RelayWorkerInline(admin.TabularInline):
     extra = 0
     can_delete = False
 
-    def has_add_permission(self, request: HttpRequest, obj: Any) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
 
@@ -174,7 +174,7 @@ class TokenKeyAdmin(ReadOnlyAdmin):
 
 
 @admin.register(JoinKey)
-class JoinKeyAdmin(KeptAdmin):
+class JoinKeyAdmin(admin.ModelAdmin):
     list_display = ("prefix", "location", "created_at", "expires_at", "used_at", "used_by")
     list_filter = (("used_at", admin.EmptyFieldListFilter), "location")
     list_select_related = ("location", "used_by")

@@ -1,10 +1,16 @@
 """The fleet: locations, relay nodes, their workers and keys."""
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import ApiKey
+
+
+def validate_tags(value: object) -> None:
+    if not isinstance(value, list) or not all(isinstance(tag, str) and tag for tag in value):
+        raise ValidationError('Write a list of words, such as ["premium"].', "tags")
 
 
 class Location(models.Model):
@@ -19,7 +25,9 @@ class Location(models.Model):
     timezone = models.CharField(max_length=64, default="UTC")
     latitude = models.FloatField(validators=[MinValueValidator(-90), MaxValueValidator(90)])
     longitude = models.FloatField(validators=[MinValueValidator(-180), MaxValueValidator(180)])
-    tags = models.JSONField(default=list, blank=True, help_text='For filters, e.g. ["premium"].')
+    tags = models.JSONField(
+        default=list, blank=True, validators=[validate_tags], help_text='For filters, e.g. ["premium"].'
+    )
 
     class Meta:
         ordering = ["slug"]

@@ -18,6 +18,7 @@ NAMED = 20  # refused nodes named for each reason
 def explain(ranking: Ranking) -> dict[str, Any]:
     """What `/placement` serves, as JSON takes it: the best TOLD candidates leg by leg and term by term."""
     group, order = ranking.group, ranking.order
+    refused = sorted(ranking.refused, key=lambda index: (ranking.cost[index], ranking.candidates[index].node))
     return {
         "topology": group.topology,
         "objective": group.objective,
@@ -26,8 +27,8 @@ def explain(ranking: Ranking) -> dict[str, Any]:
         "current": group.current,
         "players": group.size,
         "policy": asdict(ranking.policy),
-        "candidates": [_candidate(ranking, index) for index in order[:TOLD]],
-        "more_candidates": len(order) - len(order[:TOLD]),
+        "candidates": [_candidate(ranking, index) for index in [*order[:TOLD], *refused[:TOLD]]],
+        "more_candidates": {"usable": len(order[TOLD:]), "excluded": len(refused[TOLD:])},
         "excluded": _excluded(ranking),
         "conceded": STEPS[ranking.step[order[0]]] if order else None,
         "decided_by": _decided_by(ranking),
@@ -46,7 +47,7 @@ def recompute(document: dict[str, Any]) -> list[str]:
         wishes=wishes,
         current=document["current"],
     )
-    told = document["candidates"]
+    told = [candidate for candidate in document["candidates"] if not candidate["excluded_by"]]
     candidates = [
         Candidate(
             0, c["node"], _place(c["place"]), c["state"], False, c["free_seats"], c["load"], c["load_age_s"], c["price"]
@@ -88,12 +89,13 @@ def _candidate(ranking: Ranking, index: int) -> dict[str, Any]:
         "load": candidate.load,
         "load_age_s": candidate.load_age_s,
         "price": candidate.price,
-        "cost": float(ranking.cost[index]),
+        "cost": None if index in ranking.refused else float(ranking.cost[index]),
         "terms": [
             {"name": name, "ms": float(values[index]), "reason": _reason(ranking, name, index)}
             for name, values in ranking.terms.items()
         ],
         "ties": [{"name": name, "ms": float(values[index])} for name, values in ranking.ties.items()],
+        "excluded_by": list(ranking.refused.get(index, ())),
         "conceded": [reason for reason, fits in ranking.concessions.items() if fits[index]],
         "estimates": [_leg(ranking.legs, seat, index) for seat in range(ranking.group.size)],
     }

@@ -4,7 +4,7 @@ import secrets
 
 from django.db import models
 
-from relaymgr.nodes.models import RelayWorker
+from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import Tenant
 
@@ -41,8 +41,14 @@ class RelaySession(models.Model):
     dialects = models.JSONField(default=list)
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
     filters = models.JSONField(default=list, blank=True)
+    wishes = models.JSONField(
+        default=dict, blank=True, help_text='Asked for: {"pin": [...], "ban": ..., "prefer": ...}.'
+    )
     metadata = models.JSONField(default=dict, blank=True)
     webhook_url = models.URLField(blank=True, max_length=500)
+    limits = models.JSONField(
+        default=dict, help_text='A second\'s worth: {"seat": {"packets", "bytes"}, "session": ...}.'
+    )
     idle_timeout = models.PositiveIntegerField(help_text="Seconds.")
     created_at = models.DateTimeField(auto_now_add=True)
     ready_at = models.DateTimeField(null=True, blank=True)
@@ -50,6 +56,12 @@ class RelaySession(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     end_reason = models.CharField(max_length=50, blank=True, help_text="Also why it failed.")
     placement = models.JSONField(default=dict, blank=True, help_text="The explanation served at /placement.")
+    rechecked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    better = models.JSONField(
+        default=dict, blank=True, help_text='Another node is better by now: {"node", "location", "gain_ms", "since"}.'
+    )
+
+    active_seats: "list[Seat]"  # where `selectors.with_details` read it: those that are not revoked, in order
 
     class Meta:
         indexes = [
@@ -62,8 +74,13 @@ class RelaySession(models.Model):
         return self.id
 
     @property
-    def is_live(self) -> bool:
-        return self.state in LIVE_STATES
+    def is_ready(self) -> bool:
+        return self.state == SessionState.READY
+
+    @property
+    def is_linked(self) -> bool:
+        """A node has been assigned, and still is."""
+        return self.state in (SessionState.PLACED, SessionState.READY) and self.worker is not None
 
 
 class Seat(models.Model):
@@ -76,8 +93,11 @@ class Seat(models.Model):
     latitude = models.FloatField(null=True, blank=True)
     longitude = models.FloatField(null=True, blank=True)
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
+    measured = models.JSONField(
+        default=dict, blank=True, help_text="Signed by nodes: {node: [ms, jitter ms, loss, seconds since 1970]}."
+    )
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
-    seat_key = SealedField(editable=False, help_text="Base64, 32 bytes: the key of the native dialect.")
+    seat_key = SealedField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
     connect_token = SealedField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
@@ -90,6 +110,37 @@ class Seat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"
+
+
+class PlacementRule(models.Model):
+    """An operator's word on where sessions go, beside what requests ask for. For one tenant, or for all."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, null=True, blank=True, help_text="Empty: all tenants.")
+    kind = models.CharField(
+        max_length=6,
+        choices=[
+            ("pin", "pin: use no other"),
+            ("ban", "ban: never use"),
+            ("prefer", "prefer: use unless another is much better"),
+        ],
+    )
+    node = models.ForeignKey(RelayNode, models.CASCADE, null=True, blank=True)
+    location = models.ForeignKey(Location, models.CASCADE, null=True, blank=True)
+    note = models.CharField(max_length=200, blank=True, help_text="Why.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(node=None) ^ models.Q(location=None),
+                name="placement_rule_names_one",
+                violation_error_message="Name a node or a location, not both.",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.node or self.location}"
 
 
 class Grant(models.Model):
@@ -116,12 +167,26 @@ class Grant(models.Model):
         ]
 
 
+class EventKind(models.TextChoices):
+    REQUESTED = "requested"
+    SKIPPED = "skipped", "skipped: a node did not take it"
+    PLACED = "placed"
+    READY = "ready"
+    FAILED = "failed"
+    ENDED = "ended"
+    SEAT_ADDED = "seat_added"
+    SEAT_REVOKED = "seat_revoked"
+    SEAT_JOINED = "seat_joined"
+    SEAT_MOVED = "seat_moved"
+    SEAT_LEFT = "seat_left"
+
+
 class SessionEvent(models.Model):
     """The timeline of a session: each change with its time and reason."""
 
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="events")
     at = models.DateTimeField()
-    kind = models.CharField(max_length=30)
+    kind = models.CharField(max_length=30, choices=EventKind)
     seat = models.PositiveSmallIntegerField(null=True, blank=True)
     reason = models.CharField(max_length=200, blank=True)
 
@@ -142,12 +207,20 @@ class IdempotencyKey(models.Model):
         constraints = [models.UniqueConstraint(fields=["tenant", "key_hash"], name="idempotency_key_unique")]
 
 
+class WebhookEvent(models.TextChoices):
+    READY = "ready"
+    FAILED = "failed"
+    ENDED = "ended"
+    PLAYER_JOINED = "player_joined"
+    PLAYER_LEFT = "player_left"
+
+
 class WebhookDelivery(models.Model):
     """One event on its way to one URL. Retried by the row, not by the queue."""
 
     tenant = models.ForeignKey(Tenant, models.CASCADE)
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="deliveries")
-    event = models.CharField(max_length=20)
+    event = models.CharField(max_length=20, choices=WebhookEvent)
     url = models.URLField(max_length=500)
     payload = SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
     is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")

@@ -23,7 +23,7 @@ FACTORS = 4
 ROUNDS = 25
 MIN_ROWS = 8  # a node measured from fewer places has no coordinates yet
 MIN_NODES = 4
-ROBUST = 3.0  # standard deviations after which a sample counts for less (Student's t in spirit)
+FREEDOM = 4.0  # of Student's t: errors have long tails, and liars (Lange, Little and Taylor, 1989)
 PRIOR_WEIGHT = 0.1  # of "a node's factors are zero", in rows
 LEAST_NOISE_MS = 1.0
 CEILING_MS = 2_000.0  # what is longer says "broken", not "far"
@@ -58,7 +58,7 @@ class Coordinates:
         rows = np.array([index.get(node, -1) for node in nodes], dtype=np.intp)
         columns = np.flatnonzero((rows >= 0) & np.isfinite(self.mean[rows]))
         rows = rows[columns]
-        names = tuple(nodes[column] for column in columns)
+        names = tuple(nodes[int(column)] for column in columns)
         return columns, Coordinates(names, self.mean[rows], self.factors[rows], self.noise[rows])
 
     def landmarks(self, count: int) -> list[int]:
@@ -116,26 +116,27 @@ def _learn(rows: Floats) -> tuple[Floats, Floats, Floats]:
     known = np.isfinite(rows)
     filled = np.where(known, rows, 0.0)
     mean = np.nanmedian(rows, axis=0)
-    deviation = max(float(np.nanstd(rows - mean)), LEAST_NOISE_MS)
+    deviation = max(1.4826 * float(np.nanmedian(np.abs(rows - mean))), LEAST_NOISE_MS)
     # Fixed start: the same samples give the same coordinates.
     factors = np.random.default_rng(0).normal(0, deviation / 2, (rows.shape[1], FACTORS))
     noise = np.full(rows.shape[1], deviation / 2)
-    weight = known / noise**2
+    # A place far from all others in everything it says has to convince step by step.
+    weight = known * (FREEDOM + 1) / (FREEDOM + ((filled - mean) / deviation) ** 2) / noise**2
     prior = PRIOR_WEIGHT * np.eye(FACTORS)
     for _ in range(ROUNDS):
         spread = _posterior(weight, factors)
         where = np.einsum("rij,rj->ri", spread, (weight * (filled - mean)) @ factors)
         # How a node's samples depend on the coordinates, by weighted least squares over the places that measured it.
+        pull = weight * noise**2
         moment = spread + where[:, :, None] * where[:, None, :]
-        normal = (weight.T @ moment.reshape(len(rows), -1)).reshape(-1, FACTORS, FACTORS) * noise[:, None, None] ** 2
-        target = ((weight * (filled - mean)).T @ where) * noise[:, None] ** 2
+        normal = (pull.T @ moment.reshape(len(rows), -1)).reshape(-1, FACTORS, FACTORS)
+        target = (pull * (filled - mean)).T @ where
         factors = np.linalg.solve(normal + prior, target[:, :, None])[:, :, 0]
         expected = where @ factors.T
-        mean = (weight * (filled - expected)).sum(0) / weight.sum(0)
+        mean = (pull * (filled - expected)).sum(0) / pull.sum(0)
         off = np.where(known, filled - mean - expected, 0.0)
-        doubt = _doubt(spread, factors)
-        trusted = known / (1 + (off / (ROBUST * noise)) ** 2)
-        noise = np.sqrt((trusted * (off**2 + doubt)).sum(0) / trusted.sum(0)).clip(LEAST_NOISE_MS)
+        trusted = known * (FREEDOM + 1) / (FREEDOM + (off / noise) ** 2)
+        noise = np.sqrt((trusted * (off**2 + _doubt(spread, factors))).sum(0) / known.sum(0)).clip(LEAST_NOISE_MS)
         weight = trusted / noise**2
     return mean, factors, noise
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .coordinates import Coordinates
-from .geography import ASSUMED, DistanceFit, Floats, distance_km
+from .geography import ASSUMED, LEAST_MS_PER_KM, DistanceFit, Floats, distance_km
 
 SOURCES = ("measured", "history", "coordinates", "distance", "unknown")
 MEASURED, HISTORY, COORDINATES, DISTANCE, UNKNOWN = range(len(SOURCES))
@@ -34,7 +34,6 @@ HISTORY_SPREAD_MS = 6.0  # two homes of one prefix have different access lines
 DRIFT_MS = 8.0
 # All of a player's legs share its access line, which adds this or less to what is usual at its distance.
 ACCESS_SPREAD_MS = 12.0
-CONTRADICTION = 4.0  # standard deviations by which a sample shows that the player is not where it is said to be
 UNKNOWN_MS, UNKNOWN_SPREAD_MS = 150.0, 100.0
 DECIMALS = 3  # of what is decided with, so that what was explained can be recomputed exactly
 
@@ -130,28 +129,32 @@ def estimate_legs(players: Sequence[Player], sites: Sequence[Site], knowledge: K
     _by_distance(legs, samples, players, sites, knowledge.distance)
     for name in Legs.__slots__:
         np.copyto(getattr(legs, name), getattr(samples, name), where=sampled)
+    np.maximum(legs.ms, 10**-DECIMALS, out=legs.ms)
     for array in (legs.ms, legs.uncertainty_ms, legs.age_s, legs.jitter_ms):
         np.round(array, DECIMALS, out=array)
     return legs
 
 
 def _by_distance(legs: Legs, samples: Legs, players: Sequence[Player], sites: Sequence[Site], fit: DistanceFit) -> None:
-    """Of the players whose location is known, does not contradict their samples, and tells more than their coordinates."""
+    """Of players whose location is known, does not contradict their samples, and tells more than their coordinates."""
     located = np.array([row for row, player in enumerate(players) if player.is_located], dtype=np.intp)
     if not len(located):
         return
     where = np.array([(players[row].latitude, players[row].longitude) for row in located], dtype=np.float64)
     stand = np.array([(site.latitude, site.longitude) for site in sites])
-    ms, spread = fit.estimate(distance_km(where[:, :1], where[:, 1:], stand[:, 0], stand[:, 1]))
-    spread = np.hypot(spread, fit.ms_per_km * np.array([[players[row].accuracy_km] for row in located]))
-    off = np.where(samples.source[located] <= HISTORY, samples.ms[located] - ms, 0.0)
-    weight = np.where(samples.source[located] <= HISTORY, 1 / (spread**2 + samples.uncertainty_ms[located] ** 2), 0.0)
+    accuracy_km = np.array([[players[row].accuracy_km] for row in located])
+    km = distance_km(where[:, :1], where[:, 1:], stand[:, 0], stand[:, 1])
+    ms, spread = fit.estimate(km)
+    spread = np.hypot(spread, fit.ms_per_km * accuracy_km)
+    sampled = samples.source[located] <= HISTORY
+    off = np.where(sampled, samples.ms[located] - ms, 0.0)
+    weight = np.where(sampled, 1 / (spread**2 + samples.uncertainty_ms[located] ** 2), 0.0)
     # The mean of a normal distribution of which some samples are known, and that it is about zero.
     certainty = weight.sum(1) + ACCESS_SPREAD_MS**-2
     shift = (weight * off).sum(1) / certainty
     spread = np.hypot(spread, certainty[:, None] ** -0.5)
-    agrees = (np.abs(off) * np.sqrt(weight) < CONTRADICTION).all(1)
-    rows = agrees & (np.median(spread, axis=1) <= np.median(legs.uncertainty_ms[located], axis=1))
+    is_faster_than_light = sampled & (samples.ms[located] < LEAST_MS_PER_KM * (km - accuracy_km))
+    rows = ~is_faster_than_light.any(1) & (np.median(spread, axis=1) <= np.median(legs.uncertainty_ms[located], axis=1))
     legs.ms[located[rows]] = np.maximum(ms + shift[:, None], 1.0)[rows]
     legs.uncertainty_ms[located[rows]], legs.source[located[rows]] = spread[rows], DISTANCE
 

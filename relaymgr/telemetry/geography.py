@@ -18,7 +18,6 @@ LEAST_MS_PER_KM = 2 / 200.0
 
 MIN_SAMPLES = 20
 ROUNDS = 8
-HUBER = 1.5  # standard deviations after which a sample pulls no harder
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,8 @@ class DistanceFit:
         return ms, np.hypot(self.base_error_ms, self.error * ms)
 
 
-# Before there are samples: data travels at 4/9 of the speed of light in vacuum when the detours of cables are counted
-# in (Katz-Bassett et al., "Towards IP Geolocation Using Delay and Topology Measurements", IMC 2006), behind a home's line.
+# Before there are samples: data travels at 4/9 of the speed of light in vacuum, detours of cables counted in
+# (Katz-Bassett et al., "Towards IP Geolocation Using Delay and Topology Measurements", IMC 2006).
 ASSUMED = DistanceFit(base_ms=10.0, ms_per_km=2 / (299.792 * 4 / 9), error=0.35, base_error_ms=10.0)
 
 
@@ -52,7 +51,8 @@ def distance_km(latitude_a: Floats, longitude_a: Floats, latitude_b: Floats, lon
 def fit_distance(km: Floats, ms: Floats) -> DistanceFit:
     """The line through the samples, robust against a third of them being nonsense. ASSUMED when there are too few.
 
-    Weighted least squares, reweighted (Huber, 1964): near samples count for more since their errors are smaller."""
+    Least squares, reweighted by what is left over (Cauchy's weights: what is far off pulls less and less); near samples
+    count for more since their errors are smaller."""
     good = np.isfinite(km) & np.isfinite(ms) & (ms > 0) & (ms >= km * LEAST_MS_PER_KM)
     km, ms = km[good], ms[good]
     if len(ms) < MIN_SAMPLES or np.ptp(km) < 100:
@@ -63,7 +63,7 @@ def fit_distance(km: Floats, ms: Floats) -> DistanceFit:
         expected = np.maximum(base + slope * km, 1.0)
         off = np.abs(ms - expected) / expected
         error = 1.4826 * float(np.median(off))  # of a normal distribution, from its median deviation
-        pull = np.minimum(1.0, HUBER * max(error, 0.01) / np.maximum(off, 1e-9)) / expected**2
+        pull = 1 / (1 + (off / max(error, 0.01)) ** 2) / expected**2
         base, slope = _weighted_line(km, ms, pull)
     return DistanceFit(base, slope, min(error, 1.0), ASSUMED.base_error_ms / 2)
 

@@ -35,3 +35,8 @@ def remember(known: Sample | None, new: Sample) -> Sample:
         loss=known.loss + RISE * (new.loss - known.loss),
         age_s=0.0,
     )
+
+
+def first_address(prefix: str) -> str:
+    """One address to look the prefix up by."""
+    return prefix.partition("/")[0]

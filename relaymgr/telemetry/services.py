@@ -1,7 +1,7 @@
 """Writes: a round of probes, what the nodes told, and what is too old to keep."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -185,16 +185,17 @@ def _state(node: RelayNode, missed: int) -> str:
     return state
 
 
-def events_take(*, limit: int) -> list[NodeEvent]:
-    """The oldest events, deleted: call it in the transaction that acts on them. No two callers get the same one."""
+def events_take(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
+    """The oldest events of these kinds, deleted: call it in the transaction that acts on them. No two callers get the
+    same one."""
     taken = []
-    for event in NodeEvent.objects.select_related("node").order_by("pk")[:limit]:
+    for event in NodeEvent.objects.filter(kind__in=kinds).order_by("pk")[:limit]:
         if NodeEvent.objects.filter(pk=event.pk).delete()[0]:
             taken.append(event)
     return taken
 
 
 def samples_prune() -> int:
-    """Deletes what is older than SAMPLE_AGE; returns how many rows."""
+    """Deletes what is older than SAMPLE_AGE, events that nobody took among it; returns how many rows."""
     before = timezone.now() - timedelta(seconds=settings.SAMPLE_AGE)
-    return sum(model.objects.filter(at__lt=before).delete()[0] for model in (NodeSample, LegSample))
+    return sum(model.objects.filter(at__lt=before).delete()[0] for model in (NodeSample, LegSample, NodeEvent))

@@ -64,14 +64,12 @@ class Edgegap:
 
     def receive_unknown(self, pair: int, kind: int, addr: Address, port: int, now: float) -> Outgoing | None:
         """Tokens that are not in the table: a guess, or a player whose session is over."""
+        if self._sessions.ended_as_idle(pair):
+            return self._answer("ping_session_timeout", addr, port) if kind == _PING else self._drop("session_ended")
         allowed = self._guessers.take(addr, now)
         if kind != _PING:
             return self._drop("unknown_token")
-        if not allowed:
-            return self._drop("source_limited")
-        return self._answer(
-            "ping_session_timeout" if self._sessions.ended_as_idle(pair) else "ping_invalid", addr, port
-        )
+        return self._answer("ping_invalid", addr, port) if allowed else self._drop("source_limited")
 
     def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:
         """Bind or move the seat to `addr`, from where tokens of its own came; or what stands against it."""

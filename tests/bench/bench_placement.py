@@ -3,8 +3,8 @@
     make bench-placement                            on a synthetic internet
     make bench-placement ARGS="--data FOLDER"       on matrices in files, one a slice of time
 
-Relays and players are drawn with a seed. Telemetry comes from the slices up to one moment, the choice is judged on later
-ones. It drives the code that places sessions: `fit_coordinates`, `fit_distance`, `estimate_legs`, `rank`.
+Relays and players are drawn with a seed. Telemetry comes from the slices up to one moment, the choice is judged on
+later ones. It drives the code that places sessions: `fit_coordinates`, `fit_distance`, `estimate_legs`, `rank`.
 """
 
 import argparse
@@ -59,8 +59,8 @@ class World:
 
 
 def worlds(latencies: Latencies, draws: int, window: int, seed: int, accuracy_km: float) -> Iterator[World]:
-    """`window`: how many slices make one look. A leg is its least over them: what is added to it now and then is not the
-    path (Paxson, "End-to-End Internet Packet Dynamics", 1997)."""
+    """`window`: how many slices make one look. A leg is its least over them: what is added now and then is not the path
+    (Paxson, "End-to-End Internet Packet Dynamics", 1997)."""
     times = len(latencies.slices)
     for draw_number in range(draws):
         random = np.random.default_rng([seed, draw_number])

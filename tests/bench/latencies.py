@@ -46,9 +46,8 @@ def load(folder: Path) -> Latencies:
 
 
 def _matrix(path: Path) -> Floats:
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
-        seconds = np.array([[float(value) for value in line.split()] for line in lines if line.strip()])
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    seconds = np.array([[float(value) for value in line.split()] for line in content.splitlines() if line.strip()])
     if seconds.ndim != 2 or seconds.shape[0] != seconds.shape[1]:
         raise SystemExit(f"{path}: not a square matrix")
     return np.where(seconds > 0, seconds * 1000, np.nan)
@@ -57,8 +56,8 @@ def _matrix(path: Path) -> Floats:
 def synthetic(seed: int, relays: int = 60, players: int = 300, times: int = 8) -> Latencies:
     """Hosts in cities of the world, behind access lines, joined by routes that bend.
 
-    - Light in fibre along the great circle, times 1.5 on average; an eighth of all pairs of cities is routed over a third
-      place and takes 1.3 to 2.2 times as long: triangle inequality is violated, as it is on the internet.
+    - Light in fibre along the great circle, times 1.5 on average; an eighth of all pairs of cities is routed over a
+      third place and takes 1.3 to 2.2 times as long: triangle inequality is violated, as it is on the internet.
     - Access delays are lognormal; a sixth of the players is on mobile or bad wireless and has 25 ms more.
     - From slice to slice every route wanders by 3 %, and one pair of cities in 500 becomes congested for a while.
     """

@@ -16,14 +16,12 @@ def draw(results: Mapping[tuple[str, str, int, str, str], Sequence[tuple[float, 
     parts = []
     for row, telemetry in enumerate(telemetries):
         for column, topology in enumerate(topologies):
-            regrets = {
-                rule: [regret for key, found in results.items() if (key[0], key[1], key[4]) == (telemetry, topology, rule)
-                       for regret, _ in found]
-                for rule in rules
-            }  # fmt: skip
-            parts.append(
-                f'<g transform="translate({column * WIDTH},{row * HEIGHT})">{_panel(f"{telemetry}, {topology}", regrets)}</g>'
-            )
+            regrets: dict[str, list[float]] = {rule: [] for rule in rules}
+            for (of_telemetry, of_topology, _, _, rule), found in results.items():
+                if (of_telemetry, of_topology) == (telemetry, topology):
+                    regrets[rule] += [regret for regret, _ in found]
+            panel = _panel(f"{telemetry}, {topology}", regrets)
+            parts.append(f'<g transform="translate({column * WIDTH},{row * HEIGHT})">{panel}</g>')
     total = f"{WIDTH * len(topologies)} {HEIGHT * len(telemetries) + 30}"
     legend = "".join(
         f'<text x="{LEFT + index * 102}" y="{HEIGHT * len(telemetries) + 16}" fill="{COLOURS[index]}">{rule}</text>'

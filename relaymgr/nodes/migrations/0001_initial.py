@@ -2,6 +2,7 @@
 
 import django.core.validators
 import django.db.models.deletion
+import relaymgr.nodes.models
 import relaymgr.sealing
 from django.db import migrations, models
 
@@ -28,7 +29,7 @@ class Migration(migrations.Migration):
                 ('timezone', models.CharField(default='UTC', max_length=64)),
                 ('latitude', models.FloatField(validators=[django.core.validators.MinValueValidator(-90), django.core.validators.MaxValueValidator(90)])),
                 ('longitude', models.FloatField(validators=[django.core.validators.MinValueValidator(-180), django.core.validators.MaxValueValidator(180)])),
-                ('tags', models.JSONField(blank=True, default=list, help_text='For filters, e.g. ["premium"].')),
+                ('tags', models.JSONField(blank=True, default=list, help_text='For filters, e.g. ["premium"].', validators=[relaymgr.nodes.models.validate_tags])),
             ],
             options={
                 'ordering': ['slug'],
