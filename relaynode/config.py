@@ -140,14 +140,17 @@ class _Reader:
         return self._environment.get(PREFIX + variable, "").strip()
 
     def secret(self, variable: str) -> str:
-        path = self.text(variable + "_FILE")
-        if not path:
-            return self.text(variable)
-        try:
-            return Path(path).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(PREFIX + variable + "_FILE", f"cannot be read: {reason}") from None
+        if path := self.text(variable + "_FILE"):
+            variable += "_FILE"
+            try:
+                text = Path(path).read_bytes().decode("latin-1").strip()
+            except OSError as error:
+                raise ConfigError(PREFIX + variable, f"cannot be read: {error.strerror}") from None
+        else:
+            text = self.text(variable)
+        if not is_key_text(text):
+            raise ConfigError(PREFIX + variable, "holds characters that no key has")
+        return text
 
     def name(self) -> str:
         name = self.text("NAME") or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:50]
@@ -213,6 +216,11 @@ class _Reader:
         if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigError(PREFIX + "LOG_LEVEL", f"must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
         return level
+
+
+def is_key_text(text: str) -> bool:
+    """Whether it can stand in an HTTP header."""
+    return text.isascii() and text.isprintable()
 
 
 def _cores() -> int:

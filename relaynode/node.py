@@ -194,16 +194,12 @@ class Node:
     def _heard(self, message: Message) -> None:
         """An event or a changed state from a worker."""
         if (event := message.get("event")) is not None:
-            self._note_event(event)
+            self.events.append(event)
+            if event["kind"] == "session_ended":
+                log.info("session %s ended: %s", event["session"], event["reason"])
         if (state := message.get("state")) is not None:
             self._first_seen.setdefault(state["session"], time.monotonic())
             self.snapshot.changed()
-
-    def _note_event(self, event: dict[str, Any]) -> None:
-        if event["kind"] == "session_ended":
-            log.info("session %s ended: %s", event["session"], event["reason"])
-        if event["kind"] != "seat_rejoined":  # says only that there is something new to remember
-            self.events.append(event)
 
     def _restore(self, snapshot: list[list[State]]) -> None:
         for index, states in enumerate(snapshot):
@@ -211,6 +207,8 @@ class Node:
                 log.warning("snapshot: %d sessions of worker %d dropped: there is no such worker", len(states), index)
                 continue
             self.workers[index].sessions = {state["session"]: state for state in states}
+        if self.live_sessions:
+            log.info("snapshot: %d sessions to serve again", self.live_sessions)
         for worker in self.workers:
             self._first_seen.update(dict.fromkeys(worker.sessions, 0.0))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .config import MAX_WORKERS
+from .config import MAX_WORKERS, is_key_text
 from .errors import StateUnusable
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,10 @@ class NodeKeys:
     def from_json(cls, data: Mapping[str, Any]) -> "NodeKeys":
         """Raises ValueError, which repeats nothing of what was given."""
         control_key, node_key = data.get("control_key"), data.get("node_key")
-        if not (isinstance(control_key, str) and control_key and isinstance(node_key, str)):
+        if not (isinstance(control_key, str) and isinstance(node_key, str) and control_key):
             raise ValueError("control_key and node_key must be texts")
+        if not is_key_text(control_key + node_key):
+            raise ValueError("control_key and node_key hold characters that no key has")
         return cls(control_key=control_key, node_key=node_key, token_keys=token_keys_from_json(data.get("token_keys")))
 
 

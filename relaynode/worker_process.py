@@ -25,6 +25,9 @@ CALL_TIMEOUT = 5.0
 """Seconds a call waits for a worker that is being replaced, which takes a fraction of one; and for its answer, which
 takes a thousandth: a worker that does not answer hangs, and is replaced."""
 
+START_TIMEOUT = 30.0
+"""For the first answer of a new process, on a machine that is busy with other things."""
+
 STOP_TIMEOUT = 2.0
 LIVED_LONG = 5.0
 """A worker that lived for so many seconds is replaced at once; one that dies young after a growing delay."""
@@ -153,7 +156,7 @@ class WorkerProcess:
         )
 
     async def _prepare(self) -> None:
-        await self._ask("configure", {"index": self.index, "max_seats": self._max_seats})
+        await self._ask("configure", {"index": self.index, "max_seats": self._max_seats}, START_TIMEOUT)
         await self._ask("keys", {"token_keys": _listed(self.token_keys)})
         await self._ask("drain", {"draining": self._draining})
         for session, state in list(self.sessions.items()):
@@ -177,7 +180,7 @@ class WorkerProcess:
             raise WorkerDown(f"worker {self.index} is down") from None
         return await self._ask(command, arguments)
 
-    async def _ask(self, command: str, arguments: Mapping[str, object]) -> Any:
+    async def _ask(self, command: str, arguments: Mapping[str, object], within: float | None = None) -> Any:
         """Raises GrantRefused, and WorkerDown when the process ends or hangs before it answers."""
         if self._channel is None or self._process is None:
             raise WorkerDown(f"worker {self.index} is down")
@@ -185,7 +188,7 @@ class WorkerProcess:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._channel.send({"id": number, "do": command, **arguments})
         try:
-            async with asyncio.timeout(CALL_TIMEOUT):
+            async with asyncio.timeout(within or CALL_TIMEOUT):
                 return await answer
         except TimeoutError:
             log.error("worker %d hangs: killing it", self.index)

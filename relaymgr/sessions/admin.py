@@ -36,23 +36,23 @@ class _ReadOnlyInline(admin.TabularInline):
 
 class SeatInline(_ReadOnlyInline):
     model = Seat
-    fields = ("number", "player_id", "ip", "is_connected", "dialect", "revoked_at")
+    fields = readonly_fields = ("number", "player_id", "ip", "is_connected", "dialect", "revoked_at")
 
 
 class GrantInline(_ReadOnlyInline):
     model = Grant
-    fields = ("worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
+    fields = readonly_fields = ("worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
 
 
 class SessionEventInline(_ReadOnlyInline):
     model = SessionEvent
-    fields = ("at", "kind", "seat", "reason")
+    fields = readonly_fields = ("at", "kind", "seat", "reason")
     verbose_name_plural = "timeline"
 
 
 class WebhookDeliveryInline(_ReadOnlyInline):
     model = WebhookDelivery
-    fields = ("event", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
+    fields = readonly_fields = ("event", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
 
 
 @admin.register(RelaySession)
@@ -114,7 +114,7 @@ class RelaySessionAdmin(_OperatedAdmin):
 
 @admin.register(Seat)
 class SeatAdmin(_OperatedAdmin):
-    list_display = ("session", "number", "player_id", "ip", "is_connected", "dialect", "created_at", "revoked_at")
+    list_display = ("session_id", "number", "player_id", "ip", "is_connected", "dialect", "created_at", "revoked_at")
     list_filter = ("is_connected", "dialect", ("revoked_at", admin.EmptyFieldListFilter), "created_at")
     search_fields = ("=session__id", "=player_id", "=ip")
     fields = (
@@ -134,7 +134,7 @@ class SeatAdmin(_OperatedAdmin):
 
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(_OperatedAdmin):
-    list_display = ("session", "event", "tenant", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
+    list_display = ("session_id", "event", "tenant", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
     list_filter = ("event", "is_signed", ("delivered_at", admin.EmptyFieldListFilter), "created_at")
     list_select_related = ("tenant",)
     search_fields = ("=session__id", "=tenant__slug", "url")
@@ -156,7 +156,7 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
 class GrantAdmin(ReadOnlyAdmin):
     """Those whose `confirmed` is behind their `revision` are what the reconciler is at."""
 
-    list_display = ("session", "worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
+    list_display = ("session_id", "worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
     list_filter = ("wanted", "worker__node", "created_at")
     list_select_related = ("worker__node",)
     search_fields = ("=session__id",)
@@ -164,14 +164,14 @@ class GrantAdmin(ReadOnlyAdmin):
 
 @admin.register(SessionEvent)
 class SessionEventAdmin(ReadOnlyAdmin):
-    list_display = ("at", "session", "kind", "seat", "reason")
+    list_display = ("at", "session_id", "kind", "seat", "reason")
     list_filter = ("kind", "at")
     search_fields = ("=session__id",)
 
 
 @admin.register(IdempotencyKey)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    list_display = fields = ("tenant", "session", "created_at")
+    list_display = fields = ("tenant", "session_id", "created_at")
     list_select_related = ("tenant",)
     list_filter = ("created_at",)
     search_fields = ("=session__id", "=tenant__slug")

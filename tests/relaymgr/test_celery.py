@@ -22,5 +22,4 @@ def test_ticks_that_are_old_are_dropped_so_that_a_stopped_worker_finds_no_heap()
 
 def test_every_task_ends_within_its_limit() -> None:
     assert app.conf.task_time_limit and app.conf.task_soft_time_limit < app.conf.task_time_limit
-    assert app.conf.task_acks_late and app.conf.task_reject_on_worker_lost
     assert app.conf.accept_content == ["json"]

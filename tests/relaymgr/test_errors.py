@@ -131,6 +131,12 @@ def test_wrong_media_type_is_415_in_json(api: APIClient) -> None:
     assert response.json()["code"] == "unsupported_media_type"
 
 
+def test_media_type_that_we_do_not_speak_is_406_in_json(api: APIClient) -> None:
+    response = api.get("/v1/ip", HTTP_ACCEPT="text/html")
+    assert response.status_code == 406
+    assert response.json()["code"] == "not_acceptable"
+
+
 @pytest.mark.parametrize("body", [b"{", b"\xff", b'{"a": NaN}', b'{"a": 1e999}', b"[" * 5000, b'{"a": "\\ud800"}'])
 def test_bad_json_is_400(api: APIClient, body: bytes) -> None:
     response = api.post("/v1/ips/lookup", data=body, content_type="application/json")

@@ -1,6 +1,7 @@
 """The settings file, run afresh with other environments."""
 
 import os
+import re
 import runpy
 import stat
 from pathlib import Path
@@ -141,3 +142,17 @@ def test_static_files_are_hashed_when_a_folder_is_named(load: Load) -> None:
     collected = load(CAUSEWAY_STATIC_ROOT="/srv/static")
     assert not collected["WHITENOISE_USE_FINDERS"]
     assert "Manifest" in collected["STORAGES"]["staticfiles"]["BACKEND"]
+
+
+def test_every_variable_is_in_the_document_and_no_other() -> None:
+    source = SETTINGS.read_text()
+    read = set(re.findall(r'_(?:text|secret|flag|number|words|networks)\(\s*"([A-Z_]+)"', source))
+    page = (SETTINGS.parents[1] / "docs" / "settings.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)} == read
+
+
+def test_the_documents_stars_are_the_secrets() -> None:
+    page = (SETTINGS.parents[1] / "docs" / "settings.md").read_text()
+    starred = set(re.findall(r"^\| `([A-Z_]+)` \*", page, re.MULTILINE))
+    assert starred == set(re.findall(r'_secret\("([A-Z_]+)"', SETTINGS.read_text()))

@@ -81,10 +81,14 @@ def test_a_new_connect_replaces_the_connection(relay: Relay, player: NativePlaye
     assert relay.stats()["connected"] == 2
 
 
-def test_a_reconnect_is_an_event_of_its_own(relay: Relay, player: NativePlayer) -> None:
+def test_a_reconnect_is_an_event_for_the_node_alone(relay: Relay, player: NativePlayer) -> None:
+    host = NativePlayer(relay, 0)
+    host.connect()
+    events(relay)
     player.connect()
     player.connect()
-    assert events(relay) == [(1, "seat_joined", ""), (1, "seat_rejoined", "")]
+    assert events(relay) == [(1, "seat_joined", ""), (1, "seat_changed", "")]
+    assert [body[0] for _, _, body in host.collects()] == [packets.NoticeCode.JOINED]
 
 
 def test_a_session_this_node_was_never_told_of_is_admitted_by_its_token() -> None:

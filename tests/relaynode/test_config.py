@@ -77,6 +77,8 @@ def test_blank_counts_as_not_set():
         ("DRAIN_SECONDS", "nan"),
         ("DRAIN_SECONDS", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("JOIN_KEY", "ключ"),
+        ("CONTROL_KEY", "two\nlines"),
         ("TOKEN_KEYS", "7"),
         ("TOKEN_KEYS", "7:short"),
         ("TOKEN_KEYS", f"4294967296:{KEY}"),

@@ -369,6 +369,19 @@ def test_item_8_session_ended_as_idle_hears_session_timeout(relay: Relay, client
     assert client.ping(NOW + 3700) == INVALID
 
 
+def test_s1_a_player_that_missed_the_end_of_its_session_does_not_lock_its_address_out_of_the_next() -> None:
+    late = EdgegapPlayer(relay_with(), 1)
+    late.send(GAME)
+    late.relay.end_session("3960c873aafd-S", "deleted", NOW)
+    for _ in range(500):  # it takes the game a while to notice
+        late.send(GAME, now=NOW + 1)
+    late.relay.apply_grant(grant_of(session="aaaaaaaaaaaa-S", token=77), NOW + 1)
+    player = restarted(late)
+    player.tokens = struct.pack("<II", user_token(1), 77)
+    assert player.ping(NOW + 1) == VALID
+    assert drops(late.relay)["session_ended"] == 500
+
+
 def test_item_8_w20_host_silent_beyond_the_owner_timeout_is_session_timeout_without_flapping(
     host: EdgegapPlayer, client: EdgegapPlayer
 ) -> None:
@@ -455,6 +468,18 @@ def test_dialects_meet_in_one_session(relay: Relay, host: EdgegapPlayer) -> None
     heard = native.hears(host.send(b"from edgegap", host.last_connection_id))
     assert heard is not None
     assert heard[1:] == (0, b"from edgegap")
+
+
+def test_a_native_player_that_reconnects_keeps_its_name_unless_its_game_is_new(
+    relay: Relay, host: EdgegapPlayer
+) -> None:
+    native = NativePlayer(relay, 3)
+    ids = []
+    for payload in (HELLO, GAME, HELLO):
+        native.connect()
+        assert host.hears(native.send(payload)) == payload
+        ids.append(host.last_connection_id)
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_a_native_connect_takes_over_from_edgegap_and_gives_back_when_closed(relay: Relay, host: EdgegapPlayer) -> None:

@@ -102,7 +102,7 @@ def test_seats_may_swap_tokens(relay: Relay) -> None:
     host, player = EdgegapPlayer(relay, 0), EdgegapPlayer(relay, 1)
     host.ping()
     assert player.send(b"as seat 2") is not None
-    assert events(relay)[-1] == (2, "seat_joined", "")
+    assert (2, "seat_joined", "") in events(relay)
 
 
 def test_grants_are_refused_by_code(relay: Relay) -> None:
@@ -221,6 +221,25 @@ def test_a_connect_from_before_the_restart_is_stale(relay: Relay) -> None:
     player.connect(now=NOW + 1)
 
 
+def test_an_edgegap_hosts_names_for_its_players_survive(relay: Relay) -> None:
+    """Or every running game would break: the host knows a player by its connectionId only."""
+    host, running, restarted = (EdgegapPlayer(relay, seat) for seat in range(3))
+    host.ping()
+    ids = [host.last_connection_id for player in (running, restarted) if host.hears(player.send(b"game"))]
+    assert [event for event in events(relay) if event[1] == "seat_changed"] == [
+        (1, "seat_changed", ""),
+        (2, "seat_changed", ""),
+    ]
+    after = restart(relay)
+    host.relay = running.relay = restarted.relay = after
+    host.ping(NOW + 1)
+    assert host.hears(running.send(b"game", now=NOW + 1)) == b"game"
+    assert host.last_connection_id == ids[0]
+    assert running.hears(host.send(b"down", ids[0], NOW + 1)) == b"down"
+    assert host.hears(restarted.send(b"\x01" + bytes(4) + b"hello", now=NOW + 1)) is not None
+    assert host.last_connection_id not in ids
+
+
 def test_a_session_admitted_by_token_survives() -> None:
     relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
     NativePlayer(relay, 1).connect()
@@ -284,6 +303,9 @@ def good_state() -> dict[str, Any]:
         good_state() | {"connects": []},
         good_state() | {"connects": {"1": -1}},
         good_state() | {"connects": {"1": 2**64}},
+        good_state() | {"connection_ids": {"1": 0}},
+        good_state() | {"connection_ids": {"1": 2**31}},
+        good_state() | {"connection_ids": {"1": 5, "2": 5}},
         good_state() | {"granted": 5},
     ],
 )

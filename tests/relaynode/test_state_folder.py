@@ -94,7 +94,10 @@ def test_an_alien_snapshot_is_set_aside_and_said_so(path, content, caplog):
     assert "set aside" in caplog.text
 
 
-@pytest.mark.parametrize("change", [{"control_key": ""}, {"node_key": None}, {"token_keys": [{"id": 1, "key": "!"}]}])
+@pytest.mark.parametrize(
+    "change",
+    [{"control_key": ""}, {"control_key": "secret\n"}, {"node_key": None}, {"token_keys": [{"id": 1, "key": "!"}]}],
+)
 def test_alien_keys_are_set_aside_without_repeating_them(path, change, caplog):
     folder = StateFolder(path)
     (path / "keys.json").write_text(json.dumps({"format": 1, **KEYS.to_json(), **change}))
