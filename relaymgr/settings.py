@@ -283,8 +283,7 @@ TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 
 # How long a retired token key still opens: longer than any session, and so any connect token, may live.
 TOKEN_KEY_OVERLAP = 25 * 3_600.0
 # A node that has not been heard for so long gives up its sessions. Long: they play on while we cannot hear it.
-<<<<<<< HEAD
-NODE_LOST_AFTER = _number("CAUSEWAY_NODE_LOST_AFTER", 300, 1, 86_400)
+NODE_LOST_AFTER = _number("CAUSEWAY_LOST_AFTER", 300, 1, 86_400)
 # Samples are kept one by one, then summed up by the minute, then by the hour.
 SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 3_600, 60, 31_536_000)
 MINUTE_AGE = _number("CAUSEWAY_MINUTE_AGE", 86_400, 60, 31_536_000)
@@ -294,10 +293,6 @@ MAX_PREFIX_LEGS = int(_number("CAUSEWAY_MAX_PREFIX_LEGS", 500_000, 100, 1e8))
 GEOIP_FILE = _text("CAUSEWAY_GEOIP_FILE")
 if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
     _stop("CAUSEWAY_GEOIP_FILE", "a readable file")
-=======
-NODE_LOST_AFTER = _number("CAUSEWAY_LOST_AFTER", 300, 1, 86_400)
-SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 86_400, 60, 31_536_000)
->>>>>>> main
 
 
 # Sessions

@@ -4,6 +4,7 @@ Synchronous calls share one keep-alive client; telemetry is fetched from many no
 """
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -107,6 +108,7 @@ class Probe:
     control_url: str
     control_key: str
     after: int
+    with_peers: bool = False
 
     def __repr__(self) -> str:
         return f"Probe(node_id={self.node_id})"
@@ -148,13 +150,48 @@ async def _fetch(client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Pro
 
 async def _telemetry(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
     url, headers = f"{probe.control_url}/telemetry", _headers(probe.control_key)
-    async with client.stream("GET", url, params={"after": probe.after}, headers=headers) as response:
+    params = {"after": probe.after, "peers": 1} if probe.with_peers else {"after": probe.after}
+    async with client.stream("GET", url, params=params, headers=headers) as response:
         content = b""
         async for part in response.aiter_raw():
             content += part
             if len(content) > MAX_ANSWER:
                 raise NodeUnreachable("the answer does not end")
         return _answer(response.status_code, content)
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Whom to tell which beacons to measure (docs/node-api.md, POST /probes)."""
+
+    control_url: str
+    control_key: str
+    targets: list[dict[str, Any]]
+    version: str
+
+    def __repr__(self) -> str:
+        return f"Tell(control_url={self.control_url!r})"
+
+
+def tell_peers(tells: Iterable[Tell], timeout_s: float) -> None:
+    """Tells all of them at the same time. Who does not hear it is told again: its telemetry names another version."""
+    if todo := list(tells):
+        asyncio.run(_tell_all(todo, timeout_s))
+
+
+async def _tell_all(tells: list[Tell], timeout_s: float) -> None:
+    slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, timeout=timeout_s) as client:
+        await asyncio.gather(*(_tell(client, slots, tell, timeout_s) for tell in tells))
+
+
+async def _tell(client: httpx.AsyncClient, slots: asyncio.Semaphore, tell: Tell, timeout_s: float) -> None:
+    body = {"version": tell.version, "targets": tell.targets}
+    async with slots:
+        with contextlib.suppress(TimeoutError, httpx.HTTPError, httpx.InvalidURL):
+            async with asyncio.timeout(timeout_s):
+                await client.post(f"{tell.control_url}/probes", json=body, headers=_headers(tell.control_key))
 
 
 # Both

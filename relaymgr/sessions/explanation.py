@@ -11,13 +11,15 @@ from relaymgr.telemetry.estimation import SOURCES, Legs
 from .filters import Filter, Place, Wishes
 from .placement import STEPS, Candidate, Group, Policy, Ranking, rank
 
-TOLD = 20  # candidates told of in full
+TOLD, TOLD_AT_LEAST = 20, 3  # candidates told of in full
+ESTIMATES = 2_000  # in all: in a large group each candidate has many
 NAMED = 20  # refused nodes named for each reason
 
 
 def explain(ranking: Ranking) -> dict[str, Any]:
     """What `/placement` serves, as JSON takes it: the best TOLD candidates leg by leg and term by term."""
     group, order = ranking.group, ranking.order
+    told = max(TOLD_AT_LEAST, min(TOLD, ESTIMATES // group.size))
     refused = sorted(ranking.refused, key=lambda index: (ranking.cost[index], ranking.candidates[index].node))
     return {
         "topology": group.topology,
@@ -27,8 +29,8 @@ def explain(ranking: Ranking) -> dict[str, Any]:
         "current": group.current,
         "players": group.size,
         "policy": asdict(ranking.policy),
-        "candidates": [_candidate(ranking, index) for index in [*order[:TOLD], *refused[:TOLD]]],
-        "more_candidates": {"usable": len(order[TOLD:]), "excluded": len(refused[TOLD:])},
+        "candidates": [_candidate(ranking, index) for index in [*order[:told], *refused[:told]]],
+        "more_candidates": {"usable": len(order[told:]), "excluded": len(refused[told:])},
         "excluded": _excluded(ranking),
         "conceded": STEPS[ranking.step[order[0]]] if order else None,
         "decided_by": _decided_by(ranking),

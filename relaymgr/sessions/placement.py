@@ -21,18 +21,9 @@ from relaymgr.telemetry.geography import Floats
 
 from .filters import Filter, Place, Wishes, is_named, refusals
 
-<<<<<<< HEAD
 # The order in which concessions are made; a node's step is the last it needs.
 STEPS = ("every rule holds", "stale telemetry", "over a cap", "suspect")
 REFUSED = len(STEPS)
-=======
-UNCERTAINTY_WEIGHT = 0.25  # one millisecond surely felt weighs as much as four that may be
-LOAD_MS = 10.0  # what a half loaded node costs, see load_penalty
-PRICE_MS = 1.0  # what one unit of price is worth
-
-# Candidates told of in full; those beyond are counted. Fewer in a large group, as each has an estimate for each player.
-EXPLAINED, EXPLAINED_AT_LEAST, EXPLAINED_ESTIMATES = 100, 10, 2_000
->>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +141,7 @@ def choose_host(group: Group, candidates: Sequence[Candidate], legs: Legs, polic
     return int(np.unravel_index(np.argmin(total), total.shape)[0])
 
 
-<<<<<<< HEAD
 # What the players feel
-=======
-def explain(group: Group, verdicts: Sequence[Verdict]) -> dict[str, object]:
-    """What `/placement` serves, as JSON takes it."""
-    most = max(EXPLAINED_AT_LEAST, min(EXPLAINED, EXPLAINED_ESTIMATES // len(group.players)))
-    told, untold = verdicts[:most], verdicts[most:]
-    return {
-        "topology": group.topology,
-        "objective": group.objective,
-        "filters": [{"field": f.field, "values": list(f.values), "filter_type": f.kind} for f in group.filters],
-        "players": len(group.players),
-        "candidates": [_explain_one(verdict) for verdict in told],
-        "more_candidates": {
-            "usable": sum(not verdict.excluded_by for verdict in untold),
-            "excluded": sum(bool(verdict.excluded_by) for verdict in untold),
-        },
-    }
->>>>>>> main
 
 
 def path_ms(legs: Floats, topology: str, objective: str) -> Floats:

@@ -29,7 +29,7 @@ class LegSample(models.Model):
     session_id = models.CharField(max_length=20)
     seat = models.PositiveSmallIntegerField()
     at = models.DateTimeField(db_index=True)
-    rtt_ms = models.FloatField()
+    rtt_ms = models.FloatField(null=True, help_text="Empty: the edgegap dialect does not tell.")
     jitter_ms = models.FloatField()
     loss = models.FloatField(help_text="0..1")
 

@@ -60,4 +60,5 @@ def live_legs(*, sessions: Collection[str], since: datetime, now: datetime) -> d
         for session, seat, at, rtt_ms, jitter_ms, loss in samples.values_list(
             "session_id", "seat", "at", "rtt_ms", "jitter_ms", "loss"
         )
+        if rtt_ms is not None
     }

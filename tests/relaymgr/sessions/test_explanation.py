@@ -141,9 +141,7 @@ candidate = st.builds(
     st.lists(candidate, max_size=30, unique_by=lambda each: each.node),
     st.sampled_from(["host", "mesh"]),
     st.sampled_from(["worst", "sum", "spread"]),
-    st.sampled_from(
-        [Wishes(), Wishes(prefer=("node-03",)), Wishes(ban=("place-1",)), Wishes(pin=("place-2",))]
-    ),
+    st.sampled_from([Wishes(), Wishes(prefer=("node-03",)), Wishes(ban=("place-1",)), Wishes(pin=("place-2",))]),
     st.sampled_from([(), (Filter("tags", ("odd",), "not"),)]),
     st.sampled_from(["", "node-04"]),
 )
