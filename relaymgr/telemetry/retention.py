@@ -45,7 +45,7 @@ def _figures(most: str) -> dict[str, Avg | Max]:
     return {**means, **{f"peak_{name}": Max(name + most) for name in PEAKS}}
 
 
-def _summaries(spans: Iterable[dict[str, Any]], seconds: int, now: datetime) -> list[NodeSummary]:
+def _summaries(spans: Iterable[Any], seconds: int, now: datetime) -> list[NodeSummary]:
     """Those that are not there yet."""
     kept = NodeSummary.objects.filter(seconds=seconds, at__gte=now - OVERLAP - timedelta(hours=1))
     known = set(kept.values_list("node_id", "at"))
