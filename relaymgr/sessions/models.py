@@ -179,6 +179,7 @@ class EventKind(models.TextChoices):
     SEAT_JOINED = "seat_joined"
     SEAT_MOVED = "seat_moved"
     SEAT_LEFT = "seat_left"
+    BETTER_RELAY = "better_relay"
 
 
 class SessionEvent(models.Model):
