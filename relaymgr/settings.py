@@ -299,6 +299,8 @@ if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
 
 # How long a node may take to confirm a grant before the next one is asked.
 GRANT_TIMEOUT = _number("CAUSEWAY_GRANT_TIMEOUT", 0.25, 0.01, 10)
+# Believe only round trips that a node has signed (PROTOCOL.md 11.1), not what players or games say.
+SIGNED_MEASUREMENTS_ONLY = _flag("CAUSEWAY_SIGNED_MEASUREMENTS_ONLY", False)
 # A second's worth, default and ceiling; 0: no limit.
 SEAT_LIMITS = {
     "packets": int(_number("CAUSEWAY_SEAT_PACKETS", 2_000, 0, 2**31)),

@@ -133,6 +133,7 @@ class Relay:
     def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         """The node's token keys by id, 32 bytes each; connections made under others live on."""
         self._admission.set_token_keys(keys)
+        self._native.set_token_keys(keys)
 
     def set_draining(self, draining: bool, now: float) -> None:
         """While draining, no new sessions; new seats of those here are let in."""

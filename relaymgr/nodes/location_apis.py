@@ -57,6 +57,7 @@ class BeaconListApi(APIView):
 
     class OutputSerializer(serializers.Serializer):
         class BeaconSerializer(serializers.Serializer):
+            node = serializers.CharField(source="node.name")
             host = serializers.CharField(source="node.public_ip", help_text="IP address.")
             fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
             udp_port = serializers.IntegerField(source="client_port")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from django.conf import settings
 from django.utils import timezone
 
 from relaymgr.telemetry.estimation import Legs, Player, Sample, Site, estimate_legs
@@ -40,7 +41,8 @@ def players_of(
 
 def _player(seat: Seat, history: Mapping[str, Sample], live: Mapping[str, Sample], now: datetime) -> Player:
     age_s = (now - seat.created_at).total_seconds() if seat.created_at else 0.0
-    claimed = {name: Sample(ms, age_s=max(0.0, age_s)) for name, ms in seat.latencies.items()}
+    latencies = {} if settings.SIGNED_MEASUREMENTS_ONLY else seat.latencies
+    claimed = {name: Sample(ms, age_s=max(0.0, age_s)) for name, ms in latencies.items()}
     signed = {node: _signed(sample, now) for node, sample in seat.measured.items()}
     # What a node has signed goes before what the player says, and what is going on now before both.
     measured = {**claimed, **signed, **live}

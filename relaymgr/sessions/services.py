@@ -25,6 +25,7 @@ from .errors import NodeFull, NodeSilent, SessionFull, SessionNotLive, SessionQu
 from .filters import Filter
 from .grants import grant_change, session_settle
 from .life import note, session_end
+from .measurements import measurements_check
 from .models import LIVE_STATES, EventKind, IdempotencyKey, RelaySession, Seat
 from .placing import explanation, session_place
 from .players import legs_estimate
@@ -77,6 +78,8 @@ def session_create(
         expires_at=timezone.now() + timedelta(seconds=max_lifetime),
     )
     seats = [_new_seat(session, number, user, taken) for number, user in enumerate(users)]
+    for seat, measured in zip(seats, measurements_check(users), strict=True):
+        seat.measured = measured
     group = placement.Group(len(seats), topology, objective, filters, wishes_of(tenant, session.wishes))
     candidates, workers = candidates_now()
     legs = legs_estimate(seats, candidates)
@@ -184,6 +187,7 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> Seat:
         if not worker_grow(worker_id=grant.worker_id):
             raise NodeFull
         seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
+        (seat.measured,) = measurements_check([user])
         if "native" in session.dialects:
             key = token_key_current(node=grant.worker.node)
             index = grant.worker.index

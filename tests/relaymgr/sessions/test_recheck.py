@@ -20,9 +20,6 @@ pytestmark = pytest.mark.django_db
 MakeStandIn = Callable[..., tuple[RelayNode, Any]]
 LATENCIES = {"fra-1": 20, "tyo-1": 60}
 USERS = [{"player_id": name, "latencies": LATENCIES} for name in ("a", "b")]
-    {"player_id": "a", "latencies": {"fra-1": 20, "tyo-1": 60}},
-    {"player_id": "b", "latencies": {"fra-1": 20, "tyo-1": 60}},
-]
 
 
 @pytest.fixture
