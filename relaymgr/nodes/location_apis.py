@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 from relaymgr.authentication import MayRead
 from relaymgr.client_address import client_address
 from relaymgr.errors import Invalid
+from relaymgr.geoip import locate
 from relaymgr.nodes.models import Location
 from relaymgr.nodes.selectors import beacons, locations_with_nodes
 from relaymgr.openapi import error_responses
@@ -105,8 +106,13 @@ class IpLookupSerializer(serializers.Serializer):
 
 
 def _lookup(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> dict[str, Any]:
-    nothing = {"code": None, "name": None}
-    place = {"continent": nothing, "country": nothing, "latitude": None, "longitude": None}
+    found = locate(str(address))
+    place = {
+        "continent": {"code": (found and found.continent_code) or None, "name": (found and found.continent) or None},
+        "country": {"code": (found and found.country_code) or None, "name": (found and found.country) or None},
+        "latitude": found and found.latitude,
+        "longitude": found and found.longitude,
+    }
     return {"type": f"IPv{address.version}", "ip_address": str(address), "location": place}
 
 

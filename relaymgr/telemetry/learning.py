@@ -8,9 +8,9 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from relaymgr.geoip import locate
 from relaymgr.nodes.models import RelayNode
 from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
-from relaymgr.telemetry.geoip import locate
 from relaymgr.telemetry.knowledge import Row, Where, knowledge_to_json, learn
 from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
 from relaymgr.telemetry.prefixes import first_address, remember

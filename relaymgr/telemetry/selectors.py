@@ -8,9 +8,9 @@ from datetime import datetime
 from django.db.models import Sum
 from django.utils import timezone
 
+from relaymgr.geoip import locate as geoip_locate
 from relaymgr.nodes.models import RelayNode
 from relaymgr.telemetry.estimation import Knowledge, Sample
-from relaymgr.telemetry.geoip import locate as geoip_locate
 from relaymgr.telemetry.knowledge import knowledge_from_json
 from relaymgr.telemetry.models import Learnt, LegSample, PrefixLeg
 from relaymgr.telemetry.scoring import NodeLoad

@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
@@ -70,34 +69,48 @@ def probe_round() -> int | None:
         if not held:
             return None
         nodes = list(RelayNode.objects.all())
-        answers = _ask(nodes)
-        with transaction.atomic():
-            _samples_store(answers)
-            _legs_store([answer for answer in answers if answer.report.legs and _is_time("legs", answer, LEG_SPACING)])
-            _peers_store(answers)
-            _events_store(answers)
-            for answer in answers:
-                _heard_store(answer)
-            _missed_store(nodes, {answer.node.pk for answer in answers})
+        answers = answers_read(nodes, _ask(nodes))
+        answers_store(nodes, answers)
         peers_tell(answers)
         return len(answers)
 
 
-def _ask(nodes: Iterable[RelayNode]) -> list[Answer]:
-    """The answers that make sense."""
-    by_id = {node.pk: node for node in nodes}
+def answers_store(nodes: Iterable[RelayNode], answers: list[Answer]) -> None:
+    """All that a round brought, in few queries however many nodes there are."""
+    with transaction.atomic():
+        _samples_store(answers)
+        _legs_store([answer for answer in answers if answer.report.legs and _is_time("legs", answer, LEG_SPACING)])
+        _peers_store(answers)
+        _events_store(answers)
+        _heard_store(answers)
+        _missed_store(nodes, {answer.node.pk for answer in answers})
+
+
+def _ask(nodes: Iterable[RelayNode]) -> list[Heard]:
     # What a node measured to all others is long and changes slowly: a part of the nodes is asked for it in each round.
     turn = int(time.monotonic() // PEER_TURN)
     probes = [
-        Probe(pk, node.control_url, node.control_key, node.last_event, with_peers=(turn + pk) % PEER_TURNS == 0)
-        for pk, node in by_id.items()
+        Probe(
+            node.pk,
+            node.control_url,
+            node.control_key,
+            node.last_event,
+            with_peers=(turn + node.pk) % PEER_TURNS == 0,
+        )
+        for node in nodes
     ]
+    return fetch_telemetry(probes, settings.NODE_PROBE_TIMEOUT)
+
+
+def answers_read(nodes: Iterable[RelayNode], heard: Iterable[Heard]) -> list[Answer]:
+    """The answers that make sense."""
+    by_id = {node.pk: node for node in nodes}
     answers = []
-    for heard in fetch_telemetry(probes, settings.NODE_PROBE_TIMEOUT):
+    for each in heard:
         try:
-            answers.append(Answer(by_id[heard.node_id], heard, parse_report(heard.document)))
+            answers.append(Answer(by_id[each.node_id], each, parse_report(each.document)))
         except ValueError as error:
-            logger.warning("node %s sent telemetry with a wrong %s", by_id[heard.node_id], error)
+            logger.warning("node %s sent telemetry with a wrong %s", by_id[each.node_id], error)
     return answers
 
 
@@ -212,21 +225,31 @@ def _events_store(answers: Iterable[Answer]) -> None:
         hint("relaymgr.sessions.tasks.events_apply")
 
 
-def _heard_store(answer: Answer) -> None:
+# What changes with every answer, and what hardly ever does: most rounds write the first alone.
+EVER = ("last_seen_at", "cpu", "clock_offset_ms")
+SELDOM = ("state", "missed_probes", "is_stopping", "version", "packet_path", "packet_path_reason")
+
+
+def _heard_store(answers: Iterable[Answer]) -> None:
+    heard, changed = [], []
+    for answer in answers:
+        node, report = answer.node, answer.report
+        before = [getattr(node, name) for name in SELDOM]
+        middle = (answer.heard.sent_at + answer.heard.answered_at) / 2
+        node.last_seen_at, node.cpu, node.clock_offset_ms = answer.at, report.cpu, (report.time - middle) * 1000
+        node.state, node.missed_probes, node.is_stopping = _state(node, 0), 0, report.draining
+        node.version = report.version
+        node.packet_path, node.packet_path_reason = report.packet_path, report.packet_path_reason
+        heard.append(node)
+        if [getattr(node, name) for name in SELDOM] != before:
+            changed.append(node)
+        _cursor_store(answer)
+    RelayNode.objects.bulk_update(heard, EVER, batch_size=BATCH)
+    RelayNode.objects.bulk_update(changed, SELDOM, batch_size=BATCH)
+
+
+def _cursor_store(answer: Answer) -> None:
     node, report = answer.node, answer.report
-    middle = (answer.heard.sent_at + answer.heard.answered_at) / 2
-    said: dict[str, Any] = {
-        "state": _state(node, 0),
-        "missed_probes": 0,
-        "last_seen_at": answer.at,
-        "clock_offset_ms": (report.time - middle) * 1000,
-        "is_stopping": report.draining,
-        "cpu": report.cpu,
-        "version": report.version,
-        "packet_path": report.packet_path,
-        "packet_path_reason": report.packet_path_reason,
-    }
-    RelayNode.objects.filter(pk=node.pk).update(**said)
     # By the boot we asked: a heartbeat of a new boot may have come in between and set the cursor back.
     cursor = report.last_event if answer.has_all_events else 0
     if (report.boot_id, cursor) != (node.boot_id, node.last_event):
@@ -235,10 +258,11 @@ def _heard_store(answer: Answer) -> None:
 
 
 def _missed_store(nodes: Iterable[RelayNode], heard: set[int]) -> None:
-    for node in nodes:
-        if node.pk not in heard:
-            missed = node.missed_probes + 1
-            RelayNode.objects.filter(pk=node.pk).update(state=_state(node, missed), missed_probes=missed)
+    silent = [node for node in nodes if node.pk not in heard]
+    for node in silent:
+        node.missed_probes += 1
+        node.state = _state(node, node.missed_probes)
+    RelayNode.objects.bulk_update(silent, ("state", "missed_probes"), batch_size=BATCH)
 
 
 def _state(node: RelayNode, missed: int) -> str:

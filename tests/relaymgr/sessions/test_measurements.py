@@ -62,6 +62,7 @@ def test_who_says_that_it_is_farther_is_believed(api: APIClient, node: RelayNode
         proof(1.0, ip="198.51.100.1"),
         proof(0.0),
     ],
+    ids=["none", "too short", "no base64", "wrong key", "another address", "no round trip"],
 )
 @pytest.mark.parametrize("signed_only", [False, True])
 def test_bad_proofs_prove_nothing(
