@@ -15,7 +15,7 @@ from relaymgr.client_address import client_address
 from relaymgr.errors import Invalid
 from relaymgr.geoip import locate
 from relaymgr.nodes.models import Location
-from relaymgr.nodes.selectors import beacons, locations_with_nodes
+from relaymgr.nodes.selectors import locations_with_nodes
 from relaymgr.openapi import error_responses
 
 MAX_LOOKUPS = 20
@@ -51,28 +51,6 @@ class LocationListApi(APIView):
     def get(self, request: Request) -> Response:
         """Every location."""
         return Response(self.OutputSerializer({"locations": locations_with_nodes()}).data)
-
-
-class BeaconListApi(APIView):
-    permission_classes = (MayRead,)
-
-    class OutputSerializer(serializers.Serializer):
-        class BeaconSerializer(serializers.Serializer):
-            node = serializers.CharField(source="node.name")
-            host = serializers.CharField(source="node.public_ip", help_text="IP address.")
-            fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
-            udp_port = serializers.IntegerField(source="client_port")
-            tcp_port = serializers.IntegerField(source="client_port")
-            location = LocationSerializer(source="node.location")
-
-        count = serializers.IntegerField()
-        locations = BeaconSerializer(many=True)
-
-    @extend_schema(operation_id="locations_beacons_list", responses={200: OutputSerializer, **error_responses()})
-    def get(self, request: Request) -> Response:
-        """What a game pings to learn its latencies: the relay nodes themselves, those that take sessions."""
-        found = list(beacons())
-        return Response(self.OutputSerializer({"count": len(found), "locations": found}).data)
 
 
 class PublicIpApi(APIView):
