@@ -6,7 +6,7 @@ import numpy as np
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 220, 44, 34, 34
 MOST = 1.0  # regret at the right edge: twice the best
-COLOURS = ("#0b6e4f", "#c05621", "#999999", "#2b6cb0", "#805ad5", "#b83280", "#975a16")
+COLOURS = ("#0b6e4f", "#c05621", "#999999", "#2b6cb0", "#805ad5", "#b83280", "#975a16", "#4a5568")
 
 
 def draw(results: Mapping[tuple[str, str, int, str, str], Sequence[tuple[float, float]]], rules: Sequence[str]) -> str:
@@ -18,13 +18,13 @@ def draw(results: Mapping[tuple[str, str, int, str, str], Sequence[tuple[float, 
         for column, topology in enumerate(topologies):
             regrets: dict[str, list[float]] = {rule: [] for rule in rules}
             for (of_telemetry, of_topology, _, _, rule), found in results.items():
-                if (of_telemetry, of_topology) == (telemetry, topology):
+                if (of_telemetry, of_topology) == (telemetry, topology) and rule in regrets:
                     regrets[rule] += [regret for regret, _ in found]
             panel = _panel(f"{telemetry}, {topology}", regrets)
             parts.append(f'<g transform="translate({column * WIDTH},{row * HEIGHT})">{panel}</g>')
     total = f"{WIDTH * len(topologies)} {HEIGHT * len(telemetries) + 30}"
     legend = "".join(
-        f'<text x="{LEFT + index * 102}" y="{HEIGHT * len(telemetries) + 16}" fill="{COLOURS[index]}">{rule}</text>'
+        f'<text x="{LEFT + index * 88}" y="{HEIGHT * len(telemetries) + 16}" fill="{COLOURS[index]}">{rule}</text>'
         for index, rule in enumerate(rules)
     )
     return (
