@@ -25,7 +25,6 @@ import pytest
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 CLONE_NEWNET = 0x40000000
-PREFIX = "10.77.0."  # everybody's network
 LARGE = 500  # bytes of a packet
 
 
@@ -49,8 +48,10 @@ class Wire:
 
     def __init__(self, places: list[str]) -> None:
         self.lines: dict[tuple[str, str], Line] = {}
+        # By process: tests run in several at once.
         self._tag = f"cw{os.getpid() % 10_000}"
-        self._address = {place: f"{PREFIX}{index + 1}" for index, place in enumerate(places)}
+        network = f"10.{64 + os.getpid() % 128}.{os.getpid() // 128 % 256}"
+        self._address = {place: f"{network}.{index + 1}" for index, place in enumerate(places)}
         self._places = places
         self._devices: dict[str, int] = {}
         self._running = True
