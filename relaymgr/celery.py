@@ -17,10 +17,12 @@ SCHEDULE = {
     "relaymgr.sessions.tasks.events_apply": ("session", 1.0),
     "relaymgr.sessions.tasks.grants_reconcile": ("session", 2.0),
     "relaymgr.sessions.tasks.sessions_expire": ("session", 5.0),
+    "relaymgr.sessions.tasks.sessions_recheck": ("session", 10.0),
     "relaymgr.sessions.tasks.webhooks_deliver": ("webhook", 1.0),
     "relaymgr.sessions.tasks.sessions_prune": ("housekeeping", 3600.0),
     "relaymgr.sessions.tasks.idempotency_prune": ("housekeeping", 3600.0),
-    "relaymgr.telemetry.tasks.samples_prune": ("housekeeping", 3600.0),
+    "relaymgr.telemetry.tasks.knowledge_learn": ("housekeeping", 60.0),
+    "relaymgr.telemetry.tasks.samples_prune": ("housekeeping", 300.0),
     "relaymgr.nodes.tasks.token_keys_renew": ("housekeeping", 3600.0),
 }
 

@@ -288,13 +288,23 @@ TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 
 TOKEN_KEY_OVERLAP = 25 * 3_600.0
 # A node that has not been heard for so long gives up its sessions. Long: they play on while we cannot hear it.
 NODE_LOST_AFTER = _number("CAUSEWAY_LOST_AFTER", 300, 1, 86_400)
-SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 86_400, 60, 31_536_000)
+# Samples are kept one by one, then summed up by the minute, then by the hour.
+SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 3_600, 60, 31_536_000)
+MINUTE_AGE = _number("CAUSEWAY_MINUTE_AGE", 86_400, 60, 31_536_000)
+HOUR_AGE = _number("CAUSEWAY_HOUR_AGE", 90 * 86_400, 3_600, 10 * 31_536_000)
+MAX_PREFIX_LEGS = int(_number("CAUSEWAY_MAX_PREFIX_LEGS", 500_000, 100, 1e8))
+# A city database in MaxMind's format, the operator's own. Without one, players are where their requests say.
+GEOIP_FILE = _text("CAUSEWAY_GEOIP_FILE")
+if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
+    _stop("CAUSEWAY_GEOIP_FILE", "a readable file")
 
 
 # Sessions
 
 # How long a node may take to confirm a grant before the next one is asked.
 GRANT_TIMEOUT = _number("CAUSEWAY_GRANT_TIMEOUT", 0.25, 0.01, 10)
+# Believe only round trips that a node has signed (PROTOCOL.md 11.1), not what players or games say.
+SIGNED_MEASUREMENTS_ONLY = _flag("CAUSEWAY_SIGNED_MEASUREMENTS_ONLY", False)
 # A second's worth, default and ceiling; 0: no limit.
 SEAT_LIMITS = {
     "packets": int(_number("CAUSEWAY_SEAT_PACKETS", 2_000, 0, 2**31)),

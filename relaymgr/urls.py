@@ -9,6 +9,7 @@ from relaymgr.monitor import MonitorApi
 
 urlpatterns = [
     path("v1/", include("relaymgr.nodes.urls")),
+    path("v1/", include("relaymgr.telemetry.urls")),
     path("v1/", include("relaymgr.sessions.urls")),
     path("v1/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),

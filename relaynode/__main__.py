@@ -20,6 +20,7 @@ from .errors import ConfigError, NodeError, PortUnavailable
 from .event_loop import run
 from .manager_link import ManagerLink
 from .node import Node
+from .peers import PeerProber
 from .ports import open_beacon, open_tcp_port, open_udp_port
 from .state_folder import NodeKeys, StateFolder
 
@@ -54,17 +55,18 @@ async def serve(config: NodeConfig) -> None:
     snapshot = asyncio.create_task(node.snapshot.run())
     http = asyncio.create_task(control.run())
     workers = [asyncio.create_task(worker.run()) for worker in node.workers]
+    peers = asyncio.create_task(PeerProber(node.peers, config.peer_probe_interval).run())
     link = [] if config.is_standalone else [asyncio.create_task(ManagerLink(node).run())]
     beacons = [await open_beacon(config.bind, pair.client) for pair in config.ports]
     try:
-        await _first_of(signals.first.wait(), snapshot, http, *workers, *link)
+        await _first_of(signals.first.wait(), snapshot, http, peers, *workers, *link)
         log.info("stopping")
         await node.wind_down(signals.second)
     finally:
         for beacon in beacons:
             if beacon is not None:
                 beacon.close()
-        await _cancel(*link)
+        await _cancel(peers, *link)
         control.stop()
         await _cancel(*workers)
         node.snapshot.close()

@@ -35,3 +35,11 @@ def source_bytes(addr: Address) -> bytes:
     """What counts as one source: an IPv4 address, or an IPv6 /64, as a household gets one."""
     ip, _ = ip_and_port(addr)
     return ipaddress.IPv6Address(ip).packed[:8] if ":" in ip else ip.encode()
+
+
+def prefix_of(addr: Address) -> str:
+    """The /24 of an IPv4 address, the /48 of an IPv6 one: whose legs are alike. Empty when it tells of no network."""
+    ip = ipaddress.ip_address(ip_and_port(addr)[0])
+    if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
+        return ""
+    return str(ipaddress.ip_network(f"{ip}/{24 if ip.version == 4 else 48}", strict=False))

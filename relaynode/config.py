@@ -80,6 +80,9 @@ class NodeConfig:
     state_dir: Path
     """CAUSEWAY_NODE_STATE_DIR: keeps keys and snapshot. Default: nodes/<name> in CAUSEWAY_STATE_DIR, else in var."""
 
+    peer_probe_interval: float
+    """CAUSEWAY_NODE_PEER_PROBE_INTERVAL: seconds in which each other node is probed once. Default 2."""
+
     drain_seconds: float
     """CAUSEWAY_NODE_DRAIN_SECONDS: how long live sessions are finished for after SIGTERM. Default 0."""
 
@@ -117,6 +120,7 @@ def read_config(environment: Mapping[str, str]) -> NodeConfig:
         control_url=read.url("CONTROL_URL") or _control_url(control_host, control_port, public_ip),
         capacity=read.whole("CAPACITY", 10_000, 1, 1_000_000),
         state_dir=read.state_dir(name),
+        peer_probe_interval=max(read.seconds("PEER_PROBE_INTERVAL") or 2.0, 0.1),
         drain_seconds=read.seconds("DRAIN_SECONDS"),
         log_level=read.log_level(),
     )

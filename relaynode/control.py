@@ -20,6 +20,7 @@ from .errors import WorkerDown
 from .grants import Grant, GrantRefused
 from .metrics import CONTENT_TYPE, render
 from .node import Node
+from .peers import MAX_PEERS, Peer
 
 MAX_BODY = 1 << 20
 STOP_TIMEOUT = 1
@@ -59,7 +60,22 @@ class ControlApi:
         after = request.query_params.get("after", "0")
         if not re.fullmatch(r"[0-9]{1,18}", after):
             raise ApiError(400, "invalid", "after must be the number of an event", "after")
-        return JSONResponse(await self._node.telemetry(int(after)))
+        with_peers = request.query_params.get("peers") == "1"
+        return JSONResponse(await self._node.telemetry(int(after), with_peers=with_peers))
+
+    async def probes(self, request: Request) -> Response:
+        body = await _json_body(request)
+        targets = body.get("targets") if isinstance(body, dict) else None
+        version = body.get("version") if isinstance(body, dict) else None
+        if not isinstance(targets, list) or len(targets) > MAX_PEERS:
+            raise ApiError(400, "invalid", f"targets must be a list of at most {MAX_PEERS}", "targets")
+        if not isinstance(version, str) or len(version) > 64:
+            raise ApiError(400, "invalid", "version must be text of at most 64 characters", "version")
+        try:
+            self._node.probe_peers([Peer.from_json(target) for target in targets], version)
+        except ValueError as error:
+            raise ApiError(400, "invalid", f"a target has a wrong {error}", f"targets.{error}") from None
+        return JSONResponse({"probing": version})
 
     async def drain(self, request: Request) -> Response:
         await self._node.set_draining(True)
@@ -85,6 +101,7 @@ def control_app(node: Node) -> Starlette:
             Route("/sessions/{session}", api.put_session, methods=["PUT"], middleware=for_manager),
             Route("/sessions/{session}", api.delete_session, methods=["DELETE"], middleware=for_manager),
             Route("/telemetry", api.telemetry, methods=["GET"], middleware=for_manager),
+            Route("/probes", api.probes, methods=["POST"], middleware=for_manager),
             Route("/drain", api.drain, methods=["POST"], middleware=for_manager),
             Route("/undrain", api.undrain, methods=["POST"], middleware=for_manager),
             Route("/healthz", api.health, methods=["GET"]),

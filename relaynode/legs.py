@@ -1,4 +1,4 @@
-"""The leg between a player and the node, from what the player's PINGs tell (PROTOCOL.md 7.2)."""
+"""The leg between a player and the node, from what the player's pings tell in either dialect."""
 
 _WRAP = 0x100000000
 _LONGEST = 60_000_000  # microseconds; a round trip above this is a lie or an echo of another age
@@ -6,7 +6,8 @@ _DECAY = 0.9  # of the packets counted for the loss, from one PING to the next
 
 
 class Leg:
-    """Round trip and jitter in milliseconds, smoothed as in RFC 6298 and RFC 3550; loss of both directions, 0 to 1."""
+    """A native leg (PROTOCOL.md 7.2). Round trip and jitter in milliseconds, smoothed as in RFC 6298 and RFC 3550; loss
+    of both directions, 0 to 1."""
 
     __slots__ = ("_arrived", "_due", "_last_arrived", "_last_due", "jitter_ms", "rtt_ms")
 
@@ -37,3 +38,42 @@ class Leg:
         self._due = self._due * _DECAY + max(due - self._last_due, 0)
         self._arrived = self._arrived * _DECAY + max(arrived - self._last_arrived, 0)
         self._last_due, self._last_arrived = due, arrived
+
+
+class PingSpacing:
+    """An edgegap leg. Nobody answers our answers, so there is no round trip; but pings leave a client evenly (compat
+    spec W20): how unevenly they come is jitter in milliseconds, and a gap of several intervals is loss, 0 to 1."""
+
+    __slots__ = ("_heard", "_interval", "_last", "_missed", "jitter_ms")
+
+    _LONGEST = 5.0  # seconds; a client that pauses longer was not there
+
+    def __init__(self) -> None:
+        self.jitter_ms = 0.0
+        self._last: float | None = None
+        self._interval = 0.0
+        self._heard = self._missed = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        return self._heard >= 3
+
+    @property
+    def loss(self) -> float:
+        return self._missed / (self._heard + self._missed) if self._heard else 0.0
+
+    def heard(self, now: float) -> None:
+        """A ping came; seconds."""
+        gap, self._last = (0.0 if self._last is None else now - self._last), now
+        if not 0 < gap < self._LONGEST:
+            return
+        if not self._interval:
+            self._interval = gap
+        missed = max(round(gap / self._interval) - 1, 0)
+        if not missed:
+            self.jitter_ms += (abs(gap - self._interval) * 1000 - self.jitter_ms) / 16
+            self._interval += (gap - self._interval) / 8
+        elif self._heard < 3:
+            self._interval = min(self._interval, gap)
+        self._heard = self._heard * _DECAY + 1
+        self._missed = self._missed * _DECAY + missed

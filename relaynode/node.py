@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 import uuid
@@ -15,6 +16,7 @@ from .config import VERSION, NodeConfig
 from .event_log import EventLog
 from .events import Event
 from .grants import Grant, GrantRefused
+from .peers import Peer, PeerMeter
 from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, State, StateFolder
 from .worker_process import Report, WorkerProcess
@@ -49,6 +51,8 @@ class Node:
             WorkerProcess(index, pair, pair_sockets, config.seats_per_worker, self._heard)
             for index, (pair, pair_sockets) in enumerate(zip(config.ports, sockets, strict=True))
         ]
+        self.peers = PeerMeter(os.urandom)
+        self.probing = ""
         self.snapshot = SnapshotKeeper(folder, self._states)
         self._folder = folder
         self._stopping = False
@@ -124,6 +128,11 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(at_once.wait(), 0.1)
 
+    def probe_peers(self, peers: Iterable[Peer], version: str) -> None:
+        """Measure the way to these nodes from now on; `version` is the manager's name for the list."""
+        self.peers.set_peers(peers)
+        self.probing = version
+
     # -- telling
 
     async def reports(self, legs: int = 0) -> list[Report]:
@@ -131,7 +140,7 @@ class Node:
         share = legs // len(self.workers)
         return await asyncio.gather(*(worker.report(share) for worker in self.workers))
 
-    async def telemetry(self, after: int) -> dict[str, Any]:
+    async def telemetry(self, after: int, *, with_peers: bool = False) -> dict[str, Any]:
         """As in docs/node-api.md, with the events numbered above `after`."""
         reports = await self.reports(MAX_LEGS)
         cpu = [meter.share(report.cpu_seconds) for meter, report in zip(self._cpu, reports, strict=True)]
@@ -154,6 +163,8 @@ class Node:
                 }
                 for worker, report, share in zip(self.workers, reports, cpu, strict=True)
             ],
+            "probing": self.probing,
+            "peers": self.peers.figures(asyncio.get_running_loop().time()) if with_peers else [],
             "legs": [leg for report in reports for leg in report.legs],
             "events": self.events.after(after),
             "last_event": self.events.last,

@@ -5,22 +5,22 @@ challenges) is queued; a hot packet is looked up and returned.
 """
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
 from transports.protocol.packets import MAX_DATAGRAM, NoticeCode
 
 from . import stun
-from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing
+from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing, prefix_of
 from .admission import Admission
 from .dialects.edgegap import Edgegap
 from .dialects.native import Native
 from .events import Event
 from .exchange import Exchange
 from .grants import Grant, GrantRefused
+from .legs import Leg, PingSpacing
 from .limits import SourceLimiter
 from .relay_config import RelayConfig
-from .seats import Random
+from .seats import Random, Seat
 from .sessions import Sessions
 
 __all__ = [
@@ -51,7 +51,8 @@ class LegReport(TypedDict):
     session: str
     seat: int
     dialect: str
-    rtt_ms: float
+    prefix: str  # of the player's address; empty: it tells of no network
+    rtt_ms: float | None  # None: the dialect does not tell
     jitter_ms: float
     loss: float  # 0.0 to 1.0, of both directions
 
@@ -132,6 +133,7 @@ class Relay:
     def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         """The node's token keys by id, 32 bytes each; connections made under others live on."""
         self._admission.set_token_keys(keys)
+        self._native.set_token_keys(keys)
 
     def set_draining(self, draining: bool, now: float) -> None:
         """While draining, no new sessions; new seats of those here are let in."""
@@ -159,19 +161,29 @@ class Relay:
         return {"sessions": len(table.sessions), "seats": table.seat_count, "connected": table.connected}
 
     def legs(self, limit: int) -> list[LegReport]:
-        """Native legs whose round trip is known, at most `limit`, going on where the last call stopped."""
-        links = [link for link in self._exchange.table.by_connection.values() if link.leg.rtt_ms is not None]
-        start = self._legs_told if self._legs_told < len(links) else 0
-        chosen = list(islice(links, start, start + limit))
+        """Connected seats of which something is known, at most `limit`, going on where the last call stopped."""
+        table = self._exchange.table
+        known: list[Seat] = [link.seat for link in table.by_connection.values() if link.leg.rtt_ms is not None]
+        known += [seat for seat in table.by_pair.values() if seat.addr and not seat.link and _is_spaced(seat)]
+        start = self._legs_told if self._legs_told < len(known) else 0
+        chosen = known[start : start + limit]
         self._legs_told = start + len(chosen)
-        return [
-            LegReport(
-                session=link.seat.session.name,
-                seat=link.seat.number,
-                dialect="native",
-                rtt_ms=round(link.leg.rtt_ms or 0.0, 3),
-                jitter_ms=round(link.leg.jitter_ms, 3),
-                loss=round(link.leg.loss, 4),
-            )
-            for link in chosen
-        ]
+        return [_leg_report(seat) for seat in chosen]
+
+
+def _is_spaced(seat: Seat) -> bool:
+    return seat.pings is not None and seat.pings.is_known
+
+
+def _leg_report(seat: Seat) -> LegReport:
+    measured: Leg | PingSpacing | None = seat.link.leg if seat.link else seat.pings
+    rtt_ms = seat.link.leg.rtt_ms if seat.link else None
+    return LegReport(
+        session=seat.session.name,
+        seat=seat.number,
+        dialect="native" if seat.link else "edgegap",
+        prefix=prefix_of(seat.addr) if seat.addr else "",
+        rtt_ms=None if rtt_ms is None else round(rtt_ms, 3),
+        jitter_ms=round(measured.jitter_ms, 3) if measured else 0.0,
+        loss=round(measured.loss, 4) if measured else 0.0,
+    )

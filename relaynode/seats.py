@@ -11,7 +11,7 @@ from transports.protocol.packets import ReplayWindow, seal
 
 from .addresses import CLIENT_PORT, SERVER_PORT, Address
 from .grants import Grant, Limits, SeatGrant
-from .legs import Leg
+from .legs import Leg, PingSpacing
 from .limits import Quota
 
 Random = Callable[[int], bytes]  # n -> n random bytes, as os.urandom
@@ -79,6 +79,7 @@ class Seat:
         "moved_at",
         "number",
         "pair",
+        "pings",
         "port",
         "prefix",
         "quota",
@@ -109,6 +110,7 @@ class Seat:
         self.candidate_packets = 0
         self.connection_id = 0  # what an edgegap host calls this seat; 0: nothing yet
         self.prefix = b""  # what stands before its payload to an edgegap host; empty: the id is to be settled
+        self.pings: PingSpacing | None = None  # None: no ping yet
         # native
         self.link: Link | None = None
         self.last_connect = 0  # timestamp of the last CONNECT accepted

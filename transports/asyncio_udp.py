@@ -10,9 +10,10 @@ Or as a datagram transport whose addresses are seats, for code written against a
 """
 
 import asyncio
+import base64
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, TypeVar
 
 from .asyncio_driver import Driver, Endpoint, resolve
@@ -23,7 +24,16 @@ from .protocol.events import Event, Welcomed
 from .protocol.packets import EVERYONE
 from .protocol.probing import Measured, Prober
 
-__all__ = ["EVERYONE", "Connection", "SeatTransport", "connect", "create_datagram_endpoint", "measure"]
+__all__ = [
+    "EVERYONE",
+    "Connection",
+    "SeatTransport",
+    "as_measurements",
+    "connect",
+    "create_datagram_endpoint",
+    "measure",
+    "measure_beacons",
+]
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.DatagramProtocol)
 
@@ -183,6 +193,42 @@ async def create_datagram_endpoint(
     connection = await connect(host, port, **options)
     protocol = protocol_factory()
     return SeatTransport(connection, protocol), protocol
+
+
+async def measure_beacons(
+    beacons: Iterable[Mapping[str, Any]], *, within: float = 2.0, count: int = 5
+) -> dict[str, Measured]:
+    """{node: what was found} of beacons as the manager lists them (`control.beacons`), all at the same time, within so
+    many seconds whatever they do. What is unreachable has loss 1.0. `as_measurements` puts it into a request."""
+    interval = min(0.1, within / (2 * count))
+
+    async def one(beacon: Mapping[str, Any]) -> tuple[str, Measured]:
+        try:
+            async with asyncio.timeout(within):
+                host, port = str(beacon["host"]), int(beacon["udp_port"])
+                found = await measure(
+                    host, port, count=count, interval=interval, patience=within - interval * count - 0.1
+                )
+        except (OSError, TimeoutError):
+            found = Measured(None, None, 1.0)
+        return str(beacon["node"]), found
+
+    return dict(await asyncio.gather(*(one(beacon) for beacon in beacons)))
+
+
+def as_measurements(found: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """For `users[].measurements` of a session request, or a ticket: beacons that answered, with the nodes' proofs."""
+    return [
+        {
+            "node": node,
+            "rtt_ms": round(measured.rtt_ms, 3),
+            "jitter_ms": round(measured.jitter_ms or 0.0, 3),
+            "loss": round(measured.loss, 4),
+            "proof": base64.urlsafe_b64encode(measured.proof).decode(),
+        }
+        for node, measured in found.items()
+        if measured.rtt_ms is not None
+    ]
 
 
 async def measure(host: str, port: int, *, count: int = 5, interval: float = 0.1, patience: float = 1.0) -> Measured:

@@ -81,7 +81,8 @@ class RelayManager:
         return await self._call("POST", "/v1/relays/sessions:revoke-user", json=body)
 
     async def beacons(self) -> list[Json]:
-        """Nodes to measure with `asyncio_udp.measure(beacon["host"], beacon["udp_port"])`."""
+        """Nodes to measure, all at once, with `asyncio_udp.measure_beacons`; its result goes into `users[]` by
+        `asyncio_udp.as_measurements`."""
         answer = await self._call("GET", "/v1/locations/beacons")
         return list(answer["locations"])
 

@@ -5,6 +5,7 @@ whole of a call, whatever the node or its name server does. No key is ever logge
 """
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -110,6 +111,7 @@ class Probe:
     control_url: str
     control_key: str
     after: int
+    with_peers: bool = False
 
     def __repr__(self) -> str:
         return f"Probe(node_id={self.node_id})"
@@ -151,8 +153,46 @@ async def _fetch(client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Pro
 
 async def _telemetry(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
     url, headers = f"{probe.control_url}/telemetry", _headers(probe.control_key)
-    async with client.stream("GET", url, params={"after": probe.after}, headers=headers) as response:
+    params = {"after": probe.after, "peers": 1} if probe.with_peers else {"after": probe.after}
+    async with client.stream("GET", url, params=params, headers=headers) as response:
         return _answer(response.status_code, await _content(response))
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Whom to tell which beacons to measure (docs/node-api.md, POST /probes)."""
+
+    control_url: str
+    control_key: str
+    targets: list[dict[str, Any]]
+    version: str
+
+    def __repr__(self) -> str:
+        return f"Tell(control_url={self.control_url!r})"
+
+
+def tell_peers(tells: Iterable[Tell], timeout_s: float) -> None:
+    """Tells all of them at the same time. Who does not hear it is told again: its telemetry names another version."""
+    if todo := list(tells):
+        wait_for(_tell_all(todo, timeout_s))
+
+
+async def _tell_all(tells: list[Tell], timeout_s: float) -> None:
+    slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, timeout=timeout_s) as client:
+        await asyncio.gather(*(_tell(client, slots, tell, timeout_s) for tell in tells))
+
+
+async def _tell(client: httpx.AsyncClient, slots: asyncio.Semaphore, tell: Tell, timeout_s: float) -> None:
+    body, headers = {"version": tell.version, "targets": tell.targets}, _headers(tell.control_key)
+    async with slots:
+        with contextlib.suppress(*NO_ANSWER):
+            async with (
+                asyncio.timeout(timeout_s),
+                client.stream("POST", f"{tell.control_url}/probes", json=body, headers=headers),
+            ):
+                pass  # what it answers does not matter
 
 
 # Both

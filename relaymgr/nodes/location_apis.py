@@ -13,8 +13,9 @@ from rest_framework.views import APIView
 from relaymgr.authentication import MayRead
 from relaymgr.client_address import client_address
 from relaymgr.errors import Invalid
+from relaymgr.geoip import locate
 from relaymgr.nodes.models import Location
-from relaymgr.nodes.selectors import beacons, locations_with_nodes
+from relaymgr.nodes.selectors import locations_with_nodes
 from relaymgr.openapi import error_responses
 
 MAX_LOOKUPS = 20
@@ -52,27 +53,6 @@ class LocationListApi(APIView):
         return Response(self.OutputSerializer({"locations": locations_with_nodes()}).data)
 
 
-class BeaconListApi(APIView):
-    permission_classes = (MayRead,)
-
-    class OutputSerializer(serializers.Serializer):
-        class BeaconSerializer(serializers.Serializer):
-            host = serializers.CharField(source="node.public_ip", help_text="IP address.")
-            fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
-            udp_port = serializers.IntegerField(source="client_port")
-            tcp_port = serializers.IntegerField(source="client_port")
-            location = LocationSerializer(source="node.location")
-
-        count = serializers.IntegerField()
-        locations = BeaconSerializer(many=True)
-
-    @extend_schema(operation_id="locations_beacons_list", responses={200: OutputSerializer, **error_responses()})
-    def get(self, request: Request) -> Response:
-        """What a game pings to learn its latencies: the relay nodes themselves, those that take sessions."""
-        found = list(beacons())
-        return Response(self.OutputSerializer({"count": len(found), "locations": found}).data)
-
-
 class PublicIpApi(APIView):
     permission_classes = (MayRead,)
 
@@ -104,8 +84,13 @@ class IpLookupSerializer(serializers.Serializer):
 
 
 def _lookup(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> dict[str, Any]:
-    nothing = {"code": None, "name": None}
-    place = {"continent": nothing, "country": nothing, "latitude": None, "longitude": None}
+    found = locate(str(address))
+    place = {
+        "continent": {"code": (found and found.continent_code) or None, "name": (found and found.continent) or None},
+        "country": {"code": (found and found.country_code) or None, "name": (found and found.country) or None},
+        "latitude": found and found.latitude,
+        "longitude": found and found.longitude,
+    }
     return {"type": f"IPv{address.version}", "ip_address": str(address), "location": place}
 
 

@@ -1,5 +1,7 @@
 """Reads."""
 
+import base64
+from collections.abc import Collection
 from datetime import timedelta
 
 from django.conf import settings
@@ -8,6 +10,7 @@ from django.utils import timezone
 
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
 from relaymgr.tenants.keys import hashes_match, split_key
+from transports.protocol.proofs import proof_key
 
 READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
 
@@ -59,3 +62,13 @@ def token_keys_open(*, node: RelayNode) -> QuerySet[TokenKey]:
     """The keys a node must hold: those that seal, and retired ones whose tokens may still be valid."""
     since = timezone.now() - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
     return node.token_keys.filter(Q(retired_at=None) | Q(retired_at__gt=since))
+
+
+def proof_keys(*, nodes: Collection[str]) -> dict[tuple[str, int], bytes]:
+    """{(node, key id): the key it proves round trips with}. One query, none for no nodes."""
+    if not nodes:
+        return {}
+    since = timezone.now() - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
+    keys = TokenKey.objects.filter(Q(retired_at=None) | Q(retired_at__gt=since), node__name__in=nodes)
+    keys = keys.select_related("node").order_by()
+    return {(key.node.name, key.key_id): proof_key(base64.b64decode(key.key)) for key in keys}

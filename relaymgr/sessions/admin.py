@@ -1,17 +1,16 @@
 """For operators: find a session, see what became of it and why, end it, put a player out. Tokens are never shown."""
 
-import json
 from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.template.loader import render_to_string
 
 from relaymgr.admin import ReadOnlyAdmin
 from relaymgr.errors import ApiError
 
-from .models import Grant, IdempotencyKey, RelaySession, Seat, SessionEvent, WebhookDelivery
+from .models import Grant, IdempotencyKey, PlacementRule, RelaySession, Seat, SessionEvent, WebhookDelivery
 from .services import seat_revoke, session_delete
 from .webhooks import delivery_retry
 
@@ -104,12 +103,21 @@ class RelaySessionAdmin(_OperatedAdmin):
 
     @admin.display(description="placement")
     def why_here(self, session: RelaySession) -> str:
-        return format_html("<pre>{}</pre>", json.dumps(session.placement, indent=2))
+        return render_to_string("sessions/placement.html", {"placement": session.placement, "better": session.better})
 
     @admin.action(description="Delete: end the session now", permissions=["operate"])
     def delete_sessions(self, request: HttpRequest, sessions: QuerySet[RelaySession]) -> None:
         for session in sessions:
             _act(self, request, session, lambda row: session_delete(tenant=row.tenant, session_id=row.pk))
+
+
+@admin.register(PlacementRule)
+class PlacementRuleAdmin(admin.ModelAdmin):
+    list_display = ("kind", "node", "location", "tenant", "note", "created_at")
+    list_filter = ("kind", "tenant")
+    list_select_related = ("node", "location", "tenant")
+    search_fields = ("node__name", "location__slug", "tenant__slug", "note")
+    autocomplete_fields = ("tenant", "node", "location")
 
 
 @admin.register(Seat)

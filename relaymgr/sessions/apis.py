@@ -28,6 +28,7 @@ from .fields import (
     PlayerSerializer,
     UserSerializer,
     WebhookUrlField,
+    WishesSerializer,
     limits_granted,
 )
 from .grants import grants_of_node
@@ -61,6 +62,10 @@ class SessionsApi(APIView):
         webhook_url = WebhookUrlField(max_length=500, required=False, allow_blank=True, allow_null=True)
         topology = serializers.ChoiceField(choices=["host", "mesh"], default="host")
         objective = serializers.ChoiceField(choices=["worst", "sum", "spread"], default="worst")
+        choose_host = serializers.BooleanField(
+            default=False, help_text="Seat 0 goes to the user who makes the best host, and the others follow in order."
+        )
+        wishes = WishesSerializer(required=False, allow_null=True)
         dialects = serializers.ListField(
             child=serializers.ChoiceField(choices=DIALECTS), min_length=1, max_length=10, required=False
         )
@@ -85,6 +90,7 @@ class SessionsApi(APIView):
             return {
                 **attrs,
                 "filters": attrs.get("filters") or [],
+                "wishes": attrs.get("wishes") or {},
                 "webhook_url": attrs.get("webhook_url") or "",
                 "metadata": attrs.get("metadata") or {},
                 "dialects": attrs.get("dialects", enabled),
@@ -185,8 +191,16 @@ class SessionPlacementApi(APIView):
                 seat = serializers.IntegerField()
                 ms = serializers.FloatField(help_text="There and back.")
                 uncertainty_ms = serializers.FloatField()
-                source = serializers.CharField(help_text="measured, distance or unknown.")  # type: ignore[assignment]
+                source = serializers.CharField(  # type: ignore[assignment]
+                    help_text="measured, history, coordinates, distance or unknown."
+                )
                 age_s = serializers.FloatField(allow_null=True, help_text="Of a measurement.")
+                jitter_ms = serializers.FloatField()
+                loss = serializers.FloatField(help_text="0 to 1.")
+
+            class TieSerializer(serializers.Serializer):
+                name = serializers.CharField()
+                ms = serializers.FloatField()
 
             node = serializers.CharField()
             location = serializers.CharField()
@@ -197,12 +211,25 @@ class SessionPlacementApi(APIView):
             price = serializers.FloatField()
             cost = serializers.FloatField(allow_null=True, help_text="The sum of the terms; null: excluded.")
             terms = TermSerializer(many=True)
+            ties = TieSerializer(many=True, help_text="What decides between costs that nobody could tell apart.")
             excluded_by = serializers.ListField(child=serializers.CharField())
+            conceded = serializers.ListField(child=serializers.CharField(), help_text="What speaks against using it.")
             estimates = EstimateSerializer(many=True)
 
         class MoreSerializer(serializers.Serializer):
             usable = serializers.IntegerField()
             excluded = serializers.IntegerField()
+
+        class ExcludedSerializer(serializers.Serializer):
+            reason = serializers.CharField()
+            count = serializers.IntegerField()
+            nodes = serializers.ListField(child=serializers.CharField(), help_text="At most 20 of them.")
+
+        class ChangeSerializer(serializers.Serializer):
+            node = serializers.CharField()
+
+            def get_fields(self) -> dict[str, serializers.Field]:
+                return {"if": serializers.CharField(), **super().get_fields()}
 
         class TriedSerializer(serializers.Serializer):
             node = serializers.CharField()
@@ -213,9 +240,15 @@ class SessionPlacementApi(APIView):
         topology = serializers.CharField()
         objective = serializers.CharField()
         filters = FilterSerializer(many=True)
+        wishes = WishesSerializer(help_text="Of the request and the operator together.")
         players = serializers.IntegerField()
-        candidates = CandidateSerializer(many=True, help_text="The best first.")
+        policy = serializers.DictField(child=serializers.FloatField(), help_text="Weights and caps.")
+        candidates = CandidateSerializer(many=True, help_text="The best 20 first, then the first 20 excluded.")
         more_candidates = MoreSerializer(help_text="Counts of those that are not listed.")
+        excluded = ExcludedSerializer(many=True)
+        conceded = serializers.CharField(allow_null=True, help_text="What the best node needed to be used at all.")
+        decided_by = serializers.CharField(help_text="The rule that put the first before the second.")
+        would_change = ChangeSerializer(many=True, help_text="What would have put another node first.")
         tried = TriedSerializer(many=True)
         chosen = serializers.CharField(allow_null=True)
 

@@ -1,11 +1,18 @@
 """The fleet as placement sees it."""
 
+from collections.abc import Mapping, Sequence
+
+from django.db.models import Q
+
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.nodes.selectors import placement_nodes
 from relaymgr.telemetry.scoring import NodeLoad
 from relaymgr.telemetry.selectors import node_loads
+from relaymgr.tenants.models import Tenant
 
-from .placement import Candidate, Place
+from .filters import Place, Wishes
+from .models import PlacementRule
+from .placement import Candidate
 
 
 def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
@@ -23,6 +30,19 @@ def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
         workers[node.pk] = list(node.workers.all())
         candidates.append(_candidate(node, places[node.location_id], workers[node.pk], load))
     return candidates, workers
+
+
+def wishes_of(tenant: Tenant, asked: Mapping[str, Sequence[str]]) -> Wishes:
+    """What the request asks for and what the operator says, together. Where both pin, the operator's pins stand."""
+    rules = PlacementRule.objects.filter(Q(tenant=None) | Q(tenant=tenant))
+    ruled: dict[str, list[str]] = {"pin": [], "ban": [], "prefer": []}
+    for kind, node, location in rules.values_list("kind", "node__name", "location__slug"):
+        ruled[kind].append(node or location)
+    return Wishes(
+        pin=tuple(sorted(ruled["pin"] or asked.get("pin", ()))),
+        ban=tuple(sorted({*ruled["ban"], *asked.get("ban", ())})),
+        prefer=tuple(sorted({*ruled["prefer"], *asked.get("prefer", ())})),
+    )
 
 
 def _place(location: Location) -> Place:

@@ -10,13 +10,24 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
+from .filters import Filter
 from .outward import is_webhook_url
-from .placement import Filter
 
 MAX_LATENCIES = 1000
 MAX_LATENCY_MS = 60_000.0
+MAX_MEASUREMENTS = 200
 MAX_METADATA = 4096  # bytes of JSON
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+class MeasurementSerializer(serializers.Serializer):
+    """What a player found at a node's beacon, and the node's signature (PROTOCOL.md 11.1)."""
+
+    node = serializers.SlugField()
+    rtt_ms = serializers.FloatField(min_value=0, max_value=MAX_LATENCY_MS)
+    jitter_ms = serializers.FloatField(min_value=0, max_value=MAX_LATENCY_MS, default=0.0)
+    loss = serializers.FloatField(min_value=0, max_value=1, default=0.0)
+    proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
 class PlayerSerializer(serializers.Serializer):
@@ -31,6 +42,13 @@ class PlayerSerializer(serializers.Serializer):
         allow_null=True,
         help_text="What the player measured: {location or node: milliseconds there and back}.",
     )
+    measurements = serializers.ListField(
+        child=MeasurementSerializer(),
+        required=False,
+        allow_null=True,
+        max_length=MAX_MEASUREMENTS,
+        help_text="What the player measured, signed by nodes: a round trip is never less than its node says.",
+    )
     latitude = serializers.FloatField(min_value=-90, max_value=90, required=False, allow_null=True)
     longitude = serializers.FloatField(min_value=-180, max_value=180, required=False, allow_null=True)
 
@@ -43,11 +61,11 @@ class PlayerSerializer(serializers.Serializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Without what is null or empty; the address under `ip`."""
-        found = {name: value for name, value in attrs.items() if value not in (None, "", {})}
+        found = {name: value for name, value in attrs.items() if value not in (None, "", {}, [])}
         if ("latitude" in found) != ("longitude" in found):
             missing = "longitude" if "latitude" in found else "latitude"
             raise serializers.ValidationError({missing: ["Coordinates come in pairs."]}, "required")
-        if not found.keys() & {self.ip_field, "player_id", "latencies", "latitude"}:
+        if not found.keys() & {self.ip_field, "player_id", "latencies", "measurements", "latitude"}:
             raise serializers.ValidationError({self.ip_field: ["This field is required."]}, "required")
         if self.ip_field != "ip" and self.ip_field in found:
             found["ip"] = found.pop(self.ip_field)
@@ -74,6 +92,18 @@ class FilterSerializer(serializers.Serializer):
     def to_internal_value(self, data: Any) -> Filter:
         found = super().to_internal_value(data)
         return Filter(found["field"], tuple(found["values"]), found["filter_type"])
+
+
+class WishesSerializer(serializers.Serializer):
+    """Names of nodes or slugs of locations."""
+
+    pin = serializers.ListField(
+        child=serializers.SlugField(), max_length=100, required=False, help_text="Use no others."
+    )
+    ban = serializers.ListField(child=serializers.SlugField(), max_length=100, required=False, help_text="Never use.")
+    prefer = serializers.ListField(
+        child=serializers.SlugField(), max_length=100, required=False, help_text="Use unless another is much better."
+    )
 
 
 class MetadataField(serializers.DictField):

@@ -4,7 +4,7 @@ import secrets
 
 from django.db import models
 
-from relaymgr.nodes.models import RelayWorker
+from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import Tenant
 
@@ -41,6 +41,9 @@ class RelaySession(models.Model):
     dialects = models.JSONField(default=list)
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
     filters = models.JSONField(default=list, blank=True)
+    wishes = models.JSONField(
+        default=dict, blank=True, help_text='Asked for: {"pin": [...], "ban": ..., "prefer": ...}.'
+    )
     metadata = models.JSONField(default=dict, blank=True)
     webhook_url = models.URLField(blank=True, max_length=500)
     limits = models.JSONField(
@@ -53,6 +56,10 @@ class RelaySession(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     end_reason = models.CharField(max_length=50, blank=True, help_text="Also why it failed.")
     placement = models.JSONField(default=dict, blank=True, help_text="The explanation served at /placement.")
+    rechecked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    better = models.JSONField(
+        default=dict, blank=True, help_text='Another node is better by now: {"node", "location", "gain_ms", "since"}.'
+    )
 
     active_seats: "list[Seat]"  # where `selectors.with_details` read it: those that are not revoked, in order
 
@@ -86,6 +93,9 @@ class Seat(models.Model):
     latitude = models.FloatField(null=True, blank=True)
     longitude = models.FloatField(null=True, blank=True)
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
+    measured = models.JSONField(
+        default=dict, blank=True, help_text="Signed by nodes: {node: [ms, jitter ms, loss, seconds since 1970]}."
+    )
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
     seat_key = SealedField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
     connect_token = SealedField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
@@ -100,6 +110,37 @@ class Seat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"
+
+
+class PlacementRule(models.Model):
+    """An operator's word on where sessions go, beside what requests ask for. For one tenant, or for all."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, null=True, blank=True, help_text="Empty: all tenants.")
+    kind = models.CharField(
+        max_length=6,
+        choices=[
+            ("pin", "pin: use no other"),
+            ("ban", "ban: never use"),
+            ("prefer", "prefer: use unless another is much better"),
+        ],
+    )
+    node = models.ForeignKey(RelayNode, models.CASCADE, null=True, blank=True)
+    location = models.ForeignKey(Location, models.CASCADE, null=True, blank=True)
+    note = models.CharField(max_length=200, blank=True, help_text="Why.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(node=None) ^ models.Q(location=None),
+                name="placement_rule_names_one",
+                violation_error_message="Name a node or a location, not both.",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.node or self.location}"
 
 
 class Grant(models.Model):
@@ -141,6 +182,7 @@ class EventKind(models.TextChoices):
     SEAT_JOINED = "seat_joined"
     SEAT_MOVED = "seat_moved"
     SEAT_LEFT = "seat_left"
+    BETTER_RELAY = "better_relay"
 
 
 class SessionEvent(models.Model):

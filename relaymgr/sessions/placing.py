@@ -1,8 +1,7 @@
 """Finding a session its node: the best candidates are asked one after another, and the first that confirms has it."""
 
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from django.conf import settings
@@ -15,8 +14,8 @@ from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_reserve
 
 from . import placement
-from .candidates import candidates_now
 from .errors import NoRelay, SessionNotLive
+from .explanation import explain
 from .grants import grant_send, grant_unwant
 from .life import note, session_fail, session_placed, session_ready
 from .models import EventKind, Grant, RelaySession, Seat
@@ -28,17 +27,21 @@ BUDGET = 2.0  # seconds, after which no further node is asked
 CONFIRMED = "confirmed"
 
 
-def session_place(*, session: RelaySession, seats: list[Seat], group: placement.Group) -> RelaySession:
-    """The session, ready, as `session_get` reads it.
+def session_place(
+    *,
+    session: RelaySession,
+    seats: list[Seat],
+    ranking: placement.Ranking,
+    workers: Mapping[int, Sequence[RelayWorker]],
+) -> RelaySession:
+    """The session, ready, as `session_get` reads it. `workers` by their node's id.
 
     Raises NoRelay when no node takes it; SessionNotLive when it was ended meanwhile.
     """
-    candidates, workers = candidates_now()
-    verdicts = placement.rank(group, candidates)
-    explained = explanation(group, verdicts)
+    explained = explanation(ranking)
     tried = explained["tried"]
     deadline = time.monotonic() + BUDGET
-    for candidate in placement.usable(verdicts):
+    for candidate in ranking.usable:
         if len(tried) == NODES_TRIED or time.monotonic() > deadline:
             break
         grant = _reserve_any(session, seats, workers[candidate.node_id])
@@ -50,12 +53,12 @@ def session_place(*, session: RelaySession, seats: list[Seat], group: placement.
             ready = session_ready(session=session, explanation={**explained, "chosen": candidate.node})
             return ready or _ended_meanwhile()
     session_fail(session=session, reason="no_relay", explanation=explained)
-    raise NoRelay(details={"session_id": session.pk, "tried": tried, "excluded_by": _excluded(verdicts)})
+    raise NoRelay(details={"session_id": session.pk, "tried": tried, "excluded_by": _excluded(explained)})
 
 
-def explanation(group: placement.Group, verdicts: Sequence[placement.Verdict]) -> dict[str, Any]:
+def explanation(ranking: placement.Ranking) -> dict[str, Any]:
     """What `/placement` serves: why the nodes were ranked so, and what came of asking them."""
-    return {**placement.explain(group, verdicts), "tried": [], "chosen": None}
+    return {**explain(ranking), "tried": [], "chosen": None}
 
 
 def _reserve_any(session: RelaySession, seats: list[Seat], workers: Sequence[RelayWorker]) -> Grant | None:
@@ -110,6 +113,6 @@ def _ended_meanwhile() -> NoReturn:
     raise SessionNotLive("The session was ended while it was being placed.")
 
 
-def _excluded(verdicts: Sequence[placement.Verdict]) -> dict[str, int]:
+def _excluded(explained: Mapping[str, Any]) -> dict[str, int]:
     """How many nodes each reason excluded."""
-    return dict(Counter(reason for verdict in verdicts for reason in verdict.excluded_by))
+    return {reason["reason"]: reason["count"] for reason in explained["excluded"]}

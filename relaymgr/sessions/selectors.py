@@ -50,6 +50,13 @@ def session_list(
     return with_details(RelaySession.objects.filter(wanted, tenant=tenant))
 
 
+def better_relay(session: RelaySession) -> dict[str, Any] | None:
+    """A node that has been better for a while, its location, by how much, and since when (seconds since 1970)."""
+    if not session.is_ready or not session.better.get("lasts"):
+        return None
+    return {name: session.better[name] for name in ("node", "location", "gain_ms", "since")}
+
+
 def session_placement(*, tenant: Tenant, session_id: str) -> dict[str, Any]:
     """The stored explanation. Raises SessionUnknown."""
     if not SESSION_ID.fullmatch(session_id):

@@ -13,6 +13,7 @@ from rest_framework import serializers
 from relaymgr.nodes.models import RelayNode
 
 from .models import RelaySession, Seat, SessionState
+from .selectors import better_relay
 
 STATUS = {
     SessionState.REQUESTED: "Initializing",
@@ -73,6 +74,13 @@ class SeatSerializer(serializers.Serializer):
         return seat.seat_key if seat.connect_token and shows_tokens(self) else None
 
 
+class BetterRelaySerializer(serializers.Serializer):
+    node = serializers.CharField()
+    location = serializers.CharField()
+    gain_ms = serializers.FloatField()
+    since = serializers.FloatField(help_text="Seconds since 1970.")
+
+
 class SessionHeadSerializer(serializers.Serializer):
     """What Edgegap's two answers about a session have in common, and ours. Wants worker, node and location joined."""
 
@@ -92,6 +100,9 @@ class SessionHeadSerializer(serializers.Serializer):
     expires_at = serializers.DateTimeField()
     metadata = serializers.JSONField()
     placement = serializers.SerializerMethodField(help_text="Where the choice of the node is explained.")
+    better_relay = serializers.SerializerMethodField(
+        help_text="A node that has been better by 15 ms or more for 30 s, from the legs that play. Null: none."
+    )
     standby = serializers.SerializerMethodField(help_text="Null: no second node is held ready.")
 
     def get_authorization_token(self, session: RelaySession) -> int | None:
@@ -134,6 +145,10 @@ class SessionHeadSerializer(serializers.Serializer):
 
     def get_placement(self, session: RelaySession) -> str:
         return f"/v1/relays/sessions/{session.id}/placement"
+
+    @extend_schema_field(BetterRelaySerializer(allow_null=True))
+    def get_better_relay(self, session: RelaySession) -> dict[str, Any] | None:
+        return better_relay(session)
 
     def get_standby(self, session: RelaySession) -> str | None:
         return None

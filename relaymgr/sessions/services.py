@@ -16,14 +16,19 @@ from django.utils import timezone
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_grow, worker_release
+from relaymgr.telemetry.estimation import Legs
 from relaymgr.tenants.models import Tenant
 
 from . import placement
+from .candidates import candidates_now, wishes_of
 from .errors import NodeFull, NodeSilent, SessionFull, SessionNotLive, SessionQuota, TokenUnknown
+from .filters import Filter
 from .grants import grant_change, session_settle
 from .life import note, session_end
+from .measurements import measurements_check
 from .models import LIVE_STATES, EventKind, IdempotencyKey, RelaySession, Seat
 from .placing import explanation, session_place
+from .players import legs_estimate
 from .selectors import session_get
 from .tokens import new_seat_key, new_token, seal_connect_token
 
@@ -38,7 +43,9 @@ def session_create(
     users: Sequence[Mapping[str, Any]],
     topology: str,
     objective: str,
-    filters: Sequence[placement.Filter],
+    choose_host: bool,
+    filters: Sequence[Filter],
+    wishes: Mapping[str, Sequence[str]],
     dialects: Sequence[str],
     idle_timeout: int,
     max_lifetime: int,
@@ -47,7 +54,8 @@ def session_create(
     webhook_url: str,
     idempotency_key: IdempotencyKey | None = None,
 ) -> RelaySession:
-    """A session that its node has confirmed, as `session_get` reads it. The order of `users` is that of the seats.
+    """A session that its node has confirmed, as `session_get` reads it. The order of `users` is that of the seats, but
+    with `choose_host` the user who makes the best host comes first.
 
     Raises SessionQuota; NoRelay when no node takes it: the session then exists, failed, with the explanation.
     """
@@ -61,6 +69,7 @@ def session_create(
         objective=objective,
         dialects=list(dialects),
         filters=[{"field": f.field, "values": list(f.values), "filter_type": f.kind} for f in filters],
+        wishes=wishes,
         metadata=metadata,
         webhook_url=webhook_url,
         limits=limits,
@@ -69,16 +78,22 @@ def session_create(
         expires_at=timezone.now() + timedelta(seconds=max_lifetime),
     )
     seats = [_new_seat(session, number, user, taken) for number, user in enumerate(users)]
-    players = [placement.Player(seat.latencies, seat.latitude, seat.longitude) for seat in seats]
-    group = placement.Group(players, topology, objective, filters)
-    session.placement = explanation(group, ())
+    for seat, measured in zip(seats, measurements_check(users), strict=True):
+        seat.measured = measured
+    group = placement.Group(len(seats), topology, objective, filters, wishes_of(tenant, session.wishes))
+    candidates, workers = candidates_now()
+    legs = legs_estimate(seats, candidates)
+    if choose_host:
+        legs = _seat_host(seats, placement.choose_host(group, candidates, legs), legs)
+    ranking = placement.rank(group, candidates, legs)
+    session.placement = explanation(ranking)
     with transaction.atomic():
         session.save(force_insert=True)
         Seat.objects.bulk_create(seats)
         note(session, EventKind.REQUESTED)
         if idempotency_key:
             IdempotencyKey.objects.filter(pk=idempotency_key.pk).update(session=session)
-    return session_place(session=session, seats=seats, group=group)
+    return session_place(session=session, seats=seats, ranking=ranking, workers=workers)
 
 
 def session_delete(*, tenant: Tenant, session_id: str) -> None:
@@ -146,6 +161,15 @@ def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken
     )
 
 
+def _seat_host(seats: list[Seat], host: int, legs: Legs) -> Legs:
+    """Seat 0 for the user at this index; the others keep their order. Their legs likewise."""
+    order = [host, *(index for index in range(len(seats)) if index != host)]
+    seats[:] = [seats[index] for index in order]
+    for number, seat in enumerate(seats):
+        seat.number = number
+    return legs.of_players(order)
+
+
 def _seat_of(session: RelaySession, player_id: str) -> Seat | None:
     return session.seats.filter(player_id=player_id, revoked_at=None).first() if player_id else None
 
@@ -167,6 +191,7 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
         if not worker_grow(worker_id=grant.worker_id):
             raise NodeFull
         seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
+        (seat.measured,) = measurements_check([user])
         if "native" in session.dialects:
             key = token_key_current(node=grant.worker.node)
             index = grant.worker.index

@@ -4,7 +4,7 @@ from celery import shared_task
 
 from relaymgr.telemetry.services import lease_held
 
-from . import idempotency, upkeep, webhooks
+from . import idempotency, recheck, upkeep, webhooks
 
 LEASE_S = 60.0  # the tasks' time limit: a round that holds it longer is dead
 
@@ -31,6 +31,13 @@ def webhooks_deliver() -> None:
     with lease_held("webhooks", LEASE_S) as held:
         if held:
             webhooks.deliver_due()
+
+
+@shared_task
+def sessions_recheck() -> None:
+    with lease_held("recheck", LEASE_S) as held:
+        if held:
+            recheck.sessions_recheck()
 
 
 @shared_task

@@ -3,7 +3,7 @@
 from django.contrib import admin
 
 from relaymgr.admin import ReadOnlyAdmin
-from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
+from relaymgr.telemetry.models import Learnt, Lease, LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg
 
 
 @admin.register(NodeSample)
@@ -20,6 +20,43 @@ class LegSampleAdmin(ReadOnlyAdmin):
     list_filter = ("node", "at")
     list_select_related = ("node",)
     search_fields = ("=session_id",)
+
+
+@admin.register(NodeSummary)
+class NodeSummaryAdmin(ReadOnlyAdmin):
+    list_display = (
+        "node",
+        "at",
+        "seconds",
+        "samples",
+        "probe_ms",
+        "cpu",
+        "cpu_most",
+        "connected_most",
+    )
+    list_filter = ("seconds", "node", "at")
+    list_select_related = ("node",)
+    search_fields = ("node__name",)
+
+
+@admin.register(PrefixLeg)
+class PrefixLegAdmin(ReadOnlyAdmin):
+    list_display = ("prefix", "node", "at", "ms", "jitter_ms", "loss")
+    list_filter = ("node", "at")
+    list_select_related = ("node",)
+    search_fields = ("prefix__startswith",)
+
+
+@admin.register(PeerLegs)
+class PeerLegsAdmin(ReadOnlyAdmin):
+    list_display = ("node", "at")
+    list_select_related = ("node",)
+    search_fields = ("node__name",)
+
+
+@admin.register(Learnt)
+class LearntAdmin(ReadOnlyAdmin):
+    list_display = ("at",)
 
 
 @admin.register(NodeEvent)

@@ -29,13 +29,73 @@ class LegSample(models.Model):
     session_id = models.CharField(max_length=20)
     seat = models.PositiveSmallIntegerField()
     at = models.DateTimeField(db_index=True)
-    rtt_ms = models.FloatField()
+    rtt_ms = models.FloatField(null=True, help_text="Empty: the edgegap dialect does not tell.")
     jitter_ms = models.FloatField()
     loss = models.FloatField(help_text="0..1")
 
     class Meta:
         ordering = ["-at"]
         indexes = [models.Index(fields=["session_id", "seat", "-at"], name="leg_sample_seat_at")]
+
+
+class NodeSummary(models.Model):
+    """The samples of a node over a minute or an hour, once they are too old to be kept one by one."""
+
+    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="summaries")
+    seconds = models.PositiveIntegerField(choices=[(60, "minute"), (3600, "hour")])
+    at = models.DateTimeField(help_text="Where the span begins.")
+    samples = models.PositiveIntegerField()
+    probe_ms = models.FloatField(help_text="Mean.")
+    cpu = models.FloatField(help_text="Mean.")
+    cpu_most = models.FloatField()
+    sessions_most = models.PositiveIntegerField()
+    seats_most = models.PositiveIntegerField()
+    connected_most = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ["-at"]
+        verbose_name_plural = "node summaries"
+        constraints = [models.UniqueConstraint(fields=["node", "seconds", "at"], name="node_summary_unique")]
+        indexes = [models.Index(fields=["seconds", "at"], name="node_summary_seconds_at")]
+
+
+class PrefixLeg(models.Model):
+    """What is remembered of the legs between the addresses of one prefix and a node."""
+
+    prefix = models.CharField(max_length=43, help_text="/24 of IPv4, /48 of IPv6.")
+    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="prefix_legs")
+    at = models.DateTimeField(db_index=True, help_text="Of the last sample.")
+    ms = models.FloatField()
+    jitter_ms = models.FloatField()
+    loss = models.FloatField(help_text="0..1")
+
+    class Meta:
+        ordering = ["-at"]
+        constraints = [models.UniqueConstraint(fields=["prefix", "node"], name="prefix_leg_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.prefix} {self.node}"
+
+
+class PeerLegs(models.Model):
+    """What one node measured to all others: a row a node, or a thousand nodes would make a million rows."""
+
+    node = models.OneToOneField(RelayNode, models.CASCADE, related_name="peer_legs")
+    at = models.DateTimeField()
+    legs = models.JSONField(help_text="{node: [ms, jitter ms, loss of small packets, loss of large ones]}")
+
+    class Meta:
+        verbose_name_plural = "peer legs"
+
+
+class Learnt(models.Model):
+    """What was learnt from all samples (`estimation.Knowledge`). One row: the last."""
+
+    at = models.DateTimeField()
+    document = models.JSONField()
+
+    class Meta:
+        verbose_name_plural = "learnt"
 
 
 class Lease(models.Model):

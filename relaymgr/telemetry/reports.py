@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-MAX_LEGS, MAX_EVENTS, MAX_WORKERS = 2_000, 10_000, 256
+from relaymgr.telemetry.prefixes import first_address, prefix_of
+
+MAX_LEGS, MAX_EVENTS, MAX_WORKERS, MAX_PEERS = 2_000, 10_000, 256, 2_000
 MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
 MAX_TIME = 32_503_680_000.0  # the year 3000
 
@@ -23,9 +25,21 @@ _WORD = re.compile(r"[a-z0-9_]{1,30}")
 class Leg:
     session: str
     seat: int
+    prefix: str  # of the player's address; empty: not told
+    rtt_ms: float | None  # None: the dialect does not tell
+    jitter_ms: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLeg:
+    """The way from the node to another one."""
+
+    node: str
     rtt_ms: float
     jitter_ms: float
     loss: float
+    loss_large: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,8 @@ class Report:
     seats: int
     connected: int
     counters: dict[str, int]
+    probing: str  # the version of the list of peers that it measures
+    peers: list[PeerLeg]
     legs: list[Leg]
     events: list[Event]
     last_event: int
@@ -76,6 +92,8 @@ def parse_report(document: dict[str, Any]) -> Report:
         seats=_sum(workers, "seats"),
         connected=_sum(workers, "connected"),
         counters={name: min(count, MAX_BIG) for name, count in counters.items()},
+        probing=_text(document, "probing", 64),
+        peers=list(_good(_peer, document.get("peers", [])[:MAX_PEERS])) if _has_peers(document) else [],
         legs=list(_good(_leg, _list(document, "legs", MAX_LEGS))),
         events=list(_good(_event, _list(document, "events", MAX_EVENTS))),
         last_event=_integer(document, "last_event", MAX_BIG),
@@ -103,10 +121,34 @@ def _leg(item: dict[str, Any]) -> Leg:
     return Leg(
         session=_match(_SESSION, item, "session"),
         seat=_integer(item, "seat", 254),
-        rtt_ms=_number(item, "rtt_ms", 1e6),
+        prefix=_prefix(item),
+        rtt_ms=None if item.get("rtt_ms") is None else _number(item, "rtt_ms", 1e6),
         jitter_ms=_number(item, "jitter_ms", 1e6),
         loss=_number(item, "loss", 1),
     )
+
+
+def _has_peers(document: dict[str, Any]) -> bool:
+    """A node of an earlier version tells of none."""
+    return isinstance(document.get("peers"), list)
+
+
+def _peer(item: dict[str, Any]) -> PeerLeg:
+    return PeerLeg(
+        node=_text(item, "node", 50, required=True),
+        rtt_ms=_number(item, "rtt_ms", 1e6),
+        jitter_ms=_number(item, "jitter_ms", 1e6),
+        loss=_number(item, "loss", 1),
+        loss_large=_number(item, "loss_large", 1),
+    )
+
+
+def _prefix(item: dict[str, Any]) -> str:
+    """Only one that an address can have, or strangers would fill the table of prefixes with words of theirs."""
+    prefix = _text(item, "prefix", 43)
+    if prefix and prefix_of(first_address(prefix)) != prefix:
+        raise ValueError("prefix")
+    return prefix
 
 
 def _event(item: dict[str, Any]) -> Event:

@@ -1,10 +1,12 @@
 """Writes: a round of probes, what the nodes told, and what is too old to keep."""
 
+import hashlib
+import json
 import logging
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
 
 from django.conf import settings
 from django.core.cache import cache
@@ -12,19 +14,34 @@ from django.db import transaction
 from django.utils import timezone
 
 from relaymgr.hints import hint
-from relaymgr.nodes.control_client import Heard, Probe, fetch_telemetry
+from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.selectors import beacons
+from relaymgr.telemetry.estimation import Sample
 from relaymgr.telemetry.health import state_after
+from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
-from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample
+from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
 from relaymgr.telemetry.reports import Report, parse_report
+from relaymgr.telemetry.retention import samples_prune, samples_roll_up
 
-__all__ = ["events_take", "lease_held", "lease_release", "lease_take", "probe_round", "samples_prune"]
+__all__ = [
+    "events_take",
+    "knowledge_learn",
+    "lease_held",
+    "lease_release",
+    "lease_take",
+    "prefixes_prune",
+    "probe_round",
+    "samples_prune",
+    "samples_roll_up",
+]
 
 logger = logging.getLogger(__name__)
 
 ROUND_LEASE = 15.0  # seconds; a round takes about one
 LEG_SPACING = 10  # seconds between two samples of a leg that are kept
+PEER_TURN, PEER_TURNS = 2.0, 15  # seconds; a node tells of the others once in so many turns
 BATCH = 1_000  # rows
 
 
@@ -52,27 +69,48 @@ def probe_round() -> int | None:
         if not held:
             return None
         nodes = list(RelayNode.objects.all())
-        answers = _ask(nodes)
-        with transaction.atomic():
-            _samples_store(answers)
-            _legs_store(answers)
-            _events_store(answers)
-            for answer in answers:
-                _heard_store(answer)
-            _missed_store(nodes, {answer.node.pk for answer in answers})
+        answers = answers_read(nodes, _ask(nodes))
+        answers_store(nodes, answers)
+        peers_tell(answers)
         return len(answers)
 
 
-def _ask(nodes: Iterable[RelayNode]) -> list[Answer]:
+def answers_store(nodes: Iterable[RelayNode], answers: list[Answer]) -> None:
+    """All that a round brought, in few queries however many nodes there are."""
+    with transaction.atomic():
+        _samples_store(answers)
+        _legs_store([answer for answer in answers if answer.report.legs and _is_time("legs", answer, LEG_SPACING)])
+        _peers_store(answers)
+        _events_store(answers)
+        _heard_store(answers)
+        _missed_store(nodes, {answer.node.pk for answer in answers})
+
+
+def _ask(nodes: Iterable[RelayNode]) -> list[Heard]:
+    # What a node measured to all others is long and changes slowly: a part of the nodes is asked for it in each round.
+    turn = int(time.monotonic() // PEER_TURN)
+    probes = [
+        Probe(
+            node.pk,
+            node.control_url,
+            node.control_key,
+            node.last_event,
+            with_peers=(turn + node.pk) % PEER_TURNS == 0,
+        )
+        for node in nodes
+    ]
+    return fetch_telemetry(probes, settings.NODE_PROBE_TIMEOUT)
+
+
+def answers_read(nodes: Iterable[RelayNode], heard: Iterable[Heard]) -> list[Answer]:
     """The answers that make sense."""
     by_id = {node.pk: node for node in nodes}
-    probes = [Probe(node.pk, node.control_url, node.control_key, node.last_event) for node in by_id.values()]
     answers = []
-    for heard in fetch_telemetry(probes, settings.NODE_PROBE_TIMEOUT):
+    for each in heard:
         try:
-            answers.append(Answer(by_id[heard.node_id], heard, parse_report(heard.document)))
+            answers.append(Answer(by_id[each.node_id], each, parse_report(each.document)))
         except ValueError as error:
-            logger.warning("node %s sent telemetry with a wrong %s", by_id[heard.node_id], error)
+            logger.warning("node %s sent telemetry with a wrong %s", by_id[each.node_id], error)
     return answers
 
 
@@ -109,19 +147,57 @@ def _legs_store(answers: Iterable[Answer]) -> None:
                 loss=leg.loss,
             )
             for answer in answers
-            if answer.report.legs and _is_leg_time(answer.node)
             for leg in answer.report.legs
         ],
         batch_size=BATCH,
     )
+    prefixes_remember(
+        (
+            (leg.prefix, answer.node.pk, Sample(leg.rtt_ms, leg.jitter_ms, leg.loss))
+            for answer in answers
+            for leg in answer.report.legs
+            if leg.rtt_ms is not None
+        ),
+        at=timezone.now(),
+    )
 
 
-def _is_leg_time(node: RelayNode) -> bool:
+def _peers_store(answers: Iterable[Answer]) -> None:
+    rows = [
+        PeerLegs(
+            node=answer.node,
+            at=answer.at,
+            legs={peer.node: [peer.rtt_ms, peer.jitter_ms, peer.loss, peer.loss_large] for peer in answer.report.peers},
+        )
+        for answer in answers
+        if answer.report.peers
+    ]
+    PeerLegs.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["node"], update_fields=["at", "legs"], batch_size=BATCH
+    )
+
+
+def peers_tell(answers: Iterable[Answer]) -> None:
+    """Every node is to measure the way to all others: those that have another list are told the present one."""
+    targets = [
+        {"node": worker.node.name, "address": worker.node.public_ip, "port": worker.client_port} for worker in beacons()
+    ]
+    version = hashlib.sha256(json.dumps(targets, sort_keys=True).encode()).hexdigest()[:16]
+    stale = [answer.node for answer in answers if answer.report.probing != version]
+    tells = [
+        Tell(node.control_url, node.control_key, [peer for peer in targets if peer["node"] != node.name], version)
+        for node in stale
+    ]
+    tell_peers(tells, settings.NODE_PROBE_TIMEOUT)
+
+
+def _is_time(what: str, answer: Answer, spacing: float) -> bool:
+    """Whether it is so long since this was last done for the node."""
     try:
         # A little less than the spacing, or a round that comes a moment early would be one too few.
-        return cache.add(f"legs:{node.pk}", True, timeout=LEG_SPACING - 1)
+        return cache.add(f"{what}:{answer.node.pk}", True, timeout=spacing - 1)
     except Exception as error:  # each cache has its own family
-        logger.warning("the cache failed, no legs are kept: %s", type(error).__name__)
+        logger.warning("the cache failed, no %s are kept: %s", what, type(error).__name__)
         return False
 
 
@@ -149,21 +225,31 @@ def _events_store(answers: Iterable[Answer]) -> None:
         hint("relaymgr.sessions.tasks.events_apply")
 
 
-def _heard_store(answer: Answer) -> None:
+# What changes with every answer, and what hardly ever does: most rounds write the first alone.
+EVER = ("last_seen_at", "cpu", "clock_offset_ms")
+SELDOM = ("state", "missed_probes", "is_stopping", "version", "packet_path", "packet_path_reason")
+
+
+def _heard_store(answers: Iterable[Answer]) -> None:
+    heard, changed = [], []
+    for answer in answers:
+        node, report = answer.node, answer.report
+        before = [getattr(node, name) for name in SELDOM]
+        middle = (answer.heard.sent_at + answer.heard.answered_at) / 2
+        node.last_seen_at, node.cpu, node.clock_offset_ms = answer.at, report.cpu, (report.time - middle) * 1000
+        node.state, node.missed_probes, node.is_stopping = _state(node, 0), 0, report.draining
+        node.version = report.version
+        node.packet_path, node.packet_path_reason = report.packet_path, report.packet_path_reason
+        heard.append(node)
+        if [getattr(node, name) for name in SELDOM] != before:
+            changed.append(node)
+        _cursor_store(answer)
+    RelayNode.objects.bulk_update(heard, EVER, batch_size=BATCH)
+    RelayNode.objects.bulk_update(changed, SELDOM, batch_size=BATCH)
+
+
+def _cursor_store(answer: Answer) -> None:
     node, report = answer.node, answer.report
-    middle = (answer.heard.sent_at + answer.heard.answered_at) / 2
-    said: dict[str, Any] = {
-        "state": _state(node, 0),
-        "missed_probes": 0,
-        "last_seen_at": answer.at,
-        "clock_offset_ms": (report.time - middle) * 1000,
-        "is_stopping": report.draining,
-        "cpu": report.cpu,
-        "version": report.version,
-        "packet_path": report.packet_path,
-        "packet_path_reason": report.packet_path_reason,
-    }
-    RelayNode.objects.filter(pk=node.pk).update(**said)
     # By the boot we asked: a heartbeat of a new boot may have come in between and set the cursor back.
     cursor = report.last_event if answer.has_all_events else 0
     if (report.boot_id, cursor) != (node.boot_id, node.last_event):
@@ -172,10 +258,11 @@ def _heard_store(answer: Answer) -> None:
 
 
 def _missed_store(nodes: Iterable[RelayNode], heard: set[int]) -> None:
-    for node in nodes:
-        if node.pk not in heard:
-            missed = node.missed_probes + 1
-            RelayNode.objects.filter(pk=node.pk).update(state=_state(node, missed), missed_probes=missed)
+    silent = [node for node in nodes if node.pk not in heard]
+    for node in silent:
+        node.missed_probes += 1
+        node.state = _state(node, node.missed_probes)
+    RelayNode.objects.bulk_update(silent, ("state", "missed_probes"), batch_size=BATCH)
 
 
 def _state(node: RelayNode, missed: int) -> str:
@@ -193,9 +280,3 @@ def events_take(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
         if NodeEvent.objects.filter(pk=event.pk).delete()[0]:
             taken.append(event)
     return taken
-
-
-def samples_prune() -> int:
-    """Deletes what is older than SAMPLE_AGE, events that nobody took among it; returns how many rows."""
-    before = timezone.now() - timedelta(seconds=settings.SAMPLE_AGE)
-    return sum(model.objects.filter(at__lt=before).delete()[0] for model in (NodeSample, LegSample, NodeEvent))

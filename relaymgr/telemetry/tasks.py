@@ -9,5 +9,15 @@ def probe() -> None:
 
 
 @shared_task
+def knowledge_learn() -> None:
+    with services.lease_held("learn", 60.0) as held:
+        if held:
+            services.knowledge_learn()
+
+
+@shared_task
 def samples_prune() -> None:
+    """Sum up first: what is deleted is gone."""
+    services.samples_roll_up()
     services.samples_prune()
+    services.prefixes_prune()

@@ -9,6 +9,7 @@ from ..addresses import Address, Outgoing
 from ..admission import may_move
 from ..counters import Answer, Drop
 from ..exchange import Exchange
+from ..legs import PingSpacing
 from ..limits import SourceLimiter, take
 from ..seats import Seat
 from ..sessions import Sessions
@@ -63,6 +64,9 @@ class Edgegap:
             return self._exchange.deliver(seat, target, data[_HOST_HEAD:], now)
         if kind == _PING:
             seat.last_heard = now
+            if seat.pings is None:
+                seat.pings = PingSpacing()
+            seat.pings.heard(now)
             return self._answer(self._state(seat, now), addr, port)
         return self._drop("unknown_type")
 

@@ -1,6 +1,6 @@
 """The native dialect, node's side: packets of a connection, and probes (PROTOCOL.md 7, 9 and 11)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from transports.protocol.errors import DecodeError
 from transports.protocol.packets import (
@@ -10,15 +10,18 @@ from transports.protocol.packets import (
     TAG_SIZE,
     PacketType,
     Ping,
+    Probe,
     ProbeReply,
     decode_close,
     decode_ping,
     decode_probe,
+    pack_ip,
     tag_is_right,
 )
+from transports.protocol.proofs import RoundTripProof, is_answer, proof_key
 from transports.protocol.siphash import siphash24
 
-from ..addresses import Address, Outgoing, address_bytes
+from ..addresses import Address, Outgoing, address_bytes, ip_and_port
 from ..admission import Admission, has_rested
 from ..exchange import Exchange
 from ..limits import SourceLimiter, take
@@ -30,6 +33,7 @@ _TAG = -TAG_SIZE
 _U32 = 0xFFFFFFFF
 
 CHALLENGE_INTERVAL = 0.2
+LONGEST_ROUND_TRIP = 10_000_000  # microseconds
 CHALLENGE_SIZE = 26  # bytes of a PATH_CHALLENGE: nothing shorter is answered with one
 
 
@@ -40,6 +44,7 @@ class Native:
         self._drop = exchange.counters.drop
         self._links = exchange.table.by_connection
         self._admission = admission
+        self._proof_keys: dict[int, bytes] = {}
         self._probers = SourceLimiter(exchange.config.probes_per_source, exchange.random(16))
         self._rare: dict[int, Callable[[Link, bytes, Address, int, float], Outgoing | None]] = {
             PacketType.PING: self._receive_ping,
@@ -171,4 +176,21 @@ class Native:
         if not self._probers.take(addr, now):
             return self._drop("source_limited")
         self._counters.answers["probe_reply"] += 1
-        return port, ProbeReply(probe.nonce, int(now * 1e6), probe.size).encode(), addr
+        return port, self._prove(probe, pack_ip(ip_and_port(addr)[0]), int(now * 1e6)).encode(), addr
+
+    def _prove(self, probe: Probe, address: bytes, now: int) -> ProbeReply:
+        """What we measured, signed: the time since the reply that this PROBE answers, which nobody else has seen."""
+        keys = self._proof_keys
+        if not keys:
+            return ProbeReply(probe.nonce, now, probe.size)
+        round_trip = 0
+        if 0 < now - probe.time < LONGEST_ROUND_TRIP and is_answer(
+            probe.nonce, probe.time, address, probe.proof, keys.items()
+        ):
+            round_trip = now - probe.time
+        key_id, key = next(reversed(keys.items()))
+        proof = RoundTripProof(probe.nonce, now, round_trip, key_id, address).sign(key)
+        return ProbeReply(probe.nonce, now, probe.size, round_trip, key_id, address, proof)
+
+    def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
+        self._proof_keys = {key_id: proof_key(key) for key_id, key in keys.items()}

@@ -1,6 +1,6 @@
 import pytest
 
-from relaynode.legs import Leg
+from relaynode.legs import Leg, PingSpacing
 
 
 def test_nothing_is_known_before_an_echo_came_back() -> None:
@@ -57,3 +57,34 @@ def test_absurd_counts_stay_between_none_and_all(arrived: int) -> None:
     leg.counted(100, 100)
     leg.counted(200, arrived)
     assert 0.0 <= leg.loss <= 1.0
+
+
+def pings(gaps: list[float]) -> PingSpacing:
+    spacing, now = PingSpacing(), 100.0
+    spacing.heard(now)
+    for gap in gaps:
+        now += gap
+        spacing.heard(now)
+    return spacing
+
+
+def test_even_pings_have_neither_jitter_nor_loss():
+    spacing = pings([0.5] * 20)
+    assert spacing.is_known
+    assert (spacing.jitter_ms, spacing.loss) == (0.0, 0.0)
+
+
+def test_uneven_pings_are_jitter():
+    assert 20 < pings([0.46, 0.54] * 60).jitter_ms < 45
+
+
+def test_pings_that_are_missing_are_loss():
+    assert pings([0.5, 0.5, 0.5, 1.0] * 30).loss == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_long_pause_is_no_loss():
+    assert pings([0.5] * 10 + [60.0] + [0.5] * 10).loss == 0.0
+
+
+def test_three_pings_tell_nothing_yet():
+    assert not pings([0.5, 0.5]).is_known

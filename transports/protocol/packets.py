@@ -359,17 +359,22 @@ def decode_text(data: bytes) -> str:
 
 # -- probing (PROTOCOL.md 11) ---------------------------------------------------------------------
 
-_PROBE = struct.Struct("<BB16sQ")
+_PROBE = struct.Struct("<BB16sQ8s")
+_PROBE_REPLY = struct.Struct("<BB16sQII16s8s")
 MIN_PROBE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
+    """`time` and `proof` are those of the reply that this one answers at once; zero in a first PROBE."""
+
     nonce: bytes
     size: int = MIN_PROBE
+    time: int = 0
+    proof: bytes = bytes(8)
 
     def encode(self) -> bytes:
-        return _PROBE.pack(PacketType.PROBE, VERSION, self.nonce, 0).ljust(self.size, b"\0")
+        return _PROBE.pack(PacketType.PROBE, VERSION, self.nonce, self.time, self.proof).ljust(self.size, b"\0")
 
 
 def decode_probe(data: bytes) -> Probe:
@@ -378,29 +383,37 @@ def decode_probe(data: bytes) -> Probe:
         raise DecodeError("too_short")
     if len(data) > MAX_DATAGRAM:
         raise DecodeError("too_long")
-    if data[1] != VERSION:
+    _, version, nonce, time, proof = _PROBE.unpack_from(data)
+    if version != VERSION:
         raise DecodeError("unsupported_version")
-    return Probe(data[2:18], len(data))
+    return Probe(nonce, len(data), time, proof)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
+    """`round_trip`: microseconds that the node measured, 0 for a first PROBE; `address`: where it came from, packed."""
+
     nonce: bytes
     time: int
     size: int = MIN_PROBE
+    round_trip: int = 0
+    key_id: int = 0
+    address: bytes = bytes(16)
+    proof: bytes = bytes(8)
 
     def encode(self) -> bytes:
-        return _PROBE.pack(PacketType.PROBE_REPLY, VERSION, self.nonce, self.time).ljust(self.size, b"\0")
+        fields = self.nonce, self.time, self.round_trip, self.key_id, self.address, self.proof
+        return _PROBE_REPLY.pack(PacketType.PROBE_REPLY, VERSION, *fields).ljust(self.size, b"\0")
 
 
 def decode_probe_reply(data: bytes) -> ProbeReply:
     """Raises DecodeError "too_short" or "unsupported_version"."""
     if len(data) < MIN_PROBE:
         raise DecodeError("too_short")
-    _, version, nonce, time = _PROBE.unpack_from(data)
+    _, version, nonce, time, round_trip, key_id, address, proof = _PROBE_REPLY.unpack_from(data)
     if version != VERSION:
         raise DecodeError("unsupported_version")
-    return ProbeReply(nonce, time, len(data))
+    return ProbeReply(nonce, time, len(data), round_trip, key_id, address, proof)
 
 
 # -- addresses --------------------------------------------------------------------------------------

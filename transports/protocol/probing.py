@@ -9,8 +9,11 @@ from itertools import pairwise
 from . import packets
 from .errors import DecodeError
 from .events import Event
+from .proofs import RoundTripProof
 
 Address = Hashable
+
+SMALL, LARGE = packets.MIN_PROBE, 1000  # bytes: some networks lose only large packets
 
 
 class RoundTrip:
@@ -68,12 +71,13 @@ class Measured(Event):
     rtt_ms: float | None
     jitter_ms: float | None
     loss: float
+    proof: bytes = b""  # of the shortest round trip, signed by the node (PROTOCOL.md 11.1); empty: the node signs none
 
 
 class Prober:
     """Measures one node before there is a session (PROTOCOL.md 11): `count` PROBEs, `interval` seconds apart, then
     one Measured `patience` seconds after the last, or as soon as all were answered. The round trip is the median,
-    the jitter the mean step between neighbours.
+    the jitter the mean step between neighbours. Every other PROBE is large; `loss` is of the size that fares worse.
 
     A node answers 20 probes a second for a source, which an interval of 0.05 s or more keeps under."""
 
@@ -94,8 +98,11 @@ class Prober:
         self._patience = patience
         self._sent = 0
         self._timer: float | None = None
-        self._pending: dict[bytes, float] = {}  # nonce -> when it was sent
+        self._pending: dict[bytes, tuple[float, int]] = {}  # nonce -> when it was sent, and of what size
         self._samples: list[float] = []
+        self._arrived = {SMALL: 0, LARGE: 0}
+        self._proving: set[bytes] = set()  # nonces whose replies were answered at once, for a proof
+        self._proved: packets.ProbeReply | None = None
         self._outgoing: list[tuple[bytes, Address]] = []
         self._events: deque[Event] = deque()
 
@@ -106,16 +113,22 @@ class Prober:
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
         """Raises nothing, whatever the bytes."""
         try:
-            nonce = self._decode(data).nonce
-            sent_at = self._pending.pop(nonce)
+            reply = self._decode(data)
         except DecodeError as error:
             self.dropped[error.reason] += 1
-        except KeyError:
-            self.dropped["unknown_nonce"] += 1
+            return
+        if reply.nonce in self._pending:
+            sent_at, size = self._pending.pop(reply.nonce)
+            self._arrived[size] += 1
+            self._answered(reply, now - sent_at)
+        elif reply.nonce in self._proving and reply.round_trip:
+            self._proving.discard(reply.nonce)
+            if self._proved is None or reply.round_trip < self._proved.round_trip:
+                self._proved = reply
         else:
-            self._samples.append(now - sent_at)
-            if len(self._samples) == self._count:
-                self._finish()
+            self.dropped["unknown_nonce"] += 1
+        if len(self._samples) == self._count and not self._proving:
+            self._finish()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         outgoing, self._outgoing = self._outgoing, []
@@ -135,10 +148,18 @@ class Prober:
     def next_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
 
+    def _answered(self, reply: packets.ProbeReply, took: float) -> None:
+        """Answer the shortest so far at once: the node measures it then, and signs."""
+        if any(reply.proof) and took < min(self._samples, default=took + 1):
+            self._proving.add(reply.nonce)
+            self._outgoing.append((packets.Probe(reply.nonce, time=reply.time, proof=reply.proof).encode(), self.node))
+        self._samples.append(took)
+
     def _probe(self, now: float) -> None:
         nonce = self._random(16)
-        self._pending[nonce] = now
-        self._outgoing.append((packets.Probe(nonce).encode(), self.node))
+        size = LARGE if self._sent % 2 else SMALL
+        self._pending[nonce] = now, size
+        self._outgoing.append((packets.Probe(nonce, size).encode(), self.node))
         self._sent += 1
         self._timer = now + (self._interval if self._sent < self._count else self._patience)
 
@@ -151,6 +172,7 @@ class Prober:
     def _finish(self) -> None:
         self._timer = None
         self._pending.clear()
+        self._proving.clear()
         self._events.append(self._measured())
 
     def _measured(self) -> Measured:
@@ -160,5 +182,19 @@ class Prober:
         return Measured(
             rtt_ms=statistics.median(self._samples) * 1000,
             jitter_ms=statistics.fmean(steps) * 1000 if steps else 0.0,
-            loss=1 - len(self._samples) / self._count,
+            loss=self._loss(),
+            proof=_proof(self._proved),
         )
+
+    def _loss(self) -> float:
+        """Of the size that fares worse."""
+        large = self._count // 2
+        sent = {SMALL: self._count - large, LARGE: large}
+        return max(1 - self._arrived[size] / count for size, count in sent.items() if count)
+
+
+def _proof(reply: packets.ProbeReply | None) -> bytes:
+    if reply is None:
+        return b""
+    proof = RoundTripProof(reply.nonce, reply.time, reply.round_trip, reply.key_id, reply.address, reply.proof)
+    return proof.encode()

@@ -44,7 +44,14 @@ def test_beacons_are_the_nodes_own_ports(api: APIClient, make_node: Callable[...
     make_node("b", public_ip="2001:db8::7")
     answer = api.get("/v1/locations/beacons").json()
     assert answer["count"] == 2
-    beacon = {"host": "203.0.113.7", "fqdn": "a.example.com", "udp_port": 31001, "tcp_port": 31001, "location": PLACE}
+    beacon = {
+        "node": "a",
+        "host": "203.0.113.7",
+        "fqdn": "a.example.com",
+        "udp_port": 31001,
+        "tcp_port": 31001,
+        "location": PLACE,
+    }
     assert answer["locations"][0] == beacon
     assert (answer["locations"][1]["host"], answer["locations"][1]["fqdn"]) == ("2001:db8::7", "2001:db8::7")
 

@@ -1,11 +1,15 @@
 """A player's connection in the native dialect, packet by packet (PROTOCOL.md 7 to 11)."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay
-from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, events, relay_with
+from tests.relaynode.players import NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, drops, events, relay_with
 from transports.protocol import packets
 from transports.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
+from transports.protocol.proofs import RoundTripProof, decode_proof, proof_key
 
 
 @pytest.fixture
@@ -362,4 +366,43 @@ def test_a_probe_is_answered_with_as_many_bytes(relay: Relay, size: int) -> None
     answer = relay.receive_datagram(packets.Probe(nonce, size).encode(), addr, SERVER_PORT, NOW)
     assert answer is not None
     assert (answer[0], answer[2], len(answer[1])) == (SERVER_PORT, addr, size)
-    assert packets.decode_probe_reply(answer[1]) == packets.ProbeReply(nonce, int(NOW * 1e6), size)
+    reply = packets.decode_probe_reply(answer[1])
+    assert (reply.nonce, reply.time, reply.size, reply.round_trip) == (nonce, int(NOW * 1e6), size, 0)
+
+
+def probed(relay: Relay, probe: packets.Probe, now: float, ip: str = "192.0.2.5") -> packets.ProbeReply:
+    answer = relay.receive_datagram(probe.encode(), (ip, 5), CLIENT_PORT, now)
+    assert answer is not None
+    return packets.decode_probe_reply(answer[1])
+
+
+def test_a_reply_answered_at_once_gets_the_round_trip_signed(relay: Relay) -> None:
+    first = probed(relay, packets.Probe(bytes(16)), NOW)
+    second = probed(relay, packets.Probe(bytes(16), time=first.time, proof=first.proof), NOW + 0.025)
+    assert second.round_trip == pytest.approx(25_000, abs=2)
+    assert packets.unpack_ip(second.address) == "192.0.2.5"
+    proof = RoundTripProof(second.nonce, second.time, second.round_trip, second.key_id, second.address, second.proof)
+    assert proof.is_signed_by(proof_key(TOKEN_KEY))
+    assert decode_proof(proof.encode()) == proof
+
+
+@pytest.mark.parametrize(
+    ("changes", "ip", "later"),
+    [
+        ({"proof": bytes(8)}, "192.0.2.5", 0.025),
+        ({"nonce": bytes(15) + b"x"}, "192.0.2.5", 0.025),
+        ({"time": int(NOW * 1e6) + 20_000}, "192.0.2.5", 0.025),  # to seem nearer
+        ({}, "192.0.2.6", 0.025),  # somebody else's
+        ({}, "192.0.2.5", 11.0),  # long ago
+        ({}, "192.0.2.5", -0.01),  # a clock that went back
+    ],
+)
+def test_what_was_not_measured_is_not_signed(relay: Relay, changes: dict[str, Any], ip: str, later: float) -> None:
+    first = probed(relay, packets.Probe(bytes(16)), NOW)
+    shown = replace(packets.Probe(bytes(16), time=first.time, proof=first.proof), **changes)
+    assert probed(relay, shown, NOW + later, ip).round_trip == 0
+
+
+def test_a_node_without_keys_signs_nothing(relay: Relay) -> None:
+    relay.set_token_keys({})
+    assert not any(probed(relay, packets.Probe(bytes(16)), NOW).proof)

@@ -5,6 +5,7 @@ import pytest
 from tests.simnet import Line, Network, PlayerHost
 from transports.protocol import packets
 from transports.protocol.probing import Loss, Measured, Prober, RoundTrip
+from transports.protocol.proofs import decode_proof
 
 
 def test_the_first_sample_is_taken_whole_and_later_ones_by_an_eighth():
@@ -129,4 +130,35 @@ def test_a_reply_that_comes_twice_counts_once():
     prober.receive_datagram(reply, "node", 0.06)
     prober.handle_timer(0.1)
     prober.handle_timer(1.1)
-    assert prober.next_event() == Measured(rtt_ms=pytest.approx(50), jitter_ms=0.0, loss=0.5)
+    assert prober.next_event() == Measured(rtt_ms=pytest.approx(50), jitter_ms=0.0, loss=1.0)  # of large packets
+
+
+def test_a_network_that_loses_large_packets_is_as_bad_as_one_that_loses_all():
+    prober = Prober("node", random=random.Random(1).randbytes, count=4)
+    prober.start(0.0)
+    now = 0.0
+    while prober.next_timer() is not None:
+        for data, _ in prober.datagrams_to_send(now):
+            probe = packets.decode_probe(data)
+            if probe.size < 1000:
+                prober.receive_datagram(packets.ProbeReply(probe.nonce, 1, probe.size).encode(), "node", now + 0.02)
+        now = prober.next_timer()
+        prober.handle_timer(now)
+    assert prober.next_event().loss == 1.0
+
+
+def test_shortest_round_trip_is_proved():
+    prober = Prober("node", random=random.Random(1).randbytes, count=2)
+    prober.start(0.0)
+    ((first, _),) = prober.datagrams_to_send(0.0)
+    nonce = packets.decode_probe(first).nonce
+    reply = packets.ProbeReply(nonce, 123, proof=b"12345678")
+    prober.receive_datagram(reply.encode(), "node", 0.03)
+    ((shown, _),) = prober.datagrams_to_send(0.03)
+    assert packets.decode_probe(shown) == packets.Probe(nonce, time=123, proof=b"12345678")
+    signed = packets.ProbeReply(nonce, 456, round_trip=30_000, key_id=7, proof=b"abcdefgh")
+    prober.receive_datagram(signed.encode(), "node", 0.06)
+    while prober.next_timer() is not None:
+        prober.handle_timer(prober.next_timer())
+    proof = decode_proof(prober.next_event().proof)
+    assert (proof.nonce, proof.round_trip, proof.key_id, proof.proof) == (nonce, 30_000, 7, b"abcdefgh")

@@ -1,0 +1,75 @@
+"""Which places a request admits (compat spec 3.4: filters; and our pin and ban). Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node stands; a location's slug, names and coordinates in degrees."""
+
+    slug: str
+    city: str
+    country: str
+    country_code: str
+    continent: str
+    region: str
+    tags: tuple[str, ...]
+    latitude: float
+    longitude: float
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """`kind` any, all or not of `values` must be among the location's names for `field`."""
+
+    field: str
+    values: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Names of nodes or slugs of locations, from the request and the operator together. With `pin` no others are used,
+    those in `ban` never, and those in `prefer` when they are not much worse."""
+
+    pin: tuple[str, ...] = ()
+    ban: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+
+
+def refusals(node: str, place: Place, filters: Sequence[Filter], wishes: Wishes) -> tuple[str, ...]:
+    """Why the node may not be used."""
+    reasons = [f"filter: {f.field} {f.kind}" for f in filters if not admits(f, place)]
+    if wishes.pin and not is_named(node, place, wishes.pin):
+        reasons.append("not pinned")
+    if is_named(node, place, wishes.ban):
+        reasons.append("banned")
+    return tuple(reasons)
+
+
+def is_named(node: str, place: Place, names: Sequence[str]) -> bool:
+    return node in names or place.slug in names
+
+
+def admits(rule: Filter, place: Place) -> bool:
+    """Whether the place passes the filter. Case does not matter."""
+    names = _names(rule.field, place)
+    wanted = {value.casefold() for value in rule.values}
+    if rule.kind == "all":
+        return wanted <= names
+    return wanted.isdisjoint(names) == (rule.kind == "not")
+
+
+def _names(field_name: str, place: Place) -> set[str]:
+    """All that the place answers to. `location` is any of its names: Edgegap's one example for it is a country."""
+    by_field: dict[str, tuple[str, ...]] = {
+        "country": (place.country, place.country_code),
+        "continent": (place.continent,),
+        "region": (place.region,),
+        "city": (place.city,),
+        "tags": place.tags,
+    }
+    own = by_field.get(field_name)
+    names = own if own is not None else (place.slug, *(name for group in by_field.values() for name in group))
+    return {name.casefold() for name in names if name}

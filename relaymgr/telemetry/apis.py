@@ -1,0 +1,71 @@
+"""Which beacons a player should measure (compat spec 6)."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from relaymgr.authentication import MayRead
+from relaymgr.client_address import client_address
+from relaymgr.geoip import locate
+from relaymgr.nodes.location_apis import LocationSerializer
+from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.selectors import beacons
+from relaymgr.openapi import error_responses
+from relaymgr.telemetry.beacons import beacon_order
+from relaymgr.telemetry.estimation import Player, Site
+from relaymgr.telemetry.selectors import knowledge_now
+
+MAX_BEACONS = 2_000
+
+
+class BeaconListApi(APIView):
+    permission_classes = (MayRead,)
+
+    class QuerySerializer(serializers.Serializer):
+        limit = serializers.IntegerField(
+            min_value=1,
+            max_value=MAX_BEACONS,
+            required=False,
+            help_text="Only so many: those that tell most.",
+        )
+        player_ip = serializers.IPAddressField(required=False, help_text="Whom they are for. Default: the caller.")
+
+    class OutputSerializer(serializers.Serializer):
+        class BeaconSerializer(serializers.Serializer):
+            node = serializers.CharField(source="node.name")
+            host = serializers.CharField(source="node.public_ip", help_text="IP address.")
+            fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
+            udp_port = serializers.IntegerField(source="client_port")
+            tcp_port = serializers.IntegerField(source="client_port")
+            location = LocationSerializer(source="node.location")
+
+        count = serializers.IntegerField()
+        locations = BeaconSerializer(many=True)
+
+    @extend_schema(
+        operation_id="locations_beacons_list",
+        parameters=[QuerySerializer],
+        responses={200: OutputSerializer, **error_responses(400)},
+    )
+    def get(self, request: Request) -> Response:
+        """What a game pings to learn its latencies: the relay nodes themselves, those that take sessions."""
+        serializer = self.QuerySerializer(data=request.query_params)
+        serializer.is_valid(raise_exception=True)
+        query = serializer.validated_data
+        found = list(beacons())
+        if "limit" in query:
+            player = _player(query.get("player_ip") or client_address(request._request))
+            sites = [_site(worker.node) for worker in found]
+            found = [found[index] for index in beacon_order(player, sites, knowledge_now(), query["limit"])]
+        return Response(self.OutputSerializer({"count": len(found), "locations": found}).data)
+
+
+def _player(address: str) -> Player:
+    where = locate(address)
+    return Player(latitude=where.latitude, longitude=where.longitude) if where else Player()
+
+
+def _site(node: RelayNode) -> Site:
+    return Site(node.name, node.location.slug, node.location.latitude, node.location.longitude)

@@ -1,0 +1,99 @@
+"""Writes: what legs say of their address prefixes, and what all samples together teach."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from relaymgr.geoip import locate
+from relaymgr.nodes.models import RelayNode
+from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
+from relaymgr.telemetry.knowledge import Row, Where, knowledge_to_json, learn
+from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
+from relaymgr.telemetry.prefixes import first_address, remember
+
+MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
+BATCH = 1_000
+
+# (prefix, the node's id, a sample)
+PrefixSample = tuple[str, int, Sample]
+
+
+def prefixes_remember(samples: Iterable[PrefixSample], *, at: datetime) -> int:
+    """Each prefix and node takes in its samples; how many rows that were. Call it from one place at a time."""
+    by_leg: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+    for prefix, node_id, sample in samples:
+        if prefix and sample.is_possible:
+            by_leg[prefix, node_id].append(sample)
+    known = _known({prefix for prefix, _ in by_leg}, at)
+    rows = []
+    for (prefix, node_id), news in by_leg.items():
+        memory = known.get((prefix, node_id))
+        for sample in news:
+            memory = remember(memory, sample)
+        if memory:
+            rows.append(
+                PrefixLeg(
+                    prefix=prefix, node_id=node_id, at=at, ms=memory.ms, jitter_ms=memory.jitter_ms, loss=memory.loss
+                )
+            )
+    PrefixLeg.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["prefix", "node"],
+        update_fields=["at", "ms", "jitter_ms", "loss"],
+        batch_size=BATCH,
+    )
+    return len(rows)
+
+
+def _known(prefixes: set[str], at: datetime) -> dict[tuple[str, int], Sample]:
+    found = {}
+    wanted = sorted(prefixes)
+    for start in range(0, len(wanted), BATCH // 2):
+        legs = PrefixLeg.objects.filter(prefix__in=wanted[start : start + BATCH // 2]).order_by()
+        for leg in legs:
+            age_s = max(0.0, (at - leg.at).total_seconds())
+            found[leg.prefix, leg.node_id] = Sample(leg.ms, leg.jitter_ms, leg.loss, age_s)
+    return found
+
+
+def prefixes_prune() -> int:
+    """Forgets the oldest: what no estimate would use any more, and what is over MAX_PREFIX_LEGS; how many."""
+    gone = PrefixLeg.objects.filter(at__lt=timezone.now() - timedelta(seconds=MAX_AGE_S)).delete()[0]
+    newest = PrefixLeg.objects.order_by("-at")
+    if (limit := newest.values_list("at", flat=True)[settings.MAX_PREFIX_LEGS :].first()) is not None:
+        gone += PrefixLeg.objects.filter(at__lte=limit).delete()[0]
+    return gone
+
+
+def knowledge_learn() -> Knowledge:
+    """From all samples there are, kept as the one row of Learnt."""
+    nodes = list(RelayNode.objects.select_related("location"))
+    sites = [Site(node.name, node.location.slug, node.location.latitude, node.location.longitude) for node in nodes]
+    now = timezone.now()
+    knowledge = learn(sites, _prefix_rows(now) + _peer_rows(now))
+    with transaction.atomic():
+        Learnt.objects.all().delete()
+        Learnt.objects.create(at=now, document=knowledge_to_json(knowledge))
+    return knowledge
+
+
+def _prefix_rows(now: datetime) -> list[tuple[Row, Where]]:
+    """One row for each prefix that was heard of last; where it is, if a GeoIP file says so."""
+    legs = PrefixLeg.objects.filter(at__gt=now - timedelta(seconds=MAX_AGE_S)).order_by("-at")
+    rows: dict[str, dict[str, float]] = {}
+    for prefix, node, ms in legs.values_list("prefix", "node__name", "ms")[: MAX_ROWS * 8].iterator():
+        if prefix in rows or len(rows) < MAX_ROWS:
+            rows.setdefault(prefix, {})[node] = ms
+    located = ((row, locate(first_address(prefix))) for prefix, row in rows.items())
+    return [(row, (found.latitude, found.longitude) if found else None) for row, found in located]
+
+
+def _peer_rows(now: datetime) -> list[tuple[Row, Where]]:
+    """What nodes measured to each other. They have no access line, so they say nothing of distance for players."""
+    fresh = PeerLegs.objects.filter(at__gt=now - timedelta(seconds=MAX_AGE_S))
+    return [({name: leg[0] for name, leg in legs.items()}, None) for legs in fresh.values_list("legs", flat=True)]

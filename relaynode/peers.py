@@ -1,0 +1,185 @@
+"""How far the other nodes are: every node probes every other's beacon (PROTOCOL.md 11), with small and large packets,
+since some networks lose only large ones. `PeerMeter` keeps count without I/O; `PeerProber` gives it a socket."""
+
+import asyncio
+import contextlib
+import socket
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from transports.protocol import packets
+from transports.protocol.errors import DecodeError
+
+SMALL, LARGE = packets.MIN_PROBE, 1000  # bytes
+KEEP = 16  # answers, of each size, that figures are made of
+PATIENCE = 2.0  # seconds, after which a probe is lost
+MAX_PEERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node and its beacon."""
+
+    node: str
+    address: str
+    port: int
+
+    @classmethod
+    def from_json(cls, item: object) -> "Peer":
+        """Raises ValueError that names the field."""
+        if not isinstance(item, dict):
+            raise ValueError("targets")
+        node, address, port = item.get("node"), item.get("address"), item.get("port")
+        if not isinstance(node, str) or not 0 < len(node) <= 50:
+            raise ValueError("node")
+        try:
+            packets.pack_ip(str(address))
+        except ValueError:
+            raise ValueError("address") from None
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+            raise ValueError("port")
+        return cls(node, str(address), port)
+
+
+class _Tally:
+    """Probes of one size to one peer: the round trips of the last KEEP in ms, None for a lost one."""
+
+    __slots__ = ("heard_at", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes: deque[float | None] = deque(maxlen=KEEP)
+        self.heard_at: float | None = None
+
+    @property
+    def answered(self) -> list[float]:
+        return [outcome for outcome in self.outcomes if outcome is not None]
+
+    @property
+    def loss(self) -> float:
+        return 1 - len(self.answered) / len(self.outcomes) if self.outcomes else 0.0
+
+
+class PeerMeter:
+    """Times are seconds of one clock, any clock."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self._peers: list[Peer] = []
+        self._tallies: dict[tuple[Peer, int], _Tally] = {}
+        self._pending: dict[bytes, tuple[Peer, int, float]] = {}  # nonce: to whom, what size, when
+
+    def set_peers(self, peers: Iterable[Peer]) -> None:
+        """Probe these from now on; what is known of those that stay is kept."""
+        self._peers = list(dict.fromkeys(peers))[:MAX_PEERS]
+        known = set(self._peers)
+        self._tallies = {key: tally for key, tally in self._tallies.items() if key[0] in known}
+        self._pending = {nonce: probe for nonce, probe in self._pending.items() if probe[0] in known}
+
+    @property
+    def peers(self) -> list[Peer]:
+        return self._peers
+
+    def probe(self, peer: Peer, now: float) -> list[bytes]:
+        """One datagram of each size for the peer."""
+        datagrams = []
+        for size in (SMALL, LARGE):
+            nonce = self._random(16)
+            self._pending[nonce] = (peer, size, now)
+            datagrams.append(packets.Probe(nonce, size).encode())
+        return datagrams
+
+    def receive_datagram(self, data: bytes, now: float) -> None:
+        """Raises nothing, whatever the bytes: an answer is known by its nonce, which nobody else has seen."""
+        if not data or data[0] != packets.PacketType.PROBE_REPLY:
+            return
+        with contextlib.suppress(DecodeError, KeyError):
+            peer, size, sent_at = self._pending.pop(packets.decode_probe_reply(data).nonce)
+            tally = self._tallies.setdefault((peer, size), _Tally())
+            tally.outcomes.append((now - sent_at) * 1000)
+            tally.heard_at = now
+
+    def give_up(self, now: float) -> None:
+        """Count as lost what was not answered in time."""
+        late = [nonce for nonce, (_, _, sent_at) in self._pending.items() if sent_at <= now - PATIENCE]
+        for nonce in late:
+            peer, size, _ = self._pending.pop(nonce)
+            self._tallies.setdefault((peer, size), _Tally()).outcomes.append(None)
+
+    def figures(self, now: float) -> list[dict[str, Any]]:
+        """As in docs/node-api.md: peers that have answered at least once."""
+        found = []
+        for peer in self._peers:
+            small, large = (self._tallies.get((peer, size), _Tally()) for size in (SMALL, LARGE))
+            answered = small.answered
+            if answered and small.heard_at is not None:
+                steps = [abs(after - before) for before, after in pairwise(answered)]
+                found.append(
+                    {
+                        "node": peer.node,
+                        "rtt_ms": round(statistics.median(answered), 3),
+                        "jitter_ms": round(statistics.fmean(steps), 3) if steps else 0.0,
+                        "loss": round(small.loss, 4),
+                        "loss_large": round(large.loss, 4),
+                        "age_s": round(now - small.heard_at, 1),
+                    }
+                )
+        return found
+
+
+class PeerProber:
+    """Probes each peer once in `interval` seconds, one after another, so that they are spread over it."""
+
+    def __init__(self, meter: PeerMeter, interval: float) -> None:
+        self._meter = meter
+        self._interval = interval
+        self._loop = asyncio.get_running_loop()
+        self._sockets = {family: _socket(family) for family in (socket.AF_INET, socket.AF_INET6)}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        for opened in self._sockets.values():
+            if opened is not None:
+                self._loop.add_reader(opened, self._read, opened)
+        try:
+            while True:
+                await self._round()
+        finally:
+            for opened in self._sockets.values():
+                if opened is not None:
+                    self._loop.remove_reader(opened)
+                    opened.close()
+
+    async def _round(self) -> None:
+        peers = self._meter.peers
+        for peer in peers:
+            for datagram in self._meter.probe(peer, self._loop.time()):
+                self._send(datagram, peer)
+            await asyncio.sleep(self._interval / len(peers))
+        if not peers:
+            await asyncio.sleep(self._interval)
+        self._meter.give_up(self._loop.time())
+
+    def _send(self, datagram: bytes, peer: Peer) -> None:
+        opened = self._sockets[socket.AF_INET6 if ":" in peer.address else socket.AF_INET]
+        with contextlib.suppress(OSError):  # no route is a loss like any other
+            if opened is not None:
+                opened.sendto(datagram, (peer.address, peer.port))
+
+    def _read(self, opened: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                self._meter.receive_datagram(opened.recv(2048), self._loop.time())
+
+
+def _socket(family: socket.AddressFamily) -> socket.socket | None:
+    """None where the machine does not have the family."""
+    try:
+        opened = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError:
+        return None
+    opened.setblocking(False)
+    return opened

@@ -1,0 +1,132 @@
+"""Rounds over many nodes: a real HTTP server speaks for all of them, each at a path of its own."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from relaymgr.celery import SCHEDULE
+from relaymgr.nodes.control_client import Heard
+from relaymgr.nodes.models import Location, NodeState, RelayNode
+from relaymgr.telemetry import services
+from relaymgr.telemetry.models import LegSample, NodeSample, PrefixLeg
+from relaymgr.telemetry.services import probe_round
+from tests.relaymgr.telemetry.documents import telemetry
+
+pytestmark = pytest.mark.django_db
+
+HANGING = ("n-7", "n-70", "n-133")
+
+
+class Fleet:
+    """An asyncio server on a thread: answers at once, but for the nodes that hang."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.started = threading.Event()
+        self.document: dict[str, Any] = telemetry() | {"time": time.time(), "events": [], "last_event": 0}
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        self.started.wait(5)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+
+        async def serve() -> None:
+            server = await asyncio.start_server(self._answer, "127.0.0.1", 0, backlog=1024)
+            self.port = server.sockets[0].getsockname()[1]
+            self.started.set()
+            await server.serve_forever()
+
+        with contextlib.suppress(asyncio.CancelledError):
+            self.loop.run_until_complete(serve())
+
+    async def _answer(self, reader: Any, writer: Any) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        name = head.split("/")[1]
+        if name in HANGING:
+            await asyncio.sleep(30)
+        if head.startswith("POST"):  # told which peers to measure
+            size = int(head.lower().split("content-length:")[1].split()[0])
+            self.document["probing"] = json.loads(await reader.readexactly(size))["version"]
+        body = json.dumps(self.document).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    def stop(self) -> None:
+        def cancel() -> None:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+
+        self.loop.call_soon_threadsafe(cancel)
+        self.thread.join(5)
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    made = Fleet()
+    yield made
+    made.stop()
+
+
+def nodes(fleet: Fleet, location: Location, count: int) -> None:
+    RelayNode.objects.bulk_create(
+        RelayNode(
+            name=f"n-{index}",
+            location=location,
+            public_ip="203.0.113.7",
+            control_url=f"http://127.0.0.1:{fleet.port}/n-{index}",
+            control_key="key",
+            state=NodeState.READY,
+        )
+        for index in range(count)
+    )
+
+
+def test_two_hundred_nodes_are_heard_in_two_seconds_and_those_that_hang_delay_nobody(
+    fleet: Fleet, location: Location
+) -> None:
+    nodes(fleet, location, 200)
+    probe_round()  # connects, warms up
+    NodeSample.objects.all().delete()
+    started = time.monotonic()
+    assert probe_round() == 197
+    assert time.monotonic() - started < 2.0
+    assert NodeSample.objects.count() == 197
+    assert set(RelayNode.objects.filter(missed_probes=2).values_list("name", flat=True)) == set(HANGING)
+
+
+def test_legs_of_many_nodes_are_stored_in_few_queries(
+    fleet: Fleet, location: Location, django_assert_max_num_queries: Any
+) -> None:
+    leg, fleet.document["legs"] = fleet.document["legs"][0], []
+    nodes(fleet, location, 60)
+    probe_round()  # each node's boot is new
+    fleet.document["legs"] = [leg | {"seat": seat, "prefix": f"198.51.{seat}.0/24"} for seat in range(20)]
+    with django_assert_max_num_queries(40):
+        probe_round()
+    assert LegSample.objects.count() == 59 * 20
+    assert PrefixLeg.objects.count() == 59 * 20
+
+
+def test_a_round_over_five_hundred_nodes_costs_a_worker_less_than_a_third_of_a_core(location: Location) -> None:
+    """The work on the answers; what it takes to read them from sockets is not in it."""
+    place = Fleet.__new__(Fleet)
+    place.port = 9
+    nodes(place, location, 500)
+    document = telemetry() | {"time": time.time(), "events": [], "last_event": 0, "legs": []}
+    known = list(RelayNode.objects.all())
+    encoded = json.dumps(document)
+    rounds = []
+    for _ in range(3):
+        started = time.process_time()
+        heard = [Heard(node.pk, json.loads(encoded), time.time(), time.time()) for node in known]
+        services.answers_store(known, services.answers_read(known, heard))
+        rounds.append(time.process_time() - started)
+    assert min(rounds) < 0.3 * SCHEDULE["relaymgr.telemetry.tasks.probe"][1]

@@ -1,0 +1,44 @@
+import pytest
+
+from relaymgr.telemetry.estimation import Sample
+from relaymgr.telemetry.prefixes import FORGET_S, first_address, prefix_of, remember
+
+
+@pytest.mark.parametrize(
+    ("address", "prefix"),
+    [
+        ("203.0.113.9", "203.0.113.0/24"),
+        ("::ffff:203.0.113.9", "203.0.113.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("10.1.2.3", "10.1.2.0/24"),
+        ("127.0.0.1", "127.0.0.0/24"),
+        ("0.0.0.0", ""),
+        ("224.0.0.1", ""),
+        ("fe80::1", ""),
+        ("not an address", ""),
+        ("", ""),
+    ],
+)
+def test_prefix(address: str, prefix: str) -> None:
+    assert prefix_of(address) == prefix
+    assert prefix_of(first_address(prefix)) == prefix
+
+
+def test_memory_falls_fast_and_rises_slowly() -> None:
+    up = remember(Sample(20.0), Sample(100.0))
+    down = remember(Sample(100.0), Sample(20.0))
+    assert 20 < up.ms < 40
+    assert 20 < down.ms <= 60
+
+
+def test_memory_settles_on_what_is_usual_under_spikes() -> None:
+    memory = Sample(300.0)
+    for turn in range(200):
+        memory = remember(memory, Sample(400.0 if turn % 3 == 0 else 50.0, jitter_ms=4.0, loss=0.01))
+    assert 50 <= memory.ms < 110
+    assert memory.jitter_ms == pytest.approx(4, abs=0.1)
+
+
+def test_old_memory_is_replaced() -> None:
+    assert remember(Sample(20.0, age_s=FORGET_S + 1), Sample(90.0)) == Sample(90.0)
+    assert remember(None, Sample(90.0)) == Sample(90.0)
