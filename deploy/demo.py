@@ -29,6 +29,7 @@ from rich.live import Live  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from transports import asyncio_udp, edgegap  # noqa: E402
+from transports.protocol.errors import ConnectionFailed  # noqa: E402
 
 STATE = Path(os.environ.get("CAUSEWAY_STATE_DIR", ROOT / "var"))
 PID_FILE, LOG = STATE / "up.pid", STATE / "log" / "up.log"
@@ -176,7 +177,7 @@ async def show_revoke(session: dict[str, Any], api: httpx.Client, players: list[
 
 def players_table(session: dict[str, Any], players: list[Player]) -> Table:
     relay = session["relay"]
-    table = Table(title=f"Session {session['session_id']} over {session['location']['city']}, {relay['ip']}")
+    table = Table(title=f"Session {session['session_id']} over {session['location']}, relay {relay['host']}")
     for name in ("player", "dialect", "relay port"):
         table.add_column(name)
     for name in ("round trip ms", "sent", "answered", "lost"):
@@ -215,6 +216,8 @@ def running_pid() -> int | None:
     """The process of a `manage.py up` that an earlier demo left running."""
     try:
         pid = int(PID_FILE.read_text())
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # our own child, when it has ended, is no longer running
         os.kill(pid, 0)
     except (OSError, ValueError):
         return None
@@ -236,7 +239,7 @@ def wait_until_up(url: str) -> None:
             if running_pid() is None:
                 raise DemoFailed(f"the manager did not start: {last_line(LOG)}")
             health = monitor(url)
-            ready = health.get("nodes", {}).get("ready", 0)
+            ready = health.get("nodes_ready", 0)
             if ready == 3:
                 return
             status.update("Manager is up; waiting for its relay nodes" + f" ({ready} of 3 ready)" * bool(health))
@@ -273,8 +276,6 @@ def stop() -> None:
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 30
     while running_pid() is not None and time.monotonic() < deadline:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
         time.sleep(0.1)
     PID_FILE.unlink(missing_ok=True)
     console.print("Stopped.")
@@ -305,8 +306,8 @@ def main() -> None:
             stop()
         else:
             demo(options)
-    except DemoFailed as failure:
-        console.print(f"[bold red]Failed:[/] {failure}")
+    except (DemoFailed, ConnectionFailed, httpx.HTTPError) as failure:
+        console.print(f"[bold red]Failed:[/] {failure or type(failure).__name__}")
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("\nInterrupted. `make stop` ends what is still running.")
@@ -320,7 +321,7 @@ def demo(options: argparse.Namespace) -> None:
     with stopped_at_end(options.once):
         wait_until_up(url)
         console.print(f"Manager, worker, beat and three relay nodes are up at {url}")
-        key = manage("api_key", "demo", "--create-tenant").split()[-1]
+        key = manage("api_key", "demo", "--create-tenant")
         with httpx.Client(base_url=url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
             run_session(api, options.seconds)
         if not options.once:

@@ -134,6 +134,13 @@ class IsNode(ScopePermission):
         return super().has_permission(request, view) and caller(request).node is not None
 
 
+class MayJoin(BasePermission):
+    """Whoever holds a join key."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return isinstance(request.auth, JoinKey)
+
+
 class KeyScheme(OpenApiAuthenticationExtension):
     target_class: type[BaseAuthentication] = KeyAuthentication
     name = "key"

@@ -4,7 +4,6 @@ import os
 from datetime import timedelta
 
 from celery import Celery
-from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
@@ -14,7 +13,7 @@ app.autodiscover_tasks()
 
 # task: (queue, every so many seconds)
 SCHEDULE = {
-    "relaymgr.telemetry.tasks.probe": ("probe", settings.NODE_PROBE_INTERVAL),
+    "relaymgr.telemetry.tasks.probe": ("probe", 2.0),
     "relaymgr.sessions.tasks.events_apply": ("session", 1.0),
     "relaymgr.sessions.tasks.grants_reconcile": ("session", 2.0),
     "relaymgr.sessions.tasks.sessions_expire": ("session", 5.0),

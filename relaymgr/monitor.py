@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.celery import app
-from relaymgr.nodes.selectors import nodes_ready
+from relaymgr.nodes import selectors
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +28,19 @@ class MonitorApi(APIView):
         message = serializers.CharField()
         healthy_components = serializers.ListField(child=serializers.CharField())
         unhealthy_components = serializers.ListField(child=serializers.CharField())
+        nodes_ready = serializers.IntegerField(help_text="How many nodes take sessions.")
 
     @extend_schema(auth=[], responses={200: OutputSerializer, 503: OutputSerializer})
     def get(self, request: Request) -> Response:
-        found = {"database": _database(), "broker": _broker(), "nodes": _nodes()}
+        nodes_ready = _nodes_ready()
+        found = {"database": _database(), "broker": _broker(), "nodes": nodes_ready > 0}
         unhealthy = [name for name, is_well in found.items() if not is_well]
         answer: dict[str, Any] = {
             "status": "UNHEALTHY" if unhealthy else "HEALTHY",
             "message": f"Not well: {', '.join(unhealthy)}." if unhealthy else "All is well.",
             "healthy_components": [name for name in found if name not in unhealthy],
             "unhealthy_components": unhealthy,
+            "nodes_ready": nodes_ready,
         }
         return Response(self.OutputSerializer(answer).data, status=503 if unhealthy else 200)
 
@@ -62,9 +65,8 @@ def _broker() -> bool:
     return True
 
 
-def _nodes() -> bool:
-    """Whether any node takes sessions."""
+def _nodes_ready() -> int:
     try:
-        return nodes_ready().exists()
+        return selectors.nodes_ready().count()
     except DatabaseError:
-        return False
+        return 0

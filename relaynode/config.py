@@ -16,6 +16,7 @@ from .errors import ConfigError
 PREFIX = "CAUSEWAY_NODE_"
 VERSION = "0.1.0"
 MAX_PORT = 65535
+MAX_WORKERS = 256  # a connect token names its worker in one byte
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
 
@@ -139,14 +140,17 @@ class _Reader:
         return self._environment.get(PREFIX + variable, "").strip()
 
     def secret(self, variable: str) -> str:
-        path = self.text(variable + "_FILE")
-        if not path:
-            return self.text(variable)
-        try:
-            return Path(path).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(PREFIX + variable + "_FILE", f"cannot be read: {reason}") from None
+        if path := self.text(variable + "_FILE"):
+            variable += "_FILE"
+            try:
+                text = Path(path).read_bytes().decode("latin-1").strip()
+            except OSError as error:
+                raise ConfigError(PREFIX + variable, f"cannot be read: {error.strerror}") from None
+        else:
+            text = self.text(variable)
+        if not is_key_text(text):
+            raise ConfigError(PREFIX + variable, "holds characters that no key has")
+        return text
 
     def name(self) -> str:
         name = self.text("NAME") or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:50]
@@ -185,8 +189,10 @@ class _Reader:
     def ports(self) -> tuple[PortPair, ...]:
         if listed := self.text("PORTS"):
             pairs = tuple(_port_pair(item) for item in listed.split(","))
+            if len(pairs) > MAX_WORKERS:
+                raise ConfigError(PREFIX + "PORTS", f"must not list more than {MAX_WORKERS} pairs")
         else:
-            workers = self.whole("WORKERS", _cores(), 1, 256)
+            workers = self.whole("WORKERS", min(_cores(), MAX_WORKERS), 1, MAX_WORKERS)
             base = self.whole("BASE_PORT", 31_000, 1, MAX_PORT)
             if base + 2 * workers - 1 > MAX_PORT:
                 raise ConfigError(PREFIX + "BASE_PORT", f"leaves no room for {workers} port pairs below {MAX_PORT + 1}")
@@ -210,6 +216,11 @@ class _Reader:
         if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigError(PREFIX + "LOG_LEVEL", f"must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
         return level
+
+
+def is_key_text(text: str) -> bool:
+    """Whether it can stand in an HTTP header."""
+    return text.isascii() and text.isprintable()
 
 
 def _cores() -> int:

@@ -14,8 +14,8 @@ _KCP_HELLO = b"\x01\x00\x00\x00\x00"  # channel reliable, cookie not known yet (
 
 
 def address_changed(table: SeatTable, seat: Seat, now: float) -> None:
-    """Call before the seat's last_heard is set anew."""
-    if now - seat.last_heard > FORGOTTEN_AFTER:
+    """Call before the seat's last_heard is set anew. A seat not heard of yet may have an id from before a restart."""
+    if seat.last_heard and now - seat.last_heard > FORGOTTEN_AFTER:
         table.retire_connection_id(seat)
     else:
         table.unsettle_connection_id(seat)

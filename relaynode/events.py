@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["seat_joined", "seat_rejoined", "seat_left", "seat_moved", "session_ended"]
+Kind = Literal["seat_joined", "seat_left", "seat_moved", "session_ended", "seat_changed"]
+# Not for the manager: something that a restarted node must know is new (Relay.session_state).
+INTERNAL_KINDS = frozenset({"seat_changed"})
 Dialect = Literal["edgegap", "native", ""]
 Reason = Literal["", "closed", "timeout", "revoked", "ended", "idle", "expired"]
 

@@ -32,7 +32,7 @@ class Exchange:
 
     # -- payloads
 
-    def deliver(self, source: Seat, target: Seat | None, payload: bytes) -> Outgoing | None:
+    def deliver(self, source: Seat, target: Seat | None, payload: bytes, now: float) -> Outgoing | None:
         """What brings `payload` to `target`; None, and counted, when it cannot be reached."""
         if target is None or (addr := target.addr) is None:
             return self.counters.drop("peer_absent")
@@ -40,7 +40,7 @@ class Exchange:
         if link is not None:
             datagram = link.seal(_DATA, source.number, payload)
         elif target.number == 0:
-            datagram = (source.prefix or connection_ids.settle(self.table, source, payload, self.random)) + payload
+            datagram = (source.prefix or self._settle_connection_id(source, payload, now)) + payload
         elif source.number == 0:
             datagram = _EDGEGAP_DATA + payload
         else:
@@ -51,16 +51,23 @@ class Exchange:
         counters.forwarded_bytes += len(datagram)
         return target.port, datagram, addr
 
-    def deliver_to_others(self, source: Seat, payload: bytes) -> Outgoing | None:
+    def deliver_to_others(self, source: Seat, payload: bytes, now: float) -> Outgoing | None:
         """Queue a copy for every connected seat of the session but the source."""
         others = [seat for seat in source.session.seats.values() if seat.addr is not None and seat is not source]
         if not others:
             return self.counters.drop("peer_absent")
         for target in others:
-            outgoing = self.deliver(source, target, payload)
+            outgoing = self.deliver(source, target, payload, now)
             if outgoing is not None:
                 self.outbox.append(outgoing)
         return None
+
+    def _settle_connection_id(self, source: Seat, payload: bytes, now: float) -> bytes:
+        former = source.connection_id
+        prefix = connection_ids.settle(self.table, source, payload, self.random)
+        if source.connection_id != former:
+            self._report(source, "seat_changed", now)
+        return prefix
 
     def over_limit(self, seat: Seat, now: float) -> Outgoing | None:
         """A packet of the seat's was more than a quota allows: drop it and say so, once a second."""
@@ -81,8 +88,11 @@ class Exchange:
 
     def join_link(self, seat: Seat, link: Link, addr: Address, port: int, now: float) -> None:
         """A native player connected: for the first time, anew, or in place of the edgegap dialect."""
-        kind: Kind = "seat_joined" if seat.link is None else "seat_rejoined"
-        self.table.retire_connection_id(seat)
+        kind: Kind = "seat_joined" if seat.link is None else "seat_changed"
+        if seat.addr is not None and seat.link is None:
+            self.table.retire_connection_id(seat)
+        else:
+            connection_ids.address_changed(self.table, seat, now)
         self.table.bind_link(seat, link, addr, port, now)
         self._joined(seat, kind, now)
 
@@ -114,7 +124,8 @@ class Exchange:
 
     def _joined(self, seat: Seat, kind: Kind, now: float) -> None:
         self._report(seat, kind, now)
-        self._notify_others(seat, NoticeCode.JOINED)
+        if kind == "seat_joined":
+            self._notify_others(seat, NoticeCode.JOINED)
         if seat.check_at <= now:
             self._check_silence(seat, now)
 

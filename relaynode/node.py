@@ -167,10 +167,13 @@ class Node:
     def _worker_of(self, grant: Grant) -> WorkerProcess:
         if grant.worker >= len(self.workers):
             raise GrantRefused("invalid", f"worker must be below {len(self.workers)}", "worker")
-        worker = self.workers[grant.worker]
-        if any(grant.session in other.sessions for other in self.workers if other is not worker):
-            raise GrantRefused("invalid", "worker must stay the same for a session", "worker")
-        return worker
+        for other in self.workers:
+            state = other.sessions.get(grant.session)
+            if state is not None and is_ended(state):
+                raise GrantRefused("session_ended", "the session was ended here")
+            if state is not None and other.index != grant.worker:
+                raise GrantRefused("invalid", "worker must stay the same for a session", "worker")
+        return self.workers[grant.worker]
 
     def _state(self, session: str) -> State | None:
         return next((worker.sessions[session] for worker in self.workers if session in worker.sessions), None)
@@ -191,16 +194,12 @@ class Node:
     def _heard(self, message: Message) -> None:
         """An event or a changed state from a worker."""
         if (event := message.get("event")) is not None:
-            self._note_event(event)
+            self.events.append(event)
+            if event["kind"] == "session_ended":
+                log.info("session %s ended: %s", event["session"], event["reason"])
         if (state := message.get("state")) is not None:
             self._first_seen.setdefault(state["session"], time.monotonic())
             self.snapshot.changed()
-
-    def _note_event(self, event: dict[str, Any]) -> None:
-        if event["kind"] == "session_ended":
-            log.info("session %s ended: %s", event["session"], event["reason"])
-        if event["kind"] != "seat_rejoined":  # says only that there is something new to remember
-            self.events.append(event)
 
     def _restore(self, snapshot: list[list[State]]) -> None:
         for index, states in enumerate(snapshot):
@@ -208,6 +207,8 @@ class Node:
                 log.warning("snapshot: %d sessions of worker %d dropped: there is no such worker", len(states), index)
                 continue
             self.workers[index].sessions = {state["session"]: state for state in states}
+        if self.live_sessions:
+            log.info("snapshot: %d sessions to serve again", self.live_sessions)
         for worker in self.workers:
             self._first_seen.update(dict.fromkeys(worker.sessions, 0.0))
 

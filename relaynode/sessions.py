@@ -21,7 +21,7 @@ class Tombstone:
     session: str
     reason: str
     forget_at: float  # seconds since 1970
-    pairs: tuple[int, ...]  # of a session that ended as idle: their pings hear SessionTimeout, not Invalid
+    pairs: tuple[int, ...]  # its token pairs: players may not know yet that it is over, and are not guessing
 
 
 class Sessions:
@@ -31,7 +31,7 @@ class Sessions:
         self._exchange = exchange
         self._table = exchange.table
         self._tombstones: dict[str, Tombstone] = {}
-        self._idle_pairs: set[int] = set()
+        self._ended_pairs: dict[int, str] = {}  # token pair: why its session ended
 
     # -- begin and change
 
@@ -106,26 +106,27 @@ class Sessions:
     def has_ended(self, name: str) -> bool:
         return name in self._tombstones
 
-    def ended_as_idle(self, pair: int) -> bool:
-        """Whether these two tokens were those of a session that ended because nobody played."""
-        return pair in self._idle_pairs
+    def why_ended(self, pair: int) -> str | None:
+        """The reason for which the session of these two tokens ended; None when there was no such session."""
+        return self._ended_pairs.get(pair)
 
     def _end(self, session: Session, reason: str, now: float) -> None:
         for seat in session.seats.values():
             self._exchange.leave(seat, "ended", now)
-        pairs = tuple(seat.pair for seat in session.seats.values() if seat.pair is not None and not seat.revoked)
+        pairs = tuple(seat.pair for seat in session.seats.values() if seat.pair is not None)
         self._table.remove_session(session)
         forget_at = max(session.expires_at, now + _SHORTEST_MEMORY)
-        self._bury(Tombstone(session.name, reason, forget_at, pairs if reason == "idle" else ()))
+        self._bury(Tombstone(session.name, reason, forget_at, pairs))
 
     def _bury(self, tombstone: Tombstone) -> None:
         self._tombstones[tombstone.session] = tombstone
-        self._idle_pairs.update(tombstone.pairs)
+        self._ended_pairs.update(dict.fromkeys(tombstone.pairs, tombstone.reason))
         self._exchange.deadlines.add(tombstone.forget_at, self._forget, tombstone)
 
     def _forget(self, tombstone: Tombstone, now: float) -> None:
         del self._tombstones[tombstone.session]
-        self._idle_pairs.difference_update(tombstone.pairs)
+        for pair in tombstone.pairs:
+            self._ended_pairs.pop(pair, None)
 
     def _look(self, session: Session, now: float) -> None:
         """End the session when its time is up, and say when to look again."""
@@ -160,6 +161,9 @@ class Sessions:
                 "ended": False,
                 "grant": session.as_grant(self._worker).to_json(),
                 "connects": connects,
+                "connection_ids": {
+                    str(seat.number): seat.connection_id for seat in session.seats.values() if seat.connection_id
+                },
                 "granted": [seat.number for seat in session.seats.values() if seat.granted],
             }
         tombstone = self._tombstones.get(name)
@@ -190,12 +194,23 @@ class Sessions:
     def _restore_session(self, state: Mapping[str, Any], now: float) -> None:
         grant = Grant.from_json(state["grant"])
         granted = {int(seat) for seat in state["granted"]}
-        connects = {int(seat): int(timestamp) for seat, timestamp in state["connects"].items()}
-        if not all(0 <= timestamp < 1 << 64 for timestamp in connects.values()):
-            raise ValueError("no timestamp of a CONNECT")
+        connects = _by_seat(state["connects"], 1 << 64)
+        connection_ids = _by_seat(state["connection_ids"], 1 << 31)
+        if len(set(connection_ids.values())) < len(connection_ids):
+            raise ValueError("two seats have one connection id")
         self._check(grant, None, now)
         if grant.session in self._table.sessions:
             raise ValueError("the session is there already")
         for seat in self.open(grant, now).seats.values():
             seat.granted = seat.number in granted
             seat.last_connect = connects.get(seat.number, 0)
+            if seat.number in connection_ids:
+                self._table.set_connection_id(seat, connection_ids[seat.number], b"")
+
+
+def _by_seat(numbers: Mapping[str, Any], end: int) -> dict[int, int]:
+    """{seat: a number from 1 to below `end`}. Raises what broken JSON makes it raise, among it ValueError."""
+    found = {int(seat): int(number) for seat, number in numbers.items()}
+    if not all(1 <= number < end for number in found.values()):
+        raise ValueError("out of range")
+    return found

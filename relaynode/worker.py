@@ -12,7 +12,7 @@ from typing import Any
 
 from .channel import Channel, Message
 from .event_loop import run
-from .events import Event
+from .events import INTERNAL_KINDS, Event
 from .grants import Grant, GrantRefused
 from .relay import Relay
 from .relay_config import RelayConfig
@@ -84,7 +84,8 @@ class Worker:
     # -- what the parent is told unasked
 
     def _report(self, event: Event) -> None:
-        self._channel.send({"event": asdict(event)})
+        if event.kind not in INTERNAL_KINDS:
+            self._channel.send({"event": asdict(event)})
         self._tell_state(event.session)
 
     def _changed(self, session: str) -> None:

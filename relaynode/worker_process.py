@@ -22,7 +22,11 @@ from .grants import GrantRefused
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = 5.0
-"""Seconds a call waits for a worker that is being replaced, which takes a fraction of one."""
+"""Seconds a call waits for a worker that is being replaced, which takes a fraction of one; and for its answer, which
+takes a thousandth: a worker that does not answer hangs, and is replaced."""
+
+START_TIMEOUT = 30.0
+"""For the first answer of a new process, on a machine that is busy with other things."""
 
 STOP_TIMEOUT = 2.0
 LIVED_LONG = 5.0
@@ -65,6 +69,7 @@ class WorkerProcess:
         self._draining = False
         self._up = asyncio.Event()
         self._channel: Channel | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._report = Report()
@@ -76,7 +81,7 @@ class WorkerProcess:
 
     async def run(self) -> None:
         """Until cancelled."""
-        delay = 0.1
+        delay = 0.0
         while True:
             started = time.monotonic()
             status = await self._run_once()
@@ -89,15 +94,10 @@ class WorkerProcess:
 
     async def call(self, command: str, **arguments: object) -> Any:
         """Have the worker obey; waits while it is being replaced. Raises GrantRefused, WorkerDown."""
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                while True:
-                    await self._up.wait()
-                    # When it dies over this command the next one gets it: commands may be repeated.
-                    with contextlib.suppress(WorkerDown):
-                        return await self._ask(command, arguments)
-        except TimeoutError:
-            raise WorkerDown(f"worker {self.index} does not answer") from None
+        # When it dies over a command the next one gets it, for commands may be repeated; but not for ever.
+        with contextlib.suppress(WorkerDown):
+            return await self._ask_when_up(command, arguments)
+        return await self._ask_when_up(command, arguments)
 
     async def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         self.token_keys = keys
@@ -114,9 +114,8 @@ class WorkerProcess:
     async def report(self, legs: int = 0) -> Report:
         """The worker's own word, or what was last heard while there is none."""
         if self.is_up:
-            with contextlib.suppress(WorkerDown, TimeoutError):
-                async with asyncio.timeout(CALL_TIMEOUT):
-                    answer = await self._ask("report", {"legs": legs})
+            with contextlib.suppress(WorkerDown):
+                answer = await self._ask("report", {"legs": legs})
                 self._report = Report(**answer)
                 self._report.counters = Counter(answer["counters"])
                 self._report.counters.update(self._before.counters)  # keeps the zeros, which `+` does not
@@ -131,7 +130,7 @@ class WorkerProcess:
         """Start a process, give it what it is to serve, and stay with it to its end. The exit status."""
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await self._spawn(theirs)
+            self._process = process = await self._spawn(theirs)
         channel = await Channel.over(ours)
         self._channel = channel
         reading = asyncio.create_task(self._read(channel))
@@ -157,7 +156,7 @@ class WorkerProcess:
         )
 
     async def _prepare(self) -> None:
-        await self._ask("configure", {"index": self.index, "max_seats": self._max_seats})
+        await self._ask("configure", {"index": self.index, "max_seats": self._max_seats}, START_TIMEOUT)
         await self._ask("keys", {"token_keys": _listed(self.token_keys)})
         await self._ask("drain", {"draining": self._draining})
         for session, state in list(self.sessions.items()):
@@ -173,17 +172,34 @@ class WorkerProcess:
         with contextlib.suppress(WorkerDown):
             await self._ask(command, arguments)
 
-    async def _ask(self, command: str, arguments: Mapping[str, object]) -> Any:
-        """Raises GrantRefused, and WorkerDown when the process ends before it answers."""
-        if self._channel is None:
+    async def _ask_when_up(self, command: str, arguments: Mapping[str, object]) -> Any:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await self._up.wait()
+        except TimeoutError:
+            raise WorkerDown(f"worker {self.index} is down") from None
+        return await self._ask(command, arguments)
+
+    async def _ask(self, command: str, arguments: Mapping[str, object], within: float | None = None) -> Any:
+        """Raises GrantRefused, and WorkerDown when the process ends or hangs before it answers."""
+        if self._channel is None or self._process is None:
             raise WorkerDown(f"worker {self.index} is down")
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._channel.send({"id": number, "do": command, **arguments})
         try:
-            return await answer
+            async with asyncio.timeout(within or CALL_TIMEOUT):
+                return await answer
+        except TimeoutError:
+            log.error("worker %d hangs: killing it", self.index)
+            self._kill()
+            raise WorkerDown(f"worker {self.index} hangs") from None
         finally:
             del self._answers[number]
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def _read(self, channel: Channel) -> None:
         while (message := await channel.receive()) is not None:
@@ -206,7 +222,7 @@ class WorkerProcess:
 
     def _lost(self) -> None:
         self._up.clear()
-        self._channel = None
+        self._channel = self._process = None
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(WorkerDown(f"worker {self.index} died"))

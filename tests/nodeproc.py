@@ -94,13 +94,15 @@ class NodeProcess:
                 )
             if not wait or self._came_up():
                 return self
-            if self._process.returncode != 3 or self.state_dir.joinpath("sessions.json").exists():
+            if self._process.returncode != 3 or self.state_dir.joinpath("sessions.jsonl").exists():
                 break
             self._choose_ports()  # another process was given a port of ours in between
         raise AssertionError(f"the node did not start:\n{self.log[-3000:]}")
 
     def terminate(self) -> int:
-        """SIGTERM; its exit status."""
+        """SIGTERM, twice where it would finish its sessions first; its exit status."""
+        if self._settings.get("DRAIN_SECONDS"):
+            self.start_to_drain()
         return self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -112,6 +114,12 @@ class NodeProcess:
         assert self._process is not None
         self._process.send_signal(number)
         return self._process.wait(STOP_WITHIN)
+
+    def start_to_drain(self) -> None:
+        """SIGTERM, and return when the node has begun to finish its sessions."""
+        assert self._process is not None
+        self._process.terminate()
+        eventually(lambda: bool(self.telemetry()["draining"]))
 
     def wait(self, seconds: float = STOP_WITHIN) -> int:
         """For an end by itself; the exit status."""

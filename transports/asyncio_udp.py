@@ -77,6 +77,8 @@ class Connection(Endpoint):
             self._driver.pump()
             while self._machine.state is State.JOINING:
                 await self._wait()
+            if self._machine.error is not None:
+                raise self._machine.error
         except BaseException:
             super().close()
             raise

@@ -100,8 +100,8 @@ class RelayManager:
 
 def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
     """What the player of `seat` passes to `asyncio_udp.connect` or `blocking_udp.connect`, from a session or from the
-    answer of `authorize_user`. Raises KeyError when the session has no such seat or no relay yet."""
-    user = _user(session, seat)
+    answer of `authorize_user`. Raises KeyError when the session has no such seat, no relay yet, or the dialect off."""
+    user = _user(session, seat, "connect_token")
     return {
         **_relay_address(session["relay"], seat),
         "connect_token": user["connect_token"],
@@ -111,7 +111,7 @@ def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
 
 def edgegap_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
     """The same for `edgegap.EdgegapHost` (seat 0) and `edgegap.EdgegapClient`."""
-    user = _user(session, seat)
+    user = _user(session, seat, "authorization_token")
     return {
         **_relay_address(session["relay"], seat),
         "user_token": user["authorization_token"],
@@ -119,13 +119,13 @@ def edgegap_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
     }
 
 
-def _user(session: Mapping[str, Any], seat: int) -> Mapping[str, Any]:
+def _user(session: Mapping[str, Any], seat: int, token: str) -> Mapping[str, Any]:
     users = session.get("session_users") or [session.get("session_user")]
     for user in users:
-        if user and user.get("seat") == seat and session.get("relay"):
+        if user and user.get("seat") == seat and user.get(token) is not None and session.get("relay"):
             found: Mapping[str, Any] = user
             return found
-    raise KeyError(f"seat {seat}")
+    raise KeyError(f"seat {seat}: no {token}, or no relay")
 
 
 def _relay_address(relay: Mapping[str, Any], seat: int) -> Json:

@@ -186,6 +186,10 @@ class HostSide:
     def __str__(self) -> str:
         return f"players reach the game at {self._game[0]}:{self._game[1]}"
 
+    @property
+    def open_ports(self) -> int:
+        return len(self._ports)
+
     async def carry(self) -> None:
         async for source, payload in self._relay:
             port = self._ports.get(source) or await self._open_port(source)

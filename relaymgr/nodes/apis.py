@@ -8,12 +8,11 @@ from django.conf import settings
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.authentication import IsNode, JoinKeyAuthentication, calling_node, presented_key
+from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, calling_node, presented_key
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
 from relaymgr.openapi import error_responses
@@ -65,7 +64,7 @@ class _NodeSerializer(serializers.Serializer):
 
 class NodeJoinApi(APIView):
     authentication_classes = (JoinKeyAuthentication,)
-    permission_classes = (AllowAny,)
+    permission_classes = (MayJoin,)
 
     class InputSerializer(_NodeSerializer):
         name = serializers.SlugField(max_length=50)

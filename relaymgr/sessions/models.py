@@ -43,6 +43,9 @@ class RelaySession(models.Model):
     filters = models.JSONField(default=list, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     webhook_url = models.URLField(blank=True, max_length=500)
+    limits = models.JSONField(
+        default=dict, help_text='A second\'s worth: {"seat": {"packets", "bytes"}, "session": ...}.'
+    )
     idle_timeout = models.PositiveIntegerField(help_text="Seconds.")
     created_at = models.DateTimeField(auto_now_add=True)
     ready_at = models.DateTimeField(null=True, blank=True)
@@ -50,6 +53,8 @@ class RelaySession(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     end_reason = models.CharField(max_length=50, blank=True, help_text="Also why it failed.")
     placement = models.JSONField(default=dict, blank=True, help_text="The explanation served at /placement.")
+
+    active_seats: "list[Seat]"  # where `selectors.with_details` read it: those that are not revoked, in order
 
     class Meta:
         indexes = [
@@ -62,8 +67,13 @@ class RelaySession(models.Model):
         return self.id
 
     @property
-    def is_live(self) -> bool:
-        return self.state in LIVE_STATES
+    def is_ready(self) -> bool:
+        return self.state == SessionState.READY
+
+    @property
+    def is_linked(self) -> bool:
+        """A node has been assigned, and still is."""
+        return self.state in (SessionState.PLACED, SessionState.READY) and self.worker is not None
 
 
 class Seat(models.Model):
@@ -77,7 +87,7 @@ class Seat(models.Model):
     longitude = models.FloatField(null=True, blank=True)
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
-    seat_key = SealedField(editable=False, help_text="Base64, 32 bytes: the key of the native dialect.")
+    seat_key = SealedField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
     connect_token = SealedField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
@@ -116,12 +126,26 @@ class Grant(models.Model):
         ]
 
 
+class EventKind(models.TextChoices):
+    REQUESTED = "requested"
+    SKIPPED = "skipped", "skipped: a node did not take it"
+    PLACED = "placed"
+    READY = "ready"
+    FAILED = "failed"
+    ENDED = "ended"
+    SEAT_ADDED = "seat_added"
+    SEAT_REVOKED = "seat_revoked"
+    SEAT_JOINED = "seat_joined"
+    SEAT_MOVED = "seat_moved"
+    SEAT_LEFT = "seat_left"
+
+
 class SessionEvent(models.Model):
     """The timeline of a session: each change with its time and reason."""
 
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="events")
     at = models.DateTimeField()
-    kind = models.CharField(max_length=30)
+    kind = models.CharField(max_length=30, choices=EventKind)
     seat = models.PositiveSmallIntegerField(null=True, blank=True)
     reason = models.CharField(max_length=200, blank=True)
 
@@ -142,12 +166,20 @@ class IdempotencyKey(models.Model):
         constraints = [models.UniqueConstraint(fields=["tenant", "key_hash"], name="idempotency_key_unique")]
 
 
+class WebhookEvent(models.TextChoices):
+    READY = "ready"
+    FAILED = "failed"
+    ENDED = "ended"
+    PLAYER_JOINED = "player_joined"
+    PLAYER_LEFT = "player_left"
+
+
 class WebhookDelivery(models.Model):
     """One event on its way to one URL. Retried by the row, not by the queue."""
 
     tenant = models.ForeignKey(Tenant, models.CASCADE)
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="deliveries")
-    event = models.CharField(max_length=20)
+    event = models.CharField(max_length=20, choices=WebhookEvent)
     url = models.URLField(max_length=500)
     payload = SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
     is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")

@@ -16,7 +16,7 @@ MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
 MAX_TIME = 32_503_680_000.0  # the year 3000
 
 _SESSION = re.compile(r"[0-9a-f]{12}-S")
-_WORD = re.compile(r"[a-z0-9_]{1,40}")
+_WORD = re.compile(r"[a-z0-9_]{1,30}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _counters(worker: dict[str, Any]) -> dict[str, int]:
 
 def _leg(item: dict[str, Any]) -> Leg:
     return Leg(
-        session=_session(item),
+        session=_match(_SESSION, item, "session"),
         seat=_integer(item, "seat", 254),
         rtt_ms=_number(item, "rtt_ms", 1e6),
         jitter_ms=_number(item, "jitter_ms", 1e6),
@@ -110,15 +110,12 @@ def _leg(item: dict[str, Any]) -> Leg:
 
 
 def _event(item: dict[str, Any]) -> Event:
-    kind = _text(item, "kind", 30, required=True)
-    if not _WORD.fullmatch(kind):
-        raise ValueError("kind")
     return Event(
         number=_integer(item, "n", MAX_BIG),
         at=_number(item, "at", MAX_TIME),
-        session=_session(item),
+        session=_match(_SESSION, item, "session"),
         seat=None if item.get("seat") is None else _integer(item, "seat", 254),
-        kind=kind,
+        kind=_match(_WORD, item, "kind"),
         dialect=_text(item, "dialect", 10),
         reason=_text(item, "reason", 50),
     )
@@ -132,11 +129,11 @@ def _good(read: Callable[[dict[str, Any]], Any], items: list[Any]) -> Iterator[A
             continue
 
 
-def _session(item: dict[str, Any]) -> str:
-    session = _text(item, "session", 20, required=True)
-    if not _SESSION.fullmatch(session):
-        raise ValueError("session")
-    return session
+def _match(form: re.Pattern[str], item: dict[str, Any], name: str) -> str:
+    value = item.get(name)
+    if not isinstance(value, str) or not form.fullmatch(value):
+        raise ValueError(name)
+    return value
 
 
 def _list(document: dict[str, Any], name: str, longest: int) -> list[Any]:

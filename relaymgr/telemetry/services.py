@@ -196,6 +196,6 @@ def events_take(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
 
 
 def samples_prune() -> int:
-    """Deletes what is older than SAMPLE_AGE; returns how many rows."""
+    """Deletes what is older than SAMPLE_AGE, events that nobody took among it; returns how many rows."""
     before = timezone.now() - timedelta(seconds=settings.SAMPLE_AGE)
-    return sum(model.objects.filter(at__lt=before).delete()[0] for model in (NodeSample, LegSample))
+    return sum(model.objects.filter(at__lt=before).delete()[0] for model in (NodeSample, LegSample, NodeEvent))

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.db import models
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
@@ -20,6 +21,7 @@ class TenantAdmin(KeptAdmin):
     search_fields = ("slug", "name")
     readonly_fields = ("created_at",)
     prepopulated_fields = {"slug": ("name",)}
+    formfield_overrides = {models.URLField: {"assume_scheme": "https"}}
     actions = ("create_key",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:

@@ -50,13 +50,13 @@ class Edgegap:
             if not take(seat.quota, session.quota, size, now - session.began):
                 return self._exchange.over_limit(seat, now)
             if seat.number:
-                return self._exchange.deliver(seat, session.seats.get(0), data[_HEAD:])
+                return self._exchange.deliver(seat, session.seats.get(0), data[_HEAD:], now)
             if size < _HOST_HEAD:
                 return self._drop("malformed")
             target = session.by_connection_id.get(_int(data[_HEAD:_HOST_HEAD], "little"))
             if target is None:
                 return self._drop("unknown_connection_id")
-            return self._exchange.deliver(seat, target, data[_HOST_HEAD:])
+            return self._exchange.deliver(seat, target, data[_HOST_HEAD:], now)
         if kind == _PING:
             seat.last_heard = now
             return self._answer(self._state(seat, now), addr, port)
@@ -64,14 +64,15 @@ class Edgegap:
 
     def receive_unknown(self, pair: int, kind: int, addr: Address, port: int, now: float) -> Outgoing | None:
         """Tokens that are not in the table: a guess, or a player whose session is over."""
+        reason = self._sessions.why_ended(pair)
+        if reason is not None:
+            if kind != _PING:
+                return self._drop("session_ended")
+            return self._answer("ping_session_timeout" if reason == "idle" else "ping_invalid", addr, port)
         allowed = self._guessers.take(addr, now)
         if kind != _PING:
             return self._drop("unknown_token")
-        if not allowed:
-            return self._drop("source_limited")
-        return self._answer(
-            "ping_session_timeout" if self._sessions.ended_as_idle(pair) else "ping_invalid", addr, port
-        )
+        return self._answer("ping_invalid", addr, port) if allowed else self._drop("source_limited")
 
     def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:
         """Bind or move the seat to `addr`, from where tokens of its own came; or what stands against it."""

@@ -75,20 +75,20 @@ class Native:
             session = seat.session
             if not take(seat.quota, session.quota, size, now - session.began):
                 return self._exchange.over_limit(seat, now)
-            return self._forward(seat, number, data[10:_TAG])
+            return self._forward(seat, number, data[10:_TAG], now)
         if kind == _SIGNAL:
             return self._receive_signal(seat, number, data[10:_TAG], size, now)
         return self._rare[kind](link, data[10:_TAG], addr, port, now)
 
-    def _forward(self, seat: Seat, number: int, payload: bytes) -> Outgoing | None:
+    def _forward(self, seat: Seat, number: int, payload: bytes, now: float) -> Outgoing | None:
         session = seat.session
         if number == EVERYONE:
             if session.mesh or seat.number == 0:
-                return self._exchange.deliver_to_others(seat, payload)
+                return self._exchange.deliver_to_others(seat, payload, now)
             number = 0
         if number == seat.number or (number and seat.number and not session.mesh):
             return self._drop("not_allowed")
-        return self._exchange.deliver(seat, session.seats.get(number), payload)
+        return self._exchange.deliver(seat, session.seats.get(number), payload, now)
 
     def _receive_signal(self, seat: Seat, number: int, body: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session

@@ -53,7 +53,7 @@ class Stack:
         wait_until(self.is_up, f"manager and three nodes up; see {self.output}", START_WITHIN)
         # The first start makes the key; a later one finds it.
         if not hasattr(self, "key"):
-            self.key = self.manage("api_key", "flows", "--create-tenant").split()[-1]
+            self.key = self.manage("api_key", "flows", "--create-tenant").strip()
         self.api = httpx.Client(base_url=self.url, headers={"Authorization": f"token {self.key}"}, timeout=10)
 
     def is_up(self) -> bool:
@@ -63,7 +63,7 @@ class Stack:
             monitor = httpx.get(f"{self.url}/monitor", timeout=2).json()
         except (httpx.HTTPError, ValueError):
             return False
-        return monitor.get("nodes", {}).get("ready", 0) == 3
+        return bool(monitor.get("nodes_ready") == 3)
 
     def manage(self, *arguments: str) -> str:
         """What a management command printed."""

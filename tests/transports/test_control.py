@@ -150,3 +150,11 @@ def test_the_answer_of_authorize_user_becomes_connect_arguments():
 def test_a_seat_that_is_not_there_is_an_error(session):
     with pytest.raises(KeyError, match="seat 9"):
         connect_arguments(session, seat=9)
+
+
+def test_a_dialect_that_is_off_is_an_error():
+    user = {"seat": 0, "authorization_token": 1, "connect_token": None, "seat_key": None}
+    session = {**SESSION, "session_users": [user]}
+    assert edgegap_arguments(session, seat=0)["user_token"] == 1
+    with pytest.raises(KeyError, match="connect_token"):
+        connect_arguments(session, seat=0)

@@ -262,6 +262,10 @@ class RelayConnection:
         if len(data) > packets.MAX_INCOMING:
             raise DecodeError("too_long")
         match data[0] if data else None:
+            case kind if kind in _FROM_NODE:
+                if self._leg is None or self.state is not State.RELAYED:
+                    raise DecodeError("not_connected")
+                return self._receive_in_connection(self._leg, data, now)
             # With no CONNECT outstanding each of these three ends in the drop "unknown_nonce".
             case PacketType.WELCOME:
                 self._receive_welcome(data, now)
@@ -269,10 +273,6 @@ class RelayConnection:
                 self._receive_cookie(data, now)
             case PacketType.REFUSED:
                 self._receive_refused(data, now)
-            case kind if kind in _FROM_NODE:
-                if self._leg is None or self.state is not State.RELAYED:
-                    raise DecodeError("not_connected")
-                return self._receive_in_connection(self._leg, data, now)
             case None:
                 raise DecodeError("too_short")
             case _:

@@ -97,7 +97,7 @@ def _require_free_ports(host: str, port: int, nodes: int, relay_port: int) -> No
 
 def _manager(host: str, port: int) -> list[Child]:
     celery = [sys.executable, "-m", "celery", "-A", "relaymgr"]
-    queues = ",".join(settings.CELERY_QUEUES)
+    queues = ",".join(settings.WORK_QUEUES)
     return [
         _child(
             "web",

@@ -3,7 +3,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from relaymgr.tenants.models import Tenant
-from relaymgr.tenants.services import TENANT_SCOPES, api_key_create
+from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, tenant_create
 
 
 class Command(BaseCommand):
@@ -11,6 +11,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("tenant", help="its slug")
+        parser.add_argument("--create-tenant", action="store_true", help="make the tenant, if there is none")
         parser.add_argument("--name", default="made by manage.py")
         parser.add_argument(
             "--scope", action="append", choices=[scope.value for scope in TENANT_SCOPES], help="default: relay"
@@ -18,7 +19,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, tenant: str, name: str, scope: list[str] | None, **options: Any) -> None:
         found = Tenant.objects.filter(slug=tenant).first()
-        if found is None:
-            raise CommandError(f"There is no tenant {tenant}. Make it with: manage.py tenant_create {tenant}")
+        if found is None and not options["create_tenant"]:
+            raise CommandError(f"There is no tenant {tenant}. Make it with --create-tenant.")
+        found = found or tenant_create(slug=tenant)
         _, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
         self.stdout.write(plain)

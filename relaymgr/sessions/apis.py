@@ -1,0 +1,346 @@
+"""HTTP: Edgegap's relay API, version 1 (compat spec 3.1-3.8), with our additions; and the grants that nodes pull.
+
+A client that knows only Edgegap's API never notices ours. Paths have no trailing slash and nothing redirects (R13).
+"""
+
+import math
+from typing import Any, cast
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from relaymgr.authentication import IsNode, caller
+from relaymgr.errors import Invalid
+from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.selectors import token_keys_open
+from relaymgr.openapi import error_responses
+from relaymgr.tenants.models import Tenant
+
+from .fields import (
+    METADATA_KEY,
+    FilterSerializer,
+    LimitsSerializer,
+    MetadataField,
+    PlayerSerializer,
+    UserSerializer,
+    WebhookUrlField,
+    limits_granted,
+)
+from .grants import grants_of_node
+from .idempotency import session_create_once
+from .models import SessionState
+from .selectors import session_get, session_list, session_placement
+from .serializers import SessionSerializer, SessionUserSerializer
+from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, session_delete
+
+DIALECTS = ["edgegap", "native"]
+DAY = 86_400
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    location=OpenApiParameter.HEADER,
+    description="Up to 255 characters of your choice. Sent again with the same body, it gets the same session.",
+)
+METADATA = OpenApiParameter(
+    "metadata.KEY", description="For any KEY: only sessions whose metadata holds this value under it, as text."
+)
+
+
+class SessionsApi(APIView):
+    """All of a tenant's sessions."""
+
+    class InputSerializer(serializers.Serializer):
+        users = serializers.ListField(
+            child=UserSerializer(), min_length=1, max_length=MAX_SEATS, help_text="The first is the host."
+        )
+        filters = serializers.ListField(child=FilterSerializer(), max_length=50, required=False, allow_null=True)
+        webhook_url = WebhookUrlField(max_length=500, required=False, allow_blank=True, allow_null=True)
+        topology = serializers.ChoiceField(choices=["host", "mesh"], default="host")
+        objective = serializers.ChoiceField(choices=["worst", "sum", "spread"], default="worst")
+        dialects = serializers.ListField(
+            child=serializers.ChoiceField(choices=DIALECTS), min_length=1, max_length=10, required=False
+        )
+        idle_timeout = serializers.IntegerField(min_value=10, max_value=DAY, default=300, help_text="Seconds.")
+        max_lifetime = serializers.IntegerField(min_value=60, max_value=DAY, default=4 * 3600, help_text="Seconds.")
+        limits = LimitsSerializer(required=False)
+        metadata = MetadataField(required=False, allow_null=True)
+
+        def validate_users(self, users: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            names = [user["player_id"] for user in users if "player_id" in user]
+            if len(set(names)) != len(names):
+                raise serializers.ValidationError("Each player_id may be there once.", "duplicate_player")
+            return users
+
+        def validate_dialects(self, dialects: list[str]) -> list[str]:
+            if "edgegap" in dialects and not self.context["tenant"].edgegap_enabled:
+                raise serializers.ValidationError("The edgegap dialect is switched off.", "edgegap_disabled")
+            return [name for name in DIALECTS if name in dialects]
+
+        def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+            enabled = DIALECTS if self.context["tenant"].edgegap_enabled else ["native"]
+            return {
+                **attrs,
+                "filters": attrs.get("filters") or [],
+                "webhook_url": attrs.get("webhook_url") or "",
+                "metadata": attrs.get("metadata") or {},
+                "dialects": attrs.get("dialects", enabled),
+                "limits": limits_granted(attrs.get("limits", {})),
+            }
+
+    class QuerySerializer(serializers.Serializer):
+        state = serializers.ChoiceField(
+            choices=SessionState.choices, required=False, help_text="Live sessions only when left out."
+        )
+        location = serializers.SlugField(required=False, help_text="The slug of a location.")
+        page = serializers.IntegerField(min_value=1, max_value=1_000_000, default=1)
+        limit = serializers.IntegerField(min_value=1, max_value=200, default=50)
+
+    class OutputSerializer(serializers.Serializer):
+        class PaginationSerializer(serializers.Serializer):
+            class PaginatorSerializer(serializers.Serializer):
+                num_pages = serializers.IntegerField()
+
+            number = serializers.IntegerField()
+            next_page_number = serializers.IntegerField(allow_null=True)
+            previous_page_number = serializers.IntegerField(allow_null=True)
+            paginator = PaginatorSerializer()
+            has_next = serializers.BooleanField()
+            has_previous = serializers.BooleanField()
+
+        sessions = SessionSerializer(many=True)
+        total_count = serializers.IntegerField()
+        pagination = PaginationSerializer()
+
+    @extend_schema(
+        operation_id="relay_session_create",
+        request=InputSerializer,
+        parameters=[IDEMPOTENCY_KEY],
+        responses={200: SessionSerializer, **error_responses(400, 409, 413, 415, 422)},
+    )
+    def post(self, request: Request) -> Response:
+        """Place a session on the relay that serves its players best. It is ready when this answers."""
+        tenant = _tenant(request)
+        serializer = self.InputSerializer(data=request.data, context={"tenant": tenant})
+        serializer.is_valid(raise_exception=True)
+        wanted = serializer.validated_data
+        key = _idempotency_key(request)
+        if key:
+            session = session_create_once(tenant=tenant, key=key, body=request.data, **wanted)
+        else:
+            session = session_create(tenant=tenant, **wanted)
+        return Response(SessionSerializer(session).data)
+
+    @extend_schema(
+        operation_id="relay_session_list",
+        parameters=[QuerySerializer, METADATA],
+        responses={200: OutputSerializer, **error_responses(400)},
+    )
+    def get(self, request: Request) -> Response:
+        """The tenant's live sessions, newest first."""
+        serializer = self.QuerySerializer(data=request.query_params)
+        serializer.is_valid(raise_exception=True)
+        query = serializer.validated_data
+        page, limit = query.pop("page"), query.pop("limit")
+        sessions = session_list(tenant=_tenant(request), metadata=_metadata_query(request), **query)
+        total = sessions.count()
+        answer = {
+            "sessions": sessions[(page - 1) * limit : page * limit],
+            "total_count": total,
+            "pagination": _pagination(page, pages=max(1, math.ceil(total / limit))),
+        }
+        return Response(self.OutputSerializer(answer).data)
+
+
+class SessionApi(APIView):
+    @extend_schema(operation_id="relay_session_get", responses={200: SessionSerializer, **error_responses(404)})
+    def get(self, request: Request, session_id: str) -> Response:
+        return Response(SessionSerializer(session_get(tenant=_tenant(request), session_id=session_id)).data)
+
+    @extend_schema(operation_id="relay_session_delete", responses={204: None, **error_responses(404)})
+    def delete(self, request: Request, session_id: str) -> Response:
+        """End the session. When this answers, nothing of it is forwarded any more."""
+        session_delete(tenant=_tenant(request), session_id=session_id)
+        return Response(status=204)
+
+
+class SessionPlacementApi(APIView):
+    class OutputSerializer(serializers.Serializer):
+        class FilterSerializer(serializers.Serializer):
+            field = serializers.CharField()
+            values = serializers.ListField(child=serializers.CharField())
+            filter_type = serializers.CharField()
+
+        class CandidateSerializer(serializers.Serializer):
+            class TermSerializer(serializers.Serializer):
+                name = serializers.CharField()
+                ms = serializers.FloatField(allow_null=True, help_text="Null: without bound.")
+                reason = serializers.CharField()
+
+            class EstimateSerializer(serializers.Serializer):
+                seat = serializers.IntegerField()
+                ms = serializers.FloatField(help_text="There and back.")
+                uncertainty_ms = serializers.FloatField()
+                source = serializers.CharField(help_text="measured, distance or unknown.")  # type: ignore[assignment]
+                age_s = serializers.FloatField(allow_null=True, help_text="Of a measurement.")
+
+            node = serializers.CharField()
+            location = serializers.CharField()
+            state = serializers.CharField()
+            load = serializers.FloatField()
+            load_age_s = serializers.FloatField(allow_null=True)
+            free_seats = serializers.IntegerField()
+            price = serializers.FloatField()
+            cost = serializers.FloatField(allow_null=True, help_text="The sum of the terms; null: excluded.")
+            terms = TermSerializer(many=True)
+            excluded_by = serializers.ListField(child=serializers.CharField())
+            estimates = EstimateSerializer(many=True)
+
+        class MoreSerializer(serializers.Serializer):
+            usable = serializers.IntegerField()
+            excluded = serializers.IntegerField()
+
+        class TriedSerializer(serializers.Serializer):
+            node = serializers.CharField()
+            worker = serializers.IntegerField()
+            outcome = serializers.CharField(help_text="confirmed, no_answer, or refused and the node's code.")
+            ms = serializers.FloatField(help_text="How long the node took.")
+
+        topology = serializers.CharField()
+        objective = serializers.CharField()
+        filters = FilterSerializer(many=True)
+        players = serializers.IntegerField()
+        candidates = CandidateSerializer(many=True, help_text="The best first.")
+        more_candidates = MoreSerializer(help_text="Counts of those that are not listed.")
+        tried = TriedSerializer(many=True)
+        chosen = serializers.CharField(allow_null=True)
+
+    @extend_schema(operation_id="relay_session_placement", responses={200: OutputSerializer, **error_responses(404)})
+    def get(self, request: Request, session_id: str) -> Response:
+        """Why the session is served where it is: each candidate with its estimates and its cost, term by term."""
+        found = session_placement(tenant=_tenant(request), session_id=session_id)
+        return Response(self.OutputSerializer(found).data)
+
+
+class UserAuthorizeApi(APIView):
+    class InputSerializer(PlayerSerializer):
+        session_id = serializers.CharField(max_length=100)
+        user_ip = serializers.IPAddressField(required=False, allow_null=True)
+        ip_field = "user_ip"
+
+    @extend_schema(
+        operation_id="relay_user_authorize",
+        request=InputSerializer,
+        responses={200: SessionUserSerializer, **error_responses(400, 404, 409, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """Add a player to a ready session. A player_id that is there already gets its seat again."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        user = serializer.validated_data
+        session, seat = seat_authorize(tenant=_tenant(request), session_id=user.pop("session_id"), user=user)
+        return Response(SessionUserSerializer(session, context={"seat": seat}).data)
+
+
+class UserRevokeApi(APIView):
+    class InputSerializer(serializers.Serializer):
+        session_id = serializers.CharField(max_length=100)
+        authorization_token = serializers.IntegerField(
+            min_value=0, max_value=2**32 - 1, help_text="The user's, as a number or as text."
+        )
+
+    @extend_schema(
+        operation_id="relay_user_revoke",
+        request=InputSerializer,
+        responses={200: SessionSerializer, 204: None, **error_responses(400, 404, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """Put a player out. When this answers, none of its packets are forwarded. 204: the last one is gone."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        found = serializer.validated_data
+        token = found["authorization_token"]
+        session = seat_revoke(tenant=_tenant(request), session_id=found["session_id"], token=token)
+        return Response(SessionSerializer(session).data) if session.active_seats else Response(status=204)
+
+
+class NodeGrantsApi(APIView):
+    permission_classes = (IsNode,)
+
+    class OutputSerializer(serializers.Serializer):
+        class TokenKeySerializer(serializers.Serializer):
+            id = serializers.IntegerField(source="key_id")
+            key = serializers.CharField(help_text="Base64, 32 bytes.")
+
+        class GrantSerializer(serializers.Serializer):
+            class RateSerializer(serializers.Serializer):
+                packets = serializers.IntegerField()
+                bytes = serializers.IntegerField()
+
+            class GrantSeatSerializer(serializers.Serializer):
+                seat = serializers.IntegerField()
+                token = serializers.IntegerField()
+                revoked = serializers.BooleanField()
+                limits = serializers.DictField(child=serializers.IntegerField())
+
+            session = serializers.CharField()
+            revision = serializers.IntegerField()
+            worker = serializers.IntegerField()
+            token = serializers.IntegerField()
+            topology = serializers.CharField()
+            dialects = serializers.ListField(child=serializers.CharField())
+            idle_timeout = serializers.IntegerField(help_text="Seconds.")
+            expires_at = serializers.FloatField(help_text="Seconds since 1970.")
+            limits = RateSerializer(help_text="A second's worth; 0: no limit.")
+            seats = GrantSeatSerializer(many=True)
+
+        time = serializers.FloatField(help_text="The manager's clock, seconds since 1970.")
+        token_keys = TokenKeySerializer(many=True)
+        sessions = GrantSerializer(many=True)
+
+    @extend_schema(operation_id="nodes_grants", responses={200: OutputSerializer, **error_responses()})
+    def get(self, request: Request) -> Response:
+        """All that the calling node is to serve (docs/node-api.md)."""
+        node = cast(RelayNode, caller(request).node)  # IsNode lets no other key in
+        keys = [{"id": key.key_id, "key": key.key} for key in token_keys_open(node=node)]
+        # The documents are what is PUT to nodes: sent as they are.
+        return Response({"time": timezone.now().timestamp(), "token_keys": keys, "sessions": grants_of_node(node=node)})
+
+
+def _tenant(request: Request) -> Tenant:
+    return cast(Tenant, caller(request).tenant)  # MayUseRelays lets no key in that has none
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > 255:
+        raise Invalid.field("Idempotency-Key", "At most 255 characters.", "max_length")
+    return key
+
+
+def _metadata_query(request: Request) -> dict[str, str]:
+    """`metadata.KEY=value`, any number of them."""
+    wanted: dict[str, str] = {}
+    for name, value in request.query_params.dict().items():
+        prefix, dot, key = name.partition(".")
+        if prefix == "metadata" and dot:
+            if not METADATA_KEY.fullmatch(key) or "\0" in value:
+                raise Invalid.field(name, "No session has such metadata.", "metadata_key")
+            wanted[key] = value
+    return wanted
+
+
+def _pagination(page: int, *, pages: int) -> dict[str, Any]:
+    """As Edgegap writes it (compat spec 3.4)."""
+    has_next, has_previous = page < pages, page > 1
+    return {
+        "number": page,
+        "next_page_number": page + 1 if has_next else None,
+        "previous_page_number": page - 1 if has_previous else None,
+        "paginator": {"num_pages": pages},
+        "has_next": has_next,
+        "has_previous": has_previous,
+    }

@@ -1,0 +1,53 @@
+"""The fleet as placement sees it."""
+
+from relaymgr.nodes.models import Location, RelayNode, RelayWorker
+from relaymgr.nodes.selectors import placement_nodes
+from relaymgr.telemetry.scoring import NodeLoad
+from relaymgr.telemetry.selectors import node_loads
+
+from .placement import Candidate, Place
+
+
+def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
+    """Every node, and its workers by the node's id. Three queries, however many nodes there are."""
+    loads = node_loads()
+    places: dict[int, Place] = {}
+    candidates = []
+    workers: dict[int, list[RelayWorker]] = {}
+    for node in placement_nodes():
+        load = loads.get(node.pk)
+        if load is None:
+            continue  # joined this very moment
+        if node.location_id not in places:
+            places[node.location_id] = _place(node.location)
+        workers[node.pk] = list(node.workers.all())
+        candidates.append(_candidate(node, places[node.location_id], workers[node.pk], load))
+    return candidates, workers
+
+
+def _place(location: Location) -> Place:
+    return Place(
+        slug=location.slug,
+        city=location.city,
+        country=location.country,
+        country_code=location.country_code,
+        continent=location.continent,
+        region=location.region,
+        tags=tuple(str(tag) for tag in location.tags),
+        latitude=location.latitude,
+        longitude=location.longitude,
+    )
+
+
+def _candidate(node: RelayNode, place: Place, workers: list[RelayWorker], load: NodeLoad) -> Candidate:
+    return Candidate(
+        node_id=node.pk,
+        node=node.name,
+        place=place,
+        state=node.state,
+        is_draining=node.is_draining or node.is_stopping,
+        free_seats=max((worker.free_seats for worker in workers), default=0),
+        load=load.load,
+        load_age_s=load.age_s,
+        price=node.price,
+    )

@@ -1,0 +1,46 @@
+"""What the session services refuse with; the first members of each row are status and code."""
+
+from relaymgr.errors import ApiError, Conflict, NotFound, Unavailable
+
+
+class SessionUnknown(NotFound):
+    code, message = "session_unknown", "There is no such session."
+
+
+class TokenUnknown(NotFound):
+    code, message = "token_unknown", "No user of the session has this token."
+
+
+class SessionNotLive(Conflict):
+    code, message = "session_not_live", "The session is not ready for users."
+
+
+class SessionFull(Conflict):
+    code, message = "session_full", "The session has had all the users it can have."
+
+
+class NodeFull(Conflict):
+    code, message = "node_full", "The node of the session has no free seat."
+
+
+class SessionQuota(ApiError):
+    status, code = 429, "session_quota"
+    message = "The tenant has as many live sessions as it may have. Delete some."
+
+
+class NoRelay(Unavailable):
+    code, message = "no_relay", "No relay node took the session."
+
+
+class NodeSilent(Unavailable):
+    code = "node_unreachable"
+    message = "The relay node did not confirm. What you asked for is recorded and goes on; it is safe to ask again."
+
+
+class KeyInProgress(Conflict):
+    code, message = "idempotency_in_progress", "The first request with this Idempotency-Key is still being answered."
+
+
+class KeyMismatch(ApiError):
+    status, code = 422, "idempotency_mismatch"
+    message = "This Idempotency-Key was used with another body."

@@ -1,0 +1,140 @@
+"""Telling nodes what they are to serve (docs/node-api.md).
+
+A grant's row is the record of what a node should hold; the call to the node follows it and may fail, be repeated, or
+come from several managers at once: grants are whole, numbered and idempotent. Whoever changes a session's seats raises
+the grant's revision in the same transaction, which also locks the row: changes of one session are made one by one.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.utils import timezone
+
+from relaymgr.nodes import control_client
+from relaymgr.nodes.control_client import NodeRefused
+from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.services import worker_release
+
+from .models import LIVE_STATES, Grant, RelaySession, Seat, SessionState
+
+NODE_REASONS = {"deleted", "idle", "expired"}  # those a session ends for that a node knows by name
+OBEY_TIMEOUT = 2.0  # seconds; for a change that has no other node to go to
+BATCH = 500
+
+
+def grant_document(grant: Grant, seats: Sequence[Seat]) -> dict[str, Any]:
+    """The grant as the node takes it. Wants session and worker joined."""
+    session = grant.session
+    return {
+        "session": session.id,
+        "revision": grant.revision,
+        "worker": grant.worker.index,
+        "token": int(session.token),
+        "topology": session.topology,
+        "dialects": session.dialects,
+        "idle_timeout": session.idle_timeout,
+        "expires_at": session.expires_at.timestamp(),
+        "limits": session.limits["session"],
+        "seats": [
+            {
+                "seat": seat.number,
+                "token": int(seat.token),
+                "revoked": seat.revoked_at is not None,
+                "limits": session.limits["seat"],
+            }
+            for seat in seats
+        ],
+    }
+
+
+def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
+    """All that the node is to serve, whole."""
+    wanted = Grant.objects.filter(worker__node=node, wanted=True, session__state__in=LIVE_STATES)
+    # Grants before seats, here and below: a document may hold a later revision's seat, never lack its own.
+    grants = list(wanted.select_related("session", "worker").defer("session__placement").order_by("pk"))
+    seats = defaultdict(list)
+    for seat in _seats().filter(session__grants__in=wanted):
+        seats[seat.session_id].append(seat)
+    return [grant_document(grant, seats[grant.session_id]) for grant in grants]
+
+
+def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None:
+    """Have the node hold the grant. Raises NodeUnreachable, NodeRefused."""
+    revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
+    if revision < grant.revision:
+        raise NodeRefused("stale", f"the node holds revision {revision}")
+    _confirm(grant)
+
+
+def grant_settle(grant: Grant, *, timeout_s: float = OBEY_TIMEOUT) -> None:
+    """Have the node do what the row says: hold the grant, or forget it. Raises NodeUnreachable, NodeRefused."""
+    if grant.wanted:
+        grant_send(grant, list(_seats().filter(session=grant.session_id)), timeout_s=timeout_s)
+    else:
+        reason = grant.session.end_reason if grant.session.end_reason in NODE_REASONS else "failed"
+        control_client.delete_session(grant.worker.node, grant.session_id, reason, timeout_s)
+        _confirm(grant)
+
+
+def session_settle(session: RelaySession) -> None:
+    """Settle what the session's nodes have not confirmed yet. Raises NodeUnreachable, NodeRefused."""
+    for grant in unconfirmed().filter(session=session):
+        grant_settle(grant)
+
+
+def unconfirmed() -> QuerySet[Grant]:
+    pending = Grant.objects.filter(confirmed__lt=F("revision"))
+    return pending.select_related("session", "worker__node").defer("session__placement").order_by("pk")
+
+
+def grant_change(session: RelaySession, *, seats: int) -> Grant | None:
+    """The next revision of a ready session's grant, with so many more (or fewer) seats reserved. Its row is locked
+    until the transaction ends. None: the session is not ready (any more)."""
+    mine = Grant.objects.filter(session=session, wanted=True)
+    changed = mine.update(revision=F("revision") + 1, seats_reserved=F("seats_reserved") + seats)
+    # Asked after the lock was had: who ends a session changes its state before its grants.
+    if not changed or not RelaySession.objects.filter(pk=session.pk, state=SessionState.READY).exists():
+        return None
+    return mine.select_related("worker").get()
+
+
+def grants_unwant(session: RelaySession) -> None:
+    """The nodes are to forget the session; its seats are free. Call in the transaction that ends it."""
+    for grant in Grant.objects.filter(session=session, wanted=True):
+        grant_unwant(grant)
+
+
+def grant_unwant(grant: Grant, *, is_forgotten: bool = False) -> None:
+    """`is_forgotten`: the node never took it. Whoever is first gives the seats back."""
+    with transaction.atomic():
+        mine = Grant.objects.filter(pk=grant.pk)
+        if mine.filter(wanted=True).update(wanted=False, revision=F("revision") + 1):
+            worker_release(worker_id=grant.worker_id, seats=mine.values_list("seats_reserved", flat=True).get())
+        if is_forgotten:
+            mine.update(confirmed=F("revision"))
+
+
+def grants_lapse() -> None:
+    """A node ends an expired session by itself: what it should have forgotten by now needs no telling."""
+    expired = timezone.now() - timedelta(minutes=1)  # by the node's clock too
+    lapsed = Grant.objects.filter(wanted=False, confirmed__lt=F("revision"), session__expires_at__lt=expired)
+    lapsed.update(confirmed=F("revision"))
+
+
+def grants_pending() -> list[Grant]:
+    """What a reconciler has to settle: changes of ready sessions and what is to be forgotten, on nodes that answer.
+    A session that is being created is its creator's."""
+    answering = unconfirmed().filter(worker__node__state__in=(NodeState.READY, NodeState.SUSPECT))
+    return list(answering.filter(Q(wanted=False) | Q(session__state=SessionState.READY))[:BATCH])
+
+
+def _seats() -> QuerySet[Seat]:
+    return Seat.objects.defer("seat_key", "connect_token", "latencies").order_by("session", "number")
+
+
+def _confirm(grant: Grant) -> None:
+    Grant.objects.filter(pk=grant.pk, confirmed__lt=grant.revision).update(confirmed=grant.revision)

@@ -1,0 +1,79 @@
+"""The life of a session: requested -> placed -> ready -> ended | failed.
+
+Each change is one conditional UPDATE, whose row count says who made it, together with the line of the timeline and the
+webhooks that go with it, in one transaction. So several managers, tasks and nodes may end a session at once, and it
+ends once.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from relaymgr.nodes.models import RelayWorker
+
+from .grants import grants_unwant
+from .models import LIVE_STATES, EventKind, RelaySession, SessionEvent, SessionState, WebhookEvent
+from .selectors import session_get
+from .webhooks import session_notify
+
+logger = logging.getLogger(__name__)
+
+BEFORE_READY = (SessionState.REQUESTED, SessionState.PLACED)
+
+
+def note(
+    session: RelaySession, kind: EventKind, *, at: datetime | None = None, seat: int | None = None, reason: str = ""
+) -> None:
+    """A line of the session's timeline."""
+    SessionEvent.objects.create(session=session, at=at or timezone.now(), kind=kind, seat=seat, reason=reason[:200])
+
+
+def session_placed(*, session: RelaySession, worker: RelayWorker) -> bool:
+    """On this worker, or on this one instead of the last. False: the session is over."""
+    mine = RelaySession.objects.filter(pk=session.pk, state__in=BEFORE_READY)
+    return mine.update(state=SessionState.PLACED, worker=worker) == 1
+
+
+def session_ready(*, session: RelaySession, explanation: Mapping[str, Any]) -> RelaySession | None:
+    """Its node has confirmed. The session as `session_get` reads it; None: it is over."""
+    with transaction.atomic():
+        now = timezone.now()
+        mine = RelaySession.objects.filter(pk=session.pk, state=SessionState.PLACED)
+        if not mine.update(state=SessionState.READY, ready_at=now, placement=explanation):
+            return None
+        note(session, EventKind.READY, at=now)
+        ready = session_get(tenant=session.tenant, session_id=session.pk)
+        session_notify(ready, WebhookEvent.READY)
+    logger.info("session %s is ready on %s", session.pk, ready.worker)
+    return ready
+
+
+def session_fail(*, session: RelaySession, reason: str, explanation: Mapping[str, Any] | None = None) -> bool:
+    """Give up a session that is not ready yet. False: it has moved on."""
+    changes = {} if explanation is None else {"placement": explanation}
+    return _finish(session, BEFORE_READY, EventKind.FAILED, reason, changes)
+
+
+def session_end(*, session: RelaySession, reason: str) -> bool:
+    """The session is over; its node is told by `grants.session_settle` or the reconciler. False: it was over before."""
+    return _finish(session, LIVE_STATES, EventKind.ENDED, reason, {})
+
+
+def _finish(
+    session: RelaySession, states: Sequence[str], kind: EventKind, reason: str, changes: Mapping[str, Any]
+) -> bool:
+    with transaction.atomic():
+        now = timezone.now()
+        mine = RelaySession.objects.filter(pk=session.pk, state__in=states)
+        if not mine.update(state=kind.value, ended_at=now, end_reason=reason, **changes):
+            return False
+        grants_unwant(session)
+        session.seats.filter(is_connected=True).update(is_connected=False)
+        note(session, kind, at=now, reason=reason)
+        session_notify(session_get(tenant=session.tenant, session_id=session.pk), WebhookEvent(kind.value))
+    logger.info("session %s %s: %s", session.pk, kind.value, reason)
+    return True

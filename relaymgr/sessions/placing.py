@@ -1,0 +1,115 @@
+"""Finding a session its node: the best candidates are asked one after another, and the first that confirms has it."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
+from relaymgr.nodes.models import RelayWorker
+from relaymgr.nodes.selectors import token_key_current
+from relaymgr.nodes.services import worker_reserve
+
+from . import placement
+from .candidates import candidates_now
+from .errors import NoRelay, SessionNotLive
+from .grants import grant_send, grant_unwant
+from .life import note, session_fail, session_placed, session_ready
+from .models import EventKind, Grant, RelaySession, Seat
+from .tokens import seal_connect_token
+
+NODES_TRIED = 4
+BUDGET = 2.0  # seconds, after which no further node is asked
+
+CONFIRMED = "confirmed"
+
+
+def session_place(*, session: RelaySession, seats: list[Seat], group: placement.Group) -> RelaySession:
+    """The session, ready, as `session_get` reads it.
+
+    Raises NoRelay when no node takes it; SessionNotLive when it was ended meanwhile.
+    """
+    candidates, workers = candidates_now()
+    verdicts = placement.rank(group, candidates)
+    explained = explanation(group, verdicts)
+    tried = explained["tried"]
+    deadline = time.monotonic() + BUDGET
+    for candidate in placement.usable(verdicts):
+        if len(tried) == NODES_TRIED or time.monotonic() > deadline:
+            break
+        grant = _reserve_any(session, seats, workers[candidate.node_id])
+        if grant is None:
+            continue  # another session took the seats since we looked
+        attempt = {"node": candidate.node, "worker": grant.worker.index, **_offer(session, grant, seats)}
+        tried.append(attempt)
+        if attempt["outcome"] == CONFIRMED:
+            ready = session_ready(session=session, explanation={**explained, "chosen": candidate.node})
+            return ready or _ended_meanwhile()
+    session_fail(session=session, reason="no_relay", explanation=explained)
+    raise NoRelay(details={"session_id": session.pk, "tried": tried, "excluded_by": _excluded(verdicts)})
+
+
+def explanation(group: placement.Group, verdicts: Sequence[placement.Verdict]) -> dict[str, Any]:
+    """What `/placement` serves: why the nodes were ranked so, and what came of asking them."""
+    return {**placement.explain(group, verdicts), "tried": [], "chosen": None}
+
+
+def _reserve_any(session: RelaySession, seats: list[Seat], workers: Sequence[RelayWorker]) -> Grant | None:
+    """A grant on the emptiest of a node's workers that has room. None: none has."""
+    for worker in sorted(workers, key=lambda worker: (-worker.free_seats, worker.index)):
+        if worker.free_seats >= len(seats) and (grant := _reserve(session, seats, worker)):
+            return grant
+    return None
+
+
+def _reserve(session: RelaySession, seats: list[Seat], worker: RelayWorker) -> Grant | None:
+    _seal_for(session, seats, worker)
+    with transaction.atomic():
+        # The session before the worker: who ends a session locks them in this order too.
+        if not session_placed(session=session, worker=worker):
+            _ended_meanwhile()
+        if not worker_reserve(worker_id=worker.pk, seats=len(seats)):
+            transaction.set_rollback(True)
+            return None
+        Seat.objects.bulk_update(seats, ["connect_token"])
+        note(session, EventKind.PLACED, reason=str(worker))
+        return Grant.objects.create(session=session, worker=worker, seats_reserved=len(seats))
+
+
+def _seal_for(session: RelaySession, seats: list[Seat], worker: RelayWorker) -> None:
+    """Connect tokens open on one node only, so they are made anew for each that is asked."""
+    if "native" in session.dialects:
+        key, now = token_key_current(node=worker.node), timezone.now()
+        for seat in seats:
+            seat.connect_token = seal_connect_token(session, seat, worker_index=worker.index, key=key, now=now)
+
+
+def _offer(session: RelaySession, grant: Grant, seats: list[Seat]) -> dict[str, Any]:
+    """Ask the node. What came of it, and how long it took; unless it confirmed, the seats are given back."""
+    started = time.monotonic()
+    is_forgotten = True
+    try:
+        grant_send(grant, seats, timeout_s=settings.GRANT_TIMEOUT)
+        outcome = CONFIRMED
+    except NodeUnreachable:
+        outcome, is_forgotten = "no_answer", False  # it may have taken it: the reconciler has it forget
+    except NodeRefused as refusal:
+        outcome = f"refused: {refusal.code}"
+    if outcome != CONFIRMED:
+        with transaction.atomic():
+            grant_unwant(grant, is_forgotten=is_forgotten)
+            note(session, EventKind.SKIPPED, reason=f"{grant.worker}: {outcome}")
+    return {"outcome": outcome, "ms": round(1000 * (time.monotonic() - started), 1)}
+
+
+def _ended_meanwhile() -> NoReturn:
+    raise SessionNotLive("The session was ended while it was being placed.")
+
+
+def _excluded(verdicts: Sequence[placement.Verdict]) -> dict[str, int]:
+    """How many nodes each reason excluded."""
+    return dict(Counter(reason for verdict in verdicts for reason in verdict.excluded_by))

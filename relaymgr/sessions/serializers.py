@@ -1,0 +1,149 @@
+"""The session as the API and the webhooks show it: Edgegap's object (compat spec 3.4) and our additions to it.
+
+What a player could start with is shown only while the session is ready (R30): before and after, tokens and users are
+absent, so nobody starts too early or with what is dead.
+"""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from relaymgr.nodes.models import RelayNode
+
+from .models import RelaySession, Seat, SessionState
+
+STATUS = {
+    SessionState.REQUESTED: "Initializing",
+    SessionState.PLACED: "Initializing",
+    SessionState.READY: "READY",
+    SessionState.ENDED: "Ended",
+    SessionState.FAILED: "Failed",
+}
+
+
+class PortSerializer(serializers.Serializer):
+    port = serializers.IntegerField()
+    protocol = serializers.CharField(help_text="UDP.")
+    link = serializers.CharField(help_text="host:port")
+
+
+class PortsSerializer(serializers.Serializer):
+    server = PortSerializer(help_text="For the host, in the edgegap dialect.")
+    client = PortSerializer(help_text="For everybody else.")
+
+
+class RelaySerializer(serializers.Serializer):
+    ip = serializers.IPAddressField()
+    host = serializers.CharField(help_text="A DNS name for the ip, or the ip.")
+    ports = PortsSerializer()
+
+
+class SeatSerializer(serializers.Serializer):
+    """One player: Edgegap's session user."""
+
+    ip_address = serializers.CharField(source="ip", allow_null=True)
+    latitude = serializers.FloatField(allow_null=True)
+    longitude = serializers.FloatField(allow_null=True)
+    authorization_token = serializers.IntegerField(source="token", help_text="u32: the user id of the edgegap dialect.")
+    player_id = serializers.CharField(allow_blank=True)
+    seat = serializers.IntegerField(source="number", help_text="0: the host.")
+    connect_token = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
+    seat_key = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
+
+    def get_connect_token(self, seat: Seat) -> str | None:
+        return seat.connect_token or None
+
+    def get_seat_key(self, seat: Seat) -> str | None:
+        return seat.seat_key if seat.connect_token else None
+
+
+class SessionHeadSerializer(serializers.Serializer):
+    """What Edgegap's two answers about a session have in common, and ours. Wants worker, node and location joined."""
+
+    session_id = serializers.CharField(source="id")
+    authorization_token = serializers.SerializerMethodField(help_text="u32: the session id of the edgegap dialect.")
+    status = serializers.SerializerMethodField(help_text="Initializing, READY, Ended or Failed.")
+    ready = serializers.SerializerMethodField(help_text="The node has confirmed: players may start.")
+    linked = serializers.SerializerMethodField(help_text="A node has been assigned.")
+    error = serializers.SerializerMethodField()
+    relay = serializers.SerializerMethodField()
+    webhook_url = serializers.SerializerMethodField()
+    state = serializers.ChoiceField(choices=SessionState.choices)
+    topology = serializers.CharField()
+    dialects = serializers.ListField(child=serializers.CharField())
+    location = serializers.SerializerMethodField(help_text="The slug of the location that serves the session.")
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    metadata = serializers.JSONField()
+    placement = serializers.SerializerMethodField(help_text="Where the choice of the node is explained.")
+    standby = serializers.SerializerMethodField(help_text="Null: no second node is held ready.")
+
+    def get_authorization_token(self, session: RelaySession) -> int | None:
+        return int(session.token) if session.is_ready else None
+
+    def get_status(self, session: RelaySession) -> str:
+        return STATUS[SessionState(session.state)]
+
+    def get_ready(self, session: RelaySession) -> bool:
+        return session.is_ready
+
+    def get_linked(self, session: RelaySession) -> bool:
+        return session.is_linked
+
+    def get_error(self, session: RelaySession) -> str | None:
+        if session.state in (SessionState.ENDED, SessionState.FAILED):
+            return f"Session {session.state}: {session.end_reason}"
+        return None
+
+    @extend_schema_field(RelaySerializer(allow_null=True))
+    def get_relay(self, session: RelaySession) -> dict[str, Any] | None:
+        if not session.is_linked or session.worker is None:
+            return None
+        worker, node = session.worker, session.worker.node
+        ports = {"server": worker.server_port, "client": worker.client_port}
+        return {
+            "ip": node.public_ip,
+            "host": node.address,
+            "ports": {
+                name: {"port": port, "protocol": "UDP", "link": f"{_in_link(node)}:{port}"}
+                for name, port in ports.items()
+            },
+        }
+
+    def get_webhook_url(self, session: RelaySession) -> str | None:
+        return session.webhook_url or None
+
+    def get_location(self, session: RelaySession) -> str | None:
+        return session.worker.node.location.slug if session.is_linked and session.worker else None
+
+    def get_placement(self, session: RelaySession) -> str:
+        return f"/v1/relays/sessions/{session.id}/placement"
+
+    def get_standby(self, session: RelaySession) -> str | None:
+        return None
+
+
+class SessionSerializer(SessionHeadSerializer):
+    """Wants `active_seats` prefetched too, see `selectors.with_details`."""
+
+    session_users = serializers.SerializerMethodField(help_text="In the order of the request. Empty until ready.")
+
+    @extend_schema_field(SeatSerializer(many=True))
+    def get_session_users(self, session: RelaySession) -> list[dict[str, Any]]:
+        return list(SeatSerializer(session.active_seats, many=True).data) if session.is_ready else []
+
+
+class SessionUserSerializer(SessionHeadSerializer):
+    """Edgegap's answer to authorize-user: the session and the one new user."""
+
+    session_user = serializers.SerializerMethodField()
+
+    @extend_schema_field(SeatSerializer)
+    def get_session_user(self, session: RelaySession) -> dict[str, Any]:
+        return SeatSerializer(self.context["seat"]).data
+
+
+def _in_link(node: RelayNode) -> str:
+    """As it stands before a port: IPv6 literals in brackets (RFC 3986)."""
+    return f"[{node.address}]" if ":" in node.address else node.address

@@ -1,0 +1,205 @@
+"""Writes: sessions and their seats, as the API and operators ask for them. What happens by itself is in `upkeep`.
+
+A change is recorded in one transaction, then the node is told outside of any. When a call here returns, the node has
+obeyed; when the node is silent the change stays recorded, the reconciler goes on, and asking again is safe.
+"""
+
+import hmac
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
+from relaymgr.nodes.selectors import token_key_current
+from relaymgr.nodes.services import worker_grow, worker_release
+from relaymgr.tenants.models import Tenant
+
+from . import placement
+from .errors import NodeFull, NodeSilent, SessionFull, SessionNotLive, SessionQuota, TokenUnknown
+from .grants import grant_change, session_settle
+from .life import note, session_end
+from .models import LIVE_STATES, EventKind, IdempotencyKey, RelaySession, Seat
+from .placing import explanation, session_place
+from .selectors import session_get
+from .tokens import new_seat_key, new_token, seal_connect_token
+
+logger = logging.getLogger(__name__)
+
+MAX_SEATS = 255  # numbers 0 to 254: 255 is "everyone else" on the wire (PROTOCOL.md 1)
+
+
+def session_create(
+    *,
+    tenant: Tenant,
+    users: Sequence[Mapping[str, Any]],
+    topology: str,
+    objective: str,
+    filters: Sequence[placement.Filter],
+    dialects: Sequence[str],
+    idle_timeout: int,
+    max_lifetime: int,
+    limits: Mapping[str, Mapping[str, int]],
+    metadata: Mapping[str, Any],
+    webhook_url: str,
+    idempotency_key: IdempotencyKey | None = None,
+) -> RelaySession:
+    """A session that its node has confirmed, as `session_get` reads it. The order of `users` is that of the seats.
+
+    Raises SessionQuota; NoRelay when no node takes it: the session then exists, failed, with the explanation.
+    """
+    # Not exact when several are created in the same moment: it is there against floods.
+    if RelaySession.objects.filter(tenant=tenant, state__in=LIVE_STATES).count() >= tenant.max_sessions:
+        raise SessionQuota
+    taken: set[int] = set()
+    session = RelaySession(
+        tenant=tenant,
+        topology=topology,
+        objective=objective,
+        dialects=list(dialects),
+        filters=[{"field": f.field, "values": list(f.values), "filter_type": f.kind} for f in filters],
+        metadata=metadata,
+        webhook_url=webhook_url,
+        limits=limits,
+        idle_timeout=idle_timeout,
+        token=str(new_token(taken)),
+        expires_at=timezone.now() + timedelta(seconds=max_lifetime),
+    )
+    seats = [_new_seat(session, number, user, taken) for number, user in enumerate(users)]
+    players = [placement.Player(seat.latencies, seat.latitude, seat.longitude) for seat in seats]
+    group = placement.Group(players, topology, objective, filters)
+    session.placement = explanation(group, ())
+    with transaction.atomic():
+        session.save(force_insert=True)
+        Seat.objects.bulk_create(seats)
+        note(session, EventKind.REQUESTED)
+        if idempotency_key:
+            IdempotencyKey.objects.filter(pk=idempotency_key.pk).update(session=session)
+    return session_place(session=session, seats=seats, group=group)
+
+
+def session_delete(*, tenant: Tenant, session_id: str) -> None:
+    """When this returns, nothing of the session is forwarded any more. Raises SessionUnknown, NodeSilent."""
+    session = session_get(tenant=tenant, session_id=session_id)
+    session_end(session=session, reason="deleted")
+    _obey(session)
+
+
+def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) -> tuple[RelaySession, Seat]:
+    """One more player. A `player_id` that has a seat gets that one again.
+
+    Raises SessionUnknown, SessionNotLive, SessionFull, NodeFull, NodeSilent: no seat is given then.
+    """
+    session = session_get(tenant=tenant, session_id=session_id)
+    if not session.is_ready:
+        raise SessionNotLive
+    seat = _seat_of(session, user.get("player_id", ""))
+    if seat:
+        _obey(session)
+    else:
+        seat = _seat_add(session, user)
+        _offer(session, seat)
+    return session, seat
+
+
+def seat_revoke(*, tenant: Tenant, session_id: str, token: int) -> RelaySession:
+    """The player with this token is out. The session as `session_get` reads it.
+
+    Raises SessionUnknown, TokenUnknown, NodeSilent.
+    """
+    session = session_get(tenant=tenant, session_id=session_id)
+    seat_withdraw(seat=_seat_with_token(session, token), reason="revoked")
+    _obey(session)
+    return session_get(tenant=tenant, session_id=session_id)
+
+
+def seat_withdraw(*, seat: Seat, reason: str) -> bool:
+    """Record that the seat is revoked; its node is told by `session_settle` or the reconciler. False: it was before,
+    or its session is over."""
+    session = seat.session
+    with transaction.atomic():
+        grant = grant_change(session, seats=-1)
+        now = timezone.now()
+        mine = Seat.objects.filter(pk=seat.pk, revoked_at=None)
+        if grant is None or not mine.update(revoked_at=now, is_connected=False):
+            transaction.set_rollback(True)
+            return False
+        worker_release(worker_id=grant.worker_id, seats=1)
+        note(session, EventKind.SEAT_REVOKED, at=now, seat=seat.number, reason=reason)
+    return True
+
+
+def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken: set[int]) -> Seat:
+    return Seat(
+        session=session,
+        number=number,
+        player_id=user.get("player_id", ""),
+        ip=user.get("ip"),
+        latitude=user.get("latitude"),
+        longitude=user.get("longitude"),
+        latencies=user.get("latencies", {}),
+        token=str(new_token(taken)),
+        seat_key=new_seat_key(),
+    )
+
+
+def _seat_of(session: RelaySession, player_id: str) -> Seat | None:
+    return next((seat for seat in session.active_seats if player_id and seat.player_id == player_id), None)
+
+
+def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> Seat:
+    with transaction.atomic():
+        grant = grant_change(session, seats=1)
+        if grant is None:
+            raise SessionNotLive
+        earlier = list(session.seats.only("number", "token"))
+        number = 1 + max(seat.number for seat in earlier)
+        if number >= MAX_SEATS:
+            raise SessionFull
+        if not worker_grow(worker_id=grant.worker_id):
+            raise NodeFull
+        seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
+        if "native" in session.dialects:
+            key = token_key_current(node=grant.worker.node)
+            index = grant.worker.index
+            seat.connect_token = seal_connect_token(session, seat, worker_index=index, key=key, now=timezone.now())
+        seat.save(force_insert=True)
+        note(session, EventKind.SEAT_ADDED, seat=number)
+    return seat
+
+
+def _offer(session: RelaySession, seat: Seat) -> None:
+    """Tell the node of a new seat. When that fails nobody has been told of it: it is taken back, so that a repeated
+    call leaves no ghosts."""
+    try:
+        session_settle(session)
+    except NodeUnreachable:
+        seat_withdraw(seat=seat, reason="not confirmed")
+        raise NodeSilent from None
+    except NodeRefused as refusal:
+        seat_withdraw(seat=seat, reason=f"refused: {refusal.code}")
+        raise (NodeFull if refusal.code == "full" else SessionNotLive) from None
+
+
+def _seat_with_token(session: RelaySession, token: int) -> Seat:
+    """Revoked ones too: a revocation may be repeated. All are compared, each in constant time."""
+    wanted = str(token).encode()
+    found = [
+        seat
+        for seat in session.seats.only("session", "number", "token")
+        if hmac.compare_digest(seat.token.encode(), wanted)
+    ]
+    if not found:
+        raise TokenUnknown
+    return found[0]
+
+
+def _obey(session: RelaySession) -> None:
+    try:
+        session_settle(session)
+    except (NodeUnreachable, NodeRefused) as error:
+        logger.warning("session %s: its node did not confirm: %s", session.pk, error)
+        raise NodeSilent from None

@@ -1,0 +1,55 @@
+"""The secrets of a session: the 32-bit tokens of the `edgegap` dialect, seat keys and connect tokens of `native`."""
+
+import base64
+import secrets
+from datetime import datetime
+
+from relaymgr.nodes.models import TokenKey
+from transports.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, seal_token
+
+from .models import RelaySession, Seat
+
+STUN_COOKIE = int.from_bytes(bytes.fromhex("2112a442"), "little")
+
+
+def new_token(taken: set[int]) -> int:
+    """A 32-bit token that is not in `taken`, and is added to it.
+
+    Never one that a node would take for another protocol (PROTOCOL.md 2): the rules for user and session tokens are
+    both kept by each, which costs nothing.
+    """
+    while True:
+        token = secrets.randbits(32)
+        if is_issuable(token) and token not in taken:
+            taken.add(token)
+            return token
+
+
+def is_issuable(token: int) -> bool:
+    return token != 0 and token != STUN_COOKIE and not 0xC0 <= token & 0xFF <= 0xCF
+
+
+def new_seat_key() -> str:
+    """32 random bytes in base64url (RFC 4648, section 5, padded)."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(SEAT_KEY_SIZE)).decode()
+
+
+def seal_connect_token(session: RelaySession, seat: Seat, *, worker_index: int, key: TokenKey, now: datetime) -> str:
+    """In base64url. Opens the seat on the node that holds `key`, until the session expires."""
+    expires = int(session.expires_at.timestamp())
+    token = ConnectToken(
+        session=session.id,
+        worker=worker_index,
+        seat=seat.number,
+        mesh=session.topology == "mesh",
+        seat_key=base64.urlsafe_b64decode(seat.seat_key),
+        issued=int(now.timestamp()),
+        expires=expires,
+        seat_packets=session.limits["seat"]["packets"],
+        seat_bytes=session.limits["seat"]["bytes"],
+        session_packets=session.limits["session"]["packets"],
+        session_bytes=session.limits["session"]["bytes"],
+        idle_timeout=session.idle_timeout,
+        session_expires=expires,
+    )
+    return base64.urlsafe_b64encode(seal_token(token, key.key_id, base64.b64decode(key.key))).decode()

@@ -1,0 +1,359 @@
+"""A node as real processes, played over real UDP: it is restarted, its workers are killed, its sessions are ended."""
+
+import os
+import secrets
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from relaynode.ports import has_ipv6
+from tests.nodeproc import NodeProcess, eventually, node_process
+from transports.protocol import packets
+from transports.protocol.errors import Refusal
+from transports.protocol.packets import NoticeCode, PacketType
+from transports.protocol.tokens import ConnectToken, seal_token
+
+pytestmark = pytest.mark.flow
+
+SESSION = "3960c873aafd-S"
+SESSION_TOKEN = 3500589645
+VALID, INVALID = b"\x01\x02", b"\x01\x03"
+NO_LIMITS = {"packets": 0, "bytes": 0}
+KCP_HELLO = b"\x01\x00\x00\x00\x00" + bytes(24) + b"\x01"
+KCP_DATA = b"\x01\x12\x34\x56\x78" + bytes(24) + b"\x02"
+
+
+def user_token(seat: int) -> int:
+    return 4_000_000_001 + 256 * seat
+
+
+def grant(seats=3, revision=1, revoked=(), **changes):
+    return {
+        "session": SESSION,
+        "revision": revision,
+        "worker": 0,
+        "token": SESSION_TOKEN,
+        "topology": "host",
+        "dialects": ["edgegap", "native"],
+        "idle_timeout": 300,
+        "expires_at": time.time() + 3600,
+        "limits": NO_LIMITS,
+        "seats": [
+            {"seat": seat, "token": user_token(seat), "revoked": seat in revoked, "limits": NO_LIMITS}
+            for seat in range(seats)
+        ],
+        **changes,
+    }
+
+
+class Player:
+    """A connected UDP socket, as games have: it hears only the address and port it speaks to (W40)."""
+
+    def __init__(self, ip: str, port: int) -> None:
+        self.socket = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.settimeout(5)
+        self.socket.connect((ip, port))
+
+    def asks(self, data: bytes) -> bytes:
+        """What is answered; asks again twice a second, as games do."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            self.socket.send(data)
+            if select.select([self.socket], [], [], 0.5)[0]:
+                return self.socket.recv(2048)
+        raise AssertionError("no answer")
+
+    def hears(self) -> bytes:
+        return self.socket.recv(2048)
+
+    def hears_nothing(self) -> bool:
+        return not select.select([self.socket], [], [], 0.1)[0]
+
+
+class EdgegapPlayer(Player):
+    def __init__(self, node: NodeProcess, seat: int, ip: str = "127.0.0.1") -> None:
+        super().__init__(ip, node.client_port if seat else node.server_port)
+        self.tokens = struct.pack("<II", user_token(seat), SESSION_TOKEN)
+
+    def ping(self) -> bytes:
+        return self.asks(self.tokens + b"\x01")
+
+    def send(self, payload: bytes) -> None:
+        """A host's payload begins with the connection id."""
+        self.socket.send(self.tokens + b"\x02" + payload)
+
+
+class NativePlayer(Player):
+    """Speaks PROTOCOL.md by hand, so that it can also play a recorded CONNECT again."""
+
+    def __init__(self, node: NodeProcess, seat: int, session: str = SESSION) -> None:
+        super().__init__("127.0.0.1", node.client_port)
+        self.seat_key = secrets.token_bytes(32)
+        now = int(time.time())
+        token = ConnectToken(session, 0, seat, False, self.seat_key, now, now + 600, 0, 0, 0, 0, 300, now + 3600)
+        self.token = seal_token(token, *node.token_key)
+        self.connect_packet = b""
+        self.sent = 0
+
+    def connect(self) -> None:
+        """With a new CONNECT, as after a silence."""
+        answer = self._introduce()
+        assert answer[0] == PacketType.WELCOME, answer
+        self.sent = 0
+        self.welcome = packets.decode_welcome(answer, self.seat_key)
+        nonces = self.welcome.player_nonce, self.welcome.node_nonce
+        self.up_key, self.down_key = packets.packet_keys(self.seat_key, *nonces)
+
+    def refusal(self) -> int:
+        """Its code."""
+        return packets.decode_refused(self._introduce()).code
+
+    def _introduce(self) -> bytes:
+        timestamp = time.time_ns() // 1000
+        self.connect_packet = packets.Connect(timestamp, os.urandom(16), self.token).encode(self.seat_key)
+        answer = self.asks(self.connect_packet)
+        while answer[0] not in (PacketType.WELCOME, PacketType.REFUSED):
+            answer = self.hears()
+        return answer
+
+    def hears_notices(self) -> list[int]:
+        """The codes of those that come until it is quiet."""
+        codes = []
+        while not self.hears_nothing():
+            data = self.hears()
+            if data[0] == PacketType.NOTICE:
+                codes.append(data[packets.HEADER.size])
+        return codes
+
+
+@pytest.fixture
+def node():
+    with node_process(DRAIN_SECONDS="30") as started:
+        started.put_grant(grant())
+        yield started
+
+
+def meet(host: EdgegapPlayer, player: EdgegapPlayer, payload: bytes = KCP_HELLO) -> bytes:
+    """The player reaches its host and is answered; the connection id the host knows it by."""
+    assert host.ping() == VALID
+    player.send(payload)
+    heard = host.hears()
+    assert (heard[0], heard[5:]) == (2, payload)
+    host.send(heard[1:5] + b"welcome")
+    assert player.hears() == b"\x02welcome"
+    return heard[1:5]
+
+
+def goes_on(host: EdgegapPlayer, player: EdgegapPlayer) -> bytes:
+    """Both ping until they are bound again, then play; the connection id."""
+    assert player.ping() == VALID
+    return meet(host, player, KCP_DATA)
+
+
+IPS = ["127.0.0.1", "127.0.0.2", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here"))]
+
+
+@pytest.mark.parametrize("host_ip", IPS)
+@pytest.mark.parametrize("player_ip", IPS)
+def test_a_session_is_played_over_any_address_of_the_node(node, host_ip, player_ip):
+    meet(EdgegapPlayer(node, 0, host_ip), EdgegapPlayer(node, 1, player_ip))
+
+
+def test_the_manager_is_told_who_came(node):
+    meet(EdgegapPlayer(node, 0), EdgegapPlayer(node, 1))
+    assert sorted(node.events()) == [("seat_joined", 0), ("seat_joined", 1)]
+    document = node.telemetry(after=1)
+    assert [event["n"] for event in document["events"]] == [2]
+    assert document["last_event"] == 2
+    assert document["workers"][0]["connected"] == 2
+    assert document["workers"][0]["counters"]["forwarded_packets"] == 2
+
+
+def test_a_native_players_leg_is_measured(node):
+    player = NativePlayer(node, 1)
+    player.connect()
+    # The second ping answers the first pong, so the node learns the round trip (PROTOCOL.md 7.2).
+    echo = 0
+    for number in (1, 2):
+        body = packets.Ping(number, echo, 0, number - 1).encode()
+        player.sent += 1
+        ping = packets.seal(player.up_key, PacketType.PING, player.welcome.connection, player.sent, 0, body)
+        player.socket.send(ping)
+        echo = packets.decode_ping(player.hears()[packets.HEADER.size : -packets.TAG_SIZE]).time
+    (leg,) = node.telemetry()["legs"]
+    assert (leg["session"], leg["seat"], leg["dialect"]) == (SESSION, 1, "native")
+    assert 0 < leg["rtt_ms"] < 1000
+
+
+def test_after_a_restart_the_same_session_plays_on_with_nobody_to_ask(node):
+    host, player = EdgegapPlayer(node, 0), EdgegapPlayer(node, 1)
+    known_as = meet(host, player)
+    boot = node.telemetry()["boot_id"]
+    node.restart()
+    assert node.telemetry()["boot_id"] != boot
+    assert goes_on(host, player) == known_as  # else a kcp2k host would not know its player any more (spec 1.5)
+
+
+def test_after_a_crash_the_snapshot_is_served(node):
+    player = EdgegapPlayer(node, 1)
+    eventually(lambda: SESSION in saved(node))
+    node.kill()
+    node.start()
+    assert player.ping() == VALID
+
+
+def test_an_unreadable_snapshot_does_not_keep_the_node_down(node):
+    node.kill()
+    (node.state_dir / "sessions.jsonl").write_text("{")
+    node.start()
+    assert "set aside" in node.log
+    assert EdgegapPlayer(node, 1).ping() == INVALID
+
+
+def test_what_was_ended_stays_ended_after_a_restart(node):
+    node.delete_session(SESSION)
+    node.restart()
+    assert NativePlayer(node, 1).refusal() == Refusal.SESSION_ENDED
+    assert node.call("PUT", f"/sessions/{SESSION}", grant(revision=2))[1]["code"] == "session_ended"
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_session_plays_on(node):
+    host, player = EdgegapPlayer(node, 0), EdgegapPlayer(node, 1)
+    known_as = meet(host, player)
+    node.telemetry()
+    kill_worker(node)
+    assert node.call("GET", "/healthz")[1]["status"] == "worker_down"
+    assert goes_on(host, player) == known_as
+    assert node.call("GET", "/healthz")[0] == 200
+
+
+def test_nobody_is_told_that_a_port_is_closed_while_a_worker_is_replaced(node):
+    """ICMP port unreachable makes edgegap's clients hang up (spec 1.6)."""
+    player = EdgegapPlayer(node, 1)
+    player.ping()
+    os.kill(node.worker_pids()[0], signal.SIGKILL)
+    for is_healthy in (False, True):
+        while node.is_healthy() != is_healthy:
+            player.socket.send(player.tokens + b"\x01")  # raises ConnectionRefusedError after an ICMP
+    assert player.ping() == VALID
+
+
+def test_a_grant_sent_while_the_worker_is_replaced_is_obeyed(node):
+    player = EdgegapPlayer(node, 1)
+    player.ping()
+    os.kill(node.worker_pids()[0], signal.SIGKILL)
+    assert node.put_grant(grant(revision=2, revoked={1})) == 2
+    assert player.ping() == INVALID
+
+
+def test_a_recorded_connect_stays_worthless_after_a_worker_was_replaced(node):
+    player = NativePlayer(node, 1)
+    player.connect()
+    node.telemetry()  # by now the worker has told its parent
+    kill_worker(node)
+    eventually(node.is_healthy)
+    thief = Player("127.0.0.1", node.client_port)
+    refused = packets.decode_refused(thief.asks(player.connect_packet))
+    assert refused.code == Refusal.STALE_TIMESTAMP
+    player.connect()
+
+
+def test_a_session_admitted_by_token_alone_survives_a_restart(node):
+    node.delete_session(SESSION)
+    player = NativePlayer(node, 1, session="00000000beef-S")
+    player.connect()
+    node.restart()
+    assert node.telemetry()["workers"][0]["sessions"] == 1
+    player.connect()
+
+
+# -- ending things
+
+
+def test_a_drain_tells_native_players_and_waits_for_their_sessions(node):
+    player = NativePlayer(node, 1)
+    player.connect()
+    node.start_to_drain()
+    assert NoticeCode.DRAINING in player.hears_notices()
+    assert (
+        node.call("PUT", "/sessions/00000000beef-S", grant(session="00000000beef-S", token=5))[1]["code"] == "draining"
+    )
+    assert NativePlayer(node, 1, session="00000000beef-S").refusal() == Refusal.DRAINING
+    assert node.call("POST", "/undrain") == (200, {"draining": True})
+    assert EdgegapPlayer(node, 2).ping() == VALID
+    node.delete_session(SESSION)
+    assert node.wait() == 0
+
+
+def test_a_second_signal_stops_at_once(node):
+    node.start_to_drain()
+    assert node.signal(signal.SIGTERM) == 0
+
+
+class Stream:
+    """A host that sends to one player, hundreds of packets a second, until it is stopped."""
+
+    def __init__(self, host: EdgegapPlayer, player: EdgegapPlayer, connection_id: bytes) -> None:
+        self.arrivals: list[float] = []
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._send, args=(host, connection_id)),
+            threading.Thread(target=self._receive, args=(player,)),
+        ]
+
+    def __enter__(self) -> "Stream":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self, host: EdgegapPlayer, connection_id: bytes) -> None:
+        while not self._stopped.wait(0.002):
+            host.send(connection_id + b"state")
+
+    def _receive(self, player: EdgegapPlayer) -> None:
+        while not self._stopped.is_set():
+            if select.select([player.socket], [], [], 0.05)[0] and player.hears() == b"\x02state":
+                self.arrivals.append(time.monotonic())
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda node: node.put_grant(grant(revision=2, revoked={1})), id="revoke"),
+        pytest.param(lambda node: node.delete_session(SESSION), id="delete"),
+    ],
+)
+def test_when_the_call_returns_the_last_packet_was_forwarded(node, end):
+    host, player = EdgegapPlayer(node, 0), EdgegapPlayer(node, 1)
+    with Stream(host, player, meet(host, player)) as stream:
+        eventually(lambda: len(stream.arrivals) > 20)
+        end(node)
+        forwarded = node.counters()["forwarded_packets"]
+        returned = time.monotonic()
+        eventually(lambda: time.monotonic() > returned + 0.6)
+        assert node.counters()["forwarded_packets"] == forwarded
+    # What lay in the player's own socket may still be read; nothing 0.5 s later.
+    assert not [at for at in stream.arrivals if at > returned + 0.5]
+    assert player.ping() == INVALID
+
+
+def kill_worker(node: NodeProcess) -> None:
+    """As a crash; returns when its parent has seen it."""
+    os.kill(node.worker_pids()[0], signal.SIGKILL)
+    eventually(lambda: not node.is_healthy())
+
+
+def saved(node: NodeProcess) -> str:
+    """The snapshot on disk."""
+    path = node.state_dir / "sessions.jsonl"
+    return path.read_text() if path.exists() else ""

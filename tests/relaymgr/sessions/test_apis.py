@@ -1,0 +1,401 @@
+"""What we add to Edgegap's API, and who may see what."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from pytest_django.fixtures import DjangoAssertNumQueries
+from rest_framework.test import APIClient
+
+from relaymgr.nodes.models import Location, RelayNode
+from relaymgr.sessions.models import RelaySession, Seat, SessionState
+from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.services import api_key_create
+from tests.nodeproc import NodeProcess
+from tests.relaymgr.conftest import StandIn, client_with
+from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
+from tests.relaymgr.sessions.test_compat import create, problems
+from transports.protocol.tokens import open_token
+
+pytestmark = pytest.mark.django_db
+
+MakeStandIn = Callable[..., tuple[RelayNode, StandIn]]
+
+
+# Create
+
+
+def test_connect_token_and_seat_key_open_on_the_node(session: dict[str, Any], process: NodeProcess) -> None:
+    number, key = process.token_key
+    for seat, user in enumerate(session["session_users"]):
+        token = open_token(base64.urlsafe_b64decode(user["connect_token"]), {number: AESGCM(key)})
+        assert (token.session, token.worker, token.seat) == (session["session_id"], 0, seat)
+        assert token.seat_key == base64.urlsafe_b64decode(user["seat_key"])
+        assert user["seat"] == seat
+
+
+def test_session_says_where_it_is_and_keeps_what_it_was_given(relay: RelayNode, api: APIClient) -> None:
+    session = create(api, topology="mesh", metadata={"mode": "duel", "round": 3, "ranked": True, "note": None})
+    assert session["location"] == "frankfurt"
+    assert session["topology"] == "mesh"
+    assert session["metadata"] == {"mode": "duel", "round": 3, "ranked": True, "note": None}
+    assert session["standby"] is None
+    assert session["placement"] == f"{SESSIONS}/{session['session_id']}/placement"
+
+
+def test_host_is_the_dns_name_and_links_to_ipv6_have_brackets(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
+    make_stand_in_node(public_ip="2001:db8::7")
+    relay = create(api)["relay"]
+    assert relay["host"] == relay["ip"] == "2001:db8::7"
+    assert relay["ports"]["client"]["link"] == "[2001:db8::7]:31001"
+    RelayNode.objects.update(host="fra-1.example.com")
+    relay = create(api)["relay"]
+    assert (relay["ip"], relay["host"]) == ("2001:db8::7", "fra-1.example.com")
+    assert relay["ports"]["client"]["link"] == "fra-1.example.com:31001"
+
+
+@pytest.mark.parametrize(
+    "user", [{"player_id": "ann"}, {"latencies": {"frankfurt": 20}}, {"latitude": 0.0, "longitude": 0}]
+)
+def test_ip_may_be_left_out_when_something_else_is_known(
+    user: dict[str, Any], relay: RelayNode, api: APIClient
+) -> None:
+    found = create(api, users=[user, {**user, "player_id": "bob", "ip": None}])["session_users"]
+    assert [person["ip_address"] for person in found] == [None, None]
+    assert found[1]["player_id"] == "bob"
+
+
+def test_ipv6_players(relay: RelayNode, api: APIClient) -> None:
+    assert create(api, users=[{"ip": "2001:db8::1"}])["session_users"][0]["ip_address"] == "2001:db8::1"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "code"),
+    [
+        ({"users": [{"latencies": {"frankfurt": -1}}]}, "users[0].latencies.frankfurt", "min_value"),
+        ({"users": [{"latencies": {"frankfurt": 1e9}}]}, "users[0].latencies.frankfurt", "max_value"),
+        ({"users": [{"latencies": {"frankfurt": "nan"}}]}, "users[0].latencies.frankfurt", "invalid"),
+        ({"users": [{"latencies": {"frankfurt": "inf"}}]}, "users[0].latencies.frankfurt", "invalid"),
+        ({"users": [{"latencies": {"frankfurt": None}}]}, "users[0].latencies.frankfurt", "null"),
+        ({"users": [{"latencies": [20]}]}, "users[0].latencies", "not_a_dict"),
+        ({"users": [{"latencies": dict.fromkeys(map(str, range(1001)), 1)}]}, "users[0].latencies", "max_length"),
+        ({"users": [{"latitude": 91, "longitude": 0}]}, "users[0].latitude", "max_value"),
+        ({"users": [{"latitude": 9}]}, "users[0].longitude", "required"),
+        ({"users": [{"player_id": "x" * 65}]}, "users[0].player_id", "max_length"),
+        ({"users": [{"player_id": "ann"}, {"player_id": "ann"}]}, "users", "duplicate_player"),
+        ({"users": [{"player_id": ""}]}, "users[0].ip", "required"),
+        ({"topology": "star"}, "topology", "invalid_choice"),
+        ({"objective": "best"}, "objective", "invalid_choice"),
+        ({"dialects": []}, "dialects", "min_length"),
+        ({"dialects": ["quic"]}, "dialects[0]", "invalid_choice"),
+        ({"idle_timeout": 9}, "idle_timeout", "min_value"),
+        ({"idle_timeout": 86_401}, "idle_timeout", "max_value"),
+        ({"max_lifetime": 86_401}, "max_lifetime", "max_value"),
+        ({"limits": {"seat": {"packets": 10**6}}}, "limits.seat.packets", "max_value"),
+        ({"limits": {"session": {"bytes": 0}}}, "limits.session.bytes", "min_value"),
+        ({"metadata": {"a": {"b": 1}}}, "metadata", "metadata_flat"),
+        ({"metadata": {"a": [1]}}, "metadata", "metadata_flat"),
+        ({"metadata": {"1a": 1}}, "metadata", "metadata_key"),
+        ({"metadata": {"a": "x" * 5000}}, "metadata", "metadata_size"),
+        ({"metadata": "a"}, "metadata", "not_a_dict"),
+        ({"webhook_url": "ftp://example.com"}, "webhook_url", "webhook_url"),
+        ({"webhook_url": "https://example.com/" + "x" * 500}, "webhook_url", "max_length"),
+        (
+            {"filters": [{"field": "planet", "values": ["Mars"], "filter_type": "any"}]},
+            "filters[0].field",
+            "invalid_choice",
+        ),
+        ({"filters": [{"field": "city", "values": [], "filter_type": "any"}]}, "filters[0].values", "min_length"),
+        (
+            {"filters": [{"field": "city", "values": ["x"], "filter_type": "some"}]},
+            "filters[0].filter_type",
+            "invalid_choice",
+        ),
+    ],
+)
+def test_bad_extra_is_refused_by_name_and_code(
+    change: dict[str, Any], field: str, code: str, relay: RelayNode, api: APIClient
+) -> None:
+    response = api.post(SESSIONS, {**TWO_USERS, **change}, format="json")
+    assert response.status_code == 400, response.content
+    assert problems(response) == {field: [code]}
+    assert not RelaySession.objects.exists()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_none_are_refused(number: str, api: APIClient) -> None:
+    body = f'{{"users": [{{"latencies": {{"frankfurt": {number}}}}}]}}'
+    response = api.post(SESSIONS, body, content_type="application/json")
+    assert (response.status_code, response.json()["code"]) == (400, "malformed")
+
+
+def test_limits_may_be_lowered_and_reach_the_node(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
+    _, stand_in = make_stand_in_node()
+    create(api, limits={"seat": {"packets": 30}, "session": {"bytes": 9000}}, idle_timeout=60, dialects=["native"])
+    grant = stand_in.requests[0][3]
+    assert grant["seats"][0]["limits"] == {"packets": 30, "bytes": 1_000_000}
+    assert grant["limits"] == {"packets": 20_000, "bytes": 9000}
+    assert (grant["idle_timeout"], grant["dialects"]) == (60, ["native"])
+
+
+def test_edgegap_dialect_can_be_switched_off_by_tenant(
+    make_stand_in_node: MakeStandIn, tenant: Tenant, api: APIClient
+) -> None:
+    make_stand_in_node()
+    Tenant.objects.update(edgegap_enabled=False)
+    assert create(api)["dialects"] == ["native"]
+    refused = api.post(SESSIONS, {**TWO_USERS, "dialects": ["native", "edgegap"]}, format="json")
+    assert problems(refused) == {"dialects": ["edgegap_disabled"]}
+
+
+def test_without_the_native_dialect_there_is_no_connect_token(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
+    make_stand_in_node()
+    user = create(api, dialects=["edgegap"])["session_users"][0]
+    assert (user["connect_token"], user["seat_key"]) == (None, None)
+
+
+def test_quota_of_live_sessions(session: dict[str, Any], api: APIClient) -> None:
+    Tenant.objects.update(max_sessions=1)
+    response = api.post(SESSIONS, TWO_USERS, format="json")
+    assert (response.status_code, response.json()["code"]) == (429, "session_quota")
+    api.delete(f"{SESSIONS}/{session['session_id']}")
+    create(api)
+
+
+def test_create_asks_the_database_a_bounded_number_of_times(
+    relay: RelayNode, api: APIClient, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    create(api)
+    with django_assert_max_num_queries(26):  # 3 of them SAVEPOINT, 3 RELEASE, in life BEGIN and COMMIT
+        create(api, users=[{"ip": "1.1.1.1"}] * 50)
+
+
+# Placement
+
+
+def test_placement_is_explained(
+    relay: RelayNode, make_stand_in_node: MakeStandIn, tokyo: Location, api: APIClient
+) -> None:
+    make_stand_in_node("tyo-1", location=tokyo)
+    make_stand_in_node("tyo-2", location=tokyo, is_draining=True)
+    users = [{"ip": "1.1.1.1", "latencies": {"frankfurt": 20, "tokyo": 250}}, {"latitude": 48.86, "longitude": 2.35}]
+    filters = [{"field": "city", "values": ["Osaka"], "filter_type": "not"}]
+    session = create(api, users=users, filters=filters)
+    assert session["location"] == "frankfurt"
+    told = api.get(session["placement"]).json()
+    assert told["chosen"] == "fra-1"
+    assert told["filters"] == filters
+    assert [(c["node"], c["excluded_by"]) for c in told["candidates"]] == [
+        ("fra-1", []),
+        ("tyo-1", []),
+        ("tyo-2", ["draining"]),
+    ]
+    assert [estimate["source"] for estimate in told["candidates"][0]["estimates"]] == ["measured", "distance"]
+    assert [(tried["node"], tried["outcome"]) for tried in told["tried"]] == [("fra-1", "confirmed")]
+
+
+def test_filters_are_honoured(
+    relay: RelayNode, make_stand_in_node: MakeStandIn, tokyo: Location, api: APIClient
+) -> None:
+    make_stand_in_node("tyo-1", location=tokyo)
+    users = [{"latencies": {"frankfurt": 1, "tokyo": 300}}]
+    rule = {"field": "country", "values": ["JP"], "filter_type": "any"}
+    assert create(api, users=users)["location"] == "frankfurt"
+    assert create(api, users=users, filters=[rule])["location"] == "tokyo"
+
+
+# List
+
+
+def test_list_filters_by_state_location_and_metadata(relay: RelayNode, api: APIClient) -> None:
+    duel = create(api, metadata={"mode": "duel", "round": 3, "ranked": True, "a.b": "x"})["session_id"]
+    ffa = create(api, metadata={"mode": "ffa"})["session_id"]
+    over = create(api, metadata={"mode": "duel"})["session_id"]
+    api.delete(f"{SESSIONS}/{over}")
+
+    def found(query: str) -> set[str]:
+        response = api.get(f"{SESSIONS}?{query}")
+        assert response.status_code == 200, response.content
+        return {session["session_id"] for session in response.json()["sessions"]}
+
+    assert found("") == {duel, ffa}
+    assert found("state=ended") == {over}
+    assert found("location=frankfurt") == {duel, ffa}
+    assert found("location=paris") == set()
+    assert found("metadata.mode=duel") == {duel}
+    assert found("metadata.mode=duel&state=ended") == {over}
+    assert found("metadata.round=3&metadata.ranked=true") == {duel}
+    assert found("metadata.a.b=x") == {duel}
+    assert found("metadata.mode=nobody") == set()
+    assert found("unknown=1") == {duel, ffa}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("state=sleeping", "state"),
+        ("page=0", "page"),
+        ("limit=201", "limit"),
+        ("page=x", "page"),
+        ("metadata.mode=%00", "metadata.mode"),
+        ("metadata.=1", "metadata."),
+        ("metadata.a'b=1", "metadata.a'b"),
+        ("location=a%00b", "location"),
+    ],
+)
+def test_bad_list_query_names_the_parameter(query: str, field: str, api: APIClient) -> None:
+    response = api.get(f"{SESSIONS}?{query}")
+    assert response.status_code == 400
+    assert field in problems(response)
+
+
+def test_list_pages_newest_first(relay: RelayNode, api: APIClient) -> None:
+    made = [create(api)["session_id"] for _ in range(5)]
+    first, last, beyond = (api.get(f"{SESSIONS}?limit=2&page={page}").json() for page in (1, 3, 4))
+    assert [session["session_id"] for session in first["sessions"]] == made[:-3:-1]
+    assert first["total_count"] == 5
+    assert first["pagination"]["paginator"] == {"num_pages": 3}
+    assert (first["pagination"]["next_page_number"], first["pagination"]["previous_page_number"]) == (2, None)
+    assert [session["session_id"] for session in last["sessions"]] == made[:1]
+    assert (last["pagination"]["has_next"], last["pagination"]["has_previous"]) == (False, True)
+    assert beyond["sessions"] == []
+
+
+def test_list_asks_the_database_as_often_for_many_as_for_one(relay: RelayNode, api: APIClient) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            api.get(SESSIONS)
+        return len(captured)
+
+    create(api)
+    one = queries()
+    for _ in range(5):
+        create(api)
+    assert queries() == one
+
+
+# Authorize, revoke
+
+
+def authorize(api: APIClient, session: dict[str, Any], **user: Any) -> Any:
+    return api.post(f"{SESSIONS}:authorize-user", {"session_id": session["session_id"], **user}, format="json")
+
+
+def test_player_id_that_has_a_seat_gets_it_again(session: dict[str, Any], api: APIClient) -> None:
+    first, again = authorize(api, session, player_id="ann").json(), authorize(api, session, player_id="ann").json()
+    assert first["session_user"] == again["session_user"]
+    assert Seat.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "code"),
+    [
+        ({"user_ip": "1.1.1.1"}, "session_id", "required"),
+        ({"session_id": "x"}, "user_ip", "required"),
+        ({"session_id": "x", "user_ip": "1.1"}, "user_ip", "invalid"),
+        ({"session_id": None, "user_ip": "1.1.1.1"}, "session_id", "null"),
+    ],
+)
+def test_bad_authorize_names_the_field(body: dict[str, Any], field: str, code: str, api: APIClient) -> None:
+    response = api.post(f"{SESSIONS}:authorize-user", body, format="json")
+    assert response.status_code == 400
+    assert problems(response) == {field: [code]}
+
+
+@pytest.mark.parametrize("token", ["", "x", -1, 2**32, None, [1], "9" * 2000])
+def test_bad_token_of_revoke_is_400(token: Any, session: dict[str, Any], api: APIClient) -> None:
+    body = {"session_id": session["session_id"], "authorization_token": token}
+    response = api.post(f"{SESSIONS}:revoke-user", body, format="json")
+    assert response.status_code == 400
+    assert list(problems(response)) == ["authorization_token"]
+
+
+def test_seat_numbers_are_never_used_again(session: dict[str, Any], api: APIClient) -> None:
+    added = authorize(api, session, user_ip="3.3.3.3").json()["session_user"]
+    body = {"session_id": session["session_id"], "authorization_token": added["authorization_token"]}
+    api.post(f"{SESSIONS}:revoke-user", body, format="json")
+    assert added["seat"] == 2
+    assert authorize(api, session, user_ip="3.3.3.3").json()["session_user"]["seat"] == 3
+
+
+def test_session_takes_255_users_and_no_more(relay: RelayNode, api: APIClient) -> None:
+    relay.workers.update(capacity=1000, free_seats=1000)
+    session = create(api, users=[{"ip": "1.1.1.1"}] * 254)
+    assert authorize(api, session, user_ip="1.1.1.1").json()["session_user"]["seat"] == 254
+    full = authorize(api, session, user_ip="1.1.1.1")
+    assert (full.status_code, full.json()["code"]) == (409, "session_full")
+
+
+def test_no_seat_on_the_node_is_409(session: dict[str, Any], relay: RelayNode, api: APIClient) -> None:
+    relay.workers.update(free_seats=0)
+    full = authorize(api, session, user_ip="1.1.1.1")
+    assert (full.status_code, full.json()["code"]) == (409, "node_full")
+    assert Seat.objects.count() == 2
+
+
+# Who may see what
+
+
+def test_another_tenants_session_is_404_everywhere(session: dict[str, Any], stranger: APIClient) -> None:
+    path = f"{SESSIONS}/{session['session_id']}"
+    token = session["session_users"][0]["authorization_token"]
+    answers = [
+        stranger.get(path),
+        stranger.delete(path),
+        stranger.get(f"{path}/placement"),
+        authorize(stranger, session, user_ip="1.1.1.1"),
+        stranger.post(
+            f"{SESSIONS}:revoke-user",
+            {"session_id": session["session_id"], "authorization_token": token},
+            format="json",
+        ),
+    ]
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(404, "session_unknown")}
+    assert stranger.get(SESSIONS).json()["total_count"] == 0
+    assert RelaySession.objects.get().state == SessionState.READY
+
+
+@pytest.mark.parametrize("session_id", ["x", "000000000000-S", "a%00b", "%F0%9F%92%A9", "..", "a" * 500])
+def test_whatever_is_no_session_is_404(session_id: str, api: APIClient) -> None:
+    assert api.get(f"{SESSIONS}/{session_id}").status_code == 404
+    assert api.get(f"{SESSIONS}/{session_id}/placement").status_code == 404
+
+
+def test_other_methods_are_405(session: dict[str, Any], api: APIClient) -> None:
+    path = f"{SESSIONS}/{session['session_id']}"
+    for answer in (api.put(SESSIONS), api.post(path), api.patch(path), api.get(f"{SESSIONS}:revoke-user")):
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+
+
+# For nodes
+
+
+def test_node_pulls_all_it_is_to_serve(
+    session: dict[str, Any], relay: RelayNode, tenant: Tenant, api: APIClient
+) -> None:
+    gone = create(api)
+    api.delete(f"{SESSIONS}/{gone['session_id']}")
+    relay.key, plain = api_key_create(tenant=None, name="node", scopes=["node"])
+    relay.save()
+    token = session["session_users"][1]["authorization_token"]
+    api.post(
+        f"{SESSIONS}:revoke-user", {"session_id": session["session_id"], "authorization_token": token}, format="json"
+    )
+    answer = client_with(plain, "Bearer ").get("/v1/nodes/self/grants").json()
+    assert [key["id"] for key in answer["token_keys"]] == [7]
+    (grant,) = answer["sessions"]
+    assert (grant["session"], grant["revision"], grant["worker"]) == (session["session_id"], 2, 0)
+    assert grant["token"] == session["authorization_token"]
+    assert [(seat["seat"], seat["revoked"]) for seat in grant["seats"]] == [(0, False), (1, True)]
+    assert [seat["token"] for seat in grant["seats"]] == [
+        user["authorization_token"] for user in session["session_users"]
+    ]
+
+
+def test_tenants_may_not_pull_grants(api: APIClient) -> None:
+    assert api.get("/v1/nodes/self/grants").status_code == 403
+    assert APIClient().get("/v1/nodes/self/grants").status_code == 401

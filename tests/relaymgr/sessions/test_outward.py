@@ -1,0 +1,174 @@
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+
+import httpcore
+import pytest
+
+from relaymgr.sessions.outward import AddressRefused, PublicNetwork, is_public, is_webhook_url, public_addresses
+
+
+class Listener:
+    """Counts TCP connects on a loopback port, IPv4 and IPv6."""
+
+    def __init__(self) -> None:
+        self.connects = 0
+        self._sockets = [socket.create_server(("127.0.0.1", 0))]
+        self.port = self._sockets[0].getsockname()[1]
+        if socket.has_ipv6:
+            self._sockets.append(socket.create_server(("::1", self.port), family=socket.AF_INET6))
+        for server in self._sockets:
+            threading.Thread(target=self._count, args=(server,), daemon=True).start()
+
+    def _count(self, server: socket.socket) -> None:
+        while True:
+            try:
+                server.accept()[0].close()
+            except OSError:
+                return
+            self.connects += 1
+
+    def close(self) -> None:
+        for server in self._sockets:
+            server.shutdown(socket.SHUT_RDWR)
+            server.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
+
+
+INWARD = [
+    "localhost",
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f.1",
+    "0177.0.0.1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[64:ff9b::127.0.0.1]",  # NAT64
+    "[2002:7f00:1::]",  # 6to4
+    "[::127.0.0.1]",  # IPv4-compatible
+    "169.254.169.254",  # metadata
+    "100.64.0.1",  # carrier-grade NAT
+    "10.0.0.1",
+    "224.0.0.1",
+    "0.0.0.0",
+]
+
+
+@pytest.mark.parametrize("host", INWARD)
+async def test_inward_host_is_refused_without_a_connect(host: str, listener: Listener) -> None:
+    url = f"http://{host}:{listener.port}/"
+    assert is_webhook_url(url)
+    async with httpcore.AsyncConnectionPool(network_backend=PublicNetwork()) as pool:
+        with pytest.raises(AddressRefused):
+            await asyncio.wait_for(pool.request("POST", url), 5)
+    assert listener.connects == 0
+
+
+async def test_listener_would_have_counted(listener: Listener) -> None:
+    async with httpcore.AsyncConnectionPool() as pool:
+        with pytest.raises(httpcore.RemoteProtocolError):
+            await pool.request("POST", f"http://127.0.0.1:{listener.port}/")
+    assert listener.connects == 1
+
+
+async def test_one_inward_address_among_public_ones_refuses_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"mixed.test": ["93.184.216.34", "10.0.0.1"], "public.test": ["93.184.216.34", "2606:2800:220:1::1"]}
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in answers[host]]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    with pytest.raises(AddressRefused):
+        await public_addresses("mixed.test", 443)
+    assert await public_addresses("public.test", 443) == answers["public.test"]
+
+
+async def test_connects_to_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that answers differently the second time gains nothing: there is no second time."""
+    asked, connected = [], []
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        return [(0, 0, 0, "", ("93.184.216.34" if len(asked) == 1 else "127.0.0.1", port))]
+
+    async def connect_tcp(self: object, host: str, *_: object) -> None:
+        connected.append(host)
+        raise httpcore.ConnectError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect_tcp)
+    async with httpcore.AsyncConnectionPool(network_backend=PublicNetwork()) as pool:
+        with pytest.raises(httpcore.ConnectError):
+            await pool.request("POST", "http://rebinding.test/")
+    assert (asked, connected) == (["rebinding.test"], ["93.184.216.34"])
+
+
+async def test_unknown_name_is_refused_like_an_inward_one() -> None:
+    with pytest.raises(AddressRefused):
+        await public_addresses("no-such-host.invalid", 443)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"],
+)
+def test_public_addresses_are_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *["172.16.0.1", "192.168.1.1", "192.0.2.1", "198.18.0.1", "240.0.0.1", "255.255.255.255"],
+        *["fe80::1", "fe80::1%eth0", "fc00::1", "fec0::1", "ff02::1", "2001:db8::1", "::", "64:ff9b:1::a00:1"],
+        *["2002:a00:1::", "64:ff9b::10.0.0.1", "2001::1", "100::1"],
+    ],
+)
+def test_other_addresses_are_not(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://my-webhook.com/dump",
+        "http://backend:8080/hook?a=b",
+        "http://[2606:4700::1111]:80/",
+        "HTTPS://EXAMPLE.COM",
+    ],
+)
+def test_webhook_urls(url: str) -> None:
+    assert is_webhook_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *[
+            "my-webhook.com/dump",
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "gopher://example.com",
+            "javascript:alert(1)",
+        ],
+        *["http://", "http://user:password@example.com/", "http://example.com:99999/", "http://example.com:0/"],
+        *[
+            "http://[::1",
+            "http://exa mple.com/",
+            "http://example.com/\r\nX: y",
+            "http://ex\\ample.com/",
+            "http://b\u00fccher.de/",
+        ],
+    ],
+)
+def test_other_texts_are_no_webhook_urls(url: str) -> None:
+    assert not is_webhook_url(url)

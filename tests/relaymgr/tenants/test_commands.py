@@ -1,0 +1,45 @@
+import io
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from relaymgr.tenants.models import ApiKey, Tenant
+from relaymgr.tenants.selectors import api_key_get
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue().strip()
+
+
+def test_tenant_and_key_from_a_script() -> None:
+    assert run("tenant_create", "studio", "--name", "The Studio") == "studio"
+    assert Tenant.objects.get().name == "The Studio"
+    key = api_key_get(presented=run("api_key", "studio"))
+    assert key is not None
+    assert (key.tenant.slug, key.scopes) == ("studio", ["relay"])
+
+
+def test_scopes_can_be_chosen(tenant: Tenant) -> None:
+    run("api_key", "studio", "--scope", "read", "--scope", "matchmaker", "--name", "grafana")
+    assert ApiKey.objects.get().scopes == ["matchmaker", "read"]
+
+
+def test_second_tenant_of_a_name_is_refused(tenant: Tenant) -> None:
+    with pytest.raises(CommandError, match="studio"):
+        run("tenant_create", "studio")
+
+
+def test_key_for_nobody_is_refused_with_what_to_do() -> None:
+    with pytest.raises(CommandError, match="--create-tenant"):
+        run("api_key", "nobody")
+    assert not Tenant.objects.exists()
+
+
+def test_tenant_may_be_made_on_the_way() -> None:
+    for _ in range(2):
+        assert api_key_get(presented=run("api_key", "studio", "--create-tenant"))
+    assert Tenant.objects.get().slug == "studio"

@@ -1,0 +1,117 @@
+"""Whatever is sent, the server answers as its own OpenAPI document says, and never with a 5xx that is not ours.
+
+The document is generated from the code; schemathesis makes the requests from it, good and bad.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import schemathesis
+import yaml
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from rest_framework.test import APIClient
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from relaymgr.nodes.models import RelayNode, TokenKey
+from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.services import api_key_create
+from tests.relaymgr.conftest import StandIn
+from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
+
+# Requests go through WSGI, which closes its connections: a test that is one transaction would lose it.
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def no_server_error(context: Any, response: Any, case: Any) -> None:
+    """503 is an answer (no relay fits the filters, the node of a session is gone); any other 5xx is a bug."""
+    assert response.status_code < 500 or response.status_code == 503, response.text
+
+
+CHECKS = [no_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+EXAMPLES = hypothesis_settings(
+    max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture
+def document() -> Any:
+    return schemathesis.openapi.from_wsgi("/v1/openapi.json", get_wsgi_application())
+
+
+schema = schemathesis.pytest.from_fixture("document")
+
+
+@pytest.fixture
+def node(make_node: Callable[..., RelayNode], stand_in: StandIn) -> RelayNode:
+    stand_in.answer = obedient
+    made = make_node(seats=1_000_000, control_url=stand_in.url)
+    TokenKey.objects.create(node=made, key_id=1, key=base64.b64encode(bytes(32)).decode())
+    return made
+
+
+@pytest.fixture
+def node_key(node: RelayNode) -> str:
+    node.key, plain = api_key_create(tenant=None, name="fuzz", scopes=["node"])
+    node.save()
+    return plain
+
+
+@pytest.fixture
+def tenant_key(tenant: Tenant) -> str:
+    Tenant.objects.update(requests_per_minute=10**6, max_sessions=10**6)
+    return api_key_create(tenant=tenant, name="fuzz", scopes=["relay"])[1]
+
+
+@schema.parametrize()
+@EXAMPLES
+def test_tenant_may_send_anything(case: Any, node: RelayNode, tenant_key: str) -> None:
+    case.call_and_validate(headers={"Authorization": f"token {tenant_key}"}, checks=CHECKS)
+
+
+@schema.include(path_regex="session").parametrize()
+@EXAMPLES
+def test_tenant_may_send_anything_about_a_session_that_is_there(
+    case: Any, node: RelayNode, tenant_key: str, api: APIClient
+) -> None:
+    session_id = api.post(SESSIONS, TWO_USERS, format="json").json()["session_id"]
+    if "session_id" in (case.path_parameters or {}):
+        case.path_parameters["session_id"] = session_id
+    if isinstance(case.body, dict) and "session_id" in case.body:
+        case.body["session_id"] = session_id
+    case.call_and_validate(headers={"Authorization": f"token {tenant_key}"}, checks=CHECKS)
+
+
+@schema.include(path_regex="nodes").parametrize()
+@EXAMPLES
+def test_node_may_send_anything(case: Any, node_key: str) -> None:
+    case.call_and_validate(headers={"Authorization": f"Bearer {node_key}"}, checks=CHECKS)
+
+
+@schema.parametrize()
+@EXAMPLES
+def test_stranger_may_send_anything(case: Any) -> None:
+    case.call_and_validate(checks=CHECKS)
+
+
+def test_document_is_valid_and_names_every_error_shape() -> None:
+    out = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+    found = yaml.safe_load(out.getvalue())
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            if path == "/monitor":
+                continue  # its 503 is the same report as its 200
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    content = response["content"]["application/json"]["schema"]
+                    assert content == {"$ref": "#/components/schemas/Error"}, (path, method, status)

@@ -1,0 +1,64 @@
+import io
+from typing import Any
+
+import pytest
+from rest_framework.exceptions import ParseError
+from rest_framework.test import APIClient
+
+from relaymgr.parsing import MAX_DEPTH, BoundedJSONParser, TooLarge
+
+
+def parse(body: bytes) -> Any:
+    return BoundedJSONParser().parse(io.BytesIO(body))
+
+
+def test_json_is_read() -> None:
+    assert parse('{"a": [1, 2.5, "ü\U0001f600", null, true]}'.encode()) == {"a": [1, 2.5, "ü\U0001f600", None, True]}
+
+
+def test_body_at_the_limit_is_read_and_one_byte_more_is_413(settings: Any) -> None:
+    settings.MAX_BODY_BYTES = 10
+    assert parse(b'"12345678"') == "12345678"
+    with pytest.raises(TooLarge):
+        parse(b'"123456789"')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"NaN",
+        b"[Infinity]",
+        b"[-Infinity]",
+        b"[1e999]",
+        b"[-1e999]",
+        b"9" * 5000,
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'"\\u0000"',
+        b'{"\\u0000": 1}',
+        b'["\\ud800"]',
+        b'"\\udfff"',
+    ],
+)
+def test_what_json_or_a_database_cannot_hold_is_refused(body: bytes) -> None:
+    with pytest.raises(ParseError):
+        parse(body)
+
+
+def test_pair_of_surrogates_is_a_character() -> None:
+    assert parse(b'"\\ud83d\\ude00"') == "\U0001f600"
+
+
+def test_nesting_is_limited() -> None:
+    assert parse(b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1))
+    with pytest.raises(ParseError, match="deeper"):
+        parse(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+
+
+def test_body_over_a_megabyte_is_413_over_http(api: APIClient) -> None:
+    response = api.post("/v1/ips/lookup", data=b'"' + b"x" * 1_000_001 + b'"', content_type="application/json")
+    assert response.status_code == 413
+    assert response.json()["code"] == "too_large"

@@ -1,0 +1,158 @@
+"""The settings file, run afresh with other environments."""
+
+import os
+import re
+import runpy
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SETTINGS = Path(__file__).parents[2] / "relaymgr" / "settings.py"
+
+
+class Load:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path):
+        self.monkeypatch = monkeypatch
+        for name in os.environ:
+            if name.startswith("CAUSEWAY_") or name.endswith("_URL") or name in ("SECRET_KEY", "ALLOWED_HOSTS"):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("CAUSEWAY_STATE_DIR", str(folder))
+
+    def __call__(self, **environment: str) -> dict[str, Any]:
+        for name, value in environment.items():
+            self.monkeypatch.setenv(name, value)
+        return runpy.run_path(str(SETTINGS))
+
+    def refused(self, **environment: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            self(**environment)
+        return str(stopped.value)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
+    return Load(monkeypatch, tmp_path / "state")
+
+
+def test_with_nothing_set_it_is_embedded(load: Load, tmp_path: Path) -> None:
+    settings = load()
+    state = tmp_path / "state"
+    assert settings["DATABASES"]["default"]["NAME"] == str(state / "causeway.sqlite3")
+    assert settings["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert settings["CELERY_BROKER_URL"] == "filesystem://"
+    folders = settings["CELERY_BROKER_TRANSPORT_OPTIONS"]
+    assert Path(folders["data_folder_in"]).is_dir() and Path(folders["control_folder"]).is_dir()
+    assert folders["data_folder_in"] == folders["data_folder_out"]
+    assert settings["CACHES"]["default"]["BACKEND"].endswith("LocMemCache")
+    assert settings["DEBUG"] is False
+    assert settings["TIME_ZONE"] == "UTC"
+
+
+def test_secret_key_is_generated_once_and_private(load: Load, tmp_path: Path) -> None:
+    first, second = load()["SECRET_KEY"], load()["SECRET_KEY"]
+    file = tmp_path / "state" / "secret_key"
+    assert first == second == file.read_text()
+    assert len(first) >= 50
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in file.parent.glob("secret_key*")] == ["secret_key"]
+
+
+def test_secret_key_of_the_environment_wins(load: Load, tmp_path: Path) -> None:
+    settings = load(SECRET_KEY="given")
+    assert settings["SECRET_KEY"] == "given"
+    assert not settings["SECRET_KEY_IS_GENERATED"]
+    assert not (tmp_path / "state" / "secret_key").exists()
+
+
+def test_secrets_come_from_files_too(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from a file\n")
+    (tmp_path / "database").write_text("postgres://me:pass@db:5433/causeway\n")
+    settings = load(SECRET_KEY_FILE=str(tmp_path / "key"), DATABASE_URL_FILE=str(tmp_path / "database"))
+    assert settings["SECRET_KEY"] == "from a file"
+    assert settings["DATABASES"]["default"]["HOST"] == "db"
+
+
+def test_postgresql_has_a_pool_and_no_persistent_connections(load: Load) -> None:
+    config = load(DATABASE_URL="postgres://me:pass@db:5433/causeway", CAUSEWAY_DATABASE_POOL="4")["DATABASES"][
+        "default"
+    ]
+    assert config["ENGINE"] == "django.db.backends.postgresql"
+    assert config["OPTIONS"]["pool"]["max_size"] == 4
+    assert config.get("CONN_MAX_AGE", 0) == 0
+
+
+def test_redis_broker_brings_a_redis_cache(load: Load) -> None:
+    settings = load(BROKER_URL="redis://r:6379/0")
+    assert settings["CELERY_BROKER_URL"] == "redis://r:6379/0"
+    assert settings["CACHES"]["default"]["LOCATION"] == "redis://r:6379/0"
+    assert settings["CELERY_BROKER_TRANSPORT_OPTIONS"]["visibility_timeout"] > settings["CELERY_TASK_TIME_LIMIT"]
+
+
+def test_cache_may_be_another_redis(load: Load) -> None:
+    settings = load(BROKER_URL="redis://r:6379/0", CACHE_URL="redis://c:6379/1")
+    assert settings["CACHES"]["default"]["LOCATION"] == "redis://c:6379/1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://me:hunter2@db/causeway"),
+        ("DATABASE_URL", "nonsense:hunter2"),
+        ("DATABASE_URL", "postgres://me:hunter2@db:port/causeway"),
+        ("DATABASE_URL", "postgres://me:hunter2@db"),
+        ("BROKER_URL", "amqp://me:hunter2@mq"),
+        ("CACHE_URL", "memcached://hunter2"),
+        ("CAUSEWAY_DEBUG", "hunter2"),
+        ("CAUSEWAY_HTTPS", "maybe"),
+        ("CAUSEWAY_TRUSTED_PROXIES", "10.0.0.0/8,hunter2"),
+        ("CAUSEWAY_GRANT_TIMEOUT", "nan"),
+        ("CAUSEWAY_GRANT_TIMEOUT", "0"),
+        ("CAUSEWAY_SEAT_PACKETS", "-1"),
+        ("CAUSEWAY_DATABASE_POOL", "many"),
+    ],
+)
+def test_bad_value_stops_with_one_line_that_names_it(load: Load, name: str, value: str) -> None:
+    environment = {name: value} | ({"DATABASE_URL": "postgres://a:b@c/d"} if name == "CAUSEWAY_DATABASE_POOL" else {})
+    line = load.refused(**environment)
+    assert line.startswith(f"causeway: {name} must be ")
+    assert "\n" not in line
+    assert "hunter2" not in line
+
+
+def test_unreadable_secret_file_stops(load: Load, tmp_path: Path) -> None:
+    assert "SECRET_KEY_FILE" in load.refused(SECRET_KEY_FILE=str(tmp_path / "nothing"))
+
+
+def test_state_folder_that_cannot_be_made_stops(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "CAUSEWAY_STATE_DIR" in load.refused(CAUSEWAY_STATE_DIR=str(tmp_path / "file" / "state"))
+
+
+def test_https_makes_cookies_secure_and_believes_proxies_only_when_there_are_some(load: Load) -> None:
+    alone = load(CAUSEWAY_HTTPS="1")
+    assert alone["SESSION_COOKIE_SECURE"] and alone["CSRF_COOKIE_SECURE"]
+    assert "SECURE_PROXY_SSL_HEADER" not in alone
+    assert "SECURE_PROXY_SSL_HEADER" in load(CAUSEWAY_TRUSTED_PROXIES="10.0.0.0/8")
+
+
+def test_static_files_are_hashed_when_a_folder_is_named(load: Load) -> None:
+    assert load()["WHITENOISE_USE_FINDERS"]
+    collected = load(CAUSEWAY_STATIC_ROOT="/srv/static")
+    assert not collected["WHITENOISE_USE_FINDERS"]
+    assert "Manifest" in collected["STORAGES"]["staticfiles"]["BACKEND"]
+
+
+def test_every_variable_is_in_the_document_and_no_other() -> None:
+    source = SETTINGS.read_text()
+    read = set(re.findall(r'_(?:text|secret|flag|number|words|networks)\(\s*"([A-Z_]+)"', source))
+    page = (SETTINGS.parents[1] / "docs" / "settings.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)} == read
+
+
+def test_the_documents_stars_are_the_secrets() -> None:
+    page = (SETTINGS.parents[1] / "docs" / "settings.md").read_text()
+    starred = set(re.findall(r"^\| `([A-Z_]+)` \*", page, re.MULTILINE))
+    assert starred == set(re.findall(r'_secret\("([A-Z_]+)"', SETTINGS.read_text()))

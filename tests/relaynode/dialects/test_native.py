@@ -1,0 +1,347 @@
+"""A player's connection in the native dialect, packet by packet (PROTOCOL.md 7 to 11)."""
+
+import pytest
+
+from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay
+from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, events, relay_with
+from transports.protocol import packets
+from transports.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return relay_with(seats=4)
+
+
+@pytest.fixture
+def host(relay: Relay) -> NativePlayer:
+    return connected(relay, 0)
+
+
+@pytest.fixture
+def player(relay: Relay, host: NativePlayer) -> NativePlayer:
+    player = connected(relay, 1)
+    relay.datagrams_to_send()
+    events(relay)
+    return player
+
+
+def connected(relay: Relay, seat: int, port: int = CLIENT_PORT) -> NativePlayer:
+    player = NativePlayer(relay, seat, port=port)
+    player.connect()
+    return player
+
+
+def elsewhere(player: NativePlayer) -> NativePlayer:
+    """The same connection, now from another address."""
+    moved = NativePlayer(player.relay, player.seat, ("192.0.2.77", 7777), player.port)
+    moved.__dict__.update({name: getattr(player, name) for name in ("welcome", "up_key", "down_key", "received")})
+    moved.sent = player.sent
+    return moved
+
+
+# -- DATA
+
+
+def test_data_arrives_with_its_source_seat(host: NativePlayer, player: NativePlayer) -> None:
+    assert host.hears(player.send(b"up")) == (PacketType.DATA, 1, b"up")
+    assert player.hears(host.send(b"down", 1)) == (PacketType.DATA, 0, b"down")
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 1182])
+def test_payload_is_untouched_and_overhead_the_same_both_ways(
+    host: NativePlayer, player: NativePlayer, size: int
+) -> None:
+    payload = bytes(index * 5 & 0xFF for index in range(size))
+    up = player.data(payload)
+    outgoing = player.send_raw(up)
+    assert outgoing is not None
+    assert len(outgoing[1]) == len(up) == size + 18
+    assert host.hears(outgoing) == (PacketType.DATA, 1, payload)
+
+
+def test_either_port_serves_and_answers_leave_from_the_one_that_was_asked(relay: Relay) -> None:
+    host, player = connected(relay, 0, CLIENT_PORT), connected(relay, 1, SERVER_PORT)
+    assert host.hears(player.send(b"up")) is not None
+    assert player.hears(host.send(b"down", 1)) is not None
+
+
+def test_everyone_from_the_host_is_a_copy_for_each_in_its_own_dialect(relay: Relay, host: NativePlayer) -> None:
+    native, edgegap = connected(relay, 1), EdgegapPlayer(relay, 2)
+    edgegap.ping()
+    relay.datagrams_to_send()
+    assert host.send(b"world", EVERYONE) is None
+    copies = relay.datagrams_to_send()
+    assert len(copies) == 2
+    assert native.hears(copies[0]) == (PacketType.DATA, 0, b"world")
+    assert edgegap.hears(copies[1]) == b"world"
+    assert relay.counters.forwarded_packets == 2
+
+
+def test_everyone_from_a_player_is_the_host(host: NativePlayer, player: NativePlayer) -> None:
+    assert host.hears(player.send(b"up", EVERYONE)) == (PacketType.DATA, 1, b"up")
+
+
+def test_everyone_when_alone_is_an_absent_peer(relay: Relay, host: NativePlayer) -> None:
+    assert host.send(b"hello?", EVERYONE) is None
+    assert drops(relay) == {"peer_absent": 1}
+
+
+def test_in_a_mesh_anyone_reaches_anyone() -> None:
+    relay = relay_with(seats=3, topology="mesh")
+    players = [connected(relay, seat) for seat in range(3)]
+    assert players[0].welcome is not None
+    assert players[0].welcome.mesh
+    assert players[2].hears(players[1].send(b"across", 2)) == (PacketType.DATA, 1, b"across")
+    relay.datagrams_to_send()
+    assert players[1].send(b"all", EVERYONE) is None
+    assert [copy[2] for copy in relay.datagrams_to_send()] == [players[0].addr, players[2].addr]
+
+
+def test_an_edgegap_player_in_a_mesh_hears_its_host_only() -> None:
+    relay = relay_with(seats=3, topology="mesh")
+    peer, edgegap = connected(relay, 1), EdgegapPlayer(relay, 2)
+    edgegap.ping()
+    assert peer.send(b"it would take this for the host's", 2) is None
+    assert drops(relay) == {"not_allowed": 1}
+
+
+def test_a_payload_of_an_edgegap_player_may_grow_beyond_1200_bytes(relay: Relay, host: NativePlayer) -> None:
+    outgoing = EdgegapPlayer(relay, 2).send(bytes(1191))
+    assert outgoing is not None
+    assert len(outgoing[1]) == 1209 <= packets.MAX_INCOMING
+    assert host.hears(outgoing) == (PacketType.DATA, 2, bytes(1191))
+
+
+# -- sequences
+
+
+def test_packets_may_arrive_out_of_order_but_once(host: NativePlayer, player: NativePlayer) -> None:
+    sent = [player.data(bytes((index,))) for index in range(10)]
+    order = [9, 0, 5, 5, 9, 1, 0, 8]
+    passed = [player.send_raw(sent[index]) is not None for index in order]
+    assert passed == [True, True, True, False, False, True, False, True]
+
+
+def test_a_packet_1024_behind_is_too_old(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    sent = [player.data(b"") for _ in range(1025)]
+    assert player.send_raw(sent[1024]) is not None
+    assert player.send_raw(sent[1]) is not None
+    assert player.send_raw(sent[0]) is None
+    assert drops(relay) == {"replayed": 1}
+
+
+def test_sequences_go_on_beyond_32_bits(host: NativePlayer, player: NativePlayer) -> None:
+    """Half the numbers are skipped twice, as a receiver takes the nearest number with the low bits it sees."""
+    for jump in (2**31 - 10, 2**32 - 20, 2**32 + 1):
+        player.sent = jump
+        assert host.hears(player.send(b"on")) == (PacketType.DATA, 1, b"on")
+
+
+# -- PING
+
+
+def test_a_ping_is_answered_by_a_pong_of_its_size(player: NativePlayer) -> None:
+    ping = player.packet(PacketType.PING, Ping(time=77, echo=0, delay=0, received=0).encode())
+    answer = player.send_raw(ping, NOW + 1)
+    assert answer is not None
+    assert len(answer[1]) == len(ping)
+    kind, seat, body = player.reads(answer[1])
+    pong = packets.decode_ping(body)
+    assert (kind, seat) == (PacketType.PONG, 0)
+    assert (pong.time, pong.echo, pong.delay, pong.received) == (int((NOW + 1) * 1e6) & 0xFFFFFFFF, 77, 0, 1)
+
+
+def test_the_node_learns_the_round_trip_from_pings(relay: Relay, player: NativePlayer) -> None:
+    assert relay.legs(10) == []
+    now, echo = NOW + 1, 0
+    for _ in range(50):
+        ping = Ping(time=1, echo=echo, delay=5000, received=player.received.highest)
+        answer = player.send_raw(player.packet(PacketType.PING, ping.encode()), now)
+        assert answer is not None
+        echo = packets.decode_ping(player.reads(answer[1])[2]).time
+        now += 0.030 + 0.005
+    (leg,) = relay.legs(10)
+    assert (leg["session"], leg["seat"], leg["dialect"]) == ("3960c873aafd-S", 1, "native")
+    assert leg["rtt_ms"] == pytest.approx(30, abs=0.1)
+    assert leg["jitter_ms"] < 0.5
+    assert leg["loss"] < 0.05
+
+
+def test_legs_are_told_in_turn() -> None:
+    relay = relay_with(seats=5)
+    for seat in range(5):
+        player = connected(relay, seat)
+        for echo in (0, int(NOW * 1e6) & 0xFFFFFFFF):
+            player.send_raw(player.packet(PacketType.PING, Ping(1, echo, 0, 0).encode()), NOW + 0.01)
+    told = [[leg["seat"] for leg in relay.legs(2)] for _ in range(4)]
+    assert told == [[0, 1], [2, 3], [4], [0, 1]]
+
+
+def test_a_pong_is_taken_as_a_sign_of_life(relay: Relay, player: NativePlayer) -> None:
+    assert player.send_raw(player.packet(PacketType.PONG, Ping(1, 0, 0, 0).encode()), NOW + 9) is None
+    relay.handle_timer(NOW + 11)
+    assert (1, "seat_left", "timeout") not in events(relay)
+
+
+# -- SIGNAL, NOTICE, CLOSE
+
+
+def test_signal_passes_between_any_two_seats(relay: Relay, player: NativePlayer) -> None:
+    other = connected(relay, 2)
+    outgoing = player.send_raw(player.packet(PacketType.SIGNAL, b"candidate", 2))
+    assert other.hears(outgoing) == (PacketType.SIGNAL, 1, b"candidate")
+
+
+def test_others_are_told_of_joins_and_leaves(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    other = NativePlayer(relay, 2)
+    assert other.connect().roster == {0, 1, 2}
+    notices = relay.datagrams_to_send()
+    assert host.hears(notices[0]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
+    assert player.hears(notices[1]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
+    EdgegapPlayer(relay, 3).ping()
+    assert host.collects() == [(PacketType.NOTICE, 3, Notice(NoticeCode.JOINED).encode())]
+    other.send_raw(other.packet(PacketType.CLOSE, b"\0bye"))
+    assert host.collects() == [(PacketType.NOTICE, 2, Notice(NoticeCode.LEFT).encode())]
+
+
+def test_close_ends_the_connection_at_once(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    assert player.send_raw(player.packet(PacketType.CLOSE, b"\x80done")) is None
+    assert events(relay) == [(1, "seat_left", "closed")]
+    assert player.send(b"after") is None
+    assert host.send(b"after", 1) is None
+    assert drops(relay) == {"unknown_connection": 1, "peer_absent": 1}
+
+
+def test_over_quota_is_said_once_a_second() -> None:
+    relay = relay_with(limits={"packets": 10, "bytes": 0})
+    connected(relay, 0)
+    player = connected(relay, 1)
+    relay.datagrams_to_send()
+    for index in range(150):
+        player.send(b"fast", now=NOW + 1 + index * 0.011)
+    assert player.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.OVER_QUOTA).encode())] * 2
+
+
+def test_shutdown_is_told_to_native_players(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    relay.notify_shutdown(NOW)
+    waiting = relay.datagrams_to_send()
+    assert host.hears(waiting[0]) == (PacketType.NOTICE, 0, Notice(NoticeCode.DRAINING).encode())
+    assert player.hears(waiting[1]) == (PacketType.NOTICE, 1, Notice(NoticeCode.DRAINING).encode())
+
+
+# -- silence
+
+
+def test_a_silent_player_times_out_and_its_old_keys_are_dead(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    host.send(b"still here", 1, NOW + 9.5)
+    relay.handle_timer(NOW + 10.2)
+    assert events(relay) == [(1, "seat_left", "timeout")]
+    assert host.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.LEFT).encode())]
+    assert player.send(b"back", now=NOW + 11) is None
+    player.connect(now=NOW + 11)
+    assert events(relay) == [(1, "seat_joined", "")]
+
+
+# -- a new address
+
+
+def test_a_new_address_is_proved_before_traffic_moves_there(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    moved = elsewhere(player)
+    assert host.hears(moved.send(b"from elsewhere", now=NOW + 1)) == (PacketType.DATA, 1, b"from elsewhere")
+    kind, _, challenge = moved.collects()[0]
+    assert kind == PacketType.PATH_CHALLENGE
+    assert host.send(b"to the old one", 1, NOW + 1)[2] == player.addr  # type: ignore[index]
+    assert moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenge), NOW + 1.1) is None
+    assert host.send(b"to the new one", 1, NOW + 1.2)[2] == moved.addr  # type: ignore[index]
+    assert events(relay) == [(1, "seat_moved", "")]
+    (kind, seat, body) = moved.collects()[0]
+    assert (kind, seat) == (PacketType.NOTICE, 1)
+    assert packets.decode_notice(body) == Notice(NoticeCode.MOVED, address=moved.addr)
+
+
+def test_a_challenge_comes_once_in_a_fifth_of_a_second_and_its_answer_may_be_late(
+    relay: Relay, player: NativePlayer
+) -> None:
+    moved = elsewhere(player)
+    challenges = []
+    for tick in range(60):
+        moved.send(b"12345678", now=NOW + 1 + tick / 60)
+        challenges += moved.collects()
+    assert len(challenges) == 5
+    assert {kind for kind, _, _ in challenges} == {PacketType.PATH_CHALLENGE}
+    moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenges[0][2]), NOW + 3)
+    assert events(relay) == [(1, "seat_moved", "")]
+
+
+def test_a_packet_shorter_than_a_challenge_is_not_answered_with_one(relay: Relay, player: NativePlayer) -> None:
+    moved = elsewhere(player)
+    moved.send(b"1234567", now=NOW + 1)
+    assert relay.datagrams_to_send() == []
+    moved.send(b"12345678", now=NOW + 1)
+    assert [len(data) for _, data, _ in relay.datagrams_to_send()] == [26]
+
+
+def test_an_answer_from_another_address_proves_nothing(relay: Relay, player: NativePlayer) -> None:
+    moved = elsewhere(player)
+    moved.send(b"12345678", now=NOW + 1)
+    challenge = moved.collects()[0][2]
+    response = moved.packet(PacketType.PATH_RESPONSE, challenge)
+    assert relay.receive_datagram(response, ("192.0.2.200", 1), CLIENT_PORT, NOW + 1) is None
+    assert drops(relay) == {"malformed": 1}
+    assert events(relay) == []
+
+
+def test_racing_a_players_packets_does_not_turn_its_stream(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    """Copies from the path that arrive first pass as the player's, but bring their sender nothing but challenges."""
+    for tick in range(20):
+        at = NOW + 1 + tick * 0.1
+        copy = player.data(b"12345678")
+        assert relay.receive_datagram(copy, ("192.0.2.200", 1), CLIENT_PORT, at) is not None
+        assert player.send_raw(copy, at) is None
+        assert host.send(b"down", 1, at)[2] == player.addr  # type: ignore[index]
+    assert events(relay) == []
+
+
+def test_a_ping_from_a_new_address_is_answered_at_the_old_one(player: NativePlayer) -> None:
+    moved = elsewhere(player)
+    answer = moved.send_raw(moved.packet(PacketType.PING, Ping(1, 0, 0, 0).encode()), NOW + 1)
+    assert answer is not None
+    assert answer[2] == player.addr
+
+
+def test_moving_to_our_other_port_is_a_move_too(relay: Relay, player: NativePlayer) -> None:
+    moved = elsewhere(player)
+    moved.addr, moved.port = player.addr, SERVER_PORT
+    moved.send(b"12345678", now=NOW + 1)
+    challenge = moved.collects()[0][2]
+    moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenge), NOW + 1)
+    assert events(relay) == [(1, "seat_moved", "")]
+
+
+# -- connection ids
+
+
+def test_a_freed_connection_id_is_not_used_again_soon(relay: Relay, host: NativePlayer) -> None:
+    player = NativePlayer(relay, 1)
+    indexes = [player.connect().connection & 0xFFFFF for _ in range(20)]
+    assert len(set(indexes)) == 20
+
+
+# -- PROBE
+
+
+@pytest.mark.parametrize("size", [64, 65, 1200])
+def test_a_probe_is_answered_with_as_many_bytes(relay: Relay, size: int) -> None:
+    nonce = bytes(range(16))
+    addr = ("192.0.2.5", 5)
+    answer = relay.receive_datagram(packets.Probe(nonce, size).encode(), addr, SERVER_PORT, NOW)
+    assert answer is not None
+    assert (answer[0], answer[2], len(answer[1])) == (SERVER_PORT, addr, size)
+    assert packets.decode_probe_reply(answer[1]) == packets.ProbeReply(nonce, int(NOW * 1e6), size)

@@ -1,0 +1,210 @@
+"""The parent's side of a worker, with real worker processes."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import struct
+import time
+
+import pytest
+
+from relaynode import worker_process
+from relaynode.config import PortPair
+from relaynode.errors import WorkerDown
+from relaynode.grants import GrantRefused
+from relaynode.ports import open_udp_port
+from relaynode.worker_process import WorkerProcess
+from tests.nodeproc import free_ports
+from tests.relaynode.test_control import grant
+
+STATE = {
+    "session": "00000000beef-S",
+    "ended": True,
+    "reason": "deleted",
+    "forget_at": time.time() + 60,
+    "pairs": [],
+}
+
+
+class RunningWorker(WorkerProcess):
+    """One worker on ports of its own; `messages` are what it reported."""
+
+    def __init__(self) -> None:
+        base = free_ports(2)
+        self.sockets = open_udp_port("127.0.0.1", base), open_udp_port("127.0.0.1", base + 1)
+        self.messages: list[dict] = []
+        super().__init__(0, PortPair(base, base + 1), self.sockets, 100, self.messages.append)
+
+    async def up(self) -> None:
+        async with asyncio.timeout(15):
+            while not self.is_up:
+                await asyncio.sleep(0.005)
+
+    async def down(self) -> None:
+        async with asyncio.timeout(15):
+            while self.is_up:
+                await asyncio.sleep(0.005)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+
+@pytest.fixture
+async def worker():
+    made = RunningWorker()
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    for udp in made.sockets:
+        udp.close()
+
+
+async def test_a_call_before_the_worker_is_up_waits_for_it(worker):
+    assert await worker.call("grant", grant=grant()) == 1
+
+
+async def test_a_refusal_comes_back_as_it_was_raised(worker):
+    body = grant()
+    await worker.call("end", session=body["session"], reason="deleted")
+    with pytest.raises(GrantRefused) as refused:
+        await worker.call("grant", grant=body)
+    assert refused.value.code == "session_ended"
+    with pytest.raises(GrantRefused) as refused:
+        await worker.call("grant", grant=grant() | {"worker": 1})
+    assert (refused.value.code, refused.value.field) == ("invalid", "worker")
+
+
+async def test_what_a_command_changed_is_known_when_it_returns(worker):
+    body = grant()
+    await worker.call("grant", grant=body)
+    assert worker.sessions[body["session"]]["revision"] == 1
+    await worker.call("end", session=body["session"], reason="deleted")
+    assert worker.sessions[body["session"]]["ended"] is True
+
+
+async def test_a_replaced_worker_gets_back_what_it_served(worker):
+    body = grant()
+    await worker.call("grant", grant=body)
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker.down()
+    await worker.up()
+    assert (await worker.report()).stats["sessions"] == 1
+    assert worker.restarts == 1
+
+
+async def test_a_call_in_the_middle_of_a_death_is_obeyed_by_the_next(worker):
+    await worker.up()
+    os.kill(worker.pid, signal.SIGSTOP)
+    call = asyncio.create_task(worker.call("grant", grant=grant()))
+    await asyncio.sleep(0)
+    os.kill(worker.pid, signal.SIGKILL)
+    assert await call == 1
+    assert worker.restarts == 1
+
+
+async def test_a_worker_that_hangs_is_replaced(worker, monkeypatch):
+    await worker.up()
+    monkeypatch.setattr(worker_process, "CALL_TIMEOUT", 0.5)
+    os.kill(worker.pid, signal.SIGSTOP)
+    assert (await worker.report()).stats["sessions"] == 0  # what was last heard
+    monkeypatch.undo()
+    assert await worker.call("grant", grant=grant()) == 1
+    assert worker.restarts == 1
+
+
+async def test_a_worker_that_does_not_come_back_is_given_up(worker, monkeypatch):
+    monkeypatch.setattr(worker_process, "CALL_TIMEOUT", 0.01)
+    with pytest.raises(WorkerDown):
+        await worker.call("grant", grant=grant())
+
+
+async def test_keys_and_draining_reach_the_next_worker_too(worker):
+    await worker.up()
+    await worker.set_draining(True)
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker.down()
+    with pytest.raises(GrantRefused) as refused:
+        await worker.call("grant", grant=grant())
+    assert refused.value.code == "draining"
+
+
+async def test_counters_go_on_growing_from_one_process_to_the_next(worker):
+    await worker.up()
+
+    async def drops_after_one_more() -> int:
+        before = (await worker.report()).counters["drop_too_short"]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+            player.sendto(b"short", ("127.0.0.1", worker.pair.client))
+        async with asyncio.timeout(5):
+            while (count := (await worker.report()).counters["drop_too_short"]) == before:
+                await asyncio.sleep(0.005)
+        return count
+
+    assert await drops_after_one_more() == 1
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker.down()
+    assert worker.is_up is False
+    assert (await worker.report()).counters["drop_too_short"] == 1
+    await worker.up()
+    assert (await worker.report()).counters["drop_too_short"] == 1
+    assert await drops_after_one_more() == 2
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        {},
+        {"ended": None},
+        {"ended": False, "grant": 1},
+        {"ended": True, "forget_at": "x"},
+        {"ended": False, "grant": {}},
+    ],
+)
+async def test_state_that_makes_no_sense_is_dropped_and_the_rest_served(worker, garbage, caplog):
+    worker.sessions = {"00000000dead-S": {"session": "00000000dead-S", **garbage}, STATE["session"]: STATE}
+    with pytest.raises(GrantRefused):
+        await worker.call("grant", grant=grant(session=STATE["session"]))
+    assert list(worker.sessions) == [STATE["session"]]
+    assert "00000000dead-S cannot be restored" in caplog.text
+
+
+async def test_players_coming_and_going_are_reported(worker):
+    body = grant()
+    await worker.call("grant", grant=body)
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+        player.setblocking(False)
+        player.connect(("127.0.0.1", worker.pair.client))
+        await loop.sock_sendall(player, struct.pack("<IIB", body["seats"][1]["token"], body["token"], 1))
+        assert await asyncio.wait_for(loop.sock_recv(player, 10), 5) == b"\x01\x02"
+    await worker.report()  # comes after all the worker said before
+    events = [message["event"] for message in worker.messages if "event" in message]
+    assert [(event["kind"], event["seat"], event["dialect"]) for event in events] == [("seat_joined", 1, "edgegap")]
+
+
+async def test_a_worker_that_dies_young_is_not_restarted_in_a_frenzy(monkeypatch, caplog):
+    made = RunningWorker()
+    starts = []
+
+    async def dies_at_once() -> int:
+        starts.append(time.monotonic())
+        return 1
+
+    monkeypatch.setattr(made, "_run_once", dies_at_once)
+    running = asyncio.create_task(made.run())
+    async with asyncio.timeout(10):
+        while len(starts) < 4:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    for udp in made.sockets:
+        udp.close()
+    waits = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert all(wait >= least for wait, least in zip(waits, (0.1, 0.3, 0.7), strict=True)), waits
+    assert "status 1" in caplog.text
