@@ -20,7 +20,7 @@ from .exchange import Exchange
 from .grants import Grant, GrantRefused
 from .limits import SourceLimiter
 from .relay_config import RelayConfig
-from .seats import Random
+from .seats import Mirror, Random
 from .sessions import Sessions
 
 __all__ = [
@@ -57,9 +57,9 @@ class LegReport(TypedDict):
 
 
 class Relay:
-    def __init__(self, *, worker: int, config: RelayConfig, random: Random) -> None:
-        """`random(n)` gives n bytes fit for keys, as os.urandom does."""
-        self._exchange = Exchange(config, random)
+    def __init__(self, *, worker: int, config: RelayConfig, random: Random, mirror: Mirror | None = None) -> None:
+        """`random(n)` gives n bytes fit for keys, as os.urandom does. `mirror`: another packet path's (seats.Mirror)."""
+        self._exchange = Exchange(config, random, mirror or Mirror())
         self._sessions = Sessions(worker, self._exchange)
         self._admission = Admission(worker, self._exchange, self._sessions)
         self._edgegap = Edgegap(self._exchange, self._sessions)

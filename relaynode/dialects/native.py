@@ -21,7 +21,7 @@ from transports.protocol.siphash import siphash24
 from ..addresses import Address, Outgoing, address_bytes
 from ..admission import Admission
 from ..exchange import Exchange
-from ..limits import SourceLimiter, take
+from ..limits import SourceLimiter
 from ..seats import Link, Seat
 
 _DATA = int(PacketType.DATA)
@@ -38,6 +38,7 @@ class Native:
         self._exchange = exchange
         self._counters = exchange.counters
         self._drop = exchange.counters.drop
+        self._take = exchange.table.mirror.take
         self._links = exchange.table.by_connection
         self._admission = admission
         self._probers = SourceLimiter(exchange.config.probes_per_source, exchange.random(16))
@@ -73,7 +74,7 @@ class Native:
             self._challenge(link, size, addr, port, now)
         if kind == _DATA:
             session = seat.session
-            if not take(seat.quota, session.quota, size, now - session.began):
+            if not self._take(seat, session, size, now):
                 return self._exchange.over_limit(seat, now)
             return self._forward(seat, number, data[10:_TAG], now)
         if kind == _SIGNAL:
@@ -92,7 +93,7 @@ class Native:
 
     def _receive_signal(self, seat: Seat, number: int, body: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session
-        if not take(seat.quota, session.quota, size, now - session.began):
+        if not self._take(seat, session, size, now):
             return self._exchange.over_limit(seat, now)
         if number in (EVERYONE, seat.number):
             return self._drop("not_allowed")
@@ -111,9 +112,10 @@ class Native:
             return self._drop("malformed")
         clock = int(now * 1e6) & _U32
         link.leg.round_trip(clock, ping.echo, ping.delay)
-        link.leg.counted(link.sent + link.window.highest, ping.received + link.received)
+        sent, received = link.totals()
+        link.leg.counted(sent + link.window.highest, ping.received + received)
         self._counters.answers["pong"] += 1
-        pong = Ping(time=clock, echo=ping.time, delay=0, received=link.received & _U32)
+        pong = Ping(time=clock, echo=ping.time, delay=0, received=received & _U32)
         return self._to_player(link, PacketType.PONG, pong.encode())
 
     def _receive_pong(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:

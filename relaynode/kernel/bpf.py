@@ -43,10 +43,10 @@ def _bpf(what: str, command: int, attributes: bytes) -> int:
     return _call(what, command, ctypes.create_string_buffer(attributes, len(attributes)))
 
 
-def _call(what: str, command: int, attributes: "ctypes.Array[ctypes.c_char]") -> int:
+def _call(what: str, command: int, attributes: "ctypes.Array[ctypes.c_char]", size: int = 0) -> int:
     if _SYSTEM_CALL is None:
         raise BpfError(what, errno.ENOSYS)
-    result: int = _libc.syscall(_SYSTEM_CALL, command, attributes, len(attributes))
+    result: int = _libc.syscall(_SYSTEM_CALL, command, attributes, size or len(attributes))
     if result < 0:
         raise BpfError(what, ctypes.get_errno())
     return result
@@ -91,7 +91,7 @@ class Map:
         """Also when it is not there."""
         self._key.raw = key
         try:
-            _call("cannot write a map", _DELETE, self._attributes)
+            _call("cannot write a map", _DELETE, self._attributes, 16)  # no value
         except BpfError as error:
             if error.errno != errno.ENOENT:
                 raise

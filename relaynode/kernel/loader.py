@@ -44,7 +44,7 @@ class MapShape:
     kind: int
     key_size: int
     value_size: int
-    entries: int  # 0: as many as the node holds seats
+    entries: int  # 0: one for each seat, or two where they are hashed
 
 
 class ObjectFile:
@@ -99,7 +99,8 @@ def make_maps(file: ObjectFile, names: Iterable[str], seats: int) -> dict[str, b
     made = {}
     for name in sorted(names):
         shape = file.maps[name]
-        made[name] = bpf.Map(shape.kind, shape.key_size, shape.value_size, shape.entries or seats, name)
+        entries = shape.entries or (2 * seats if shape.kind == bpf.HASH else seats)
+        made[name] = bpf.Map(shape.kind, shape.key_size, shape.value_size, entries, name)
     return made
 
 

@@ -32,7 +32,7 @@ static long (*tail_call)(void *ctx, const void *map, u32 index) = (void *)12;
 static long (*adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 
-// The loader reads these out of the section "maps", in this order; `size` 0: as many as the node holds seats.
+// The loader reads these out of the section "maps", in this order; `size` 0: one for each seat, or two if hashed.
 struct map {
     u32 type, key_size, value_size, size;
 };
@@ -337,6 +337,7 @@ INLINE u64 payload_sum(const struct packet *packet, const struct way *way, const
     other += packet->source_port + packet->destination_port + 2 * swap16(packet->size + UDP) + (UDP_PROTOCOL << 8);
     other += sum64(load64(body)) + body[8];
     if (way->head == NATIVE_HEAD) {
+        if (body + NATIVE_HEAD > end) return 0;
         other += (u32)body[9] << 8;
         u32 at = packet->size - TAG;
         if (at > LONGEST) return 0;
@@ -381,7 +382,7 @@ INLINE int forward(struct xdp_md *ctx, const struct packet *packet, const struct
     int has_sum = packet->checksum != 0;
     if (has_sum) {
         u8 *body = data + headers;
-        if (body + NATIVE_HEAD > end) return XDP_DROP;
+        if (body + SHORTEST > end) return XDP_DROP;
         sum = sum_at(payload_sum(packet, way, body, end), way->head ^ way->new_head);
     }
     int shift = (int)way->head - (int)way->new_head;
@@ -549,10 +550,11 @@ SEC("xdp/front") int front(struct xdp_md *ctx) {
 // -- the way in for Python: a request in the place of a packet, the answer written over it
 
 enum { SET_SEAT, SET_SESSION, ACCEPT, NUMBER, TAKE };
+enum { ANEW_CONNECTION = 1, ANEW_QUOTA = 2 };
 
 struct request {
     u32 what, seat;
-    u64 value;              // ACCEPT: the sequence; TAKE: bytes; SET_SEAT: 1 to begin anew; the answer
+    u64 value;              // ACCEPT: the sequence; TAKE: bytes; SET_...: what to begin anew; the answer
     u64 packet_ns, byte_ns; // SET_SESSION, which names the session by `seat`
     struct rule rule;       // SET_SEAT
 };
@@ -573,12 +575,14 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
     if (!take_lock(session)) return XDP_DROP;  // to be tried again
     if (request->what == SET_SESSION) {
         session->packet_ns = request->packet_ns, session->byte_ns = request->byte_ns;
+        if (value & ANEW_QUOTA) session->packets_at = session->bytes_at = 0;
     } else if (seat && request->what == SET_SEAT) {
         session->version++;
         seat->rule = request->rule;
-        if (value) {
+        seat->hop.interface = 0;  // it may have moved
+        if (value & ANEW_QUOTA) seat->packets_at = seat->bytes_at = 0;
+        if (value & ANEW_CONNECTION) {
             seat->heard = seat->received = seat->sent = seat->highest = seat->told_over = 0;
-            seat->hop.interface = 0;
             for (int i = 0; i < 2 * WINDOW / 64; i++) seat->seen[i] = 0;
             seat->seen[0] = 1;  // number 0 is never sent
         }
