@@ -135,6 +135,8 @@ async def play(session: dict[str, Any], api: httpx.Client, seconds: float) -> No
             live.update(players_table(session, players))
             await asyncio.sleep(0.25)
         live.update(players_table(session, players))
+    if not console.is_terminal:
+        console.print()  # the live table ends without a line end there
     await asyncio.gather(*senders)
     lost = sum(player.sent - player.received for player in players)
     if lost:

@@ -7,6 +7,7 @@ from django.http import HttpRequest
 
 admin.site.site_header = admin.site.site_title = "Causeway"
 admin.site.index_title = "Operations"
+admin.site.site_url = "/docs"
 
 
 class KeptAdmin(admin.ModelAdmin):

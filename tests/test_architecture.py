@@ -29,7 +29,15 @@ FORBIDDEN = [
 
 PURE = [
     "transports.protocol",
+    "relaynode.addresses",
+    "relaynode.connection_ids",
+    "relaynode.deadlines",
+    "relaynode.events",
+    "relaynode.exchange",
+    "relaynode.legs",
     "relaynode.relay",
+    "relaynode.relay_config",
+    "relaynode.sessions",
     "relaynode.seats",
     "relaynode.admission",
     "relaynode.limits",

@@ -128,14 +128,14 @@ def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayN
     if usable.update(used_at=now) != 1:
         raise JoinKeyInvalid
     node = RelayNode.objects.select_for_update().filter(name=name).first() or RelayNode(name=name)
-    if node.last_seen_at and node.last_seen_at > now - ALIVE_WITHIN:
+    if node.pk and max(node.joined_at, node.last_seen_at or node.joined_at) > now - ALIVE_WITHIN:
         raise NameTaken
     old_key, (node.key, plain) = node.key, api_key_create(tenant=None, name=f"node {name}", scopes=[Scope.NODE])
     for field, value in fields.items():
         setattr(node, field, value)
     node.control_key = secrets.token_urlsafe(32)
     node.state, node.missed_probes, node.is_stopping = NodeState.JOINING, 0, False
-    node.boot_id, node.last_event = "", 0
+    node.boot_id, node.last_event, node.joined_at = "", 0, now
     node.save()
     if old_key:
         api_key_revoke(key=old_key)

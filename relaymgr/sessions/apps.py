@@ -5,3 +5,4 @@ class SessionsConfig(AppConfig):
     name = "relaymgr.sessions"
     label = "relay_sessions"  # django.contrib.sessions has "sessions"
     default_auto_field = "django.db.models.BigAutoField"
+    verbose_name = "Sessions"

@@ -1,4 +1,4 @@
-"""What the session services refuse with; the first members of each row are status and code."""
+"""What the session services refuse with."""
 
 from relaymgr.errors import ApiError, Conflict, NotFound, Unavailable
 

@@ -16,7 +16,6 @@ from .placement import Filter
 MAX_LATENCIES = 1000
 MAX_LATENCY_MS = 60_000.0
 MAX_METADATA = 4096  # bytes of JSON
-MAX_URL = 500
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 

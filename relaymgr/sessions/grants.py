@@ -15,7 +15,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from relaymgr.nodes import control_client
-from relaymgr.nodes.control_client import NodeRefused
+from relaymgr.nodes.control_client import NodeUnreachable
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.services import worker_release
 
@@ -66,7 +66,7 @@ def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None
     """Have the node hold the grant. Raises NodeUnreachable, NodeRefused."""
     revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
     if revision < grant.revision:
-        raise NodeRefused("stale", f"the node holds revision {revision}")
+        raise NodeUnreachable(f"it holds revision {revision}")  # nothing of ours is in force
     _confirm(grant)
 
 
@@ -81,8 +81,10 @@ def grant_settle(grant: Grant, *, timeout_s: float = OBEY_TIMEOUT) -> None:
 
 
 def session_settle(session: RelaySession) -> None:
-    """Settle what the session's nodes have not confirmed yet. Raises NodeUnreachable, NodeRefused."""
-    for grant in unconfirmed().filter(session=session):
+    """Settle what the session's node has not confirmed yet. Raises NodeUnreachable, NodeRefused.
+
+    Nodes that were skipped when it was placed do not matter: no player was ever told of them."""
+    for grant in unconfirmed().filter(session=session, worker=session.worker_id):
         grant_settle(grant)
 
 

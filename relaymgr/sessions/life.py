@@ -46,8 +46,8 @@ def session_ready(*, session: RelaySession, explanation: Mapping[str, Any]) -> R
         if not mine.update(state=SessionState.READY, ready_at=now, placement=explanation):
             return None
         note(session, EventKind.READY, at=now)
-        ready = session_get(tenant=session.tenant, session_id=session.pk)
-        session_notify(ready, WebhookEvent.READY)
+        session_notify(session, WebhookEvent.READY)
+    ready = session_get(tenant=session.tenant, session_id=session.pk)
     logger.info("session %s is ready on %s", session.pk, ready.worker)
     return ready
 
@@ -72,8 +72,7 @@ def _finish(
         if not mine.update(state=kind.value, ended_at=now, end_reason=reason, **changes):
             return False
         grants_unwant(session)
-        session.seats.filter(is_connected=True).update(is_connected=False)
         note(session, kind, at=now, reason=reason)
-        session_notify(session_get(tenant=session.tenant, session_id=session.pk), WebhookEvent(kind.value))
+        session_notify(session, WebhookEvent(kind.value))
     logger.info("session %s %s: %s", session.pk, kind.value, reason)
     return True

@@ -31,7 +31,8 @@ UNCERTAINTY_WEIGHT = 0.25  # one millisecond surely felt weighs as much as four 
 LOAD_MS = 10.0  # what a half loaded node costs, see load_penalty
 PRICE_MS = 1.0  # what one unit of price is worth
 
-EXPLAINED = 100  # candidates told of in full; a fleet larger than that is summed up
+# Candidates told of in full; those beyond are counted. Fewer in a large group, as each has an estimate for each player.
+EXPLAINED, EXPLAINED_AT_LEAST, EXPLAINED_ESTIMATES = 100, 10, 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,9 @@ def usable(verdicts: Iterable[Verdict]) -> list[Candidate]:
 
 
 def explain(group: Group, verdicts: Sequence[Verdict]) -> dict[str, object]:
-    """What `/placement` serves, as JSON takes it. Candidates beyond the first EXPLAINED are counted only."""
-    told, untold = verdicts[:EXPLAINED], verdicts[EXPLAINED:]
+    """What `/placement` serves, as JSON takes it."""
+    most = max(EXPLAINED_AT_LEAST, min(EXPLAINED, EXPLAINED_ESTIMATES // len(group.players)))
+    told, untold = verdicts[:most], verdicts[most:]
     return {
         "topology": group.topology,
         "objective": group.objective,

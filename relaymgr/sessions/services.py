@@ -85,7 +85,8 @@ def session_delete(*, tenant: Tenant, session_id: str) -> None:
     """When this returns, nothing of the session is forwarded any more. Raises SessionUnknown, NodeSilent."""
     session = session_get(tenant=tenant, session_id=session_id)
     session_end(session=session, reason="deleted")
-    _obey(session)
+    if session.ready_at:  # else nobody was ever told how to reach it, and the reconciler is enough
+        _obey(session)
 
 
 def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) -> tuple[RelaySession, Seat]:

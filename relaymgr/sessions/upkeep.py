@@ -58,7 +58,7 @@ def _seat_events_apply() -> int:
 def _seats_of(events: Iterable[NodeEvent]) -> dict[tuple[str, int | None], Seat]:
     seats = Seat.objects.filter(session__in={event.session_id for event in events})
     seats = seats.select_related("session__tenant", "session__worker").only(
-        "number", "player_id", "session__id", "session__tenant", "session__worker__node_id"
+        "number", "player_id", "session__id", "session__tenant__webhook_url", "session__worker__node_id"
     )
     return {(seat.session_id, seat.number): seat for seat in seats}
 

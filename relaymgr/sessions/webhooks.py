@@ -20,6 +20,7 @@ from standardwebhooks import Webhook
 
 from .models import RelaySession, WebhookDelivery, WebhookEvent
 from .outward import PublicNetwork
+from .selectors import session_get
 from .serializers import SessionSerializer
 
 RETRY_FOR = timedelta(hours=1)
@@ -36,11 +37,14 @@ UNREACHABLE = "The URL could not be reached."  # never more: the owner must not 
 
 
 def session_notify(session: RelaySession, event: WebhookEvent) -> None:
-    """Wants the session as `selectors.with_details` reads it. Call in the transaction that changed its state."""
-    document = SessionSerializer(session).data
+    """Call in the transaction that changed its state."""
+    is_plain_wanted = session.webhook_url and event in (WebhookEvent.READY, WebhookEvent.FAILED)
+    if not is_plain_wanted and not session.tenant.webhook_url:
+        return
+    document = SessionSerializer(session_get(tenant=session.tenant, session_id=session.pk)).data
     if session.tenant.webhook_url:
         _row(session, event, session.tenant.webhook_url, _signed_body(event, document), is_signed=True)
-    if session.webhook_url and event in (WebhookEvent.READY, WebhookEvent.FAILED):
+    if is_plain_wanted:
         _row(session, event, session.webhook_url, document, is_signed=False)
 
 

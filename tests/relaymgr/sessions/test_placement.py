@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from relaymgr.sessions.placement import (
     EXPLAINED,
+    EXPLAINED_AT_LEAST,
     UNCERTAINTY_WEIGHT,
     UNKNOWN_MS,
     Candidate,
@@ -236,6 +237,8 @@ def test_large_fleet_is_told_of_in_part_and_counted_whole() -> None:
     told = explain(Group([Player()]), rank(Group([Player()]), fleet))
     assert len(told["candidates"]) == EXPLAINED  # type: ignore[arg-type]
     assert told["more_candidates"] == {"usable": 50, "excluded": 150}
+    crowd = Group([Player()] * 255)
+    assert len(explain(crowd, rank(crowd, fleet))["candidates"]) == EXPLAINED_AT_LEAST  # type: ignore[arg-type]
 
 
 # Properties

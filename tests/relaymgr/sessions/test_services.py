@@ -72,6 +72,31 @@ def test_node_that_did_not_answer_is_made_to_forget(make_stand_in_node: MakeStan
     assert upkeep.grants_reconcile() == 0
 
 
+def test_node_that_was_skipped_is_in_nobodys_way(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
+    _, stand_in = make_stand_in_node("a-dead")
+    stand_in.answer = lambda method, path, body: (500, b"")
+    make_stand_in_node("b-good")
+    session = create(api)
+    body = {"session_id": session["session_id"], "user_ip": "3.3.3.3"}
+    added = api.post(f"{SESSIONS}:authorize-user", body, format="json")
+    assert added.status_code == 200
+    body = {
+        "session_id": session["session_id"],
+        "authorization_token": added.json()["session_user"]["authorization_token"],
+    }
+    assert api.post(f"{SESSIONS}:revoke-user", body, format="json").status_code == 200
+    assert api.delete(f"{SESSIONS}/{session['session_id']}").status_code == 204
+    assert len(stand_in.requests) == 1
+
+
+def test_failed_session_can_be_deleted_whatever_its_node_does(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
+    _, stand_in = make_stand_in_node()
+    stand_in.answer = lambda method, path, body: (500, b"")
+    session_id = post(api).json()["details"]["session_id"]
+    assert api.delete(f"{SESSIONS}/{session_id}").status_code == 204
+    assert RelaySession.objects.get().state == SessionState.FAILED
+
+
 @pytest.mark.parametrize("code", ["full", "draining", "invalid"])
 def test_refusing_node_is_skipped_and_needs_no_forgetting(
     code: str, make_stand_in_node: MakeStandIn, api: APIClient

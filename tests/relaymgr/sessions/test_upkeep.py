@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 from django.utils import timezone
+from pytest_django.fixtures import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import NodeState, RelayNode, RelayWorker
@@ -130,6 +131,16 @@ def test_many_events_are_taken_by_the_batch(
     for index in range(10):
         told(node, played, "seat_joined" if index % 2 == 0 else "seat_left", 0)
     assert upkeep.events_apply() == 10
+
+
+def test_batch_of_events_reads_seats_sessions_and_tenants_once(
+    node: RelayNode, played: RelaySession, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for seat in (0, 1) * 10:
+        told(node, played, "seat_joined", seat)
+    # For each event: DELETE, UPDATE and two INSERTs; for the batch: two transactions twice, events and seats.
+    with django_assert_max_num_queries(20 * 4 + 14):
+        upkeep.events_apply()
 
 
 @pytest.mark.django_db(transaction=True)
