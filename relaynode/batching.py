@@ -227,6 +227,10 @@ _ADDRESS = [slice(at, at + ADDRESS_SIZE) for at in range(0, BATCH * _SLOT, _SLOT
 _ZEROS = memoryview(bytes(4 * BATCH)).cast("I")
 
 
+def can_batch() -> bool:
+    return _CALLS is not None
+
+
 def udp_port(udp: socket.socket) -> UdpPort:
     """The faster of the two that works here."""
     return UdpPort(udp) if _CALLS is None else BatchedUdpPort(udp, _CALLS)

@@ -21,7 +21,7 @@ _LAST_WORDS = {"revoked": NoticeCode.REVOKED, "ended": NoticeCode.ENDED}
 
 
 class Exchange:
-    def __init__(self, config: RelayConfig, random: Random, mirror: Mirror) -> None:
+    def __init__(self, config: RelayConfig, random: Random, mirror: Mirror | None = None) -> None:
         self.config = config
         self.random = random
         self.table = SeatTable(random, mirror)

@@ -58,8 +58,8 @@ class LegReport(TypedDict):
 
 class Relay:
     def __init__(self, *, worker: int, config: RelayConfig, random: Random, mirror: Mirror | None = None) -> None:
-        """`random(n)` gives n bytes fit for keys, as os.urandom does. `mirror`: another packet path's (seats.Mirror)."""
-        self._exchange = Exchange(config, random, mirror or Mirror())
+        """`random(n)` gives n bytes fit for keys, as os.urandom does. `mirror`: for another packet path."""
+        self._exchange = Exchange(config, random, mirror)
         self._sessions = Sessions(worker, self._exchange)
         self._admission = Admission(worker, self._exchange, self._sessions)
         self._edgegap = Edgegap(self._exchange, self._sessions)

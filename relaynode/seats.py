@@ -202,8 +202,8 @@ class Mirror:
 
 
 class SeatTable:
-    def __init__(self, random: Random, mirror: Mirror) -> None:
-        self.mirror = mirror
+    def __init__(self, random: Random, mirror: Mirror | None = None) -> None:
+        self.mirror = mirror or Mirror()
         self.sessions: dict[str, Session] = {}
         self.by_pair: dict[int, Seat] = {}
         self.by_connection: dict[int, Link] = {}

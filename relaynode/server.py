@@ -20,15 +20,20 @@ class UdpServer:
     """One worker's two ports. The sockets count what they do to packets; the core counts everything else."""
 
     def __init__(
-        self, relay: Relay, sockets: tuple[socket.socket, socket.socket], on_event: Callable[[Event], None]
+        self,
+        relay: Relay,
+        sockets: tuple[socket.socket, socket.socket],
+        on_event: Callable[[Event], None],
+        clock_offset: float | None = None,
     ) -> None:
+        """`clock_offset`: what the core's time is ahead of the monotonic clock."""
         self._relay = relay
         self._sockets = sockets
         self._ports = tuple(udp_port(udp) for udp in sockets)
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         # Seconds since 1970 that never step back: the core's idea of time.
-        self._clock_offset = time.time() - time.monotonic()
+        self._clock_offset = time.time() - time.monotonic() if clock_offset is None else clock_offset
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._appetite = BATCH

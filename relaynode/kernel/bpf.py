@@ -55,19 +55,23 @@ def _call(what: str, command: int, attributes: "ctypes.Array[ctypes.c_char]", si
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def make_map(kind: int, key_size: int, value_size: int, entries: int, name: str) -> "Map":
+    flags = _NO_PREALLOC if kind == HASH else 0
+    fd = _bpf(
+        f"cannot make the map {name}",
+        _MAP_CREATE,
+        struct.pack("=IIIIIII16s", kind, key_size, value_size, entries, flags, 0, 0, name.encode()[:15]),
+    )
+    return Map(fd, key_size, value_size * _cpus() if kind == PERCPU_ARRAY else value_size)
+
+
 class Map:
     """Keys and values are bytes of the sizes given."""
 
-    def __init__(self, kind: int, key_size: int, value_size: int, entries: int, name: str) -> None:
-        flags = _NO_PREALLOC if kind == HASH else 0
-        self.value_size = value_size * _cpus() if kind == PERCPU_ARRAY else value_size
-        self.fd = _bpf(
-            f"cannot make the map {name}",
-            _MAP_CREATE,
-            struct.pack("=IIIIIII16s", kind, key_size, value_size, entries, flags, 0, 0, name.encode()[:15]),
-        )
+    def __init__(self, fd: int, key_size: int, value_size: int) -> None:
+        self.fd = fd
         self._key = ctypes.create_string_buffer(key_size)
-        self._value = ctypes.create_string_buffer(self.value_size)
+        self._value = ctypes.create_string_buffer(value_size)
         self._attributes = ctypes.create_string_buffer(
             struct.pack("=IIQQQ", self.fd, 0, ctypes.addressof(self._key), ctypes.addressof(self._value), 0), 32
         )

@@ -100,7 +100,7 @@ def make_maps(file: ObjectFile, names: Iterable[str], seats: int) -> dict[str, b
     for name in sorted(names):
         shape = file.maps[name]
         entries = shape.entries or (2 * seats if shape.kind == bpf.HASH else seats)
-        made[name] = bpf.Map(shape.kind, shape.key_size, shape.value_size, entries, name)
+        made[name] = bpf.make_map(shape.kind, shape.key_size, shape.value_size, entries, name)
     return made
 
 
@@ -109,18 +109,32 @@ def load(file: ObjectFile, program: str, maps: dict[str, bpf.Map]) -> int:
     return bpf.load_program(file.linked(program, {name: it.fd for name, it in maps.items()}), program)
 
 
+class PortTable:
+    """Which program gets the packets to a UDP port. Shared by the processes of a node: a descriptor names it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = bpf.Map(fd, key_size=4, value_size=4)
+
+    def put(self, port: int, program: int) -> None:
+        self._map.put(port.to_bytes(4, "little"), program.to_bytes(4, "little"))
+
+    def remove(self, port: int) -> None:
+        self._map.remove(port.to_bytes(4, "little"))
+
+
 @dataclass(frozen=True, slots=True)
 class Front:
     """The program at the interfaces, which hands packets to the workers' programs by port. Goes with the process."""
 
-    ports: bpf.Map
+    ports: PortTable
     links: tuple[int, ...]
     is_native: bool
 
     def close(self) -> None:
         for link in self.links:
             os.close(link)
-        self.ports.close()
+        os.close(self.ports.fd)
 
 
 def attach_front(interfaces: Iterable[int]) -> Front:
@@ -143,7 +157,7 @@ def attach_front(interfaces: Iterable[int]) -> Front:
         raise
     finally:
         os.close(program)
-    return Front(maps["ports"], tuple(links), is_native)
+    return Front(PortTable(maps["ports"].fd), tuple(links), is_native)
 
 
 def _bytes_of(data: bytes, section: _Section) -> bytes:

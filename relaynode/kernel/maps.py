@@ -5,6 +5,7 @@ by itself whether anything is forwarded. Rules, and all that the program changes
 `gate`, under the same lock: map updates of bpf(2) alone could be read half done.
 """
 
+import os
 import struct
 
 from transports.protocol.packets import ReplayWindow, seal
@@ -117,7 +118,9 @@ class KernelMirror(Mirror):
         file = loader.read_object()
         self._maps = loader.make_maps(file, file.maps_of("relay") | file.maps_of("gate"), max_seats + _SPARE)
         self.program = loader.load(file, "relay", self._maps)
-        self._gate = bpf.Runner(loader.load(file, "gate", self._maps), _REQUEST.size + _RULE.size)
+        self._gate_program = loader.load(file, "gate", self._maps)
+        self._gate = bpf.Runner(self._gate_program, _REQUEST.size + _RULE.size)
+        self._port_numbers = our_ports
         self._our_ports = tuple(port.to_bytes(2, "big") for port in our_ports)
         self._clock_offset = clock_offset
         self._kept: dict[Seat, _Kept] = {}
@@ -125,10 +128,14 @@ class KernelMirror(Mirror):
         self._session_slots: dict[Session, int] = {}
         self._free_session_slots = self._free_slots.copy()
 
-    def serve(self, ports: bpf.Map) -> None:
-        """Take over the packets of our ports, by the map of the program at the interface."""
-        for port in self._our_ports:
-            ports.put(_U32.pack(int.from_bytes(port, "big")), _U32.pack(self.program))
+    def serve(self, ports: loader.PortTable) -> None:
+        """Have the packets to our ports come by the program."""
+        for port in self._port_numbers:
+            ports.put(port, self.program)
+
+    def close(self) -> None:
+        for descriptor in (self.program, self._gate_program, *(it.fd for it in self._maps.values())):
+            os.close(descriptor)
 
     def stop_clock(self, now: float) -> None:
         """Time stands still at `now`, of the core's time, for the program: for tests."""
@@ -190,8 +197,7 @@ class KernelMirror(Mirror):
 
     def read(self, slot: int) -> SeatState:
         value = self._maps["seats"].get(_U32.pack(slot))
-        assert value is not None  # arrays have no holes
-        return SeatState(value)
+        return SeatState(value or bytes(_SEAT.size))
 
     def ask(self, what: int, slot: int, value: int = 0, packet_ns: int = 0, byte_ns: int = 0) -> int:
         """Have the gate do it; the value it gives back."""

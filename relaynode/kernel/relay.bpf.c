@@ -94,6 +94,9 @@ enum { FORWARDED_PACKETS, FORWARDED_BYTES, DROP_RATE_LIMITED };
 
 // -- small things
 
+// The compiler is not to reason about `x`: what it makes of it the verifier would not follow.
+#define OPAQUE(x) asm volatile("" : "+r"(x))
+
 INLINE u16 swap16(u16 x) { return x << 8 | x >> 8; }
 INLINE u64 load64(const void *p) { return *(const u64 *)p; }
 INLINE u32 load32(const void *p) { return *(const u32 *)p; }
@@ -206,7 +209,7 @@ INLINE int siphash(const u64 key[2], const u8 *body, const u8 *end, u32 size, u3
     return 0;
 }
 
-// -- UDP checksums: only what changed is taken out and put in, so what arrived broken leaves broken (RFC 1624)
+// -- checksums (RFC 1071)
 
 INLINE u64 fold(u64 sum) {
     sum = (sum & 0xffffffff) + (sum >> 32);
@@ -220,6 +223,36 @@ INLINE u64 sum_address(const u64 addr[2], int is_ipv6) {
 }
 // The sum of something that stands at an odd place is that of it at an even one with its bytes swapped (RFC 1071).
 INLINE u64 sum_at(u64 sum, u32 place) { return place & 1 ? swap16(fold(sum)) : fold(sum); }
+
+// The sum of `size` bytes at `p`. The checks on `end` are for the verifier.
+INLINE u64 sum_of(const u8 *p, const u8 *end, u32 size) {
+    u64 sum = 0;
+    u32 words = size >> 3;
+    for (u32 i = 0; i < 151; i++) {
+        if (i >= words) break;
+        if (p + 8 > end) return 0;
+        sum += sum64(load64(p));
+        p += 8;
+        OPAQUE(p);
+    }
+    if (size & 4) {
+        if (p + 4 > end) return 0;
+        sum += load32(p);
+        p += 4;
+    }
+    OPAQUE(p);
+    if (size & 2) {
+        if (p + 2 > end) return 0;
+        sum += load16(p);
+        p += 2;
+    }
+    OPAQUE(p);
+    if (size & 1) {
+        if (p + 1 > end) return 0;
+        sum += *p;
+    }
+    return sum;
+}
 
 // -- what a packet is, and what becomes of it
 
@@ -273,6 +306,12 @@ INLINE int parse(struct xdp_md *ctx, struct packet *packet) {
     if (packet->is_ipv6 && !packet->checksum) return -1;
     packet->size = udp_length - UDP;
     if (udp + UDP + packet->size > end) return -1;
+    // A wrong one is the stack's to throw away; or it is one that a sender on this machine has left to its driver.
+    if (packet->checksum) {
+        u64 sum = sum_of(udp, end, udp_length) + swap16(udp_length) + (UDP_PROTOCOL << 8);
+        sum += sum_address(packet->source, packet->is_ipv6) + sum_address(packet->destination, packet->is_ipv6);
+        if (fold(sum) != 0xffff) return -1;
+    }
     return 0;
 }
 
@@ -387,7 +426,7 @@ INLINE int forward(struct xdp_md *ctx, const struct packet *packet, const struct
     }
     int shift = (int)way->head - (int)way->new_head;
     long length = end - data;
-    asm volatile("" : "+r"(length));  // 64 bits wide, or the verifier takes it for a pointer
+    OPAQUE(length);  // 64 bits wide, or the verifier takes it for a pointer
     int stretch = (int)(headers + size) - ((int)length - shift);
     if (shift && adjust_head(ctx, shift)) return XDP_DROP;
     if (stretch && adjust_tail(ctx, stretch)) return XDP_DROP;

@@ -178,3 +178,12 @@ def test_a_source_is_an_ipv4_address_or_an_ipv6_network(opened: Opened, player: 
     sources = {source_bytes(addr) for _, addr in receive(port, 2)}
     assert len(sources) == 1
     assert len(sources.pop()) == size
+
+
+def test_local_addresses_are_remembered_in_bounded_memory() -> None:
+    with ports.open_udp_port("", 0) as udp:
+        port = UdpPort(udp)
+        for number in range(5000):
+            info = number.to_bytes(16, "little") + bytes(4)
+            port._control([(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)])
+        assert len(port._controls) <= 1024

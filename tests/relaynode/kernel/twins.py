@@ -30,7 +30,7 @@ Sent = tuple[Endpoint, Endpoint, bytes]  # from, to, datagram
 
 
 def kernel_available() -> str:
-    """"" when eBPF can be used here; else why not. In CI it must be."""
+    """ "" when eBPF can be used here; else why not. In CI it must be."""
     try:
         KernelMirror(our_ports=OUR_PORTS, max_seats=16, clock_offset=0.0)
     except bpf.BpfError as error:
@@ -82,9 +82,7 @@ class Portable:
         return self.outgoing(([first] if first else []) + self.relay.datagrams_to_send())
 
     def outgoing(self, outgoing: list[Any]) -> list[Sent]:
-        return [
-            (Endpoint(local_of(addr), OUR_PORTS[port]), endpoint_of(addr), data) for port, data, addr in outgoing
-        ]
+        return [(Endpoint(local_of(addr), OUR_PORTS[port]), endpoint_of(addr), data) for port, data, addr in outgoing]
 
     def counters(self) -> dict[str, int]:
         return self.relay.counters.as_dict()
