@@ -90,9 +90,7 @@ class NodeProcess:
         """`wait`: until it answers that all is well."""
         for _ in range(5):
             with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self.command, cwd=ROOT, env=self.environment, stdout=log, stderr=log
-                )
+                self._process = subprocess.Popen(self.command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
             if not wait or self._came_up():
                 return self
             if self._process.returncode != 3 or self.state_dir.joinpath("sessions.jsonl").exists():

@@ -98,7 +98,7 @@ class SeatState:
 class _Kept:
     """What the maps hold of a seat."""
 
-    __slots__ = ("connection", "name", "pair", "rule", "slot")
+    __slots__ = ("connection", "name", "pair", "received", "rule", "slot")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
@@ -106,6 +106,7 @@ class _Kept:
         self.connection: int | None = None
         self.name = 0  # its connectionId
         self.rule = _ABSENT_RULE
+        self.received = 0  # as of the last look
 
 
 class KernelMirror(Mirror):
@@ -178,10 +179,10 @@ class KernelMirror(Mirror):
         kept = self._kept.get(seat)
         if kept is None:
             return
-        heard = self.read(kept.slot).heard
-        heard_at = heard / _SECOND + self._clock_offset
-        if heard and heard_at > seat.last_heard:
-            seat.last_heard = heard_at
+        state = self.read(kept.slot)
+        if state.received != kept.received:
+            kept.received = state.received
+            seat.last_heard = max(seat.last_heard, state.heard / _SECOND + self._clock_offset)
             seat.candidate = None
 
     def make_link(
@@ -207,6 +208,7 @@ class KernelMirror(Mirror):
         anew = _ANEW_QUOTA if kept.rule is _ABSENT_RULE else 0
         if kept.rule[_DIALECT_AT] == _ABSENT or kept.connection != (seat.link.id if seat.link else None):
             anew |= _ANEW_CONNECTION
+            kept.received = 0
         self._request(_REQUEST.pack(_SET_SEAT, kept.slot, anew, 0, 0) + rule)
         kept.rule = rule
 

@@ -150,7 +150,6 @@ INLINE void mark(struct seat *seat, u64 number) {
         seat->highest = number;
     }
     seat->seen[number >> 6 & 31] |= 1ull << (number & 63);
-    seat->received++;
 }
 
 // -- limits: token buckets in GCRA form, as in limits.py, in nanoseconds
@@ -362,6 +361,7 @@ INLINE enum verdict settle(struct seat *seat, struct seat *target, struct sessio
         }
         if (verdict != PASS) {
             seat->heard = now;
+            seat->received++;
             if (number) mark(seat, number);
         }
         if (verdict == SEND) *sent = ++target->sent;
@@ -627,7 +627,7 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
         }
     } else if (seat && request->what == ACCEPT) {
         request->value = is_new(seat, value);
-        if (request->value) mark(seat, value);
+        if (request->value) mark(seat, value), seat->received++;
     } else if (seat && request->what == NUMBER) {
         request->value = ++seat->sent;
     } else if (seat && request->what == TAKE) {

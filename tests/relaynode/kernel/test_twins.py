@@ -5,120 +5,13 @@ from typing import Any
 
 import pytest
 
-from relaynode.relay import RelayConfig
 from tests.relaynode.kernel.frames import Endpoint, checksum
+from tests.relaynode.kernel.players import EdgegapPlayer, NativePlayer, grant, session_name
 from tests.relaynode.kernel.twins import CLIENT_PORT, NOW, SERVER_PORT, Twins, needs_kernel
 from transports.protocol import packets
 from transports.protocol.packets import PacketType
-from transports.protocol.tokens import ConnectToken, seal_token
 
 pytestmark = needs_kernel()
-
-KEY_ID, TOKEN_KEY = 7, bytes(range(32))
-SESSION, SESSION_TOKEN = "3960c873aafd-S", 3500589645
-NO_LIMITS = {"packets": 0, "bytes": 0}
-
-
-def user_token(seat: int) -> int:
-    return 4_000_000_001 + 256 * seat
-
-
-def grant(seats: int = 3, **changes: Any) -> dict[str, Any]:
-    limits = changes.pop("limits", NO_LIMITS)
-    revoked = changes.pop("revoked", ())
-    return {
-        "session": SESSION,
-        "revision": 1,
-        "worker": 0,
-        "token": SESSION_TOKEN,
-        "topology": "host",
-        "dialects": ["edgegap", "native"],
-        "idle_timeout": 300,
-        "expires_at": NOW + 3600,
-        "limits": changes.pop("session_limits", NO_LIMITS),
-        "seats": [
-            {"seat": seat, "token": user_token(seat), "revoked": seat in revoked, "limits": limits}
-            for seat in range(seats)
-        ],
-        **changes,
-    }
-
-
-def place(seat: int, version: int) -> Endpoint:
-    return Endpoint(f"198.51.100.{seat + 1}" if version == 4 else f"2001:db8::{seat + 1}", 4000 + seat)
-
-
-class EdgegapPlayer:
-    def __init__(self, twins: Twins, seat: int, at: Endpoint | None = None) -> None:
-        self.twins, self.seat = twins, seat
-        self.at = at or place(seat, twins.version)
-        self.port = CLIENT_PORT if seat else SERVER_PORT
-        self.tokens = struct.pack("<II", user_token(seat), SESSION_TOKEN)
-        self.name = 0  # what the host calls it
-
-    def ping(self) -> list[Any]:
-        return self.twins.send(self.at, self.tokens + b"\x01", self.port)
-
-    def send(self, payload: bytes, to: int = 0, **options: Any) -> list[Any]:
-        head = b"" if self.seat else struct.pack("<I", to)
-        return self.twins.send(self.at, self.tokens + b"\x02" + head + payload, self.port, **options)
-
-
-class NativePlayer:
-    def __init__(self, twins: Twins, seat: int, mesh: bool = False, at: Endpoint | None = None) -> None:
-        self.twins, self.seat, self.mesh = twins, seat, mesh
-        self.at = at or place(seat, twins.version)
-        self.key = bytes((seat + 1,)) * 32
-        self.sequence = 0
-        self.timestamp = int(NOW * 1e6)
-        self.heard = packets.ReplayWindow()
-
-    def connect(self) -> None:
-        self.twins.each(lambda relay: relay.set_token_keys({KEY_ID: TOKEN_KEY}))
-        token = ConnectToken(
-            session=SESSION,
-            worker=0,
-            seat=self.seat,
-            mesh=self.mesh,
-            seat_key=self.key,
-            issued=int(NOW),
-            expires=int(NOW) + 3600,
-            seat_packets=0,
-            seat_bytes=0,
-            session_packets=0,
-            session_bytes=0,
-            idle_timeout=300,
-            session_expires=int(NOW) + 3600,
-        )
-        self.timestamp += 1
-        # AES-GCM's nonce is random, so both relays are given the one token.
-        connect = packets.Connect(self.timestamp, bytes((self.seat,)) * 16, seal_token(token, KEY_ID, TOKEN_KEY))
-        sent = self.twins.send(self.at, connect.encode(self.key), CLIENT_PORT)
-        answer = next(data for _, to, data in sent if to == self.at and data[0] == PacketType.WELCOME)
-        welcome = packets.decode_welcome(answer, self.key)
-        self.connection = welcome.connection
-        self.up, self.down = packets.packet_keys(self.key, welcome.player_nonce, welcome.node_nonce)
-        self.sequence = 0
-
-    def packet(self, target: int, body: bytes, kind: int = PacketType.DATA, sequence: int | None = None) -> bytes:
-        if sequence is None:
-            self.sequence = sequence = self.sequence + 1
-        return packets.seal(self.up, kind, self.connection, sequence, target, body)
-
-    def send(self, target: int, body: bytes, kind: int = PacketType.DATA, **options: Any) -> list[Any]:
-        return self.twins.send(self.at, self.packet(target, body, kind), CLIENT_PORT, **options)
-
-    def hears(self, sent: list[Any]) -> list[tuple[int, bytes]]:
-        """(source, payload) of what is for this player, each with a right tag and a new sequence."""
-        found = []
-        for _, to, data in sent:
-            if to == self.at and data[0] == PacketType.DATA:
-                sequence = self.heard.complete(int.from_bytes(data[5:9], "little"))
-                assert packets.tag_is_right(self.down, data, sequence)
-                assert self.heard.is_new(sequence)
-                self.heard.mark(sequence)
-                found.append((data[9], data[10:-8]))
-        return found
 
 
 @pytest.fixture(params=[4, 6])
@@ -240,7 +133,7 @@ def test_rate_limited_by_bytes_and_by_session() -> None:
 
 def test_replayed() -> None:
     twins = Twins()
-    host, player = playing_native(twins)
+    _, player = playing_native(twins)
     packet = player.packet(0, b"once")
     assert twins.send(player.at, packet, CLIENT_PORT)
     assert not twins.send(player.at, packet, CLIENT_PORT)
@@ -339,7 +232,7 @@ def test_revoked_is_out_of_the_maps_when_the_core_answers(twins: Twins, dialect:
 
 def test_an_ended_session_is_out_of_the_maps(twins: Twins) -> None:
     host, player = playing_edgegap(twins)
-    twins.each(lambda relay: relay.end_session(SESSION, "deleted", twins.now))
+    twins.each(lambda relay: relay.end_session(session_name(), "deleted", twins.now))
     twins.drain()
     assert not player.send(b"x") and not host.send(b"x", player.name)
     twins.assert_same()
@@ -455,15 +348,28 @@ def test_too_long_and_too_short(twins: Twins) -> None:
     assert (counters["drop_too_long"], counters["drop_too_short"], counters["drop_malformed"]) == (2, 1, 1)
 
 
-def test_a_player_reached_by_another_interface_is_left_to_the_stack() -> None:
-    twins = Twins(config=RelayConfig(max_seats=256))
+def test_a_player_whose_way_is_not_known_is_left_to_the_stack() -> None:
+    twins = Twins()
     host, player = playing_edgegap(twins)
-    slot = twins.kernel.mirror._kept[next(iter(twins.kernel.mirror._kept))].slot
-    assert slot
-    forwarded = twins.kernel.forwarded
-    twins.grant(grant(revision=2, seats=4))  # changes every rule: next hops are to be learnt anew
-    assert player.send(b"x"), "the core sent it"
-    assert twins.kernel.forwarded == forwarded + 0 or twins.kernel.forwarded == forwarded + 1
-    host.ping(), player.ping()
+    twins.grant(grant(revision=2, topology="mesh"))  # changes every rule, and so every way back is to be learnt anew
+    passed = twins.kernel.passed
     assert player.send(b"x")
+    assert twins.kernel.passed == passed + 1
+    host.ping()
+    forwarded = twins.kernel.forwarded
+    assert player.send(b"x")
+    assert twins.kernel.forwarded == forwarded + 1
+    twins.assert_same()
+
+
+def test_a_target_of_the_other_family_is_left_to_the_stack() -> None:
+    twins = Twins(version=4)
+    twins.grant(grant())
+    host, player = EdgegapPlayer(twins, 0), EdgegapPlayer(twins, 1)
+    player.at = Endpoint("2001:db8::2", 4001)
+    host.ping(), player.ping()
+    for _ in range(3):
+        ((_, to, _),) = player.send(b"x")
+        assert to == host.at
+    assert twins.kernel.forwarded == 0
     twins.assert_same()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from relaynode.addresses import CLIENT_PORT, SERVER_PORT, Address, ip_and_port
-from relaynode.grants import Grant
+from relaynode.grants import Grant, GrantRefused
 from relaynode.kernel import bpf
 from relaynode.kernel.maps import KernelMirror
 from relaynode.relay import Relay, RelayConfig
@@ -63,6 +63,21 @@ def local_of(addr: bytes) -> str:
 
 def randomness(seed: int) -> Callable[[int], bytes]:
     return random.Random(seed).randbytes
+
+
+class Refused:
+    def __init__(self, error: GrantRefused) -> None:
+        self.error = error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Refused) and other.error.code == self.error.code
+
+
+def _result(act: Callable[[Relay], Any], relay: Relay) -> Any:
+    try:
+        return act(relay)
+    except GrantRefused as error:
+        return Refused(error)
 
 
 class Portable:
@@ -133,8 +148,10 @@ class Twins:
 
     def each(self, act: Callable[[Relay], Any]) -> Any:
         """Do it to both; the result must be the same."""
-        results = [act(twin.relay) for twin in self.both]
+        results = [_result(act, twin.relay) for twin in self.both]
         assert results[0] == results[1]
+        if isinstance(results[0], Refused):
+            raise results[0].error
         return results[0]
 
     def at(self, now: float) -> list[Sent]:
@@ -177,6 +194,9 @@ class Twins:
         sent = [twin.receive(datagram, data, self.now) for twin in self.both]
         assert sent[0] == sent[1], f"sent differently: {sent[0]} and {sent[1]}"
         return sent[0]
+
+    def close(self) -> None:
+        self.kernel.mirror.close()
 
     def assert_same(self) -> None:
         """Counters, and all that the tables say."""
