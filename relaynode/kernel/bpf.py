@@ -17,6 +17,7 @@ _LINK_CREATE = 28
 _PROGRAM_XDP = 6
 _ATTACH_XDP = 37
 _NO_PREALLOC = 1
+_LIVE_FRAMES = 2
 
 NATIVE, GENERIC = 1 << 2, 1 << 1
 """XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE."""
@@ -180,6 +181,24 @@ class Runner:
         _call("cannot run the program", _TEST_RUN, attributes)
         result, _, size = struct.unpack_from("=III", attributes, 4)
         return result, self._output.raw[:size]
+
+
+def run_live(program: int, frame: bytes, count: int) -> None:
+    """Run an XDP program `count` times on frames that then go where it sends them (Linux 5.18): load for benchmarks."""
+    data = ctypes.create_string_buffer(frame, len(frame))
+    attributes = struct.pack(
+        "=IIIIQQIIIIQQIIII",
+        program,
+        0,
+        len(frame),
+        0,
+        ctypes.addressof(data),
+        0,
+        count,
+        *(0, 0, 0, 0, 0),
+        *(_LIVE_FRAMES, 0, 64, 0),
+    )
+    _bpf("cannot run the program", _TEST_RUN, attributes)
 
 
 def _cpus() -> int:

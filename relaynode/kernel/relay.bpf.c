@@ -190,6 +190,7 @@ INLINE int siphash(const u64 key[2], const u8 *body, const u8 *end, u32 size, u3
         if (p + 8 > end) return -1;
         SIP_WORD(load64(p))
         p += 8;
+        OPAQUE(p);
     }
     if (p + 8 > end) return -1;  // the tag follows, so 8 bytes are there
     u64 last = rest ? load64(p) & (~0ull >> (64 - 8 * rest)) : 0;

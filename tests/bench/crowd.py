@@ -5,6 +5,7 @@ Player n has the address 127.16.0.1 + n, or `base` + n. The first of each sessio
 
 import os
 import random
+import select
 import socket
 import struct
 import time
@@ -228,7 +229,6 @@ class Mouth:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         self._socket.bind(("0.0.0.0", PLAYER_PORT))
-        self._socket.settimeout(0.05)
 
     def __enter__(self) -> "Mouth":
         return self
@@ -242,13 +242,11 @@ class Mouth:
 
     def hear(self) -> Iterator[tuple[str, bytes]]:
         """(which player, datagram), until nothing comes for a moment."""
-        while True:
-            try:
-                data, ancillary, _, _ = self._socket.recvmsg(2048, 64)
-            except TimeoutError:
-                return
+        wait = 0.05
+        while select.select([self._socket], [], [], wait)[0]:
+            data, ancillary, _, _ = self._socket.recvmsg(2048, 64)
             yield socket.inet_ntoa(ancillary[0][2][8:12]), data
-            self._socket.settimeout(0.005)
+            wait = 0.005
 
 
 def _user_token(session: int, seat: int) -> int:
