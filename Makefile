@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 ARGS   ?=
+BPF_CC ?= clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror
 
-.PHONY: help demo stop up test style types tests bench-revoke lock clean
+.PHONY: bench-packets bench-flood fuzz-paths kernel help demo stop up test style types tests bench-revoke lock clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -32,6 +33,18 @@ tests: $(VENV)/.dev   ## the tests, on SQLite only (ARGS: for pytest)
 
 bench-revoke: $(VENV)/.dev ## how soon a revoked player is cut off, over 100 rounds
 	@$(RUN) -m tests.bench.bench_revoke $(ARGS)
+
+bench-packets: $(VENV)/.dev   ## what a packet costs on each path (root, gcc, clang; ARGS="--with-coturn --quick")
+	@$(RUN) -m tests.bench.bench_packets $(ARGS)
+
+bench-flood: $(VENV)/.dev     ## a million spoofed packets beside a game (root, gcc, clang)
+	@$(RUN) -m tests.bench.bench_flood $(ARGS)
+
+fuzz-paths: $(VENV)/.dev      ## ten million random packets through both packet paths (root; ARGS="--packets N --seed N")
+	@$(RUN) -m tests.relaynode.kernel.test_differential $(ARGS)
+
+kernel:          ## compile the kernel path's program (clang)
+	@$(BPF_CC) -c relaynode/kernel/relay.bpf.c -o relaynode/kernel/relay.bpf.o
 
 lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt

@@ -45,6 +45,7 @@ class Flow:
     key: bytes = b""  # of a native player; its packets are numbered and tagged
     sequence: int = 1
     mac: bytes = bytes(12)
+    repeats: bool = False  # the same number again and again
 
     def packed(self) -> bytes:
         return _FLOW.pack(
@@ -52,7 +53,7 @@ class Flow:
             IPv4Address(self.destination).packed,
             PLAYER_PORT,
             self.port,
-            bool(self.key),
+            (1 + self.repeats) if self.key else 0,
             len(self.head),
             self.head,
             self.mac,
@@ -72,12 +73,16 @@ def write_flows(path: str, flows: list[Flow]) -> None:
 class Crowd:
     """`sessions` sessions with `seats` players each, on the node's first worker."""
 
-    def __init__(self, sessions: int, seats: int = 4, base: str = "127.16.0.1", relay: str = "127.0.0.1") -> None:
+    def __init__(
+        self, sessions: int, seats: int = 4, base: str = "127.16.0.1", relay: str = "127.0.0.1", first: int = 0
+    ) -> None:
+        """`first`: the number of the first session, for a second crowd on the same node."""
         self.sessions = sessions
         self.seats = seats
         self.relay = relay
+        self._first = first
         self._base = int(IPv4Address(base))
-        self._session_tokens = [0x51000000 + number for number in range(sessions)]
+        self._session_tokens = [0x51000000 + first + number for number in range(sessions)]
 
     def ip(self, session: int, seat: int) -> str:
         return str(IPv4Address(self._base + session * self.seats + seat))
@@ -110,7 +115,7 @@ class Crowd:
         }
 
     def _name(self, session: int) -> str:
-        return f"{session:012x}-S"
+        return f"{self._first + session:012x}-S"
 
     # -- joining
 

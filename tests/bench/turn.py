@@ -39,7 +39,7 @@ def turn_server(core: int) -> Iterator[int]:
             f" --no-tcp --no-cli --allow-loopback-peers --relay-threads=1 --min-port=20000 --max-port=39999"
             f" --no-stdout-log --log-file={folder}/log --pidfile={folder}/pid --db={folder}/db"
         )
-        command = ["taskset", "-c", str(core), "turnserver", *options.split()]
+        command = ["nice", "-n", "-15", "taskset", "-c", str(core), "turnserver", *options.split()]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             time.sleep(1.0)

@@ -29,11 +29,11 @@
 struct flow {
     uint8_t source[4], destination[4];
     uint16_t source_port, destination_port; /* host order */
-    uint8_t tagged;                         /* native: C4, connection, sequence, seat, payload, tag */
+    uint8_t tagged;                         /* native: C4, connection, sequence, seat, payload, tag; 2: the number never grows */
     uint8_t head_size;                      /* else: head, payload */
     uint8_t head[18];
     uint8_t mac[12];                        /* destination, source */
-    uint64_t key[2];
+    uint8_t key[16];
     uint64_t sequence;
 } __attribute__((packed));
 
@@ -48,7 +48,9 @@ static uint64_t now_ns(void) {
     v0 += v1; v1 = ROTL(v1, 13) ^ v0; v0 = ROTL(v0, 32); v2 += v3; v3 = ROTL(v3, 16) ^ v2; \
     v0 += v3; v3 = ROTL(v3, 21) ^ v0; v2 += v1; v1 = ROTL(v1, 17) ^ v2; v2 = ROTL(v2, 32);
 
-static uint64_t siphash(const uint64_t key[2], const uint8_t *data, size_t size) {
+static uint64_t siphash(const uint8_t *secret, const uint8_t *data, size_t size) {
+    uint64_t key[2];
+    memcpy(key, secret, 16);
     uint64_t v0 = key[0] ^ 0x736f6d6570736575, v1 = key[1] ^ 0x646f72616e646f6d;
     uint64_t v2 = key[0] ^ 0x6c7967656e657261, v3 = key[1] ^ 0x7465646279746573;
     uint64_t last = (uint64_t)size << 56, word;
@@ -78,7 +80,8 @@ static size_t build(struct flow *flow, uint8_t *frame, size_t payload, uint64_t 
     memcpy(frame, flow->mac, 12);
     frame[12] = 8, frame[13] = 0;
     if (flow->tagged) {
-        uint32_t low = (uint32_t)++flow->sequence, high = flow->sequence >> 32;
+        if (flow->tagged == 1) flow->sequence++;
+        uint32_t low = (uint32_t)flow->sequence, high = flow->sequence >> 32;
         memcpy(body, flow->head, 10);
         memcpy(body + 5, &low, 4);
         memcpy(body + 10, &stamp, 8);

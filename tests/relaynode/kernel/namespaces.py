@@ -59,7 +59,10 @@ def within(namespace: str, act: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def wire(with_front: bool = True) -> Iterator[Wire]:
-    """Skips where namespaces cannot be made; fails there in CI. `with_front`: there is a program at the players' end."""
+    """Skips where namespaces cannot be made; fails there in CI.
+
+    `with_front`: there is a program at the players' end.
+    """
     tag = uuid.uuid4().hex[:6]
     made = Wire(f"cw-node-{tag}", f"cw-play-{tag}")
     try:
