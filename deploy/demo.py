@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import statistics
 import struct
@@ -250,6 +251,12 @@ def wait_until_up(url: str) -> None:
             time.sleep(0.2)
 
 
+def packet_path() -> str:
+    """As the nodes say in the log."""
+    told = re.findall(r"packet path: (.+)", LOG.read_text(errors="replace"))
+    return told[-1] if told else "not told"
+
+
 def monitor(url: str) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = httpx.get(f"{url}/monitor", timeout=2).json()
@@ -323,6 +330,7 @@ def demo(options: argparse.Namespace) -> None:
     with stopped_at_end(options.once):
         wait_until_up(url)
         console.print(f"Manager, worker, beat and three relay nodes are up at {url}")
+        console.print(f"Packet path of the nodes: {packet_path()}")
         key = manage("api_key", "demo", "--create-tenant")
         with httpx.Client(base_url=url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
             run_session(api, options.seconds)

@@ -7,11 +7,13 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from .channel import Message
 from .config import VERSION, NodeConfig
 from .event_log import EventLog
+from .events import Event
 from .grants import Grant, GrantRefused
 from .packet_path import PacketPath
 from .snapshot import SnapshotKeeper
@@ -24,6 +26,8 @@ MAX_LEGS = 2000
 
 LinkState = Literal["none", "unreachable", "linked", "refused"]
 """How the node stands with the manager: there is none, it does not answer, all is well, it says our key is dead."""
+
+ENDED_HERE = ("idle", "expired")  # ends that the manager learns from the node
 
 
 class Node:
@@ -93,6 +97,7 @@ class Node:
                     await self.grant(grant)
                 except GrantRefused as refusal:
                     log.warning("session %s of the manager's list not taken over: %s", grant.session, refusal.code)
+                    self._tell_of_end(grant.session)
         for session in self._live_before(asked_at) - listed:
             await self.end_session(session, "deleted")
 
@@ -191,6 +196,12 @@ class Node:
             for session, state in worker.sessions.items()
             if not is_ended(state) and self._first_seen[session] < moment
         }
+
+    def _tell_of_end(self, session: str) -> None:
+        """Once more, to a manager that missed it: the events of before a restart are gone."""
+        state = self._state(session)
+        if state is not None and is_ended(state) and state["reason"] in ENDED_HERE:
+            self.events.append(asdict(Event(time.time(), session, None, "session_ended", reason=state["reason"])))
 
     def _heard(self, message: Message) -> None:
         """An event or a changed state from a worker."""

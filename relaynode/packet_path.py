@@ -42,9 +42,7 @@ class PacketPath:
 
 def choose_packet_path(config: NodeConfig) -> PacketPath:
     """Raises ConfigError when the kernel path is asked for and is not to be had."""
-    if config.packet_path == "portable":
-        return PacketPath("portable", "the settings say so")
-    path = _try_kernel(config)
+    path = PacketPath("portable", "the settings say so") if config.packet_path == "portable" else _try_kernel(config)
     if path.name == "portable" and config.packet_path == "kernel":
         raise ConfigError(PREFIX + "PACKET_PATH", f"is kernel, but {path.reason}")
     log.info("packet path: %s%s", path.name, f" ({path.reason})" if path.reason else "")

@@ -18,7 +18,7 @@ from relaymgr.errors import Invalid
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.openapi import error_responses
-from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.models import Scope, Tenant
 
 from .fields import (
     METADATA_KEY,
@@ -152,13 +152,14 @@ class SessionsApi(APIView):
             "total_count": total,
             "pagination": _pagination(page, pages=max(1, math.ceil(total / limit))),
         }
-        return Response(self.OutputSerializer(answer).data)
+        return Response(self.OutputSerializer(answer, context=_shown(request)).data)
 
 
 class SessionApi(APIView):
     @extend_schema(operation_id="relay_session_get", responses={200: SessionSerializer, **error_responses(404)})
     def get(self, request: Request, session_id: str) -> Response:
-        return Response(SessionSerializer(session_get(tenant=_tenant(request), session_id=session_id)).data)
+        session = session_get(tenant=_tenant(request), session_id=session_id)
+        return Response(SessionSerializer(session, context=_shown(request)).data)
 
     @extend_schema(operation_id="relay_session_delete", responses={204: None, **error_responses(404)})
     def delete(self, request: Request, session_id: str) -> Response:
@@ -312,6 +313,11 @@ class NodeGrantsApi(APIView):
 
 def _tenant(request: Request) -> Tenant:
     return cast(Tenant, caller(request).tenant)  # MayUseRelays lets no key in that has none
+
+
+def _shown(request: Request) -> dict[str, bool]:
+    """Players' tokens are for who may create sessions; a key that may only look must not be able to play."""
+    return {"tokens": Scope.RELAY in caller(request).scopes}
 
 
 def _idempotency_key(request: Request) -> str:

@@ -1,7 +1,8 @@
 """The session as the API and the webhooks show it: Edgegap's object (compat spec 3.4) and our additions to it.
 
 What a player could start with is shown only while the session is ready (R30): before and after, tokens and users are
-absent, so nobody starts too early or with what is dead.
+absent, so nobody starts too early or with what is dead. And only to who may create sessions: with `tokens` off in
+the context, for a key that may only read, they are null.
 """
 
 from typing import Any
@@ -20,6 +21,10 @@ STATUS = {
     SessionState.ENDED: "Ended",
     SessionState.FAILED: "Failed",
 }
+
+
+def shows_tokens(serializer: serializers.BaseSerializer) -> bool:
+    return bool(serializer.context.get("tokens", True))
 
 
 class PortSerializer(serializers.Serializer):
@@ -45,17 +50,20 @@ class SeatSerializer(serializers.Serializer):
     ip_address = serializers.CharField(source="ip", allow_null=True)
     latitude = serializers.FloatField(allow_null=True)
     longitude = serializers.FloatField(allow_null=True)
-    authorization_token = serializers.IntegerField(source="token", help_text="u32: the user id of the edgegap dialect.")
+    authorization_token = serializers.SerializerMethodField(help_text="u32: the user id of the edgegap dialect.")
     player_id = serializers.CharField(allow_blank=True)
     seat = serializers.IntegerField(source="number", help_text="0: the host.")
     connect_token = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
 
+    def get_authorization_token(self, seat: Seat) -> int | None:
+        return int(seat.token) if shows_tokens(self) else None
+
     def get_connect_token(self, seat: Seat) -> str | None:
-        return seat.connect_token or None
+        return seat.connect_token or None if shows_tokens(self) else None
 
     def get_seat_key(self, seat: Seat) -> str | None:
-        return seat.seat_key if seat.connect_token else None
+        return seat.seat_key if seat.connect_token and shows_tokens(self) else None
 
 
 class SessionHeadSerializer(serializers.Serializer):
@@ -80,7 +88,7 @@ class SessionHeadSerializer(serializers.Serializer):
     standby = serializers.SerializerMethodField(help_text="Null: no second node is held ready.")
 
     def get_authorization_token(self, session: RelaySession) -> int | None:
-        return int(session.token) if session.is_ready else None
+        return int(session.token) if session.is_ready and shows_tokens(self) else None
 
     def get_status(self, session: RelaySession) -> str:
         return STATUS[SessionState(session.state)]
@@ -131,7 +139,9 @@ class SessionSerializer(SessionHeadSerializer):
 
     @extend_schema_field(SeatSerializer(many=True))
     def get_session_users(self, session: RelaySession) -> list[dict[str, Any]]:
-        return list(SeatSerializer(session.active_seats, many=True).data) if session.is_ready else []
+        return (
+            list(SeatSerializer(session.active_seats, many=True, context=self.context).data) if session.is_ready else []
+        )
 
 
 class SessionUserSerializer(SessionHeadSerializer):
@@ -141,7 +151,7 @@ class SessionUserSerializer(SessionHeadSerializer):
 
     @extend_schema_field(SeatSerializer)
     def get_session_user(self, session: RelaySession) -> dict[str, Any]:
-        return SeatSerializer(self.context["seat"]).data
+        return SeatSerializer(self.context["seat"], context=self.context).data
 
 
 def _in_link(node: RelayNode) -> str:

@@ -142,7 +142,7 @@ def run(path: str, tool: str, folder: str) -> list[dict[str, Any]]:
         for command in (
             f"-n {there.players} route add local {PLAYERS_NET} dev lo",
             f"-n {there.node} route add {PLAYERS_NET} via {PLAYER_IPS[0]}",
-            f"-n {there.node} route add blackhole 10.79.0.0/16",
+            f"-n {there.node} route add 10.79.0.0/16 via {PLAYER_IPS[0]}",  # nobody there takes them
         ):
             subprocess.run(["ip", *command.split()], check=True)
         with NodeOverThere(there, PACKET_PATH=path) as node:

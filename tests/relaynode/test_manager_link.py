@@ -290,6 +290,19 @@ def test_what_is_no_longer_listed_ends_and_what_is_newer_is_taken_over(manager, 
     assert node.call("PUT", f"/sessions/{gone['session']}", gone | {"revision": 9})[1]["code"] == "session_ended"
 
 
+def test_a_manager_that_missed_the_end_of_a_session_is_told_again(manager, node):
+    idle = grant(idle_timeout=1)
+    manager.sessions = [idle]
+    manager.start()
+    joined(node)
+    eventually(lambda: node.telemetry()["events"][-1:] and node.telemetry()["events"][-1]["kind"] == "session_ended")
+    seen = node.telemetry()["last_event"]
+    pull(manager)
+    eventually(lambda: node.telemetry(after=seen)["events"])
+    told = node.telemetry(after=seen)["events"][-1]
+    assert (told["session"], told["kind"], told["reason"]) == (idle["session"], "session_ended", "idle")
+
+
 def test_a_session_granted_while_the_list_was_made_is_kept(manager, node):
     manager.start()
     joined(node)

@@ -58,6 +58,18 @@ def test_host_is_the_dns_name_and_links_to_ipv6_have_brackets(make_stand_in_node
     assert relay["ports"]["client"]["link"] == "fra-1.example.com:31001"
 
 
+@pytest.mark.parametrize("scope", ["read", "matchmaker"])
+def test_a_key_that_may_only_look_sees_no_token(scope: str, session: dict[str, Any], tenant: Tenant) -> None:
+    reader = client_with(api_key_create(tenant=tenant, name="reader", scopes=[scope])[1])
+    one = reader.get(f"{SESSIONS}/{session['session_id']}").json()
+    [listed] = reader.get(SESSIONS).json()["sessions"]
+    assert one == listed
+    assert one["ready"] is True
+    assert one["authorization_token"] is None
+    secrets = ("authorization_token", "connect_token", "seat_key")
+    assert [[user[name] for name in secrets] for user in one["session_users"]] == [[None] * 3] * 2
+
+
 @pytest.mark.parametrize(
     "user", [{"player_id": "ann"}, {"latencies": {"frankfurt": 20}}, {"latitude": 0.0, "longitude": 0}]
 )
