@@ -5,6 +5,9 @@ RUN    := $(VENV)/bin/python
 ARGS   ?=
 BPF_CC ?= clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror
 
+INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r
+OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
+
 .PHONY: bench-packets bench-flood fuzz-paths kernel help demo stop up test style types tests bench-revoke lock clean
 
 help:            ## what there is
@@ -14,7 +17,7 @@ demo: $(VENV)/.run    ## start a manager and three nodes, play a session over th
 	@$(RUN) deploy/demo.py $(ARGS)
 
 stop:            ## stop what `make demo` left running
-	@$(RUN) deploy/demo.py --stop
+	@if [ -e $(VENV)/.run ]; then $(RUN) deploy/demo.py --stop; else echo "Nothing is running."; fi
 
 up: $(VENV)/.run      ## run manager, worker, beat and three nodes in the foreground
 	@$(RUN) manage.py up $(ARGS)
@@ -56,19 +59,19 @@ clean:           ## remove the virtual environment and the embedded state
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "Causeway needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+		echo "Causeway needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)."; \
 		echo "Say which one to use: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "This Python has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Making a virtual environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	@echo "Installing what Causeway runs on (about half a minute)"
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(INSTALL) requirements.txt $(OR_SAY)
 	@touch $@
 
 $(VENV)/.dev: tests/requirements.txt $(VENV)/.run
 	@echo "Installing what the tests need (about half a minute)"
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	@$(INSTALL) tests/requirements.txt $(OR_SAY)
 	@touch $@

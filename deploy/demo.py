@@ -7,6 +7,7 @@ Then one player is revoked, and what still reaches it is counted. Everything pri
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -16,7 +17,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from transports import asyncio_udp, edgegap  # noqa: E402
 from transports.protocol.errors import ConnectionFailed  # noqa: E402
 
 STATE = Path(os.environ.get("CAUSEWAY_STATE_DIR", ROOT / "var"))
-PID_FILE, LOG = STATE / "up.pid", STATE / "log" / "up.log"
-START_WITHIN = 90.0
+# Locked by the `manage.py up` it tells of, for as long as that lives: a number alone may be another process by now.
+RUNNING, LOG = STATE / "up.running", STATE / "log" / "up.log"
+START_WITHIN, STOP_WITHIN = 90.0, 60.0
 PACKETS_PER_SECOND = 30
 STAMP = struct.Struct("<BId")  # seat, number, time sent
 PADDING = bytes(87)  # makes the payload 100 bytes, a usual size in games
@@ -78,10 +79,12 @@ class Player:
         return "0" if flying and missing < PACKETS_PER_SECOND // 3 else str(missing)
 
     async def send_stream(self, until: float) -> None:
-        while time.monotonic() < until:
+        due = time.monotonic()
+        while due < until:
             self.link.send(STAMP.pack(self.seat, self.sent, time.monotonic()) + PADDING)
             self.sent += 1
-            await asyncio.sleep(1 / PACKETS_PER_SECOND)
+            due += 1 / PACKETS_PER_SECOND
+            await asyncio.sleep(due - time.monotonic())
 
     async def receive_answers(self) -> None:
         while True:
@@ -215,32 +218,50 @@ def show_placement(placement: dict[str, Any]) -> None:
 # -- the processes ----------------------------------------------------------------------------------
 
 
-def running_pid() -> int | None:
-    """The process of a `manage.py up` that an earlier demo left running."""
+@dataclass(frozen=True)
+class Running:
+    """A `manage.py up`: its process, and the port of its web server."""
+
+    pid: int
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def running() -> Running | None:
+    """What an earlier demo, or this one, left running."""
     try:
-        pid = int(PID_FILE.read_text())
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # our own child, when it has ended, is no longer running
-        os.kill(pid, 0)
-    except (OSError, ValueError):
+        with RUNNING.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return None
-    return pid
+    except BlockingIOError:
+        pid, port = RUNNING.read_text().split()
+        return Running(int(pid), int(port))
+    return None
 
 
-def start_up(port: int, relay_port: int) -> None:
-    LOG.parent.mkdir(parents=True, exist_ok=True)
+def start_up(port: int, relay_port: int) -> Running:
+    STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    LOG.parent.mkdir(exist_ok=True)
     argv = [sys.executable, "manage.py", "up", "--port", str(port), "--relay-port", str(relay_port)]
-    with LOG.open("wb") as log:
-        process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    PID_FILE.write_text(str(process.pid))
+    with LOG.open("wb") as log, RUNNING.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        process = subprocess.Popen(
+            argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock.fileno()]
+        )
+        lock.write(f"{process.pid} {port}")
+    return Running(process.pid, port)
 
 
 def wait_until_up(url: str) -> None:
     deadline = time.monotonic() + START_WITHIN
     with console.status("Starting the manager, a Celery worker, beat and three relay nodes") as status:
         while True:
-            if running_pid() is None:
-                raise DemoFailed(f"the manager did not start: {last_line(LOG)}")
+            if running() is None:
+                raise DemoFailed(f"the manager did not start. {last_line(LOG)}")
             health = monitor(url)
             ready = health.get("nodes_ready", 0)
             if ready == 3:
@@ -267,7 +288,7 @@ def monitor(url: str) -> dict[str, Any]:
 
 def last_line(path: Path) -> str:
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else f"see {path}"
+    return lines[-1].removeprefix("CommandError: ") if lines else f"See {path}"
 
 
 def manage(*arguments: str) -> str:
@@ -278,25 +299,17 @@ def manage(*arguments: str) -> str:
 
 
 def stop() -> None:
-    pid = running_pid()
-    if pid is None:
+    found = running()
+    if found is None:
         console.print("Nothing is running.")
         return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while running_pid() is not None and time.monotonic() < deadline:
+    os.kill(found.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_WITHIN
+    while running() is not None:
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"process {found.pid} does not stop; its log is {LOG}")
         time.sleep(0.1)
-    PID_FILE.unlink(missing_ok=True)
     console.print("Stopped.")
-
-
-@contextlib.contextmanager
-def stopped_at_end(once: bool) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if once:
-            stop()
 
 
 # -- the whole --------------------------------------------------------------------------------------
@@ -310,6 +323,8 @@ def main() -> None:
     parser.add_argument("--relay-port", type=int, default=31000, help="first UDP port (%(default)s)")
     parser.add_argument("--seconds", type=float, default=15, help="how long to play (%(default)s)")
     options = parser.parse_args()
+    if not 1 <= options.seconds <= 3600:
+        parser.error("--seconds must be from 1 to 3600")
     try:
         if options.stop:
             stop()
@@ -319,23 +334,29 @@ def main() -> None:
         console.print(f"[bold red]Failed:[/] {failure or type(failure).__name__}")
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("\nInterrupted. `make stop` ends what is still running.")
+        console.print("\nInterrupted." + " `make stop` ends what is still running." * bool(running()))
         sys.exit(130)
 
 
 def demo(options: argparse.Namespace) -> None:
-    url = f"http://127.0.0.1:{options.port}"
-    if running_pid() is None:
-        start_up(options.port, options.relay_port)
-    with stopped_at_end(options.once):
-        wait_until_up(url)
-        console.print(f"Manager, worker, beat and three relay nodes are up at {url}")
+    found = running()
+    if found:
+        console.print(f"Already running at {found.url}; what is asked for here begins with `make stop`.")
+    up = found or start_up(options.port, options.relay_port)
+    is_kept = False
+    try:
+        wait_until_up(up.url)
+        is_kept = not options.once
+        console.print(f"Manager, worker, beat and three relay nodes are up at {up.url}")
         console.print(f"Packet path of the nodes: {packet_path()}")
         key = manage("api_key", "demo", "--create-tenant")
-        with httpx.Client(base_url=url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
+        with httpx.Client(base_url=up.url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
             run_session(api, options.seconds)
-        if not options.once:
-            show_what_to_do_next(url, key)
+        if is_kept:
+            show_what_to_do_next(up.url, key)
+    finally:
+        if not is_kept and running():
+            stop()
 
 
 def run_session(api: httpx.Client, seconds: float) -> None:
@@ -359,11 +380,17 @@ def show_what_to_do_next(url: str, key: str) -> None:
         f"""
 Everything goes on running. Look around:
 
-  Admin      {url}/admin/   user {username}   password {password}   (shown this once)
+  Admin      {url}/admin/
+             user {username}, password {password} (shown this once)
   API docs   {url}/docs
-  A session  curl -s {url}/v1/relays/sessions -H 'Authorization: token {key}' \\
-                  -H 'Content-Type: application/json' -d '{body}'
   Stop       make stop
+
+A session, with a key of the tenant "demo":
+
+curl -s {url}/v1/relays/sessions \\
+  -H 'Authorization: token {key}' \\
+  -H 'Content-Type: application/json' \\
+  -d '{body}'
 """,
         highlight=False,
         soft_wrap=True,

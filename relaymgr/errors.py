@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
@@ -82,7 +82,6 @@ _CODES: list[tuple[type[Exception], str]] = [
     (exceptions.NotFound, "not_found"),
     (exceptions.MethodNotAllowed, "method_not_allowed"),
     (exceptions.NotAcceptable, "not_acceptable"),
-    (exceptions.UnsupportedMediaType, "unsupported_media_type"),
     (exceptions.Throttled, "throttled"),
 ]
 
@@ -97,6 +96,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         return _reply(403, Forbidden.message, Forbidden.code)
     if isinstance(error, exceptions.ValidationError):
         return _reply(400, Invalid.message, Invalid.code, fields(error.get_full_details()))
+    if isinstance(error, exceptions.UnsupportedMediaType):
+        return _reply(error.status_code, "Send the body with Content-Type: application/json.", "unsupported_media_type")
     if isinstance(error, exceptions.APIException):
         code = next((code for kind, code in _CODES if isinstance(error, kind)), "error")
         return _reply(error.status_code, str(error.detail), code, headers=_headers(error))
@@ -167,6 +168,9 @@ def _join(path: str, key: Any) -> str:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_page(request):
         return defaults.bad_request(request, exception)
+    if isinstance(exception, DisallowedHost):
+        message = "The manager does not go by the name in the Host header: see its setting ALLOWED_HOSTS."
+        return JsonResponse(_body(message, "host_unknown"), status=400)
     return JsonResponse(_body("The request cannot be understood.", "malformed"), status=400)
 
 

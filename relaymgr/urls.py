@@ -1,7 +1,8 @@
-"""Routes. No trailing slashes and no redirects: Edgegap's clients concatenate (compat spec R13)."""
+"""Routes. No trailing slashes and, in the API, no redirects: Edgegap's clients concatenate (compat spec R13)."""
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 from relaymgr.monitor import MonitorApi
@@ -11,6 +12,7 @@ urlpatterns = [
     path("v1/", include("relaymgr.sessions.urls")),
     path("v1/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
+    path("", RedirectView.as_view(pattern_name="docs")),
     path("monitor", MonitorApi.as_view(), name="monitor"),
     path("admin/", admin.site.urls),
 ]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from relaymgr.management.commands import up
+
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
 
@@ -34,6 +36,13 @@ def test_node_settings_of_the_compose_file_are_settings_of_the_node() -> None:
     used = set(re.findall(r"(CAUSEWAY_NODE_\w+):", COMPOSE.read_text()))
     assert used
     assert used <= known
+
+
+def test_only_the_managers_setting_says_which_proxies_are_believed() -> None:
+    """uvicorn believes X-Forwarded-For from loopback on its own account."""
+    (command,) = re.findall(r"command: .*uvicorn.*", COMPOSE.read_text())
+    assert "--no-proxy-headers" in command
+    assert "--no-proxy-headers" in up._manager("127.0.0.1", 8000)[0].argv
 
 
 def test_dockerfile_copies_what_there_is() -> None:

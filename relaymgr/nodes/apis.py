@@ -19,19 +19,24 @@ from relaymgr.openapi import error_responses
 
 MAX_WORKERS = 256  # a connect token names its worker in one byte
 MAX_CAPACITY = 10_000_000
+_CONTROL_URL = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+/?")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 
 
 def control_url(value: str) -> str:
-    """http(s)://host:port, where a plain name is fine (URLField wants a dot), without anything a key could leak by."""
-    try:
-        parts = urlsplit(value)
-        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        fits = False
-    if not fits or parts.username is not None or parts.query or parts.fragment or not value.isprintable():
+    """http(s)://host:port, where a plain name is fine (URLField wants a dot), and nothing else: with a path, a "?" or a
+    "#" a node would choose what we ask of whom; with a user name a key could leak."""
+    if not _CONTROL_URL.fullmatch(value) or not _is_address(value):
         raise serializers.ValidationError("Write http://host:port or https://host:port.", "control_url")
     return value.rstrip("/")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 literal that is none
+        return False
 
 
 class _WorkersField(serializers.ListField):

@@ -1,6 +1,7 @@
 """The manager's side of a node's control API (docs/node-api.md). The only module that speaks HTTP to nodes.
 
-Synchronous calls share one keep-alive client; telemetry is fetched from many nodes at once. No key is ever logged.
+Calls to single nodes share one keep-alive client; telemetry is fetched from many nodes at once. A time limit is for the
+whole of a call, whatever the node or its name server does. No key is ever logged.
 """
 
 import asyncio
@@ -11,15 +12,19 @@ import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
 
+from relaymgr.background import wait_for
 from relaymgr.nodes.models import RelayNode
 
 CALL_TIMEOUT = 2.0
 MAX_ANSWER = 4_000_000  # bytes; 10,000 events and 2,000 legs are about 2 MB
 MAX_PROBES_AT_ONCE = 400  # sockets; below the usual limit of 1,024 open files
+# What a call may fail with. UnicodeError: the name of a host that IDNA cannot encode.
+NO_ANSWER = (OSError, UnicodeError, httpx.HTTPError, httpx.InvalidURL)
 
 
 class NodeUnreachable(Exception):
@@ -69,31 +74,29 @@ def _call(
     body: dict[str, Any] | None = None,
     params: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    deadline = time.monotonic() + timeout_s
+    url, headers = node.control_url + path, _headers(node.control_key)
     try:
-        with _client(os.getpid()).stream(
-            method,
-            node.control_url + path,
-            json=body,
-            params=params,
-            headers=_headers(node.control_key),
-            timeout=timeout_s,
-        ) as response:
-            content = b""
-            for part in response.iter_raw():  # httpx limits the wait for each part, not for the whole
-                content += part
-                if time.monotonic() > deadline or len(content) > MAX_ANSWER:
-                    raise NodeUnreachable("the answer does not end")
-            return _answer(response.status_code, content)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        status, content = wait_for(_exchange(method, url, timeout_s, json=body, params=params, headers=headers))
+    except NO_ANSWER as error:
         raise NodeUnreachable(type(error).__name__) from None
+    return _answer(status, content)
+
+
+async def _exchange(method: str, url: str, timeout_s: float, **request: Any) -> tuple[int, bytes]:
+    """Status and body. httpx limits the wait for each part of an answer, and a resolver not at all; this is for all."""
+    async with (
+        asyncio.timeout(timeout_s),
+        _client(os.getpid()).stream(method, url, timeout=timeout_s, **request) as response,
+    ):
+        return response.status_code, await _content(response)
 
 
 @functools.lru_cache(maxsize=1)
-def _client(process: int) -> httpx.Client:
+def _client(process: int) -> httpx.AsyncClient:
     """By process: a connection must not be shared across a fork."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200, keepalive_expiry=30)
-    return httpx.Client(verify=_tls(), limits=limits, trust_env=False)
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # else a node could fill our memory with them
+    return httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, cookies=no_cookies)
 
 
 # All nodes, at once
@@ -124,7 +127,7 @@ class Heard:
 
 def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[Heard]:
     """Asks all the nodes at the same time; leaves out those that gave no good answer within `timeout_s`."""
-    return asyncio.run(_fetch_all(list(probes), timeout_s))
+    return wait_for(_fetch_all(list(probes), timeout_s))
 
 
 async def _fetch_all(probes: list[Probe], timeout_s: float) -> list[Heard]:
@@ -141,7 +144,7 @@ async def _fetch(client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Pro
         try:
             async with asyncio.timeout(timeout_s):
                 document = await _telemetry(client, probe)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, NodeUnreachable, NodeRefused):
+        except (*NO_ANSWER, NodeUnreachable, NodeRefused):
             return None
         return Heard(probe.node_id, document, sent_at, time.time())
 
@@ -149,15 +152,19 @@ async def _fetch(client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Pro
 async def _telemetry(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
     url, headers = f"{probe.control_url}/telemetry", _headers(probe.control_key)
     async with client.stream("GET", url, params={"after": probe.after}, headers=headers) as response:
-        content = b""
-        async for part in response.aiter_raw():
-            content += part
-            if len(content) > MAX_ANSWER:
-                raise NodeUnreachable("the answer does not end")
-        return _answer(response.status_code, content)
+        return _answer(response.status_code, await _content(response))
 
 
 # Both
+
+
+async def _content(response: httpx.Response) -> bytes:
+    content = b""
+    async for part in response.aiter_raw():
+        content += part
+        if len(content) > MAX_ANSWER:
+            raise NodeUnreachable("the answer does not end")
+    return content
 
 
 def _headers(control_key: str) -> dict[str, str]:
@@ -178,8 +185,13 @@ def _answer(status: int, content: bytes) -> dict[str, Any]:
         return document
     if 400 <= status < 500:
         document = document or {}
-        raise NodeRefused(str(document.get("code", status))[:50], str(document.get("message", ""))[:200])
+        raise NodeRefused(_shown(document.get("code", status), 50), _shown(document.get("message", ""), 200))
     raise NodeUnreachable(f"status {status}")
+
+
+def _shown(value: Any, longest: int) -> str:
+    """Fit for a log, a page and the database, which holds neither NUL nor half a surrogate pair."""
+    return "".join(character for character in str(value) if character.isprintable())[:longest]
 
 
 def _document(content: bytes) -> dict[str, Any] | None:

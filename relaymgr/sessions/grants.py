@@ -6,7 +6,7 @@ the grant's revision in the same transaction, which also locks the row: changes 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -127,11 +127,14 @@ def grants_lapse() -> None:
     lapsed.update(confirmed=F("revision"))
 
 
-def grants_pending() -> list[Grant]:
-    """What a reconciler has to settle: changes of ready sessions and what is to be forgotten, on nodes that answer.
-    A session that is being created is its creator's."""
+def grants_pending() -> Iterator[list[Grant]]:
+    """What a reconciler has to settle, node by node: changes of ready sessions and what is to be forgotten, on nodes
+    that answer. A session that is being created is its creator's."""
     answering = unconfirmed().filter(worker__node__state__in=(NodeState.READY, NodeState.SUSPECT))
-    return list(answering.filter(Q(wanted=False) | Q(session__state=SessionState.READY))[:BATCH])
+    pending = answering.filter(Q(wanted=False) | Q(session__state=SessionState.READY))
+    # So many of each: a node that takes nothing must not keep the others from their turn.
+    for node_id in pending.order_by().values_list("worker__node", flat=True).distinct():
+        yield list(pending.filter(worker__node=node_id)[:BATCH])
 
 
 def _seats() -> QuerySet[Seat]:

@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 import httpcore
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+# Metadata services at addresses that Python takes for public ones: Oracle's (RFC 6890 has that network special, and
+# Python 3.11 knows parts of it only) and Azure's.
+METADATA = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291: all else is local, special or not given out
 
 
@@ -66,7 +69,7 @@ def is_public(address: str) -> bool:
     ip = _unwrapped(ipaddress.ip_address(address))
     if ip.version == 6 and ip not in GLOBAL_UNICAST:
         return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in METADATA)
 
 
 def _unwrapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

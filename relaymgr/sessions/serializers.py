@@ -48,13 +48,20 @@ class SeatSerializer(serializers.Serializer):
     """One player: Edgegap's session user."""
 
     ip_address = serializers.CharField(source="ip", allow_null=True)
-    latitude = serializers.FloatField(allow_null=True)
-    longitude = serializers.FloatField(allow_null=True)
+    latitude = serializers.SerializerMethodField(help_text="0 where it is not known.")
+    longitude = serializers.SerializerMethodField(help_text="0 where it is not known.")
     authorization_token = serializers.SerializerMethodField(help_text="u32: the user id of the edgegap dialect.")
     player_id = serializers.CharField(allow_blank=True)
     seat = serializers.IntegerField(source="number", help_text="0: the host.")
     connect_token = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
+
+    # Never null: Edgegap's C# samples read both as `double`, and their JSON reader stops at a null.
+    def get_latitude(self, seat: Seat) -> float:
+        return seat.latitude or 0.0
+
+    def get_longitude(self, seat: Seat) -> float:
+        return seat.longitude or 0.0
 
     def get_authorization_token(self, seat: Seat) -> int | None:
         return int(seat.token) if shows_tokens(self) else None

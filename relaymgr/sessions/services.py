@@ -97,12 +97,11 @@ def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) 
     session = session_get(tenant=tenant, session_id=session_id)
     if not session.is_ready:
         raise SessionNotLive
-    seat = _seat_of(session, user.get("player_id", ""))
-    if seat:
-        _obey(session)
-    else:
-        seat = _seat_add(session, user)
+    seat, is_new = _seat_add(session, user)
+    if is_new:
         _offer(session, seat)
+    else:
+        _obey(session)
     return session, seat
 
 
@@ -148,14 +147,19 @@ def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken
 
 
 def _seat_of(session: RelaySession, player_id: str) -> Seat | None:
-    return next((seat for seat in session.active_seats if player_id and seat.player_id == player_id), None)
+    return session.seats.filter(player_id=player_id, revoked_at=None).first() if player_id else None
 
 
-def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> Seat:
+def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, bool]:
+    """A new seat and True, or the one that the player has."""
     with transaction.atomic():
         grant = grant_change(session, seats=1)
         if grant is None:
             raise SessionNotLive
+        # Under the lock of the grant: of two calls for one player the second finds the seat of the first.
+        if seat := _seat_of(session, user.get("player_id", "")):
+            transaction.set_rollback(True)
+            return seat, False
         earlier = list(session.seats.only("number", "token"))
         number = 1 + max(seat.number for seat in earlier)
         if number >= MAX_SEATS:
@@ -169,7 +173,7 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> Seat:
             seat.connect_token = seal_connect_token(session, seat, worker_index=index, key=key, now=timezone.now())
         seat.save(force_insert=True)
         note(session, EventKind.SEAT_ADDED, seat=number)
-    return seat
+    return seat, True
 
 
 def _offer(session: RelaySession, seat: Seat) -> None:

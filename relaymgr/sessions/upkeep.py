@@ -128,19 +128,22 @@ def sessions_prune() -> int:
 
 
 def grants_reconcile() -> int:
-    """Tell nodes again what they have not confirmed; how many now have. A node that is silent is asked once a round."""
+    """Tell nodes again what they have not confirmed; how many now have."""
     grants_lapse()
-    silent: set[int] = set()
+    return sum(_node_settle(grants) for grants in grants_pending())
+
+
+def _node_settle(grants: Iterable[Grant]) -> int:
+    """Of one node, which is asked no more this round once it is silent."""
     settled = 0
-    for grant in grants_pending():
-        if grant.worker.node_id not in silent:
-            try:
-                grant_settle(grant)
-                settled += 1
-            except NodeUnreachable:
-                silent.add(grant.worker.node_id)
-            except NodeRefused as refusal:
-                _refused(grant, refusal)
+    for grant in grants:
+        try:
+            grant_settle(grant)
+            settled += 1
+        except NodeUnreachable:
+            break
+        except NodeRefused as refusal:
+            _refused(grant, refusal)
     return settled
 
 

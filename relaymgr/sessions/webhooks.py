@@ -9,14 +9,18 @@ plain session object, as Edgegap sends it (compat spec R50).
 import asyncio
 import json
 import random
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpcore
-from django.db.models import F
+from django.db.models import F, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 from standardwebhooks import Webhook
+
+from relaymgr.background import wait_for
 
 from .models import RelaySession, WebhookDelivery, WebhookEvent
 from .outward import PublicNetwork
@@ -27,8 +31,9 @@ RETRY_FOR = timedelta(hours=1)
 FIRST_RETRY_S, LONGEST_RETRY_S = 5.0, 600.0
 ATTEMPT_S = 10.0  # for all of it: resolve, connect, TLS, send, first line of the answer
 CLAIMED_FOR = timedelta(seconds=60)  # a claim whose worker died is taken over after this
-AT_ONCE = 16
-BATCH = 64
+BATCH = 64  # sent at once
+OF_A_TENANT = 8  # of those: a URL that hangs holds up its own tenant's events
+ROUND_S = 30.0  # after which the next tick goes on
 
 UNREACHABLE = "The URL could not be reached."  # never more: the owner must not learn what our network looks like
 
@@ -81,16 +86,21 @@ def _row(session: RelaySession, event: WebhookEvent, url: str, body: dict[str, A
 
 def deliver_due() -> int:
     """Send what is due, several at once; how many were tried."""
-    claimed = _claim(timezone.now())
-    if claimed:
-        for delivery, error in zip(claimed, asyncio.run(_send_all(claimed)), strict=True):
+    tried, until = 0, time.monotonic() + ROUND_S
+    while time.monotonic() < until and (claimed := _claim(timezone.now())):
+        for delivery, error in zip(claimed, wait_for(_send_all(claimed)), strict=True):
             _record(delivery, error, timezone.now())
-    return len(claimed)
+        tried += len(claimed)
+    return tried
 
 
 def _claim(now: datetime) -> list[WebhookDelivery]:
-    due = WebhookDelivery.objects.filter(next_attempt_at__lte=now).select_related("tenant")
-    return [delivery for delivery in due.order_by("next_attempt_at", "id")[:BATCH] if _claim_one(delivery, now)]
+    """The oldest of each tenant, then the second oldest of each, and so on."""
+    turn = Window(RowNumber(), partition_by="tenant", order_by=("next_attempt_at", "id"))
+    due = WebhookDelivery.objects.filter(next_attempt_at__lte=now).annotate(turn=turn)
+    chosen = list(due.filter(turn__lte=OF_A_TENANT).order_by("turn", "id").values_list("pk", flat=True)[:BATCH])
+    deliveries = WebhookDelivery.objects.filter(pk__in=chosen).select_related("tenant").order_by("pk")
+    return [delivery for delivery in deliveries if _claim_one(delivery, now)]
 
 
 def _claim_one(delivery: WebhookDelivery, now: datetime) -> bool:
@@ -117,17 +127,12 @@ def next_attempt(attempts: int, created_at: datetime, now: datetime) -> datetime
 
 async def _send_all(deliveries: Sequence[WebhookDelivery]) -> list[str]:
     """What went wrong with each; empty: delivered."""
-    turn = asyncio.Semaphore(AT_ONCE)
     async with (
-        httpcore.AsyncConnectionPool(max_connections=AT_ONCE, network_backend=PublicNetwork()) as public,
-        httpcore.AsyncConnectionPool(max_connections=AT_ONCE) as anywhere,
+        httpcore.AsyncConnectionPool(max_connections=BATCH, network_backend=PublicNetwork()) as public,
+        httpcore.AsyncConnectionPool(max_connections=BATCH) as anywhere,
     ):
-
-        async def send_in_turn(delivery: WebhookDelivery) -> str:
-            async with turn:
-                return await _send(anywhere if delivery.tenant.private_webhooks else public, delivery)
-
-        return await asyncio.gather(*map(send_in_turn, deliveries))
+        pools = (anywhere if delivery.tenant.private_webhooks else public for delivery in deliveries)
+        return await asyncio.gather(*map(_send, pools, deliveries))
 
 
 async def _send(pool: httpcore.AsyncConnectionPool, delivery: WebhookDelivery) -> str:

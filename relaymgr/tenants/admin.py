@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from relaymgr.admin import KeptAdmin, show_once
 from relaymgr.errors import ApiError
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
-from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll
+from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
 
 
 @admin.register(Tenant)
@@ -22,7 +22,7 @@ class TenantAdmin(KeptAdmin):
     readonly_fields = ("created_at",)
     prepopulated_fields = {"slug": ("name",)}
     formfield_overrides = {models.URLField: {"assume_scheme": "https"}}
-    actions = ("create_key",)
+    actions = ("create_key", "roll_webhook_secret")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         return super().get_queryset(request).annotate(usable=Count("keys", filter=Q(keys__revoked_at=None)))
@@ -36,6 +36,11 @@ class TenantAdmin(KeptAdmin):
         for tenant in tenants:
             _, plain = api_key_create(tenant=tenant, name=f"made by {request.user}", scopes=[Scope.RELAY])
             show_once(request, f"API key of {tenant}", plain)
+
+    @admin.action(description="Roll webhook secret: signs all webhooks from now on", permissions=["change"])
+    def roll_webhook_secret(self, request: HttpRequest, tenants: QuerySet[Tenant]) -> None:
+        for tenant in tenants:
+            show_once(request, f"Webhook secret of {tenant}", webhook_secret_roll(tenant=tenant))
 
 
 class ApiKeyForm(forms.ModelForm):

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from relaymgr.errors import Invalid
 from relaymgr.tenants.keys import new_key
-from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from relaymgr.tenants.models import ApiKey, Scope, Tenant, new_webhook_secret
 
 TENANT_SCOPES = (Scope.RELAY, Scope.READ, Scope.MATCHMAKER)
 USED_RESOLUTION = timedelta(minutes=1)
@@ -21,6 +21,13 @@ def tenant_create(*, slug: str, name: str = "") -> Tenant:
     if not created:
         raise Invalid.field("slug", f"There is a tenant {slug} already.", "unique")
     return tenant
+
+
+def webhook_secret_roll(*, tenant: Tenant) -> str:
+    """A new secret that signs all webhooks from now on, repetitions too. The plain secret."""
+    tenant.webhook_secret = new_webhook_secret()
+    tenant.save(update_fields=["webhook_secret"])
+    return tenant.webhook_secret
 
 
 def api_key_create(

@@ -125,6 +125,13 @@ def test_tenant_gets_a_key_that_is_shown_once(admin_client: Client, tenant: Tena
         assert plain not in admin_client.get(reverse(f"admin:tenants_apikey_{page}")).content.decode()
 
 
+def test_webhook_secret_is_shown_once(admin_client: Client, tenant: Tenant) -> None:
+    old = tenant.webhook_secret
+    text = act(admin_client, Tenant, "roll_webhook_secret", tenant)
+    tenant.refresh_from_db()
+    assert tenant.webhook_secret != old and f"Webhook secret of studio: {tenant.webhook_secret} " in text
+
+
 def test_key_form_makes_a_key_and_shows_it_once(admin_client: Client, tenant: Tenant) -> None:
     data = {"tenant": tenant.pk, "name": "grafana", "scopes": ["read"], "expires_at_0": "", "expires_at_1": ""}
     text = messages(admin_client.post(reverse("admin:tenants_apikey_add"), data, follow=True))

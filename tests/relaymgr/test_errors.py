@@ -129,6 +129,7 @@ def test_wrong_media_type_is_415_in_json(api: APIClient) -> None:
     response = api.post("/v1/ips/lookup", data="a=b", content_type="application/x-www-form-urlencoded")
     assert response.status_code == 415
     assert response.json()["code"] == "unsupported_media_type"
+    assert "application/json" in response.json()["message"]
 
 
 def test_media_type_that_we_do_not_speak_is_406_in_json(api: APIClient) -> None:
@@ -144,11 +145,12 @@ def test_bad_json_is_400(api: APIClient, body: bytes) -> None:
     assert response.json()["code"] == "malformed"
 
 
-def test_unknown_host_is_400_in_json(client: Client) -> None:
+def test_unknown_host_is_400_in_json_and_points_to_the_setting(client: Client) -> None:
     response = client.get("/admin/login/", HTTP_HOST="evil.example")
     assert response.status_code == 400
     response = client.get("/docs", HTTP_HOST="evil.example")
-    assert (response.status_code, response.json()["code"]) == (400, "malformed")
+    assert (response.status_code, response.json()["code"]) == (400, "host_unknown")
+    assert "ALLOWED_HOSTS" in response.json()["message"]
 
 
 @pytest.mark.django_db

@@ -46,3 +46,8 @@ def test_docs_page_needs_nothing_from_elsewhere() -> None:
 def test_static_files_of_docs_and_admin_are_served() -> None:
     for path in ("drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js", "admin/css/base.css"):
         assert Client().get(f"/static/{path}").status_code == 200
+
+
+def test_bare_address_leads_a_browser_to_the_docs() -> None:
+    response = Client().get("/")
+    assert (response.status_code, response["Location"]) == (302, "/docs")

@@ -1,6 +1,7 @@
 """`manage.py up`: everything on one machine, supervised."""
 
 import asyncio
+import ipaddress
 import shutil
 import socket
 import sys
@@ -69,7 +70,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, host: str, port: int, nodes: int, relay_port: int, **options: Any) -> None:
         _require_free_ports(host, port, nodes, relay_port)
         call_command("migrate", verbosity=0)
-        children = [*_manager(host, port), *(_node(number, port, relay_port) for number in range(nodes))]
+        children = [*_manager(host, port), *(_node(number, host, port, relay_port) for number in range(nodes))]
         self._say(f"manager at http://{host}:{port}/ with {nodes} nodes, state in {settings.STATE_DIR}")
         asyncio.run(supervise(children, self._say))
 
@@ -79,20 +80,29 @@ class Command(BaseCommand):
 
 
 def _require_free_ports(host: str, port: int, nodes: int, relay_port: int) -> None:
+    if problem := _problem(socket.SOCK_STREAM, host, 0):
+        raise CommandError(f"Nothing can listen on --host {host}: {problem}.")
     wanted = [("web", socket.SOCK_STREAM, host, port, "--port")]
     for number in range(nodes):
         wanted.append(("node control", socket.SOCK_STREAM, "127.0.0.1", port + 1 + number, "--port"))
-        for offset in (0, 1):
-            wanted.append(("relay", socket.SOCK_DGRAM, "", relay_port + 2 * number + offset, "--relay-port"))
+    for number in range(2 * nodes):
+        wanted.append(("relay", socket.SOCK_DGRAM, "", relay_port + number, "--relay-port"))
     for what, kind, address, number, option in wanted:
-        with socket.socket(socket.AF_INET, kind) as probe:
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, number))
-            except OSError as error:
-                message = f"Port {number} ({what}) cannot be used: {error.strerror}. Choose another with {option}."
-                raise CommandError(message) from None
+        problem = _problem(kind, address, number) if 1 <= number <= 65535 else "ports go from 1 to 65535"
+        if problem:
+            raise CommandError(f"Port {number} ({what}) cannot be used: {problem}. Choose another with {option}.")
+
+
+def _problem(kind: int, address: str, port: int) -> str:
+    """Why nothing can listen there; empty when it can."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.strerror or "it is refused"
+    return ""
 
 
 def _manager(host: str, port: int) -> list[Child]:
@@ -102,7 +112,7 @@ def _manager(host: str, port: int) -> list[Child]:
         _child(
             "web",
             [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--host", host, "--port", str(port)]
-            + ["--no-access-log", "--timeout-graceful-shutdown", "3"],
+            + ["--no-proxy-headers", "--no-access-log", "--timeout-graceful-shutdown", "3"],
         ),
         _child(
             "worker",
@@ -113,13 +123,13 @@ def _manager(host: str, port: int) -> list[Child]:
     ]
 
 
-def _node(number: int, port: int, relay_port: int) -> Child:
+def _node(number: int, host: str, port: int, relay_port: int) -> Child:
     place = PLACES[number]
     name = f"{place['slug']}-1"
     state = settings.STATE_DIR / "nodes" / name
     env = {
         "CAUSEWAY_NODE_NAME": name,
-        "CAUSEWAY_NODE_MANAGER_URL": f"http://127.0.0.1:{port}",
+        "CAUSEWAY_NODE_MANAGER_URL": f"http://{_reached_at(host)}:{port}",
         "CAUSEWAY_NODE_PUBLIC_IP": "127.0.0.1",
         "CAUSEWAY_NODE_CONTROL_PORT": str(port + 1 + number),
         "CAUSEWAY_NODE_BASE_PORT": str(relay_port + 2 * number),
@@ -128,6 +138,10 @@ def _node(number: int, port: int, relay_port: int) -> Child:
         "CAUSEWAY_NODE_JOIN_KEY": _join_key(name, place, state),
     }
     return _child(name, [sys.executable, "-m", "relaynode"], env)
+
+
+def _reached_at(host: str) -> str:
+    return "127.0.0.1" if ipaddress.ip_address(socket.gethostbyname(host)).is_unspecified else host
 
 
 def _join_key(name: str, place: dict[str, Any], state: Path) -> str:

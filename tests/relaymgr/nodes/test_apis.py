@@ -132,6 +132,11 @@ WRONG_ANYWHERE: list[tuple[dict[str, Any], str]] = [
             "http://10.0.0.7:99999",
             "http://10.0.0.7/?a=b",
             "http://10.0.0.7/#a",
+            "http://10.0.0.7/path",  # what is called there is ours to choose
+            "http://10.0.0.7/path?",
+            "http://10.0.0.7/path#",
+            "http://10.0.0.7:8900?",
+            "http://10.0.0.7//",
             "http://[::1",
             "http://10.0.0.7/\u200b",
             "http://" + "x" * 200,

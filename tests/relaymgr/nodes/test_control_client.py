@@ -1,6 +1,7 @@
 """The manager's side of the control API, against real HTTP servers that misbehave."""
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -20,7 +21,10 @@ def at(url: str) -> RelayNode:
     return RelayNode(name="fra-1", control_url=url, control_key="control-key")
 
 
-def drips(parts: int, pause: float) -> str:
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+
+
+def drips(parts: int, pause: float, head: bytes = HEAD) -> str:
     """A server that answers one byte at a time, each soon enough to keep a client waiting for the next."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -28,7 +32,7 @@ def drips(parts: int, pause: float) -> str:
         peer, _ = listener.accept()
         with peer, listener:
             peer.recv(65536)
-            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            peer.sendall(head)
             for _ in range(parts):
                 try:
                     peer.sendall(b"x")
@@ -80,6 +84,7 @@ def test_connection_is_kept_for_the_next_call(stand_in: Any) -> None:
         (400, b"garbage", "400"),
         (404, [1], "404"),
         (409, {"code": "x" * 1000, "message": "y" * 1000}, "x" * 50),
+        (409, {"code": "a\0b\ud800c\nd", "message": "\0\n"}, "abcd"),
     ],
 )
 def test_refusal_carries_the_nodes_code(stand_in: Any, status: int, document: Any, code: str) -> None:
@@ -118,7 +123,12 @@ def test_redirect_is_not_followed(stand_in: Any, make_stand_in: Callable[[], Any
     assert other.requests == []
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://no-such-host.invalid:80", "http://[::1", "nonsense"])
+NO_HOSTS = ["http://xn--a:80", "http://a..b:80", f"http://{'a' * 64}:80"]  # names that IDNA cannot encode
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9", "http://no-such-host.invalid:80", "http://[::1", "nonsense", *NO_HOSTS]
+)
 def test_nobody_there_is_unreachable(url: str) -> None:
     with pytest.raises(NodeUnreachable):
         control_client.put_session(at(url), GRANT)
@@ -132,11 +142,25 @@ def test_node_that_hangs_costs_its_budget_and_no_more(stand_in: Any) -> None:
     assert 0.2 < time.monotonic() - started < 1
 
 
-def test_node_that_drips_costs_little_more_than_its_budget() -> None:
+@pytest.mark.parametrize("head", [HEAD, b"HTTP/1.1 200 OK\r\nX: ", b""])
+def test_node_that_drips_costs_little_more_than_its_budget(head: bytes) -> None:
     started = time.monotonic()
     with pytest.raises(NodeUnreachable):
-        control_client.put_session(at(drips(100, 0.1)), GRANT, timeout_s=0.25)
+        control_client.put_session(at(drips(100, 0.05, head)), GRANT, timeout_s=0.25)
     assert time.monotonic() - started < 1
+
+
+def test_cookies_of_a_node_are_not_kept(stand_in: Any) -> None:
+    stand_in.says(200, {"revision": 1})
+    send = stand_in.server.RequestHandlerClass.end_headers
+
+    def end_headers(handler: Any) -> None:
+        handler.send_header("Set-Cookie", "a=b")
+        send(handler)
+
+    stand_in.server.RequestHandlerClass.end_headers = end_headers
+    control_client.put_session(at(stand_in.url), GRANT)
+    assert len(control_client._client(os.getpid()).cookies) == 0
 
 
 def test_answer_without_end_is_cut_off(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +213,7 @@ def test_nodes_that_misbehave_delay_nobody_and_are_left_out(make_stand_in: Calla
     refuses.says(401, {"code": "unauthorized"})
     wrong.says(200, [1, 2])
     urls = [good.url, hangs.url, fails.url, garbage.url, refuses.url, wrong.url]
-    urls += ["http://127.0.0.1:9", "nonsense", drips(100, 0.1)]
+    urls += ["http://127.0.0.1:9", "nonsense", *NO_HOSTS, drips(100, 0.1)]
     started = time.monotonic()
     heard = fetch_telemetry([Probe(i, url, "k", 0) for i, url in enumerate(urls)], 0.5)
     assert time.monotonic() - started < 1.5

@@ -57,6 +57,8 @@ INWARD = [
     "[2002:7f00:1::]",  # 6to4
     "[::127.0.0.1]",  # IPv4-compatible
     "169.254.169.254",  # metadata
+    "192.0.0.192",  # the same at Oracle
+    "168.63.129.16",  # and at Azure
     "100.64.0.1",  # carrier-grade NAT
     "10.0.0.1",
     "224.0.0.1",

@@ -13,6 +13,8 @@ from relaymgr.nodes.models import NodeState, RelayNode, RelayWorker
 from relaymgr.sessions import upkeep
 from relaymgr.sessions.models import EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState
 from relaymgr.sessions.placing import NODES_TRIED
+from relaymgr.sessions.services import seat_authorize
+from relaymgr.tenants.models import Tenant
 from tests.relaymgr.conftest import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
 from tests.relaymgr.sessions.test_compat import create
@@ -287,6 +289,26 @@ def test_seat_that_was_there_survives_a_silent_node(make_stand_in_node: MakeStan
     again = {"session_id": session["session_id"], "player_id": "ann"}
     assert api.post(f"{SESSIONS}:authorize-user", again, format="json").status_code == 503
     assert Seat.objects.get(player_id="ann").revoked_at is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_player_authorized_several_times_at_once_has_one_seat(
+    make_stand_in_node: MakeStandIn, api: APIClient, tenant: Tenant
+) -> None:
+    node, _ = make_stand_in_node()
+    session = create(api)["session_id"]
+    found = in_threads(*[lambda: seat_authorize(tenant=tenant, session_id=session, user={"player_id": "ann"})] * 5)
+    assert {seat.number for _, seat in found} == {2}
+    assert free_seats(node) == 97
+    assert Grant.objects.get().seats_reserved == 3
+
+
+def test_refusal_that_no_database_can_hold_is_one_like_any(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
+    _, stand_in = make_stand_in_node("bad-1")
+    stand_in.says(409, {"code": "\0\ud800", "message": "\0"})
+    response = post(api)
+    assert (response.status_code, response.json()["code"]) == (503, "no_relay")
+    assert RelayWorker.objects.get().free_seats == 100
 
 
 def test_draining_node_lets_its_sessions_grow(make_stand_in_node: MakeStandIn, api: APIClient) -> None:

@@ -12,7 +12,7 @@ from pytest_django.fixtures import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import NodeState, RelayNode, RelayWorker
-from relaymgr.sessions import tasks, upkeep
+from relaymgr.sessions import grants, tasks, upkeep
 from relaymgr.sessions.models import (
     EventKind,
     Grant,
@@ -247,6 +247,25 @@ def test_silent_node_is_asked_once_a_round(make_stand_in_node: MakeStandIn, api:
     stand_in.answer = obedient
     tasks.grants_reconcile()
     assert {request[1] for request in stand_in.requests[-4:]} == {f"/sessions/{pk}?reason=expired" for pk in sessions}
+
+
+def test_node_that_takes_nothing_keeps_no_other_from_its_turn(
+    make_stand_in_node: MakeStandIn, api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much there is to tell it, and whether it fails or refuses."""
+    monkeypatch.setattr(grants, "BATCH", 2)
+    bad, stand_in = make_stand_in_node("bad-1")
+    for _ in range(3):
+        create(api)
+    RelayNode.objects.filter(pk=bad.pk).update(is_draining=True)
+    make_stand_in_node("good-1")
+    create(api)
+    RelaySession.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert upkeep.sessions_expire() == 4
+    stand_in.says(401, {"code": "unauthorized"})
+    assert upkeep.grants_reconcile() == 1
+    stand_in.answer = obedient
+    assert (upkeep.grants_reconcile(), upkeep.grants_reconcile()) == (2, 1)
 
 
 def test_lost_node_is_not_asked(make_stand_in_node: MakeStandIn, api: APIClient) -> None:

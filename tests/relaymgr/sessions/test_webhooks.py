@@ -21,6 +21,7 @@ from relaymgr.sessions import tasks, webhooks
 from relaymgr.sessions.models import WebhookDelivery
 from relaymgr.sessions.webhooks import RETRY_FOR, UNREACHABLE, deliver_due, delivery_retry, next_attempt
 from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.services import webhook_secret_roll
 from tests.relaymgr.conftest import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import create
@@ -114,6 +115,29 @@ def test_changed_body_does_not_verify(told: Tenant, receiver: Receiver, api: API
     headers, body = receiver.requests[0]
     with pytest.raises(WebhookVerificationError):
         Webhook(told.webhook_secret).verify(body.replace(b"ready", b"raedy"), headers)
+
+
+def test_tenant_whose_url_hangs_holds_up_no_other(
+    told: Tenant, receiver: Receiver, api: APIClient, stranger: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "BATCH", 4)
+    monkeypatch.setattr(webhooks, "OF_A_TENANT", 3)
+    Tenant.objects.filter(slug="other").update(webhook_url=receiver.url, private_webhooks=True)
+    for _ in range(6):
+        create(api)
+    late = create(stranger)
+    first = webhooks._claim(timezone.now())
+    assert [delivery.tenant.slug for delivery in first] == ["studio"] * 3 + ["other"]
+    assert first[-1].session_id == late["session_id"]
+    assert deliver_due() == 3  # the others that are due, round by round
+
+
+def test_rolled_secret_signs_what_is_sent_from_then_on(told: Tenant, receiver: Receiver, api: APIClient) -> None:
+    create(api)
+    secret = webhook_secret_roll(tenant=told)
+    deliver_due()
+    headers, body = receiver.requests[0]
+    assert Webhook(secret).verify(body, headers)["type"] == "ready"
 
 
 def test_R50_webhook_url_of_the_session_gets_the_plain_object(told: Tenant, receiver: Receiver, api: APIClient) -> None:
