@@ -273,9 +273,9 @@ def wait_until_up(url: str) -> None:
 
 
 def packet_path() -> str:
-    """As the nodes say in the log."""
-    told = re.findall(r"packet path: (.+)", LOG.read_text(errors="replace"))
-    return told[-1] if told else "not told"
+    """As the nodes say in their logs."""
+    told = {line for path in LOG.parent.glob("*.log") for line in re.findall(r"packet path: (.+)", path.read_text())}
+    return "; ".join(sorted(told)) or "not told"
 
 
 def monitor(url: str) -> dict[str, Any]:
