@@ -5,9 +5,10 @@ RUN    := $(VENV)/bin/python
 ARGS   ?=
 BPF_CC ?= clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror
 
-INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
+.DELETE_ON_ERROR: # half an environment is none
 .PHONY: bench-packets bench-flood fuzz-paths kernel help demo stop up test style types tests bench-revoke lock clean
 
 help:            ## what there is
@@ -64,7 +65,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "This Python has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Making a virtual environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	@echo "Installing what Causeway runs on (about half a minute)"

@@ -209,7 +209,7 @@ def show_placement(placement: dict[str, Any]) -> None:
             candidate["node"],
             candidate["location"],
             "-" if cost is None else f"{cost:.1f}",
-            terms or str(candidate["excluded_by"]),
+            ", ".join(candidate["excluded_by"]) or terms,
             "yes" if candidate["node"] == placement["chosen"] else "",
         )
     console.print(table)
@@ -264,7 +264,7 @@ def wait_until_up(url: str) -> None:
                 raise DemoFailed(f"the manager did not start. {last_line(LOG)}")
             health = monitor(url)
             ready = health.get("nodes_ready", 0)
-            if ready == 3:
+            if ready >= 3:
                 return
             status.update("Manager is up; waiting for its relay nodes" + f" ({ready} of 3 ready)" * bool(health))
             if time.monotonic() > deadline:
@@ -330,7 +330,7 @@ def main() -> None:
             stop()
         else:
             demo(options)
-    except (DemoFailed, ConnectionFailed, httpx.HTTPError) as failure:
+    except (DemoFailed, ConnectionFailed, httpx.HTTPError, OSError) as failure:
         console.print(f"[bold red]Failed:[/] {failure or type(failure).__name__}")
         sys.exit(1)
     except KeyboardInterrupt:

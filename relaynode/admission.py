@@ -29,6 +29,9 @@ from .sessions import Sessions
 
 MOVE_PACKETS = 3
 MOVE_SILENCE = 0.5
+MOVE_INTERVAL = 1.0
+"""Seconds from one move of a seat to its next: each is told to the manager, and may be a new player to an edgegap host,
+so nobody can flood them with moves."""
 
 _NONCE = slice(10, 26)  # the player's nonce in a CONNECT of any version
 
@@ -40,12 +43,16 @@ def may_move(seat: Seat, addr: Address, now: float) -> bool:
     several packets with none from there in between, or come after it fell silent (compat spec 7.1). A packet from
     the old one clears the candidate.
     """
-    if now - seat.last_heard >= MOVE_SILENCE:
-        return True
     if seat.candidate != addr:
         seat.candidate, seat.candidate_packets = addr, 0
     seat.candidate_packets += 1
-    return seat.candidate_packets >= MOVE_PACKETS
+    holds_out = seat.candidate_packets >= MOVE_PACKETS or now - seat.last_heard >= MOVE_SILENCE
+    return holds_out and has_rested(seat, now)
+
+
+def has_rested(seat: Seat, now: float) -> bool:
+    """Whether the seat's last move is long enough ago for another."""
+    return now - seat.moved_at >= MOVE_INTERVAL
 
 
 class CookieJar:

@@ -101,6 +101,7 @@ class Exchange:
         if seat.link is None:
             connection_ids.address_changed(self.table, seat, now)
         self.table.move(seat, addr, port)
+        seat.moved_at = now
         self._report(seat, "seat_moved", now)
         self._notify(seat, Notice(NoticeCode.MOVED, address=ip_and_port(addr)), seat)
 
@@ -148,7 +149,7 @@ class Exchange:
 
     def _notify_others(self, about: Seat, code: NoticeCode) -> None:
         for seat in about.session.seats.values():
-            if seat is not about:
+            if seat.link is not None and seat is not about:
                 self._notify(seat, Notice(code), about)
 
     def _report(self, seat: Seat, kind: Kind, now: float, reason: Reason = "") -> None:

@@ -67,21 +67,23 @@ class SourceLimiter:
         self._key = key
         self._times = array("d", bytes(8 * self.SLOTS))
 
-    def take(self, addr: Address, now: float) -> bool:
-        """Count one more from `addr`; False when it is over the limit."""
-        slot = self._slot(addr)
+    def take(self, addr: Address, now: float, about: int = 0) -> bool:
+        """Count one more from `addr`; False when it is over the limit. `about`, 32 bits: what the limit is for, when a
+        source has one for each of many things."""
+        slot = self._slot(addr, about)
         time = max(self._times[slot], now) + self._interval
         if time > now + _BURST:
             return False
         self._times[slot] = time
         return True
 
-    def is_over(self, addr: Address, now: float) -> bool:
+    def is_over(self, addr: Address, now: float, about: int = 0) -> bool:
         """Whether one more from `addr` would be too many."""
-        return max(self._times[self._slot(addr)], now) + self._interval > now + _BURST
+        return max(self._times[self._slot(addr, about)], now) + self._interval > now + _BURST
 
-    def _slot(self, addr: Address) -> int:
-        return int.from_bytes(siphash24(self._key, source_bytes(addr)), "little") % self.SLOTS
+    def _slot(self, addr: Address, about: int) -> int:
+        subject = source_bytes(addr) + about.to_bytes(4, "little")
+        return int.from_bytes(siphash24(self._key, subject), "little") % self.SLOTS
 
 
 class FloodMeter:

@@ -14,7 +14,7 @@ class RelayConfig:
     connects_per_source: int = (
         20  # CONNECTs a second above which one source must bring a cookie, and its limit with one
     )
-    bad_tokens_per_source: int = 20  # edgegap packets a second whose tokens are unknown
+    bad_tokens_per_source: int = 20  # edgegap packets a second with unknown user tokens for one session token
     probes_per_source: int = 20
     stun_per_source: int = 20
     remember_ended: float = 86_400.0  # seconds an ended session is remembered whose last moment is not known

@@ -80,6 +80,7 @@ class Seat:
         "last_heard",
         "limits",
         "link",
+        "moved_at",
         "number",
         "pair",
         "port",
@@ -103,6 +104,7 @@ class Seat:
         self.port = self.role_port  # which of our ports it speaks to, and is answered from
         self.last_heard = 0.0  # 0: never
         self.check_at = 0.0
+        self.moved_at = 0.0  # when it last went to another address
         # edgegap
         self.token: int | None = None
         self.pair: int | None = None  # both tokens as on the wire: first 8 bytes, little-endian

@@ -74,12 +74,14 @@ class Sessions:
             raise GrantRefused("session_ended", "the session was ended here")
         if grant.expires_at <= now:
             raise GrantRefused("invalid", "expires_at must be in the future", "expires_at")
+        listed = {seat.seat for seat in grant.seats}
         for index, seat in enumerate(grant.seats):
             if seat.token is None or grant.token is None:
                 continue
             holder = self._table.by_pair.get(token_pair(seat.token, grant.token))
-            if holder is not None and holder.session is not session:
-                raise GrantRefused("invalid", "token is another session's", f"seats[{index}].token")
+            # Also of this session: a seat that is not listed any more is revoked, and keeps its token.
+            if holder is not None and (holder.session is not session or holder.number not in listed):
+                raise GrantRefused("invalid", "token is another seat's", f"seats[{index}].token")
 
     def _change(self, session: Session, grant: Grant, now: float) -> None:
         listed = {seat.seat for seat in grant.seats}

@@ -30,6 +30,7 @@ class Worker:
         self._sockets = sockets
         self._ports = ports
         self._kernel: KernelMirror | None = None
+        self._untold: dict[str, None] = {}  # sessions whose state changed, in order
 
     async def obey(self) -> None:
         """Until the parent is gone."""
@@ -104,16 +105,22 @@ class Worker:
     def _report(self, event: Event) -> None:
         if event.kind not in INTERNAL_KINDS:
             self._channel.send({"event": asdict(event)})
-        self._tell_state(event.session)
+        # Once for all that happens in one go: a state is as long as its session has seats, and all may leave at once.
+        if not self._untold:
+            asyncio.get_running_loop().call_soon(self._tell_states)
+        self._untold[event.session] = None
 
     def _changed(self, session: str) -> None:
         self._server.settle()
-        self._tell_state(session)
+        self._untold[session] = None
+        self._tell_states()
 
-    def _tell_state(self, session: str) -> None:
-        state = self._relay.session_state(session)
-        if state is not None:
-            self._channel.send({"state": state})
+    def _tell_states(self) -> None:
+        for session in self._untold:
+            state = self._relay.session_state(session)
+            if state is not None:
+                self._channel.send({"state": state})
+        self._untold.clear()
 
 
 async def _main(channel_fd: int, server_fd: int, client_fd: int, ports_fd: int | None = None) -> None:

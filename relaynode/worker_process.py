@@ -87,20 +87,25 @@ class WorkerProcess:
         delay = 0.0
         while True:
             started = time.monotonic()
-            status = await self._run_once()
+            try:
+                end = f"died (status {await self._run_once()})"
+            except OSError as error:  # no memory, no process, no program while it is upgraded: that passes
+                end = f"cannot be started ({error.strerror})"
             self.restarts += 1
             self._before = Report(counters=Counter(self._report.counters), cpu_seconds=self._report.cpu_seconds)
             lived = time.monotonic() - started
             delay = 0.0 if lived > LIVED_LONG else min(delay * 2 + 0.1, LONGEST_DELAY)
-            log.error("worker %d died (status %s): replacing it", self.index, status)
+            log.error("worker %d %s: replacing it", self.index, end)
             await asyncio.sleep(delay)
 
     async def call(self, command: str, **arguments: object) -> Any:
         """Have the worker obey; waits while it is being replaced. Raises GrantRefused, WorkerDown."""
+        await self._wait_up()
         # When it dies over a command the next one gets it, for commands may be repeated; but not for ever.
         with contextlib.suppress(WorkerDown):
-            return await self._ask_when_up(command, arguments)
-        return await self._ask_when_up(command, arguments)
+            return await self._ask(command, arguments)
+        await self._wait_up()
+        return await self._ask(command, arguments)
 
     async def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         self.token_keys = keys
@@ -132,8 +137,12 @@ class WorkerProcess:
     async def _run_once(self) -> int:
         """Start a process, give it what it is to serve, and stay with it to its end. The exit status."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = process = await self._spawn(theirs)
+        try:
+            with theirs:
+                self._process = process = await self._spawn(theirs)
+        except OSError:
+            ours.close()
+            raise
         channel = await Channel.over(ours)
         self._channel = channel
         reading = asyncio.create_task(self._read(channel))
@@ -177,13 +186,12 @@ class WorkerProcess:
         with contextlib.suppress(WorkerDown):
             await self._ask(command, arguments)
 
-    async def _ask_when_up(self, command: str, arguments: Mapping[str, object]) -> Any:
+    async def _wait_up(self) -> None:
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
                 await self._up.wait()
         except TimeoutError:
             raise WorkerDown(f"worker {self.index} is down") from None
-        return await self._ask(command, arguments)
 
     async def _ask(self, command: str, arguments: Mapping[str, object], within: float | None = None) -> Any:
         """Raises GrantRefused, and WorkerDown when the process ends or hangs before it answers."""

@@ -125,6 +125,9 @@ class Grant(models.Model):
             )
         ]
 
+    def __str__(self) -> str:
+        return f"{self.session_id} on {self.worker}"
+
 
 class EventKind(models.TextChoices):
     REQUESTED = "requested"
@@ -152,6 +155,9 @@ class SessionEvent(models.Model):
     class Meta:
         ordering = ["at", "id"]
 
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.session_id}"
+
 
 class IdempotencyKey(models.Model):
     """A POST that may be sent again: the same key and body get the same session (RFC draft idempotency-key-header)."""
@@ -164,6 +170,9 @@ class IdempotencyKey(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "key_hash"], name="idempotency_key_unique")]
+
+    def __str__(self) -> str:
+        return f"of {self.tenant} for {self.session_id}"
 
 
 class WebhookEvent(models.TextChoices):

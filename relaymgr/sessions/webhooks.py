@@ -97,10 +97,11 @@ def deliver_due() -> int:
 def _claim(now: datetime) -> list[WebhookDelivery]:
     """The oldest of each tenant, then the second oldest of each, and so on."""
     turn = Window(RowNumber(), partition_by="tenant", order_by=("next_attempt_at", "id"))
-    due = WebhookDelivery.objects.filter(next_attempt_at__lte=now).annotate(turn=turn)
-    chosen = list(due.filter(turn__lte=OF_A_TENANT).order_by("turn", "id").values_list("pk", flat=True)[:BATCH])
-    deliveries = WebhookDelivery.objects.filter(pk__in=chosen).select_related("tenant").order_by("pk")
-    return [delivery for delivery in deliveries if _claim_one(delivery, now)]
+    due = WebhookDelivery.objects.filter(next_attempt_at__lte=now)
+    turns = due.annotate(turn=turn).filter(turn__lte=OF_A_TENANT).order_by("turn", "id")
+    # `due` again: one that another worker has claimed in between must not be taken from it.
+    deliveries = due.filter(pk__in=list(turns.values_list("pk", flat=True)[:BATCH])).select_related("tenant")
+    return [delivery for delivery in deliveries.order_by("pk") if _claim_one(delivery, now)]
 
 
 def _claim_one(delivery: WebhookDelivery, now: datetime) -> bool:

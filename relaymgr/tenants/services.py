@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_slug
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -16,7 +18,11 @@ USED_RESOLUTION = timedelta(minutes=1)
 
 
 def tenant_create(*, slug: str, name: str = "") -> Tenant:
-    """Raises Invalid when there is one of that slug."""
+    """Raises Invalid when there is one of that slug, or it is none."""
+    try:
+        validate_slug(slug)
+    except ValidationError as error:
+        raise Invalid.field("slug", error.message) from None
     tenant, created = Tenant.objects.get_or_create(slug=slug, defaults={"name": name or slug})
     if not created:
         raise Invalid.field("slug", f"There is a tenant {slug} already.", "unique")

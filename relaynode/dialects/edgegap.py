@@ -34,7 +34,11 @@ class Edgegap:
         self._counters = exchange.counters
         self._drop = exchange.counters.drop
         self._take = exchange.table.mirror.take
-        self._guessers = SourceLimiter(exchange.config.bad_tokens_per_source, exchange.random(16))
+        bad_tokens = exchange.config.bad_tokens_per_source
+        self._strangers = SourceLimiter(bad_tokens, exchange.random(16))  # whose pings are told that they are invalid
+        # By session token as well: guessing is hopeless without a true one, so who has none cannot use up what is let
+        # in from a source, be it shared with others or forged.
+        self._guessers = SourceLimiter(bad_tokens, exchange.random(16))
 
     def receive(self, seat: Seat, data: bytes, size: int, addr: Address, port: int, now: float) -> Outgoing | None:
         """A datagram of at least 9 bytes that begins with the token pair of `seat`."""
@@ -70,9 +74,10 @@ class Edgegap:
             if kind != _PING:
                 return self._drop("session_ended")
             return self._answer("ping_session_timeout" if reason == "idle" else "ping_invalid", addr, port)
-        allowed = self._guessers.take(addr, now)
+        self._guessers.take(addr, now, pair >> 32)
         if kind != _PING:
             return self._drop("unknown_token")
+        allowed = self._strangers.take(addr, now)
         return self._answer("ping_invalid", addr, port) if allowed else self._drop("source_limited")
 
     def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:
@@ -88,7 +93,7 @@ class Edgegap:
             return "dialect_bound"
         if kind not in (_PING, _DATA):
             return "unknown_type"
-        if self._guessers.is_over(addr, now):
+        if self._guessers.is_over(addr, now, seat.session.token or 0):
             return "source_limited"
         if seat.addr is None:
             self._exchange.join(seat, addr, port, now)

@@ -19,7 +19,7 @@ from transports.protocol.packets import (
 from transports.protocol.siphash import siphash24
 
 from ..addresses import Address, Outgoing, address_bytes
-from ..admission import Admission
+from ..admission import Admission, has_rested
 from ..exchange import Exchange
 from ..limits import SourceLimiter
 from ..seats import Link, Seat
@@ -133,8 +133,12 @@ class Native:
     def _receive_path_response(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
         if body != self._challenge_body(link, addr):
             return self._drop("malformed")
-        if (link.seat.addr, link.seat.port) != (addr, port):
-            self._exchange.move(link.seat, addr, port, now)
+        seat = link.seat
+        if (seat.addr, seat.port) == (addr, port):
+            return None
+        if not has_rested(seat, now):
+            return self._drop("rate_limited")  # challenged again, as long as packets come from there
+        self._exchange.move(seat, addr, port, now)
         return None
 
     def _challenge(self, link: Link, size: int, addr: Address, port: int, now: float) -> None:

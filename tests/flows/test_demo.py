@@ -35,6 +35,22 @@ def test_demo_plays_a_session_in_both_dialects_and_stops_what_it_started(tmp_pat
         assert "cw_" not in log.read_text(), f"a key stands in {log.name}"
 
 
+def test_second_demo_uses_what_runs_and_stop_ends_it(tmp_path: Path) -> None:
+    port, relay_port = free_ports()
+    first = ["--seconds", "1", "--port", str(port), "--relay-port", str(relay_port)]
+    try:
+        assert run_demo(tmp_path, *first).returncode == 0
+
+        second = run_demo(tmp_path, "--seconds", "1", "--port", "1")
+        assert second.returncode == 0, second.stdout + second.stderr
+        assert f"Already running at http://127.0.0.1:{port}" in second.stdout
+    finally:
+        stopped = run_demo(tmp_path, "--stop")
+    assert "Stopped" in stopped.stdout
+    assert "Nothing is running" in run_demo(tmp_path, "--stop").stdout
+    assert tmp_path.stat().st_mode & 0o077 == 0, "others can read the keys' folder"
+
+
 def test_demo_says_which_port_is_in_use_and_what_to_do(tmp_path: Path) -> None:
     port, relay_port = free_ports()
     with socket.socket() as taken:

@@ -410,13 +410,33 @@ def test_item_8_a_source_that_guesses_cannot_take_a_seat_but_bound_seats_play_on
 ) -> None:
     play(host, client)
     for _ in range(30):
-        relay.receive_datagram(bytes(8) + b"\x02", (client.addr[0], 1), CLIENT_PORT, NOW)
+        guess = struct.pack("<IIB", 1, SESSION_TOKEN, 2)
+        relay.receive_datagram(guess, (client.addr[0], 1), CLIENT_PORT, NOW)
     newcomer = EdgegapPlayer(relay, 2, (client.addr[0], 2))
     assert newcomer.ping() is None
     assert newcomer.send(b"data") is None
     assert restarted(client).send(GAME, now=NOW + 1e-3) is None
     play(host, client)
     assert newcomer.ping(NOW + 2) == VALID
+
+
+def test_item_8_junk_from_a_shared_or_forged_address_locks_nobody_out(relay: Relay) -> None:
+    newcomer = EdgegapPlayer(relay, 1)
+    for number in range(1000):
+        junk = struct.pack("<IIB", user_token(1), 1 + number % 10, 2)
+        relay.receive_datagram(junk, (newcomer.addr[0], 1), CLIENT_PORT, NOW)
+    assert newcomer.ping() == VALID
+
+
+def test_a_player_at_two_addresses_is_not_a_new_one_to_the_host_with_each_hello(
+    relay: Relay, host: EdgegapPlayer, client: EdgegapPlayer
+) -> None:
+    play(host, client)
+    events(relay)
+    for turn in range(400):
+        client.addr = ("192.0.2.9", 1 + turn // 4 % 2)
+        client.send(HELLO, now=NOW + 0.1)
+    assert [kind for _, kind, _ in events(relay)] == ["seat_moved", "seat_changed"]
 
 
 def test_item_8_revoked_players_data_is_no_guessing(relay: Relay, host: EdgegapPlayer, client: EdgegapPlayer) -> None:

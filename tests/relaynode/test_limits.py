@@ -85,6 +85,14 @@ def test_asking_whether_a_source_is_over_costs_it_nothing() -> None:
     assert sources.take(("192.0.2.1", 1), 0.0)
 
 
+def test_a_source_has_a_limit_for_each_thing_it_is_about() -> None:
+    sources, addr = limiter(1), ("192.0.2.1", 1)
+    assert sources.take(addr, 0.0, 7)
+    assert sources.is_over(addr, 0.0, 7)
+    assert not sources.is_over(addr, 0.0, 8)
+    assert not sources.is_over(addr, 0.0)
+
+
 def test_memory_is_constant_under_spoofed_sources() -> None:
     sources = limiter()
     tracemalloc.start()

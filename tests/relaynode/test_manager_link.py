@@ -311,6 +311,8 @@ def test_a_session_granted_while_the_list_was_made_is_kept(manager, node):
 
     def slow_list() -> tuple[int, Any]:
         node.put_grant(late)
+        manager.sessions = [late]  # in the next list it is
+        manager.answers.pop(GRANTS)
         answered.set()
         return 200, {"token_keys": as_json(*manager.key_ids), "sessions": []}
 

@@ -18,6 +18,7 @@ from tests.relaynode.players import (
     grant_json,
     grant_of,
     relay_with,
+    user_token,
 )
 from transports.protocol.packets import Notice, NoticeCode, PacketType
 
@@ -109,6 +110,9 @@ def test_grants_are_refused_by_code(relay: Relay) -> None:
     assert refused(relay, grant_of(session=OTHER, worker=1)) == ("invalid", "worker")
     assert refused(relay, grant_of(session=OTHER, expires_at=NOW)) == ("invalid", "expires_at")
     assert refused(relay, grant_of(session=OTHER)) == ("invalid", "seats[0].token")
+    inherits = grant_json(seats=4, revision=2)
+    inherits["seats"] = [{**inherits["seats"][3], "token": user_token(1)}]
+    assert refused(relay, Grant.from_json(inherits)) == ("invalid", "seats[0].token")
     relay.set_draining(True, NOW)
     assert refused(relay, grant_of(session=OTHER, token=5)) == ("draining", "")
     assert relay.apply_grant(grant_of(revision=2), NOW) == 2

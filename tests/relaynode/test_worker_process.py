@@ -125,6 +125,31 @@ async def test_a_worker_that_does_not_come_back_is_given_up(worker, monkeypatch)
         await worker.call("grant", grant=grant())
 
 
+async def test_a_call_gives_up_when_the_time_for_a_replacement_is_over(worker, monkeypatch):
+    await worker.up()
+    monkeypatch.setattr(worker_process, "CALL_TIMEOUT", 0.5)
+    monkeypatch.setattr(worker_process.sys, "executable", "/no/such/program")
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker.down()
+    started = time.monotonic()
+    with pytest.raises(WorkerDown):
+        await worker.call("grant", grant=grant())
+    assert time.monotonic() - started < 0.9
+
+
+async def test_a_worker_that_cannot_be_started_for_now_is_started_later(worker, monkeypatch, caplog):
+    await worker.up()
+    with monkeypatch.context() as without:
+        without.setattr(worker_process.sys, "executable", "/no/such/program")
+        os.kill(worker.pid, signal.SIGKILL)
+        async with asyncio.timeout(15):
+            while worker.restarts < 3:
+                await asyncio.sleep(0.01)
+    await worker.up()
+    assert await worker.call("grant", grant=grant()) == 1
+    assert "cannot be started (No such file or directory)" in caplog.text
+
+
 async def test_keys_and_draining_reach_the_next_worker_too(worker):
     await worker.up()
     await worker.set_draining(True)
@@ -187,6 +212,24 @@ async def test_players_coming_and_going_are_reported(worker):
     await worker.report()  # comes after all the worker said before
     events = [message["event"] for message in worker.messages if "event" in message]
     assert [(event["kind"], event["seat"], event["dialect"]) for event in events] == [("seat_joined", 1, "edgegap")]
+
+
+async def test_when_a_whole_session_joins_at_once_its_state_is_not_told_for_each(worker):
+    body = grant(seats=60)
+    await worker.call("grant", grant=body)
+    told = len(worker.messages)
+    os.kill(worker.pid, signal.SIGSTOP)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as players:
+        players.connect(("127.0.0.1", worker.pair.client))
+        for seat in body["seats"][1:]:
+            players.send(struct.pack("<IIB", seat["token"], body["token"], 1))
+        os.kill(worker.pid, signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while (await worker.report()).stats["connected"] < 59:
+                await asyncio.sleep(0.01)
+    new = worker.messages[told:]
+    assert sum("event" in message for message in new) == 59
+    assert 1 <= sum("state" in message for message in new) <= 5
 
 
 async def test_a_worker_that_dies_young_is_not_restarted_in_a_frenzy(monkeypatch, caplog):

@@ -11,7 +11,9 @@ BACK_OFF = (0.25, 0.5, 1.0, 2.0, 2.0)
 # A flooded node, or one that knows a later timestamp, is answered at once; this often for each CONNECT, so that
 # nobody can keep a player and a node busy with one another.
 MAX_AT_ONCE = 3
-MAX_TIMESTAMP = 2**64 - 1
+# Microseconds a node's word may put us ahead of our clock: a clock may have gone back to its epoch, and REFUSED is not
+# authenticated; without a bound one forged packet could use up all timestamps that the seat has.
+MAX_LEAD = 100 * 365 * 86_400 * 10**6
 
 
 class Joining:
@@ -63,7 +65,7 @@ class Joining:
         """A CONNECT to be sent at once, when the node only knew a later timestamp; else the refusal."""
         refused = packets.decode_refused(data)
         self._check_nonce(refused.player_nonce)
-        is_late = refused.code == Refusal.STALE_TIMESTAMP and refused.detail < MAX_TIMESTAMP
+        is_late = refused.code == Refusal.STALE_TIMESTAMP and refused.detail <= self._wall_clock() + MAX_LEAD
         if not is_late or not self._may_answer_at_once():
             return refused
         self._last_timestamp = max(self._last_timestamp, refused.detail)

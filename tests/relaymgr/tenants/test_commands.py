@@ -43,3 +43,10 @@ def test_tenant_may_be_made_on_the_way() -> None:
     for _ in range(2):
         assert api_key_get(presented=run("api_key", "studio", "--create-tenant"))
     assert Tenant.objects.get().slug == "studio"
+
+
+@pytest.mark.parametrize("arguments", [("tenant_create", "Bad Slug!"), ("api_key", "Bad Slug!", "--create-tenant")])
+def test_slug_that_is_none_is_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match="slug: Enter a valid"):
+        run(*arguments)
+    assert not Tenant.objects.exists()

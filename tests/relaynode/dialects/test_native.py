@@ -325,6 +325,24 @@ def test_moving_to_our_other_port_is_a_move_too(relay: Relay, player: NativePlay
     assert events(relay) == [(1, "seat_moved", "")]
 
 
+def test_a_player_at_two_addresses_moves_once_a_second(relay: Relay, player: NativePlayer) -> None:
+    """Each move is an event for the manager: nobody may make thousands of them."""
+    places = (player.addr, elsewhere(player).addr)
+    challenges = {}
+    for turn in (1, 2):
+        player.addr = places[turn % 2]
+        player.send(b"12345678", now=NOW + turn)
+        challenges[player.addr] = player.collects()[-1][2]
+        player.send_raw(player.packet(PacketType.PATH_RESPONSE, challenges[player.addr]), NOW + turn)
+    assert events(relay) == [(1, "seat_moved", "")] * 2
+    player.collects()
+    for turn in range(100):
+        player.addr = places[turn % 2]
+        player.send_raw(player.packet(PacketType.PATH_RESPONSE, challenges[player.addr]), NOW + 3)
+    assert events(relay) == [(1, "seat_moved", "")]
+    assert drops(relay) == {"rate_limited": 49}
+
+
 # -- connection ids
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from transports.protocol import packets
 from transports.protocol.errors import DecodeError, Refusal
-from transports.protocol.joining import BACK_OFF, MAX_AT_ONCE, MAX_TIMESTAMP, Joining
+from transports.protocol.joining import BACK_OFF, MAX_AT_ONCE, MAX_LEAD, Joining
 
 TOKEN = bytes(118)
 SEAT_KEY = bytes(range(32))
@@ -93,10 +93,19 @@ def test_a_node_that_calls_every_timestamp_stale_is_believed_in_the_end(joining)
     assert answer.code == Refusal.STALE_TIMESTAMP
 
 
-def test_no_timestamp_above_the_largest_is_tried(joining):
+@pytest.mark.parametrize("detail", [1_000_000 + MAX_LEAD + 1, 2**64 - 2, 2**64 - 1])
+def test_a_forged_refusal_does_not_use_up_the_timestamps_of_the_seat(joining, detail):
     nonce = packets.decode_connect(joining.start(0.0)).nonce
-    refused = packets.Refused(nonce, Refusal.STALE_TIMESTAMP, detail=MAX_TIMESTAMP)
+    refused = packets.Refused(nonce, Refusal.STALE_TIMESTAMP, detail=detail)
     assert joining.receive_refused(refused.encode(), 0.1) == refused
+    assert packets.decode_connect(joining.start(1.0)).timestamp == 1_000_001
+
+
+def test_a_clock_that_fell_back_to_its_epoch_goes_on_from_what_the_node_saw(joining):
+    nonce = packets.decode_connect(joining.start(0.0)).nonce
+    seen = 60 * 365 * 86_400 * 10**6
+    again = joining.receive_refused(packets.Refused(nonce, Refusal.STALE_TIMESTAMP, detail=seen).encode(), 0.1)
+    assert packets.decode_connect(again).timestamp == seen + 1
 
 
 @pytest.mark.parametrize("answer", [packets.Cookie(b"x" * 16, b"c" * 16), packets.Refused(b"x" * 16, Refusal.FULL)])

@@ -2,6 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from relaymgr.errors import ApiError
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, tenant_create
 
@@ -21,6 +22,9 @@ class Command(BaseCommand):
         found = Tenant.objects.filter(slug=tenant).first()
         if found is None and not options["create_tenant"]:
             raise CommandError(f"There is no tenant {tenant}. Make it with --create-tenant.")
-        found = found or tenant_create(slug=tenant)
+        try:
+            found = found or tenant_create(slug=tenant)
+        except ApiError as error:
+            raise CommandError(error.sentence) from None
         _, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
         self.stdout.write(plain)
