@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 ARGS   ?=
+BPF_CC ?= clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror
 
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-revoke bench-matchmaking bench-placement lock clean
+.PHONY: help demo stop up test style types tests bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -42,6 +43,18 @@ bench-revoke: $(VENV)/.dev ## how soon a revoked player is cut off, over 100 rou
 
 bench-placement: $(VENV)/.dev  ## regret of placement against other rules (ARGS="--data FOLDER": your own latencies)
 	@OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.bench.bench_placement $(ARGS)
+
+bench-packets: $(VENV)/.dev   ## what a packet costs on each path (root, gcc, clang; ARGS="--with-coturn --quick")
+	@$(RUN) -m tests.bench.bench_packets $(ARGS)
+
+bench-flood: $(VENV)/.dev     ## a million spoofed packets beside a game (root, gcc, clang)
+	@$(RUN) -m tests.bench.bench_flood $(ARGS)
+
+fuzz-paths: $(VENV)/.dev      ## ten million random packets through both packet paths (root; ARGS="--packets N --seed N")
+	@$(RUN) -m tests.relaynode.kernel.test_differential $(ARGS)
+
+kernel:          ## compile the kernel path's program (clang)
+	@$(BPF_CC) -c relaynode/kernel/relay.bpf.c -o relaynode/kernel/relay.bpf.o
 
 lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt

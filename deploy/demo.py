@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import statistics
 import struct
@@ -273,6 +274,12 @@ def wait_until_up(url: str) -> None:
             time.sleep(0.2)
 
 
+def packet_path() -> str:
+    """As the nodes say in their logs."""
+    told = {line for path in LOG.parent.glob("*.log") for line in re.findall(r"packet path: (.+)", path.read_text())}
+    return "; ".join(sorted(told)) or "not told"
+
+
 def monitor(url: str) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = httpx.get(f"{url}/monitor", timeout=2).json()
@@ -343,6 +350,7 @@ def demo(options: argparse.Namespace) -> None:
         wait_until_up(up.url)
         is_kept = not options.once
         console.print(f"Manager, worker, beat, matchmaker and three relay nodes are up at {up.url}")
+        console.print(f"Packet path of the nodes: {packet_path()}")
         key = manage("api_key", "demo", "--create-tenant")
         with httpx.Client(base_url=up.url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
             players_key = manage("api_key", "demo", "--scope", "matchmaker")

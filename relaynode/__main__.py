@@ -4,6 +4,7 @@ Exit status: 0 stopped by a signal; 2 a setting is wrong; 3 a port is taken; 4 t
 5 the state folder is unusable. Each with one line that says what and why.
 """
 
+import argparse
 import asyncio
 import logging
 import os
@@ -20,6 +21,7 @@ from .errors import ConfigError, NodeError, PortUnavailable
 from .event_loop import run
 from .manager_link import ManagerLink
 from .node import Node
+from .packet_path import choose_packet_path
 from .peers import PeerProber
 from .ports import open_beacon, open_tcp_port, open_udp_port
 from .state_folder import NodeKeys, StateFolder
@@ -32,13 +34,21 @@ PORTS_WITHIN = 2.0
 
 def main() -> int:
     try:
-        config = read_config(os.environ)
+        config = read_config({**os.environ, **_arguments(sys.argv[1:])})
         _set_up_logging(config.log_level)
         run(serve(config))
     except NodeError as error:
         print(f"relaynode: {error}", file=sys.stderr)
         return error.exit_status
     return 0
+
+
+def _arguments(arguments: list[str]) -> dict[str, str]:
+    """As the variables they stand for."""
+    parser = argparse.ArgumentParser(prog="relaynode", description="A relay node. Settings: CAUSEWAY_NODE_...")
+    parser.add_argument("--packet-path", choices=("auto", "portable", "kernel"), help="how packets are forwarded")
+    path = parser.parse_args(arguments).packet_path
+    return {PREFIX + "PACKET_PATH": path} if path else {}
 
 
 async def serve(config: NodeConfig) -> None:
@@ -48,7 +58,8 @@ async def serve(config: NodeConfig) -> None:
     signals = StopSignals()
     sockets = await _open_ports(config)
     listener = await _opened_in_time(lambda: open_tcp_port(config.control_host, config.control_port))
-    node = Node(config, folder, keys, sockets)
+    packet_path = choose_packet_path(config)
+    node = Node(config, folder, keys, sockets, packet_path)
     control = ControlServer(node, listener)
     log.info("node %s: control API at %s, state in %s", config.name, config.control_url, config.state_dir)
 
@@ -69,6 +80,7 @@ async def serve(config: NodeConfig) -> None:
         await _cancel(peers, *link)
         control.stop()
         await _cancel(*workers)
+        packet_path.close()
         node.snapshot.close()
         await asyncio.gather(snapshot, http, return_exceptions=True)
 

@@ -201,7 +201,8 @@ class Admission:
     def _open_link(self, seat: Seat, player_nonce: bytes, node_nonce: bytes, seat_key: bytes) -> Link:
         up_key, down_key = packet_keys(seat_key, player_nonce, node_nonce)
         connection = self._exchange.table.new_connection()
-        return Link(connection, seat, up_key, down_key, player_nonce, path_key=self._exchange.random(16))
+        path_key = self._exchange.random(16)
+        return self._exchange.table.mirror.make_link(connection, seat, up_key, down_key, player_nonce, path_key)
 
     def _welcome(self, link: Link, node_nonce: bytes, addr: Address) -> Welcome:
         seat, config = link.seat, self._exchange.config

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from .errors import ConfigError
@@ -83,6 +84,14 @@ class NodeConfig:
     peer_probe_interval: float
     """CAUSEWAY_NODE_PEER_PROBE_INTERVAL: seconds in which each other node is probed once. Default 2."""
 
+    packet_path: Literal["auto", "portable", "kernel"]
+    """CAUSEWAY_NODE_PACKET_PATH, or --packet-path: `kernel` forwards by an eBPF program before packets reach a socket;
+    `portable` does not; `auto` (the default) chooses the kernel where it can. See docs/packet-paths.md."""
+
+    interfaces: tuple[str, ...]
+    """CAUSEWAY_NODE_INTERFACES: network interfaces the kernel path serves, between commas. Default: those with a
+    default route."""
+
     drain_seconds: float
     """CAUSEWAY_NODE_DRAIN_SECONDS: how long live sessions are finished for after SIGTERM. Default 0."""
 
@@ -121,6 +130,8 @@ def read_config(environment: Mapping[str, str]) -> NodeConfig:
         capacity=read.whole("CAPACITY", 10_000, 1, 1_000_000),
         state_dir=read.state_dir(name),
         peer_probe_interval=max(read.seconds("PEER_PROBE_INTERVAL") or 2.0, 0.1),
+        packet_path=read.packet_path(),
+        interfaces=read.interfaces(),
         drain_seconds=read.seconds("DRAIN_SECONDS"),
         log_level=read.log_level(),
     )
@@ -214,6 +225,15 @@ class _Reader:
         if chosen := self.text("STATE_DIR"):
             return Path(chosen)
         return Path(self._environment.get("CAUSEWAY_STATE_DIR", "").strip() or "var") / "nodes" / name
+
+    def packet_path(self) -> Literal["auto", "portable", "kernel"]:
+        match self.text("PACKET_PATH").lower() or "auto":
+            case ("auto" | "portable" | "kernel") as path:
+                return path
+        raise ConfigError(PREFIX + "PACKET_PATH", "must be auto, portable or kernel")
+
+    def interfaces(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.text("INTERFACES").split(",") if name.strip())
 
     def log_level(self) -> str:
         level = self.text("LOG_LEVEL").upper() or "INFO"

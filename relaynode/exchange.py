@@ -13,7 +13,7 @@ from .counters import Counters
 from .deadlines import Deadlines
 from .events import Dialect, Event, Kind, Reason
 from .relay_config import RelayConfig
-from .seats import Link, Random, Seat, SeatTable
+from .seats import Link, Mirror, Random, Seat, SeatTable
 
 _DATA = int(PacketType.DATA)
 _EDGEGAP_DATA = b"\x02"
@@ -21,10 +21,10 @@ _LAST_WORDS = {"revoked": NoticeCode.REVOKED, "ended": NoticeCode.ENDED}
 
 
 class Exchange:
-    def __init__(self, config: RelayConfig, random: Random) -> None:
+    def __init__(self, config: RelayConfig, random: Random, mirror: Mirror | None = None) -> None:
         self.config = config
         self.random = random
-        self.table = SeatTable(random)
+        self.table = SeatTable(random, mirror)
         self.counters = Counters()
         self.deadlines = Deadlines()
         self.outbox: list[Outgoing] = []
@@ -133,6 +133,7 @@ class Exchange:
     def _check_silence(self, seat: Seat, now: float) -> None:
         if seat.addr is None:
             return
+        self.table.mirror.refresh(seat)
         silent_at = seat.last_heard + self.config.timeout
         if silent_at <= now:
             self.leave(seat, "timeout", now)

@@ -19,7 +19,7 @@ import httpx
 from .config import VERSION
 from .errors import JoinRefused, NodeError
 from .grants import Grant, GrantRefused
-from .node import PACKET_PATH, LinkState, Node
+from .node import LinkState, Node
 from .state_folder import NodeKeys, token_keys_from_json
 
 log = logging.getLogger(__name__)
@@ -144,8 +144,8 @@ class ManagerLink:
             "boot_id": self._node.boot_id,
             "key_ids": sorted(self._node.keys.token_keys),
             "draining": self._node.draining,
-            "packet_path": PACKET_PATH,
-            "packet_path_reason": "",
+            "packet_path": self._node.packet_path.name,
+            "packet_path_reason": self._node.packet_path.reason,
             **self._description(),
         }
 

@@ -16,6 +16,7 @@ from .config import VERSION, NodeConfig
 from .event_log import EventLog
 from .events import Event
 from .grants import Grant, GrantRefused
+from .packet_path import PacketPath
 from .peers import Peer, PeerMeter
 from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, State, StateFolder
@@ -28,8 +29,6 @@ MAX_LEGS = 2000
 LinkState = Literal["none", "unreachable", "linked", "refused"]
 """How the node stands with the manager: there is none, it does not answer, all is well, it says our key is dead."""
 
-PACKET_PATH = "portable"
-
 ENDED_HERE = ("idle", "expired")  # ends that the manager learns from the node
 
 
@@ -40,15 +39,17 @@ class Node:
         folder: StateFolder,
         keys: NodeKeys,
         sockets: Sequence[tuple[socket.socket, socket.socket]],
+        packet_path: PacketPath,
     ) -> None:
         self.config = config
+        self.packet_path = packet_path
         self.keys = keys
         self.boot_id = uuid.uuid4().hex
         self.draining = False
         self.link: LinkState = "none" if config.is_standalone else "unreachable"
         self.events = EventLog()
         self.workers = [
-            WorkerProcess(index, pair, pair_sockets, config.seats_per_worker, self._heard)
+            WorkerProcess(index, pair, pair_sockets, config.seats_per_worker, self._heard, packet_path)
             for index, (pair, pair_sockets) in enumerate(zip(config.ports, sockets, strict=True))
         ]
         self.peers = PeerMeter(os.urandom)
@@ -151,8 +152,8 @@ class Node:
             "version": VERSION,
             "draining": self.draining,
             "cpu": max(cpu),
-            "packet_path": PACKET_PATH,
-            "packet_path_reason": "",
+            "packet_path": self.packet_path.name,
+            "packet_path_reason": self.packet_path.reason,
             "workers": [
                 {
                     **self._worker_ports(worker),

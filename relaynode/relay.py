@@ -20,7 +20,7 @@ from .grants import Grant, GrantRefused
 from .legs import Leg, PingSpacing
 from .limits import SourceLimiter
 from .relay_config import RelayConfig
-from .seats import Random, Seat
+from .seats import Mirror, Random, Seat
 from .sessions import Sessions
 
 __all__ = [
@@ -58,9 +58,9 @@ class LegReport(TypedDict):
 
 
 class Relay:
-    def __init__(self, *, worker: int, config: RelayConfig, random: Random) -> None:
-        """`random(n)` gives n bytes fit for keys, as os.urandom does."""
-        self._exchange = Exchange(config, random)
+    def __init__(self, *, worker: int, config: RelayConfig, random: Random, mirror: Mirror | None = None) -> None:
+        """`random(n)` gives n bytes fit for keys, as os.urandom does. `mirror`: for another packet path."""
+        self._exchange = Exchange(config, random, mirror)
         self._sessions = Sessions(worker, self._exchange)
         self._admission = Admission(worker, self._exchange, self._sessions)
         self._edgegap = Edgegap(self._exchange, self._sessions)

@@ -1,7 +1,7 @@
 """The table of sessions and seats: who may send, from where, to where, under which keys.
 
-All of that is changed by the methods of SeatTable and by nothing else, so that another packet path can keep a
-mirror of it. The table decides nothing; it keeps its indexes true.
+All of that is changed by the methods of SeatTable and by nothing else, and a Mirror is told of each change, so that
+another packet path can forward by it. The table decides nothing; it keeps its indexes true.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from transports.protocol.packets import ReplayWindow, seal
 from .addresses import CLIENT_PORT, SERVER_PORT, Address
 from .grants import Grant, Limits, SeatGrant
 from .legs import Leg, PingSpacing
-from .limits import Quota
+from .limits import Quota, take
 
 Random = Callable[[int], bytes]  # n -> n random bytes, as os.urandom
 
@@ -54,6 +54,10 @@ class Link:
         self.welcome = b""  # repeated when the player repeats its CONNECT
         self.challenged_at = self.told_over_quota_at = 0.0
         self.leg = Leg()
+
+    def totals(self) -> tuple[int, int]:
+        """Packets (sent to the player, right and new ones received from it) so far."""
+        return self.sent, self.received
 
     def seal(self, kind: int, seat: int, body: bytes) -> bytes:
         """The next packet to the player."""
@@ -172,8 +176,38 @@ class Session:
         )
 
 
+class Mirror:
+    """What another packet path keeps of the table. This one keeps nothing: there is no other path.
+
+    A path forwards packets without the core's knowledge, so what both change is asked for here: quotas, the sequences
+    and windows of links, and when a seat was heard.
+    """
+
+    def seat_changed(self, seat: Seat) -> None:
+        """When it returns, nothing is forwarded any more by what held before."""
+
+    def session_changed(self, session: Session) -> None:
+        """Its terms, and those of its seats."""
+
+    def session_removed(self, session: Session) -> None:
+        """All of its seats are unbound."""
+
+    def refresh(self, seat: Seat) -> None:
+        """Make `last_heard` true, and forget a candidate address when the seat was heard at its own meanwhile."""
+
+    def make_link(
+        self, connection: int, seat: Seat, up_key: bytes, down_key: bytes, player_nonce: bytes, path_key: bytes
+    ) -> Link:
+        return Link(connection, seat, up_key, down_key, player_nonce, path_key)
+
+    def take(self, seat: Seat, session: Session, size: int, now: float) -> bool:
+        """Take one packet of `size` bytes out of both quotas, or out of neither."""
+        return take(seat.quota, session.quota, size, now - session.began)
+
+
 class SeatTable:
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, mirror: Mirror | None = None) -> None:
+        self.mirror = mirror or Mirror()
         self.sessions: dict[str, Session] = {}
         self.by_pair: dict[int, Seat] = {}
         self.by_connection: dict[int, Link] = {}
@@ -203,6 +237,7 @@ class SeatTable:
             seat.limits = seat_grant.limits
             seat.quota.change(seat.limits.packets, seat.limits.bytes)
             self._set_token(seat, seat_grant.token)
+        self.mirror.session_changed(session)
         return session
 
     def add_seat(self, session: Session, number: int, limits: Limits) -> Seat:
@@ -217,10 +252,12 @@ class SeatTable:
         self.seat_count -= len(session.seats)
         for seat in session.seats.values():
             self._set_token(seat, None)
+        self.mirror.session_removed(session)
 
     def revoke(self, seat: Seat) -> None:
         """Its pair stays known, so that what it goes on to send is not taken for guessing."""
         seat.revoked = True
+        self.mirror.seat_changed(seat)
 
     def _set_token(self, seat: Seat, token: int | None) -> None:
         if seat.pair is not None:
@@ -236,22 +273,27 @@ class SeatTable:
     def bind(self, seat: Seat, addr: Address, port: int, now: float) -> None:
         """The seat speaks edgegap, from `addr` to our `port`."""
         self._connect(seat, addr, port, now)
+        self.mirror.seat_changed(seat)
 
     def bind_link(self, seat: Seat, link: Link, addr: Address, port: int, now: float) -> None:
         """The seat speaks native over `link`, which replaces what it had."""
         self._drop_link(seat)
         seat.link = self.by_connection[link.id] = link
         self._connect(seat, addr, port, now)
+        self.mirror.seat_changed(seat)
 
     def move(self, seat: Seat, addr: Address, port: int) -> None:
         seat.addr, seat.port, seat.candidate = addr, port, None
+        self.mirror.seat_changed(seat)
 
     def unbind(self, seat: Seat) -> None:
         """Nothing is forwarded from or to the seat until it is bound again."""
         if seat.addr is not None:
             self.connected -= 1
+        self.mirror.refresh(seat)
         seat.former_addr, seat.addr, seat.candidate = seat.addr, None, None
         self._drop_link(seat)
+        self.mirror.seat_changed(seat)
 
     def _connect(self, seat: Seat, addr: Address, port: int, now: float) -> None:
         if seat.addr is None:
@@ -278,15 +320,18 @@ class SeatTable:
     def set_connection_id(self, seat: Seat, connection_id: int, prefix: bytes) -> None:
         seat.connection_id, seat.prefix = connection_id, prefix
         seat.session.by_connection_id[connection_id] = seat
+        self.mirror.seat_changed(seat)
 
     def unsettle_connection_id(self, seat: Seat) -> None:
         """It is the seat's until its next payload shows whether the same game still runs (connection_ids)."""
         seat.prefix = b""
+        self.mirror.seat_changed(seat)
 
     def retire_connection_id(self, seat: Seat) -> None:
         """The host's packets for it go nowhere from now on."""
         seat.session.by_connection_id.pop(seat.connection_id, None)
         seat.connection_id, seat.prefix = 0, b""
+        self.mirror.seat_changed(seat)
 
 
 def token_pair(user: int, session: int) -> int:

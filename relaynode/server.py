@@ -1,39 +1,42 @@
 """The sockets and the timer that drive Relay. No decisions of its own: bytes in, what comes out is sent, one timer."""
 
 import asyncio
-import errno
 import socket
 import time
 from collections.abc import Callable
 
 from . import ports
-from .addresses import CLIENT_PORT, SERVER_PORT, Address
+from .addresses import CLIENT_PORT, SERVER_PORT, Outgoing
+from .batching import BATCH, udp_port
 from .events import Event
 from .relay import Relay
 
-BATCH = 64
-"""Datagrams read each time a socket is found readable; then the other port, timers and commands get their turn."""
-
-READ_SIZE = 2048
-"""More than any datagram we take: what is too long is seen to be, never cut to something that looks right."""
+ENOUGH = 512
+"""Datagrams to be sent for one batch that was read: a batch that asks for more makes the next one smaller, so that the
+other port, timers and commands get their turn also when each packet goes to a hundred players."""
 
 
 class UdpServer:
-    """One worker's two ports. Counts what sockets do to packets; the core counts everything else."""
+    """One worker's two ports. The sockets count what they do to packets; the core counts everything else."""
 
     def __init__(
-        self, relay: Relay, sockets: tuple[socket.socket, socket.socket], on_event: Callable[[Event], None]
+        self,
+        relay: Relay,
+        sockets: tuple[socket.socket, socket.socket],
+        on_event: Callable[[Event], None],
+        clock_offset: float | None = None,
     ) -> None:
+        """`clock_offset`: what the core's time is ahead of the monotonic clock."""
         self._relay = relay
         self._sockets = sockets
+        self._ports = tuple(udp_port(udp) for udp in sockets)
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         # Seconds since 1970 that never step back: the core's idea of time.
-        self._clock_offset = time.time() - time.monotonic()
+        self._clock_offset = time.time() - time.monotonic() if clock_offset is None else clock_offset
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
-        self._controls: dict[bytes, ports.Control] = {}
-        self.send_full = self.send_refused = self.receive_failed = 0
+        self._appetite = BATCH
 
     def now(self) -> float:
         return time.monotonic() + self._clock_offset
@@ -45,19 +48,16 @@ class UdpServer:
 
     def settle(self) -> None:
         """Do what the core asks for by now: send, report, re-arm. To be called after anything was asked of it."""
-        for outgoing in self._relay.datagrams_to_send():
-            self._send(*outgoing)
-        while event := self._relay.next_event():
-            self._on_event(event)
-        self._arm()
+        self._send(self._relay.datagrams_to_send())
+        self._tell()
 
     def counters(self) -> dict[str, int]:
         """By name, as in telemetry; they only grow."""
         return {
-            "drop_send_full": self.send_full,
-            "drop_send_refused": self.send_refused,
+            "drop_send_full": sum(port.send_full for port in self._ports),
+            "drop_send_refused": sum(port.send_refused for port in self._ports),
             "drop_receive_queue": sum(ports.receive_queue_drops(udp) for udp in self._sockets),
-            "receive_failed": self.receive_failed,
+            "receive_failed": sum(port.receive_failed for port in self._ports),
         }
 
     def receive_buffer(self) -> int:
@@ -65,44 +65,32 @@ class UdpServer:
         return min(ports.receive_buffer(udp) for udp in self._sockets)
 
     def _drain(self, port: int) -> None:
-        receive = self._sockets[port].recvmsg
-        receive_datagram = self._relay.receive_datagram
-        for _ in range(BATCH):
-            try:
-                data, ancillary, _, peer = receive(READ_SIZE, ports.CONTROL_SIZE)
-            except BlockingIOError:
-                break
-            except OSError:
-                self.receive_failed += 1
-                break
-            outgoing = receive_datagram(data, (*peer, self._control(ancillary)), port, self.now())
+        """Read one batch, have each datagram judged, and send all that comes of them, in their order."""
+        relay = self._relay
+        receive_datagram = relay.receive_datagram
+        now = self.now()
+        to_send: list[Outgoing] = []
+        for data, addr in self._ports[port].receive(self._appetite):
+            outgoing = receive_datagram(data, addr, port, now)
             if outgoing is not None:
-                self._send(*outgoing)
-        self.settle()
-
-    def _control(self, ancillary: list[tuple[int, int, bytes]]) -> ports.Control:
-        """reply_control, made once for each local address: seats that came to the same one share it."""
-        if not ancillary:
-            return ()
-        key = ancillary[0][2]
-        control = self._controls.get(key)
-        if control is None:
-            if len(self._controls) >= 1024:  # as 127.0.0.0/8 has more local addresses than are worth remembering
-                self._controls.clear()
-            control = self._controls[key] = ports.reply_control(ancillary)
-        return control
-
-    def _send(self, port: int, data: bytes, addr: Address) -> None:
-        """A datagram that cannot be sent now is lost: a queue would only make the ones after it late."""
-        try:
-            self._sockets[port].sendmsg((data,), addr[-1], 0, addr[:-1])
-        except BlockingIOError:
-            self.send_full += 1
-        except OSError as error:
-            if error.errno == errno.ENOBUFS:
-                self.send_full += 1
+                to_send.append(outgoing)
             else:
-                self.send_refused += 1  # no route, a firewall's veto, an address nobody can have
+                to_send += relay.datagrams_to_send()
+        to_send += relay.datagrams_to_send()
+        self._send(to_send)
+        self._appetite = max(self._appetite // 2, 1) if len(to_send) > ENOUGH else min(self._appetite * 2, BATCH)
+        self._tell()
+
+    def _send(self, outgoing: list[Outgoing]) -> None:
+        for port in (SERVER_PORT, CLIENT_PORT):
+            leaving = [datagram for datagram in outgoing if datagram[0] == port]
+            if leaving:
+                self._ports[port].send(leaving)
+
+    def _tell(self) -> None:
+        while event := self._relay.next_event():
+            self._on_event(event)
+        self._arm()
 
     def _arm(self) -> None:
         """Have the timer run no later than the core's next deadline. An early one does no harm and is left."""

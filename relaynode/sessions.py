@@ -132,6 +132,8 @@ class Sessions:
 
     def _look(self, session: Session, now: float) -> None:
         """End the session when its time is up, and say when to look again."""
+        for seat in session.seats.values():
+            self._table.mirror.refresh(seat)
         idle_at = max([session.since, *(seat.last_heard for seat in session.seats.values())]) + session.idle_timeout
         if session.expires_at <= now:
             self._end_by_clock(session, "expired", now)

@@ -14,6 +14,8 @@ from .channel import Channel, Message
 from .event_loop import run
 from .events import INTERNAL_KINDS, Event
 from .grants import Grant, GrantRefused
+from .kernel.loader import PortTable
+from .kernel.maps import KernelMirror
 from .relay import Relay
 from .relay_config import RelayConfig
 from .server import UdpServer
@@ -22,9 +24,12 @@ from .server import UdpServer
 class Worker:
     """Each method named as a command does it and returns the result."""
 
-    def __init__(self, channel: Channel, sockets: tuple[socket.socket, socket.socket]) -> None:
+    def __init__(self, channel: Channel, sockets: tuple[socket.socket, socket.socket], ports: PortTable | None) -> None:
+        """`ports`: that of the program at the interface, when the kernel path is used."""
         self._channel = channel
         self._sockets = sockets
+        self._ports = ports
+        self._kernel: KernelMirror | None = None
         self._untold: dict[str, None] = {}  # sessions whose state changed, in order
 
     async def obey(self) -> None:
@@ -43,8 +48,13 @@ class Worker:
 
     def configure(self, index: int, max_seats: int) -> None:
         config = RelayConfig(max_seats=max_seats, max_sessions=max_seats)
-        self._relay = Relay(worker=index, config=config, random=os.urandom)
-        self._server = UdpServer(self._relay, self._sockets, self._report)
+        clock_offset = time.time() - time.monotonic()
+        if self._ports is not None:
+            server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
+            our_ports = server_port, client_port
+            self._kernel = KernelMirror(our_ports=our_ports, max_seats=max_seats, clock_offset=clock_offset)
+        self._relay = Relay(worker=index, config=config, random=os.urandom, mirror=self._kernel)
+        self._server = UdpServer(self._relay, self._sockets, self._report, clock_offset)
 
     def keys(self, token_keys: list[tuple[int, str]]) -> None:
         self._relay.set_token_keys({number: base64.b64decode(key) for number, key in token_keys})
@@ -54,6 +64,8 @@ class Worker:
 
     def serve(self) -> None:
         self._server.start()
+        if self._kernel is not None and self._ports is not None:
+            self._kernel.serve(self._ports)
 
     def grant(self, grant: Message) -> int:
         parsed = Grant.from_json(grant)
@@ -76,11 +88,17 @@ class Worker:
     def report(self, legs: int) -> dict[str, Any]:
         return {
             "stats": self._relay.stats(),
-            "counters": self._relay.counters.as_dict() | self._server.counters(),
+            "counters": self._counters(),
             "legs": self._relay.legs(legs),
             "cpu_seconds": time.process_time(),
             "receive_buffer": self._server.receive_buffer(),
         }
+
+    def _counters(self) -> dict[str, int]:
+        counters = self._relay.counters.as_dict() | self._server.counters()
+        for name, count in (self._kernel.counters() if self._kernel is not None else {}).items():
+            counters[name] += count
+        return counters
 
     # -- what the parent is told unasked
 
@@ -105,14 +123,15 @@ class Worker:
         self._untold.clear()
 
 
-async def _main(channel_fd: int, server_fd: int, client_fd: int) -> None:
+async def _main(channel_fd: int, server_fd: int, client_fd: int, ports_fd: int | None = None) -> None:
     # A terminal's or a service manager's signal goes to all processes of the node; the parent knows when to stop.
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: None)
     channel = await Channel.over(socket.socket(fileno=channel_fd))
-    await Worker(channel, (socket.socket(fileno=server_fd), socket.socket(fileno=client_fd))).obey()
+    sockets = socket.socket(fileno=server_fd), socket.socket(fileno=client_fd)
+    await Worker(channel, sockets, None if ports_fd is None else PortTable(ports_fd)).obey()
 
 
 if __name__ == "__main__":
-    run(_main(*(int(argument) for argument in sys.argv[1:4])))
+    run(_main(*(int(argument) for argument in sys.argv[1:])))

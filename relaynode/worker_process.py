@@ -18,6 +18,7 @@ from .channel import Channel, Message
 from .config import PREFIX, PortPair
 from .errors import WorkerDown
 from .grants import GrantRefused
+from .packet_path import PacketPath
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class WorkerProcess:
         sockets: tuple[socket.socket, socket.socket],
         max_seats: int,
         on_message: Callable[[Message], None],
+        packet_path: PacketPath | None = None,
     ) -> None:
         self.index = index
         self.pair = pair
@@ -64,6 +66,7 @@ class WorkerProcess:
         self.restarts = 0
         self._sockets = sockets
         self._max_seats = max_seats
+        self._packet_path = packet_path or PacketPath("portable")
         self._on_message = on_message
         self.token_keys: Mapping[int, bytes] = {}
         self._draining = False
@@ -150,6 +153,7 @@ class WorkerProcess:
                 log.info("worker %d serves UDP ports %d and %d", self.index, self.pair.server, self.pair.client)
             await reading
         finally:
+            self._packet_path.withdraw(self.pair)
             self._lost()
             reading.cancel()
             channel.close()
@@ -157,7 +161,8 @@ class WorkerProcess:
         return status
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
-        fds = [end.fileno() for end in (theirs, *self._sockets)]
+        front = self._packet_path.front
+        fds = [*(end.fileno() for end in (theirs, *self._sockets)), *((front.ports.fd,) if front else ())]
         # Keys among our settings are none of its business: it is told those it needs.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return await asyncio.create_subprocess_exec(

@@ -29,6 +29,7 @@ class NodeProcess:
     """
 
     def __init__(self, workers: int = 1, **settings: str) -> None:
+        self.command = [sys.executable, "-m", "relaynode"]
         self.token_key: tuple[int, bytes] = (7, secrets.token_bytes(32))
         self.control_key = secrets.token_urlsafe(24)
         self._folder = tempfile.TemporaryDirectory(prefix="causeway-node-")
@@ -89,9 +90,7 @@ class NodeProcess:
         """`wait`: until it answers that all is well."""
         for _ in range(5):
             with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "relaynode"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
-                )
+                self._process = subprocess.Popen(self.command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
             if not wait or self._came_up():
                 return self
             if self._process.returncode != 3 or self.state_dir.joinpath("sessions.jsonl").exists():

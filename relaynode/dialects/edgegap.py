@@ -10,7 +10,7 @@ from ..admission import may_move
 from ..counters import Answer, Drop
 from ..exchange import Exchange
 from ..legs import PingSpacing
-from ..limits import SourceLimiter, take
+from ..limits import SourceLimiter
 from ..seats import Seat
 from ..sessions import Sessions
 
@@ -34,6 +34,7 @@ class Edgegap:
         self._sessions = sessions
         self._counters = exchange.counters
         self._drop = exchange.counters.drop
+        self._take = exchange.table.mirror.take
         bad_tokens = exchange.config.bad_tokens_per_source
         self._strangers = SourceLimiter(bad_tokens, exchange.random(16))  # whose pings are told that they are invalid
         # By session token as well: guessing is hopeless without a true one, so who has none cannot use up what is let
@@ -52,7 +53,7 @@ class Edgegap:
         if kind == _DATA:
             seat.last_heard = now
             session = seat.session
-            if not take(seat.quota, session.quota, size, now - session.began):
+            if not self._take(seat, session, size, now):
                 return self._exchange.over_limit(seat, now)
             if seat.number:
                 return self._exchange.deliver(seat, session.seats.get(0), data[_HEAD:], now)
@@ -85,6 +86,7 @@ class Edgegap:
 
     def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:
         """Bind or move the seat to `addr`, from where tokens of its own came; or what stands against it."""
+        self._exchange.table.mirror.refresh(seat)
         if seat.revoked:
             return "seat_revoked"
         if port != seat.role_port:
@@ -119,6 +121,7 @@ class Edgegap:
         host = seat.session.seats.get(0)
         if host is None or host is seat or not host.last_heard:
             return "ping_valid"
+        self._exchange.table.mirror.refresh(host)
         silent = now - host.last_heard > self._exchange.config.owner_timeout
         return "ping_session_timeout" if silent else "ping_valid"
 

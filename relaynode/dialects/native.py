@@ -24,7 +24,7 @@ from transports.protocol.siphash import siphash24
 from ..addresses import Address, Outgoing, address_bytes, ip_and_port
 from ..admission import Admission, has_rested
 from ..exchange import Exchange
-from ..limits import SourceLimiter, take
+from ..limits import SourceLimiter
 from ..seats import Link, Seat
 
 _DATA = int(PacketType.DATA)
@@ -42,6 +42,7 @@ class Native:
         self._exchange = exchange
         self._counters = exchange.counters
         self._drop = exchange.counters.drop
+        self._take = exchange.table.mirror.take
         self._links = exchange.table.by_connection
         self._admission = admission
         self._proof_keys: dict[int, bytes] = {}
@@ -78,7 +79,7 @@ class Native:
             self._challenge(link, size, addr, port, now)
         if kind == _DATA:
             session = seat.session
-            if not take(seat.quota, session.quota, size, now - session.began):
+            if not self._take(seat, session, size, now):
                 return self._exchange.over_limit(seat, now)
             return self._forward(seat, number, data[10:_TAG], now)
         if kind == _SIGNAL:
@@ -97,7 +98,7 @@ class Native:
 
     def _receive_signal(self, seat: Seat, number: int, body: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session
-        if not take(seat.quota, session.quota, size, now - session.began):
+        if not self._take(seat, session, size, now):
             return self._exchange.over_limit(seat, now)
         if number in (EVERYONE, seat.number):
             return self._drop("not_allowed")
@@ -116,9 +117,10 @@ class Native:
             return self._drop("malformed")
         clock = int(now * 1e6) & _U32
         link.leg.round_trip(clock, ping.echo, ping.delay)
-        link.leg.counted(link.sent + link.window.highest, ping.received + link.received)
+        sent, received = link.totals()
+        link.leg.counted(sent + link.window.highest, ping.received + received)
         self._counters.answers["pong"] += 1
-        pong = Ping(time=clock, echo=ping.time, delay=0, received=link.received & _U32)
+        pong = Ping(time=clock, echo=ping.time, delay=0, received=received & _U32)
         return self._to_player(link, PacketType.PONG, pong.encode())
 
     def _receive_pong(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:

@@ -1,0 +1,168 @@
+"""Reads relay.bpf.o, makes its maps, and has the kernel load its programs: what libbpf does, as far as we need it.
+
+ELF as in elf(5). Each program is a section of its own; a relocation names the map whose descriptor belongs into an
+instruction; the section "maps" holds a struct map for each.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from . import bpf
+
+OBJECT = Path(__file__).with_name("relay.bpf.o")
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_RELOCATION = struct.Struct("<QQ")
+_MAP = struct.Struct("<IIII")
+_INSTRUCTION_SIZE = 8
+_MAP_DESCRIPTOR = 1  # BPF_PSEUDO_MAP_FD, in the source register of a 64-bit load
+_SYMBOLS, _RELOCATIONS = 2, 9
+_PREFIX = "xdp/"
+
+
+class _Section(NamedTuple):
+    name: int
+    kind: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    entry_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    kind: int
+    key_size: int
+    value_size: int
+    entries: int  # 0: one for each seat, or two where they are hashed
+
+
+class ObjectFile:
+    """The programs and maps of an eBPF object, by name."""
+
+    def __init__(self, data: bytes) -> None:
+        header = _HEADER.unpack_from(data)
+        at, size, count, names = header[6], header[11], header[12], header[13]
+        sections = [_Section(*_SECTION.unpack_from(data, at + index * size)) for index in range(count)]
+        strings = _bytes_of(data, sections[names])
+        titles = [_string(strings, section.name) for section in sections]
+        symbols = next(section for section in sections if section.kind == _SYMBOLS)
+        symbol_names = _bytes_of(data, sections[symbols.link])
+        table = list(_SYMBOL.iter_unpack(_bytes_of(data, symbols)))
+        self._symbols = [_string(symbol_names, symbol[0]) for symbol in table]
+        maps_at = titles.index("maps")
+        shapes = _bytes_of(data, sections[maps_at])
+        self.maps = {
+            name: MapShape(*_MAP.unpack_from(shapes, symbol[4]))
+            for name, symbol in zip(self._symbols, table, strict=True)
+            if symbol[3] == maps_at and name
+        }
+        self._code = {
+            title.removeprefix(_PREFIX): _bytes_of(data, section)
+            for title, section in zip(titles, sections, strict=True)
+            if title.startswith(_PREFIX)
+        }
+        self._relocations = {
+            titles[section.info].removeprefix(_PREFIX): list(_RELOCATION.iter_unpack(_bytes_of(data, section)))
+            for section in sections
+            if section.kind == _RELOCATIONS
+        }
+
+    def maps_of(self, program: str) -> set[str]:
+        return {self._symbols[info >> 32] for _, info in self._relocations.get(program, [])}
+
+    def linked(self, program: str, descriptors: dict[str, int]) -> bytes:
+        """The program's instructions with the maps' descriptors filled in."""
+        code = bytearray(self._code[program])
+        for offset, info in self._relocations.get(program, []):
+            code[offset + 1] |= _MAP_DESCRIPTOR << 4
+            struct.pack_into("<i", code, offset + 4, descriptors[self._symbols[info >> 32]])
+        return bytes(code)
+
+
+def read_object() -> ObjectFile:
+    return ObjectFile(OBJECT.read_bytes())
+
+
+def make_maps(file: ObjectFile, names: Iterable[str], seats: int) -> dict[str, bpf.Map]:
+    """Fresh maps for at most `seats` seats. Raises BpfError."""
+    made = {}
+    for name in sorted(names):
+        shape = file.maps[name]
+        entries = shape.entries or (2 * seats if shape.kind == bpf.HASH else seats)
+        made[name] = bpf.make_map(shape.kind, shape.key_size, shape.value_size, entries, name)
+    return made
+
+
+def load(file: ObjectFile, program: str, maps: dict[str, bpf.Map]) -> int:
+    """A descriptor of the loaded program. Raises BpfError."""
+    return bpf.load_program(file.linked(program, {name: it.fd for name, it in maps.items()}), program)
+
+
+class PortTable:
+    """Which program gets the packets to a UDP port. Shared by the processes of a node: a descriptor names it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = bpf.Map(fd, key_size=4, value_size=4)
+
+    def put(self, port: int, program: int) -> None:
+        self._map.put(port.to_bytes(4, "little"), program.to_bytes(4, "little"))
+
+    def remove(self, port: int) -> None:
+        self._map.remove(port.to_bytes(4, "little"))
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The program at the interfaces, which hands packets to the workers' programs by port. Goes with the process."""
+
+    ports: PortTable
+    links: tuple[int, ...]
+    is_native: bool
+
+    def close(self) -> None:
+        for link in self.links:
+            os.close(link)
+        os.close(self.ports.fd)
+
+
+def attach_front(interfaces: Iterable[int]) -> Front:
+    """Natively where the drivers can, else in the generic way, which is slower. Raises BpfError."""
+    file = read_object()
+    maps = make_maps(file, file.maps_of("front"), 1)
+    program = load(file, "front", maps)
+    links: list[int] = []
+    is_native = True
+    try:
+        for interface in interfaces:
+            try:
+                links.append(bpf.attach(program, interface, bpf.NATIVE))
+            except bpf.BpfError:
+                links.append(bpf.attach(program, interface, bpf.GENERIC))
+                is_native = False
+    except bpf.BpfError:
+        for link in links:
+            os.close(link)
+        raise
+    finally:
+        os.close(program)
+    return Front(PortTable(maps["ports"].fd), tuple(links), is_native)
+
+
+def _bytes_of(data: bytes, section: _Section) -> bytes:
+    return data[section.offset : section.offset + section.size]
+
+
+def _string(table: bytes, at: int) -> str:
+    return table[at : table.index(0, at)].decode()

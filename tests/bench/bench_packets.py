@@ -1,0 +1,252 @@
+"""What a packet costs, on each path and beside its peers: `make bench-packets` (ARGS="--with-coturn --quick").
+
+Sockets: everything in a network namespace of its own, over 127.0.0.0/8; relay on core 0, load and sink on core 1
+(native/load.c, compiled here). Each round measures the bare C forwarder (native/forward.c) before and after every
+relay, and counts only when the two agree within 10 % and nothing was lost; what is told is the median of the rounds,
+its range, and the ratio to the forwarder. Kernel path: see kernel_bench.py. Needs root, gcc and clang.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.bench import kernel_bench, turn
+from tests.bench.chart import bars
+from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
+from tests.nodeproc import NodeProcess
+
+NATIVE = Path(__file__).with_name("native")
+RELAY_CORE, LOAD_CORE = 0, 1
+IN_FLIGHT = 256
+AGREE = 0.10
+_FORWARD_PORT = 9_999
+FIRST = ("nice", "-n", "-15")  # before whatever else runs on the machine
+PINNED = (*FIRST, "taskset", "-c", str(RELAY_CORE))
+
+
+class Bench:
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._folder = folder
+        self._seconds = seconds
+        for name in ("load", "forward"):
+            source = str(NATIVE / f"{name}.c")
+            command = ["gcc", "-O2", "-fno-strict-aliasing", "-o", str(folder / name), source]
+            subprocess.run(command, check=True)
+
+    def load(self, flows: list[Flow], payload: int, rate: float = 0, in_flight: int = IN_FLIGHT) -> dict[str, float]:
+        """Run the load; its own words, see load.c."""
+        path = str(self._folder / "flows")
+        write_flows(path, flows)
+        command = [*FIRST, "taskset", "-c", str(LOAD_CORE), str(self._folder / "load"), path, "lo", str(PLAYER_PORT)]
+        options = [str(payload), str(in_flight), str(self._seconds), str(rate)]
+        told: dict[str, float] = json.loads(
+            subprocess.run([*command, *options], check=True, capture_output=True).stdout
+        )
+        return told
+
+    def cost(self, pid: int, flows: list[Flow], payload: int, copies: int = 1) -> tuple[float, dict[str, float]]:
+        """(microseconds of CPU for each packet that came back, what the load said)."""
+        before = _cpu(pid)
+        told = self.load(flows, payload)
+        return (_cpu(pid) - before) * 1e6 / max(told["received"], 1), told
+
+    @contextlib.contextmanager
+    def forwarder(self, crowd: Crowd) -> Iterator[tuple[int, list[Flow]]]:
+        """The bare C forwarder: its process id, and flows through it."""
+        lines, flows = [], []
+        for session, seat in crowd.pairs():
+            player, host = crowd.ip(session, seat), crowd.ip(session, 0)
+            lines.append(f"{player} {PLAYER_PORT} {host} {PLAYER_PORT}\n")
+            flows.append(Flow(player, crowd.relay, _FORWARD_PORT, bytes(9)))
+        peers = self._folder / "peers"
+        peers.write_text("".join(lines))
+        command = [*PINNED, str(self._folder / "forward"), str(_FORWARD_PORT), str(peers)]
+        process = subprocess.Popen(command)
+        try:
+            time.sleep(0.3)
+            yield process.pid, flows
+        finally:
+            process.kill()
+            process.wait()
+
+
+Join = Callable[[], list[Flow]]
+
+
+def measure_sockets(bench: Bench, sessions: int, payload: int, rounds: int, with_coturn: bool) -> dict[str, Any]:
+    """By relay: cost in microseconds and as a ratio to the forwarder, each [least, median, most]."""
+    crowd = Crowd(sessions)
+    results: dict[str, list[tuple[float, float]]] = {}
+    disturbed: dict[str, list[tuple[float, float]]] = {}  # told only where no round was sound
+    with contextlib.ExitStack() as stack:
+        pid, flows = stack.enter_context(bench.forwarder(crowd))
+        relays: dict[str, tuple[int, Join]] = {}
+        for dialect in ("edgegap", "native"):
+            node = NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable")
+            node.command = [*PINNED, *node.command]
+            stack.enter_context(node)
+            crowd.grant_all(node)
+            relays[f"portable {dialect}"] = node.worker_pids()[0], _joiner(crowd, node, dialect)
+            if dialect == "native":
+                relays["portable native, fan-out"] = node.worker_pids()[0], _joiner(crowd, node, "fan-out")
+        if with_coturn:
+            turn_pid = stack.enter_context(turn.turn_server(RELAY_CORE))
+            allocated = turn.join(crowd, payload)
+            relays["coturn"] = turn_pid, lambda: allocated
+        for _ in range(rounds):
+            for name, (relay, join) in relays.items():
+                joined = join()
+                before, _ = bench.cost(pid, flows, payload)
+                cost, told = bench.cost(relay, joined, payload)
+                after, _ = bench.cost(pid, flows, payload)
+                results.setdefault("bare C forwarder", []).append(((before + after) / 2, 1.0))
+                is_sound = abs(before - after) <= AGREE * before and told["lost"] <= 0.001 * told["sent"]
+                kept = results if is_sound else disturbed
+                kept.setdefault(name, []).append((cost, cost / ((before + after) / 2)))
+    return {
+        name: {
+            "us": _spread([cost for cost, _ in found]),
+            "ratio": _spread([ratio for _, ratio in found]),
+            "disturbed": name not in results,
+        }
+        for name, found in (disturbed | results).items()
+    }
+
+
+def _joiner(crowd: Crowd, node: NodeProcess, dialect: str) -> Join:
+    if dialect == "edgegap":
+        return lambda: crowd.join_edgegap(node)
+    return lambda: crowd.join_native(node, fan_out=dialect == "fan-out")
+
+
+def measure_delay(bench: Bench, sessions: int, rates: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What a relay adds at 1,000 packets a second, and at half of what it can do: microseconds over a bare send."""
+    crowd = Crowd(sessions)
+    with NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable") as node:
+        os.sched_setaffinity(node.worker_pids()[0], {RELAY_CORE})
+        os.setpriority(os.PRIO_PROCESS, node.worker_pids()[0], -15)
+        crowd.grant_all(node)
+        direct = bench.load([Flow(crowd.ip(0, 1), crowd.ip(0, 0), PLAYER_PORT, bytes(9))], 150, 1000)
+        results = {}
+        for name in ("edgegap", "native"):
+            flows = _joiner(crowd, node, name)()
+            for label, rate in (("1,000 a second", 1000.0), ("half load", rates[f"portable {name}"]["half"])):
+                told = bench.load(flows, 150, rate)
+                key = f"portable {name}, {label}"
+                results[key] = {
+                    point: round(told[point] - direct["p50_us"], 1) for point in ("p50_us", "p99_us", "p999_us")
+                } | {"rate": rate}
+    return results
+
+
+def measure_memory() -> dict[str, float]:
+    """Of a worker that holds 5,000 sessions of 4 seats, none of them connected."""
+    with NodeProcess(1, CAPACITY="20000", PACKET_PATH="portable") as node:
+        worker = node.worker_pids()[0]
+        empty = _resident(worker)
+        Crowd(5000).grant_all(node)
+        full = _resident(worker)
+    return {"empty_mb": empty / 1e6, "full_mb": full / 1e6, "bytes_a_session": (full - empty) / 5000}
+
+
+def _spread(values: list[float]) -> list[float]:
+    return [round(value, 3) for value in (min(values), statistics.median(values), max(values))]
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU a process has used, all its threads (clock_getcpuclockid(3))."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def own_namespace() -> None:
+    """Start over in a network namespace of our own, in which 127.0.0.0/8 is a network like any other."""
+    if os.environ.get("CAUSEWAY_BENCH_INSIDE") != "1":
+        os.environ["CAUSEWAY_BENCH_INSIDE"] = "1"
+        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "tests.bench.bench_packets", *sys.argv[1:]])
+    settings = [
+        f"net.ipv4.conf.{where}.{what}"
+        for where in ("all", "lo")
+        for what in ("route_localnet=1", "accept_local=1", "rp_filter=0")
+    ]
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["sysctl", "-qw", *settings], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--with-coturn", action="store_true", help="measure Debian's coturn beside us")
+    parser.add_argument("--quick", action="store_true", help="one size, one number of sessions, three rounds")
+    parser.add_argument("--out", default="var/bench-packets.json")
+    arguments = parser.parse_args()
+    own_namespace()
+    if arguments.with_coturn and not turn.is_installed():
+        sys.exit("coturn is not installed: apt-get install coturn, or leave --with-coturn out")
+    if not arguments.with_coturn:
+        print("coturn: left out (--with-coturn measures it)")
+    payloads = [150] if arguments.quick else [64, 150, 600, 1187 - 9]
+    crowds = [100] if arguments.quick else [1, 100, 1000]
+    rounds = 3 if arguments.quick else 5
+    result: dict[str, Any] = {"machine": f"{platform.processor() or platform.machine()}, Linux {platform.release()}"}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), 1.0)
+        for payload, sessions in [(payload, crowds[-1] if len(crowds) > 1 else crowds[0]) for payload in payloads] + [
+            (150, sessions) for sessions in crowds[:-1]
+        ]:
+            key = f"{payload} bytes, {sessions} sessions"
+            result[key] = measure_sockets(bench, sessions, payload, rounds, arguments.with_coturn)
+            result[key] |= measure_kernel(sessions, payload, rounds)
+            show(key, result[key])
+        sockets = result[next(key for key in result if key.startswith("150 bytes"))]
+        rates = {name: {"half": 0.5e6 / row["us"][1]} for name, row in sockets.items() if "us" in row}
+        result["added delay"] = measure_delay(bench, 100, rates)
+        result["memory"] = measure_memory()
+    for key in ("added delay", "memory"):
+        print(key, json.dumps(result[key], indent=2))
+    out = Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2))
+    main_rows = {name: row["us"][1] for name, row in sockets.items()}
+    out.with_suffix(".svg").write_text(bars("CPU for each forwarded 150-byte packet, microseconds", main_rows))
+    print(f"written: {out} and {out.with_suffix('.svg')}")
+
+
+def measure_kernel(sessions: int, payload: int, rounds: int) -> dict[str, Any]:
+    results = {}
+    for dialect in ("edgegap", "native"):
+        found = kernel_bench.rounds(dialect, sessions, payload, rounds)
+        results[f"kernel {dialect}"] = {
+            "us": _spread([one.ns / 1000 for one in found]),
+            "rate": _spread([one.rate for one in found]),
+        }
+    return results
+
+
+def show(title: str, rows: dict[str, Any]) -> None:
+    coturn = rows.get("coturn", {}).get("us", [0, 0, 0])[1]
+    print(f"\n{title}\n{'':26}{'us/packet':>22}{'packets/s':>12}{'/ bare C':>10}{'/ coturn':>10}")
+    bare = rows["bare C forwarder"]["us"][1]
+    for name, row in sorted(rows.items(), key=lambda item: item[1]["us"][1]):
+        least, middle, most = row["us"]
+        against = f"{middle / coturn:10.2f}" if coturn else ""
+        spread = f"{middle:.2f} ({least:.2f}-{most:.2f})"
+        if row.get("disturbed"):
+            name += " (disturbed)"
+        print(f"{name:26}{spread:>22}{1e6 / middle:12,.0f}{middle / bare:10.2f}{against}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
