@@ -7,6 +7,10 @@ from rest_framework import serializers
 
 
 class Schema(AutoSchema):
+    def get_tags(self) -> list[str]:
+        """The resource: `nodes` for /v1/nodes:join as for /v1/nodes/self."""
+        return [tag.partition(":")[0] for tag in super().get_tags()]
+
     def get_serializer_name(self, serializer: Any, direction: Any) -> str:
         """By the view it is nested in: NodeJoinApi.InputSerializer is NodeJoinInput."""
         parts = type(serializer).__qualname__.split(".")

@@ -23,7 +23,7 @@ def tenant_create(*, slug: str, name: str = "") -> Tenant:
     try:
         validate_slug(slug)
     except ValidationError as error:
-        raise Invalid.field("slug", error.message) from None
+        raise Invalid.field("slug", str(error.message)) from None
     tenant, created = Tenant.objects.get_or_create(slug=slug, defaults={"name": name or slug})
     if not created:
         raise Invalid.field("slug", f"There is a tenant {slug} already.", "unique")
