@@ -64,6 +64,7 @@ class SourceLimiter:
 
     def __init__(self, per_second: int, key: bytes) -> None:
         self._interval = 1.0 / per_second
+        self._burst = 1.0 + self._interval / 2  # half a turn: times since 1970 are rounded to less than that
         self._key = key
         self._times = array("d", bytes(8 * self.SLOTS))
 
@@ -72,14 +73,14 @@ class SourceLimiter:
         source has one for each of many things."""
         slot = self._slot(addr, about)
         time = max(self._times[slot], now) + self._interval
-        if time > now + _BURST:
+        if time > now + self._burst:
             return False
         self._times[slot] = time
         return True
 
     def is_over(self, addr: Address, now: float, about: int = 0) -> bool:
         """Whether one more from `addr` would be too many."""
-        return max(self._times[self._slot(addr, about)], now) + self._interval > now + _BURST
+        return max(self._times[self._slot(addr, about)], now) + self._interval > now + self._burst
 
     def _slot(self, addr: Address, about: int) -> int:
         subject = source_bytes(addr) + about.to_bytes(4, "little")

@@ -15,7 +15,7 @@ class RelayConfig:
         20  # CONNECTs a second above which one source must bring a cookie, and its limit with one
     )
     bad_tokens_per_source: int = 20  # edgegap packets a second with unknown user tokens for one session token
-    probes_per_source: int = 20
+    probes_per_source: int = 200  # many players may share an address, and an answer is no longer than its probe
     stun_per_source: int = 20
     remember_ended: float = 86_400.0  # seconds an ended session is remembered whose last moment is not known
 

@@ -10,7 +10,7 @@ while running:
 """
 
 import os
-import select
+import selectors
 import socket
 import time
 from types import TracebackType
@@ -23,6 +23,9 @@ from .protocol.events import Closed, Event, Moved, Received
 from .protocol.packets import EVERYONE, MAX_INCOMING
 
 __all__ = ["EVERYONE", "Connection", "connect"]
+
+# poll where there is one: select takes no file descriptor above 1023, and a game may have more.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 MAX_PER_POLL = 512  # packets read in one poll, so that a flood cannot stall the game's frame
 
@@ -233,4 +236,7 @@ class Connection:
     def _wait(self, deadline: float) -> None:
         timer = self._machine.next_timer()
         until = deadline if timer is None else min(deadline, timer)
-        select.select(self._sockets(), [], [], max(0.0, until - time.monotonic()))
+        with _Selector() as selector:
+            for it in self._sockets():
+                selector.register(it, selectors.EVENT_READ)
+            selector.select(max(0.0, until - time.monotonic()))

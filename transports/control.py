@@ -15,7 +15,7 @@ what a player needs is the result of `connect_arguments`. A key with no scope bu
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,7 @@ from urllib.parse import quote
 import httpx
 
 from . import asyncio_udp
+from .protocol.probing import Measured
 
 Json = dict[str, Any]
 RETRY_AFTER = 1.0  # seconds before a broken stream of events is followed again
@@ -163,7 +164,7 @@ async def find_match(
     ):
         wanted = dict(attributes or {})
         if latencies is not None:
-            wanted[latencies] = await measure_beacons(http)
+            wanted[latencies] = await city_latencies(http)
         ticket = await _request(http, "POST", "/tickets", json={"profile": profile, "attributes": wanted})
         try:
             assignment = await _assignment(http, str(ticket["id"]))
@@ -183,24 +184,21 @@ def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
     }
 
 
-async def measure_beacons(http: httpx.AsyncClient) -> dict[str, float]:
-    """Milliseconds to the relays by city, all measured at once; a city with several counts as its nearest. What does
-    not answer is left out."""
+async def city_latencies(http: httpx.AsyncClient) -> dict[str, float]:
+    """Milliseconds to the relays by city, all measured at once. What does not answer is left out."""
     beacons = (await _request(http, "GET", "/locations/beacons"))["beacons"]
-    measured = await asyncio.gather(*(_measure(beacon) for beacon in beacons))
+    numbered = [{**beacon, "node": str(n), "host": beacon["public_ip"]} for n, beacon in enumerate(beacons)]
+    return nearest_by_city(numbered, await asyncio_udp.measure_beacons(numbered))
+
+
+def nearest_by_city(beacons: Iterable[Json], measured: Mapping[str, Measured]) -> dict[str, float]:
+    """A city with several relays counts as its nearest."""
     found: dict[str, float] = {}
-    for beacon, ms in zip(beacons, measured, strict=True):
-        city = beacon["location"]["city"]
+    for beacon in beacons:
+        city, ms = beacon["location"]["city"], measured[beacon["node"]].rtt_ms
         if ms is not None and ms < found.get(city, float("inf")):
             found[city] = ms
     return found
-
-
-async def _measure(beacon: Mapping[str, Any]) -> float | None:
-    try:
-        return (await asyncio_udp.measure(beacon["public_ip"], beacon["udp_port"], count=3)).rtt_ms
-    except OSError:  # no route
-        return None
 
 
 async def _assignment(http: httpx.AsyncClient, ticket_id: str) -> Json:

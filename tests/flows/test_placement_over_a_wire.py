@@ -125,8 +125,14 @@ def place(lab: Wire, api: APIClient, *players: str, probes: int = 5, **body: Any
 
 
 def chosen(lab: Wire, api: APIClient, node: str, *players: str, **asked: Any) -> None:
-    """This is the node; measured again for a while, since a busy machine delays packets more than the wire does."""
-    wait_until(lambda: place(lab, api, *players, **asked) == node, f"{node} is chosen for {players}", 20)
+    """This is the node; nodes heard and legs measured again for a while, since a busy machine delays packets more than
+    the wire does, and a node that has just started counts as busy."""
+
+    def is_chosen() -> bool:
+        probe_round()
+        return place(lab, api, *players, **asked) == node
+
+    wait_until(is_chosen, f"{node} is chosen for {players}", 20)
 
 
 def measured(lab: Wire, player: str, beacons: list[dict[str, Any]], probes: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 
 from transports import control
 from transports.control import ManagerError, ManagerUnreachable, MatchNotFound, assignment_arguments, find_match
+from transports.protocol.probing import Measured
 
 ASSIGNMENT = {
     "public_ip": "203.0.113.9",
@@ -111,21 +112,16 @@ async def test_ticket_is_withdrawn_when_time_is_up(matchmaker: Matchmaker) -> No
 
 
 async def test_relay_that_does_not_answer_is_left_out(matchmaker: Matchmaker) -> None:
-    """Nothing listens on that port; and a city counts as its nearest relay."""
-    place = {"location": {"city": "Frankfurt"}}
-    matchmaker.beacons = [{"public_ip": "127.0.0.1", "udp_port": 9, **place}]
+    """Nothing listens on that port."""
+    matchmaker.beacons = [{"public_ip": "127.0.0.1", "udp_port": 9, "location": {"city": "Frankfurt"}}]
     async with httpx.AsyncClient(base_url=matchmaker.url) as http:
-        assert await control.measure_beacons(http) == {}
+        assert await control.city_latencies(http) == {}
 
 
-async def test_nearest_relay_of_a_city_counts(matchmaker: Matchmaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def measured(beacon: dict[str, Any]) -> float:
-        return float(beacon["udp_port"])
-
-    monkeypatch.setattr(control, "_measure", measured)
-    matchmaker.beacons = [{"udp_port": ms, "location": {"city": "Frankfurt"}} for ms in (30, 10, 20)]
-    async with httpx.AsyncClient(base_url=matchmaker.url) as http:
-        assert await control.measure_beacons(http) == {"Frankfurt": 10}
+def test_nearest_relay_of_a_city_counts() -> None:
+    beacons = [{"node": str(n), "location": {"city": "Frankfurt"}} for n in range(4)]
+    measured = {str(n): Measured(ms, 0.0, 0.0) for n, ms in enumerate((30.0, 10.0, None, 20.0))}
+    assert control.nearest_by_city(beacons, measured) == {"Frankfurt": 10.0}
 
 
 def test_assignment_gives_what_connect_wants() -> None:
