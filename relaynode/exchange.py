@@ -52,8 +52,11 @@ class Exchange:
         return target.port, datagram, addr
 
     def deliver_to_others(self, source: Seat, payload: bytes, now: float) -> Outgoing | None:
-        """Queue a copy for every connected seat of the session but the source."""
-        others = [seat for seat in source.session.seats.values() if seat.addr is not None and seat is not source]
+        """Queue a copy for every connected seat of the session but the source.
+
+        A native player that has only sent its CONNECT is left out: that may bear anyone's address, which many copies
+        of one packet would flood. What it sends next shows that it has read the WELCOME there."""
+        others = [seat for seat in source.session.seats.values() if seat is not source and _is_proven(seat)]
         if not others:
             return self.counters.drop("peer_absent")
         for target in others:
@@ -155,3 +158,7 @@ class Exchange:
     def _report(self, seat: Seat, kind: Kind, now: float, reason: Reason = "") -> None:
         dialect: Dialect = "edgegap" if seat.link is None else "native"
         self.events.append(Event(now, seat.session.name, seat.number, kind, dialect, reason))
+
+
+def _is_proven(seat: Seat) -> bool:
+    return seat.addr is not None and (seat.link is None or seat.link.totals()[1] > 0)

@@ -73,6 +73,7 @@ def test_either_port_serves_and_answers_leave_from_the_one_that_was_asked(relay:
 def test_everyone_from_the_host_is_a_copy_for_each_in_its_own_dialect(relay: Relay, host: NativePlayer) -> None:
     native, edgegap = connected(relay, 1), EdgegapPlayer(relay, 2)
     edgegap.ping()
+    shows_it_was_welcomed(native)
     relay.datagrams_to_send()
     assert host.send(b"world", EVERYONE) is None
     copies = relay.datagrams_to_send()
@@ -80,6 +81,20 @@ def test_everyone_from_the_host_is_a_copy_for_each_in_its_own_dialect(relay: Rel
     assert native.hears(copies[0]) == (PacketType.DATA, 0, b"world")
     assert edgegap.hears(copies[1]) == b"world"
     assert relay.counters.forwarded_packets == 2
+
+
+def test_an_address_that_only_a_connect_named_gets_no_copies(relay: Relay, host: NativePlayer) -> None:
+    """Who holds tokens could name a stranger's address in the CONNECT of each, and have one packet sent there often."""
+    for seat in (1, 2):
+        NativePlayer(relay, seat, ("203.0.113.9", 53)).connect()
+    relay.datagrams_to_send()
+    assert host.send(b"x" * 1000, EVERYONE) is None
+    assert relay.datagrams_to_send() == []
+    assert drops(relay) == {"peer_absent": 1}
+
+
+def shows_it_was_welcomed(player: NativePlayer) -> None:
+    player.send_raw(player.packet(PacketType.PING, Ping(0, 0, 0, 0).encode()))
 
 
 def test_everyone_from_a_player_is_the_host(host: NativePlayer, player: NativePlayer) -> None:
@@ -97,6 +112,8 @@ def test_in_a_mesh_anyone_reaches_anyone() -> None:
     assert players[0].welcome is not None
     assert players[0].welcome.mesh
     assert players[2].hears(players[1].send(b"across", 2)) == (PacketType.DATA, 1, b"across")
+    for player in players:
+        shows_it_was_welcomed(player)
     relay.datagrams_to_send()
     assert players[1].send(b"all", EVERYONE) is None
     assert [copy[2] for copy in relay.datagrams_to_send()] == [players[0].addr, players[2].addr]
