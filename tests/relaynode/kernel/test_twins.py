@@ -1,6 +1,7 @@
 """Both paths do the same with the same packets: the cases by name. The random streams are in test_differential.py."""
 
 import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +15,22 @@ from transports.protocol.packets import PacketType
 pytestmark = needs_kernel()
 
 
+@pytest.fixture
+def make_twins() -> Iterator[Callable[..., Twins]]:
+    made: list[Twins] = []
+
+    def make(**options: Any) -> Twins:
+        made.append(Twins(**options))
+        return made[-1]
+
+    yield make
+    for twins in made:
+        twins.close()
+
+
 @pytest.fixture(params=[4, 6])
-def twins(request: pytest.FixtureRequest) -> Twins:
-    return Twins(version=request.param)
+def twins(request: pytest.FixtureRequest, make_twins: Callable[..., Twins]) -> Twins:
+    return make_twins(version=request.param)
 
 
 def playing_edgegap(twins: Twins, **changes: Any) -> tuple[EdgegapPlayer, EdgegapPlayer]:
@@ -103,16 +117,16 @@ def test_a_native_host_and_an_edgegap_player(twins: Twins, size: int) -> None:
     twins.assert_same()
 
 
-def test_without_a_udp_checksum() -> None:
-    twins = Twins()
+def test_without_a_udp_checksum(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
     host, player = playing_edgegap(twins)
     assert player.send(b"x", with_checksum=False)
     assert host.send(b"x", player.name, with_checksum=False)
     twins.assert_same()
 
 
-def test_rate_limited() -> None:
-    twins = Twins()
+def test_rate_limited(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
     host, player = playing_native(twins, limits={"packets": 20, "bytes": 0})
     sent = sum(len(host.hears(player.send(0, b"x"))) for _ in range(60))
     assert sent == 19, "a second's worth, and one went before"
@@ -123,16 +137,16 @@ def test_rate_limited() -> None:
     twins.assert_same()
 
 
-def test_rate_limited_by_bytes_and_by_session() -> None:
-    twins = Twins()
+def test_rate_limited_by_bytes_and_by_session(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
     host, player = playing_edgegap(twins, session_limits={"packets": 0, "bytes": 10_000})
     sent = [len(player.send(bytes(91)) + host.send(bytes(87), player.name)) for _ in range(80)]
     assert 90 <= sum(sent) <= 100
     twins.assert_same()
 
 
-def test_replayed() -> None:
-    twins = Twins()
+def test_replayed(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
     _, player = playing_native(twins)
     packet = player.packet(0, b"once")
     assert twins.send(player.at, packet, CLIENT_PORT)
@@ -143,8 +157,8 @@ def test_replayed() -> None:
     assert twins.portable.counters()["drop_replayed"] == 4
 
 
-def test_bad_tag() -> None:
-    twins = Twins()
+def test_bad_tag(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
     _, player = playing_native(twins)
     packet = player.packet(0, bytes(30))
     for at in (0, 9, 10, 20, len(packet) - 1):
@@ -311,8 +325,8 @@ STRANGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_a_strange_frame_is_passed_up(name: str) -> None:
-    twins = Twins()
+def test_a_strange_frame_is_passed_up(name: str, make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
     _, player = playing_edgegap(twins)
     passed = twins.kernel.passed
     player.send(bytes(100), raw=STRANGE[name])
@@ -320,8 +334,8 @@ def test_a_strange_frame_is_passed_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("raw", [with_ipv6_extension, spoil(20, 6), lambda data: data[:70]])
-def test_a_strange_ipv6_frame_is_passed_up(raw: Any) -> None:
-    twins = Twins(version=6)
+def test_a_strange_ipv6_frame_is_passed_up(raw: Any, make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins(version=6)
     _, player = playing_edgegap(twins)
     passed = twins.kernel.passed
     player.send(bytes(100), raw=raw)
@@ -348,8 +362,8 @@ def test_too_long_and_too_short(twins: Twins) -> None:
     assert (counters["drop_too_long"], counters["drop_too_short"], counters["drop_malformed"]) == (2, 1, 1)
 
 
-def test_a_player_whose_way_is_not_known_is_left_to_the_stack() -> None:
-    twins = Twins()
+def test_a_player_whose_way_is_not_known_is_left_to_the_stack(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
     host, player = playing_edgegap(twins)
     twins.grant(grant(revision=2, topology="mesh"))  # changes every rule, and so every way back is to be learnt anew
     passed = twins.kernel.passed
@@ -362,8 +376,8 @@ def test_a_player_whose_way_is_not_known_is_left_to_the_stack() -> None:
     twins.assert_same()
 
 
-def test_a_target_of_the_other_family_is_left_to_the_stack() -> None:
-    twins = Twins(version=4)
+def test_a_target_of_the_other_family_is_left_to_the_stack(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins(version=4)
     twins.grant(grant())
     host, player = EdgegapPlayer(twins, 0), EdgegapPlayer(twins, 1)
     player.at = Endpoint("2001:db8::2", 4001)
