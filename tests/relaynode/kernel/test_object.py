@@ -25,7 +25,9 @@ def has_clang() -> bool:
 @pytest.mark.skipif(not has_clang() and os.environ.get("CI") != "true", reason=f"no clang {CLANG} here")
 def test_the_object_is_what_its_source_compiles_to(tmp_path: Path) -> None:
     target = tmp_path / "relay.bpf.o"
-    line = subprocess.run(["make", "-n", "kernel"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    line = subprocess.run(
+        ["make", "--no-print-directory", "-n", "kernel"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     command = line.split()
     command[command.index("-o") + 1] = str(target)
     subprocess.run(command, cwd=ROOT, check=True)
