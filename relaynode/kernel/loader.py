@@ -20,7 +20,6 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _RELOCATION = struct.Struct("<QQ")
 _MAP = struct.Struct("<IIII")
-_INSTRUCTION_SIZE = 8
 _MAP_DESCRIPTOR = 1  # BPF_PSEUDO_MAP_FD, in the source register of a 64-bit load
 _SYMBOLS, _RELOCATIONS = 2, 9
 _PREFIX = "xdp/"

@@ -14,7 +14,6 @@ from .packets import FLAG_MESH
 
 TOKEN_VERSION = 1
 TOKEN_SIZE = 118
-KEY_SIZE = 32
 SEAT_KEY_SIZE = 32
 _HEAD = struct.Struct("<BI")
 _BODY = struct.Struct("<6sBBB32sQQIIIIIQ")

@@ -4,7 +4,6 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-HEADERS = {4: 14 + 20 + 8, 6: 14 + 40 + 8}
 OUR_MAC, THEIR_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 
 

@@ -11,7 +11,6 @@ from relaynode.kernel import bpf, loader
 from relaynode.kernel.maps import _REQUEST, _RULE, _SEAT
 from tests.relaynode.kernel.twins import needs_kernel
 
-SOURCE = loader.OBJECT.with_name("relay.bpf.c")
 ROOT = Path(__file__).parents[3]
 CLANG = "14"  # another one may order instructions differently
 

@@ -24,7 +24,6 @@ NOW = 1_795_257_600.0
 OUR_PORTS = (31_000, 31_001)
 SERVER = {4: "10.0.0.1", 6: "fd00::1"}
 _PASS, _TX, _DROP = 2, 3, 1
-_LO = 1
 
 Sent = tuple[Endpoint, Endpoint, bytes]  # from, to, datagram
 
