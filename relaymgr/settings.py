@@ -191,10 +191,12 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "relaymgr.apps.RelaymgrConfig",
+    "relaymgr.audit",
     "relaymgr.tenants",
     "relaymgr.nodes",
     "relaymgr.telemetry",
     "relaymgr.sessions",
+    "relaymgr.operations",
     "matchmaker",
 ]
 MIDDLEWARE = [

@@ -21,6 +21,11 @@ FORBIDDEN = [
     ("relaynode", r"transports\.(?!protocol)", "a node speaks the wire, not a client's adapter"),
     ("relaymgr", r"relaynode|matchmaker", "the manager knows nodes and matchmaker over HTTP only"),
     ("relaymgr", r"transports\.(?!protocol)", "the manager seals tokens, it does not play"),
+    ("relaymgr.audit", r"relaymgr\.(tenants|nodes|telemetry|sessions)", "every app writes to it"),
+    *(
+        (f"relaymgr.{app}", r"relaymgr\.operations", "it looks at all apps; none looks at it")
+        for app in ("audit", "tenants", "nodes", "telemetry", "sessions")
+    ),
     ("relaymgr.tenants", r"relaymgr\.(nodes|telemetry|sessions)", "sessions > telemetry > nodes > tenants"),
     ("relaymgr.nodes", r"relaymgr\.(telemetry|sessions)", "sessions > telemetry > nodes > tenants"),
     ("relaymgr.telemetry", r"relaymgr\.sessions", "sessions > telemetry > nodes > tenants"),
