@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock clean
+.PHONY: help demo stop up test style types tests bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock settings-page clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -60,6 +60,9 @@ lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes --group dev -c requirements.txt \
 		-o tests/requirements.txt
+
+settings-page: $(VENV)/.run   ## write docs/settings.md from the code
+	@$(RUN) deploy/settings_page.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 clean:           ## remove the virtual environment and the embedded state
 	rm -rf $(VENV) var

@@ -4,10 +4,13 @@ Without the option uvicorn believes X-Forwarded-For from loopback, whatever CAUS
 """
 
 import os
+import sys
 from typing import Any
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+
+from relaymgr.checks import reasons_not_to_start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
@@ -33,4 +36,23 @@ def bounded(app: Any) -> Any:
     return application
 
 
-application = bounded(get_asgi_application())
+def checked(app: Any) -> Any:
+    """Answers the server's start and stop: it starts only where that is safe."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        await receive()
+        if reasons := reasons_not_to_start("web"):
+            print(*reasons, sep="\n", file=sys.stderr)
+            await send({"type": "lifespan.startup.failed"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return application
+
+
+application = checked(bounded(get_asgi_application()))

@@ -2,8 +2,11 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 
 from celery import Celery
+from celery.signals import beat_init, worker_init
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
@@ -31,3 +34,19 @@ app.conf.beat_schedule = {
     task: {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": max(seconds, 5.0)}}
     for task, (_, seconds) in SCHEDULE.items()
 }
+
+
+@worker_init.connect
+def _worker_starts(sender: Any, **kwargs: Any) -> None:
+    from relaymgr import checks
+
+    if not settings.IS_PRODUCTION and "prefork" in str(sender.pool_cls) and sender.concurrency != 1:
+        checks.stop([checks.on_sqlite("give the worker -P threads")])
+    checks.stop_if_unsafe("worker")
+
+
+@beat_init.connect
+def _beat_starts(**kwargs: Any) -> None:
+    from relaymgr import checks
+
+    checks.stop_if_unsafe("beat")

@@ -1,52 +1,174 @@
-"""Settings that contradict each other, or what they are used for. Run by every management command."""
+"""Settings that are unsafe, or contradict each other.
 
-from collections.abc import Sequence
-from typing import Any
+Every management command runs these checks and stops at an error; web, worker, beat and matchmaker do so here, as they
+start. What production is, PostgreSQL decides (settings.IS_PRODUCTION): with nothing set, on SQLite, everything starts.
+"""
+
+import fcntl
+import ipaddress
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register, run_checks
+
+from relaymgr.tenants.keys import split_key
+
+EXIT_STATUS = 3  # uvicorn's, of a start that failed
+SECRET_KEY_LENGTH, SECRET_KEY_LETTERS = 32, 10
+MAKE_ONE = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
+_LOCAL_NAME = re.compile(r"[^.]+|.+\.(localhost|local|internal|lan|home\.arpa|test)")
+
+_locks: dict[str, Any] = {}  # open files: a lock lasts as long
 
 
-@register()
+def stop_if_unsafe(kind: str) -> None:
+    """Ends a process of this kind, as it starts, with a line for each reason not to."""
+    if reasons := reasons_not_to_start(kind):
+        stop(reasons)
+
+
+def stop(reasons: list[str]) -> NoReturn:
+    print(*reasons, sep="\n", file=sys.__stderr__)  # the real one: Celery puts a logger in its place
+    sys.exit(EXIT_STATUS)
+
+
+def reasons_not_to_start(kind: str) -> list[str]:
+    errors = [message for message in run_checks(tags=[Tags.security]) if message.is_serious()]
+    reasons = [f"causeway: {message.msg} {message.hint or ''}" for message in errors]
+    if not settings.IS_PRODUCTION and kind in ("web", "worker", "beat") and not _is_alone(kind):
+        reasons.append(on_sqlite(f"another {kind} process runs on it"))
+    return reasons
+
+
+def on_sqlite(why_not: str) -> str:
+    return (
+        f"causeway: DATABASE_URL is not PostgreSQL, and SQLite serves one process of each kind: {why_not}. "
+        "Set it to postgres://user:password@host:port/name, or start one only."
+    )
+
+
+def _is_alone(kind: str) -> bool:
+    """Whether no other process of this kind uses our state folder. By a lock, which goes with its process however that
+    ends."""
+    if kind not in _locks:
+        file = (settings.STATE_DIR / f"{kind}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        _locks[kind] = file
+    return True
+
+
+@register(Tags.security)
 def settings_agree(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    return [message for check in (_secret_key, _cache, _database, _proxies, _hosts) for message in check()]
+    production = (_secret_key, _debug, _hosts, _https, _broker, _cache, _matchmaker) if settings.IS_PRODUCTION else ()
+    return [message for check in (*production, _proxies, _debug_hosts, _database) for message in check()]
 
 
-def _is_postgresql() -> bool:
-    return settings.DATABASES["default"]["ENGINE"].endswith("postgresql")
+# In production
 
 
-def _secret_key() -> list[CheckMessage]:
-    if not (_is_postgresql() and settings.SECRET_KEY_IS_GENERATED):
-        return []
-    hint = "Set SECRET_KEY or SECRET_KEY_FILE: every process that uses the database needs the same key to open it."
-    return [Warning("The secret key was generated on this machine alone.", hint=hint, id="causeway.W001")]
+def _secret_key() -> Iterator[CheckMessage]:
+    if settings.SECRET_KEY_IS_GENERATED:
+        yield Error(
+            "SECRET_KEY is not set: one was generated on this machine alone, and other processes cannot open what it "
+            "seals.",
+            hint=f"Set SECRET_KEY or SECRET_KEY_FILE, the same for every process, to what this prints: {MAKE_ONE}",
+            id="causeway.E003",
+        )
+    elif _is_weak(settings.SECRET_KEY):
+        yield Error(
+            f"SECRET_KEY can be guessed: it is shorter than {SECRET_KEY_LENGTH} characters or made of a few.",
+            hint=f"Set it to what this prints: {MAKE_ONE} (and the one before to SECRET_KEY_FALLBACKS).",
+            id="causeway.E004",
+        )
 
 
-def _cache() -> list[CheckMessage]:
-    is_local = settings.CACHES["default"]["BACKEND"].endswith("LocMemCache")
-    if not (_is_postgresql() and is_local):
-        return []
-    hint = "Set CACHE_URL or BROKER_URL to a Redis: else each process counts requests for itself."
-    return [Warning("Rate limits multiply by the number of web processes.", hint=hint, id="causeway.W002")]
+def _is_weak(key: str) -> bool:
+    return len(key) < SECRET_KEY_LENGTH or len(set(key)) < SECRET_KEY_LETTERS or key.startswith("django-insecure-")
 
 
-def _database() -> list[CheckMessage]:
-    if _is_postgresql() or not settings.BROKER_IS_REDIS:
-        return []
-    hint = "SQLite serves one machine. Set DATABASE_URL before a second one runs workers."
-    return [Warning("A Redis broker with a SQLite database.", hint=hint, id="causeway.W003")]
+def _debug() -> Iterator[CheckMessage]:
+    if settings.DEBUG:
+        hint = "Switch it off: its pages show settings and sessions to whoever causes an error."
+        yield Error("CAUSEWAY_DEBUG is on in production.", hint=hint, id="causeway.E005")
 
 
-def _proxies() -> list[CheckMessage]:
-    if all(network.prefixlen for network in settings.TRUSTED_PROXIES):
-        return []
-    hint = "Name your proxies' own networks: with /0 each client chooses the address it is seen with."
-    return [Error("CAUSEWAY_TRUSTED_PROXIES trusts everybody.", hint=hint, id="causeway.E001")]
+def _hosts() -> Iterator[CheckMessage]:
+    hint = "Set it to the names and addresses under which games and nodes call the manager, between commas."
+    if not settings.ALLOWED_HOSTS_ARE_NAMED:
+        yield Error("ALLOWED_HOSTS is not set in production.", hint=hint, id="causeway.E006")
+    elif any(host in ("*", ".") for host in settings.ALLOWED_HOSTS):
+        yield Error("ALLOWED_HOSTS admits every host.", hint=hint, id="causeway.E007")
 
 
-def _hosts() -> list[CheckMessage]:
-    if not (settings.DEBUG and "*" in settings.ALLOWED_HOSTS):
-        return []
-    hint = "Debug pages show settings and sessions: name the hosts, or switch CAUSEWAY_DEBUG off."
-    return [Error("CAUSEWAY_DEBUG is on for every host.", hint=hint, id="causeway.E002")]
+def _https() -> Iterator[CheckMessage]:
+    public = [host for host in settings.ALLOWED_HOSTS if _is_public(host)]
+    if public and not settings.HTTPS and not settings.HTTPS_IS_DECIDED:
+        yield Error(
+            f"CAUSEWAY_HTTPS is not set, and ALLOWED_HOSTS names {public[0]}: keys and passwords would cross the "
+            "internet in the clear.",
+            hint="Put a proxy with a certificate in front and set it to on; set it to off to have plain HTTP.",
+            id="causeway.E008",
+        )
+    url = urlsplit(settings.MATCHMAKER_MANAGER_URL)
+    if settings.MATCHMAKER_KEY and url.scheme == "http" and _is_public(url.hostname or ""):
+        yield Error(
+            f"CAUSEWAY_MATCHMAKER_MANAGER_URL is http:// to {url.hostname}: the matchmaker's key would cross the "
+            "internet in the clear.",
+            hint="Use https://, or a name or address of a private network.",
+            id="causeway.E009",
+        )
+
+
+def _is_public(host: str) -> bool:
+    """Whether it is reached over the internet, as far as a name tells."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_global
+    except ValueError:
+        return not _LOCAL_NAME.fullmatch(host.lower().rstrip("."))
+
+
+def _broker() -> Iterator[CheckMessage]:
+    if not settings.BROKER_IS_REDIS:
+        hint = "Set BROKER_URL to redis://host:port/number: the broker made of files serves one machine, for a trial."
+        yield Error("BROKER_URL is not a Redis in production.", hint=hint, id="causeway.E010")
+
+
+def _cache() -> Iterator[CheckMessage]:
+    if settings.CACHES["default"]["BACKEND"].endswith("LocMemCache"):
+        hint = "Set CACHE_URL or BROKER_URL to a Redis."
+        yield Error("CACHE_URL is not a Redis: each process would count requests alone.", hint=hint, id="causeway.E011")
+
+
+def _matchmaker() -> Iterator[CheckMessage]:
+    if settings.MATCHMAKER_KEY and split_key(settings.MATCHMAKER_KEY) is None:
+        hint = "Make one with: manage.py service_key matchmaker"
+        yield Error("CAUSEWAY_MATCHMAKER_KEY is none of the manager's keys.", hint=hint, id="causeway.E012")
+
+
+# Anywhere
+
+
+def _proxies() -> Iterator[CheckMessage]:
+    if not all(network.prefixlen for network in settings.TRUSTED_PROXIES):
+        hint = "Name your proxies' own networks: with /0 each client chooses the address it is seen with."
+        yield Error("CAUSEWAY_TRUSTED_PROXIES trusts everybody.", hint=hint, id="causeway.E001")
+
+
+def _debug_hosts() -> Iterator[CheckMessage]:
+    if settings.DEBUG and "*" in settings.ALLOWED_HOSTS:
+        hint = "Debug pages show settings and sessions: name the hosts in ALLOWED_HOSTS, or switch CAUSEWAY_DEBUG off."
+        yield Error("CAUSEWAY_DEBUG is on for every host.", hint=hint, id="causeway.E002")
+
+
+def _database() -> Iterator[CheckMessage]:
+    if settings.BROKER_IS_REDIS and not settings.IS_PRODUCTION:
+        hint = "SQLite serves one machine. Set DATABASE_URL before a second one runs workers."
+        yield Warning("A Redis broker with a SQLite database.", hint=hint, id="causeway.W003")

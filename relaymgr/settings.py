@@ -9,16 +9,41 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import environ
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
-# Readers
+# Readers. Each notes what it reads, for docs/settings.md (deploy/settings_page.py): below the name stand what it means
+# and, where it matters, what is meant by leaving it empty.
 
 env = environ.Env()
+
+
+class Variable(NamedTuple):
+    section: str
+    read_by: str
+    name: str
+    kind: str
+    default: str
+    help: str
+    is_secret: bool = False
+
+
+VARIABLES: dict[str, Variable] = {}
+_section, _read_by = "", ""
+
+
+def _begin(section: str, read_by: str) -> None:
+    """Heads the variables that follow, and says which processes they matter to."""
+    global _section, _read_by
+    _section, _read_by = section, read_by
+
+
+def _note(name: str, kind: str, default: object, help: str, is_secret: bool = False) -> None:
+    VARIABLES.setdefault(name, Variable(_section, _read_by, name, kind, str(default), help, is_secret))
 
 
 def _stop(name: str, wanted: str) -> NoReturn:
@@ -26,52 +51,67 @@ def _stop(name: str, wanted: str) -> NoReturn:
     sys.exit(f"causeway: {name} must be {wanted}")
 
 
-def _text(name: str, default: str = "") -> str:
+def _value(name: str, default: str = "") -> str:
     return os.environ.get(name, default).strip()
 
 
-def _secret(name: str) -> str:
-    file = _text(f"{name}_FILE")
+def _text(name: str, default: str = "", help: str = "") -> str:
+    _note(name, "text", default, help)
+    return _value(name, default)
+
+
+def _secret(name: str, help: str = "") -> str:
+    _note(name, "text", "", help, is_secret=True)
+    file = _value(f"{name}_FILE")
     if not file:
-        return _text(name)
+        return _value(name)
     try:
         return Path(file).read_text().strip()
-    except OSError as error:
-        _stop(f"{name}_FILE", f"a readable file ({error.strerror})")
+    except (OSError, UnicodeDecodeError) as error:
+        _stop(f"{name}_FILE", f"a readable file of text ({getattr(error, 'strerror', 'it is not UTF-8')})")
 
 
-def _flag(name: str, default: bool) -> bool:
+def _flag(name: str, default: bool, help: str = "") -> bool:
+    _note(name, "on or off", "on" if default else "off", help)
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    value = _text(name).lower()
+    value = _value(name).lower()
     if value and value not in words:
         _stop(name, "one of 1, true, yes, on, 0, false, no, off")
     return words.get(value, default)
 
 
-def _number(name: str, default: float, low: float, high: float) -> float:
-    value = _text(name)
+def _number(name: str, default: float, low: float, high: float, help: str = "") -> float:
+    _note(name, f"number from {low:.15g} to {high:.15g}", f"{default:.15g}", help)
+    value = _value(name)
     try:
         number = float(value) if value else default
     except ValueError:
         number = float("nan")
     if not low <= number <= high:
-        _stop(name, f"a number from {low:g} to {high:g}")
+        _stop(name, f"a number from {low:.15g} to {high:.15g}")
     return number
 
 
-def _words(name: str, default: str = "") -> list[str]:
-    return [word.strip() for word in _text(name, default).split(",") if word.strip()]
+def _words(name: str, default: str = "", help: str = "") -> list[str]:
+    _note(name, "list, between commas", default, help)
+    return [word.strip() for word in _value(name, default).split(",") if word.strip()]
 
 
-def _networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+def _networks(name: str, help: str = "") -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    words = _words(name, help=help)
     try:
-        return [ipaddress.ip_network(word) for word in _words(name)]
+        return [ipaddress.ip_network(word) for word in words]
     except ValueError:
         _stop(name, "a list of networks such as 10.0.0.0/8,fd00::/8")
 
 
 def _state_dir() -> Path:
-    folder = Path(_text("CAUSEWAY_STATE_DIR") or BASE_DIR / "var").absolute()
+    chosen = _text(
+        "CAUSEWAY_STATE_DIR",
+        help="the embedded database, the broker made of files, the generated secret key; made with mode 0700. "
+        "Empty: `var` beside `manage.py`",
+    )
+    folder = Path(chosen or BASE_DIR / "var").absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -105,13 +145,17 @@ def _sqlite() -> dict[str, Any]:
 
 
 def _postgresql() -> dict[str, Any]:
-    size = int(_number("CAUSEWAY_DATABASE_POOL", 10, 1, 200))
     # Connections in all: this times the number of processes.
-    return {"pool": {"min_size": 1, "max_size": size, "timeout": 5}}
+    return {"pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 5}}
 
 
 def _database() -> dict[str, Any]:
-    url = _secret("DATABASE_URL") or f"sqlite:///{STATE_DIR / 'causeway.sqlite3'}"
+    url = _secret(
+        "DATABASE_URL",
+        "`postgres://user:password@host:port/name` for production and for more than one machine. Empty: SQLite in the "
+        "state folder",
+    )
+    url = url or f"sqlite:///{STATE_DIR / 'causeway.sqlite3'}"
     try:
         config: dict[str, Any] = dict(env.db_url_config(url))
     except Exception:  # what django-environ raises differs, and its text holds the password
@@ -145,31 +189,64 @@ def _file_broker() -> dict[str, Any]:
 
 # Where state is kept, and the key that seals it
 
+_begin("Where things are kept", "web, worker, beat, matchmaker, commands")
 STATE_DIR = _state_dir()
-SECRET_KEY_IS_GENERATED = not _secret("SECRET_KEY")
-SECRET_KEY = _secret("SECRET_KEY") or _generated_secret_key(STATE_DIR / "secret_key")
-SECRET_KEY_FALLBACKS = _secret("SECRET_KEY_FALLBACKS").split()
+SECRET_KEY = _secret(
+    "SECRET_KEY",
+    "seals what is secret in the database and signs logins: every process needs the same one. Empty: generated into "
+    "the state folder, for one machine",
+)
+SECRET_KEY_IS_GENERATED = not SECRET_KEY
+SECRET_KEY = SECRET_KEY or _generated_secret_key(STATE_DIR / "secret_key")
+SECRET_KEY_FALLBACKS = _secret(
+    "SECRET_KEY_FALLBACKS", "former keys, separated by spaces, that still open what they sealed"
+).split()
 
+DATABASE_POOL = int(_number("CAUSEWAY_DATABASE_POOL", 10, 1, 200, "PostgreSQL connections for each process"))
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# PostgreSQL makes an installation one for production: checks.py then refuses what is unsafe there.
+IS_PRODUCTION = DATABASES["default"]["ENGINE"].endswith("postgresql")
 
-BROKER_URL = _secret("BROKER_URL")
+BROKER_URL = _secret("BROKER_URL", "`redis://host:port/number` for production. Empty: files in the state folder")
 if BROKER_URL and not BROKER_URL.startswith(("redis://", "rediss://", "memory://")):
     _stop("BROKER_URL", "redis://host:port/number, or empty for the broker made of files")
 BROKER_IS_REDIS = BROKER_URL.startswith("redis")
-CACHES = {"default": _cache(_secret("CACHE_URL") or (BROKER_URL if BROKER_IS_REDIS else ""))}
+CACHE_URL = _secret(
+    "CACHE_URL",
+    "`redis://host:port/number`; counts requests. Empty: the broker, if that is a Redis, else each process for itself",
+)
+CACHES = {"default": _cache(CACHE_URL or (BROKER_URL if BROKER_IS_REDIS else ""))}
 
 
 # Web
 
-DEBUG = _flag("CAUSEWAY_DEBUG", False)
-ALLOWED_HOSTS = _words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+_begin("Web", "web")
+DEBUG = _flag("CAUSEWAY_DEBUG", False, "Django's debug pages; never where others can see them")
+ALLOWED_HOSTS = _words(
+    "ALLOWED_HOSTS",
+    "localhost,127.0.0.1,[::1]",
+    "names and addresses under which games and nodes call the API; under any other the answer is 400 `host_unknown`. "
+    "Production must name them",
+)
+ALLOWED_HOSTS_ARE_NAMED = bool(_value("ALLOWED_HOSTS"))
 # Proxies whose X-Forwarded-For and X-Forwarded-Proto we believe (compat spec R60).
-TRUSTED_PROXIES = _networks("CAUSEWAY_TRUSTED_PROXIES")
-HTTPS = _flag("CAUSEWAY_HTTPS", False)
+TRUSTED_PROXIES = _networks(
+    "CAUSEWAY_TRUSTED_PROXIES",
+    "networks such as `10.0.0.0/8` whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed",
+)
+HTTPS = _flag(
+    "CAUSEWAY_HTTPS",
+    False,
+    "players and operators come by HTTPS, through a proxy: cookies are for HTTPS only. Behind a public host production "
+    "wants it on, or off in so many words",
+)
+HTTPS_IS_DECIDED = bool(_value("CAUSEWAY_HTTPS"))
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-CSRF_TRUSTED_ORIGINS = _words("CAUSEWAY_CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = _words(
+    "CAUSEWAY_CSRF_TRUSTED_ORIGINS", help="`https://relays.example.com`, when the proxy changes the host name"
+)
 if HTTPS and TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
@@ -230,7 +307,14 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # Static files: collected into CAUSEWAY_STATIC_ROOT and served under hashed names, or straight from the packages.
 STATIC_URL = "/static/"
-STATIC_ROOT = _text("CAUSEWAY_STATIC_ROOT") or None
+STATIC_ROOT = (
+    _text(
+        "CAUSEWAY_STATIC_ROOT",
+        help="static files are collected here (`manage.py collectstatic`) and served under hashed names. Empty: served "
+        "from where they are",
+    )
+    or None
+)
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -278,60 +362,131 @@ SPECTACULAR_SETTINGS = {
     },
 }
 # Wrong keys from one address, a minute, before the answer is 429 instead of 401.
-FAILED_AUTHENTICATIONS_PER_MINUTE = int(_number("CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE", 60, 1, 1e6))
+FAILED_AUTHENTICATIONS_PER_MINUTE = int(
+    _number(
+        "CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE",
+        60,
+        1,
+        1e6,
+        "wrong keys from one address before the answer is 429; a good key is never locked out",
+    )
+)
 
 
 # Nodes and telemetry. Times in seconds.
 
+_begin("Nodes and telemetry", "web, worker")
 NODE_HEARTBEAT_INTERVAL = 5.0
 NODE_MAX_CLOCK_SKEW = 5.0
-NODE_PROBE_TIMEOUT = _number("CAUSEWAY_PROBE_TIMEOUT", 1.0, 0.01, 10)
-JOIN_KEY_LIFETIME = _number("CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000)
-TOKEN_KEY_LIFETIME = _number("CAUSEWAY_TOKEN_KEY_LIFETIME", 30 * 86_400, 3_600, 365 * 86_400)
+NODE_PROBE_TIMEOUT = _number(
+    "CAUSEWAY_PROBE_TIMEOUT", 1.0, 0.01, 10, "seconds a node may take to answer a probe; there is one each 2 s"
+)
+JOIN_KEY_LIFETIME = _number(
+    "CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000, "seconds for which a new join key may be used"
+)
+TOKEN_KEY_LIFETIME = _number(
+    "CAUSEWAY_TOKEN_KEY_LIFETIME",
+    30 * 86_400,
+    3_600,
+    365 * 86_400,
+    "seconds after which the key that seals a node's connect tokens is rolled",
+)
 # How long a retired token key still opens: longer than any session, and so any connect token, may live.
 TOKEN_KEY_OVERLAP = 25 * 3_600.0
-# A node that has not been heard for so long gives up its sessions. Long: they play on while we cannot hear it.
-NODE_LOST_AFTER = _number("CAUSEWAY_LOST_AFTER", 300, 1, 86_400)
+# Long: sessions play on while we cannot hear their node.
+NODE_LOST_AFTER = _number(
+    "CAUSEWAY_LOST_AFTER", 300, 1, 86_400, "seconds without a word from a node until its sessions are given up"
+)
 # Samples are kept one by one, then summed up by the minute, then by the hour.
-SAMPLE_AGE = _number("CAUSEWAY_SAMPLE_AGE", 3_600, 60, 31_536_000)
-MINUTE_AGE = _number("CAUSEWAY_MINUTE_AGE", 86_400, 60, 31_536_000)
-HOUR_AGE = _number("CAUSEWAY_HOUR_AGE", 90 * 86_400, 3_600, 10 * 31_536_000)
-MAX_PREFIX_LEGS = int(_number("CAUSEWAY_MAX_PREFIX_LEGS", 500_000, 100, 1e8))
-# A city database in MaxMind's format, the operator's own. Without one, players are where their requests say.
-GEOIP_FILE = _text("CAUSEWAY_GEOIP_FILE")
+SAMPLE_AGE = _number(
+    "CAUSEWAY_SAMPLE_AGE",
+    3_600,
+    60,
+    31_536_000,
+    "seconds for which telemetry is kept sample by sample; then it is summed up by the minute",
+)
+MINUTE_AGE = _number(
+    "CAUSEWAY_MINUTE_AGE",
+    86_400,
+    60,
+    31_536_000,
+    "seconds for which the sums of a minute are kept; then there are those of an hour",
+)
+HOUR_AGE = _number(
+    "CAUSEWAY_HOUR_AGE", 90 * 86_400, 3_600, 10 * 31_536_000, "seconds for which the sums of an hour are kept"
+)
+MAX_PREFIX_LEGS = int(
+    _number("CAUSEWAY_MAX_PREFIX_LEGS", 500_000, 100, 1e8, "legs of address prefixes that are remembered, the newest")
+)
+GEOIP_FILE = _text(
+    "CAUSEWAY_GEOIP_FILE",
+    help="a city database in MaxMind's format, your own. Empty: players are where their requests say, nobody's place "
+    "is guessed",
+)
 if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
     _stop("CAUSEWAY_GEOIP_FILE", "a readable file")
 
 
 # Sessions
 
-# How long a node may take to confirm a grant before the next one is asked.
-GRANT_TIMEOUT = _number("CAUSEWAY_GRANT_TIMEOUT", 0.25, 0.01, 10)
-# Believe only round trips that a node has signed (PROTOCOL.md 11.1), not what players or games say.
-SIGNED_MEASUREMENTS_ONLY = _flag("CAUSEWAY_SIGNED_MEASUREMENTS_ONLY", False)
-# A second's worth, default and ceiling; 0: no limit.
+_begin("Sessions", "web, worker")
+GRANT_TIMEOUT = _number(
+    "CAUSEWAY_GRANT_TIMEOUT",
+    0.25,
+    0.01,
+    10,
+    "seconds a node may take to confirm a session before the next one is asked",
+)
+SIGNED_MEASUREMENTS_ONLY = _flag(
+    "CAUSEWAY_SIGNED_MEASUREMENTS_ONLY",
+    False,
+    "believe only round trips that nodes have signed (PROTOCOL.md 11.1), not what players or games say",
+)
 SEAT_LIMITS = {
-    "packets": int(_number("CAUSEWAY_SEAT_PACKETS", 2_000, 0, 2**31)),
-    "bytes": int(_number("CAUSEWAY_SEAT_BYTES", 1_000_000, 0, 2**31)),
+    "packets": int(
+        _number(
+            "CAUSEWAY_SEAT_PACKETS", 2_000, 0, 2**31, "packets a second of one player, default and ceiling; 0: no limit"
+        )
+    ),
+    "bytes": int(
+        _number(
+            "CAUSEWAY_SEAT_BYTES", 1_000_000, 0, 2**31, "bytes a second of one player, default and ceiling; 0: no limit"
+        )
+    ),
 }
 SESSION_LIMITS = {
-    "packets": int(_number("CAUSEWAY_SESSION_PACKETS", 20_000, 0, 2**31)),
-    "bytes": int(_number("CAUSEWAY_SESSION_BYTES", 8_000_000, 0, 2**31)),
+    "packets": int(
+        _number("CAUSEWAY_SESSION_PACKETS", 20_000, 0, 2**31, "packets a second of a whole session; 0: no limit")
+    ),
+    "bytes": int(
+        _number("CAUSEWAY_SESSION_BYTES", 8_000_000, 0, 2**31, "bytes a second of a whole session; 0: no limit")
+    ),
 }
-SESSION_KEEP_DAYS = _number("CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650)
+SESSION_KEEP_DAYS = _number(
+    "CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650, "days for which ended sessions can be looked at"
+)
 
 
 # The matchmaker
 
-# Where its processes reach the manager, and the key they show: a service key (manage.py service_key), with which they
-# act for every tenant, or the `relay` key of one tenant, for a matchmaker of that one alone.
-MATCHMAKER_MANAGER_URL = _text("CAUSEWAY_MATCHMAKER_MANAGER_URL", "http://127.0.0.1:8000")
-MATCHMAKER_KEY = _secret("CAUSEWAY_MATCHMAKER_KEY")
-# Of each address; all players of a studio share a key.
-MATCHMAKER_REQUESTS_PER_MINUTE = int(_number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6))
+_begin("The matchmaker's processes", "matchmaker")
+MATCHMAKER_MANAGER_URL = _text(
+    "CAUSEWAY_MATCHMAKER_MANAGER_URL", "http://127.0.0.1:8000", "where they reach the manager"
+)
+MATCHMAKER_KEY = _secret(
+    "CAUSEWAY_MATCHMAKER_KEY",
+    "what they show to the manager: a service key (`manage.py service_key matchmaker`), with which they act for every "
+    "tenant, or the `relay` key of one tenant, for a matchmaker of that one alone",
+)
+_begin("The matchmaker's API", "web")
+# All players of a studio share a key.
+MATCHMAKER_REQUESTS_PER_MINUTE = int(
+    _number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6, "requests to it from each address")
+)
 # By name: the matchmaker imports nothing of the manager.
 MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
 MATCHMAKER_ERROR_RESPONSES = "relaymgr.openapi.error_responses"
+MATCHMAKER_START = "relaymgr.checks.stop_if_unsafe"
 
 
 # Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.

@@ -38,65 +38,69 @@ class NodeConfig:
     """CAUSEWAY_NODE_NAME: what the node is called in the manager. Default: the machine's host name."""
 
     manager_url: str
-    """CAUSEWAY_NODE_MANAGER_URL: the manager's base URL. Empty (the default): the node stands alone."""
+    """CAUSEWAY_NODE_MANAGER_URL: the manager's base URL. Empty: the node stands alone."""
 
     join_key: str = field(repr=False)
-    """CAUSEWAY_NODE_JOIN_KEY, or a file that holds it in ..._JOIN_KEY_FILE: lets the node join, once."""
+    """CAUSEWAY_NODE_JOIN_KEY: lets the node join; not looked at once it has."""
 
     control_key: str = field(repr=False)
-    """CAUSEWAY_NODE_CONTROL_KEY (or _FILE): who presents it controls the node. Read when standing alone; else
-    the manager makes it."""
+    """CAUSEWAY_NODE_CONTROL_KEY: who presents it controls the node. Read when standing alone; else the manager makes
+    it."""
 
     token_keys: Mapping[int, bytes] = field(repr=False)
-    """CAUSEWAY_NODE_TOKEN_KEYS (or _FILE): `id:base64` pairs between commas, 32 bytes each. Read when
-    standing alone; else the manager makes them."""
+    """CAUSEWAY_NODE_TOKEN_KEYS: `id:base64` pairs between commas, 32 bytes each. Read when standing alone; else the
+    manager makes them."""
 
     public_ip: str
     """CAUSEWAY_NODE_PUBLIC_IP: where players reach the node. Needed with a manager."""
 
     host: str
-    """CAUSEWAY_NODE_HOST: a DNS name for public_ip; may be empty."""
+    """CAUSEWAY_NODE_HOST: a DNS name for the public address."""
 
     bind: str
-    """CAUSEWAY_NODE_BIND: the one local address to serve UDP on. Empty (the default): all, IPv4 and IPv6."""
+    """CAUSEWAY_NODE_BIND: the one local address to serve UDP on. Empty: all, IPv4 and IPv6."""
 
     ports: tuple[PortPair, ...]
-    """One pair for each worker. CAUSEWAY_NODE_WORKERS workers (default: one per core) get pairs from
-    CAUSEWAY_NODE_BASE_PORT (default 31000) up: worker i serves base+2i and base+2i+1. Or list the pairs themselves in
-    CAUSEWAY_NODE_PORTS, as `server:client` between commas; the other two are then not looked at."""
+    """One pair of UDP ports for each worker.
+
+    CAUSEWAY_NODE_PORTS: the pairs, as `server:client` between commas; the next two are then not looked at.
+    CAUSEWAY_NODE_WORKERS: how many workers. Default: one per core.
+    CAUSEWAY_NODE_BASE_PORT: their first port: worker i serves base+2i and base+2i+1. Default: 31000."""
 
     control_host: str
-    """CAUSEWAY_NODE_CONTROL_HOST: the local address of the control API. Default 127.0.0.1."""
+    """CAUSEWAY_NODE_CONTROL_HOST: the local address of the control API. Default: 127.0.0.1."""
 
     control_port: int
-    """CAUSEWAY_NODE_CONTROL_PORT: its TCP port. Default 8900."""
+    """CAUSEWAY_NODE_CONTROL_PORT: its TCP port. Default: 8900."""
 
     control_url: str
-    """CAUSEWAY_NODE_CONTROL_URL: where the manager reaches it. Default: from control_host (or public_ip, when it
-    listens on all addresses) and control_port."""
+    """CAUSEWAY_NODE_CONTROL_URL: where the manager reaches it. Default: made of control host (or public address, when
+    it listens on all addresses) and port."""
 
     capacity: int
-    """CAUSEWAY_NODE_CAPACITY: seats the whole node may hold. Default 10000."""
+    """CAUSEWAY_NODE_CAPACITY: seats the whole node may hold. Default: 10000."""
 
     state_dir: Path
-    """CAUSEWAY_NODE_STATE_DIR: keeps keys and snapshot. Default: nodes/<name> in CAUSEWAY_STATE_DIR, else in var."""
+    """CAUSEWAY_NODE_STATE_DIR: keeps keys and snapshot. Default: `nodes/NAME` in `CAUSEWAY_STATE_DIR`, else in
+    `var`."""
 
     peer_probe_interval: float
-    """CAUSEWAY_NODE_PEER_PROBE_INTERVAL: seconds in which each other node is probed once. Default 2."""
+    """CAUSEWAY_NODE_PEER_PROBE_INTERVAL: seconds in which each other node is probed once. Default: 2."""
 
     packet_path: Literal["auto", "portable", "kernel"]
-    """CAUSEWAY_NODE_PACKET_PATH, or --packet-path: `kernel` forwards by an eBPF program before packets reach a socket;
-    `portable` does not; `auto` (the default) chooses the kernel where it can. See docs/packet-paths.md."""
+    """CAUSEWAY_NODE_PACKET_PATH: (or `--packet-path`) `kernel` forwards by an eBPF program before packets reach a
+    socket; `portable` does not; `auto` chooses the kernel where it can ([packet-paths.md](packet-paths.md)).
+    Default: auto."""
 
     interfaces: tuple[str, ...]
     """CAUSEWAY_NODE_INTERFACES: network interfaces the kernel path serves, between commas. Default: those with a
     default route."""
 
     drain_seconds: float
-    """CAUSEWAY_NODE_DRAIN_SECONDS: how long live sessions are finished for after SIGTERM. Default 0."""
+    """CAUSEWAY_NODE_DRAIN_SECONDS: how long live sessions are finished for after SIGTERM. Default: 0."""
 
     log_level: str
-    """CAUSEWAY_NODE_LOG_LEVEL: DEBUG, INFO (the default), WARNING or ERROR."""
+    """CAUSEWAY_NODE_LOG_LEVEL: how much it tells. Default: INFO."""
 
     @property
     def is_standalone(self) -> bool:
@@ -109,7 +113,17 @@ class NodeConfig:
 
 def read_config(environment: Mapping[str, str]) -> NodeConfig:
     """Raises ConfigError, which names the variable."""
-    read = _Reader(environment)
+    return _config(_Reader(environment))
+
+
+def variables() -> dict[str, tuple[str, bool]]:
+    """Each variable's name, without prefix: of which kind it is, and whether it is a secret. For docs/settings.md."""
+    read = _Reader({})
+    _config(read)
+    return read.seen
+
+
+def _config(read: "_Reader") -> NodeConfig:
     name = read.name()
     public_ip = read.ip("PUBLIC_IP")
     control_host = read.text("CONTROL_HOST") or "127.0.0.1"
@@ -146,16 +160,19 @@ def _control_url(host: str, port: int, public_ip: str) -> str:
 
 
 class _Reader:
-    """Reads one variable a call; what is absent or blank counts as not set."""
+    """Reads one variable a call, and notes it; what is absent or blank counts as not set."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
+        self.seen: dict[str, tuple[str, bool]] = {}
 
-    def text(self, variable: str) -> str:
+    def text(self, variable: str, kind: str = "text") -> str:
+        self.seen.setdefault(variable, (kind, False))
         return self._environment.get(PREFIX + variable, "").strip()
 
     def secret(self, variable: str) -> str:
-        if path := self.text(variable + "_FILE"):
+        self.seen[variable] = ("text", True)
+        if path := self._environment.get(PREFIX + variable + "_FILE", "").strip():
             variable += "_FILE"
             try:
                 text = Path(path).read_bytes().decode("latin-1").strip()
@@ -174,11 +191,11 @@ class _Reader:
         return name
 
     def whole(self, variable: str, default: int, least: int, most: int) -> int:
-        text = self.text(variable)
+        text = self.text(variable, f"whole number from {least} to {most}")
         return _whole(PREFIX + variable, text, least, most) if text else default
 
     def seconds(self, variable: str) -> float:
-        text = self.text(variable) or "0"
+        text = self.text(variable, "number from 0 to 86400") or "0"
         try:
             value = float(text)
         except ValueError:
@@ -188,14 +205,14 @@ class _Reader:
         return value
 
     def ip(self, variable: str) -> str:
-        text = self.text(variable)
+        text = self.text(variable, "IP address")
         try:
             return str(ipaddress.ip_address(text)) if text else ""
         except ValueError:
             raise ConfigError(PREFIX + variable, f"must be an IP address, not {text!r}") from None
 
     def url(self, variable: str) -> str:
-        text = self.text(variable).rstrip("/")
+        text = self.text(variable, "URL").rstrip("/")
         if text and not _is_http_url(text):
             # The value is not repeated: a URL may hold a password.
             raise ConfigError(PREFIX + variable, "must be an http:// or https:// URL")
@@ -227,16 +244,18 @@ class _Reader:
         return Path(self._environment.get("CAUSEWAY_STATE_DIR", "").strip() or "var") / "nodes" / name
 
     def packet_path(self) -> Literal["auto", "portable", "kernel"]:
-        match self.text("PACKET_PATH").lower() or "auto":
+        match self.text("PACKET_PATH", "one of auto, portable, kernel").lower() or "auto":
             case ("auto" | "portable" | "kernel") as path:
                 return path
         raise ConfigError(PREFIX + "PACKET_PATH", "must be auto, portable or kernel")
 
     def interfaces(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.text("INTERFACES").split(",") if name.strip())
+        return tuple(
+            name.strip() for name in self.text("INTERFACES", "list, between commas").split(",") if name.strip()
+        )
 
     def log_level(self) -> str:
-        level = self.text("LOG_LEVEL").upper() or "INFO"
+        level = self.text("LOG_LEVEL", "one of DEBUG, INFO, WARNING, ERROR").upper() or "INFO"
         if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigError(PREFIX + "LOG_LEVEL", f"must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
         return level

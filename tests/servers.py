@@ -8,6 +8,7 @@ tests/requirements.txt, so no server has to be installed to run the tests agains
 import contextlib
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+# What else PostgreSQL, and so production, wants.
+PRODUCTION = {"SECRET_KEY": secrets.token_urlsafe(48), "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def main(command: list[str]) -> int:
         folder = Path(name)
         folder.chmod(0o711)  # PostgreSQL runs as another user when we are root
         with postgres(folder) as database, redis(folder) as broker:
-            environment = os.environ | {"DATABASE_URL": database.url, "BROKER_URL": broker.url}
+            environment = os.environ | {"DATABASE_URL": database.url, "BROKER_URL": broker.url} | PRODUCTION
             return subprocess.run(command, env=environment).returncode
 
 

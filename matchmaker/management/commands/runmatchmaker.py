@@ -15,6 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
+from django.utils.module_loading import import_string
 from prometheus_client import start_http_server
 
 from matchmaker import life, metrics, selectors
@@ -31,6 +32,7 @@ REST_AFTER_FAILURE = 2.0
 
 class Command(BaseCommand):
     help = "Match tickets and make their sessions, until stopped."
+    requires_system_checks = ()  # MATCHMAKER_START makes them, and says a line for each error
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--threads", type=int, default=4, help="that make sessions (%(default)s)")
@@ -39,6 +41,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, threads: int, metrics_port: int, **options: Any) -> None:
+        import_string(settings.MATCHMAKER_START)("matchmaker")
         if not settings.MATCHMAKER_KEY:
             raise CommandError("CAUSEWAY_MATCHMAKER_KEY is not set. Make a key with: manage.py service_key matchmaker")
         if metrics_port:
