@@ -175,7 +175,7 @@ class TokenKeyAdmin(ReadOnlyAdmin):
 
 @admin.register(JoinKey)
 class JoinKeyAdmin(admin.ModelAdmin):
-    list_display = ("prefix", "location", "created_at", "expires_at", "used_at", "used_by")
+    list_display = ("prefix", "location", "created_at", "expires_at", "uses_left", "used_at", "used_by")
     list_filter = (("used_at", admin.EmptyFieldListFilter), "location")
     list_select_related = ("location", "used_by")
     search_fields = ("prefix", "location__slug", "used_by__name")
@@ -184,14 +184,14 @@ class JoinKeyAdmin(admin.ModelAdmin):
 
     def get_fields(self, request: HttpRequest, obj: JoinKey | None = None) -> Any:
         if obj is None:
-            return ("location",)
-        return ("location", "prefix", "created_at", "expires_at", "used_at", "used_by")
+            return ("location", "uses_left")
+        return ("location", "prefix", "created_at", "expires_at", "uses_left", "used_at", "used_by")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_change_permission(request)
 
     def save_model(self, request: HttpRequest, obj: JoinKey, form: Any, change: bool) -> None:
-        plain = join_key_create(location=obj.location)
+        plain = join_key_create(location=obj.location, uses=obj.uses_left)
         obj.__dict__ |= JoinKey.objects.get(prefix=plain.split("_")[1]).__dict__
         show_once(request, f"Join key for {obj.location}", plain)
 

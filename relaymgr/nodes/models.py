@@ -130,15 +130,21 @@ class TokenKey(models.Model):
         return f"{self.node} {self.key_id}"
 
 
+MAX_USES = 10_000  # of a join key
+
+
 class JoinKey(models.Model):
-    """Lets one node join, once, at one location."""
+    """Lets one node join at one location; or several, each once, where a fleet starts with one key."""
 
     location = models.ForeignKey(Location, models.CASCADE, related_name="join_keys")
     prefix = models.CharField(max_length=12, unique=True, editable=False)
     secret_hash = models.CharField(max_length=64, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
-    used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    uses_left = models.PositiveIntegerField(
+        default=1, db_default=1, validators=[MinValueValidator(1), MaxValueValidator(MAX_USES)]
+    )
+    used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="When the last use was taken.")
     used_by = models.ForeignKey(RelayNode, models.SET_NULL, null=True, blank=True, editable=False)
 
     class Meta:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, F, OuterRef, Value
+from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Value, When
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
@@ -63,18 +63,22 @@ class Joined:
 # Join keys
 
 
-def join_key_create(*, location: Location, lifetime: timedelta | None = None) -> str:
-    """Lets one node join at `location`, once. The plain key; only its hash is kept."""
+def join_key_create(*, location: Location, lifetime: timedelta | None = None, uses: int = 1) -> str:
+    """Lets `uses` nodes join at `location`. The plain key; only its hash is kept."""
     new = new_key()
     lifetime = lifetime or timedelta(seconds=settings.JOIN_KEY_LIFETIME)
     JoinKey.objects.create(
-        location=location, prefix=new.prefix, secret_hash=new.secret_hash, expires_at=timezone.now() + lifetime
+        location=location,
+        prefix=new.prefix,
+        secret_hash=new.secret_hash,
+        expires_at=timezone.now() + lifetime,
+        uses_left=uses,
     )
     return new.plain
 
 
 def join_key_revoke(*, join_key: JoinKey) -> bool:
-    """False when it was used or had expired already."""
+    """False when it was used up or had expired already."""
     now = timezone.now()
     return JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now).update(expires_at=now) == 1
 
@@ -124,8 +128,9 @@ def node_join(
 def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayNode, str]:
     """The node's row and its new node key. All keys it had before are dead."""
     now = timezone.now()
-    usable = JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now)
-    if usable.update(used_at=now) != 1:
+    usable = JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now, uses_left__gt=0)
+    used_up = Case(When(uses_left=1, then=Value(now)), output_field=DateTimeField())
+    if usable.update(uses_left=F("uses_left") - 1, used_at=used_up) != 1:
         raise JoinKeyInvalid
     node = RelayNode.objects.select_for_update().filter(name=name).first() or RelayNode(name=name)
     if node.pk and max(node.joined_at, node.last_seen_at or node.joined_at) > now - ALIVE_WITHIN:

@@ -167,9 +167,10 @@ def test_keys_are_revoked_and_rolled(admin_client: Client, tenant: Tenant, node:
 
 def test_join_key_is_made_by_form_and_by_action(admin_client: Client, location: Location) -> None:
     by_action = key_in(act(admin_client, Location, "create_join_key", location))
-    data = {"location": location.pk}
+    data = {"location": location.pk, "uses_left": 5}
     by_form = key_in(messages(admin_client.post(reverse("admin:nodes_joinkey_add"), data, follow=True)))
     assert join_key_get(presented=by_action) and join_key_get(presented=by_form)
+    assert sorted(JoinKey.objects.values_list("uses_left", flat=True)) == [1, 5]
     assert act(admin_client, JoinKey, "revoke", *JoinKey.objects.all()) == "Revoked 2 of 2."
     assert join_key_get(presented=by_action) is None
 

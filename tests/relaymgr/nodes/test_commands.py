@@ -39,6 +39,18 @@ def test_join_key_may_live_shorter(location: Location) -> None:
     assert JoinKey.objects.get().expires_at <= timezone.now() + timedelta(minutes=30)
 
 
+def test_join_key_may_let_several_nodes_join(location: Location) -> None:
+    run("join_key", "frankfurt", "--uses", "3")
+    assert JoinKey.objects.get().uses_left == 3
+
+
+@pytest.mark.parametrize("uses", ["0", "-1", "10001"])
+def test_number_of_uses_that_makes_no_sense_is_refused(location: Location, uses: str) -> None:
+    with pytest.raises(CommandError, match="uses"):
+        run("join_key", "frankfurt", "--uses", uses)
+    assert not JoinKey.objects.exists()
+
+
 @pytest.mark.parametrize("hours", ["0", "-1", "9000", "nan"])
 def test_lifetime_that_makes_no_sense_is_refused(location: Location, hours: str) -> None:
     with pytest.raises(CommandError, match="hours"):

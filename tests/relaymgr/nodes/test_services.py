@@ -108,6 +108,37 @@ def test_join_key_works_once(join_key: str) -> None:
     assert RelayNode.objects.count() == 1
 
 
+def test_join_key_with_uses_works_so_often(location: Location) -> None:
+    key = join_key_create(location=location, uses=2)
+    join(key, name="fra-1")
+    assert (JoinKey.objects.get().uses_left, JoinKey.objects.get().used_at) == (1, None)
+    with pytest.raises(NameTaken):
+        join(key, name="fra-1")
+    assert JoinKey.objects.get().uses_left == 1, "a refused join takes no use"
+    last = join(key, name="fra-2").node
+    used = JoinKey.objects.get()
+    assert (used.uses_left, used.used_by) == (0, last) and used.used_at is not None
+    with pytest.raises(JoinKeyInvalid):
+        join(key, name="fra-3")
+
+
+def test_half_used_join_key_can_be_revoked(location: Location) -> None:
+    key = join_key_create(location=location, uses=2)
+    join(key)
+    assert join_key_revoke(join_key=JoinKey.objects.get())
+    with pytest.raises(JoinKeyInvalid):
+        join(key, name="fra-2")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_more_nodes_than_uses_join_at_the_same_moment(location: Location) -> None:
+    key = join_key_create(location=location, uses=2)
+    results = in_threads(*(lambda name=name: join(key, name=name) for name in ("fra-1", "fra-2", "fra-3", "fra-4")))
+    assert sum(isinstance(result, Joined) for result in results) == 2, results
+    assert sum(isinstance(result, JoinKeyInvalid) for result in results) == 2, results
+    assert RelayNode.objects.count() == 2
+
+
 def test_unknown_wrong_expired_and_revoked_join_keys_are_refused(join_key: str, location: Location) -> None:
     expired = join_key_create(location=location, lifetime=timedelta(seconds=-1))
     revoked = join_key_create(location=location)
