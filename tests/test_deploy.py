@@ -228,13 +228,10 @@ def test_players_come_by_https_and_cannot_choose_their_address(tmp_path: Path) -
         key = {"Authorization": f"token {made.stdout.decode().strip()}"}
         seen = client.get("/v1/ip", headers=key | {"X-Forwarded-For": "198.51.100.9"})
         assert seen.json() == {"public_ip": "127.0.0.1"}
-        for size in (1_050_000, 2_000_000):  # past the manager's limit, past the proxy's
-            assert (
-                client.post(
-                    "/v1/relays/sessions", content=b"x" * size, headers=key | {"Content-Type": "application/json"}
-                ).status_code
-                == 413
-            )
+        many = client.post(
+            "/v1/relays/sessions", content=b"x" * 2_000_000, headers=key | {"Content-Type": "application/json"}
+        )
+        assert many.status_code == 413
 
 
 def answers(client: httpx.Client) -> bool:
