@@ -19,7 +19,7 @@ VERSION = "0.1.0"
 MAX_PORT = 65535
 MAX_WORKERS = 256  # a connect token names its worker in one byte
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to # nosec B104
 
 
 @dataclass(frozen=True, slots=True)

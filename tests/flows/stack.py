@@ -106,7 +106,7 @@ def running_stack(folder: Path, database_url: str | None = None, broker_url: str
     broker_url = broker_url or os.environ.get("BROKER_URL", "")
     environment = {"BROKER_URL": broker_url} if broker_url else {}
     if database_url:
-        environment["DATABASE_URL"] = _new_database(database_url)
+        environment["DATABASE_URL"] = new_database(database_url)
     stack = Stack(folder, environment)
     try:
         stack.start()
@@ -115,7 +115,7 @@ def running_stack(folder: Path, database_url: str | None = None, broker_url: str
         stack.stop()
 
 
-def _new_database(server_url: str) -> str:
+def new_database(server_url: str) -> str:
     name = f"flow_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
