@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import environ
+from csp.constants import NONE, SELF
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -170,9 +171,25 @@ HTTPS = _flag("CAUSEWAY_HTTPS", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_TRUSTED_ORIGINS = _words("CAUSEWAY_CSRF_TRUSTED_ORIGINS")
+SESSION_COOKIE_AGE = 12 * 3_600
+# How long browsers that have seen us by HTTPS refuse anything else.
+SECURE_HSTS_SECONDS = int(_number("CAUSEWAY_HSTS_SECONDS", 31_536_000, 0, 63_072_000)) if HTTPS else 0
 if HTTPS and TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
 # Clients concatenate URLs and drop the body of a redirected POST (R13): we never redirect.
 APPEND_SLASH = False
 MAX_BODY_BYTES = 1_000_000
@@ -201,6 +218,8 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "relaymgr.headers.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "relaymgr.throttling.rate_limit_headers",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -252,7 +271,7 @@ LANGUAGE_CODE = "en-us"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["relaymgr.authentication.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["relaymgr.authentication.MayUseRelays"],
-    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle", "relaymgr.throttling.StrangerThrottle"],
     "DEFAULT_PARSER_CLASSES": ["relaymgr.parsing.BoundedJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "relaymgr.openapi.Schema",
@@ -264,6 +283,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Relay sessions for multiplayer games. Compatible with Edgegap's relay API, version 1.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "DEFAULT_GENERATOR_CLASS": "relaymgr.openapi.Generator",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "SCHEMA_PATH_PREFIX": "/v1",  # groups by what follows it
@@ -279,6 +299,10 @@ SPECTACULAR_SETTINGS = {
 }
 # Wrong keys from one address, a minute, before the answer is 429 instead of 401.
 FAILED_AUTHENTICATIONS_PER_MINUTE = int(_number("CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE", 60, 1, 1e6))
+# Failed logins to the admin from one address; five times as many for one name.
+FAILED_LOGINS_PER_MINUTE = int(_number("CAUSEWAY_FAILED_LOGINS_PER_MINUTE", 5, 1, 1e6))
+# Of one address without a key: /monitor, the OpenAPI document, the page that shows it.
+STRANGER_REQUESTS_PER_MINUTE = int(_number("CAUSEWAY_STRANGER_REQUESTS_PER_MINUTE", 300, 1, 1e6))
 
 
 # Nodes and telemetry. Times in seconds.

@@ -25,7 +25,7 @@ ANY_KEY = KNOWN - {"node"}
 PLAYERS = BACKENDS | {"matchmaker"}
 
 ACCESS: dict[str, dict[str, set[str]]] = {
-    "/": {method: EVERYBODY for method in METHODS},  # leads to /docs
+    "/": dict.fromkeys(METHODS, EVERYBODY),  # leads to /docs
     "/docs": {"GET": EVERYBODY},
     "/monitor": {"GET": EVERYBODY},
     "/v1/openapi.json": {"GET": EVERYBODY},
