@@ -260,7 +260,6 @@ class MatchmakerMonitorApi(APIView):
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
-    throttle_classes = ()
 
     class OutputSerializer(serializers.Serializer):
         status = serializers.ChoiceField(["HEALTHY", "UNHEALTHY"])
@@ -268,7 +267,11 @@ class MatchmakerMonitorApi(APIView):
         healthy_components = serializers.ListField(child=serializers.CharField())
         unhealthy_components = serializers.ListField(child=serializers.CharField())
 
-    @extend_schema(operation_id="matchmaker_monitor", auth=[], responses={200: OutputSerializer, 503: OutputSerializer})
+    @extend_schema(
+        operation_id="matchmaker_monitor",
+        auth=[],
+        responses={**error_responses(), 200: OutputSerializer, 503: OutputSerializer},
+    )
     def get(self, request: Request) -> Response:
         processes = selectors.processes_alive()
         found = {"matchmaker": bool(processes), "manager": any(process.manager_answers for process in processes)}

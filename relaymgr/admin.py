@@ -5,6 +5,9 @@ from typing import Any
 from django.contrib import admin, messages
 from django.http import HttpRequest
 
+from relaymgr.login import LoginForm
+
+admin.site.login_form = LoginForm
 admin.site.site_header = admin.site.site_title = "Causeway"
 admin.site.index_title = "Operations"
 admin.site.site_url = "/docs"

@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from relaymgr.celery import app
 from relaymgr.nodes import selectors
+from relaymgr.openapi import ErrorSerializer
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class MonitorApi(APIView):
         unhealthy_components = serializers.ListField(child=serializers.CharField())
         nodes_ready = serializers.IntegerField(help_text="How many nodes take sessions.")
 
-    @extend_schema(auth=[], responses={200: OutputSerializer, 503: OutputSerializer})
+    @extend_schema(auth=[], responses={200: OutputSerializer, 429: ErrorSerializer, 503: OutputSerializer})
     def get(self, request: Request) -> Response:
         nodes_ready = _nodes_ready()
         found = {"database": _database(), "broker": _broker(), "nodes": nodes_ready > 0}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import environ
+from csp.constants import NONE, SELF
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -247,9 +248,33 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_TRUSTED_ORIGINS = _words(
     "CAUSEWAY_CSRF_TRUSTED_ORIGINS", help="`https://relays.example.com`, when the proxy changes the host name"
 )
+SESSION_COOKIE_AGE = 12 * 3_600
+HSTS_SECONDS = int(
+    _number(
+        "CAUSEWAY_HSTS_SECONDS",
+        31_536_000,
+        0,
+        63_072_000,
+        "seconds for which browsers that have seen the manager by HTTPS refuse anything else",
+    )
+)
+SECURE_HSTS_SECONDS = HSTS_SECONDS if HTTPS else 0
 if HTTPS and TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
 # Clients concatenate URLs and drop the body of a redirected POST (R13): we never redirect.
 APPEND_SLASH = False
 MAX_BODY_BYTES = 1_000_000
@@ -278,6 +303,8 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "relaymgr.headers.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "relaymgr.throttling.rate_limit_headers",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -336,7 +363,7 @@ LANGUAGE_CODE = "en-us"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["relaymgr.authentication.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["relaymgr.authentication.MayUseRelays"],
-    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle", "relaymgr.throttling.StrangerThrottle"],
     "DEFAULT_PARSER_CLASSES": ["relaymgr.parsing.BoundedJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "relaymgr.openapi.Schema",
@@ -348,6 +375,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Relay sessions for multiplayer games. Compatible with Edgegap's relay API, version 1.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "DEFAULT_GENERATOR_CLASS": "relaymgr.openapi.Generator",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "SCHEMA_PATH_PREFIX": "/v1",  # groups by what follows it
@@ -369,6 +397,24 @@ FAILED_AUTHENTICATIONS_PER_MINUTE = int(
         1,
         1e6,
         "wrong keys from one address before the answer is 429; a good key is never locked out",
+    )
+)
+FAILED_LOGINS_PER_MINUTE = int(
+    _number(
+        "CAUSEWAY_FAILED_LOGINS_PER_MINUTE",
+        5,
+        1,
+        1e6,
+        "failed logins to the admin from one address; five times as many for one name",
+    )
+)
+STRANGER_REQUESTS_PER_MINUTE = int(
+    _number(
+        "CAUSEWAY_STRANGER_REQUESTS_PER_MINUTE",
+        300,
+        1,
+        1e6,
+        "requests of one address without a key: `/monitor`, the OpenAPI document, the page that shows it",
     )
 )
 

@@ -1,4 +1,5 @@
-"""How much a caller may ask: requests a minute for a key, wrong keys a minute for an address.
+"""How much a caller may ask: requests a minute for a key; for an address wrong keys, failed logins, and requests
+without a key.
 
 Fixed windows of a minute, counted in the cache. Headers as in the IETF draft "RateLimit header fields for HTTP" (-03),
 the form clients know. Where the cache is down nobody is refused: the count protects us, it is not worth an outage.
@@ -15,6 +16,8 @@ from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
+
+from relaymgr.client_address import client_address
 
 logger = logging.getLogger(__name__)
 WINDOW = 60  # seconds
@@ -37,15 +40,44 @@ class KeyThrottle(BaseThrottle):
         return seconds_left()
 
 
+class StrangerThrottle(BaseThrottle):
+    """What anybody may ask without a key, by address."""
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        if request.auth is not None:
+            return True
+        return count(f"strangers:{client_address(request._request)}") <= settings.STRANGER_REQUESTS_PER_MINUTE
+
+    def wait(self) -> float:
+        return seconds_left()
+
+
 def count(what: str) -> int:
     """Counts one more of it in the present minute, and says how many that makes."""
-    key = f"{what}:{int(time.time() // WINDOW)}"
+    key = _key(what)
     try:
         cache.add(key, 0, timeout=2 * WINDOW)
         return cache.incr(key)
     except Exception as error:
-        logger.warning("the cache failed, nothing is throttled: %s", type(error).__name__)
+        _say(error)
         return 0
+
+
+def counted(what: str) -> int:
+    """How many of it there have been in the present minute."""
+    try:
+        return cache.get(_key(what), 0)
+    except Exception as error:
+        _say(error)
+        return 0
+
+
+def _key(what: str) -> str:
+    return f"{what}:{int(time.time() // WINDOW)}"
+
+
+def _say(error: Exception) -> None:
+    logger.warning("the cache failed, nothing is throttled: %s", type(error).__name__)
 
 
 def seconds_left() -> int:

@@ -1,18 +1,23 @@
 """Routes. No trailing slashes and, in the API, no redirects: Edgegap's clients concatenate (compat spec R13)."""
 
+from csp.constants import UNSAFE_INLINE
+from csp.decorators import csp_update
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
 from relaymgr.monitor import MonitorApi
+
+# Swagger UI styles its elements one by one.
+swagger = csp_update({"style-src": UNSAFE_INLINE})
 
 urlpatterns = [
     path("v1/", include("relaymgr.nodes.urls")),
     path("v1/", include("relaymgr.telemetry.urls")),
     path("v1/", include("relaymgr.sessions.urls")),
     path("v1/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
-    path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
+    path("docs", swagger(SpectacularSwaggerSplitView.as_view(url_name="openapi")), name="docs"),
     path("matchmaker/", include("matchmaker.urls")),
     path("", RedirectView.as_view(pattern_name="docs")),
     path("monitor", MonitorApi.as_view(), name="monitor"),

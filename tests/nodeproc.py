@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.leaks import leaks
+
 ROOT = Path(__file__).parent.parent
 START_WITHIN = 15.0
 STOP_WITHIN = 10.0
@@ -35,6 +37,7 @@ class NodeProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="causeway-node-")
         self.state_dir = Path(self._folder.name) / "state"
         self._log = Path(self._folder.name) / "log"
+        self._granted: set[str] = set()
         self._workers = workers
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,7 +137,9 @@ class NodeProcess:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        found = leaks(self.log, {self.control_key, base64.b64encode(self.token_key[1]).decode(), *self._granted})
         self._folder.cleanup()
+        assert not found
 
     def __enter__(self) -> "NodeProcess":
         return self.start() if self._process is None else self
@@ -155,6 +160,7 @@ class NodeProcess:
 
     def put_grant(self, grant: dict[str, Any]) -> int:
         """The revision in force."""
+        self._granted |= {str(holder.get("token")) for holder in (grant, *grant["seats"])}
         status, answer = self.call("PUT", f"/sessions/{grant['session']}", grant)
         assert status == 200, answer
         revision: int = answer["revision"]

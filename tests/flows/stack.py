@@ -4,6 +4,7 @@ On PostgreSQL and Redis when DATABASE_URL and BROKER_URL are set, each stack in 
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from typing import Any
 
 import httpx
 import psycopg
+
+from tests.leaks import leaks
 
 ROOT = Path(__file__).parent.parent.parent
 START_WITHIN = 60.0
@@ -97,6 +100,16 @@ class Stack:
         for pid in re.findall(r" started, process (\d+)$", self.output.read_text(), re.MULTILINE):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(int(pid), signal.SIGKILL)
+        self._require_no_leak()
+
+    def _require_no_leak(self) -> None:
+        """No log of any process may hold a secret that is in the database, or a key."""
+        argv = [sys.executable, "-m", "tests.flows.sealed_secrets"]
+        environment = {**self.environment, "DJANGO_SETTINGS_MODULE": "relaymgr.settings"}
+        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+        secrets = set(json.loads(done.stdout or "[]"))  # some tests end the database
+        found = {log.name: leaks(log.read_text(errors="replace"), secrets) for log in self.folder.rglob("*.log")}
+        assert not any(found.values()), found
 
 
 @contextlib.contextmanager

@@ -88,6 +88,17 @@ def test_no_key_at_all_is_401_and_not_counted(db: None, settings: Any, clock: li
     assert {APIClient().get("/v1/ip").status_code for _ in range(3)} == {401}
 
 
+@pytest.mark.parametrize("path", ["/monitor", "/v1/openapi.json", "/docs", "/matchmaker/monitor"])
+def test_strangers_are_limited_by_address(db: None, settings: Any, clock: list[float], path: str) -> None:
+    settings.STRANGER_REQUESTS_PER_MINUTE = 2
+    seen = [APIClient().get(path).status_code for _ in range(3)]
+    assert seen[0] == seen[1] != 429
+    assert seen[2] == 429
+    assert APIClient().get(path, REMOTE_ADDR="198.51.100.9").status_code == seen[0]
+    clock[0] += 60
+    assert APIClient().get(path).status_code == seen[0]
+
+
 def test_cache_that_is_down_refuses_nobody(api: APIClient, settings: Any) -> None:
     settings.CACHES = {
         "default": {

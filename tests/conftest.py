@@ -1,0 +1,33 @@
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from relaymgr.sealing import SealedField
+from tests.leaks import LogWatch
+
+
+@pytest.fixture(scope="session")
+def log_watch() -> Iterator[LogWatch]:
+    """Knows every secret that is sealed in this process: seats' tokens and keys, nodes' keys, webhook secrets."""
+    watch = LogWatch()
+    seal = SealedField.get_prep_value
+
+    def noting(field: Any, value: str | None) -> str | None:
+        watch.note(value or "")
+        return seal(field, value)
+
+    SealedField.get_prep_value = noting  # type: ignore[method-assign]
+    yield watch
+    SealedField.get_prep_value = seal  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def no_secret_reaches_a_log(log_watch: LogWatch) -> Iterator[None]:
+    root = logging.getLogger()
+    log_watch.found.clear()
+    root.addHandler(log_watch)
+    yield
+    root.removeHandler(log_watch)
+    assert not log_watch.found

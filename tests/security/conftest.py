@@ -1,0 +1,20 @@
+"""Everybody who may call, and one of everything that a studio owns."""
+
+from tests.matchmaker.conftest import (  # noqa: F401  fixtures
+    make_profile,
+    players,
+    profile,
+    search,
+)
+from tests.relaymgr.conftest import (  # noqa: F401  fixtures
+    _nothing_counted,
+    api,
+    django_db_modify_db_settings,
+    location,
+    make_node,
+    make_stand_in,
+    node,
+    stand_in,
+    tenant,
+)
+from tests.relaymgr.sessions.conftest import make_stand_in_node  # noqa: F401
