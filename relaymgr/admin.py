@@ -5,10 +5,6 @@ from typing import Any
 from django.contrib import admin, messages
 from django.http import HttpRequest
 
-admin.site.site_header = admin.site.site_title = "Causeway"
-admin.site.index_title = "Operations"
-admin.site.site_url = "/docs"
-
 
 class KeptAdmin(admin.ModelAdmin):
     """Rows that are retired by an action, never deleted: other things stand on them."""

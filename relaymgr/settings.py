@@ -181,7 +181,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 ROOT_URLCONF = "relaymgr.urls"
 ASGI_APPLICATION = "relaymgr.asgi.application"
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "relaymgr.operations.apps.OperationsConfig",  # before the admin: its templates are the ones in use
+    "relaymgr.operations.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -196,7 +197,6 @@ INSTALLED_APPS = [
     "relaymgr.nodes",
     "relaymgr.telemetry",
     "relaymgr.sessions",
-    "relaymgr.operations",
     "matchmaker",
 ]
 MIDDLEWARE = [

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
 
 
 class OperationsConfig(AppConfig):
@@ -6,3 +7,9 @@ class OperationsConfig(AppConfig):
 
     name = "relaymgr.operations"
     label = "operations"
+
+
+class AdminConfig(admin_apps.AdminConfig):
+    """Django's admin, with our front page."""
+
+    default_site = "relaymgr.operations.site.OperationsSite"
