@@ -1,9 +1,54 @@
-"""The admin's own pages: the front page and what it is made of."""
+"""The admin's front page, and its models on shelves: what is looked at daily comes first."""
+
+from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path
+
+from relaymgr.operations.selectors import fleet_now
+
+MAY_SEE = "nodes.view_relaynode"
+
+# (app, what it is called here, its models in order); others come behind, by name.
+SHELVES = [
+    ("relay_sessions", "Sessions", ["RelaySession", "Seat", "PlacementRule", "WebhookDelivery"]),
+    ("nodes", "Fleet", ["RelayNode", "Location", "JoinKey"]),
+    ("matchmaker", "Matchmaker", ["Ticket", "Match", "Backfill", "Profile", "ProfileVersion"]),
+    ("tenants", "Tenants", ["Tenant", "ApiKey"]),
+    ("audit", "Audit log", []),
+    ("auth", "People and roles", ["User", "Group"]),
+    ("telemetry", "Telemetry", ["NodeSample", "NodeSummary", "LegSample", "PrefixLeg", "PeerLegs", "NodeEvent"]),
+]
 
 
 class OperationsSite(admin.AdminSite):
     site_header = site_title = "Causeway"
     index_title = "Operations"
-    site_url = "/docs"
+    index_template = "operations/index.html"
+    site_url = None
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        return [path("now/", self.admin_view(self.now_view), name="now"), *super().get_urls()]
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        now = fleet_now() if request.user.has_perm(MAY_SEE) else None
+        return super().index(request, {"now": now, "title": None, **(extra_context or {})})
+
+    def now_view(self, request: HttpRequest) -> HttpResponse:
+        """What of the front page stays fresh."""
+        if not request.user.has_perm(MAY_SEE):
+            raise PermissionDenied
+        return TemplateResponse(request, "operations/now.html", {"now": fleet_now()})
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        apps = {app["app_label"]: app for app in super().get_app_list(request, app_label)}
+        shelves = []
+        for label, name, models in SHELVES:
+            if app := apps.pop(label, None):
+                rank = {model: place for place, model in enumerate(models)}
+                found = sorted(app["models"], key=lambda model: rank.get(model["object_name"], len(rank)))
+                shelves.append(app | {"name": name, "models": found})
+        return shelves + list(apps.values())
