@@ -19,6 +19,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.text import capfirst
 from rest_framework.exceptions import APIException
 
 from relaymgr.audit.models import Via
@@ -155,12 +156,18 @@ class RecordedAdmin(admin.ModelAdmin):
             return wanted
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        title = {"title": capfirst(self.opts.verbose_name_plural)}
+        return super().changelist_view(request, title | (extra_context or {}))
+
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")
         offered = self.acts(request).values() if row else ()
         query = urlencode({"pk": row.pk, "next": request.path}) if row else ""
         links = [(found, f"{self._act_url(found)}?{query}") for found in offered if found.applies(row)]
-        return super().render_change_form(request, context | {"acts": links}, *args, **kwargs)
+        if row:
+            context |= {"title": f"{capfirst(self.opts.verbose_name)} {row}", "subtitle": None, "acts": links}
+        return super().render_change_form(request, context, *args, **kwargs)
 
     # Saved forms. What Django notes in its own log, we note in ours.
 

@@ -244,6 +244,7 @@ STORAGES = {
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+DATETIME_FORMAT = "Y-m-d H:i:s"
 LANGUAGE_CODE = "en-us"
 
 

@@ -1,5 +1,6 @@
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
+from django.db.models.signals import post_migrate
 
 
 class OperationsConfig(AppConfig):
@@ -7,6 +8,11 @@ class OperationsConfig(AppConfig):
 
     name = "relaymgr.operations"
     label = "operations"
+
+    def ready(self) -> None:
+        from relaymgr.operations.roles import roles_make
+
+        post_migrate.connect(roles_make, sender=self)
 
 
 class AdminConfig(admin_apps.AdminConfig):

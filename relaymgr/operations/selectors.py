@@ -1,6 +1,6 @@
 """Reads for the front page: a handful of queries, each bounded by nodes or by a limit, never by sessions."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -85,10 +85,11 @@ class Now:
     @property
     def drops(self) -> list[tuple[str, float]]:
         """(reason, a second), the most first; those that happen."""
-        total: Counter[str] = Counter()
+        total: dict[str, float] = defaultdict(float)
         for node in self.nodes:
-            total.update(node.rates.drops)  # type: ignore[arg-type]
-        return total.most_common()
+            for reason, rate in node.rates.drops.items():
+                total[reason] += rate
+        return sorted(total.items(), key=lambda item: -item[1])
 
     @property
     def dropped(self) -> float:

@@ -1,5 +1,6 @@
 """The admin's front page, and its models on shelves: what is looked at daily comes first."""
 
+import functools
 from typing import Any
 
 from django.contrib import admin
@@ -12,16 +13,16 @@ from relaymgr.operations.selectors import fleet_now
 
 MAY_SEE = "nodes.view_relaynode"
 
-# (app, what it is called here, its models in order); others come behind, by name.
-SHELVES = [
-    ("relay_sessions", "Sessions", ["RelaySession", "Seat", "PlacementRule", "WebhookDelivery"]),
-    ("nodes", "Fleet", ["RelayNode", "Location", "JoinKey"]),
-    ("matchmaker", "Matchmaker", ["Ticket", "Match", "Backfill", "Profile", "ProfileVersion"]),
-    ("tenants", "Tenants", ["Tenant", "ApiKey"]),
-    ("audit", "Audit log", []),
-    ("auth", "People and roles", ["User", "Group"]),
-    ("telemetry", "Telemetry", ["NodeSample", "NodeSummary", "LegSample", "PrefixLeg", "PeerLegs", "NodeEvent"]),
-]
+# {app: its models in order}; others come behind, by name.
+SHELVES = {
+    "relay_sessions": ["RelaySession", "Seat", "PlacementRule", "WebhookDelivery"],
+    "nodes": ["RelayNode", "Location", "JoinKey"],
+    "matchmaker": ["Ticket", "Match", "Backfill", "Profile", "ProfileVersion"],
+    "tenants": ["Tenant", "ApiKey"],
+    "audit": [],
+    "auth": ["User", "Group"],
+    "telemetry": ["NodeSample", "NodeSummary", "LegSample", "PrefixLeg", "PeerLegs", "NodeEvent"],
+}
 
 
 class OperationsSite(admin.AdminSite):
@@ -33,7 +34,7 @@ class OperationsSite(admin.AdminSite):
     def get_urls(self) -> list[URLPattern | URLResolver]:
         return [path("now/", self.admin_view(self.now_view), name="now"), *super().get_urls()]
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         now = fleet_now() if request.user.has_perm(MAY_SEE) else None
         return super().index(request, {"now": now, "title": None, **(extra_context or {})})
 
@@ -46,9 +47,12 @@ class OperationsSite(admin.AdminSite):
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         apps = {app["app_label"]: app for app in super().get_app_list(request, app_label)}
         shelves = []
-        for label, name, models in SHELVES:
+        for label, models in SHELVES.items():
             if app := apps.pop(label, None):
-                rank = {model: place for place, model in enumerate(models)}
-                found = sorted(app["models"], key=lambda model: rank.get(model["object_name"], len(rank)))
-                shelves.append(app | {"name": name, "models": found})
+                app["models"].sort(key=functools.partial(_rank, models))
+                shelves.append(app)
         return shelves + list(apps.values())
+
+
+def _rank(order: list[str], model: dict[str, Any]) -> int:
+    return order.index(model["object_name"]) if model["object_name"] in order else len(order)
