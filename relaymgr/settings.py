@@ -244,7 +244,7 @@ STORAGES = {
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"
+FORMAT_MODULE_PATH = ["relaymgr.formats"]
 LANGUAGE_CODE = "en-us"
 
 

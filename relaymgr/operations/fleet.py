@@ -31,7 +31,8 @@ class Node:
     location: int
     city: str
     state: str
-    is_draining: bool
+    is_draining: bool  # an operator said so
+    is_stopping: bool  # the node says so
     cpu: float
     capacity: int
     taken: int
@@ -44,7 +45,7 @@ class Node:
     @property
     def status(self) -> str:
         """Its state, or that it drains."""
-        return "draining" if self.is_draining and self.state == "ready" else self.state
+        return "draining" if self.state == "ready" and (self.is_draining or self.is_stopping) else self.state
 
     @property
     def look(self) -> str:
