@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Model, QuerySet
+from django.db.models import DateTimeField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -25,6 +25,7 @@ from rest_framework.exceptions import APIException
 from relaymgr.audit.models import Via
 from relaymgr.audit.services import act_record
 from relaymgr.errors import ApiError
+from relaymgr.widgets import NamedDateTime
 
 MAX_ROWS = 500  # of one act: each may be a call to a node
 
@@ -77,6 +78,7 @@ def act(
 class RecordedAdmin(admin.ModelAdmin):
     """Keeps every act and every saved form in the audit log."""
 
+    formfield_overrides = {DateTimeField: {"widget": NamedDateTime}}
     entity = ""  # in the audit log, `<entity>.<verb>`; else the model's name
 
     def get_urls(self) -> list[URLPattern]:

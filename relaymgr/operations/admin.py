@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
+from django.forms import CheckboxSelectMultiple
 from django.http import HttpRequest
 
 from relaymgr.admin import RecordedAdmin
@@ -20,6 +21,7 @@ class PersonAdmin(RecordedAdmin, UserAdmin):
     list_filter = ("groups", "is_active", "is_superuser")
     search_fields = ("username", "first_name", "last_name")
     readonly_fields = ("last_login", "date_joined")
+    filter_horizontal = ()
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Role", {"fields": ("is_active", "is_staff", "groups")}),
@@ -29,6 +31,9 @@ class PersonAdmin(RecordedAdmin, UserAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).prefetch_related("groups")
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_manytomany(db_field, request, **kwargs | {"widget": CheckboxSelectMultiple})
 
     @admin.display(description="role")
     def role(self, person: User) -> str:
@@ -54,6 +59,7 @@ class RoleAdmin(RecordedAdmin, GroupAdmin):
     """Viewer, operator and administrator are made anew by each `migrate`."""
 
     list_display = ("name", "people")
+    filter_horizontal = ()
 
     @admin.display(description="people")
     def people(self, group: Group) -> int:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 NEAR = 5.0  # degrees: what is nearer would lie on top of each other on the map, and is one place
 FULL = 0.9  # of the seats
@@ -74,7 +75,7 @@ class Location:
     longitude: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Place:
     """One mark on the map: a location, or several that lie close to each other."""
 
@@ -85,7 +86,7 @@ class Place:
     locations: Sequence[int]
     nodes: Sequence[Node]
 
-    @property
+    @cached_property
     def look(self) -> str:
         """That of the node that is worst off."""
         return next((look for look in STATES.values() if any(node.look == look for node in self.nodes)), "idle")
@@ -94,11 +95,11 @@ class Place:
     def taken(self) -> int:
         return sum(node.taken for node in self.nodes)
 
-    @property
+    @cached_property
     def connected(self) -> int:
         return sum(node.connected for node in self.nodes)
 
-    @property
+    @cached_property
     def load(self) -> float:
         capacity = sum(node.capacity for node in self.nodes)
         return self.taken / capacity if capacity else 0.0
@@ -108,7 +109,7 @@ class Place:
         """Of its mark, in degrees; the area grows with the load."""
         return 2.4 + 2.6 * math.sqrt(self.load) if self.nodes else 1.0
 
-    @property
+    @cached_property
     def states(self) -> list[tuple[str, str, int]]:
         return count_states(self.nodes)
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from django.db.models import Count, F, Sum
@@ -62,27 +63,27 @@ class Now:
 
     looks = tuple(STATES.items())
 
-    @property
+    @cached_property
     def states(self) -> list[tuple[str, str, int]]:
         return count_states(self.nodes)
 
-    @property
+    @cached_property
     def sessions(self) -> int:
         return sum(node.sessions for node in self.nodes)
 
-    @property
+    @cached_property
     def connected(self) -> int:
         return sum(node.connected for node in self.nodes)
 
-    @property
+    @cached_property
     def packets(self) -> float:
         return sum(node.rates.packets for node in self.nodes)
 
-    @property
+    @cached_property
     def megabits(self) -> float:
         return sum(node.rates.bytes for node in self.nodes) * 8 / 1e6
 
-    @property
+    @cached_property
     def drops(self) -> list[tuple[str, float]]:
         """(reason, a second), the most first; those that happen."""
         total: dict[str, float] = defaultdict(float)
@@ -91,29 +92,29 @@ class Now:
                 total[reason] += rate
         return sorted(total.items(), key=lambda item: -item[1])
 
-    @property
+    @cached_property
     def dropped(self) -> float:
         return sum(rate for _, rate in self.drops)
 
-    @property
+    @cached_property
     def taken(self) -> int:
         return sum(node.taken for node in self.nodes)
 
-    @property
+    @cached_property
     def capacity(self) -> int:
         return sum(node.capacity for node in self.nodes)
 
-    @property
+    @cached_property
     def probe_age(self) -> float | None:
         """Seconds since any node was heard."""
         return min((node.silence for node in self.nodes if node.silence is not None), default=None)
 
-    @property
+    @cached_property
     def listed(self) -> list[Node]:
         """All nodes; of many those that are in trouble, and the busiest."""
         return worst_first(self.nodes)[:LISTED]
 
-    @property
+    @cached_property
     def settled(self) -> list[Place]:
         """Places with nodes, the worst first."""
         looks = list(STATES.values())

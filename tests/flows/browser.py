@@ -51,6 +51,7 @@ class Watched:
         page.set_default_timeout(20_000)
         page.on("console", lambda message: message.type == "error" and self.faults.append(message.text))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("response", lambda answer: answer.status >= 400 and self.faults.append(f"{answer.status} {answer.url}"))
         page.on("request", lambda request: self._watch(request.url))
         return page
 
@@ -66,4 +67,4 @@ def watched(browser: Browser, url: str, *, javascript: bool = True) -> Iterator[
     window = Watched(context, urlsplit(url).netloc)
     yield window.open()
     context.close()
-    assert not window.faults
+    assert not window.faults, "\n".join(window.faults)
