@@ -1,4 +1,4 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.contrib.admin import apps as admin_apps
 from django.db.models.signals import post_migrate
 
@@ -13,6 +13,7 @@ class OperationsConfig(AppConfig):
         from relaymgr.operations.roles import roles_make
 
         post_migrate.connect(roles_make, sender=self)
+        apps.get_app_config("auth").verbose_name = "People and roles"
 
 
 class AdminConfig(admin_apps.AdminConfig):

@@ -47,7 +47,7 @@ COLUMNS = (
 )
 LISTED = 40  # nodes; a larger fleet shows its troubled and its busiest ones
 COUNTED = 10_000  # rows of a backlog; beyond, it is "many"
-RECENT = 12
+RECENT_EVENTS, RECENT_ACTS = 12, 6
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def fleet_now() -> Now:
         nodes=nodes,
         places=places_of(locations, nodes),
         alerts=alerts_of(nodes, _backlog(now)),
-        events=list(SessionEvent.objects.order_by("-pk")[:RECENT]),
-        acts=list(AuditEntry.objects.all()[:RECENT]),
+        events=list(SessionEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
+        acts=list(AuditEntry.objects.all()[:RECENT_ACTS]),
     )
 
 
