@@ -46,7 +46,7 @@ COLUMNS = (
     "free",
 )
 LISTED = 40  # nodes; a larger fleet shows its troubled and its busiest ones
-COUNTED = 10_000  # rows of a backlog; beyond, it is "many"
+COUNTED = 10_000  # rows of a backlog, at most
 RECENT_EVENTS, RECENT_ACTS = 12, 6
 
 
