@@ -158,7 +158,7 @@ def test_drained_node_takes_no_sessions_until_it_is_undrained(
     page.keyboard.press("Enter")
     confirm(page, "Drain", "virginia-1")
     expect(page.locator(".messagelist")).to_contain_text("virginia-1 drains.")
-    row = page.locator("tr", has_text="virginia-1").first
+    row = page.get_by_role("region", name="Nodes", exact=True).locator("tr", has_text="virginia-1")
     expect(row.locator(".ops-badge")).to_have_text("draining")
     assert node_of(stack, create(stack, near="virginia")) != "virginia-1"
 
