@@ -13,6 +13,9 @@ function nameDrawings() {
 document.addEventListener("DOMContentLoaded", () => {
   // A wide table scrolls in its own box, by the arrow keys too.
   for (const box of document.querySelectorAll(".inline-group .tabular, #changelist-form .results")) box.tabIndex = 0;
+  // The filter for rows in which nothing stands.
+  for (const link of document.querySelectorAll("#changelist-filter a"))
+    if (!link.textContent.trim()) link.textContent = "none";
   new MutationObserver(nameDrawings).observe(document.body, { childList: true, subtree: true });
   nameDrawings();
 });
