@@ -283,7 +283,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 ROOT_URLCONF = "relaymgr.urls"
 ASGI_APPLICATION = "relaymgr.asgi.application"
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "relaymgr.apps.RelaymgrConfig",  # before the admin: its templates are the ones in use
+    "relaymgr.operations.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -292,14 +293,13 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "relaymgr.apps.RelaymgrConfig",
     "relaymgr.audit",
     "relaymgr.tenants",
     "relaymgr.nodes",
     "relaymgr.telemetry",
     "relaymgr.sessions",
-    "relaymgr.operations",
     "matchmaker",
+    "relaymgr.operations.apps.OperationsConfig",  # last: when it makes the roles, what they may do is there
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -355,6 +355,7 @@ STORAGES = {
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+FORMAT_MODULE_PATH = ["relaymgr.formats"]
 LANGUAGE_CODE = "en-us"
 
 
@@ -531,6 +532,7 @@ MATCHMAKER_REQUESTS_PER_MINUTE = int(
 )
 # By name: the matchmaker imports nothing of the manager.
 MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
+MATCHMAKER_ADMIN = "relaymgr.admin"
 MATCHMAKER_ERROR_RESPONSES = "relaymgr.openapi.error_responses"
 MATCHMAKER_START = "relaymgr.checks.stop_if_unsafe"
 
