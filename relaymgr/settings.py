@@ -181,7 +181,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 ROOT_URLCONF = "relaymgr.urls"
 ASGI_APPLICATION = "relaymgr.asgi.application"
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "relaymgr.apps.RelaymgrConfig",  # before the admin: its templates are the ones in use
+    "relaymgr.operations.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -190,14 +191,13 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "relaymgr.apps.RelaymgrConfig",
     "relaymgr.audit",
     "relaymgr.tenants",
     "relaymgr.nodes",
     "relaymgr.telemetry",
     "relaymgr.sessions",
-    "relaymgr.operations",
     "matchmaker",
+    "relaymgr.operations.apps.OperationsConfig",  # last: when it makes the roles, what they may do is there
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -244,6 +244,7 @@ STORAGES = {
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+DATETIME_FORMAT = "Y-m-d H:i:s"
 LANGUAGE_CODE = "en-us"
 
 
@@ -331,6 +332,7 @@ MATCHMAKER_KEY = _secret("CAUSEWAY_MATCHMAKER_KEY")
 MATCHMAKER_REQUESTS_PER_MINUTE = int(_number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6))
 # By name: the matchmaker imports nothing of the manager.
 MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
+MATCHMAKER_ADMIN = "relaymgr.admin"
 MATCHMAKER_ERROR_RESPONSES = "relaymgr.openapi.error_responses"
 
 

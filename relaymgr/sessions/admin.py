@@ -2,16 +2,26 @@
 
 from typing import Any
 
-from django.contrib import admin, messages
-from django.db.models import Count, Model, Q, QuerySet
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 
-from relaymgr.admin import ReadOnlyAdmin
-from relaymgr.errors import ApiError
+from relaymgr.admin import ReadOnlyAdmin, RecordedAdmin, act
+from relaymgr.errors import Conflict
 
-from .models import Grant, IdempotencyKey, PlacementRule, RelaySession, Seat, SessionEvent, WebhookDelivery
-from .services import seat_revoke, session_delete
+from .models import (
+    LIVE_STATES,
+    Grant,
+    IdempotencyKey,
+    PlacementRule,
+    RelaySession,
+    Seat,
+    SessionEvent,
+    WebhookDelivery,
+)
+from .services import placement_ban, seat_revoke, session_delete
 from .webhooks import delivery_retry
 
 
@@ -54,8 +64,13 @@ class WebhookDeliveryInline(_ReadOnlyInline):
     fields = readonly_fields = ("event", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
 
 
+class BanForm(forms.Form):
+    note = forms.CharField(max_length=200, required=False, label="Why", help_text="For whoever meets the rule later.")
+
+
 @admin.register(RelaySession)
 class RelaySessionAdmin(_OperatedAdmin):
+    entity = "session"
     list_display = (
         "id",
         "tenant",
@@ -69,7 +84,6 @@ class RelaySessionAdmin(_OperatedAdmin):
         "end_reason",
     )
     list_filter = ("state", "topology", "worker__node__location", "worker__node", "created_at")
-    list_select_related = ("tenant", "worker__node__location")
     search_fields = ("=id", "=tenant__slug", "=seats__player_id", "=seats__ip")
     date_hierarchy = "created_at"
     inlines = (SeatInline, SessionEventInline, GrantInline, WebhookDeliveryInline)
@@ -82,12 +96,13 @@ class RelaySessionAdmin(_OperatedAdmin):
         ("filters", "limits", "metadata", "webhook_url"),
         "why_here",
     )
-    actions = ("delete_sessions",)
+    actions = ("delete", "ban_node")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RelaySession]:
         held = Count("seats", filter=Q(seats__revoked_at=None), distinct=True)
         connected = Count("seats", filter=Q(seats__is_connected=True), distinct=True)
-        return super().get_queryset(request).annotate(seats_held=held, seats_connected=connected)
+        rows = super().get_queryset(request).select_related("tenant", "worker__node__location")
+        return rows.annotate(seats_held=held, seats_connected=connected)
 
     @admin.display(description="location")
     def location(self, session: RelaySession) -> str:
@@ -105,14 +120,44 @@ class RelaySessionAdmin(_OperatedAdmin):
     def why_here(self, session: RelaySession) -> str:
         return render_to_string("sessions/placement.html", {"placement": session.placement, "better": session.better})
 
-    @admin.action(description="Delete: end the session now", permissions=["operate"])
-    def delete_sessions(self, request: HttpRequest, sessions: QuerySet[RelaySession]) -> None:
-        for session in sessions:
-            _act(self, request, session, lambda row: session_delete(tenant=row.tenant, session_id=row.pk))
+    def row_facts(self, session: Any) -> str:
+        where = f"{session.state} on {session.worker.node}" if session.worker else session.state
+        return f"{session.tenant}, {where}, {self.connected(session)} of {session.seats_held} seats connected"
+
+    def has_ban_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("relay_sessions.add_placementrule")
+
+    @act(
+        "Delete",
+        effect="The session ends now: its players are cut off, and its tokens are worth nothing.",
+        permission="operate",
+        is_final=True,
+        applies=lambda session: session.state in LIVE_STATES,
+    )
+    def delete(self, request: HttpRequest, session: RelaySession) -> str:
+        session_delete(tenant=session.tenant, session_id=session.pk)
+        return f"{session} is deleted."
+
+    @act(
+        "Ban its node for its tenant",
+        effect="The tenant's new sessions are no longer placed on the node this one is on. Live ones, this one too, "
+        "play on. To lift the ban, delete the placement rule.",
+        permission="ban",
+        form=BanForm,
+        applies=lambda session: session.worker is not None,
+    )
+    def ban_node(self, request: HttpRequest, session: RelaySession, note: str) -> str:
+        if session.worker is None:
+            raise Conflict("It is on no node.")
+        node = session.worker.node
+        placement_ban(tenant=session.tenant, node=node, note=note)
+        return f"New sessions of {session.tenant} keep away from {node}."
 
 
 @admin.register(PlacementRule)
-class PlacementRuleAdmin(admin.ModelAdmin):
+class PlacementRuleAdmin(RecordedAdmin):
+    """A node page links here to ban it: the form may be opened with `?kind=ban&node=...&tenant=...`."""
+
     list_display = ("kind", "node", "location", "tenant", "note", "created_at")
     list_filter = ("kind", "tenant")
     list_select_related = ("node", "location", "tenant")
@@ -124,6 +169,7 @@ class PlacementRuleAdmin(admin.ModelAdmin):
 class SeatAdmin(_OperatedAdmin):
     list_display = ("session_id", "number", "player_id", "ip", "is_connected", "dialect", "created_at", "revoked_at")
     list_filter = ("is_connected", "dialect", ("revoked_at", admin.EmptyFieldListFilter), "created_at")
+    list_select_related = ("session__tenant",)
     search_fields = ("=session__id", "=player_id", "=ip")
     fields = (
         ("session", "number"),
@@ -134,10 +180,20 @@ class SeatAdmin(_OperatedAdmin):
     )
     actions = ("revoke",)
 
-    @admin.action(description="Revoke: put the player out now", permissions=["operate"])
-    def revoke(self, request: HttpRequest, seats: QuerySet[Seat]) -> None:
-        for seat in seats.select_related("session__tenant"):
-            _act(self, request, seat, _revoke)
+    def row_facts(self, seat: Seat) -> str:
+        player = f"player {seat.player_id}" if seat.player_id else "no player id"
+        return f"{player}, {'connected' if seat.is_connected else 'not connected'}"
+
+    @act(
+        "Revoke",
+        effect="The player is put out now and cannot come back with this token. The others play on.",
+        permission="operate",
+        is_final=True,
+        applies=lambda seat: seat.revoked_at is None,
+    )
+    def revoke(self, request: HttpRequest, seat: Seat) -> str:
+        seat_revoke(tenant=seat.session.tenant, session_id=seat.session_id, token=int(seat.token))
+        return f"{seat} is revoked."
 
 
 @admin.register(WebhookDelivery)
@@ -154,10 +210,16 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
     )
     actions = ("retry",)
 
-    @admin.action(description="Send again now", permissions=["operate"])
-    def retry(self, request: HttpRequest, deliveries: QuerySet[WebhookDelivery]) -> None:
-        again = sum(delivery_retry(delivery=delivery) for delivery in deliveries)
-        self.message_user(request, f"{again} of {len(deliveries)} will be sent again; the others have been delivered.")
+    @act(
+        "Send again",
+        effect="What has not been delivered is sent again now.",
+        permission="operate",
+        applies=lambda delivery: delivery.delivered_at is None,
+    )
+    def retry(self, request: HttpRequest, delivery: WebhookDelivery) -> str:
+        if not delivery_retry(delivery=delivery):
+            raise Conflict("It has been delivered.")
+        return f"{delivery} will be sent again."
 
 
 @admin.register(Grant)
@@ -183,16 +245,3 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
     list_select_related = ("tenant",)
     list_filter = ("created_at",)
     search_fields = ("=session__id", "=tenant__slug")
-
-
-def _revoke(seat: Seat) -> None:
-    seat_revoke(tenant=seat.session.tenant, session_id=seat.session_id, token=int(seat.token))
-
-
-def _act(page: admin.ModelAdmin, request: HttpRequest, row: Model, action: Any) -> None:
-    """One row's failure does not hold up the others."""
-    try:
-        action(row)
-        page.message_user(request, f"{row}: done.")
-    except ApiError as error:
-        page.message_user(request, f"{row}: {error.sentence}", messages.ERROR)

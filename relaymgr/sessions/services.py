@@ -14,6 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
+from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_grow, worker_release
 from relaymgr.telemetry.estimation import Legs
@@ -26,7 +27,7 @@ from .filters import Filter
 from .grants import grant_change, session_settle
 from .life import note, session_end
 from .measurements import measurements_check
-from .models import LIVE_STATES, EventKind, IdempotencyKey, RelaySession, Seat
+from .models import LIVE_STATES, EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
 from .placing import explanation, session_place
 from .players import legs_estimate
 from .selectors import session_get
@@ -145,6 +146,12 @@ def seat_withdraw(*, seat: Seat, reason: str) -> bool:
         worker_release(worker_id=grant.worker_id, seats=1)
         note(session, EventKind.SEAT_REVOKED, at=now, seat=seat.number, reason=reason)
     return True
+
+
+def placement_ban(*, tenant: Tenant, node: RelayNode, note: str = "") -> PlacementRule:
+    """The tenant's new sessions keep away from the node; live ones stay. The rule that says so already, if one does."""
+    rule, _ = PlacementRule.objects.get_or_create(tenant=tenant, kind="ban", node=node, defaults={"note": note})
+    return rule
 
 
 def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken: set[int]) -> Seat:

@@ -4,6 +4,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from relaymgr.audit.services import command_record
 from relaymgr.nodes.models import Location
 from relaymgr.nodes.services import join_key_create
 
@@ -22,4 +23,6 @@ class Command(BaseCommand):
             raise CommandError(f"There is no location {location}. Make it with: manage.py location_create {location}")
         if not 0 < hours <= 24 * 365:
             raise CommandError("--hours must be above 0, and at most a year.")
-        self.stdout.write(join_key_create(location=found, lifetime=timedelta(hours=hours)))
+        plain = join_key_create(location=found, lifetime=timedelta(hours=hours))
+        command_record(action="join_key.create", target=str(found), detail=f"for {hours:g} hours")
+        self.stdout.write(plain)
