@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from time import time
-from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -39,7 +38,7 @@ def unreachable(why: str) -> Finding:
 
 
 def clock(offset_s: float) -> Finding:
-    text = f"its clock is {offset_s:+.3f} s from this machine's"
+    text = f"{offset_s:+.3f} s from this machine's"
     if abs(offset_s) < CLOCK_WARNING_S:
         return DATABASE.ok("clock", text)
     make = DATABASE.problem if abs(offset_s) > settings.NODE_MAX_CLOCK_SKEW else DATABASE.warning
@@ -47,10 +46,7 @@ def clock(offset_s: float) -> Finding:
 
 
 def _server() -> str:
-    if connection.vendor != "postgresql":
-        return f"SQLite {'.'.join(map(str, connection.Database.sqlite_version_info))}"
-    version: Any = connection.pg_version  # type: ignore[attr-defined]
-    return f"PostgreSQL {version // 10_000}.{version % 10_000}"
+    return f"{connection.display_name} {'.'.join(map(str, connection.get_database_version()))}"
 
 
 def _clock_offset() -> float:
@@ -64,13 +60,20 @@ def _clock_offset() -> float:
 
 def _migrations() -> Iterator[Finding]:
     executor = MigrationExecutor(connection)
-    missing = [f"{migration.app_label}.{migration.name}" for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
+    missing = [
+        f"{migration.app_label}.{migration.name}"
+        for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())
+    ]
     if missing:
         yield DATABASE.problem(
             "migrations", f"not applied: {', '.join(missing)}", "Run: manage.py migrate, then restart the processes."
         )
     apps = executor.loader.migrated_apps
-    newer = [f"{app}.{name}" for app, name in executor.loader.applied_migrations if app in apps and (app, name) not in executor.loader.disk_migrations]
+    newer = [
+        f"{app}.{name}"
+        for app, name in executor.loader.applied_migrations
+        if app in apps and (app, name) not in executor.loader.disk_migrations
+    ]
     if newer:
         todo = "Run the version that applied them, or migrate back with it before going back."
         yield DATABASE.problem("migrations", f"applied by a newer version: {', '.join(sorted(newer))}", todo)

@@ -57,7 +57,9 @@ def _run(area: str, look: Look, found: dict[str, list[Finding]]) -> None:
     try:
         found[area] = list(look())
     except DatabaseError as error:
-        found[area] = [Of(area).problem("examined", f"the database failed on the way ({type(error).__name__})", "Try again.")]
+        found[area] = [
+            Of(area).problem("examined", f"the database failed on the way ({type(error).__name__})", "Try again.")
+        ]
     except Exception as error:
         text = f"the examination itself failed: {type(error).__name__}: {error}"
         found[area] = [Of(area).problem("examined", text, "Please report this.")]

@@ -84,7 +84,9 @@ async def _resolve(host: str) -> list[str] | None:
 
 def fleet(nodes: Sequence[RelayNode]) -> Iterator[Finding]:
     if not nodes:
-        yield FLEET.warning("nodes", "no node has joined", "Make a key with `relayctl join-key LOCATION`, start a node with it.")
+        yield FLEET.warning(
+            "nodes", "no node has joined", "Make a key with `relayctl join-key LOCATION`, start a node with it."
+        )
         return
     taking = [node for node in nodes if node.takes_sessions]
     if not taking:
@@ -133,7 +135,9 @@ def state(node: RelayNode) -> Finding:
         todo = f"Look at its machine and log, start it again; or forget it: relayctl remove {node}."
         return of.problem("state", "lost: it answers no probes", todo)
     if node.state == NodeState.SUSPECT:
-        return of.problem("state", f"suspect: it missed {node.missed_probes} probes", "Look at its machine and the way to it.")
+        return of.problem(
+            "state", f"suspect: it missed {node.missed_probes} probes", "Look at its machine and the way to it."
+        )
     if node.state == NodeState.JOINING:
         todo = "Is the worker running? It is ready once it answers a probe at its control URL."
         return of.warning("state", "joining: it has not answered a probe yet", todo)
@@ -145,10 +149,16 @@ def state(node: RelayNode) -> Finding:
 
 def _silence(of: Of, node: RelayNode, silent: Silent) -> Finding:
     if isinstance(silent.error, NodeRefused):
-        todo = "Its keys are of another manager or an earlier join: empty its state folder and let it join with a new key."
+        todo = (
+            "Its keys are of another manager or an earlier join: empty its state folder and let it join with a new key."
+        )
         return of.problem("control API", f"{node.control_url} refuses our key ({silent.error.code})", todo)
-    todo = "Does it run? Is CAUSEWAY_NODE_CONTROL_URL what the manager can reach, and the port open to the manager alone?"
-    return of.problem("control API", f"{node.control_url} gave no answer within {ANSWER_WITHIN_S:.0f} s ({silent.error})", todo)
+    todo = (
+        "Does it run? Is CAUSEWAY_NODE_CONTROL_URL what the manager can reach, and the port open to the manager alone?"
+    )
+    return of.problem(
+        "control API", f"{node.control_url} gave no answer within {ANSWER_WITHIN_S:.0f} s ({silent.error})", todo
+    )
 
 
 def _report(heard: Heard) -> Report | None:
@@ -167,7 +177,7 @@ def _control(of: Of, heard: Heard, report: Report | None) -> Finding:
 
 
 def clock(of: Of, offset_s: float) -> Finding:
-    text = f"its clock is {offset_s:+.3f} s from this machine's"
+    text = f"{offset_s:+.3f} s from this machine's"
     if abs(offset_s) < CLOCK_WARNING_S:
         return of.ok("clock", text)
     todo = "Synchronise it (NTP): tokens expire by it, and a node that is off by more is refused."
@@ -175,7 +185,7 @@ def clock(of: Of, offset_s: float) -> Finding:
 
 
 def packet_path(of: Of, report: Report) -> Finding:
-    text = f"{report.packet_path} path" + (f": {report.packet_path_reason}" if report.packet_path_reason else "")
+    text = report.packet_path + (f": {report.packet_path_reason}" if report.packet_path_reason else "")
     if report.packet_path == "portable" and report.cpu > BUSY:
         todo = "The kernel path costs a fraction: see docs/packet-paths.md for what it needs."
         return of.warning("packet path", f"{text}; its busiest worker takes {report.cpu:.0%} of a core", todo)
@@ -187,7 +197,9 @@ def version(of: Of, own: str, versions: set[str]) -> Finding:
     if own == ours:
         return of.ok("version", own)
     others = f"; the fleet runs {', '.join(sorted(versions))}" if len(versions) > 1 else ""
-    return of.warning("version", f"{own or 'unknown'}, the manager is {ours}{others}", "Finish the upgrade, or the way back.")
+    return of.warning(
+        "version", f"{own or 'unknown'}, the manager is {ours}{others}", "Finish the upgrade, or the way back."
+    )
 
 
 def _link(of: Of, health: Heard | Silent) -> Iterator[Finding]:
@@ -209,7 +221,9 @@ def udp(of: Of, node: RelayNode, ports: dict[Port, Measured | OSError]) -> Itera
         numbers = ", ".join(str(port) for _, port in sorted(alike))
         told = f"{node.public_ip}, ports {numbers}: {text}"
         if text == REACHED:
-            trips = [found.rtt_ms for found in ports.values() if isinstance(found, Measured) and found.rtt_ms is not None]
+            trips = [
+                found.rtt_ms for found in ports.values() if isinstance(found, Measured) and found.rtt_ms is not None
+            ]
             yield of.ok("udp", f"{told} in {min(trips):.1f} ms")
         elif text == LOSSY:
             todo = "Look at the line, and at the MTU: every other probe has 1,000 bytes."
@@ -239,7 +253,9 @@ def _name(of: Of, node: RelayNode, addresses: list[str] | None) -> Iterator[Find
     if node.public_ip in addresses:
         yield of.ok("name", f"{node.host} is {node.public_ip}")
         return
-    text = f"{node.host} is {', '.join(addresses)}, not {node.public_ip}" if addresses else f"{node.host} has no address"
+    text = (
+        f"{node.host} is {', '.join(addresses)}, not {node.public_ip}" if addresses else f"{node.host} has no address"
+    )
     yield of.problem("name", text, "Mend the DNS record, or CAUSEWAY_NODE_HOST: players are sent to the name.")
 
 

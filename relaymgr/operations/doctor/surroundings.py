@@ -39,12 +39,15 @@ def look_at_web() -> Iterator[Finding]:
     if status in (200, 503):
         yield WEB.ok("answers", f"{settings.MATCHMAKER_MANAGER_URL} answers")
     elif heard is not None and heard < NODES_HEARD_WITHIN:
-        text = f"nodes reached it {heard.total_seconds():.0f} s ago, though it is not at {settings.MATCHMAKER_MANAGER_URL} from here"
-        yield WEB.ok("answers", text)
+        ago = f"nodes reached it {heard.total_seconds():.0f} s ago"
+        yield WEB.ok("answers", f"{ago}; it is not at {settings.MATCHMAKER_MANAGER_URL} from here")
     else:
         told = f"answers {status}" if status else "does not answer"
         last = f", and no node has reached it for {heard.total_seconds():.0f} s" if heard is not None else ""
-        todo = "Start it: uvicorn --no-proxy-headers relaymgr.asgi:application. If it is elsewhere, say where: CAUSEWAY_MATCHMAKER_MANAGER_URL."
+        todo = (
+            "Start it: uvicorn --no-proxy-headers relaymgr.asgi:application. "
+            "If it is elsewhere, say where: CAUSEWAY_MATCHMAKER_MANAGER_URL."
+        )
         yield WEB.problem("answers", f"{settings.MATCHMAKER_MANAGER_URL} {told}{last}", todo)
 
 

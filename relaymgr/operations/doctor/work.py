@@ -22,7 +22,9 @@ BROKER, WORKER, BEAT, CACHE = Of("broker"), Of("worker"), Of("beat"), Of("cache"
 
 
 def look_at_broker() -> Iterator[Finding]:
-    where = "files in the state folder" if not settings.BROKER_URL else urlsplit(settings.BROKER_URL).hostname or "memory"
+    where = (
+        "files in the state folder" if not settings.BROKER_URL else urlsplit(settings.BROKER_URL).hostname or "memory"
+    )
     try:
         with app.connection_for_write(connect_timeout=1) as broker:
             broker.ensure_connection(max_retries=0, timeout=1)
@@ -59,9 +61,7 @@ def echoes(took: dict[str, float], silent: list[str]) -> Iterator[Finding]:
         yield WORKER.ok("round trip", ", ".join(f"{queue} {1000 * took[queue]:.0f} ms" for queue in took))
     if silent:
         command = f"celery -A relaymgr worker -P threads -Q {','.join(settings.WORK_QUEUES)}"
-        todo = (
-            f"Start one: {command}. If one runs, its log says what holds it up, and whether it has this broker and database."
-        )
+        todo = f"Start one: {command}. If one runs: its log says what holds it up; has it this broker and database?"
         text = f"no worker did a task within {ECHO_WITHIN_S:.0f} s; queues: {', '.join(silent)}"
         yield WORKER.problem("round trip", text, todo)
 

@@ -1,30 +1,17 @@
 """Acts: what changes something asks first where it destroys, and is kept in the audit log with how it went."""
 
 import contextlib
-import os
-import pwd
 from collections.abc import Iterator
 
 import typer
 
 from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record
+from relaymgr.audit.services import act_record, machine_user
 from relaymgr.errors import ApiError, Conflict
 
 
 class NotConfirmed(Conflict):
     code, message = "not_confirmed", "Nothing was done. Confirm, or say --yes."
-
-
-def actor() -> str:
-    """The user of this machine; who became root by sudo is named too."""
-    uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:  # as in many containers
-        name = str(uid)
-    before = os.environ.get("SUDO_USER", "") if uid == 0 else ""
-    return f"{before} as {name}" if before else name
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -49,4 +36,4 @@ def recorded(action: str, target: str, detail: str = "") -> Iterator[None]:
 
 
 def _keep(action: str, target: str, detail: str, *, succeeded: bool) -> None:
-    act_record(via=Via.RELAYCTL, actor=actor(), action=action, target=target, detail=detail, succeeded=succeeded)
+    act_record(via=Via.RELAYCTL, actor=machine_user(), action=action, target=target, detail=detail, succeeded=succeeded)

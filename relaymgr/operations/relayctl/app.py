@@ -9,7 +9,7 @@ app = typer.Typer(
     cls=Commands,
     name="relayctl",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Look at the fleet and act on it. Exit status: 0 done, 1 refused or failed, 2 not understood.",
 )

@@ -5,13 +5,13 @@ from itertools import groupby
 
 import typer
 from rich.console import RenderableType
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from relaymgr.operations.doctor.examination import examine
 from relaymgr.operations.doctor.findings import Level, worst
 
-from .output import STYLES, Document, Json, printable, show
+from .output import Document, Json, cell, printable, show
 
 
 def doctor(as_json: Json = False) -> None:
@@ -25,22 +25,21 @@ def doctor(as_json: Json = False) -> None:
 def _render(document: Document) -> Iterator[RenderableType]:
     """What is well is a line for each thing; what is not is told of one by one."""
     findings = document["findings"]
+    lines = Table.grid(padding=(0, 2, 0, 0))
     for (area, subject), group in groupby(findings, key=lambda finding: (finding["area"], finding["subject"])):
-        alike = list(group)
-        well = [finding["text"] for finding in alike if finding["level"] == Level.OK]
+        what, alike = f"{area} {subject}".rstrip(), list(group)
+        well = [_told(finding) for finding in alike if finding["level"] == Level.OK]
         if well:
-            yield _line(Level.OK, f"{area} {subject}".rstrip(), "; ".join(well))
+            lines.add_row(cell(Level.OK), cell(what), cell("; ".join(well)))
         for finding in alike:
             if finding["level"] != Level.OK:
-                yield _line(finding["level"], f"{area} {subject}".rstrip(), f"{finding['check']}: {finding['text']}")
-                yield Padding(Text(printable(finding["todo"])), (0, 0, 0, 9))
+                lines.add_row(cell(finding["level"]), cell(what), cell(_told(finding)))
+                lines.add_row("", "", Text(printable(finding["todo"]), style="bold"))
+    yield lines
     counts = [(level, sum(finding["level"] == level for finding in findings)) for level in reversed(Level)]
     yield ""
-    yield ", ".join(f"{count} {level}" for level, count in counts)
+    yield ", ".join(f"{level}: {count}" for level, count in counts)
 
 
-def _line(level: str, what: str, text: str) -> Text:
-    line = Text(f"{level:9}", style=STYLES[level])
-    line.append(f"{what}: ", style="bold not dim")
-    line.append(printable(text), style="default")
-    return line
+def _told(finding: Document) -> str:
+    return f"{finding['check']}: {finding['text']}"

@@ -1,8 +1,8 @@
 """Places where nodes stand, and the keys with which nodes join there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 from django.conf import settings
@@ -50,7 +50,7 @@ def locations(as_json: Json = False) -> None:
                 "nodes_ready": location.nodes_ready,
                 "free_seats": location.free,
             }
-            for location in found
+            for location in cast(Iterable[Any], found)
         ]
     }
     show(document, as_json, _render)
@@ -67,13 +67,35 @@ def join_key(
         raise LocationUnknown
     if not 0 < hours <= MAX_HOURS:
         raise Invalid.field("hours", "Choose a number above 0 and at most a year.")
-    with recorded("location.create_join_key", location):
+    with recorded("join_key.create", location, f"for {hours:g} hours"):
         plain = join_key_create(location=found, lifetime=timedelta(hours=hours))
     show({"location": location, "join_key": plain, "hours": hours}, as_json, lambda document: [plain])
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
-    columns = ("location", "city", "country", "continent", "latitude", "longitude", "tags", "nodes", "ready", "free seats")
-    names = ("name", "city", "country", "continent", "latitude", "longitude", "tags", "nodes", "nodes_ready", "free_seats")
+    columns = (
+        "location",
+        "city",
+        "country",
+        "continent",
+        "latitude",
+        "longitude",
+        "tags",
+        "nodes",
+        "ready",
+        "free seats",
+    )
+    names = (
+        "name",
+        "city",
+        "country",
+        "continent",
+        "latitude",
+        "longitude",
+        "tags",
+        "nodes",
+        "nodes_ready",
+        "free_seats",
+    )
     rows = ([location[name] for name in names] for location in document["locations"])
     yield table(columns, rows, numbers=("latitude", "longitude", "nodes", "ready", "free seats"))

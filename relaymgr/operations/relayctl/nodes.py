@@ -215,4 +215,6 @@ def _render_one(node: Document) -> Iterator[RenderableType]:
     if node["peers"]:
         yield ""
         legs = ((name, leg["rtt_ms"], leg["jitter_ms"], leg["loss"]) for name, leg in sorted(node["peers"].items()))
-        yield table(("to node", "round trip ms", "jitter ms", "loss"), legs, numbers=("round trip ms", "jitter ms", "loss"))
+        yield table(
+            ("to node", "round trip ms", "jitter ms", "loss"), legs, numbers=("round trip ms", "jitter ms", "loss")
+        )

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relaymgr.errors import ApiError, Unavailable
+from relaymgr.operations.fleet import span
 
 Document = dict[str, Any]
 WIDTH = 180  # of a table that goes into a file or a pipe
@@ -101,10 +102,14 @@ def console() -> Console:
     return Console(width=None if is_sized else WIDTH, highlight=False, markup=False, emoji=False)
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, title: str = "", numbers: Iterable[str] = ()) -> Table:
+def table(
+    columns: Iterable[str], rows: Iterable[Iterable[Any]], *, title: str = "", numbers: Iterable[str] = ()
+) -> Table:
     """`numbers`: the columns to set flush right."""
     right = set(numbers)
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)
+    )
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -116,7 +121,7 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
     """Names and values, one below the other."""
     made = Table.grid(padding=(0, 2, 0, 0))
     for name, value in pairs:
-        made.add_row(Text(name, style="bold"), cell(value))
+        made.add_row(Text(name, style="bold"), value if isinstance(value, Text) else cell(value))
     return made
 
 
@@ -149,10 +154,3 @@ def moment(at: datetime) -> str:
     """How long ago, or until then."""
     seconds = (timezone.now() - at).total_seconds()
     return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
-
-
-def span(seconds: float) -> str:
-    for name, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {name}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -40,7 +40,9 @@ def sessions(
     node: Annotated[str, typer.Option(help="Only those on this node.", show_default=False)] = "",
     metadata: Annotated[
         list[str],
-        typer.Option(help="Only those with this in their metadata; may be given again.", metavar="KEY=VALUE", callback=_pairs),
+        typer.Option(
+            help="Only those with this in their metadata; may be given again.", metavar="KEY=VALUE", callback=_pairs
+        ),
     ] = [],  # noqa: B006 - typer copies it
     limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=10_000)] = 50,
     as_json: Json = False,
@@ -176,7 +178,19 @@ def _seat(seat: Seat) -> Document:
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
-    columns = ("session", "tenant", "state", "location", "node", "seats", "connected", "made", "ends", "end", "metadata")
+    columns = (
+        "session",
+        "tenant",
+        "state",
+        "location",
+        "node",
+        "seats",
+        "connected",
+        "made",
+        "ends",
+        "end",
+        "metadata",
+    )
     names = ("id", "tenant", "state", "location", "node", "seats", "connected", "created_at")
     rows = (
         [*(each[name] for name in names), each["ended_at"] or each["expires_at"], each["end_reason"], each["metadata"]]
@@ -205,12 +219,27 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
         ]
     )
     yield ""
-    columns = ("seat", "player", "address", "connected", "dialect", "round trip ms", "jitter ms", "loss", "measured", "revoked")
+    columns = (
+        "seat",
+        "player",
+        "address",
+        "connected",
+        "dialect",
+        "round trip ms",
+        "jitter ms",
+        "loss",
+        "measured",
+        "revoked",
+    )
     yield table(columns, map(_seat_row, session["players"]), numbers=("seat", "round trip ms", "jitter ms", "loss"))
     yield ""
     started = session["created_at"]
     rows = (
-        (event["at"].isoformat(timespec="milliseconds"), f"+{(event['at'] - started).total_seconds():.3f} s", event["kind"])
+        (
+            event["at"].isoformat(timespec="milliseconds"),
+            f"+{(event['at'] - started).total_seconds():.3f} s",
+            event["kind"],
+        )
         + (event["seat"], event["reason"])
         for event in session["timeline"]
     )

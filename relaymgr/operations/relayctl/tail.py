@@ -28,6 +28,9 @@ LATE_S = 10.0  # how long a transaction may take, and its row still be seen
 REST_AFTER_FAILURE = 1.0
 
 
+Source = Iterator[list[Document]]
+
+
 class Kind(StrEnum):
     SESSION = "session"
     NODE = "node"
@@ -50,10 +53,10 @@ def tail(
         kinds &= {Kind.SESSION}
     if node or location:
         kinds &= {Kind.SESSION, Kind.NODE}
-    sources = {
-        Kind.SESSION: lambda: _rows(_events(event, session, tenant, node, location), _event_document),
-        Kind.NODE: lambda: _nodes(node, location),
-        Kind.ACT: lambda: _rows(AuditEntry.objects.all(), lambda entry: {"type": "act"} | entry_document(entry)),
+    sources: dict[Kind, Callable[[], Source]] = {
+        Kind.SESSION: lambda: NewRows(events_of(event, session, tenant, node, location), event_document),
+        Kind.NODE: lambda: NodeChanges(node, location),
+        Kind.ACT: acts,
     }
     try:
         _follow([source() for name, source in sources.items() if name in kinds], every, as_json)
@@ -61,24 +64,26 @@ def tail(
         raise typer.Exit(0) from None
 
 
-def _follow(sources: list[Iterator[list[Document]]], every: float, as_json: bool) -> None:
+def _follow(sources: list[Source], every: float, as_json: bool) -> None:
     """Survives a database that goes away and comes back."""
     out, is_down = console(), False
     while True:
+        found: list[Document] = []
         try:
-            found = [document for source in sources for document in next(source)]
+            for source in sources:
+                found += next(source)
             is_down = False
         except DatabaseError:
             if not is_down:
                 print_error("relayctl: database_unavailable: The database does not answer; waiting for it.")
-            is_down, found = True, []
+            is_down = True
             connection.close()
             time.sleep(REST_AFTER_FAILURE)
         for document in sorted(found, key=lambda document: document["at"]):
             if as_json:
                 typer.echo(to_json(document))
             else:
-                out.print(_line(document), soft_wrap=True)
+                out.print(line(document), soft_wrap=True)
         time.sleep(every)
 
 
@@ -86,7 +91,7 @@ def _follow(sources: list[Iterator[list[Document]]], every: float, as_json: bool
 
 
 @dataclass
-class _rows:
+class NewRows:
     """New rows of a table with growing numbers."""
 
     rows: QuerySet[Any]
@@ -96,7 +101,7 @@ class _rows:
         self.marks: deque[tuple[float, int]] = deque()  # when we looked, and the highest number there was
         self.seen: set[int] = set()
 
-    def __iter__(self) -> Iterator[list[Document]]:
+    def __iter__(self) -> Source:
         return self
 
     def __next__(self) -> list[Document]:
@@ -111,7 +116,7 @@ class _rows:
         return [self.document(row) for row in new]
 
 
-class _nodes:
+class NodeChanges:
     """What changed of nodes between two looks; the first look tells nothing."""
 
     def __init__(self, node: str, location: str) -> None:
@@ -123,7 +128,7 @@ class _nodes:
         self.nodes = RelayNode.objects.filter(wanted).order_by("name")
         self.before: dict[str, Document] | None = None
 
-    def __iter__(self) -> Iterator[list[Document]]:
+    def __iter__(self) -> Source:
         return self
 
     def __next__(self) -> list[Document]:
@@ -138,7 +143,9 @@ class _nodes:
             for what in names
             if now[name][what] != before[name][what]
         ]
-        changes += [_node_document(now[name], "joined", None, now[name]["state"]) for name in now.keys() - before.keys()]
+        changes += [
+            _node_document(now[name], "joined", None, now[name]["state"]) for name in now.keys() - before.keys()
+        ]
         changes += [
             _node_document(before[name], "removed", before[name]["state"], None) for name in before.keys() - now.keys()
         ]
@@ -157,9 +164,11 @@ def _node_document(node: Document, change: str, before: Any, after: Any) -> Docu
     }
 
 
-def _events(
-    kinds: list[EventKind], session: str, tenant: str, node: str, location: str
-) -> QuerySet[SessionEvent]:
+def acts() -> NewRows:
+    return NewRows(AuditEntry.objects.all(), lambda entry: {"type": "act"} | entry_document(entry))
+
+
+def events_of(kinds: list[EventKind], session: str, tenant: str, node: str, location: str) -> QuerySet[SessionEvent]:
     wanted = Q(kind__in=kinds) if kinds else Q()
     if session:
         wanted &= Q(session=session)
@@ -175,7 +184,7 @@ def _events(
     )
 
 
-def _event_document(event: SessionEvent) -> Document:
+def event_document(event: SessionEvent) -> Document:
     worker = event.session.worker
     return {
         "type": "session",
@@ -193,12 +202,11 @@ def _event_document(event: SessionEvent) -> Document:
 # For people
 
 
-def _line(document: Document) -> Text:
-    line = Text(f"{document['at']:%H:%M:%S.%f}"[:-3] + "  ", style="dim")
+def line(document: Document) -> Text:
+    made = Text(f"{document['at']:%H:%M:%S.%f}"[:-3] + "  ", style="dim")
     what, told = _told(document)
-    line.append(f"{what:14}", style=STYLES.get(what, "bold"))
-    line.append(printable(told), style="not dim")
-    return line
+    made.append(f"{what:14}", style=STYLES.get(what, "bold"))
+    return made.append(printable(told), style="not dim")
 
 
 def _told(document: Document) -> tuple[str, str]:
@@ -212,7 +220,10 @@ def _told(document: Document) -> tuple[str, str]:
         return what, f"node {document['node']} at {document['location']}: {_change(document)}"
     failed = "" if document["succeeded"] else ", which failed"
     detail = f": {document['detail']}" if document["detail"] else ""
-    return "act", f"{document['actor']} via {document['via']}: {document['action']} {document['target']}{failed}{detail}"
+    return (
+        "act",
+        f"{document['actor']} via {document['via']}: {document['action']} {document['target']}{failed}{detail}",
+    )
 
 
 def _change(document: Document) -> str:

@@ -34,6 +34,15 @@ def tenants(as_json: Json = False) -> None:
 
 def _render(document: Document) -> Iterator[RenderableType]:
     columns = ("tenant", "full name", "active", "sessions", "at most", "requests a minute", "edgegap", "made")
-    names = ("name", "full_name", "active", "sessions", "max_sessions", "requests_per_minute", "edgegap_enabled", "created_at")
+    names = (
+        "name",
+        "full_name",
+        "active",
+        "sessions",
+        "max_sessions",
+        "requests_per_minute",
+        "edgegap_enabled",
+        "created_at",
+    )
     rows = ([tenant[name] for name in names] for tenant in document["tenants"])
     yield table(columns, rows, numbers=("sessions", "at most", "requests a minute"))
