@@ -2,7 +2,7 @@
 
 import typer
 
-from . import audit_log, examination, explanation, keys, locations, nodes, sessions, status, tail, tenants
+from . import audit_log, examination, explanation, keys, locations, nodes, reference, sessions, status, tail, tenants
 from .output import Commands
 
 app = typer.Typer(
@@ -37,3 +37,5 @@ app.command("delete", rich_help_panel=SESSIONS)(sessions.delete)
 app.command("tenants", rich_help_panel=KEYS)(tenants.tenants)
 app.command("keys", rich_help_panel=KEYS)(keys.keys)
 app.command("key-revoke", rich_help_panel=KEYS)(keys.key_revoke)
+
+app.command("reference", hidden=True)(reference.reference)

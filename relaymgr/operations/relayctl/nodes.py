@@ -23,7 +23,7 @@ class NodeUnknown(NotFound):
 
 
 def nodes(
-    name: Annotated[str, typer.Argument(help="One node, in detail.", metavar="[NODE]", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(help="One node, in detail.", metavar="NODE", show_default=False)] = "",
     state: Annotated[NodeState | None, typer.Option(help="Only those in this state.")] = None,
     location: Annotated[str, typer.Option(help="Only those at this location.", show_default=False)] = "",
     as_json: Json = False,
