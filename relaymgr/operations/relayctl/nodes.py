@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum
 from rich.console import RenderableType
 
 from relaymgr.errors import NotFound
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.services import node_drain, node_remove, node_undrain
-from relaymgr.sessions.models import LIVE_STATES
+from relaymgr.sessions.models import LIVE_STATES, RelaySession
 
 from .acts import confirm, recorded
 from .output import Document, Json, Yes, facts, print_error, show, table
@@ -110,7 +110,8 @@ def _document(node: Any) -> Document:
 def _detail(node: RelayNode) -> Document:
     sample = node.samples.order_by("-at").first()
     peers = getattr(node, "peer_legs", None)
-    live = Count("relay_sessions", filter=Q(relay_sessions__state__in=LIVE_STATES))
+    sessions = RelaySession.objects.filter(worker__node=node, state__in=LIVE_STATES).order_by().values_list("worker")
+    live = dict(sessions.annotate(count=Count("pk")))
     return _document(node) | {
         "workers": [
             {
@@ -119,9 +120,9 @@ def _detail(node: RelayNode) -> Document:
                 "client_port": worker.client_port,
                 "capacity": worker.capacity,
                 "free_seats": worker.free_seats,
-                "sessions": worker.live,
+                "sessions": live.get(worker.pk, 0),
             }
-            for worker in node.workers.annotate(live=live)
+            for worker in node.workers.all()
         ],
         "token_keys": [
             {

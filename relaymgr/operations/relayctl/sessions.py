@@ -58,8 +58,10 @@ def sessions(
     for pair in metadata:
         key, _, value = pair.partition("=")
         wanted &= Q(Exact(Cast(KeyTextTransform(key, "metadata"), CharField()), value))
-    found = list(_sessions().filter(wanted)[: limit + 1])
-    document = {"sessions": [_document(session) for session in found[:limit]], "more": len(found) > limit}
+    # The newest first of all: seats are counted of those alone.
+    ids = list(RelaySession.objects.filter(wanted).values_list("pk", flat=True)[: limit + 1])
+    found = _sessions().filter(pk__in=ids[:limit])
+    document = {"sessions": [_document(session) for session in found], "more": len(ids) > limit}
     show(document, as_json, _render)
 
 

@@ -53,6 +53,8 @@ def tail(
         kinds &= {Kind.SESSION}
     if node or location:
         kinds &= {Kind.SESSION, Kind.NODE}
+    if not kinds:
+        raise typer.BadParameter("these filters leave nothing to follow")
     sources: dict[Kind, Callable[[], Source]] = {
         Kind.SESSION: lambda: NewRows(events_of(event, session, tenant, node, location), event_document),
         Kind.NODE: lambda: NodeChanges(node, location),

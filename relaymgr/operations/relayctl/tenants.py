@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from django.db.models import Count, Q
+from django.db.models import Count
 from rich.console import RenderableType
 
-from relaymgr.sessions.models import LIVE_STATES
+from relaymgr.sessions.models import LIVE_STATES, RelaySession
 from relaymgr.tenants.models import Tenant
 
 from .output import Document, Json, show, table
@@ -13,20 +13,21 @@ from .output import Document, Json, show, table
 
 def tenants(as_json: Json = False) -> None:
     """The tenants, their limits and their live sessions."""
-    live = Count("relay_sessions", filter=Q(relay_sessions__state__in=LIVE_STATES))
+    sessions = RelaySession.objects.filter(state__in=LIVE_STATES).order_by().values_list("tenant")
+    live = dict(sessions.annotate(count=Count("pk")))
     document = {
         "tenants": [
             {
                 "name": tenant.slug,
                 "full_name": tenant.name,
                 "active": tenant.is_active,
-                "sessions": tenant.live,
+                "sessions": live.get(tenant.pk, 0),
                 "max_sessions": tenant.max_sessions,
                 "requests_per_minute": tenant.requests_per_minute,
                 "edgegap_enabled": tenant.edgegap_enabled,
                 "created_at": tenant.created_at,
             }
-            for tenant in Tenant.objects.annotate(live=live).order_by("slug").defer("webhook_secret")
+            for tenant in Tenant.objects.order_by("slug").defer("webhook_secret")
         ]
     }
     show(document, as_json, _render)

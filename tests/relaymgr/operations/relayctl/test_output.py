@@ -41,6 +41,7 @@ def test_refusal_for_scripts_has_the_shape_of_the_api(relayctl: Relayctl) -> Non
         ("revoke", "3960c873aafd-S", "one"),
         ("audit", "--hours", "-1"),
         ("tail", "--type", "everything"),
+        ("tail", "--type", "act", "--node", "fra-1"),
     ],
 )
 def test_what_is_not_understood_is_status_2(relayctl: Relayctl, arguments: tuple[str, ...]) -> None:
