@@ -55,53 +55,43 @@ def create(stack: Stack) -> dict[str, Any]:
 
 
 class Tail:
-    """A running `relayctl tail --json`; what it has told is read as it comes."""
+    """A running `relayctl tail --json`, and what it has told so far."""
 
-    def __init__(self, stack: Stack, *arguments: str) -> None:
-        self.process = start(stack.environment, "tail", "--json", "--every", "0.1", *arguments)
-        assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
-        self.told: list[dict[str, Any]] = []
-        self._rest = ""
+    def __init__(self, stack: Stack, file: Path) -> None:
+        argv = [sys.executable, "manage.py", "relayctl", "tail", "--json", "--every", "0.1"]
+        self._file = file
+        with file.open("wb") as out:
+            self.process = subprocess.Popen(argv, cwd=ROOT, env=stack.environment, stdout=out)
 
     def has_told(self, **wanted: Any) -> bool:
         assert self.process.poll() is None
-        assert self.process.stdout is not None
-        *lines, self._rest = (self._rest + (self.process.stdout.read() or "")).split("\n")
-        self.told += map(json.loads, lines)
-        return any(wanted.items() <= told.items() for told in self.told)
-
-    def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(10)
+        *lines, _unfinished = self._file.read_text().split("\n")
+        return any(wanted.items() <= told.items() for told in map(json.loads, lines))
 
 
 @pytest.fixture
-def tail(stack: Stack) -> Iterator[Tail]:
-    """Follows from before the test on."""
-    running = Tail(stack)
-    drained = False
-
-    def follows() -> bool:
-        # It says nothing when it is ready, so something is made to happen until it is told.
-        nonlocal drained
-        drained = not drained
-        stack.manage("relayctl", "drain" if drained else "undrain", "singapore-1")
-        return running.has_told(type="node", node="singapore-1")
-
-    wait_until(follows, "tail follows", 40)
-    if drained:
-        stack.manage("relayctl", "undrain", "singapore-1")
-    yield running
-    if running.process.poll() is None:
+def tail(stack: Stack, tmp_path: Path) -> Iterator[Tail]:
+    """It follows already: it says nothing when it begins to, so sessions are made until it tells of one."""
+    running = Tail(stack, tmp_path / "told")
+    made: list[str] = []
+    try:
+        while not any(running.has_told(event="ready", session=session) for session in made):
+            made.append(create(stack)["session_id"])
+            assert len(made) < 400, "tail does not follow"
+            time.sleep(0.1)
+        yield running
+    finally:
         running.process.kill()
-    running.process.communicate()
+        running.process.wait()
 
 
 def test_fleet_and_sessions_at_a_glance(stack: Stack) -> None:
     session = create(stack)
-    wait_until(lambda: relayctl(stack, "status")["nodes"] == {"ready": 3}, "three nodes ready")
 
+    status = relayctl(stack, "status")
+    assert status["nodes"] == {"ready": 3}
+    assert status["sessions"]["ready"] >= 1
+    assert {part["level"] for part in status["parts"].values()} == {"ok"}
     nodes = {node["name"]: node for node in relayctl(stack, "nodes")["nodes"]}
     assert nodes.keys() == {"frankfurt-1", "virginia-1", "singapore-1"}
     found = relayctl(stack, "sessions", "--metadata", "mode=ranked", "--node", "frankfurt-1")["sessions"]
@@ -140,7 +130,8 @@ async def test_revoke_cuts_the_players_stream_and_tail_tells_it_as_it_happens(st
     assert tail.has_told(type="act", action="seat.revoke", target=f"{session['session_id']}/1")
     seat = relayctl(stack, "session", session["session_id"])["players"][1]
     assert seat["revoked_at"] is not None
-    assert tail.interrupt() == 0
+    tail.process.send_signal(signal.SIGINT)
+    assert tail.process.wait(10) == 0, "Ctrl-C is the way to end it"
 
 
 def test_drained_node_gets_no_sessions_until_it_is_undrained(stack: Stack) -> None:
