@@ -87,6 +87,7 @@ def tail(stack: Stack, tmp_path: Path) -> Iterator[Tail]:
 
 def test_fleet_and_sessions_at_a_glance(stack: Stack) -> None:
     session = create(stack)
+    node = f"{session['location']}-1"
 
     status = relayctl(stack, "status")
     assert status["nodes"] == {"ready": 3}
@@ -94,10 +95,10 @@ def test_fleet_and_sessions_at_a_glance(stack: Stack) -> None:
     assert {part["level"] for part in status["parts"].values()} == {"ok"}
     nodes = {node["name"]: node for node in relayctl(stack, "nodes")["nodes"]}
     assert nodes.keys() == {"frankfurt-1", "virginia-1", "singapore-1"}
-    found = relayctl(stack, "sessions", "--metadata", "mode=ranked", "--node", "frankfurt-1")["sessions"]
+    found = relayctl(stack, "sessions", "--metadata", "mode=ranked", "--node", node)["sessions"]
     assert session["session_id"] in {each["id"] for each in found}
     explained = relayctl(stack, "explain", session["session_id"])
-    assert explained["chosen"] == "frankfurt-1"
+    assert explained["chosen"] == node
     assert {candidate["node"] for candidate in explained["candidates"]} == nodes.keys()
 
 
