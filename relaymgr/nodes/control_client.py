@@ -11,7 +11,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -127,27 +127,52 @@ class Heard:
     answered_at: float
 
 
+@dataclass(frozen=True)
+class Silent:
+    """Who gave no good answer, and why."""
+
+    node_id: int
+    error: NodeUnreachable | NodeRefused
+
+
+Ask = Callable[[httpx.AsyncClient, Probe], Awaitable[dict[str, Any]]]
+
+
 def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[Heard]:
     """Asks all the nodes at the same time; leaves out those that gave no good answer within `timeout_s`."""
-    return wait_for(_fetch_all(list(probes), timeout_s))
+    answers = wait_for(_ask_all(list(probes), _telemetry, timeout_s))
+    return [answer for answer in answers if isinstance(answer, Heard)]
 
 
-async def _fetch_all(probes: list[Probe], timeout_s: float) -> list[Heard]:
+async def telemetry_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
+    """As `fetch_telemetry`, with those that gave no good answer. In the order of `probes`."""
+    return await _ask_all(list(probes), _telemetry, timeout_s)
+
+
+async def health_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
+    """What each says at /healthz, for which it wants no key. In the order of `probes`."""
+    return await _ask_all(list(probes), _health, timeout_s)
+
+
+async def _ask_all(probes: list[Probe], ask: Ask, timeout_s: float) -> list[Heard | Silent]:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, timeout=timeout_s) as client:
-        answers = await asyncio.gather(*(_fetch(client, slots, probe, timeout_s) for probe in probes))
-    return [answer for answer in answers if answer is not None]
+        return await asyncio.gather(*(_ask(client, slots, probe, ask, timeout_s) for probe in probes))
 
 
-async def _fetch(client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Probe, timeout_s: float) -> Heard | None:
+async def _ask(
+    client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Probe, ask: Ask, timeout_s: float
+) -> Heard | Silent:
     async with slots:
         sent_at = time.time()
         try:
             async with asyncio.timeout(timeout_s):
-                document = await _telemetry(client, probe)
-        except (*NO_ANSWER, NodeUnreachable, NodeRefused):
-            return None
+                document = await ask(client, probe)
+        except (NodeUnreachable, NodeRefused) as error:
+            return Silent(probe.node_id, error)
+        except NO_ANSWER as error:
+            return Silent(probe.node_id, NodeUnreachable(type(error).__name__))
         return Heard(probe.node_id, document, sent_at, time.time())
 
 
@@ -155,6 +180,11 @@ async def _telemetry(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
     url, headers = f"{probe.control_url}/telemetry", _headers(probe.control_key)
     params = {"after": probe.after, "peers": 1} if probe.with_peers else {"after": probe.after}
     async with client.stream("GET", url, params=params, headers=headers) as response:
+        return _answer(response.status_code, await _content(response))
+
+
+async def _health(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
+    async with client.stream("GET", f"{probe.control_url}/healthz") as response:
         return _answer(response.status_code, await _content(response))
 
 
