@@ -65,8 +65,8 @@ class World:
 
 
 def worlds(latencies: Latencies, draws: int, window: int, seed: int, accuracy_km: float) -> Iterator[World]:
-    """`window`: how many slices make one look. Of those before, telemetry is what the manager remembers after one sample
-    a slice. A leg is judged by its least over those after: what is added now and then is not the path (Paxson,
+    """`window`: how many slices make one look. Telemetry is what the manager remembers after a sample of each before
+    the moment. A leg is judged by its least over those after: what is added now and then is not the path (Paxson,
     "End-to-End Internet Packet Dynamics", 1997)."""
     times = len(latencies.slices)
     for draw_number in range(draws):
@@ -221,7 +221,9 @@ def _judge(
         vivaldi = int(np.argmin(path_ms(by_vivaldi[members], topology, "worst")))
         usual = path_ms(world.usual[members], topology, "worst")
         hindsight = int(np.nanargmin(usual)) if np.isfinite(usual).any() else None
-        rounded = path_ms(truth + world.step * random.integers(-1, 2, truth.shape), topology, "worst")
+        rounded = path_ms(
+            truth + world.step * np.random.default_rng(members).integers(-1, 2, truth.shape), topology, "worst"
+        )
         step = int(np.nanargmin(rounded)) if world.step else None
         for rule, choice in {OURS: first, VIVALDI: vivaldi, HINDSIGHT: hindsight, STEP: step, **others}.items():
             if choice is not None and np.isfinite(cost[choice]):
