@@ -94,7 +94,9 @@ class Seat(models.Model):
     longitude = models.FloatField(null=True, blank=True)
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
     measured = models.JSONField(
-        default=dict, blank=True, help_text="Signed by nodes: {node: [ms, jitter ms, loss, seconds since 1970]}."
+        default=dict,
+        blank=True,
+        help_text="Counts: {node or location: [ms, jitter ms, loss, seconds since 1970]}",
     )
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
     seat_key = SealedField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")

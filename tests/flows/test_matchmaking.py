@@ -113,6 +113,10 @@ async def test_forty_players_are_matched_and_play_while_a_matchmaker_is_killed(s
     assert sorted(matches.values()) == [4] * 10
     assert len({one.assignment["player_id"] for one in found}) == 40
 
+    for session in matches:
+        best = stack.api.get(f"/v1/relays/sessions/{session}/placement").json()["candidates"][0]
+        assert [leg["source"] for leg in best["estimates"]] == ["measured"] * 4
+
     heard: dict[str, dict[int, set[int]]] = {session: {} for session in matches}
     await asyncio.gather(*(play(one, 4, heard[one.assignment["request_id"]]) for one in found))
     for session in heard.values():
