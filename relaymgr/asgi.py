@@ -9,7 +9,11 @@ from typing import Any
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from observability import tracing
+from observability.exposition import share_between_processes
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
+share_between_processes()
 
 
 def bounded(app: Any) -> Any:
@@ -34,3 +38,4 @@ def bounded(app: Any) -> Any:
 
 
 application = bounded(get_asgi_application())
+tracing.start("causeway-web")

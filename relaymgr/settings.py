@@ -5,13 +5,18 @@ BROKER_URL (redis://) make it the real thing. Secrets may come from a file: NAME
 """
 
 import ipaddress
+import logging
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import environ
+
+from observability.log_lines import FORMATS, LEVELS
+from relaymgr.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -57,6 +62,14 @@ def _number(name: str, default: float, low: float, high: float) -> float:
     if not low <= number <= high:
         _stop(name, f"a number from {low:g} to {high:g}")
     return number
+
+
+def _choice(name: str, default: str, choices: Sequence[str]) -> str:
+    value = _text(name) or default
+    by_lower = {choice.lower(): choice for choice in choices}
+    if value.lower() not in by_lower:
+        _stop(name, f"one of {', '.join(choices)}")
+    return by_lower[value.lower()]
 
 
 def _words(name: str, default: str = "") -> list[str]:
@@ -190,6 +203,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_structlog",
     "relaymgr.apps.RelaymgrConfig",
     "relaymgr.audit",
     "relaymgr.tenants",
@@ -200,6 +214,7 @@ INSTALLED_APPS = [
     "matchmaker",
 ]
 MIDDLEWARE = [
+    "relaymgr.requests.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "relaymgr.throttling.rate_limit_headers",
@@ -367,14 +382,26 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "celerybeat-schedule")
 
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    # httpx tells of every request, Celery of every task, several times a second.
-    "loggers": {
-        name: {"level": "WARNING"} for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace")
-    },
-}
+# What the processes tell of themselves (docs/observability.md)
+
+LOG_LEVEL = _choice("CAUSEWAY_LOG_LEVEL", "INFO", LEVELS)
+LOG_FORMAT = _choice("CAUSEWAY_LOG_FORMAT", "auto", FORMATS)
+LOGGING = logging_config(LOG_LEVEL, LOG_FORMAT)
+# A request's line when it is over, in which a refusal is the caller's affair; no address, no user.
+DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.NOTSET + 1
+DJANGO_STRUCTLOG_STATUS_4XX_LOG_LEVEL = logging.INFO
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+DJANGO_STRUCTLOG_USER_ID_FIELD = None
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+# Tasks are run several times a second.
+DJANGO_STRUCTLOG_CELERY_DEFAULT_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_CELERY_TASK_RETRY_LOG_LEVEL = logging.INFO
+
+# Who may read metrics: without a key nobody reads the manager's /metrics.
+METRICS_KEY = _secret("CAUSEWAY_METRICS_KEY")
+# Of processes that serve no HTTP otherwise; 0: off.
+METRICS_HOST = _text("CAUSEWAY_METRICS_HOST") or "127.0.0.1"
+WORKER_METRICS_PORT = int(_number("CAUSEWAY_WORKER_METRICS_PORT", 0, 0, 65535))
+BEAT_METRICS_PORT = int(_number("CAUSEWAY_BEAT_METRICS_PORT", 0, 0, 65535))
+MATCHMAKER_METRICS_PORT = int(_number("CAUSEWAY_MATCHMAKER_METRICS_PORT", 0, 0, 65535))

@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 from relaymgr.monitor import MonitorApi
+from relaymgr.operations.metrics import MetricsApi
 
 urlpatterns = [
     path("v1/", include("relaymgr.nodes.urls")),
@@ -16,6 +17,7 @@ urlpatterns = [
     path("matchmaker/", include("matchmaker.urls")),
     path("", RedirectView.as_view(pattern_name="docs")),
     path("monitor", MonitorApi.as_view(), name="monitor"),
+    path("metrics", MetricsApi.as_view(), name="metrics"),
     path("admin/", admin.site.urls),
 ]
 

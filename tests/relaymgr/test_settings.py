@@ -146,7 +146,7 @@ def test_static_files_are_hashed_when_a_folder_is_named(load: Load) -> None:
 
 def test_every_variable_is_in_the_document_and_no_other() -> None:
     source = SETTINGS.read_text()
-    read = set(re.findall(r'_(?:text|secret|flag|number|words|networks)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'_(?:text|secret|flag|number|choice|words|networks)\(\s*"([A-Z_]+)"', source))
     page = (SETTINGS.parents[1] / "docs" / "settings.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)} == read
