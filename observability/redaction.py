@@ -14,7 +14,7 @@ HIDDEN = "[hidden]"
 # Names under which something secret stands: as keys of structured values, and in texts as `name=...` and `"name": ...`.
 _HIDDEN_NAMES = (
     r"[a-z_-]*(?:token|password|passwd|secret|authorization|cookie|sessionid)s?"
-    r"|(?:[a-z]+_)?token_keys?|(?:api|control|join|matchmaker|metrics|node|private|seat|secret|service)[_-]?keys?"
+    r"|(?:[a-z0-9]+[_-])*(?:token|api|control|join|matchmaker|metrics|node|private|seat|secret|service)[_-]?keys?"
 )
 _ADDRESS_NAME = r"(?:(?:client|player|user|remote|peer|public|source)_)?(?:ip|addr|address)(?:es)?"
 

@@ -13,6 +13,9 @@ from observability import tracing
 from observability.log_lines import EXTRA, is_json
 from observability.redaction import redacted_value
 
+# They tell of every request and every task, several times a second.
+QUIET = ("httpx", "httpcore", "celery.beat", "celery.worker.strategy", "asyncio")
+
 Event = MutableMapping[str, Any]
 
 
@@ -80,8 +83,7 @@ def logging_config(level: str, choice: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
-            # httpx tells of every request, Celery of every task, several times a second.
-            **{name: {"level": "WARNING"} for name in ("httpx", "httpcore", "celery.worker.strategy", "asyncio")},
+            **{name: {"level": "WARNING"} for name in QUIET},
             # uvicorn brings handlers of its own; ours are enough. Its access log writes queries: relaymgr/requests.py
             # has a line for each request instead.
             **{name: {"handlers": [], "propagate": True} for name in ("uvicorn", "uvicorn.error")},

@@ -66,13 +66,10 @@ def _expires(request: Any, expired: bool | None = None, **kwargs: Any) -> None:
 
 @worker_init.connect
 def _worker_serves(**kwargs: Any) -> None:
-    _serve(settings.WORKER_METRICS_PORT)
+    port, host = settings.WORKER_METRICS_PORT, settings.METRICS_HOST
+    exposition.serve(port, host=host, key=settings.METRICS_KEY, observe=pool_observe)
 
 
 @beat_init.connect
 def _beat_serves(**kwargs: Any) -> None:
-    _serve(settings.BEAT_METRICS_PORT)
-
-
-def _serve(port: int) -> None:
-    exposition.serve(port, host=settings.METRICS_HOST, key=settings.METRICS_KEY, observe=pool_observe)
+    exposition.serve(settings.BEAT_METRICS_PORT, host=settings.METRICS_HOST, key=settings.METRICS_KEY)
