@@ -4,6 +4,7 @@ Secrets: keys of ours (`cw_...`), Authorization headers, tokens and keys by thei
 Addresses: whoever plays has one, so above DEBUG none is shown but inside a URL, where it is a machine of the operator.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ _ADDRESS_NAME = r"(?:(?:client|player|user|remote|peer|public|source)_)?(?:ip|ad
 _is_secret_name = re.compile(_HIDDEN_NAMES, re.IGNORECASE).fullmatch
 _is_address_name = re.compile(_ADDRESS_NAME, re.IGNORECASE).fullmatch
 
+# One of these is in every text that the patterns below have anything to do with: most lines need no further look.
+_SUSPECT = re.compile(r"(?i)cw_|token|passw|secret|authorization|cookie|sessionid|key|bearer|basic|://")
 _OUR_KEY = re.compile(r"\bcw_([0-9a-f]{12})_[A-Za-z0-9_-]+")
 _HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization[\"']?\s*[:=]\s*(?:b?[\"'])?)(?:(?:token|bearer|basic)\s+)*[^\s\"',;}]+"
@@ -38,13 +41,19 @@ _IPV6 = re.compile(
 
 def redacted(text: str, *, addresses: bool = False) -> str:
     """The text without secrets; without addresses too, unless these may be shown."""
+    if _SUSPECT.search(text):
+        text = _without_secrets(text)
+    return text if addresses else _without_addresses(text)
+
+
+def _without_secrets(text: str) -> str:
     text = _OUR_KEY.sub(rf"cw_\1_{HIDDEN}", text)
     text = _HEADER.sub(rf"\1{HIDDEN}", text)
     text = _CREDENTIAL.sub(rf"\1 {HIDDEN}", text)
     text = _NAMED.sub(rf"\1{HIDDEN}", text)
     if "://" in text:
         text = _URL_PASSWORD.sub(rf"\1:{HIDDEN}@", text)
-    return text if addresses else _without_addresses(text)
+    return text
 
 
 def redacted_value(value: Any, *, addresses: bool = False, name: str = "") -> Any:
@@ -62,6 +71,7 @@ def redacted_value(value: Any, *, addresses: bool = False, name: str = "") -> An
     return redacted(value.decode("latin-1") if isinstance(value, bytes) else str(value), addresses=addresses)
 
 
+@functools.lru_cache(maxsize=1024)
 def _must_hide(name: str, addresses: bool) -> bool:
     return bool(_is_secret_name(name) or (not addresses and _is_address_name(name)))
 
