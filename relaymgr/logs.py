@@ -95,8 +95,8 @@ def logging_config(level: str, choice: str) -> dict[str, Any]:
 
 
 def about_session(session_id: str) -> None:
-    """The lines that follow, of this request or task, belong to the session."""
-    structlog.contextvars.bind_contextvars(session_id=session_id)
+    """The lines that follow, of this request, belong to the session. What a caller took for one is cut short."""
+    structlog.contextvars.bind_contextvars(session_id=session_id[:20])
 
 
 def request_id() -> str:

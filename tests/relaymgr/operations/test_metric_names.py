@@ -138,7 +138,9 @@ def test_every_alert_says_what_to_do_and_stands_in_the_documentation() -> None:
     for alert in ALERTS:
         assert alert["labels"]["severity"] in ("page", "warn")
         assert alert["annotations"]["summary"]
-        assert f"`{alert['alert']}`" in page, alert["alert"]
+        runbook, severity = " ".join(alert["annotations"]["runbook"].split()), alert["labels"]["severity"]
+        row = f"| `{alert['alert']}` | {severity} | {runbook} |"
+        assert row in page, row
 
 
 def test_no_panel_is_empty_or_stands_in_anothers_place() -> None:
