@@ -10,9 +10,12 @@ from typing import Any
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from observability import tracing
+from observability.exposition import share_between_processes
 from relaymgr.checks import reasons_not_to_start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
+share_between_processes()
 
 
 def bounded(app: Any) -> Any:
@@ -56,3 +59,4 @@ def checked(app: Any) -> Any:
 
 
 application = checked(bounded(get_asgi_application()))
+tracing.start("causeway-web")

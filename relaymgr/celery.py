@@ -1,18 +1,28 @@
 """The Celery app and its schedule. Beat's ticks are dropped when they are old: the next one does the same work."""
 
+import logging.config
 import os
 from datetime import timedelta
 from typing import Any
 
 from celery import Celery
-from celery.signals import beat_init, worker_init
+from celery.signals import beat_init, setup_logging, worker_init
 from django.conf import settings
+from django_structlog.celery.steps import DjangoStructLogInitStep
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
 app = Celery("causeway")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["worker"].add(DjangoStructLogInitStep)
+
+
+@setup_logging.connect
+def _logging_is_the_settings_affair(**kwargs: Any) -> None:
+    """Having a receiver keeps Celery from its own."""
+    logging.config.dictConfig(settings.LOGGING)
+
 
 # task: (queue, every so many seconds)
 SCHEDULE = {

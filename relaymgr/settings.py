@@ -5,14 +5,19 @@ BROKER_URL (redis://) make it the real thing. Secrets may come from a file: NAME
 """
 
 import ipaddress
+import logging
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import environ
 from csp.constants import NONE, SELF
+
+from observability.log_lines import FORMATS, LEVELS
+from relaymgr.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -91,6 +96,15 @@ def _number(name: str, default: float, low: float, high: float, help: str = "") 
     if not low <= number <= high:
         _stop(name, f"a number from {low:.15g} to {high:.15g}")
     return number
+
+
+def _choice(name: str, default: str, choices: Sequence[str], help: str = "") -> str:
+    _note(name, f"one of {', '.join(choices)}", default, help)
+    value = _value(name) or default
+    by_lower = {choice.lower(): choice for choice in choices}
+    if value.lower() not in by_lower:
+        _stop(name, f"one of {', '.join(choices)}")
+    return by_lower[value.lower()]
 
 
 def _words(name: str, default: str = "", help: str = "") -> list[str]:
@@ -293,6 +307,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_structlog",
     "relaymgr.audit",
     "relaymgr.tenants",
     "relaymgr.nodes",
@@ -302,6 +317,7 @@ INSTALLED_APPS = [
     "relaymgr.operations.apps.OperationsConfig",  # last: when it makes the roles, what they may do is there
 ]
 MIDDLEWARE = [
+    "relaymgr.requests.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "relaymgr.headers.security_headers",
@@ -570,14 +586,32 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "celerybeat-schedule")
 
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    # httpx tells of every request, Celery of every task, several times a second.
-    "loggers": {
-        name: {"level": "WARNING"} for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace")
-    },
-}
+# What the processes tell of themselves (docs/observability.md)
+
+_begin("What the processes tell", "web, worker, beat, matchmaker")
+LOG_LEVEL = _choice("CAUSEWAY_LOG_LEVEL", "INFO", LEVELS, "how much they tell; players' addresses at `DEBUG` only")
+LOG_FORMAT = _choice("CAUSEWAY_LOG_FORMAT", "auto", FORMATS, "`auto`: text at a terminal, JSON elsewhere")
+LOGGING = logging_config(LOG_LEVEL, LOG_FORMAT)
+# A request's line when it is over, in which a refusal is the caller's affair; no address, no user.
+DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_STATUS_4XX_LOG_LEVEL = logging.INFO
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+DJANGO_STRUCTLOG_USER_ID_FIELD = None
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+# Tasks are run several times a second.
+DJANGO_STRUCTLOG_CELERY_DEFAULT_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_CELERY_TASK_RETRY_LOG_LEVEL = logging.INFO
+
+METRICS_KEY = _secret(
+    "CAUSEWAY_METRICS_KEY",
+    "who shows it as `Authorization: Bearer <key>` reads metrics; without one, the manager has no `/metrics`",
+)
+METRICS_HOST = (
+    _text("CAUSEWAY_METRICS_HOST", "127.0.0.1", "where worker, beat and matchmaker serve theirs") or "127.0.0.1"
+)
+WORKER_METRICS_PORT = int(_number("CAUSEWAY_WORKER_METRICS_PORT", 0, 0, 65535, "the worker's, for metrics; 0: none"))
+BEAT_METRICS_PORT = int(_number("CAUSEWAY_BEAT_METRICS_PORT", 0, 0, 65535, "beat's, for metrics; 0: none"))
+MATCHMAKER_METRICS_PORT = int(
+    _number("CAUSEWAY_MATCHMAKER_METRICS_PORT", 0, 0, 65535, "a matchmaker's, for metrics; 0: none")
+)

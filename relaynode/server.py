@@ -37,6 +37,7 @@ class UdpServer:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._appetite = BATCH
+        self._received_packets = self._received_bytes = 0
 
     def now(self) -> float:
         return time.monotonic() + self._clock_offset
@@ -54,6 +55,8 @@ class UdpServer:
     def counters(self) -> dict[str, int]:
         """By name, as in telemetry; they only grow."""
         return {
+            "received_packets": self._received_packets,
+            "received_bytes": self._received_bytes,
             "drop_send_full": sum(port.send_full for port in self._ports),
             "drop_send_refused": sum(port.send_refused for port in self._ports),
             "drop_receive_queue": sum(ports.receive_queue_drops(udp) for udp in self._sockets),
@@ -70,7 +73,10 @@ class UdpServer:
         receive_datagram = relay.receive_datagram
         now = self.now()
         to_send: list[Outgoing] = []
-        for data, addr in self._ports[port].receive(self._appetite):
+        batch = self._ports[port].receive(self._appetite)
+        self._received_packets += len(batch)
+        self._received_bytes += sum([len(data) for data, _ in batch])
+        for data, addr in batch:
             outgoing = receive_datagram(data, addr, port, now)
             if outgoing is not None:
                 to_send.append(outgoing)

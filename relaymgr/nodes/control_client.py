@@ -18,7 +18,10 @@ from typing import Any
 
 import httpx
 
+from observability import tracing
+from observability.correlation import REQUEST_ID
 from relaymgr.background import wait_for
+from relaymgr.logs import request_id
 from relaymgr.nodes.models import RelayNode
 
 CALL_TIMEOUT = 2.0
@@ -75,7 +78,7 @@ def _call(
     body: dict[str, Any] | None = None,
     params: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    url, headers = node.control_url + path, _headers(node.control_key)
+    url, headers = node.control_url + path, {**_headers(node.control_key), **_correlation()}
     try:
         status, content = wait_for(_exchange(method, url, timeout_s, json=body, params=params, headers=headers))
     except NO_ANSWER as error:
@@ -97,7 +100,9 @@ def _client(process: int) -> httpx.AsyncClient:
     """By process: a connection must not be shared across a fork."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200, keepalive_expiry=30)
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # else a node could fill our memory with them
-    return httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, cookies=no_cookies)
+    client = httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, cookies=no_cookies)
+    tracing.trace_client(client)
+    return client
 
 
 # All nodes, at once
@@ -240,6 +245,12 @@ async def _content(response: httpx.Response) -> bytes:
 def _headers(control_key: str) -> dict[str, str]:
     # Unencoded answers only: what is counted against MAX_ANSWER is what will be parsed.
     return {"Authorization": f"Bearer {control_key}", "Accept-Encoding": "identity"}
+
+
+def _correlation() -> dict[str, str]:
+    """For the node's log; the trace is told by `tracing.trace_client`."""
+    current = request_id()
+    return {REQUEST_ID: current} if current else {}
 
 
 @functools.cache

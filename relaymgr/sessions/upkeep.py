@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from relaymgr import metrics
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import NodeState
 from relaymgr.telemetry.models import NodeEvent
@@ -52,6 +53,7 @@ def _seat_events_apply() -> int:
             seat = seats.get((event.session_id, event.seat))
             if seat and _is_of_its_node(event, seat.session):
                 _seat_event_apply(event, seat)
+    _count(events)
     return len(events)
 
 
@@ -81,7 +83,15 @@ def _session_ended_apply() -> int:
             session = RelaySession.objects.select_related("tenant", "worker").filter(pk=event.session_id).first()
             if session and _is_of_its_node(event, session):
                 session_end(session=session, reason=event.reason or "ended by its node")
+    _count(events)
     return len(events)
+
+
+def _count(events: Iterable[NodeEvent]) -> None:
+    now = timezone.now()
+    for event in events:
+        metrics.events_applied.labels(event.kind).inc()
+        metrics.event_lag_seconds.observe(max(0.0, (now - event.at).total_seconds()))
 
 
 def _is_of_its_node(event: NodeEvent, session: RelaySession) -> bool:
@@ -152,4 +162,5 @@ def _refused(grant: Grant, refusal: NodeRefused) -> None:
         # The node told so, and the telling was lost.
         session_end(session=grant.session, reason="ended by its node")
     else:
-        logger.warning("session %s: %s refused it: %s", grant.session_id, grant.worker, refusal.code)
+        told = {"session_id": grant.session_id}
+        logger.warning("%s refused the session: %s", grant.worker, refusal.code, extra=told)

@@ -13,6 +13,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.utils import timezone
 
+from relaymgr import metrics
 from relaymgr.hints import hint
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.models import RelayNode
@@ -68,11 +69,19 @@ def probe_round() -> int | None:
     with lease_held("probe", ROUND_LEASE) as held:
         if not held:
             return None
-        nodes = list(RelayNode.objects.all())
-        answers = answers_read(nodes, _ask(nodes))
-        answers_store(nodes, answers)
-        peers_tell(answers)
+        with metrics.probe_round_seconds.time():
+            nodes = list(RelayNode.objects.all())
+            heard = _ask(nodes)
+            answers = answers_read(nodes, heard)
+            answers_store(nodes, answers)
+            peers_tell(answers)
+        _count(nodes=len(nodes), heard=len(heard), understood=len(answers))
         return len(answers)
+
+
+def _count(*, nodes: int, heard: int, understood: int) -> None:
+    for outcome, count in (("answered", understood), ("nonsense", heard - understood), ("silent", nodes - heard)):
+        metrics.probes.labels(outcome).inc(count)
 
 
 def answers_store(nodes: Iterable[RelayNode], answers: list[Answer]) -> None:
@@ -268,7 +277,7 @@ def _missed_store(nodes: Iterable[RelayNode], heard: set[int]) -> None:
 def _state(node: RelayNode, missed: int) -> str:
     state = state_after(node.state, missed)
     if state != node.state:
-        logger.info("node %s is %s, it was %s", node, state, node.state)
+        logger.info("node %s is %s, it was %s", node, state, node.state, extra={"node": node.name})
     return state
 
 
