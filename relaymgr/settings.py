@@ -105,9 +105,7 @@ def _sqlite() -> dict[str, Any]:
 
 
 def _postgresql() -> dict[str, Any]:
-    size = int(_number("CAUSEWAY_DATABASE_POOL", 10, 1, 200))
-    # Connections in all: this times the number of processes.
-    return {"pool": {"min_size": 1, "max_size": size, "timeout": 5}}
+    return {"pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 5}}
 
 
 def _database() -> dict[str, Any]:
@@ -150,6 +148,8 @@ SECRET_KEY_IS_GENERATED = not _secret("SECRET_KEY")
 SECRET_KEY = _secret("SECRET_KEY") or _generated_secret_key(STATE_DIR / "secret_key")
 SECRET_KEY_FALLBACKS = _secret("SECRET_KEY_FALLBACKS").split()
 
+# Connections of a process, and so the requests that a web process works on at once.
+DATABASE_POOL = int(_number("CAUSEWAY_DATABASE_POOL", 10, 1, 200))
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

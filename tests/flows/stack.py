@@ -100,11 +100,16 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(folder: Path, database_url: str | None = None, broker_url: str | None = None) -> Iterator[Stack]:
-    """A started stack; its database is `database_url`'s server, with a new database in it, or SQLite."""
+def running_stack(
+    folder: Path, database_url: str | None = None, broker_url: str | None = None, extra: dict[str, str] | None = None
+) -> Iterator[Stack]:
+    """A started stack; its database is `database_url`'s server, with a new database in it, or SQLite. `extra` goes into
+    the environment of its processes."""
     database_url = database_url or os.environ.get("DATABASE_URL", "")
     broker_url = broker_url or os.environ.get("BROKER_URL", "")
-    environment = {"BROKER_URL": broker_url} if broker_url else {}
+    environment = dict(extra or {})
+    if broker_url:
+        environment["BROKER_URL"] = broker_url
     if database_url:
         environment["DATABASE_URL"] = _new_database(database_url)
     stack = Stack(folder, environment)
