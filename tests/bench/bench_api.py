@@ -5,7 +5,7 @@ in a closed loop can, and then measures with all of them live: creations at a fi
 was due (so that a slow answer does not hide those behind it), then authorize-user, revoke-user, GET, list and DELETE,
 the rounds of the periodic tasks, a node that is killed, and the list at a volume of rows written for that.
 
-The peer is one INSERT through the same server and database: a webhook-less `POST` has to be compared with something.
+The peer is GET /monitor, a view with two small queries: what the web server and Django cost by themselves.
 """
 
 import argparse
@@ -42,6 +42,7 @@ Call = Callable[[httpx.AsyncClient], Awaitable[None]]
 @dataclass(frozen=True)
 class Plan:
     sessions: int = 10_000
+    fill: float = 240.0  # seconds at most in which they are made
     rate: float = 20.0  # creations a second
     duration: float = 30.0  # seconds at that rate
     clients: int = 8  # of the closed loop
@@ -94,7 +95,7 @@ async def _measure(plan: Plan, stack: Stack, results: Results) -> None:
     headers = {"Authorization": f"token {stack.key}"}
     async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=30, limits=limits) as client:
         say(f"creating {plan.sessions} sessions, {plan.clients} at a time")
-        closed = await _closed_loop(client, create, plan.sessions, plan.clients)
+        closed = await _closed_loop(client, create, plan)
         results.latencies.append(_row(f"create, {plan.clients} clients", *closed))
         results.figures["sessions on the nodes"] = _sessions_on_nodes(stack)
 
@@ -135,19 +136,19 @@ async def _measure(plan: Plan, stack: Stack, results: Results) -> None:
     results.tasks = _tasks(stack, plan.settle)
 
 
-async def _closed_loop(client: httpx.AsyncClient, call: Call, count: int, clients: int) -> tuple[list[float], float]:
+async def _closed_loop(client: httpx.AsyncClient, call: Call, plan: Plan) -> tuple[list[float], float]:
     """So many callers, each asking again when it was answered. Their latencies and the seconds it all took."""
     left = itertools.count()
     latencies: list[float] = []
+    started = time.monotonic()
 
     async def caller() -> None:
-        while next(left) < count:
-            started = time.monotonic()
+        while next(left) < plan.sessions and time.monotonic() < started + plan.fill:
+            asked = time.monotonic()
             await call(client)
-            latencies.append(time.monotonic() - started)
+            latencies.append(time.monotonic() - asked)
 
-    started = time.monotonic()
-    await asyncio.gather(*(caller() for _ in range(clients)))
+    await asyncio.gather(*(caller() for _ in range(plan.clients)))
     return latencies, time.monotonic() - started
 
 
@@ -273,14 +274,14 @@ def _copy_sessions(connection: psycopg.Connection[Any], rows: int) -> None:
         f"INSERT INTO relay_sessions_relaysession ({', '.join(columns)}) "
         f"SELECT {', '.join(given.get(name, name) for name in columns)} FROM generate_series(1, {rows}) n JOIN "
         "(SELECT *, row_number() OVER () r, count(*) OVER () c FROM (SELECT * FROM relay_sessions_relaysession "
-        "WHERE state = 'ready' LIMIT 30) few) some ON r = n % c + 1"
+        "WHERE state = 'ready' LIMIT 30) few) copied ON r = n % c + 1"
     )
     columns = [name for name in _columns(connection, "relay_sessions_seat") if name != "id"]
     given = {"session_id": "copies.id", "number": "n"}
     connection.execute(
         f"INSERT INTO relay_sessions_seat ({', '.join(columns)}) "
-        f"SELECT {', '.join(given.get(name, f'some.{name}') for name in columns)} FROM relay_sessions_relaysession "
-        "copies, generate_series(0, 1) n, (SELECT * FROM relay_sessions_seat LIMIT 1) some "
+        f"SELECT {', '.join(given.get(name, f'copied.{name}') for name in columns)} FROM relay_sessions_relaysession "
+        "copies, generate_series(0, 1) n, (SELECT * FROM relay_sessions_seat LIMIT 1) copied "
         "WHERE copies.tenant_id = (SELECT id FROM tenants_tenant WHERE slug = 'volume')"
     )
     connection.execute("VACUUM ANALYZE")
