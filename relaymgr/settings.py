@@ -217,7 +217,15 @@ SECRET_KEY_FALLBACKS = _secret(
     "SECRET_KEY_FALLBACKS", "former keys, separated by spaces, that still open what they sealed"
 ).split()
 
-DATABASE_POOL = int(_number("CAUSEWAY_DATABASE_POOL", 10, 1, 200, "PostgreSQL connections for each process"))
+DATABASE_POOL = int(
+    _number(
+        "CAUSEWAY_DATABASE_POOL",
+        10,
+        1,
+        200,
+        "PostgreSQL connections of each process, and so the requests that a web process works on at once",
+    )
+)
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # PostgreSQL makes an installation one for production: checks.py then refuses what is unsafe there.

@@ -2,6 +2,7 @@
 
 import secrets
 
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
@@ -67,6 +68,15 @@ class RelaySession(models.Model):
         indexes = [
             models.Index(fields=["tenant", "state", "-created_at"], name="session_tenant_state_created"),
             models.Index(fields=["state", "expires_at"], name="session_state_expires"),
+            # Of live sessions only, who are few beside those kept. The list, newest first: with all that it counts and
+            # skips by, so that no row has to be fetched for that.
+            models.Index(
+                fields=["tenant", "-created_at", "id", "state", "worker"],
+                condition=models.Q(state__in=("requested", "placed", "ready")),
+                name="session_live_newest",
+            ),
+            # On SQLite an ordinary index that nothing uses.
+            GinIndex(fields=["metadata"], opclasses=["jsonb_path_ops"], name="session_metadata"),
         ]
         ordering = ["-created_at", "id"]
 

@@ -284,8 +284,7 @@ def _state(node: RelayNode, missed: int) -> str:
 def events_take(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
     """The oldest events of these kinds, deleted: call it in the transaction that acts on them. No two callers get the
     same one."""
-    taken = []
-    for event in NodeEvent.objects.filter(kind__in=kinds).order_by("pk")[:limit]:
-        if NodeEvent.objects.filter(pk=event.pk).delete()[0]:
-            taken.append(event)
+    # Who comes second waits here, and then finds those gone.
+    taken = list(NodeEvent.objects.select_for_update().filter(kind__in=kinds).order_by("pk")[:limit])
+    NodeEvent.objects.filter(pk__in=[event.pk for event in taken]).delete()
     return taken

@@ -116,7 +116,8 @@ class Stack:
 def running_stack(
     folder: Path, database_url: str | None = None, broker_url: str | None = None, **settings: str
 ) -> Iterator[Stack]:
-    """A started stack; its database is `database_url`'s server, with a new database in it, or SQLite."""
+    """A started stack; its database is `database_url`'s server, with a new database in it, or SQLite. `settings` go
+    into the environment of its processes."""
     database_url = database_url or os.environ.get("DATABASE_URL", "")
     broker_url = broker_url or os.environ.get("BROKER_URL", "")
     environment = settings | ({"BROKER_URL": broker_url} if broker_url else {})
