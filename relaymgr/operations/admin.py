@@ -8,6 +8,9 @@ from django.contrib.auth.models import Group, User
 from django.http import HttpRequest
 
 from relaymgr.admin import RecordedAdmin
+from relaymgr.operations import node_admin
+
+__all__ = ["PersonAdmin", "RoleAdmin", "node_admin"]
 
 admin.site.unregister([User, Group])
 
