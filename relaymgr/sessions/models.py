@@ -67,6 +67,7 @@ class RelaySession(models.Model):
         indexes = [
             models.Index(fields=["tenant", "state", "-created_at"], name="session_tenant_state_created"),
             models.Index(fields=["state", "expires_at"], name="session_state_expires"),
+            models.Index(fields=["-created_at", "id"], name="session_recent"),
         ]
         ordering = ["-created_at", "id"]
 
@@ -107,6 +108,10 @@ class Seat(models.Model):
     class Meta:
         ordering = ["session", "number"]
         constraints = [models.UniqueConstraint(fields=["session", "number"], name="seat_number_unique")]
+        indexes = [
+            models.Index(fields=["player_id"], name="seat_player"),
+            models.Index(fields=["ip"], name="seat_ip"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"
