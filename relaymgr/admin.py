@@ -14,10 +14,12 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.paginator import Paginator
 from django.db.models import DateTimeField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import cached_property
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.text import capfirst
 from rest_framework.exceptions import APIException
@@ -28,6 +30,7 @@ from relaymgr.errors import ApiError
 from relaymgr.widgets import NamedDateTime
 
 MAX_ROWS = 500  # of one act: each may be a call to a node
+COUNTED = 10_000  # rows of a list; beyond, it says "more than", and a search finds the others
 
 
 class Warned(str):
@@ -206,10 +209,19 @@ class KeptAdmin(RecordedAdmin):
         return False
 
 
+class BoundedPaginator(Paginator):
+    """Never counts a whole table."""
+
+    @cached_property
+    def count(self) -> int:
+        return int(self.object_list.order_by()[:COUNTED].count())
+
+
 class ReadOnlyAdmin(KeptAdmin):
     """Rows that the system writes and people look at. Tables may be big: nothing counts them."""
 
     show_full_result_count = False
+    paginator = BoundedPaginator
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -59,6 +59,7 @@ PURE = [
     "relaymgr.telemetry.estimation",
     "relaymgr.telemetry.beacons",
     "relaymgr.telemetry.knowledge",
+    "relaymgr.telemetry.series",
     "relaymgr.sessions.placement",
     "relaymgr.sessions.filters",
     "relaymgr.sessions.explanation",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from django.db.models import Count, F, Sum
+from django.db.models import Count, F, QuerySet, Sum
 from django.utils import timezone
 
 from relaymgr.audit.models import AuditEntry
@@ -140,10 +140,18 @@ def fleet_now() -> Now:
     )
 
 
+def node_now(*, pk: int, now: datetime) -> Node:
+    """One of them. Raises RelayNode.DoesNotExist."""
+    return _node(_rows().values(*COLUMNS).get(pk=pk), _samples(now, node=pk).get(pk, []), now)
+
+
 def _nodes(now: datetime) -> list[Node]:
     samples = _samples(now)
-    rows = RelayNode.objects.annotate(seats=Sum("workers__capacity"), free=Sum("workers__free_seats")).order_by("name")
-    return [_node(row, samples.get(row["pk"], []), now) for row in rows.values(*COLUMNS)]
+    return [_node(row, samples.get(row["pk"], []), now) for row in _rows().values(*COLUMNS)]
+
+
+def _rows() -> QuerySet[RelayNode]:
+    return RelayNode.objects.annotate(seats=Sum("workers__capacity"), free=Sum("workers__free_seats")).order_by("name")
 
 
 def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> Node:
@@ -172,10 +180,10 @@ def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> No
 Sample = tuple[datetime, int, int, Mapping[str, int]]
 
 
-def _samples(now: datetime) -> dict[int, list[Sample]]:
+def _samples(now: datetime, **which: Any) -> dict[int, list[Sample]]:
     """Of each node the first and the last of the last few seconds."""
     found: dict[int, list[Sample]] = {}
-    rows = NodeSample.objects.filter(at__gte=now - RATE_OVER).order_by("at")
+    rows = NodeSample.objects.filter(at__gte=now - RATE_OVER, **which).order_by("at")
     for node, *sample in rows.values_list("node", "at", "sessions", "connected", "counters"):
         mine = found.setdefault(node, [])
         mine[1:] = [(sample[0], sample[1], sample[2], sample[3])]

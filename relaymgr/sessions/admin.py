@@ -1,15 +1,20 @@
 """For operators: find a session, see what became of it and why, end it, put a player out. Tokens are never shown."""
 
+from ipaddress import ip_address
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest
-from django.template.loader import render_to_string
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 
 from relaymgr.admin import ReadOnlyAdmin, RecordedAdmin, act
 from relaymgr.errors import Conflict
+from relaymgr.tenants.models import Tenant
 
 from .models import (
     LIVE_STATES,
@@ -21,8 +26,12 @@ from .models import (
     SessionEvent,
     WebhookDelivery,
 )
+from .page import page_of, placement_of
+from .selectors import SESSION_ID
 from .services import placement_ban, seat_revoke, session_delete
 from .webhooks import delivery_retry
+
+STOP_POLLING = 286  # htmx's
 
 
 class _OperatedAdmin(ReadOnlyAdmin):
@@ -32,36 +41,16 @@ class _OperatedAdmin(ReadOnlyAdmin):
         return request.user.has_perm("relay_sessions.change_relaysession")
 
 
-class _ReadOnlyInline(admin.TabularInline):
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+def _seats(**which: Any) -> Coalesce:
+    mine = Seat.objects.filter(session=OuterRef("pk"), **which).order_by().values("session")
+    return Coalesce(Subquery(mine.annotate(count=Count("pk")).values("count")), 0)
 
 
-class SeatInline(_ReadOnlyInline):
-    model = Seat
-    fields = readonly_fields = ("number", "player_id", "ip", "is_connected", "dialect", "revoked_at")
-
-
-class GrantInline(_ReadOnlyInline):
-    model = Grant
-    fields = readonly_fields = ("worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
-
-
-class SessionEventInline(_ReadOnlyInline):
-    model = SessionEvent
-    fields = readonly_fields = ("at", "kind", "seat", "reason")
-    verbose_name_plural = "timeline"
-
-
-class WebhookDeliveryInline(_ReadOnlyInline):
-    model = WebhookDelivery
-    fields = readonly_fields = ("event", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
+def _address(term: str) -> str | None:
+    try:
+        return str(ip_address(term))
+    except ValueError:
+        return None
 
 
 class BanForm(forms.Form):
@@ -84,9 +73,9 @@ class RelaySessionAdmin(_OperatedAdmin):
         "end_reason",
     )
     list_filter = ("state", "topology", "worker__node__location", "worker__node", "created_at")
-    search_fields = ("=id", "=tenant__slug", "=seats__player_id", "=seats__ip")
-    date_hierarchy = "created_at"
-    inlines = (SeatInline, SessionEventInline, GrantInline, WebhookDeliveryInline)
+    search_fields = ("id",)  # and more: get_search_results
+    search_help_text = "A session's id, a tenant's slug, a player's id or address: whole."
+    change_form_template = "sessions/session.html"
     fields = (
         ("id", "tenant"),
         ("state", "end_reason"),
@@ -94,15 +83,51 @@ class RelaySessionAdmin(_OperatedAdmin):
         ("created_at", "ready_at", "expires_at", "ended_at"),
         ("topology", "objective", "dialects", "idle_timeout"),
         ("filters", "limits", "metadata", "webhook_url"),
-        "why_here",
     )
     actions = ("delete", "ban_node")
 
+    def get_urls(self) -> list[URLPattern]:
+        now = self.admin_site.admin_view(self.now_view)
+        return [path("<str:pk>/now", now, name="relay_sessions_relaysession_now"), *super().get_urls()]
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        if self.has_view_permission(request) and (session := self._find(object_id)):
+            ours = {"page": page_of(session), "placement": placement_of(session.placement)}
+            kwargs["extra_context"] = {**(kwargs.get("extra_context") or {}), **ours}
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    def now_view(self, request: HttpRequest, pk: str) -> HttpResponse:
+        """What of the page stays fresh. When the session is over, htmx is told to ask no more."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        session = self._find(pk)
+        if session is None:
+            raise Http404
+        page = page_of(session)
+        status = 200 if page.is_live else STOP_POLLING
+        return TemplateResponse(request, "sessions/session_now.html", {"page": page}, status=status)
+
+    def _find(self, pk: str) -> RelaySession | None:
+        return RelaySession.objects.select_related("tenant", "worker__node__location").filter(pk=pk).first()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[RelaySession], search_term: str
+    ) -> tuple[QuerySet[RelaySession], bool]:
+        """By index whatever is looked for: one condition for each way to find a session."""
+        if not (term := search_term.strip()):
+            return queryset, False
+        if SESSION_ID.fullmatch(term):
+            return queryset.filter(pk=term), False
+        if (address := _address(term)) is not None:
+            return queryset.filter(pk__in=Seat.objects.filter(ip=address).values("session")), False
+        if tenant := Tenant.objects.filter(slug=term).first():
+            return queryset.filter(tenant=tenant), False
+        return queryset.filter(pk__in=Seat.objects.filter(player_id=term).values("session")), False
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[RelaySession]:
-        held = Count("seats", filter=Q(seats__revoked_at=None), distinct=True)
-        connected = Count("seats", filter=Q(seats__is_connected=True), distinct=True)
-        rows = super().get_queryset(request).select_related("tenant", "worker__node__location")
-        return rows.annotate(seats_held=held, seats_connected=connected)
+        # Counted for the rows that are shown, not joined for all there are.
+        rows = super().get_queryset(request).select_related("tenant", "worker__node__location").defer("placement")
+        return rows.annotate(seats_held=_seats(revoked_at=None), seats_connected=_seats(is_connected=True))
 
     @admin.display(description="location")
     def location(self, session: RelaySession) -> str:
@@ -115,10 +140,6 @@ class RelaySessionAdmin(_OperatedAdmin):
     @admin.display(description="connected")
     def connected(self, session: Any) -> int:
         return int(session.seats_connected) if session.is_ready else 0
-
-    @admin.display(description="placement")
-    def why_here(self, session: RelaySession) -> str:
-        return render_to_string("sessions/placement.html", {"placement": session.placement, "better": session.better})
 
     def row_facts(self, session: Any) -> str:
         where = f"{session.state} on {session.worker.node}" if session.worker else session.state
@@ -170,7 +191,7 @@ class SeatAdmin(_OperatedAdmin):
     list_display = ("session_id", "number", "player_id", "ip", "is_connected", "dialect", "created_at", "revoked_at")
     list_filter = ("is_connected", "dialect", ("revoked_at", admin.EmptyFieldListFilter), "created_at")
     list_select_related = ("session__tenant",)
-    search_fields = ("=session__id", "=player_id", "=ip")
+    search_fields = ("session__id__exact", "player_id__exact")
     fields = (
         ("session", "number"),
         ("player_id", "ip"),
@@ -201,7 +222,7 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
     list_display = ("session_id", "event", "tenant", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
     list_filter = ("event", "is_signed", ("delivered_at", admin.EmptyFieldListFilter), "created_at")
     list_select_related = ("tenant",)
-    search_fields = ("=session__id", "=tenant__slug", "url")
+    search_fields = ("session__id__exact", "tenant__slug__exact", "url")
     fields = (
         ("session", "tenant", "event"),
         ("url", "is_signed"),
@@ -229,14 +250,14 @@ class GrantAdmin(ReadOnlyAdmin):
     list_display = ("session_id", "worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
     list_filter = ("wanted", "worker__node", "created_at")
     list_select_related = ("worker__node",)
-    search_fields = ("=session__id",)
+    search_fields = ("session__id__exact",)
 
 
 @admin.register(SessionEvent)
 class SessionEventAdmin(ReadOnlyAdmin):
     list_display = ("at", "session_id", "kind", "seat", "reason")
     list_filter = ("kind", "at")
-    search_fields = ("=session__id",)
+    search_fields = ("session__id__exact",)
 
 
 @admin.register(IdempotencyKey)
@@ -244,4 +265,4 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
     list_display = fields = ("tenant", "session_id", "created_at")
     list_select_related = ("tenant",)
     list_filter = ("created_at",)
-    search_fields = ("=session__id", "=tenant__slug")
+    search_fields = ("session__id__exact", "tenant__slug__exact")

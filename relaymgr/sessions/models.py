@@ -77,6 +77,7 @@ class RelaySession(models.Model):
             ),
             # On SQLite an ordinary index that nothing uses.
             GinIndex(fields=["metadata"], opclasses=["jsonb_path_ops"], name="session_metadata"),
+            models.Index(fields=["-created_at", "id"], name="session_recent"),
         ]
         ordering = ["-created_at", "id"]
 
@@ -119,6 +120,10 @@ class Seat(models.Model):
     class Meta:
         ordering = ["session", "number"]
         constraints = [models.UniqueConstraint(fields=["session", "number"], name="seat_number_unique")]
+        indexes = [
+            models.Index(fields=["player_id"], name="seat_player"),
+            models.Index(fields=["ip"], name="seat_ip"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"

@@ -23,7 +23,7 @@ from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
-from relaymgr.telemetry.reports import Report, parse_report
+from relaymgr.telemetry.reports import Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up
 
 __all__ = [
@@ -135,6 +135,7 @@ def _samples_store(answers: Iterable[Answer]) -> None:
                 seats=answer.report.seats,
                 connected=answer.report.connected,
                 counters=answer.report.counters,
+                **leg_figures(answer.report.legs),
             )
             for answer in answers
         ],
