@@ -1,5 +1,6 @@
 """How far the nodes are from each other: a matrix of the nodes, or of their locations where nodes are many. Pure."""
 
+import itertools
 import math
 import statistics
 from bisect import bisect_right
@@ -71,7 +72,7 @@ class Matrix:
     def bands(self) -> list[tuple[int, str]]:
         """(band, what it holds), for the legend."""
         edges = ["0", *(f"{edge:g}" for edge in BANDS)]
-        spans = [f"{low} to {high} ms" for low, high in zip(edges, edges[1:], strict=False)]
+        spans = [f"{low} to {high} ms" for low, high in itertools.pairwise(edges)]
         return list(enumerate([*spans, f"{edges[-1]} ms or more"]))
 
 

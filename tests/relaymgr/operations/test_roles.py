@@ -40,7 +40,7 @@ pytestmark = pytest.mark.django_db
 TABLE: dict[str, dict[type[Model], str]] = {
     "viewer": {},
     "operator": {
-        RelayNode: "change -drain -undrain",
+        RelayNode: "change -drain -undrain -ban",
         Location: "change",
         RelaySession: "-delete -ban_node",
         Seat: "-revoke",

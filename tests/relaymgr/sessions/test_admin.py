@@ -70,7 +70,7 @@ def test_sealed_and_hashed_columns_are_in_no_page() -> None:
 
 def test_session_page_shows_seats_timeline_and_placement(session: dict[str, Any], admin_client: Client) -> None:
     html = admin_client.get(page(RelaySession, "change", session["session_id"])).content.decode()
-    for text in ("ann", "Requested", "Ready", "the longest path", "confirmed"):
+    for text in ("ann", "requested", "ready: its node has confirmed", "the longest path", "confirmed"):
         assert text in html
 
 
