@@ -8,7 +8,7 @@ Whoever may not do it is not offered it, and is refused. Every act is kept in th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django import forms
@@ -214,7 +214,7 @@ class BoundedPaginator(Paginator):
 
     @cached_property
     def count(self) -> int:
-        return int(self.object_list.order_by()[:COUNTED].count())
+        return cast(QuerySet[Any], self.object_list).order_by()[:COUNTED].count()
 
 
 class ReadOnlyAdmin(KeptAdmin):

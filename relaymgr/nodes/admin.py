@@ -105,7 +105,7 @@ class RelayNodeAdmin(KeptAdmin):
         "control_url",
         "node_key",
     )
-    actions = ("drain", "undrain", "roll_token_key", "roll_node_key", "remove")
+    actions: tuple[str, ...] = ("drain", "undrain", "roll_token_key", "roll_node_key", "remove")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
