@@ -13,6 +13,8 @@ function nameDrawings() {
 document.addEventListener("DOMContentLoaded", () => {
   // A wide table scrolls in its own box, by the arrow keys too.
   for (const box of document.querySelectorAll(".inline-group .tabular, #changelist-form .results")) box.tabIndex = 0;
+  // Its label is a picture, which a help text beside it silences.
+  document.getElementById("searchbar")?.setAttribute("aria-label", "Search");
   // The filter for rows in which nothing stands.
   for (const link of document.querySelectorAll("#changelist-filter a"))
     if (!link.textContent.trim()) link.textContent = "none";
