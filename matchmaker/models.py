@@ -136,6 +136,7 @@ class Ticket(models.Model):
     attributes = models.JSONField()
     whereabouts = models.JSONField(
         default=dict,
+        db_default=models.Value({}, models.JSONField()),  # for tickets of the version before
         help_text="Measurements, latencies and coordinates, in the words of the manager. No rule sees them.",
     )
     assignment = SealedJSONField(null=True, editable=False)

@@ -12,6 +12,8 @@ from django_structlog.celery.steps import DjangoStructLogInitStep
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
+logger = logging.getLogger(__name__)
+
 app = Celery("causeway")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
@@ -39,7 +41,9 @@ SCHEDULE = {
     "relaymgr.nodes.tasks.token_keys_renew": ("housekeeping", 3600.0),
 }
 
-app.conf.task_routes = {task: {"queue": queue} for task, (queue, _) in SCHEDULE.items()}
+app.conf.task_routes = {task: {"queue": queue} for task, (queue, _) in SCHEDULE.items()} | {
+    "relaymgr.operations.tasks.echo": {"queue": "housekeeping"},  # unless doctor names another
+}
 app.conf.beat_schedule = {
     task: {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": max(seconds, 5.0)}}
     for task, (_, seconds) in SCHEDULE.items()
@@ -60,3 +64,4 @@ def _beat_starts(**kwargs: Any) -> None:
     from relaymgr import checks
 
     checks.stop_if_unsafe("beat")
+    logger.info("beat starts")  # celery.beat itself is quiet: it tells of each tick
