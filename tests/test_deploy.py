@@ -214,13 +214,13 @@ def test_players_come_by_https_and_cannot_choose_their_address(tmp_path: Path) -
     manage = [sys.executable, str(ROOT / "manage.py")]
     ports = ["--port", str(web_port), "--relay-port", str(relay_port), "--nodes", "0"]
     with (
-        running([*manage, "up", *ports], environment),
-        running(["caddy", "run", "--config", str(tmp_path / "caddy.json")], environment),
+        running([*manage, "up", *ports], environment, tmp_path / "up.log"),
+        running(["caddy", "run", "--config", str(tmp_path / "caddy.json")], environment, tmp_path / "caddy.log"),
         httpx.Client(
             base_url=f"https://localhost:{https_port}", verify=ssl.create_default_context(cafile=certificate)
         ) as client,
     ):
-        wait_until(lambda: answers(client), "the manager behind its proxy", 40)
+        wait_until(lambda: answers(client), f"the manager behind its proxy; see {tmp_path}", 90)
         login = client.get("/admin/login/", headers={"X-Forwarded-For": "198.51.100.9", "X-Forwarded-Proto": "http"})
         assert login.status_code == 200
         assert "Secure" in login.headers["Set-Cookie"]
@@ -242,8 +242,9 @@ def answers(client: httpx.Client) -> bool:
 
 
 @contextlib.contextmanager
-def running(argv: list[str], environment: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def running(argv: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    with log.open("wb") as file:
+        process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
         yield
     finally:
