@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock settings-page clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock settings-page clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -40,6 +40,9 @@ bench-matchmaking: $(VENV)/.dev ## generated players against matchmaking profile
 
 bench-revoke: $(VENV)/.dev ## how soon a revoked player is cut off, over 100 rounds
 	@$(RUN) -m tests.bench.bench_revoke $(ARGS)
+
+bench-api: $(VENV)/.dev       ## what the manager bears with 10,000 live sessions, on PostgreSQL + Redis (ARGS="--sessions N --rate N")
+	@$(RUN) -m tests.bench.bench_api $(ARGS)
 
 bench-placement: $(VENV)/.dev  ## regret of placement against other rules (ARGS="--data FOLDER": your own latencies)
 	@OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.bench.bench_placement $(ARGS)

@@ -276,7 +276,9 @@ def wait_until_up(url: str) -> None:
 
 def packet_path() -> str:
     """As the nodes say in their logs."""
-    told = {line for path in LOG.parent.glob("*.log") for line in re.findall(r"packet path: (.+)", path.read_text())}
+    told = {
+        line for path in LOG.parent.glob("*.log") for line in re.findall(r"packet path: ([^\"\n]+)", path.read_text())
+    }
     return "; ".join(sorted(told)) or "not told"
 
 

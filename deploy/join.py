@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SOURCE = Path(__file__).resolve().parent.parent
-CODE = ("relaynode", "transports", "requirements.txt")
+CODE = ("observability", "relaynode", "transports", "requirements.txt")
 PREFIX = "CAUSEWAY_NODE_"
 SERVICE = "causeway-node.service"
 LINKED_WITHIN = 60.0

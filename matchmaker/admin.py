@@ -1,29 +1,28 @@
 """For operators: what waits, what was matched, and profiles with their versions. Players' tokens are never shown."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.conf import settings
+from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
-from rest_framework.exceptions import APIException
+from django.utils.module_loading import import_string
 
 from . import services
 from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 from .profiles import ProfileInvalid, differences, parse
 
+# Of the whole project: acts are confirmed and kept in one audit log.
+act: Callable[..., Callable[[Callable[..., str]], Any]] = import_string(f"{settings.MATCHMAKER_ADMIN}.act")
+ReadOnlyAdmin: Any = import_string(f"{settings.MATCHMAKER_ADMIN}.ReadOnlyAdmin")
 
-class ReadOnly(admin.ModelAdmin):
+
+class ReadOnly(ReadOnlyAdmin):  # type: ignore[misc]
     """Rows that the matchmaker alone writes."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_activate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("matchmaker.change_profile")
@@ -37,15 +36,13 @@ class ProfileAdmin(ReadOnly):
     list_select_related = ("active__profile",)
     actions = ("roll_back",)
 
-    @admin.action(description="Roll back to the version that was active before", permissions=["activate"])
-    def roll_back(self, request: HttpRequest, queryset: QuerySet[Profile]) -> None:
-        for profile in queryset:
-            try:
-                version = services.profile_rollback(tenant=profile.tenant, name=profile.name)
-            except APIException as error:
-                messages.error(request, f"{profile}: {error.detail}")
-            else:
-                messages.success(request, f"{version} is active.")
+    @act(
+        "Roll back",
+        effect="The version that was active before is active again: new tickets are matched by it.",
+        permission="activate",
+    )
+    def roll_back(self, request: HttpRequest, profile: Profile) -> str:
+        return f"{services.profile_rollback(tenant=profile.tenant, name=profile.name)} is active."
 
 
 class VersionForm(forms.ModelForm):
@@ -102,11 +99,11 @@ class ProfileVersionAdmin(ReadOnly):
         rows = list(differences(active.config, version.config)) if active else []
         return format_html_join("\n", "<div>{}: {} &rarr; {}</div>", rows) if rows else "nothing"
 
-    @admin.action(description="Make active", permissions=["activate"])
-    def activate(self, request: HttpRequest, queryset: QuerySet[ProfileVersion]) -> None:
-        for version in queryset.select_related("profile"):
-            services.profile_activate(tenant=version.profile.tenant, name=version.profile.name, number=version.number)
-            messages.success(request, f"{version} is active.")
+    @act("Make active", effect="New tickets are matched by this version.", permission="activate")
+    def activate(self, request: HttpRequest, version: ProfileVersion) -> str:
+        profile = version.profile
+        services.profile_activate(tenant=profile.tenant, name=profile.name, number=version.number)
+        return f"{version} is active."
 
 
 @admin.register(Ticket)
@@ -119,9 +116,6 @@ class TicketAdmin(ReadOnly):
     search_fields = ("player_id", "match__id")
     list_select_related = ("version__profile",)
     date_hierarchy = "created_at"
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_view_permission(request, obj)

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, client_address, is_backend, tenant_of
 from .serializers import BackfillSerializer, GroupSerializer, MemberSerializer, TicketSerializer, error_responses
+from .whereabouts import WhereaboutsSerializer
 from .why import Why
 
 MAX_GROUP = 255
@@ -28,7 +29,7 @@ class PlayApi(APIView):
     throttle_classes = (PlayerThrottle,)
 
 
-class PlayerSerializer(serializers.Serializer):
+class PlayerSerializer(WhereaboutsSerializer):
     profile = serializers.CharField(max_length=64)
     attributes = serializers.DictField(required=False, allow_null=True, help_text="One for each rule of the profile.")
     player_ip = serializers.IPAddressField(
@@ -239,6 +240,7 @@ class BeaconsApi(PlayApi):
                 administrative_division = serializers.CharField(allow_blank=True)
                 timezone = serializers.CharField()
 
+            node = serializers.CharField(help_text="Its name, as measurements want it.")
             fqdn = serializers.CharField()
             public_ip = serializers.CharField(source="host")
             tcp_port = serializers.IntegerField()
@@ -250,7 +252,7 @@ class BeaconsApi(PlayApi):
 
     @extend_schema(operation_id="matchmaker_beacons_list", responses={200: OutputSerializer, **error_responses()})
     def get(self, request: Request) -> Response:
-        """What to measure for the latencies attribute, which names beacons by their city."""
+        """What to measure for a ticket: for its measurements, and for the latencies attribute, which names cities."""
         found = selectors.beacons()
         return Response(self.OutputSerializer({"count": len(found), "beacons": found}).data)
 

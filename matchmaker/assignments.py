@@ -5,24 +5,29 @@ from typing import Any
 
 from .models import Match, Ticket
 from .profiles import Profile
+from .whereabouts import nearest
 
 
 def session_request(
     match: Match, tickets: Sequence[Ticket], rules: Profile, slugs: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """The body of POST /v1/relays/sessions: users in the order of the seats, the host first."""
-    users = [_user(ticket, rules, slugs) for ticket in tickets]
+    users = [_user(ticket, rules, slugs, len(tickets)) for ticket in tickets]
     return {"users": users, **rules.session, "metadata": {"match": match.pk, "profile": match.version.profile.name}}
 
 
-def _user(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    user: dict[str, Any] = {"player_id": ticket.player_id, "ip": ticket.player_ip}
-    if rules.latencies:
-        # Tickets name beacons by their city (compat spec B1); the manager knows locations by their slug.
-        measured = ticket.attributes[rules.latencies]
-        by_slug = {slug: ms for city, ms in measured.items() for slug in slugs.get(city, (city,))}
-        user["latencies"] = by_slug
-    return user
+def _user(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]], players: int) -> dict[str, Any]:
+    """With the time when the player measured, since a ticket may wait for long."""
+    latencies = {**_latencies(ticket, rules, slugs), **ticket.whereabouts.get("latencies", {})}
+    whereabouts = {**ticket.whereabouts, "latencies": latencies} if latencies else ticket.whereabouts
+    user = {"player_id": ticket.player_id, "ip": ticket.player_ip, **nearest(whereabouts, players)}
+    return {**user, "measured_at": ticket.created_at.isoformat()} if whereabouts else user
+
+
+def _latencies(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Tickets name beacons by their city (compat spec B1); the manager knows locations by their slug."""
+    measured = ticket.attributes[rules.latencies] if rules.latencies else {}
+    return {slug: ms for city, ms in measured.items() for slug in slugs.get(city, (city,))}
 
 
 def assignment_of(

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from . import selectors
+from . import metrics, selectors
 from .assignments import assignment_of, session_request
 from .manager_client import Json, Manager, ManagerRefused, ManagerUnreachable
 from .matching import Filled, make_matches
@@ -233,6 +233,7 @@ def _assigned(match: Match, session: Json, users: dict[str, Json]) -> None:
             changes = {"status": Status.HOST_ASSIGNED, "remove_at": now + removal}
             Ticket.objects.filter(pk=ticket.pk).update(assignment=assignment, **changes)
         Backfill.objects.filter(matches=match.pk).update(status=Status.HOST_ASSIGNED, remove_at=now + removal)
+    metrics.outcomes.labels("assigned").inc()
 
 
 def match_fail(match: Match, reason: str) -> None:
@@ -241,6 +242,7 @@ def match_fail(match: Match, reason: str) -> None:
         failed = Match.objects.filter(pk=match.pk, state=MatchState.FORMING)
         if failed.update(state=MatchState.FAILED, next_attempt_at=None, last_error=reason[:100]):
             _release(match, reason)
+    metrics.outcomes.labels("failed").inc()
     logger.warning("match %s came to nothing: %s", match.pk, reason)
 
 
@@ -252,6 +254,7 @@ def match_abandon(match: Match, reason: str) -> bool:
         if not forming.update(state=MatchState.ABANDONED, next_attempt_at=now, attempts=0, last_error=reason[:100]):
             return False
         _release(match, reason)
+    metrics.outcomes.labels("abandoned").inc()
     return True
 
 

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import httpx
 
+from observability import tracing
+
 Json = dict[str, Any]
 # The manager tries several nodes for a session, each with a budget of its own.
 TIMEOUT = httpx.Timeout(4.0, connect=1.0)
@@ -32,6 +34,7 @@ class Manager:
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"token {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)
+        tracing.trace_client(self._http)
 
     def session_create(self, tenant: str, body: Mapping[str, Any], idempotency_key: str) -> Json:
         """The session, ready; the same one whenever the key is the same."""

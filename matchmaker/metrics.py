@@ -1,11 +1,24 @@
-"""What a matchmaker process counts, for Prometheus. Labels are profiles: never a player, ticket, match or address."""
+"""What a matchmaker process counts, for Prometheus. Never a player, ticket, match or address.
+
+`profile` is "tenant/name" for the first hundred that the process meets, and `other` for the rest: studios make
+profiles as they like. What is read from the database is the same in every process: take the maximum over them.
+"""
 
 from prometheus_client import Counter, Gauge, Histogram
 
-BY_PROFILE = ("tenant", "profile")
+MAX_PROFILES = 100
+OTHER = "other"
+BY_PROFILE = ("profile",)
 
+tickets = Gauge("causeway_matchmaker_tickets", "Tickets there are, by status.", ("status",))
 waiting = Gauge("causeway_matchmaker_tickets_waiting", "Tickets that search.", BY_PROFILE)
+oldest = Gauge("causeway_matchmaker_oldest_ticket_seconds", "How long the first of them has searched.", BY_PROFILE)
 matches = Counter("causeway_matchmaker_matches", "Matches formed by this process.", BY_PROFILE)
+outcomes = Counter(
+    "causeway_matchmaker_outcomes",
+    "What became of matches. failed: no session; abandoned: given up while nobody knew whether there was one.",
+    ("outcome",),
+)
 wait = Histogram(
     "causeway_matchmaker_time_to_match_seconds",
     "How long the tickets of a match had waited, on average.",
@@ -25,3 +38,15 @@ pass_seconds = Histogram(
     BY_PROFILE,
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15),
 )
+manager_answers = Gauge("causeway_matchmaker_manager_answers", "1: the manager answered when it was last asked.")
+round_time = Gauge("causeway_matchmaker_last_round_timestamp_seconds", "When the last round over all pools was done.")
+
+_profiles: set[str] = set()
+
+
+def profile_label(tenant: str, name: str) -> str:
+    label = f"{tenant}/{name}"
+    if label not in _profiles and len(_profiles) >= MAX_PROFILES:
+        return OTHER
+    _profiles.add(label)
+    return label

@@ -134,6 +134,11 @@ class Ticket(models.Model):
     player_id = models.CharField(max_length=20, unique=True, default=new_player_id, help_text="What other players see.")
     player_ip = models.GenericIPAddressField()
     attributes = models.JSONField()
+    whereabouts = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),  # for tickets of the version before
+        help_text="Measurements, latencies and coordinates, in the words of the manager. No rule sees them.",
+    )
     assignment = SealedJSONField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     searching_since = models.DateTimeField(null=True, blank=True)

@@ -4,13 +4,13 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from . import matching, pool, profiles, why
@@ -147,19 +147,29 @@ class Waiting:
     newest: datetime | None
     backfills: int
     newest_backfill: datetime | None
+    oldest: datetime | None = field(default=None, compare=False)
 
 
 def waiting_by_version() -> dict[int, Waiting]:
     tickets = Ticket.objects.filter(status=Status.SEARCHING).order_by().values("version")
-    found = {row["version"]: row for row in tickets.annotate(count=Count("pk"), newest=Max("searching_since"))}
+    found = {
+        row["version"]: row
+        for row in tickets.annotate(count=Count("pk"), newest=Max("searching_since"), oldest=Min("searching_since"))
+    }
     backfills = Backfill.objects.filter(status=Status.SEARCHING).order_by().values("version")
     more = {row["version"]: row for row in backfills.annotate(count=Count("pk"), newest=Max("created_at"))}
     nothing: dict[str, Any] = defaultdict(lambda: None, count=0)
     return {
-        version: Waiting(row["count"], row["newest"], other["count"], other["newest"])
+        version: Waiting(row["count"], row["newest"], other["count"], other["newest"], row["oldest"])
         for version in found
         for row, other in [(found[version], more.get(version, nothing))]
     }
+
+
+def ticket_counts() -> dict[str, int]:
+    """By status."""
+    rows = Ticket.objects.order_by().values("status").annotate(count=Count("pk"))
+    return dict(rows.values_list("status", "count"))
 
 
 # -- why -------------------------------------------------------------------------------------------

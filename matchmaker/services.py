@@ -93,15 +93,17 @@ def _active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rules]:
 # -- tickets ---------------------------------------------------------------------------------------
 
 
-def ticket_create(*, tenant: str, profile: str, attributes: Mapping[str, Any], player_ip: str) -> Ticket:
+def ticket_create(
+    *, tenant: str, profile: str, attributes: Mapping[str, Any], player_ip: str, whereabouts: Mapping[str, Any]
+) -> Ticket:
     """A ticket that searches. Raises ValidationError."""
     version, rules = _active_version(tenant, profile)
     _check_attributes(rules, attributes)
-    return _searching(_ticket(tenant, version, attributes, player_ip), rules, timezone.now())
+    return _searching(_ticket(tenant, version, attributes, player_ip, whereabouts), rules, timezone.now())
 
 
 def tickets_create_together(*, tenant: str, players: Sequence[Mapping[str, Any]]) -> list[Ticket]:
-    """A group that searches at once. `players`: profile, attributes and player_ip of each, in this order.
+    """A group that searches at once. `players`: profile, attributes, player_ip and whereabouts of each, in this order.
 
     Raises ValidationError: nothing is made then."""
     names = {player["profile"] for player in players}
@@ -117,7 +119,10 @@ def tickets_create_together(*, tenant: str, players: Sequence[Mapping[str, Any]]
     now = timezone.now()
     with transaction.atomic():
         group = Group.objects.create(version=version)
-        tickets = [_ticket(tenant, version, player["attributes"], player["player_ip"]) for player in players]
+        tickets = [
+            _ticket(tenant, version, player["attributes"], player["player_ip"], player["whereabouts"])
+            for player in players
+        ]
         return [_searching(ticket, rules, now, group) for ticket in tickets]
 
 
@@ -151,8 +156,16 @@ def _check_attributes(rules: Rules, attributes: Mapping[str, Any], under: str = 
         raise invalid(problems, under=under)
 
 
-def _ticket(tenant: str, version: ProfileVersion, attributes: Mapping[str, Any], player_ip: str) -> Ticket:
-    return Ticket(tenant=tenant, version=version, attributes=dict(attributes), player_ip=player_ip)
+def _ticket(
+    tenant: str, version: ProfileVersion, attributes: Mapping[str, Any], player_ip: str, whereabouts: Mapping[str, Any]
+) -> Ticket:
+    return Ticket(
+        tenant=tenant,
+        version=version,
+        attributes=dict(attributes),
+        player_ip=player_ip,
+        whereabouts=dict(whereabouts),
+    )
 
 
 def _searching(ticket: Ticket, rules: Rules, now: datetime, group: Group | None = None) -> Ticket:
@@ -165,17 +178,32 @@ def _searching(ticket: Ticket, rules: Rules, now: datetime, group: Group | None 
 # -- groups ----------------------------------------------------------------------------------------
 
 
-def group_create(*, tenant: str, profile: str, attributes: Mapping[str, Any], player_ip: str, is_ready: bool) -> Ticket:
+def group_create(
+    *,
+    tenant: str,
+    profile: str,
+    attributes: Mapping[str, Any],
+    player_ip: str,
+    whereabouts: Mapping[str, Any],
+    is_ready: bool,
+) -> Ticket:
     """A group of one: its first member. It searches when all are ready (compat spec 5.2). Raises ValidationError."""
     version, rules = _active_version(tenant, profile)
     _check_attributes(rules, attributes)
     with transaction.atomic():
         group = Group.objects.create(version=version)
-        return _join(group, rules, _ticket(tenant, version, attributes, player_ip), is_ready)
+        return _join(group, rules, _ticket(tenant, version, attributes, player_ip, whereabouts), is_ready)
 
 
 def member_add(
-    *, tenant: str, group_id: UUID, profile: str, attributes: Mapping[str, Any], player_ip: str, is_ready: bool
+    *,
+    tenant: str,
+    group_id: UUID,
+    profile: str,
+    attributes: Mapping[str, Any],
+    player_ip: str,
+    whereabouts: Mapping[str, Any],
+    is_ready: bool,
 ) -> Ticket:
     """Raises NotFound, ValidationError, GroupClosed (M11: nobody joins one that searches), GroupFull."""
     with transaction.atomic():
@@ -188,7 +216,7 @@ def member_add(
         _check_attributes(rules, attributes)
         if problems := group_problems(rules, [*(member.attributes for member in members), attributes]):
             raise invalid(problems, under="attributes")
-        return _join(group, rules, _ticket(tenant, group.version, attributes, player_ip), is_ready)
+        return _join(group, rules, _ticket(tenant, group.version, attributes, player_ip, whereabouts), is_ready)
 
 
 def member_ready(*, tenant: str, group_id: UUID, member_id: str, is_ready: bool) -> Ticket:

@@ -2,9 +2,9 @@ from django.apps import AppConfig
 
 
 class RelaymgrConfig(AppConfig):
-    """The project itself, so that its system checks are found."""
+    """The project itself, so that its system checks and receivers are found."""
 
     name = "relaymgr"
 
     def ready(self) -> None:
-        from relaymgr import checks  # noqa: F401
+        from relaymgr import checks, task_metrics  # noqa: F401

@@ -3,16 +3,49 @@
 Without the option uvicorn believes X-Forwarded-For from loopback, whatever CAUSEWAY_TRUSTED_PROXIES says.
 """
 
+import asyncio
 import os
 import sys
 from typing import Any
 
+import django
+from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.db import connections
+from django.http import HttpRequest, HttpResponseBase
 
+from observability import tracing
+from observability.exposition import share_between_processes
 from relaymgr.checks import reasons_not_to_start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
+share_between_processes()
+
+
+class Handler(ASGIHandler):
+    """All of Django in one thread for a request, from the first middleware to the last: our views are synchronous, and
+    left to itself Django would change threads for each middleware that could be either.
+
+    So many requests at once as the pool has connections, which one that waits for its turn does not hold, nor one whose
+    client is slow to send or to read: a burst waits here, and not for a connection until it fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turns = asyncio.Semaphore(settings.DATABASE_POOL)
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        super().load_middleware(is_async=False)
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        async with self._turns:
+            return await sync_to_async(self._respond, thread_sensitive=True)(request)
+
+    def _respond(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            return self.get_response(request)
+        finally:
+            connections.close_all()  # given back to the pool
 
 
 def bounded(app: Any) -> Any:
@@ -55,4 +88,6 @@ def checked(app: Any) -> Any:
     return application
 
 
-application = checked(bounded(get_asgi_application()))
+django.setup(set_prefix=False)
+application = checked(bounded(Handler()))
+tracing.start("causeway-web")

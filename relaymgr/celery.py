@@ -1,18 +1,30 @@
 """The Celery app and its schedule. Beat's ticks are dropped when they are old: the next one does the same work."""
 
+import logging.config
 import os
 from datetime import timedelta
 from typing import Any
 
 from celery import Celery
-from celery.signals import beat_init, worker_init
+from celery.signals import beat_init, setup_logging, worker_init
 from django.conf import settings
+from django_structlog.celery.steps import DjangoStructLogInitStep
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
+
+logger = logging.getLogger(__name__)
 
 app = Celery("causeway")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["worker"].add(DjangoStructLogInitStep)
+
+
+@setup_logging.connect
+def _logging_is_the_settings_affair(**kwargs: Any) -> None:
+    """Having a receiver keeps Celery from its own."""
+    logging.config.dictConfig(settings.LOGGING)
+
 
 # task: (queue, every so many seconds)
 SCHEDULE = {
@@ -29,7 +41,9 @@ SCHEDULE = {
     "relaymgr.nodes.tasks.token_keys_renew": ("housekeeping", 3600.0),
 }
 
-app.conf.task_routes = {task: {"queue": queue} for task, (queue, _) in SCHEDULE.items()}
+app.conf.task_routes = {task: {"queue": queue} for task, (queue, _) in SCHEDULE.items()} | {
+    "relaymgr.operations.tasks.echo": {"queue": "housekeeping"},  # unless doctor names another
+}
 app.conf.beat_schedule = {
     task: {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": max(seconds, 5.0)}}
     for task, (_, seconds) in SCHEDULE.items()
@@ -50,3 +64,4 @@ def _beat_starts(**kwargs: Any) -> None:
     from relaymgr import checks
 
     checks.stop_if_unsafe("beat")
+    logger.info("beat starts")  # celery.beat itself is quiet: it tells of each tick

@@ -5,14 +5,19 @@ BROKER_URL (redis://) make it the real thing. Secrets may come from a file: NAME
 """
 
 import ipaddress
+import logging
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import environ
 from csp.constants import NONE, SELF
+
+from observability.log_lines import FORMATS, LEVELS
+from relaymgr.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -91,6 +96,15 @@ def _number(name: str, default: float, low: float, high: float, help: str = "") 
     if not low <= number <= high:
         _stop(name, f"a number from {low:.15g} to {high:.15g}")
     return number
+
+
+def _choice(name: str, default: str, choices: Sequence[str], help: str = "") -> str:
+    _note(name, f"one of {', '.join(choices)}", default, help)
+    value = _value(name) or default
+    by_lower = {choice.lower(): choice for choice in choices}
+    if value.lower() not in by_lower:
+        _stop(name, f"one of {', '.join(choices)}")
+    return by_lower[value.lower()]
 
 
 def _words(name: str, default: str = "", help: str = "") -> list[str]:
@@ -203,7 +217,15 @@ SECRET_KEY_FALLBACKS = _secret(
     "SECRET_KEY_FALLBACKS", "former keys, separated by spaces, that still open what they sealed"
 ).split()
 
-DATABASE_POOL = int(_number("CAUSEWAY_DATABASE_POOL", 10, 1, 200, "PostgreSQL connections for each process"))
+DATABASE_POOL = int(
+    _number(
+        "CAUSEWAY_DATABASE_POOL",
+        10,
+        1,
+        200,
+        "PostgreSQL connections of each process, and so the requests that a web process works on at once",
+    )
+)
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # PostgreSQL makes an installation one for production: checks.py then refuses what is unsafe there.
@@ -283,7 +305,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 ROOT_URLCONF = "relaymgr.urls"
 ASGI_APPLICATION = "relaymgr.asgi.application"
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "relaymgr.apps.RelaymgrConfig",  # before the admin: its templates are the ones in use
+    "relaymgr.operations.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -292,16 +315,17 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "relaymgr.apps.RelaymgrConfig",
+    "django_structlog",
     "relaymgr.audit",
     "relaymgr.tenants",
     "relaymgr.nodes",
     "relaymgr.telemetry",
     "relaymgr.sessions",
-    "relaymgr.operations",
     "matchmaker",
+    "relaymgr.operations.apps.OperationsConfig",  # last: when it makes the roles, what they may do is there
 ]
 MIDDLEWARE = [
+    "relaymgr.requests.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "relaymgr.headers.security_headers",
@@ -355,6 +379,7 @@ STORAGES = {
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+FORMAT_MODULE_PATH = ["relaymgr.formats"]
 LANGUAGE_CODE = "en-us"
 
 
@@ -531,6 +556,7 @@ MATCHMAKER_REQUESTS_PER_MINUTE = int(
 )
 # By name: the matchmaker imports nothing of the manager.
 MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
+MATCHMAKER_ADMIN = "relaymgr.admin"
 MATCHMAKER_ERROR_RESPONSES = "relaymgr.openapi.error_responses"
 MATCHMAKER_START = "relaymgr.checks.stop_if_unsafe"
 
@@ -568,14 +594,32 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "celerybeat-schedule")
 
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    # httpx tells of every request, Celery of every task, several times a second.
-    "loggers": {
-        name: {"level": "WARNING"} for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace")
-    },
-}
+# What the processes tell of themselves (docs/observability.md)
+
+_begin("What the processes tell", "web, worker, beat, matchmaker")
+LOG_LEVEL = _choice("CAUSEWAY_LOG_LEVEL", "INFO", LEVELS, "how much they tell; players' addresses at `DEBUG` only")
+LOG_FORMAT = _choice("CAUSEWAY_LOG_FORMAT", "auto", FORMATS, "`auto`: text at a terminal, JSON elsewhere")
+LOGGING = logging_config(LOG_LEVEL, LOG_FORMAT)
+# A request's line when it is over, in which a refusal is the caller's affair; no address, no user.
+DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_STATUS_4XX_LOG_LEVEL = logging.INFO
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = True
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+DJANGO_STRUCTLOG_USER_ID_FIELD = None
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+# Tasks are run several times a second.
+DJANGO_STRUCTLOG_CELERY_DEFAULT_LOG_LEVEL = logging.DEBUG
+DJANGO_STRUCTLOG_CELERY_TASK_RETRY_LOG_LEVEL = logging.INFO
+
+METRICS_KEY = _secret(
+    "CAUSEWAY_METRICS_KEY",
+    "who shows it as `Authorization: Bearer <key>` reads metrics; without one, the manager has no `/metrics`",
+)
+METRICS_HOST = (
+    _text("CAUSEWAY_METRICS_HOST", "127.0.0.1", "where worker, beat and matchmaker serve theirs") or "127.0.0.1"
+)
+WORKER_METRICS_PORT = int(_number("CAUSEWAY_WORKER_METRICS_PORT", 0, 0, 65535, "the worker's, for metrics; 0: none"))
+BEAT_METRICS_PORT = int(_number("CAUSEWAY_BEAT_METRICS_PORT", 0, 0, 65535, "beat's, for metrics; 0: none"))
+MATCHMAKER_METRICS_PORT = int(
+    _number("CAUSEWAY_MATCHMAKER_METRICS_PORT", 0, 0, 65535, "a matchmaker's, for metrics; 0: none")
+)

@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
 from relaymgr.monitor import MonitorApi
+from relaymgr.operations.metrics import MetricsApi
 
 # Swagger UI styles its elements one by one.
 swagger = csp_update({"style-src": UNSAFE_INLINE})
@@ -21,6 +22,7 @@ urlpatterns = [
     path("matchmaker/", include("matchmaker.urls")),
     path("", RedirectView.as_view(pattern_name="docs")),
     path("monitor", MonitorApi.as_view(), name="monitor"),
+    path("metrics", MetricsApi.as_view(), name="metrics"),
     path("admin/", admin.site.urls),
 ]
 

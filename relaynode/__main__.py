@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from observability import log_lines, tracing
+
 from .config import PREFIX, NodeConfig, read_config
 from .control import ControlServer
 from .errors import ConfigError, NodeError, PortUnavailable
@@ -35,7 +37,8 @@ PORTS_WITHIN = 2.0
 def main() -> int:
     try:
         config = read_config({**os.environ, **_arguments(sys.argv[1:])})
-        _set_up_logging(config.log_level)
+        _set_up_logging(config)
+        tracing.start("causeway-node")
         run(serve(config))
     except NodeError as error:
         print(f"relaynode: {error}", file=sys.stderr)
@@ -151,8 +154,10 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def _set_up_logging(config: NodeConfig) -> None:
+    log_lines.set_up(config.log_level, config.log_format)
+    # The workers', who are told no other setting.
+    os.environ |= {log_lines.LEVEL_VARIABLE: config.log_level, log_lines.FORMAT_VARIABLE: config.log_format}
     for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

@@ -16,7 +16,7 @@ Outgoing = tuple[int, bytes, Address]  # (which of our ports it leaves from, dat
 
 SERVER_PORT, CLIENT_PORT = 0, 1
 
-ADDRESS_SIZE = 64
+ADDRESS_SIZE = 72
 LOCAL_IP = slice(48, 64)
 """Of an IPv6 socket's address in bytes: the local address that the player wrote to."""
 

@@ -20,7 +20,7 @@ Lines keep their order, so when a command's result is read, all that it changed 
 | `end` | `session`, `reason` | null |
 | `drain` | `draining` | null |
 | `announce_shutdown` | | null; native players are told |
-| `report` | `legs`: how many at most | `{"stats", "counters", "legs", "cpu_seconds", "receive_buffer"}` |
+| `report` | `legs`: how many at most | `{"stats", "counters", "legs", "cpu_seconds", "receive_buffer", "memory"}` |
 
 The parent closes its end to stop a worker, and a parent that dies does the same.
 """

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from observability.log_lines import LEVELS, Format
+
 from .errors import ConfigError
 
 PREFIX = "CAUSEWAY_NODE_"
@@ -102,6 +104,10 @@ class NodeConfig:
     log_level: str
     """CAUSEWAY_NODE_LOG_LEVEL: how much it tells. Default: INFO."""
 
+    log_format: Format
+    """CAUSEWAY_NODE_LOG_FORMAT: `json` or `text`; `auto` writes text to a terminal and JSON elsewhere. Default:
+    auto."""
+
     @property
     def is_standalone(self) -> bool:
         return not self.manager_url
@@ -148,6 +154,7 @@ def _config(read: "_Reader") -> NodeConfig:
         interfaces=read.interfaces(),
         drain_seconds=read.seconds("DRAIN_SECONDS"),
         log_level=read.log_level(),
+        log_format=read.log_format(),
     )
     if config.manager_url and not public_ip:
         raise ConfigError(PREFIX + "PUBLIC_IP", "is needed with a manager: the address players reach this node at")
@@ -255,10 +262,16 @@ class _Reader:
         )
 
     def log_level(self) -> str:
-        level = self.text("LOG_LEVEL", "one of DEBUG, INFO, WARNING, ERROR").upper() or "INFO"
-        if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        level = self.text("LOG_LEVEL", f"one of {', '.join(LEVELS)}").upper() or "INFO"
+        if level not in LEVELS:
             raise ConfigError(PREFIX + "LOG_LEVEL", f"must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
         return level
+
+    def log_format(self) -> Format:
+        match self.text("LOG_FORMAT", "one of auto, json, text").lower() or "auto":
+            case ("auto" | "json" | "text") as chosen:
+                return chosen
+        raise ConfigError(PREFIX + "LOG_FORMAT", "must be auto, json or text")
 
 
 def is_key_text(text: str) -> bool:

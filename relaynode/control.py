@@ -16,6 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from observability import tracing
+from observability.correlation import request_id_of, trace_id_of
+from observability.log_lines import bound
+
 from .errors import WorkerDown
 from .grants import Grant, GrantRefused
 from .metrics import CONTENT_TYPE, render
@@ -90,12 +94,12 @@ class ControlApi:
         return JSONResponse(status, 200 if self._node.is_healthy else 503)
 
     async def metrics(self, request: Request) -> Response:
-        return Response(render(self._node, await self._node.reports()), headers={"Content-Type": CONTENT_TYPE})
+        return Response(await render(self._node), headers={"Content-Type": CONTENT_TYPE})
 
 
 def control_app(node: Node) -> Starlette:
     api = ControlApi(node)
-    for_manager = [Middleware(RequireKey, node=node)]
+    for_manager = [Middleware(RequireKey, node=node), Middleware(Correlated)]
     app = Starlette(
         routes=[
             Route("/sessions/{session}", api.put_session, methods=["PUT"], middleware=for_manager),
@@ -137,6 +141,26 @@ class RequireKey:
             await answer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+class Correlated:
+    """Lines of the log name the manager's request and trace. The trace is gone on with, never begun: most calls are
+    probes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Request(scope).headers
+        request_id, trace_id = request_id_of(headers), trace_id_of(headers)
+        session = scope["path_params"].get("session", "")
+        with bound(request_id=request_id, trace_id=trace_id, session_id=session if _SESSION.fullmatch(session) else ""):
+            if not trace_id:
+                await self._app(scope, receive, send)
+                return
+            path = scope["path"].replace(session, "{session}") if session else scope["path"]
+            with tracing.span(f"{scope['method']} {path}", kind="server", parent=headers):
+                await self._app(scope, receive, send)
 
 
 class ControlServer:

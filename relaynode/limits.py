@@ -11,7 +11,8 @@ from transports.protocol.siphash import siphash24
 
 from .addresses import Address, source_bytes
 
-_BURST = 1.0 + 1e-6  # one second's worth, and room for the rounding of its many small steps
+BURST = 1.0 + 1e-6
+"""One second's worth, and room for the rounding of its many small steps."""
 
 
 class Quota:
@@ -36,7 +37,7 @@ def take(seat: Quota, session: Quota, size: int, now: float) -> bool:
 
     Written out flat: it runs for every packet.
     """
-    latest = now + _BURST
+    latest = now + BURST
     seat_packets = seat.packets_at
     seat_packets = (seat_packets if seat_packets > now else now) + seat.packet_interval
     seat_bytes = seat.bytes_at

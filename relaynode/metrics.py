@@ -1,67 +1,105 @@
-"""The node in Prometheus' text format. Labels: `worker`, and `reason` for drops; never a session, player or address."""
+"""The node in Prometheus' text format. Labels: `worker`, and `reason`, `kind` or `path` where there are several of a
+thing; their values come from the code alone. Never a session, player or address."""
 
+import asyncio
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .config import VERSION
 from .node import Node
-from .worker_process import Report
+from .worker_process import Report, WorkerProcess
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_DROP = "drop_"
+
+_STATS = {"sessions": "Live sessions.", "seats": "Seats of live sessions.", "connected": "Seats whose player is there."}
+# Counters of a worker that have a family of their own; a new one gets one too, and no text.
+_TEXTS = {
+    "received_packets": "Datagrams read from the sockets; what the kernel path forwards never gets there.",
+    "received_bytes": "Their UDP payload.",
+    "forwarded_packets": "Datagrams sent on to players, each copy of a fan-out, on both paths.",
+    "forwarded_bytes": "Their UDP payload.",
+    "kernel_forwarded_packets": "Those of them that the kernel path forwarded.",
+    "receive_failed": "Reads of a socket that failed.",
+}
+# Counters that are one family with a label: what their names begin with, and the label.
+_LABELLED = {
+    "drop_": ("drops", "reason", "Datagrams dropped, by reason (docs/observability.md)."),
+    "answer_": ("answers", "kind", "Datagrams that the node itself sent, by kind."),
+}
 
 
-def render(node: Node, reports: Sequence[Report]) -> bytes:
-    """`reports`: one for each worker, fresh."""
+@dataclass(frozen=True)
+class Answer:
+    """What a worker said, and how long it took to."""
+
+    report: Report
+    seconds: float
+
+
+async def render(node: Node) -> bytes:
+    answers = await asyncio.gather(*map(_ask, node.workers))
     registry = CollectorRegistry()
-    registry.register(_NodeCollector(node, reports))
+    registry.register(_NodeCollector(node, answers))
+    ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
+async def _ask(worker: WorkerProcess) -> Answer:
+    asked = time.perf_counter()
+    return Answer(await worker.report(), time.perf_counter() - asked)
+
+
 class _NodeCollector(Collector):
-    def __init__(self, node: Node, reports: Sequence[Report]) -> None:
+    def __init__(self, node: Node, answers: Sequence[Answer]) -> None:
         self._node = node
-        self._reports = reports
+        self._answers = answers
+        self._reports = [answer.report for answer in answers]
 
     def collect(self) -> Iterable[Metric]:
+        node = self._node
         yield InfoMetricFamily("causeway_node", "What runs here.", {"version": VERSION})
-        yield GaugeMetricFamily("causeway_node_draining", "1: takes no new sessions.", self._node.draining)
-        yield GaugeMetricFamily("causeway_node_manager_linked", "1: the manager answers.", self._node.link == "linked")
+        yield GaugeMetricFamily("causeway_node_draining", "1: takes no new sessions.", node.draining)
+        yield GaugeMetricFamily("causeway_node_manager_linked", "1: the manager answers.", node.link == "linked")
+        yield GaugeMetricFamily("causeway_node_capacity_seats", "Seats it may hold.", node.config.capacity)
+        path = GaugeMetricFamily("causeway_node_packet_path", "1: the path in use.", labels=["path"])
+        for name in ("kernel", "portable"):
+            path.add_metric([name], node.packet_path.name == name)
+        yield path
         yield from self._of_processes()
-        yield from self._of_sessions()
+        for name, text in _STATS.items():
+            yield self._gauge(name, text, [report.stats[name] for report in self._reports])
         yield from self._of_packets()
 
     def _of_processes(self) -> Iterable[Metric]:
-        workers = self._node.workers
+        workers, reports = self._node.workers, self._reports
         yield self._gauge("worker_up", "1: the worker serves its ports.", [worker.is_up for worker in workers])
         yield self._counter("worker_restarts", "Times it died.", [worker.restarts for worker in workers])
-        yield self._counter("cpu_seconds", "CPU time used.", [report.cpu_seconds for report in self._reports])
-        buffers = [report.receive_buffer for report in self._reports]
+        lateness = "How long the worker took to answer just now: its loop, timers and packets alike, is so late."
+        yield self._gauge("worker_answer_seconds", lateness, [answer.seconds for answer in self._answers])
+        yield self._gauge("worker_memory_bytes", "Resident memory.", [report.memory for report in reports])
+        yield self._counter("cpu_seconds", "CPU time used.", [report.cpu_seconds for report in reports])
+        buffers = [report.receive_buffer for report in reports]
         yield self._gauge("receive_buffer_bytes", "What the kernel granted a UDP port.", buffers)
 
-    def _of_sessions(self) -> Iterable[Metric]:
-        for name, text in (
-            ("sessions", "Live sessions."),
-            ("seats", "Seats of live sessions."),
-            ("connected", "Seats whose player is there."),
-        ):
-            yield self._gauge(name, text, [report.stats[name] for report in self._reports])
-
     def _of_packets(self) -> Iterable[Metric]:
-        drops = CounterMetricFamily("causeway_node_drops", "Datagrams dropped, by reason.", labels=["worker", "reason"])
-        # Names come from the code alone, so their number is fixed.
-        names = sorted({name for report in self._reports for name in report.counters})
-        for name in names:
+        labelled = {
+            prefix: CounterMetricFamily(f"causeway_node_{name}", text, labels=["worker", label])
+            for prefix, (name, label, text) in _LABELLED.items()
+        }
+        for name in sorted({name for report in self._reports for name in report.counters}):
             counts = [report.counters[name] for report in self._reports]
-            if not name.startswith(_DROP):
-                yield self._counter(name, "See relaynode/counters.py.", counts)
+            prefix = next((prefix for prefix in labelled if name.startswith(prefix)), "")
+            if not prefix:
+                yield self._counter(name, _TEXTS.get(name, name), counts)
                 continue
             for worker, count in enumerate(counts):
-                drops.add_metric([str(worker), name.removeprefix(_DROP)], count)
-        yield drops
+                labelled[prefix].add_metric([str(worker), name.removeprefix(prefix)], count)
+        yield from labelled.values()
 
     @staticmethod
     def _gauge(name: str, text: str, values: Sequence[float]) -> Metric:

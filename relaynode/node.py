@@ -80,7 +80,8 @@ class Node:
         is_new = grant.session not in worker.sessions
         revision: int = await worker.call("grant", grant=grant.to_json())
         if is_new:
-            log.info("session %s opened on worker %d, seats: %d", grant.session, grant.worker, len(grant.seats))
+            line = "session %s opened on worker %d, seats: %d"
+            log.info(line, grant.session, grant.worker, len(grant.seats), extra={"session_id": grant.session})
         return revision
 
     async def end_session(self, session: str, reason: str) -> None:
@@ -219,7 +220,8 @@ class Node:
         if (event := message.get("event")) is not None:
             self.events.append(event)
             if event["kind"] == "session_ended":
-                log.info("session %s ended: %s", event["session"], event["reason"])
+                told = {"session_id": event["session"]}
+                log.info("session %s ended: %s", event["session"], event["reason"], extra=told)
         if (state := message.get("state")) is not None:
             self._first_seen.setdefault(state["session"], time.monotonic())
             self.snapshot.changed()

@@ -12,10 +12,12 @@ from transports.protocol.packets import MAX_DATAGRAM, NoticeCode
 from . import stun
 from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing, prefix_of
 from .admission import Admission
+from .buffers import Leaving
 from .dialects.edgegap import Edgegap
 from .dialects.native import Native
 from .events import Event
 from .exchange import Exchange
+from .fast_lane import FastLane
 from .grants import Grant, GrantRefused
 from .legs import Leg, PingSpacing
 from .limits import SourceLimiter
@@ -67,6 +69,7 @@ class Relay:
         self._native = Native(self._exchange, self._admission)
         self._stun_sources = SourceLimiter(config.stun_per_source, random(16))
         self._by_pair = self._exchange.table.by_pair
+        self._is_only_path = mirror is None
         self._legs_told = 0
         self.counters = self._exchange.counters
 
@@ -89,6 +92,10 @@ class Relay:
         if stun.looks_like_stun(data):
             return self._receive_stun(data, addr, port, now)
         return self._edgegap.receive_unknown(pair, data[8], addr, port, now)
+
+    def fast_lane(self, leaving: tuple[Leaving, Leaving]) -> FastLane | None:
+        """To be given whole batches in place of `receive_datagram`; None where another path keeps the table too."""
+        return FastLane(self._exchange, self.receive_datagram, leaving) if self._is_only_path else None
 
     def datagrams_to_send(self) -> list[Outgoing]:
         """What waits to be sent, handed over."""

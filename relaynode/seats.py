@@ -6,6 +6,7 @@ another packet path can forward by it. The table decides nothing; it keeps its i
 
 from collections import deque
 from collections.abc import Callable
+from ctypes import c_char_p
 
 from transports.protocol.packets import ReplayWindow, seal
 
@@ -26,6 +27,7 @@ class Link:
     __slots__ = (
         "challenged_at",
         "down_key",
+        "down_pointer",
         "id",
         "leg",
         "path_key",
@@ -35,6 +37,7 @@ class Link:
         "sent",
         "told_over_quota_at",
         "up_key",
+        "up_pointer",
         "welcome",
         "window",
     )
@@ -46,6 +49,7 @@ class Link:
         self.seat = seat
         self.up_key = up_key
         self.down_key = down_key
+        self.up_pointer, self.down_pointer = c_char_p(up_key), c_char_p(down_key)  # for the fast lane
         self.player_nonce = player_nonce
         self.path_key = path_key  # makes the challenge for each address (PROTOCOL.md 9)
         self.window = ReplayWindow()

@@ -3,17 +3,27 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from . import ports
-from .addresses import CLIENT_PORT, SERVER_PORT, Outgoing
-from .batching import BATCH, udp_port
+from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing
+from .batching import BatchedUdpPort, UdpPort, udp_port
+from .buffers import BATCH
 from .events import Event
+from .fast_lane import FastLane
 from .relay import Relay
 
 ENOUGH = 512
 """Datagrams to be sent for one batch that was read: a batch that asks for more makes the next one smaller, so that the
 other port, timers and commands get their turn also when each packet goes to a hundred players."""
+
+
+def fast_lane(relay: Relay, udp: tuple[UdpPort, UdpPort]) -> FastLane | None:
+    """None where datagrams are not read in batches, or the kernel path keeps the table too."""
+    server, client = udp
+    if not isinstance(server, BatchedUdpPort) or not isinstance(client, BatchedUdpPort):
+        return None
+    return relay.fast_lane((server.leaving, client.leaving))
 
 
 class UdpServer:
@@ -29,7 +39,8 @@ class UdpServer:
         """`clock_offset`: what the core's time is ahead of the monotonic clock."""
         self._relay = relay
         self._sockets = sockets
-        self._ports = tuple(udp_port(udp) for udp in sockets)
+        self._ports = udp_port(sockets[SERVER_PORT]), udp_port(sockets[CLIENT_PORT])
+        self._lane = fast_lane(relay, self._ports)
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         # Seconds since 1970 that never step back: the core's idea of time.
@@ -37,6 +48,7 @@ class UdpServer:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._appetite = BATCH
+        self._received_packets = self._received_bytes = 0
 
     def now(self) -> float:
         return time.monotonic() + self._clock_offset
@@ -54,6 +66,8 @@ class UdpServer:
     def counters(self) -> dict[str, int]:
         """By name, as in telemetry; they only grow."""
         return {
+            "received_packets": self._received_packets,
+            "received_bytes": self._received_bytes,
             "drop_send_full": sum(port.send_full for port in self._ports),
             "drop_send_refused": sum(port.send_refused for port in self._ports),
             "drop_receive_queue": sum(ports.receive_queue_drops(udp) for udp in self._sockets),
@@ -66,26 +80,40 @@ class UdpServer:
 
     def _drain(self, port: int) -> None:
         """Read one batch, have each datagram judged, and send all that comes of them, in their order."""
-        relay = self._relay
-        receive_datagram = relay.receive_datagram
-        now = self.now()
-        to_send: list[Outgoing] = []
-        for data, addr in self._ports[port].receive(self._appetite):
-            outgoing = receive_datagram(data, addr, port, now)
-            if outgoing is not None:
-                to_send.append(outgoing)
-            else:
-                to_send += relay.datagrams_to_send()
-        to_send += relay.datagrams_to_send()
-        self._send(to_send)
-        self._appetite = max(self._appetite // 2, 1) if len(to_send) > ENOUGH else min(self._appetite * 2, BATCH)
+        before = self._handed_over()
+        udp, now = self._ports[port], self.now()
+        if self._lane is not None and isinstance(udp, BatchedUdpPort):
+            count = udp.read(self._appetite)
+            self._count_received(udp.incoming.sizes(count))
+            self._lane.run(udp.incoming, count, port, now)
+            self._send(())
+        else:
+            batch = udp.receive(self._appetite)
+            self._count_received([len(data) for data, _ in batch])
+            self._send(self._judge(batch, port, now))
+        came_of_it = self._handed_over() - before
+        self._appetite = max(self._appetite // 2, 1) if came_of_it > ENOUGH else min(self._appetite * 2, BATCH)
         self._tell()
 
-    def _send(self, outgoing: list[Outgoing]) -> None:
-        for port in (SERVER_PORT, CLIENT_PORT):
-            leaving = [datagram for datagram in outgoing if datagram[0] == port]
-            if leaving:
-                self._ports[port].send(leaving)
+    def _count_received(self, sizes: list[int]) -> None:
+        self._received_packets += len(sizes)
+        self._received_bytes += sum(sizes)
+
+    def _judge(self, received: Iterable[tuple[bytes, Address]], port: int, now: float) -> Iterator[Outgoing]:
+        for data, addr in received:
+            outgoing = self._relay.receive_datagram(data, addr, port, now)
+            if outgoing is not None:
+                yield outgoing
+            yield from self._relay.datagrams_to_send()
+
+    def _send(self, outgoing: Iterable[Outgoing]) -> None:
+        for port, data, addr in outgoing:
+            self._ports[port].add(data, addr)
+        for udp in self._ports:
+            udp.flush()
+
+    def _handed_over(self) -> int:
+        return sum(udp.handed_over for udp in self._ports)
 
     def _tell(self) -> None:
         while event := self._relay.next_event():

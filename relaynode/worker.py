@@ -8,7 +8,10 @@ import socket
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+from observability import log_lines
 
 from .channel import Channel, Message
 from .event_loop import run
@@ -92,12 +95,15 @@ class Worker:
             "legs": self._relay.legs(legs),
             "cpu_seconds": time.process_time(),
             "receive_buffer": self._server.receive_buffer(),
+            "memory": _memory(),
         }
 
     def _counters(self) -> dict[str, int]:
         counters = self._relay.counters.as_dict() | self._server.counters()
-        for name, count in (self._kernel.counters() if self._kernel is not None else {}).items():
+        kernel = self._kernel.counters() if self._kernel is not None else {}
+        for name, count in kernel.items():
             counters[name] += count
+        counters["kernel_forwarded_packets"] = kernel.get("forwarded_packets", 0)
         return counters
 
     # -- what the parent is told unasked
@@ -123,6 +129,14 @@ class Worker:
         self._untold.clear()
 
 
+def _memory() -> int:
+    """Bytes of ours that are in memory; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 async def _main(channel_fd: int, server_fd: int, client_fd: int, ports_fd: int | None = None) -> None:
     # A terminal's or a service manager's signal goes to all processes of the node; the parent knows when to stop.
     loop = asyncio.get_running_loop()
@@ -134,4 +148,5 @@ async def _main(channel_fd: int, server_fd: int, client_fd: int, ports_fd: int |
 
 
 if __name__ == "__main__":
+    log_lines.set_up_as_parent()
     run(_main(*(int(argument) for argument in sys.argv[1:])))

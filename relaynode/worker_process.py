@@ -45,6 +45,7 @@ class Report:
     legs: list[dict[str, Any]] = field(default_factory=list)
     cpu_seconds: float = 0.0
     receive_buffer: int = 0
+    memory: int = 0
 
 
 class WorkerProcess:

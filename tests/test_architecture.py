@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("relaymgr", "relaynode", "transports", "matchmaker")
+OURS = ("observability", "relaymgr", "relaynode", "transports", "matchmaker")
 
 # (who, must not import, because)
 FORBIDDEN = [
     ("transports", r"relaynode|relaymgr|matchmaker|django|celery", "it is what players install, alone"),
+    ("observability", r"relaymgr|relaynode|matchmaker|transports", "every process logs and counts through it"),
+    ("relaynode", r"observability\.database", "a node runs without the manager's stack"),
     ("transports.protocol", r"transports\.(?!protocol)", "the wire is the leaf everyone else builds on"),
     (
         "relaynode",
@@ -57,6 +59,7 @@ PURE = [
     "relaymgr.telemetry.estimation",
     "relaymgr.telemetry.beacons",
     "relaymgr.telemetry.knowledge",
+    "relaymgr.telemetry.series",
     "relaymgr.sessions.placement",
     "relaymgr.sessions.filters",
     "relaymgr.sessions.explanation",

@@ -15,6 +15,7 @@ what a player needs is the result of `connect_arguments`. A key with no scope bu
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +28,7 @@ from . import asyncio_udp
 from .protocol.probing import Measured
 
 Json = dict[str, Any]
+MAX_MEASUREMENTS = 200  # that a ticket may bring
 RETRY_AFTER = 1.0  # seconds before a broken stream of events is followed again
 
 
@@ -152,7 +154,8 @@ async def find_match(
     search_timeout: float = 600.0,
 ) -> FoundMatch:
     """From wanting to play to playing. `url` is the matchmaker's base URL; `latencies` names the attribute of the
-    profile's latencies rule, for which the relays are measured first.
+    profile's latencies rule. The relays are measured first, all at once and for 2 s at most: what they signed goes with
+    the ticket, and the relay of the match is chosen by it.
 
     Raises MatchNotFound, ManagerError, TimeoutError after `search_timeout` seconds, and what `asyncio_udp.connect`
     raises. The ticket is withdrawn when this fails or is cancelled."""
@@ -162,10 +165,13 @@ async def find_match(
         asyncio.timeout(search_timeout),
         httpx.AsyncClient(base_url=url, headers={"Authorization": key}, timeout=limits) as http,
     ):
+        beacons = await _beacons(http)
+        measured = await asyncio_udp.measure_beacons(beacons)
         wanted = dict(attributes or {})
         if latencies is not None:
-            wanted[latencies] = await city_latencies(http)
-        ticket = await _request(http, "POST", "/tickets", json={"profile": profile, "attributes": wanted})
+            wanted[latencies] = nearest_by_city(beacons, measured)
+        body = {"profile": profile, "attributes": wanted, "measurements": asyncio_udp.as_measurements(measured)}
+        ticket = await _request(http, "POST", "/tickets", json=body)
         try:
             assignment = await _assignment(http, str(ticket["id"]))
         except BaseException:
@@ -184,11 +190,21 @@ def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
     }
 
 
-async def city_latencies(http: httpx.AsyncClient) -> dict[str, float]:
-    """Milliseconds to the relays by city, all measured at once. What does not answer is left out."""
+async def _beacons(http: httpx.AsyncClient) -> list[Json]:
+    """As `asyncio_udp.measure_beacons` wants them."""
     beacons = (await _request(http, "GET", "/locations/beacons"))["beacons"]
-    numbered = [{**beacon, "node": str(n), "host": beacon["public_ip"]} for n, beacon in enumerate(beacons)]
-    return nearest_by_city(numbered, await asyncio_udp.measure_beacons(numbered))
+    return [{**beacon, "host": beacon["public_ip"]} for beacon in one_of_each_city_first(beacons)[:MAX_MEASUREMENTS]]
+
+
+def one_of_each_city_first(beacons: Iterable[Json]) -> list[Json]:
+    """Then the second of each, and so on: of a fleet that is too large to be measured whole no city is left out."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for beacon in beacons:
+        city = str(beacon["location"]["city"])
+        turns.append((seen[city], beacon))
+        seen[city] += 1
+    return [beacon for _, beacon in sorted(turns, key=lambda turn: turn[0])]
 
 
 def nearest_by_city(beacons: Iterable[Json], measured: Mapping[str, Measured]) -> dict[str, float]:

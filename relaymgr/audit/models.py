@@ -7,6 +7,7 @@ class Via(models.TextChoices):
     ADMIN = "admin"
     RELAYCTL = "relayctl"
     API = "api"
+    COMMAND = "command", "manage.py"
 
 
 class AuditEntry(models.Model):

@@ -1,3 +1,6 @@
+import os
+import pwd
+
 from relaymgr.audit.models import AuditEntry, Via
 
 
@@ -13,3 +16,19 @@ def act_record(
         detail=detail[:500],
         succeeded=succeeded,
     )
+
+
+def command_record(*, action: str, target: str, detail: str = "") -> AuditEntry:
+    """Keeps what a management command did."""
+    return act_record(via=Via.COMMAND, actor=machine_user(), action=action, target=target, detail=detail)
+
+
+def machine_user() -> str:
+    """The user of this machine; who became root by sudo is named too."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:  # as in many containers
+        name = str(uid)
+    before = os.environ.get("SUDO_USER", "") if uid == 0 else ""
+    return f"{before} as {name}" if before else name

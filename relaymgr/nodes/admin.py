@@ -1,14 +1,13 @@
 """For operators: the fleet and its keys."""
 
-from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
 
-from relaymgr.admin import KeptAdmin, ReadOnlyAdmin, show_once
-from relaymgr.errors import ApiError
+from relaymgr.admin import KeptAdmin, ReadOnlyAdmin, RecordedAdmin, Warned, act, show_once
+from relaymgr.errors import Conflict
 from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.services import (
     join_key_create,
@@ -22,7 +21,7 @@ from relaymgr.nodes.services import (
 
 
 @admin.register(Location)
-class LocationAdmin(admin.ModelAdmin):
+class LocationAdmin(RecordedAdmin):
     list_display = ("slug", "city", "country", "continent", "latitude", "longitude", "tags", "node_count")
     list_filter = ("continent", "country")
     search_fields = ("slug", "city", "country", "country_code", "region")
@@ -35,10 +34,17 @@ class LocationAdmin(admin.ModelAdmin):
     def node_count(self, location: Any) -> int:
         return int(location.node_count)
 
-    @admin.action(description="Create a join key", permissions=["change"])
-    def create_join_key(self, request: HttpRequest, locations: QuerySet[Location]) -> None:
-        for location in locations:
-            show_once(request, f"Join key for {location}", join_key_create(location=location))
+    def has_add_keys_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("nodes.add_joinkey")
+
+    @act(
+        "Create a join key",
+        effect="A one-time key is made, with which one node may join here. It is shown once.",
+        permission="add_keys",
+    )
+    def create_join_key(self, request: HttpRequest, location: Location) -> str:
+        show_once(request, f"Join key for {location}", join_key_create(location=location))
+        return f"{location} has a new join key."
 
 
 class RelayWorkerInline(admin.TabularInline):
@@ -53,8 +59,9 @@ class RelayWorkerInline(admin.TabularInline):
 
 @admin.register(RelayNode)
 class RelayNodeAdmin(KeptAdmin):
-    """A node comes by joining and goes by the action; what it says of itself is read-only."""
+    """A node comes by joining and goes by an act; what it says of itself is read-only."""
 
+    entity = "node"
     list_display = (
         "name",
         "location",
@@ -67,7 +74,6 @@ class RelayNodeAdmin(KeptAdmin):
         "last_seen_at",
     )
     list_filter = ("state", "is_draining", "packet_path", "location", "version")
-    list_select_related = ("location",)
     search_fields = ("name", "public_ip", "host", "location__slug", "location__city")
     autocomplete_fields = ("location",)
     inlines = (RelayWorkerInline,)
@@ -99,14 +105,15 @@ class RelayNodeAdmin(KeptAdmin):
         "control_url",
         "node_key",
     )
-    actions = ("drain", "undrain", "roll_token_key", "roll_node_key", "remove")
+    actions: tuple[str, ...] = ("drain", "undrain", "roll_token_key", "roll_node_key", "remove")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RelayNode]:
         seats = Sum("workers__capacity")
-        return super().get_queryset(request).annotate(capacity=seats, taken=seats - Sum("workers__free_seats"))
+        rows = super().get_queryset(request).select_related("location")
+        return rows.annotate(capacity=seats, taken=seats - Sum("workers__free_seats"))
 
     @admin.display(description="seats taken", ordering="taken")
     def seats(self, node: Any) -> str:
@@ -116,43 +123,64 @@ class RelayNodeAdmin(KeptAdmin):
     def node_key(self, node: RelayNode) -> str:
         return str(node.key.prefix) if node.key else "-"
 
-    @admin.action(description="Drain: no new sessions", permissions=["change"])
-    def drain(self, request: HttpRequest, nodes: QuerySet[RelayNode]) -> None:
-        self._tell_each(request, nodes, node_drain, "drains")
+    def row_facts(self, node: Any) -> str:
+        return f"{node.location}, {node.state}, {self.seats(node)} seats taken"
 
-    @admin.action(description="Undrain: new sessions again", permissions=["change"])
-    def undrain(self, request: HttpRequest, nodes: QuerySet[RelayNode]) -> None:
-        self._tell_each(request, nodes, node_undrain, "takes sessions again")
+    def has_own_permission(self, request: HttpRequest) -> bool:
+        """To end a node's part in the fleet, or its keys."""
+        return request.user.has_perm("nodes.delete_relaynode")
 
-    def _tell_each(
-        self, request: HttpRequest, nodes: QuerySet[RelayNode], service: Callable[..., bool], what: str
-    ) -> None:
-        for node in nodes:
-            if service(node=node):
-                messages.success(request, f"{node} {what}.")
-            else:
-                messages.warning(request, f"{node} {what}; it does not answer and learns it from its next heartbeat.")
+    @act(
+        "Drain",
+        effect="No new sessions are placed here from now on. Those that are live play on, and may grow, to their end.",
+        permission="change",
+        applies=lambda node: not node.is_draining,
+    )
+    def drain(self, request: HttpRequest, node: RelayNode) -> str:
+        return _told(node_drain(node=node), f"{node} drains.")
 
-    @admin.action(description="Roll token key: seals new connect tokens", permissions=["change"])
-    def roll_token_key(self, request: HttpRequest, nodes: QuerySet[RelayNode]) -> None:
-        for node in nodes:
-            key = token_key_roll(node=node)
-            messages.success(request, f"{node} gets token key {key.key_id} with its next heartbeat.")
+    @act(
+        "Undrain",
+        effect="New sessions are placed here again.",
+        permission="change",
+        applies=lambda node: node.is_draining,
+    )
+    def undrain(self, request: HttpRequest, node: RelayNode) -> str:
+        return _told(node_undrain(node=node), f"{node} takes sessions again.")
 
-    @admin.action(description="Roll node key: the old one dies at once", permissions=["change"])
-    def roll_node_key(self, request: HttpRequest, nodes: QuerySet[RelayNode]) -> None:
-        for node in nodes:
-            show_once(request, f"Node key of {node}, for its state folder", node_key_roll(node=node))
+    @act(
+        "Roll token key",
+        effect="A new key seals the connect tokens of this node once the node holds it. Tokens that are out stay good.",
+        permission="own",
+    )
+    def roll_token_key(self, request: HttpRequest, node: RelayNode) -> str:
+        return f"{node} gets token key {token_key_roll(node=node).key_id} with its next heartbeat."
 
-    @admin.action(description="Remove: forget the node and its keys", permissions=["change"])
-    def remove(self, request: HttpRequest, nodes: QuerySet[RelayNode]) -> None:
-        for node in nodes:
-            try:
-                node_remove(node=node)
-            except ApiError as error:
-                messages.error(request, f"{node}: {error.sentence}")
-            else:
-                messages.success(request, f"{node} is removed.")
+    @act(
+        "Roll node key",
+        effect="The node's key to the manager is dead at once. The new one, shown once, must be put into the node's "
+        "state folder; until then it serves its sessions, and is not heard.",
+        permission="own",
+        is_final=True,
+    )
+    def roll_node_key(self, request: HttpRequest, node: RelayNode) -> str:
+        show_once(request, f"Node key of {node}, for its state folder", node_key_roll(node=node))
+        return f"{node} has a new node key."
+
+    @act(
+        "Remove",
+        effect="The node and its keys are forgotten, with what was measured of it. A node that still serves sessions "
+        "is not removed: drain it first. To come back it needs a join key.",
+        permission="own",
+        is_final=True,
+    )
+    def remove(self, request: HttpRequest, node: RelayNode) -> str:
+        node_remove(node=node)
+        return f"{node} is removed."
+
+
+def _told(heard: bool, sentence: str) -> str:
+    return sentence if heard else Warned(f"{sentence} It does not answer now, and learns it from its next heartbeat.")
 
 
 @admin.register(RelayWorker)
@@ -174,7 +202,7 @@ class TokenKeyAdmin(ReadOnlyAdmin):
 
 
 @admin.register(JoinKey)
-class JoinKeyAdmin(admin.ModelAdmin):
+class JoinKeyAdmin(RecordedAdmin):
     list_display = ("prefix", "location", "created_at", "expires_at", "uses_left", "used_at", "used_by")
     list_filter = (("used_at", admin.EmptyFieldListFilter), "location")
     list_select_related = ("location", "used_by")
@@ -195,7 +223,17 @@ class JoinKeyAdmin(admin.ModelAdmin):
         obj.__dict__ |= JoinKey.objects.get(prefix=plain.split("_")[1]).__dict__
         show_once(request, f"Join key for {obj.location}", plain)
 
-    @admin.action(description="Revoke", permissions=["change"])
-    def revoke(self, request: HttpRequest, keys: QuerySet[JoinKey]) -> None:
-        revoked = sum(join_key_revoke(join_key=key) for key in keys)
-        messages.success(request, f"Revoked {revoked} of {len(keys)}.")
+    def has_change_keys_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("nodes.change_joinkey")
+
+    @act(
+        "Revoke",
+        effect="No node can join with it any more. A node that did stays.",
+        permission="change_keys",
+        is_final=True,
+        applies=lambda key: key.used_at is None,
+    )
+    def revoke(self, request: HttpRequest, key: JoinKey) -> str:
+        if not join_key_revoke(join_key=key):
+            raise Conflict("It was used, or had expired, before.")
+        return f"{key} is revoked."

@@ -11,14 +11,17 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
 
+from observability import tracing
+from observability.correlation import REQUEST_ID
 from relaymgr.background import wait_for
+from relaymgr.logs import request_id
 from relaymgr.nodes.models import RelayNode
 
 CALL_TIMEOUT = 2.0
@@ -75,7 +78,7 @@ def _call(
     body: dict[str, Any] | None = None,
     params: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    url, headers = node.control_url + path, _headers(node.control_key)
+    url, headers = node.control_url + path, {**_headers(node.control_key), **_correlation()}
     try:
         status, content = wait_for(_exchange(method, url, timeout_s, json=body, params=params, headers=headers))
     except NO_ANSWER as error:
@@ -97,7 +100,9 @@ def _client(process: int) -> httpx.AsyncClient:
     """By process: a connection must not be shared across a fork."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200, keepalive_expiry=30)
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # else a node could fill our memory with them
-    return httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, cookies=no_cookies)
+    client = httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, cookies=no_cookies)
+    tracing.trace_client(client)
+    return client
 
 
 # All nodes, at once
@@ -127,27 +132,52 @@ class Heard:
     answered_at: float
 
 
+@dataclass(frozen=True)
+class Silent:
+    """Who gave no good answer, and why."""
+
+    node_id: int
+    error: NodeUnreachable | NodeRefused
+
+
+Ask = Callable[[httpx.AsyncClient, Probe], Awaitable[dict[str, Any]]]
+
+
 def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[Heard]:
     """Asks all the nodes at the same time; leaves out those that gave no good answer within `timeout_s`."""
-    return wait_for(_fetch_all(list(probes), timeout_s))
+    answers = wait_for(_ask_all(list(probes), _telemetry, timeout_s))
+    return [answer for answer in answers if isinstance(answer, Heard)]
 
 
-async def _fetch_all(probes: list[Probe], timeout_s: float) -> list[Heard]:
+async def telemetry_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
+    """As `fetch_telemetry`, with those that gave no good answer. In the order of `probes`."""
+    return await _ask_all(list(probes), _telemetry, timeout_s)
+
+
+async def health_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
+    """What each says at /healthz, for which it wants no key. In the order of `probes`."""
+    return await _ask_all(list(probes), _health, timeout_s)
+
+
+async def _ask_all(probes: list[Probe], ask: Ask, timeout_s: float) -> list[Heard | Silent]:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, timeout=timeout_s) as client:
-        answers = await asyncio.gather(*(_fetch(client, slots, probe, timeout_s) for probe in probes))
-    return [answer for answer in answers if answer is not None]
+        return await asyncio.gather(*(_ask(client, slots, probe, ask, timeout_s) for probe in probes))
 
 
-async def _fetch(client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Probe, timeout_s: float) -> Heard | None:
+async def _ask(
+    client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Probe, ask: Ask, timeout_s: float
+) -> Heard | Silent:
     async with slots:
         sent_at = time.time()
         try:
             async with asyncio.timeout(timeout_s):
-                document = await _telemetry(client, probe)
-        except (*NO_ANSWER, NodeUnreachable, NodeRefused):
-            return None
+                document = await ask(client, probe)
+        except (NodeUnreachable, NodeRefused) as error:
+            return Silent(probe.node_id, error)
+        except NO_ANSWER as error:
+            return Silent(probe.node_id, NodeUnreachable(type(error).__name__))
         return Heard(probe.node_id, document, sent_at, time.time())
 
 
@@ -155,6 +185,11 @@ async def _telemetry(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
     url, headers = f"{probe.control_url}/telemetry", _headers(probe.control_key)
     params = {"after": probe.after, "peers": 1} if probe.with_peers else {"after": probe.after}
     async with client.stream("GET", url, params=params, headers=headers) as response:
+        return _answer(response.status_code, await _content(response))
+
+
+async def _health(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
+    async with client.stream("GET", f"{probe.control_url}/healthz") as response:
         return _answer(response.status_code, await _content(response))
 
 
@@ -210,6 +245,12 @@ async def _content(response: httpx.Response) -> bytes:
 def _headers(control_key: str) -> dict[str, str]:
     # Unencoded answers only: what is counted against MAX_ANSWER is what will be parsed.
     return {"Authorization": f"Bearer {control_key}", "Accept-Encoding": "identity"}
+
+
+def _correlation() -> dict[str, str]:
+    """For the node's log; the trace is told by `tracing.trace_client`."""
+    current = request_id()
+    return {REQUEST_ID: current} if current else {}
 
 
 @functools.cache

@@ -43,6 +43,11 @@ def beacons() -> QuerySet[RelayWorker]:
     return first.select_related("node__location").order_by("node__name")
 
 
+def workers_at(*, location: str) -> list[int]:
+    """The ids of all workers that stand at the location of this slug."""
+    return list(RelayWorker.objects.filter(node__location__slug=location).order_by().values_list("pk", flat=True))
+
+
 def locations_with_nodes() -> QuerySet[Location]:
     """Every location, with `nodes_ready`: how many of its nodes take sessions."""
     ready = Q(nodes__state=NodeState.READY, nodes__is_draining=False, nodes__is_stopping=False)

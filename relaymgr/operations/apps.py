@@ -1,4 +1,6 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.contrib.admin import apps as admin_apps
+from django.db.models.signals import post_migrate
 
 
 class OperationsConfig(AppConfig):
@@ -6,3 +8,15 @@ class OperationsConfig(AppConfig):
 
     name = "relaymgr.operations"
     label = "operations"
+
+    def ready(self) -> None:
+        from relaymgr.operations.roles import roles_make
+
+        post_migrate.connect(roles_make, sender=self)
+        apps.get_app_config("auth").verbose_name = "People and roles"
+
+
+class AdminConfig(admin_apps.AdminConfig):
+    """Django's admin, with our front page."""
+
+    default_site = "relaymgr.operations.site.OperationsSite"

@@ -1,18 +1,37 @@
 """For operators: find a session, see what became of it and why, end it, put a player out. Tokens are never shown."""
 
+from ipaddress import ip_address
 from typing import Any
 
-from django.contrib import admin, messages
-from django.db.models import Count, Model, Q, QuerySet
-from django.http import HttpRequest
-from django.template.loader import render_to_string
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 
-from relaymgr.admin import ReadOnlyAdmin
-from relaymgr.errors import ApiError
+from relaymgr.admin import ReadOnlyAdmin, RecordedAdmin, act
+from relaymgr.errors import Conflict
+from relaymgr.tenants.models import Tenant
 
-from .models import Grant, IdempotencyKey, PlacementRule, RelaySession, Seat, SessionEvent, WebhookDelivery
-from .services import seat_revoke, session_delete
+from .models import (
+    LIVE_STATES,
+    Grant,
+    IdempotencyKey,
+    PlacementRule,
+    RelaySession,
+    Seat,
+    SessionEvent,
+    WebhookDelivery,
+)
+from .page import page_of, placement_of
+from .selectors import SESSION_ID
+from .services import placement_ban, seat_revoke, session_delete
 from .webhooks import delivery_retry
+
+STOP_POLLING = 286  # htmx's
 
 
 class _OperatedAdmin(ReadOnlyAdmin):
@@ -22,40 +41,25 @@ class _OperatedAdmin(ReadOnlyAdmin):
         return request.user.has_perm("relay_sessions.change_relaysession")
 
 
-class _ReadOnlyInline(admin.TabularInline):
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+def _seats(**which: Any) -> Coalesce:
+    mine = Seat.objects.filter(session=OuterRef("pk"), **which).order_by().values("session")
+    return Coalesce(Subquery(mine.annotate(count=Count("pk")).values("count")), 0)
 
 
-class SeatInline(_ReadOnlyInline):
-    model = Seat
-    fields = readonly_fields = ("number", "player_id", "ip", "is_connected", "dialect", "revoked_at")
+def _address(term: str) -> str | None:
+    try:
+        return str(ip_address(term))
+    except ValueError:
+        return None
 
 
-class GrantInline(_ReadOnlyInline):
-    model = Grant
-    fields = readonly_fields = ("worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
-
-
-class SessionEventInline(_ReadOnlyInline):
-    model = SessionEvent
-    fields = readonly_fields = ("at", "kind", "seat", "reason")
-    verbose_name_plural = "timeline"
-
-
-class WebhookDeliveryInline(_ReadOnlyInline):
-    model = WebhookDelivery
-    fields = readonly_fields = ("event", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
+class BanForm(forms.Form):
+    note = forms.CharField(max_length=200, required=False, label="Why", help_text="For whoever meets the rule later.")
 
 
 @admin.register(RelaySession)
 class RelaySessionAdmin(_OperatedAdmin):
+    entity = "session"
     list_display = (
         "id",
         "tenant",
@@ -69,10 +73,9 @@ class RelaySessionAdmin(_OperatedAdmin):
         "end_reason",
     )
     list_filter = ("state", "topology", "worker__node__location", "worker__node", "created_at")
-    list_select_related = ("tenant", "worker__node__location")
-    search_fields = ("=id", "=tenant__slug", "=seats__player_id", "=seats__ip")
-    date_hierarchy = "created_at"
-    inlines = (SeatInline, SessionEventInline, GrantInline, WebhookDeliveryInline)
+    search_fields = ("id",)  # and more: get_search_results
+    search_help_text = "A session's id, a tenant's slug, a player's id or address: whole."
+    change_form_template = "sessions/session.html"
     fields = (
         ("id", "tenant"),
         ("state", "end_reason"),
@@ -80,14 +83,51 @@ class RelaySessionAdmin(_OperatedAdmin):
         ("created_at", "ready_at", "expires_at", "ended_at"),
         ("topology", "objective", "dialects", "idle_timeout"),
         ("filters", "limits", "metadata", "webhook_url"),
-        "why_here",
     )
-    actions = ("delete_sessions",)
+    actions = ("delete", "ban_node")
+
+    def get_urls(self) -> list[URLPattern]:
+        now = self.admin_site.admin_view(self.now_view)
+        return [path("<str:pk>/now", now, name="relay_sessions_relaysession_now"), *super().get_urls()]
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        if self.has_view_permission(request) and (session := self._find(object_id)):
+            ours = {"page": page_of(session), "placement": placement_of(session.placement)}
+            kwargs["extra_context"] = {**(kwargs.get("extra_context") or {}), **ours}
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    def now_view(self, request: HttpRequest, pk: str) -> HttpResponse:
+        """What of the page stays fresh. When the session is over, htmx is told to ask no more."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        session = self._find(pk)
+        if session is None:
+            raise Http404
+        page = page_of(session)
+        status = 200 if page.is_live else STOP_POLLING
+        return TemplateResponse(request, "sessions/session_now.html", {"page": page}, status=status)
+
+    def _find(self, pk: str) -> RelaySession | None:
+        return RelaySession.objects.select_related("tenant", "worker__node__location").filter(pk=pk).first()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[RelaySession], search_term: str
+    ) -> tuple[QuerySet[RelaySession], bool]:
+        """By index whatever is looked for: one condition for each way to find a session."""
+        if not (term := search_term.strip()):
+            return queryset, False
+        if SESSION_ID.fullmatch(term):
+            return queryset.filter(pk=term), False
+        if (address := _address(term)) is not None:
+            return queryset.filter(pk__in=Seat.objects.filter(ip=address).values("session")), False
+        if tenant := Tenant.objects.filter(slug=term).first():
+            return queryset.filter(tenant=tenant), False
+        return queryset.filter(pk__in=Seat.objects.filter(player_id=term).values("session")), False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RelaySession]:
-        held = Count("seats", filter=Q(seats__revoked_at=None), distinct=True)
-        connected = Count("seats", filter=Q(seats__is_connected=True), distinct=True)
-        return super().get_queryset(request).annotate(seats_held=held, seats_connected=connected)
+        # Counted for the rows that are shown, not joined for all there are.
+        rows = super().get_queryset(request).select_related("tenant", "worker__node__location").defer("placement")
+        return rows.annotate(seats_held=_seats(revoked_at=None), seats_connected=_seats(is_connected=True))
 
     @admin.display(description="location")
     def location(self, session: RelaySession) -> str:
@@ -101,18 +141,44 @@ class RelaySessionAdmin(_OperatedAdmin):
     def connected(self, session: Any) -> int:
         return int(session.seats_connected) if session.is_ready else 0
 
-    @admin.display(description="placement")
-    def why_here(self, session: RelaySession) -> str:
-        return render_to_string("sessions/placement.html", {"placement": session.placement, "better": session.better})
+    def row_facts(self, session: Any) -> str:
+        where = f"{session.state} on {session.worker.node}" if session.worker else session.state
+        return f"{session.tenant}, {where}, {self.connected(session)} of {session.seats_held} seats connected"
 
-    @admin.action(description="Delete: end the session now", permissions=["operate"])
-    def delete_sessions(self, request: HttpRequest, sessions: QuerySet[RelaySession]) -> None:
-        for session in sessions:
-            _act(self, request, session, lambda row: session_delete(tenant=row.tenant, session_id=row.pk))
+    def has_ban_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("relay_sessions.add_placementrule")
+
+    @act(
+        "Delete",
+        effect="The session ends now: its players are cut off, and its tokens are worth nothing.",
+        permission="operate",
+        is_final=True,
+        applies=lambda session: session.state in LIVE_STATES,
+    )
+    def delete(self, request: HttpRequest, session: RelaySession) -> str:
+        session_delete(tenant=session.tenant, session_id=session.pk)
+        return f"{session} is deleted."
+
+    @act(
+        "Ban its node for its tenant",
+        effect="The tenant's new sessions are no longer placed on the node this one is on. Live ones, this one too, "
+        "play on. To lift the ban, delete the placement rule.",
+        permission="ban",
+        form=BanForm,
+        applies=lambda session: session.worker is not None,
+    )
+    def ban_node(self, request: HttpRequest, session: RelaySession, note: str) -> str:
+        if session.worker is None:
+            raise Conflict("It is on no node.")
+        node = session.worker.node
+        placement_ban(tenant=session.tenant, node=node, note=note)
+        return f"New sessions of {session.tenant} keep away from {node}."
 
 
 @admin.register(PlacementRule)
-class PlacementRuleAdmin(admin.ModelAdmin):
+class PlacementRuleAdmin(RecordedAdmin):
+    """A node page links here to ban it: the form may be opened with `?kind=ban&node=...&tenant=...`."""
+
     list_display = ("kind", "node", "location", "tenant", "note", "created_at")
     list_filter = ("kind", "tenant")
     list_select_related = ("node", "location", "tenant")
@@ -124,7 +190,8 @@ class PlacementRuleAdmin(admin.ModelAdmin):
 class SeatAdmin(_OperatedAdmin):
     list_display = ("session_id", "number", "player_id", "ip", "is_connected", "dialect", "created_at", "revoked_at")
     list_filter = ("is_connected", "dialect", ("revoked_at", admin.EmptyFieldListFilter), "created_at")
-    search_fields = ("=session__id", "=player_id", "=ip")
+    list_select_related = ("session__tenant",)
+    search_fields = ("session__id__exact", "player_id__exact")
     fields = (
         ("session", "number"),
         ("player_id", "ip"),
@@ -134,10 +201,20 @@ class SeatAdmin(_OperatedAdmin):
     )
     actions = ("revoke",)
 
-    @admin.action(description="Revoke: put the player out now", permissions=["operate"])
-    def revoke(self, request: HttpRequest, seats: QuerySet[Seat]) -> None:
-        for seat in seats.select_related("session__tenant"):
-            _act(self, request, seat, _revoke)
+    def row_facts(self, seat: Seat) -> str:
+        player = f"player {seat.player_id}" if seat.player_id else "no player id"
+        return f"{player}, {'connected' if seat.is_connected else 'not connected'}"
+
+    @act(
+        "Revoke",
+        effect="The player is put out now and cannot come back with this token. The others play on.",
+        permission="operate",
+        is_final=True,
+        applies=lambda seat: seat.revoked_at is None,
+    )
+    def revoke(self, request: HttpRequest, seat: Seat) -> str:
+        seat_revoke(tenant=seat.session.tenant, session_id=seat.session_id, token=int(seat.token))
+        return f"{seat} is revoked."
 
 
 @admin.register(WebhookDelivery)
@@ -145,7 +222,7 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
     list_display = ("session_id", "event", "tenant", "url", "attempts", "next_attempt_at", "delivered_at", "last_error")
     list_filter = ("event", "is_signed", ("delivered_at", admin.EmptyFieldListFilter), "created_at")
     list_select_related = ("tenant",)
-    search_fields = ("=session__id", "=tenant__slug", "url")
+    search_fields = ("session__id__exact", "tenant__slug__exact", "url")
     fields = (
         ("session", "tenant", "event"),
         ("url", "is_signed"),
@@ -154,10 +231,16 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
     )
     actions = ("retry",)
 
-    @admin.action(description="Send again now", permissions=["operate"])
-    def retry(self, request: HttpRequest, deliveries: QuerySet[WebhookDelivery]) -> None:
-        again = sum(delivery_retry(delivery=delivery) for delivery in deliveries)
-        self.message_user(request, f"{again} of {len(deliveries)} will be sent again; the others have been delivered.")
+    @act(
+        "Send again",
+        effect="What has not been delivered is sent again now.",
+        permission="operate",
+        applies=lambda delivery: delivery.delivered_at is None,
+    )
+    def retry(self, request: HttpRequest, delivery: WebhookDelivery) -> str:
+        if not delivery_retry(delivery=delivery):
+            raise Conflict("It has been delivered.")
+        return f"{delivery} will be sent again."
 
 
 @admin.register(Grant)
@@ -167,14 +250,14 @@ class GrantAdmin(ReadOnlyAdmin):
     list_display = ("session_id", "worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
     list_filter = ("wanted", "worker__node", "created_at")
     list_select_related = ("worker__node",)
-    search_fields = ("=session__id",)
+    search_fields = ("session__id__exact",)
 
 
 @admin.register(SessionEvent)
 class SessionEventAdmin(ReadOnlyAdmin):
     list_display = ("at", "session_id", "kind", "seat", "reason")
     list_filter = ("kind", "at")
-    search_fields = ("=session__id",)
+    search_fields = ("session__id__exact",)
 
 
 @admin.register(IdempotencyKey)
@@ -182,17 +265,4 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
     list_display = fields = ("tenant", "session_id", "created_at")
     list_select_related = ("tenant",)
     list_filter = ("created_at",)
-    search_fields = ("=session__id", "=tenant__slug")
-
-
-def _revoke(seat: Seat) -> None:
-    seat_revoke(tenant=seat.session.tenant, session_id=seat.session_id, token=int(seat.token))
-
-
-def _act(page: admin.ModelAdmin, request: HttpRequest, row: Model, action: Any) -> None:
-    """One row's failure does not hold up the others."""
-    try:
-        action(row)
-        page.message_user(request, f"{row}: done.")
-    except ApiError as error:
-        page.message_user(request, f"{row}: {error.sentence}", messages.ERROR)
+    search_fields = ("session__id__exact", "tenant__slug__exact")

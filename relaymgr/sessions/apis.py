@@ -34,7 +34,7 @@ from .fields import (
 from .grants import grants_of_node
 from .idempotency import session_create_once
 from .models import SessionState
-from .selectors import session_get, session_list, session_placement
+from .selectors import session_get, session_list, session_page, session_placement
 from .serializers import SessionSerializer, SessionUserSerializer
 from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, session_delete
 
@@ -154,7 +154,7 @@ class SessionsApi(APIView):
         sessions = session_list(tenant=_tenant(request), metadata=_metadata_query(request), **query)
         total = sessions.count()
         answer = {
-            "sessions": sessions[(page - 1) * limit : page * limit],
+            "sessions": session_page(sessions, page=page, limit=limit),
             "total_count": total,
             "pagination": _pagination(page, pages=max(1, math.ceil(total / limit))),
         }

@@ -34,10 +34,19 @@ def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
 
 def wishes_of(tenant: Tenant, asked: Mapping[str, Sequence[str]]) -> Wishes:
     """What the request asks for and what the operator says, together. Where both pin, the operator's pins stand."""
+    return wishes_joined(rules_of(tenant), asked)
+
+
+def rules_of(tenant: Tenant) -> dict[str, list[str]]:
+    """What the operator says: nodes and locations, by the kind of rule."""
     rules = PlacementRule.objects.filter(Q(tenant=None) | Q(tenant=tenant))
     ruled: dict[str, list[str]] = {"pin": [], "ban": [], "prefer": []}
     for kind, node, location in rules.values_list("kind", "node__name", "location__slug"):
         ruled[kind].append(node or location)
+    return ruled
+
+
+def wishes_joined(ruled: Mapping[str, Sequence[str]], asked: Mapping[str, Sequence[str]]) -> Wishes:
     return Wishes(
         pin=tuple(sorted(ruled["pin"] or asked.get("pin", ()))),
         ban=tuple(sorted({*ruled["ban"], *asked.get("ban", ())})),

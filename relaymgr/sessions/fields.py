@@ -49,6 +49,11 @@ class PlayerSerializer(serializers.Serializer):
         max_length=MAX_MEASUREMENTS,
         help_text="What the player measured, signed by nodes: a round trip is never less than its node says.",
     )
+    measured_at = serializers.DateTimeField(
+        required=False,
+        allow_null=True,
+        help_text="When the latencies, and the measurements without a good signature, were measured. Default: now.",
+    )
     latitude = serializers.FloatField(min_value=-90, max_value=90, required=False, allow_null=True)
     longitude = serializers.FloatField(min_value=-180, max_value=180, required=False, allow_null=True)
 

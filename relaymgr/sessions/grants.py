@@ -5,6 +5,7 @@ come from several managers at once: grants are whole, numbered and idempotent. W
 the grant's revision in the same transaction, which also locks the row: changes of one session are made one by one.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -14,8 +15,9 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
+from relaymgr import metrics
 from relaymgr.nodes import control_client
-from relaymgr.nodes.control_client import NodeUnreachable
+from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.services import worker_release
 
@@ -64,9 +66,10 @@ def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
 
 def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None:
     """Have the node hold the grant. Raises NodeUnreachable, NodeRefused."""
-    revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
-    if revision < grant.revision:
-        raise NodeUnreachable(f"it holds revision {revision}")  # nothing of ours is in force
+    with _counted("hold"):
+        revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
+        if revision < grant.revision:
+            raise NodeUnreachable(f"it holds revision {revision}")  # nothing of ours is in force
     _confirm(grant)
 
 
@@ -76,8 +79,22 @@ def grant_settle(grant: Grant, *, timeout_s: float = OBEY_TIMEOUT) -> None:
         grant_send(grant, list(_seats().filter(session=grant.session_id)), timeout_s=timeout_s)
     else:
         reason = grant.session.end_reason if grant.session.end_reason in NODE_REASONS else "failed"
-        control_client.delete_session(grant.worker.node, grant.session_id, reason, timeout_s)
+        with _counted("forget"):
+            control_client.delete_session(grant.worker.node, grant.session_id, reason, timeout_s)
         _confirm(grant)
+
+
+@contextlib.contextmanager
+def _counted(operation: str) -> Iterator[None]:
+    outcome = "confirmed"
+    try:
+        with metrics.grant_seconds.labels(operation).time():
+            yield
+    except (NodeUnreachable, NodeRefused) as error:
+        outcome = "refused" if isinstance(error, NodeRefused) else "no_answer"
+        raise
+    finally:
+        metrics.grants.labels(operation, outcome).inc()
 
 
 def session_settle(session: RelaySession) -> None:
@@ -91,6 +108,13 @@ def session_settle(session: RelaySession) -> None:
 def unconfirmed() -> QuerySet[Grant]:
     pending = Grant.objects.filter(confirmed__lt=F("revision"))
     return pending.select_related("session", "worker__node").defer("session__placement").order_by("pk")
+
+
+def unconfirmed_by_answering() -> QuerySet[Grant]:
+    """Changes of ready sessions and what is to be forgotten, on nodes that answer. A session that is being created is
+    its creator's."""
+    answering = unconfirmed().filter(worker__node__state__in=(NodeState.READY, NodeState.SUSPECT))
+    return answering.filter(Q(wanted=False) | Q(session__state=SessionState.READY))
 
 
 def grant_change(session: RelaySession, *, seats: int) -> Grant | None:
@@ -128,10 +152,8 @@ def grants_lapse() -> None:
 
 
 def grants_pending() -> Iterator[list[Grant]]:
-    """What a reconciler has to settle, node by node: changes of ready sessions and what is to be forgotten, on nodes
-    that answer. A session that is being created is its creator's."""
-    answering = unconfirmed().filter(worker__node__state__in=(NodeState.READY, NodeState.SUSPECT))
-    pending = answering.filter(Q(wanted=False) | Q(session__state=SessionState.READY))
+    """What a reconciler has to settle, node by node."""
+    pending = unconfirmed_by_answering()
     # So many of each: a node that takes nothing must not keep the others from their turn.
     for node_id in pending.order_by().values_list("worker__node", flat=True).distinct():
         yield list(pending.filter(worker__node=node_id)[:BATCH])

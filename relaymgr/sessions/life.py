@@ -13,6 +13,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from relaymgr import metrics
 from relaymgr.nodes.models import RelayWorker
 
 from .grants import grants_unwant
@@ -22,6 +23,8 @@ from .webhooks import session_notify
 
 logger = logging.getLogger(__name__)
 
+# Among the metrics; what else a node may say counts as another.
+REASONS = frozenset({"deleted", "idle", "expired", "node_lost", "no_relay", "interrupted", "ended by its node"})
 BEFORE_READY = (SessionState.REQUESTED, SessionState.PLACED)
 
 
@@ -48,7 +51,7 @@ def session_ready(*, session: RelaySession, explanation: Mapping[str, Any]) -> R
         note(session, EventKind.READY, at=now)
         session_notify(session, WebhookEvent.READY)
     ready = session_get(tenant=session.tenant, session_id=session.pk)
-    logger.info("session %s is ready on %s", session.pk, ready.worker)
+    logger.info("session %s is ready on %s", session.pk, ready.worker, extra={"session_id": session.pk})
     return ready
 
 
@@ -74,5 +77,6 @@ def _finish(
         grants_unwant(session)
         note(session, kind, at=now, reason=reason)
         session_notify(session, WebhookEvent(kind.value))
-    logger.info("session %s %s: %s", session.pk, kind.value, reason)
+    metrics.sessions_over.labels(kind.value, metrics.one_of(reason, REASONS)).inc()
+    logger.info("session %s %s: %s", session.pk, kind.value, reason, extra={"session_id": session.pk})
     return True

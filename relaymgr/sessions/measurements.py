@@ -13,37 +13,39 @@ from transports.protocol.errors import DecodeError
 from transports.protocol.packets import pack_ip
 from transports.protocol.proofs import RoundTripProof, decode_proof
 
-MAX_AGE_S = 600.0  # of a proof; and so far may a node's clock be ahead of ours
-MAX_AHEAD_S = 10.0
+ProofKeys = Mapping[tuple[str, int], bytes]
+
+# Of a proof: as long as a ticket may wait. An old one is true of its time, and makes for a wider estimate; who has gone
+# elsewhere since has another address.
+MAX_AGE_S = 86_400.0
+MAX_AHEAD_S = 10.0  # of a node's clock before ours
 
 
 def measurements_check(users: Iterable[Mapping[str, Any]]) -> list[dict[str, list[float]]]:
-    """For each user the samples that count: {node: [ms, jitter ms, loss, seconds since 1970]}.
+    """For each user the samples that count: {node or location: [ms, jitter ms, loss, seconds since 1970]}.
 
-    A round trip is never less than its node signed. Without a good proof it counts for as much as `latencies` do: for
-    what players say, or nothing where SIGNED_MEASUREMENTS_ONLY is set."""
+    A round trip is never less than its node signed. What is not signed, `latencies` among it, counts for what players
+    say, or for nothing where SIGNED_MEASUREMENTS_ONLY is set."""
     users = list(users)
     keys = proof_keys(nodes={item["node"] for user in users for item in user.get("measurements", ())})
     now = timezone.now().timestamp()
-    return [
-        {
-            item["node"]: sample
-            for item in user.get("measurements", ())
-            if (sample := _sample(item, _good_proof(item, user.get("ip"), keys, now), now))
-        }
-        for user in users
-    ]
+    return [_samples(user, keys, now) for user in users]
 
 
-def _sample(item: Mapping[str, Any], proof: RoundTripProof | None, now: float) -> list[float] | None:
-    if proof:
-        return [max(item["rtt_ms"], proof.round_trip / 1000), item["jitter_ms"], item["loss"], proof.time / 1e6]
-    return None if settings.SIGNED_MEASUREMENTS_ONLY else [item["rtt_ms"], item["jitter_ms"], item["loss"], now]
+def _samples(user: Mapping[str, Any], keys: ProofKeys, now: float) -> dict[str, list[float]]:
+    said_at = min(now, user["measured_at"].timestamp()) if "measured_at" in user else now
+    said = {name: [ms, 0.0, 0.0, said_at] for name, ms in user.get("latencies", {}).items()}
+    signed: dict[str, list[float]] = {}
+    for item in user.get("measurements", ()):
+        if proof := _good_proof(item, user.get("ip"), keys, now):
+            ms = max(item["rtt_ms"], proof.round_trip / 1000)
+            signed[item["node"]] = [ms, item["jitter_ms"], item["loss"], proof.time / 1e6]
+        else:
+            said[item["node"]] = [item["rtt_ms"], item["jitter_ms"], item["loss"], said_at]
+    return signed if settings.SIGNED_MEASUREMENTS_ONLY else {**said, **signed}
 
 
-def _good_proof(
-    item: Mapping[str, Any], ip: str | None, keys: Mapping[tuple[str, int], bytes], now: float
-) -> RoundTripProof | None:
+def _good_proof(item: Mapping[str, Any], ip: str | None, keys: ProofKeys, now: float) -> RoundTripProof | None:
     try:
         proof = decode_proof(base64.b64decode(item["proof"], altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, DecodeError):

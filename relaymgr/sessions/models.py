@@ -2,6 +2,7 @@
 
 import secrets
 
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
@@ -67,6 +68,16 @@ class RelaySession(models.Model):
         indexes = [
             models.Index(fields=["tenant", "state", "-created_at"], name="session_tenant_state_created"),
             models.Index(fields=["state", "expires_at"], name="session_state_expires"),
+            # Of live sessions only, who are few beside those kept. The list, newest first: with all that it counts and
+            # skips by, so that no row has to be fetched for that.
+            models.Index(
+                fields=["tenant", "-created_at", "id", "state", "worker"],
+                condition=models.Q(state__in=("requested", "placed", "ready")),
+                name="session_live_newest",
+            ),
+            # On SQLite an ordinary index that nothing uses.
+            GinIndex(fields=["metadata"], opclasses=["jsonb_path_ops"], name="session_metadata"),
+            models.Index(fields=["-created_at", "id"], name="session_recent"),
         ]
         ordering = ["-created_at", "id"]
 
@@ -94,7 +105,9 @@ class Seat(models.Model):
     longitude = models.FloatField(null=True, blank=True)
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
     measured = models.JSONField(
-        default=dict, blank=True, help_text="Signed by nodes: {node: [ms, jitter ms, loss, seconds since 1970]}."
+        default=dict,
+        blank=True,
+        help_text="Counts: {node or location: [ms, jitter ms, loss, seconds since 1970]}",
     )
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
     seat_key = SealedField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
@@ -107,6 +120,10 @@ class Seat(models.Model):
     class Meta:
         ordering = ["session", "number"]
         constraints = [models.UniqueConstraint(fields=["session", "number"], name="seat_number_unique")]
+        indexes = [
+            models.Index(fields=["player_id"], name="seat_player"),
+            models.Index(fields=["ip"], name="seat_ip"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"

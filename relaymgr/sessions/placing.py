@@ -8,6 +8,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from observability import tracing
+from relaymgr import metrics
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayWorker
 from relaymgr.nodes.selectors import token_key_current
@@ -50,6 +52,7 @@ def session_place(
         attempt = {"node": candidate.node, "worker": grant.worker.index, **_offer(session, grant, seats)}
         tried.append(attempt)
         if attempt["outcome"] == CONFIRMED:
+            metrics.placements.labels(_rule(explained), explained["conceded"]).inc()
             ready = session_ready(session=session, explanation={**explained, "chosen": candidate.node})
             return ready or _ended_meanwhile()
     session_fail(session=session, reason="no_relay", explanation=explained)
@@ -95,18 +98,36 @@ def _offer(session: RelaySession, grant: Grant, seats: list[Seat]) -> dict[str, 
     """Ask the node. What came of it, and how long it took; unless it confirmed, the seats are given back."""
     started = time.monotonic()
     is_forgotten = True
-    try:
-        grant_send(grant, seats, timeout_s=settings.GRANT_TIMEOUT)
-        outcome = CONFIRMED
-    except NodeUnreachable:
-        outcome, is_forgotten = "no_answer", False  # it may have taken it: the reconciler has it forget
-    except NodeRefused as refusal:
-        outcome = f"refused: {refusal.code}"
+    with tracing.span("grant", session=session.pk, worker=str(grant.worker)) as span:
+        try:
+            grant_send(grant, seats, timeout_s=settings.GRANT_TIMEOUT)
+            outcome = CONFIRMED
+        except NodeUnreachable:
+            outcome, is_forgotten = "no_answer", False  # it may have taken it: the reconciler has it forget
+        except NodeRefused as refusal:
+            outcome = f"refused: {refusal.code}"
+        span.note(outcome=outcome)
     if outcome != CONFIRMED:
         with transaction.atomic():
             grant_unwant(grant, is_forgotten=is_forgotten)
             note(session, EventKind.SKIPPED, reason=f"{grant.worker}: {outcome}")
     return {"outcome": outcome, "ms": round(1000 * (time.monotonic() - started), 1)}
+
+
+# How explanations begin that name a rule (explanation._decided_by), and what the rule is called among the metrics.
+RULES = {
+    "the only node": "only_one",
+    "all others need a concession": "concession",
+    "least cost": "least_cost",
+    "load": "load",
+    "price": "price",
+    "by name": "name",
+}
+
+
+def _rule(explained: Mapping[str, Any]) -> str:
+    text = explained["decided_by"]
+    return next((rule for words, rule in RULES.items() if text.startswith(words)), metrics.OTHER)
 
 
 def _ended_meanwhile() -> NoReturn:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from django.conf import settings
 from django.utils import timezone
 
 from relaymgr.telemetry.estimation import Legs, Player, Sample, Site, estimate_legs
@@ -40,12 +39,8 @@ def players_of(
 
 
 def _player(seat: Seat, history: Mapping[str, Sample], live: Mapping[str, Sample], now: datetime) -> Player:
-    age_s = (now - seat.created_at).total_seconds() if seat.created_at else 0.0
-    latencies = {} if settings.SIGNED_MEASUREMENTS_ONLY else seat.latencies
-    claimed = {name: Sample(ms, age_s=max(0.0, age_s)) for name, ms in latencies.items()}
-    signed = {node: _signed(sample, now) for node, sample in seat.measured.items()}
-    # What a node has signed goes before what the player says, and what is going on now before both.
-    measured = {**claimed, **signed, **live}
+    # What is going on now goes before what the player measured before.
+    measured = {**{name: _sample(kept, now) for name, kept in seat.measured.items()}, **live}
     if seat.latitude is not None and seat.longitude is not None:
         return Player(measured, history, seat.latitude, seat.longitude)
     found = geoip_locate(seat.ip) if seat.ip else None
@@ -54,6 +49,6 @@ def _player(seat: Seat, history: Mapping[str, Sample], live: Mapping[str, Sample
     return Player(measured, history, found.latitude, found.longitude, found.accuracy_km)
 
 
-def _signed(sample: Sequence[float], now: datetime) -> Sample:
-    ms, jitter_ms, loss, at = sample
+def _sample(kept: Sequence[float], now: datetime) -> Sample:
+    ms, jitter_ms, loss, at = kept
     return Sample(ms, jitter_ms, loss, max(0.0, now.timestamp() - at))

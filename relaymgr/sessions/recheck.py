@@ -1,18 +1,19 @@
 """Sessions that play are looked at again: is another node much better by now? It is told, not acted on: players would
 notice a move."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import F
 from django.utils import timezone
 
-from relaymgr.telemetry.estimation import Sample, estimate_legs
+from relaymgr.telemetry.estimation import Knowledge, Player, Sample, estimate_legs
 from relaymgr.telemetry.selectors import knowledge_now, live_legs
 
-from .candidates import candidates_now, wishes_of
-from .filters import Filter
+from .candidates import candidates_now, rules_of, wishes_joined
+from .filters import Filter, Wishes
 from .life import note
 from .models import EventKind, RelaySession, SessionState
 from .placement import POLICY, Candidate, Group, Ranking, rank
@@ -23,29 +24,56 @@ AFTER = timedelta(seconds=60)  # of play
 EVERY = timedelta(seconds=10)
 LASTING = timedelta(seconds=30)  # before it is told: what passes by itself is no reason to move
 LIVE = timedelta(seconds=30)  # a leg that was heard of before that is not live
-BATCH = 200  # sessions a round, those that waited longest first: a second's work over a thousand nodes
+BATCH = 200  # sessions, those that waited longest first: a second's work over a thousand nodes
+BUDGET = 3.0  # seconds of a round, after which no further batch is begun
 
 
 def sessions_recheck() -> int:
     """Looks at the sessions whose turn it is; how many had live legs to judge by."""
-    now = timezone.now()
+    deadline = time.monotonic() + BUDGET
+    known = 0
+    while batch := _batch_recheck(timezone.now()):
+        known += batch[1]
+        if batch[0] < BATCH or time.monotonic() > deadline:
+            break
+    return known
+
+
+def _batch_recheck(now: datetime) -> tuple[int, int] | None:
+    """How many sessions were looked at, and how many of them had live legs. None: it is nobody's turn."""
     due = RelaySession.objects.filter(state=SessionState.READY, ready_at__lte=now - AFTER)
     due = due.exclude(rechecked_at__gt=now - EVERY + timedelta(seconds=1)).select_related("tenant")
     sessions = list(with_details(due).order_by(F("rechecked_at").asc(nulls_first=True), "pk")[:BATCH])
     if not sessions:
-        return 0
+        return None
     live = live_legs(sessions=[session.pk for session in sessions], since=now - LIVE, now=now)
     candidates, _ = candidates_now()
     known = {session for session, _ in live}
-    for session in sessions:
-        if session.pk in known and session.worker is not None and session.active_seats:
-            _settle(session, _better(session, candidates, live), now)
+    playing = [each for each in sessions if each.pk in known and each.worker is not None and each.active_seats]
+    rules = {tenant: rules_of(tenant) for tenant in {session.tenant for session in playing}}
+    knowledge, players = knowledge_now(), _players_by_session(playing, live)
+    for session in playing:
+        wishes = wishes_joined(rules[session.tenant], session.wishes)
+        _settle(session, _better(session, candidates, players[session.pk], wishes, knowledge), now)
     RelaySession.objects.filter(pk__in=[session.pk for session in sessions]).update(rechecked_at=now)
-    return len(known)
+    return len(sessions), len(known)
+
+
+def _players_by_session(
+    sessions: Sequence[RelaySession], live: Mapping[tuple[str, int], Sample]
+) -> dict[str, list[Player]]:
+    """All in one look at the histories of their prefixes."""
+    nodes = {session.pk: session.worker.node.name for session in sessions if session.worker}
+    legs = {key: {nodes[key[0]]: sample} for key, sample in live.items() if key[0] in nodes}
+    seats = [seat for session in sessions for seat in session.active_seats]
+    found: dict[str, list[Player]] = {session.pk: [] for session in sessions}
+    for seat, player in zip(seats, players_of(seats, live=legs), strict=True):
+        found[seat.session_id].append(player)
+    return found
 
 
 def _better(
-    session: RelaySession, candidates: list[Candidate], live: Mapping[tuple[str, int], Sample]
+    session: RelaySession, candidates: list[Candidate], players: list[Player], wishes: Wishes, knowledge: Knowledge
 ) -> dict[str, Any] | None:
     """The node that is better by POLICY.hysteresis at least, and by how much."""
     node = session.worker.node.name if session.worker else ""
@@ -54,11 +82,10 @@ def _better(
         topology=session.topology,
         objective=session.objective,
         filters=[Filter(f["field"], tuple(f["values"]), f["filter_type"]) for f in session.filters],
-        wishes=wishes_of(session.tenant, session.wishes),
+        wishes=wishes,
         current=node,
     )
-    players = players_of(session.active_seats, live={key: {node: sample} for key, sample in live.items()})
-    ranking = rank(group, candidates, estimate_legs(players, sites_of(candidates), knowledge_now()))
+    ranking = rank(group, candidates, estimate_legs(players, sites_of(candidates), knowledge))
     return _gain(ranking, node)
 
 

@@ -1,13 +1,17 @@
 """Reads of sessions. A tenant sees its own and nobody else's."""
 
+import json
+import math
 import re
 from typing import Any
 
+from django.db import connection
 from django.db.models import CharField, Prefetch, Q, QuerySet
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
+from relaymgr.nodes.selectors import workers_at
 from relaymgr.tenants.models import Tenant
 
 from .errors import SessionUnknown
@@ -41,13 +45,33 @@ def session_get(*, tenant: Tenant, session_id: str) -> RelaySession:
 def session_list(
     *, tenant: Tenant, state: str = "", location: str = "", metadata: dict[str, str] | None = None
 ) -> QuerySet[RelaySession]:
-    """Live ones, unless a state is asked for. `metadata` values are compared as text."""
+    """Live ones, unless a state is asked for. `metadata` values are compared as text. To be counted, and read by
+    `session_page`."""
     wanted = Q(state=state) if state else Q(state__in=LIVE_STATES)
     if location:
-        wanted &= Q(worker__node__location__slug=location)
+        wanted &= Q(worker__in=workers_at(location=location))
     for key, value in (metadata or {}).items():
-        wanted &= Q(Exact(Cast(KeyTextTransform(key, "metadata"), CharField()), value))
-    return with_details(RelaySession.objects.filter(wanted, tenant=tenant))
+        wanted &= _may_hold(key, value) & Q(Exact(Cast(KeyTextTransform(key, "metadata"), CharField()), value))
+    return RelaySession.objects.filter(wanted, tenant=tenant)
+
+
+def session_page(sessions: QuerySet[RelaySession], *, page: int, limit: int) -> list[RelaySession]:
+    """A page of `session_list`, from 1. First which they are, from the index alone: what is skipped is never read."""
+    ids = list(sessions.values_list("pk", flat=True)[(page - 1) * limit : page * limit])
+    return list(with_details(RelaySession.objects.filter(pk__in=ids)))
+
+
+def _may_hold(key: str, value: str) -> Q:
+    """What PostgreSQL's index on metadata can answer: the key with the text, or with what JSON makes of the text."""
+    if not connection.features.supports_json_field_contains:
+        return Q()
+    wanted = Q(metadata__contains={key: value})
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return wanted
+    is_plain = isinstance(parsed, bool | int) or (isinstance(parsed, float) and math.isfinite(parsed))
+    return wanted | Q(metadata__contains={key: parsed}) if is_plain else wanted
 
 
 def better_relay(session: RelaySession) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ absent, so nobody starts too early or with what is dead. And only to who may cre
 the context, for a key that may only read, they are null.
 """
 
+import functools
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -161,9 +162,12 @@ class SessionSerializer(SessionHeadSerializer):
 
     @extend_schema_field(SeatSerializer(many=True))
     def get_session_users(self, session: RelaySession) -> list[dict[str, Any]]:
-        return (
-            list(SeatSerializer(session.active_seats, many=True, context=self.context).data) if session.is_ready else []
-        )
+        return [self._seat.to_representation(seat) for seat in session.active_seats] if session.is_ready else []
+
+    @functools.cached_property
+    def _seat(self) -> SeatSerializer:
+        """One for all sessions of a list: to make one costs more than to use it."""
+        return SeatSerializer(context=self.context)
 
 
 class SessionUserSerializer(SessionHeadSerializer):

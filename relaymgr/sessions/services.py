@@ -13,7 +13,11 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from observability import tracing
+from relaymgr import metrics
+from relaymgr.logs import about_session
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
+from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_grow, worker_release
 from relaymgr.telemetry.estimation import Legs
@@ -26,7 +30,7 @@ from .filters import Filter
 from .grants import grant_change, session_settle
 from .life import note, session_end
 from .measurements import measurements_check
-from .models import LIVE_STATES, EventKind, IdempotencyKey, RelaySession, Seat
+from .models import LIVE_STATES, EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
 from .placing import explanation, session_place
 from .players import legs_estimate
 from .selectors import session_get
@@ -37,6 +41,7 @@ logger = logging.getLogger(__name__)
 MAX_SEATS = 255  # numbers 0 to 254: 255 is "everyone else" on the wire (PROTOCOL.md 1)
 
 
+@metrics.creation()
 def session_create(
     *,
     tenant: Tenant,
@@ -77,15 +82,17 @@ def session_create(
         token=str(new_token(taken)),
         expires_at=timezone.now() + timedelta(seconds=max_lifetime),
     )
+    about_session(session.pk)
     seats = [_new_seat(session, number, user, taken) for number, user in enumerate(users)]
     for seat, measured in zip(seats, measurements_check(users), strict=True):
         seat.measured = measured
     group = placement.Group(len(seats), topology, objective, filters, wishes_of(tenant, session.wishes))
-    candidates, workers = candidates_now()
-    legs = legs_estimate(seats, candidates)
-    if choose_host:
-        legs = _seat_host(seats, placement.choose_host(group, candidates, legs), legs)
-    ranking = placement.rank(group, candidates, legs)
+    with tracing.span("placement", session=session.pk, players=len(seats)):
+        candidates, workers = candidates_now()
+        legs = legs_estimate(seats, candidates)
+        if choose_host:
+            legs = _seat_host(seats, placement.choose_host(group, candidates, legs), legs)
+        ranking = placement.rank(group, candidates, legs)
     session.placement = explanation(ranking)
     with transaction.atomic():
         session.save(force_insert=True)
@@ -109,6 +116,7 @@ def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) 
 
     Raises SessionUnknown, SessionNotLive, SessionFull, NodeFull, NodeSilent: no seat is given then.
     """
+    about_session(session_id)
     session = session_get(tenant=tenant, session_id=session_id)
     if not session.is_ready:
         raise SessionNotLive
@@ -125,6 +133,7 @@ def seat_revoke(*, tenant: Tenant, session_id: str, token: int) -> RelaySession:
 
     Raises SessionUnknown, TokenUnknown, NodeSilent.
     """
+    about_session(session_id)
     session = session_get(tenant=tenant, session_id=session_id)
     seat_withdraw(seat=_seat_with_token(session, token), reason="revoked")
     _obey(session)
@@ -145,6 +154,12 @@ def seat_withdraw(*, seat: Seat, reason: str) -> bool:
         worker_release(worker_id=grant.worker_id, seats=1)
         note(session, EventKind.SEAT_REVOKED, at=now, seat=seat.number, reason=reason)
     return True
+
+
+def placement_ban(*, tenant: Tenant, node: RelayNode, note: str = "") -> PlacementRule:
+    """The tenant's new sessions keep away from the node; live ones stay. The rule that says so already, if one does."""
+    rule, _ = PlacementRule.objects.get_or_create(tenant=tenant, kind="ban", node=node, defaults={"note": note})
+    return rule
 
 
 def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken: set[int]) -> Seat:
@@ -231,5 +246,5 @@ def _obey(session: RelaySession) -> None:
     try:
         session_settle(session)
     except (NodeUnreachable, NodeRefused) as error:
-        logger.warning("session %s: its node did not confirm: %s", session.pk, error)
+        logger.warning("its node did not confirm: %s", error, extra={"session_id": session.pk})
         raise NodeSilent from None

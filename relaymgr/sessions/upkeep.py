@@ -12,14 +12,15 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from relaymgr import metrics
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import NodeState
 from relaymgr.telemetry.models import NodeEvent
 from relaymgr.telemetry.services import events_take
 
 from .grants import grant_settle, grants_lapse, grants_pending
-from .life import BEFORE_READY, note, session_end, session_fail
-from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionState, WebhookEvent
+from .life import BEFORE_READY, session_end, session_fail
+from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState, WebhookEvent
 from .webhooks import player_notify
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,26 @@ def _seat_events_apply() -> int:
     with transaction.atomic():
         events = events_take(limit=BATCH, kinds=SEAT_EVENTS.keys())
         seats = _seats_of(events)
-        for event in events:
-            seat = seats.get((event.session_id, event.seat))
-            if seat and _is_of_its_node(event, seat.session):
-                _seat_event_apply(event, seat)
+        told = [(event, seat) for event in events if (seat := seats.get((event.session_id, event.seat)))]
+        told = [(event, seat) for event, seat in told if _is_of_its_node(event, seat.session)]
+        _seat_events_store(told)
+        for event, seat in told:
+            _player_notify(event, seat)
+    _count(events)
     return len(events)
+
+
+def _seat_events_store(told: Iterable[tuple[NodeEvent, Seat]]) -> None:
+    """In two queries, however many: a burst of joins must not take longer than players take to join."""
+    lines, changed = [], {}
+    for event, seat in told:
+        kind, _ = SEAT_EVENTS[event.kind]
+        lines.append(SessionEvent(session=seat.session, at=event.at, kind=kind, seat=seat.number, reason=event.reason))
+        if kind != EventKind.SEAT_MOVED:
+            seat.is_connected, seat.dialect = kind == EventKind.SEAT_JOINED, event.dialect
+            changed[seat.pk] = seat
+    Seat.objects.bulk_update([changed[pk] for pk in sorted(changed)], ["is_connected", "dialect"])
+    SessionEvent.objects.bulk_create(lines)
 
 
 def _seats_of(events: Iterable[NodeEvent]) -> dict[tuple[str, int | None], Seat]:
@@ -63,12 +79,8 @@ def _seats_of(events: Iterable[NodeEvent]) -> dict[tuple[str, int | None], Seat]
     return {(seat.session_id, seat.number): seat for seat in seats}
 
 
-def _seat_event_apply(event: NodeEvent, seat: Seat) -> None:
-    kind, webhook = SEAT_EVENTS[event.kind]
-    if kind != EventKind.SEAT_MOVED:
-        joined = kind == EventKind.SEAT_JOINED
-        Seat.objects.filter(pk=seat.pk).update(is_connected=joined, dialect=event.dialect)
-    note(seat.session, kind, at=event.at, seat=seat.number, reason=event.reason)
+def _player_notify(event: NodeEvent, seat: Seat) -> None:
+    _, webhook = SEAT_EVENTS[event.kind]
     if webhook:
         player_notify(seat.session, webhook, seat=seat.number, player_id=seat.player_id, reason=event.reason)
 
@@ -81,7 +93,15 @@ def _session_ended_apply() -> int:
             session = RelaySession.objects.select_related("tenant", "worker").filter(pk=event.session_id).first()
             if session and _is_of_its_node(event, session):
                 session_end(session=session, reason=event.reason or "ended by its node")
+    _count(events)
     return len(events)
+
+
+def _count(events: Iterable[NodeEvent]) -> None:
+    now = timezone.now()
+    for event in events:
+        metrics.events_applied.labels(event.kind).inc()
+        metrics.event_lag_seconds.observe(max(0.0, (now - event.at).total_seconds()))
 
 
 def _is_of_its_node(event: NodeEvent, session: RelaySession) -> bool:
@@ -152,4 +172,5 @@ def _refused(grant: Grant, refusal: NodeRefused) -> None:
         # The node told so, and the telling was lost.
         session_end(session=grant.session, reason="ended by its node")
     else:
-        logger.warning("session %s: %s refused it: %s", grant.session_id, grant.worker, refusal.code)
+        told = {"session_id": grant.session_id}
+        logger.warning("%s refused the session: %s", grant.worker, refusal.code, extra=told)

@@ -20,6 +20,7 @@ from django.db.models.functions import RowNumber
 from django.utils import timezone
 from standardwebhooks import Webhook
 
+from relaymgr import metrics
 from relaymgr.background import wait_for
 
 from .models import RelaySession, WebhookDelivery, WebhookEvent
@@ -112,10 +113,14 @@ def _claim_one(delivery: WebhookDelivery, now: datetime) -> bool:
 
 def _record(delivery: WebhookDelivery, error: str, now: datetime) -> None:
     row = WebhookDelivery.objects.filter(pk=delivery.pk)
+    outcome = "delivered"
     if error:
-        row.update(last_error=error, next_attempt_at=next_attempt(delivery.attempts, delivery.created_at, now))
+        again = next_attempt(delivery.attempts, delivery.created_at, now)
+        row.update(last_error=error, next_attempt_at=again)
+        outcome = "failed" if again else "given_up"
     else:
         row.update(last_error="", delivered_at=now, next_attempt_at=None)
+    metrics.webhooks.labels(delivery.event, outcome).inc()
 
 
 def next_attempt(attempts: int, created_at: datetime, now: datetime) -> datetime | None:

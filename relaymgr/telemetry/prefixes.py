@@ -6,8 +6,9 @@ from .estimation import Sample
 
 V4_BITS, V6_BITS = 24, 48
 
-RISE = 0.1  # of the way up to a sample that is slower than what is remembered
-FALL = 0.5  # and down to one that is faster: delays are added to a path now and then, they are never taken away
+FALL = 0.5  # of the way down to a sample that is faster: delays are added to a path now and then, never taken away
+RISE = 0.1  # and up to one that is slower,
+MOST_RISE_MS = 1.0  # but by no more than this: a sample of some seconds says hardly more than one of some hundred ms
 FORGET_S = 86_400.0  # after which a sample replaces what is remembered
 
 
@@ -28,9 +29,9 @@ def remember(known: Sample | None, new: Sample) -> Sample:
     """What a prefix remembers of a node after one more sample; `known.age_s` is at the time of `new`."""
     if known is None or known.age_s > FORGET_S:
         return new
-    pull = FALL if new.ms < known.ms else RISE
+    slower = new.ms - known.ms
     return Sample(
-        ms=known.ms + pull * (new.ms - known.ms),
+        ms=known.ms + (FALL * slower if slower < 0 else min(RISE * slower, MOST_RISE_MS)),
         jitter_ms=known.jitter_ms + RISE * (new.jitter_ms - known.jitter_ms),
         loss=known.loss + RISE * (new.loss - known.loss),
         age_s=0.0,

@@ -6,8 +6,9 @@ left out: a newer node may tell of things that we do not know.
 
 import math
 import re
+import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,17 @@ def parse_report(document: dict[str, Any]) -> Report:
         events=list(_good(_event, _list(document, "events", MAX_EVENTS))),
         last_event=_integer(document, "last_event", MAX_BIG),
     )
+
+
+def leg_figures(legs: Sequence[Leg]) -> dict[str, Any]:
+    """How the legs of a node are as a whole, as a sample keeps it."""
+    trips = sorted(leg.rtt_ms for leg in legs if leg.rtt_ms is not None)
+    return {
+        "legs": len(legs),
+        "leg_rtt_ms": statistics.median(trips) if trips else None,
+        "leg_rtt_most": trips[int(len(trips) * 0.9)] if trips else None,
+        "leg_loss": math.fsum(leg.loss for leg in legs) / len(legs) if legs else None,
+    }
 
 
 def _worker(item: Any) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """Writes: samples are kept one by one for a while, then summed up by the minute, then by the hour, then dropped."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg, Count, Max, Sum
+from django.db.models import Avg, Count, Max, Min, Sum
 from django.db.models.functions import TruncHour, TruncMinute
 from django.utils import timezone
 
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary
+from relaymgr.telemetry.series import counters_grown
 
 MINUTE, HOUR = 60, 3600
-MEANS = ("probe_ms", "cpu")
-PEAKS = ("cpu", "sessions", "seats", "connected")
+MEANS = ("probe_ms", "cpu", "leg_rtt_ms", "leg_rtt_most", "leg_loss")
+PEAKS = ("cpu", "sessions", "seats", "connected", "legs")
 BATCH = 1_000
 OVERLAP = timedelta(hours=3)  # spans before now that are summed up again: a manager may have stood still
 
@@ -28,7 +30,9 @@ def samples_roll_up() -> int:
 def _minutes(now: datetime) -> list[NodeSummary]:
     over = NodeSample.objects.filter(at__gte=now - OVERLAP, at__lt=now.replace(second=0, microsecond=0))
     spans = over.annotate(span=TruncMinute("at")).order_by().values("node_id", "span")
-    return _summaries(spans.annotate(n=Count("pk"), **_figures("")), MINUTE, now)
+    figures = {**_figures(""), "first": Min("pk"), "last": Max("pk")}
+    rows = _new(spans.annotate(n=Count("pk"), **figures), MINUTE, now)
+    return [_summary(row, MINUTE, grown) for row, grown in zip(rows, _grown_in_minutes(rows), strict=True)]
 
 
 def _hours(now: datetime) -> list[NodeSummary]:
@@ -36,7 +40,8 @@ def _hours(now: datetime) -> list[NodeSummary]:
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     over = NodeSummary.objects.filter(seconds=MINUTE, at__gte=this_hour - OVERLAP, at__lt=this_hour)
     spans = over.annotate(span=TruncHour("at")).order_by().values("node_id", "span")
-    return _summaries(spans.annotate(n=Sum("samples"), **_figures("_most")), HOUR, now)
+    rows = _new(spans.annotate(n=Sum("samples"), **_figures("_most")), HOUR, now)
+    return [_summary(row, HOUR, _grown_in_hour(row)) for row in rows]
 
 
 def _figures(most: str) -> dict[str, Avg | Max]:
@@ -45,22 +50,48 @@ def _figures(most: str) -> dict[str, Avg | Max]:
     return {**means, **{f"peak_{name}": Max(name + most) for name in PEAKS}}
 
 
-def _summaries(spans: Iterable[Any], seconds: int, now: datetime) -> list[NodeSummary]:
-    """Those that are not there yet."""
+def _new(spans: Iterable[Any], seconds: int, now: datetime) -> list[Any]:
+    """Those that are not summed up yet, in order of time."""
     kept = NodeSummary.objects.filter(seconds=seconds, at__gte=now - OVERLAP - timedelta(hours=1))
     known = set(kept.values_list("node_id", "at"))
-    return [
-        NodeSummary(
-            node_id=row["node_id"],
-            seconds=seconds,
-            at=row["span"],
-            samples=row["n"],
-            **{name: row[f"mean_{name}"] for name in MEANS},
-            **{f"{name}_most": row[f"peak_{name}"] for name in PEAKS},
-        )
-        for row in spans
-        if (row["node_id"], row["span"]) not in known
-    ]
+    new = [row for row in spans if (row["node_id"], row["span"]) not in known]
+    return sorted(new, key=lambda row: (row["span"], row["node_id"]))
+
+
+def _grown_in_minutes(rows: list[Any]) -> Iterator[dict[str, int]]:
+    """From the last sample of the minute before, if there was one, to the last of this one."""
+    ids = sorted({row[name] for row in rows for name in ("first", "last")})
+    counters: dict[int, dict[str, int]] = {}
+    for start in range(0, len(ids), BATCH):
+        samples = NodeSample.objects.filter(pk__in=ids[start : start + BATCH]).order_by()
+        counters.update(samples.values_list("pk", "counters"))
+    ended: dict[tuple[int, datetime], dict[str, int]] = {}
+    for row in rows:
+        last = counters.get(row["last"], {})
+        before = ended.get((row["node_id"], row["span"] - timedelta(minutes=1))) or counters.get(row["first"], {})
+        ended[row["node_id"], row["span"]] = last
+        yield counters_grown(before, last)
+
+
+def _grown_in_hour(row: Any) -> dict[str, int]:
+    hour = (row["span"], row["span"] + timedelta(hours=1))
+    minutes = NodeSummary.objects.filter(seconds=MINUTE, node=row["node_id"], at__gte=hour[0], at__lt=hour[1])
+    total: Counter[str] = Counter()
+    for grown in minutes.order_by().values_list("grown", flat=True):
+        total.update(grown)
+    return dict(total)
+
+
+def _summary(row: Any, seconds: int, grown: dict[str, int]) -> NodeSummary:
+    return NodeSummary(
+        node_id=row["node_id"],
+        seconds=seconds,
+        at=row["span"],
+        samples=row["n"],
+        grown=grown,
+        **{name: row[f"mean_{name}"] for name in MEANS},
+        **{f"{name}_most": row[f"peak_{name}"] for name in PEAKS},
+    )
 
 
 def _store(summaries: list[NodeSummary]) -> int:

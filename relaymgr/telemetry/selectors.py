@@ -3,7 +3,7 @@
 import functools
 from collections import defaultdict
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Sum
 from django.utils import timezone
@@ -12,10 +12,32 @@ from relaymgr.geoip import locate as geoip_locate
 from relaymgr.nodes.models import RelayNode
 from relaymgr.telemetry.estimation import Knowledge, Sample
 from relaymgr.telemetry.knowledge import knowledge_from_json
-from relaymgr.telemetry.models import Learnt, LegSample, PrefixLeg
+from relaymgr.telemetry.models import Learnt, LegSample, NodeSample, NodeSummary, PeerLegs, PrefixLeg
+from relaymgr.telemetry.retention import MINUTE
 from relaymgr.telemetry.scoring import NodeLoad
+from relaymgr.telemetry.series import DAY, Point, Series, Span, points_of, series_of
 
-__all__ = ["geoip_locate", "knowledge_now", "live_legs", "node_loads", "prefix_histories"]
+__all__ = [
+    "geoip_locate",
+    "knowledge_now",
+    "leg_histories",
+    "live_legs",
+    "node_loads",
+    "node_series",
+    "peer_legs",
+    "prefix_histories",
+]
+
+# {line of a chart: (column of a sample, column of a summary)}
+LINES = {
+    "probe_ms": ("probe_ms", "probe_ms"),
+    "cpu": ("cpu", "cpu"),
+    "sessions": ("sessions", "sessions_most"),
+    "connected": ("connected", "connected_most"),
+    "leg_rtt_ms": ("leg_rtt_ms", "leg_rtt_ms"),
+    "leg_rtt_most": ("leg_rtt_most", "leg_rtt_most"),
+    "leg_loss": ("leg_loss", "leg_loss"),
+}
 
 
 def node_loads() -> dict[int, NodeLoad]:
@@ -62,3 +84,46 @@ def live_legs(*, sessions: Collection[str], since: datetime, now: datetime) -> d
         )
         if rtt_ms is not None
     }
+
+
+def node_series(*, node_id: int, span: Span, now: datetime) -> Series:
+    """Of the samples; of a day, of the minutes and of the samples that are not summed up yet. Two queries at most."""
+    since = datetime.fromtimestamp(span.start(now.timestamp()), now.tzinfo)
+    points: list[Point] = []
+    if span is DAY:
+        points = _minutes(node_id, since)
+        since = now - timedelta(hours=1) if not points else datetime.fromtimestamp(points[-1].at + 30, now.tzinfo)
+    points += _samples(node_id, since)
+    return series_of(points, span, list(LINES), now.timestamp())
+
+
+def _samples(node_id: int, since: datetime) -> list[Point]:
+    columns = [sample for sample, _ in LINES.values()]
+    rows = NodeSample.objects.filter(node=node_id, at__gte=since).order_by("at")
+    found = rows.values_list("at", "counters", *columns)
+    return points_of(
+        (at.timestamp(), dict(zip(LINES, figures, strict=True)), counters) for at, counters, *figures in found
+    )
+
+
+def _minutes(node_id: int, since: datetime) -> list[Point]:
+    columns = [summary for _, summary in LINES.values()]
+    rows = NodeSummary.objects.filter(node=node_id, seconds=MINUTE, at__gte=since).order_by("at")
+    return [
+        Point(at.timestamp() + MINUTE / 2, dict(zip(LINES, figures, strict=True)), grown, MINUTE)
+        for at, grown, *figures in rows.values_list("at", "grown", *columns)
+    ]
+
+
+def leg_histories(*, session_id: str, since: datetime) -> dict[int, list[LegSample]]:
+    """{seat: the samples of its leg, oldest first}. One query."""
+    histories: dict[int, list[LegSample]] = defaultdict(list)
+    for sample in LegSample.objects.filter(session_id=session_id, at__gte=since).order_by("seat", "at"):
+        histories[sample.seat].append(sample)
+    return histories
+
+
+def peer_legs() -> dict[str, tuple[datetime, dict[str, list[float]]]]:
+    """{node: (when it told, {other: [ms, jitter ms, loss of small packets, loss of large ones]})}. One query."""
+    told = PeerLegs.objects.values_list("node__name", "at", "legs").order_by()
+    return {name: (at, legs) for name, at, legs in told}

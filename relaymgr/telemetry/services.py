@@ -13,6 +13,7 @@ from django.core.cache import cache
 from django.db import transaction
 from django.utils import timezone
 
+from relaymgr import metrics
 from relaymgr.hints import hint
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.models import RelayNode
@@ -22,7 +23,7 @@ from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
-from relaymgr.telemetry.reports import Report, parse_report
+from relaymgr.telemetry.reports import Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up
 
 __all__ = [
@@ -68,11 +69,19 @@ def probe_round() -> int | None:
     with lease_held("probe", ROUND_LEASE) as held:
         if not held:
             return None
-        nodes = list(RelayNode.objects.all())
-        answers = answers_read(nodes, _ask(nodes))
-        answers_store(nodes, answers)
-        peers_tell(answers)
+        with metrics.probe_round_seconds.time():
+            nodes = list(RelayNode.objects.all())
+            heard = _ask(nodes)
+            answers = answers_read(nodes, heard)
+            answers_store(nodes, answers)
+            peers_tell(answers)
+        _count(nodes=len(nodes), heard=len(heard), understood=len(answers))
         return len(answers)
+
+
+def _count(*, nodes: int, heard: int, understood: int) -> None:
+    for outcome, count in (("answered", understood), ("nonsense", heard - understood), ("silent", nodes - heard)):
+        metrics.probes.labels(outcome).inc(count)
 
 
 def answers_store(nodes: Iterable[RelayNode], answers: list[Answer]) -> None:
@@ -126,6 +135,7 @@ def _samples_store(answers: Iterable[Answer]) -> None:
                 seats=answer.report.seats,
                 connected=answer.report.connected,
                 counters=answer.report.counters,
+                **leg_figures(answer.report.legs),
             )
             for answer in answers
         ],
@@ -268,15 +278,14 @@ def _missed_store(nodes: Iterable[RelayNode], heard: set[int]) -> None:
 def _state(node: RelayNode, missed: int) -> str:
     state = state_after(node.state, missed)
     if state != node.state:
-        logger.info("node %s is %s, it was %s", node, state, node.state)
+        logger.info("node %s is %s, it was %s", node, state, node.state, extra={"node": node.name})
     return state
 
 
 def events_take(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
     """The oldest events of these kinds, deleted: call it in the transaction that acts on them. No two callers get the
     same one."""
-    taken = []
-    for event in NodeEvent.objects.filter(kind__in=kinds).order_by("pk")[:limit]:
-        if NodeEvent.objects.filter(pk=event.pk).delete()[0]:
-            taken.append(event)
+    # Who comes second waits here, and then finds those gone.
+    taken = list(NodeEvent.objects.select_for_update().filter(kind__in=kinds).order_by("pk")[:limit])
+    NodeEvent.objects.filter(pk__in=[event.pk for event in taken]).delete()
     return taken

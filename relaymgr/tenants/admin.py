@@ -3,13 +3,13 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db import models
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
-from relaymgr.admin import KeptAdmin, show_once
-from relaymgr.errors import ApiError
+from relaymgr.admin import KeptAdmin, act, show_once
+from relaymgr.errors import Conflict
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
 
@@ -31,16 +31,26 @@ class TenantAdmin(KeptAdmin):
     def usable_keys(self, tenant: Any) -> int:
         return int(tenant.usable)
 
-    @admin.action(description="Create an API key (relay)", permissions=["change"])
-    def create_key(self, request: HttpRequest, tenants: QuerySet[Tenant]) -> None:
-        for tenant in tenants:
-            _, plain = api_key_create(tenant=tenant, name=f"made by {request.user}", scopes=[Scope.RELAY])
-            show_once(request, f"API key of {tenant}", plain)
+    @act(
+        "Create an API key",
+        effect="A key is made with which the tenant's backend creates and deletes sessions. It is shown once.",
+        permission="change",
+    )
+    def create_key(self, request: HttpRequest, tenant: Tenant) -> str:
+        key, plain = api_key_create(tenant=tenant, name=f"made by {request.user}", scopes=[Scope.RELAY])
+        show_once(request, f"API key of {tenant}", plain)
+        return f"{tenant} has a new key, {key.prefix}."
 
-    @admin.action(description="Roll webhook secret: signs all webhooks from now on", permissions=["change"])
-    def roll_webhook_secret(self, request: HttpRequest, tenants: QuerySet[Tenant]) -> None:
-        for tenant in tenants:
-            show_once(request, f"Webhook secret of {tenant}", webhook_secret_roll(tenant=tenant))
+    @act(
+        "Roll webhook secret",
+        effect="A new secret, shown once, signs all webhooks from now on, repetitions too. Whoever checks the "
+        "signatures must learn it, and refuses them until then.",
+        permission="change",
+        is_final=True,
+    )
+    def roll_webhook_secret(self, request: HttpRequest, tenant: Tenant) -> str:
+        show_once(request, f"Webhook secret of {tenant}", webhook_secret_roll(tenant=tenant))
+        return f"{tenant} has a new webhook secret."
 
 
 class ApiKeyForm(forms.ModelForm):
@@ -95,20 +105,30 @@ class ApiKeyAdmin(KeptAdmin):
     def scope_list(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
 
-    @admin.action(description="Revoke, at once and for good", permissions=["change"])
-    def revoke(self, request: HttpRequest, keys: QuerySet[ApiKey]) -> None:
-        revoked = sum(api_key_revoke(key=key) for key in keys)
-        messages.success(request, f"Revoked {revoked} of {len(keys)}.")
+    def row_facts(self, key: ApiKey) -> str:
+        return f"{key.tenant or 'no tenant'}, {self.scope_list(key)}"
 
-    @admin.action(description="Roll: a new key, the old one works for another day", permissions=["change"])
-    def roll(self, request: HttpRequest, keys: QuerySet[ApiKey]) -> None:
-        for key in keys:
-            if key.tenant is None:
-                messages.error(request, f"{key} is a node's: roll it at the node.")
-                continue
-            try:
-                _, plain = api_key_roll(key=key)
-            except ApiError as error:
-                messages.error(request, f"{key}: {error.sentence}")
-            else:
-                show_once(request, f"New key of {key.tenant} in place of {key.prefix}", plain)
+    @act(
+        "Revoke",
+        effect="The key is refused from now on, for good.",
+        permission="change",
+        is_final=True,
+        applies=lambda key: key.revoked_at is None,
+    )
+    def revoke(self, request: HttpRequest, key: ApiKey) -> str:
+        if not api_key_revoke(key=key):
+            raise Conflict("It was revoked before.")
+        return f"{key} is revoked."
+
+    @act(
+        "Roll",
+        effect="A new key with the same rights is made, and shown once. The old one works for another day.",
+        permission="change",
+        applies=lambda key: key.tenant is not None and key.is_usable,
+    )
+    def roll(self, request: HttpRequest, key: ApiKey) -> str:
+        if key.tenant is None:
+            raise Conflict("It is a node's: roll it at the node.")
+        new, plain = api_key_roll(key=key)
+        show_once(request, f"New key of {key.tenant} in place of {key.prefix}", plain)
+        return f"{key} is replaced by {new.prefix}."

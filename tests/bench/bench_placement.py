@@ -22,6 +22,7 @@ from relaymgr.telemetry.beacons import beacon_order
 from relaymgr.telemetry.coordinates import fit_coordinates
 from relaymgr.telemetry.estimation import Knowledge, Legs, Player, Sample, Site, estimate_legs
 from relaymgr.telemetry.geography import Floats, distance_km, fit_distance
+from relaymgr.telemetry.prefixes import remember
 
 from .latencies import Latencies, load, synthetic
 from .placement_picture import draw
@@ -39,7 +40,8 @@ TELEMETRY: dict[str, tuple[int | None, bool]] = {
 TOPOLOGIES = ("host", "mesh")
 PAST_PROBES = 5  # what players before these measured, each
 OURS, VIVALDI = "causeway", "vivaldi + our cost"
-HINDSIGHT = "hindsight"  # knows what every leg is usually like, over all slices, the judged ones among them
+HINDSIGHT = "hindsight"  # knows what every leg is like over all slices, the judged ones among them
+STEP = "all but a step"  # knows the judged legs, each to one step of what the data are rounded to
 
 Key = tuple[str, str, int, str, str]  # telemetry, topology, size, how the group was drawn, rule
 Results = dict[Key, list[tuple[float, float]]]  # regret 0.., worst player's ms
@@ -47,7 +49,8 @@ Results = dict[Key, list[tuple[float, float]]]  # regret 0.., worst player's ms
 
 @dataclass(frozen=True)
 class World:
-    """One draw: relays, players of the past and of now. `before`, `after` and `usual`: (players, relays) ms."""
+    """One draw: relays, players of the past and of now. `before`, `after` and `usual`: (players, relays) ms; `step`:
+    what they are rounded to."""
 
     sites: list[Site]
     candidates: list[Candidate]
@@ -56,22 +59,36 @@ class World:
     before: Floats
     after: Floats
     usual: Floats
+    step: float
     km: Floats | None
     players: Floats | None  # degrees
 
 
 def worlds(latencies: Latencies, draws: int, window: int, seed: int, accuracy_km: float) -> Iterator[World]:
-    """`window`: how many slices make one look. A leg is its least over them: what is added now and then is not the path
-    (Paxson, "End-to-End Internet Packet Dynamics", 1997)."""
+    """`window`: how many slices make one look. Telemetry is what the manager remembers after a sample of each before
+    the moment. A leg is judged by its least over those after: what is added now and then is not the path (Paxson,
+    "End-to-End Internet Packet Dynamics", 1997)."""
     times = len(latencies.slices)
     for draw_number in range(draws):
         random = np.random.default_rng([seed, draw_number])
         last = int(random.integers(window, times - window + 1)) if times > 2 * window else window
         with np.errstate(all="ignore"):
-            before = np.nanmin(latencies.slices[last - window : last], axis=0)
+            before = _remembered(latencies.slices[last - window : last])
             after = np.nanmin(latencies.slices[max(last, times - window) :][:window], axis=0)
-            usual = np.nanmedian(latencies.slices, axis=0)
+            usual = np.nanquantile(latencies.slices, 0.1 if window > 1 else 0.5, axis=0)
         yield _world(latencies, before, after, usual, random, accuracy_km)
+
+
+def _remembered(slices: Floats) -> Floats:
+    """(hosts, hosts) ms after one sample of each leg a slice. NaN where there was none."""
+    memory = np.full(slices.shape[1:], np.nan)
+    for leg in np.ndindex(memory.shape):
+        samples = slices[:, *leg]
+        known = None
+        for ms in samples[np.isfinite(samples)].tolist():
+            known = remember(known, Sample(ms))
+        memory[leg] = known.ms if known else np.nan
+    return memory
 
 
 def _world(
@@ -106,9 +123,16 @@ def _world(
         before[np.ix_(players, relays)],
         after[np.ix_(players, relays)],
         usual[np.ix_(players, relays)],
+        _step(after),
         km,
         seen,
     )
+
+
+def _step(ms: Floats) -> float:
+    """0 where it is below a millisecond."""
+    steps = np.diff(np.unique(ms[np.isfinite(ms)]))
+    return float(steps.min()) if len(steps) and steps.min() >= 1 else 0.0
 
 
 def _candidate(site: Site) -> Candidate:
@@ -197,7 +221,11 @@ def _judge(
         vivaldi = int(np.argmin(path_ms(by_vivaldi[members], topology, "worst")))
         usual = path_ms(world.usual[members], topology, "worst")
         hindsight = int(np.nanargmin(usual)) if np.isfinite(usual).any() else None
-        for rule, choice in {OURS: first, VIVALDI: vivaldi, HINDSIGHT: hindsight, **others}.items():
+        rounded = path_ms(
+            truth + world.step * np.random.default_rng(members).integers(-1, 2, truth.shape), topology, "worst"
+        )
+        step = int(np.nanargmin(rounded)) if world.step else None
+        for rule, choice in {OURS: first, VIVALDI: vivaldi, HINDSIGHT: hindsight, STEP: step, **others}.items():
             if choice is not None and np.isfinite(cost[choice]):
                 regret = float(cost[choice] / np.nanmin(cost) - 1)
                 results[about[0], topology, len(members), about[1], rule].append(
@@ -209,7 +237,9 @@ def table(results: Results, telemetry: str, topology: str) -> None:
     columns = [(size, kind) for kind in ("spread out", "local") for size in SIZES]
     print(f"\ntelemetry {telemetry}, topology {topology}: regret to the best, median / p95 in %")
     print(f"{'':20}" + "".join(f"{f'{size} {kind}':>15}" for size, kind in columns) + f"{'worst player':>16}")
-    for rule in [OURS, VIVALDI, HINDSIGHT, *RULES]:
+    for rule in [OURS, VIVALDI, HINDSIGHT, STEP, *RULES]:
+        if not any(key[4] == rule for key in results):
+            continue
         cells, worst = [], []
         for size, kind in columns:
             found = results.get((telemetry, topology, size, kind, rule))

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import httpx
 import psycopg
 
+from tests import nodeproc
 from tests.leaks import leaks
 
 ROOT = Path(__file__).parent.parent.parent
@@ -113,11 +113,14 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(folder: Path, database_url: str | None = None, broker_url: str | None = None) -> Iterator[Stack]:
-    """A started stack; its database is `database_url`'s server, with a new database in it, or SQLite."""
+def running_stack(
+    folder: Path, database_url: str | None = None, broker_url: str | None = None, **settings: str
+) -> Iterator[Stack]:
+    """A started stack; its database is `database_url`'s server, with a new database in it, or SQLite. `settings` go
+    into the environment of its processes."""
     database_url = database_url or os.environ.get("DATABASE_URL", "")
     broker_url = broker_url or os.environ.get("BROKER_URL", "")
-    environment = {"BROKER_URL": broker_url} if broker_url else {}
+    environment = settings | ({"BROKER_URL": broker_url} if broker_url else {})
     if database_url:
         environment["DATABASE_URL"] = new_database(database_url)
     stack = Stack(folder, environment)
@@ -136,17 +139,6 @@ def new_database(server_url: str) -> str:
 
 
 def free_ports() -> tuple[int, int]:
-    """(web, relay): the first of four free TCP ports in a row, and of six free UDP ports in a row."""
-    return _free_row(socket.SOCK_STREAM, 4), _free_row(socket.SOCK_DGRAM, 6)
-
-
-def _free_row(kind: int, count: int) -> int:
-    for _ in range(200):
-        with contextlib.ExitStack() as opened, contextlib.suppress(OSError, OverflowError):
-            first = opened.enter_context(socket.socket(socket.AF_INET, kind))
-            first.bind(("127.0.0.1", 0))
-            start: int = first.getsockname()[1]
-            for offset in range(1, count):
-                opened.enter_context(socket.socket(socket.AF_INET, kind)).bind(("127.0.0.1", start + offset))
-            return start
-    raise AssertionError("no free ports in a row")
+    """(web, relay): the first of four free ports in a row, and of six. Not of those that the kernel hands out: it may
+    give one away while the processes start."""
+    return nodeproc.free_ports(4), nodeproc.free_ports(6)

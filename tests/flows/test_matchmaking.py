@@ -49,14 +49,15 @@ def key(stack: Stack) -> str:
 
 
 @contextlib.contextmanager
-def another_matchmaker(stack: Stack, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def another_matchmaker(stack: Stack, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = stack.environment | {
         "CAUSEWAY_MATCHMAKER_MANAGER_URL": stack.url,
         "CAUSEWAY_MATCHMAKER_KEY": stack.manage("service_key", "second matchmaker").strip(),
+        **settings,
     }
     log = (stack.folder / "second-matchmaker.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "runmatchmaker", *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
+        [sys.executable, "manage.py", "runmatchmaker"], cwd=ROOT, env=environment, stdout=log, stderr=log
     )
     try:
         yield process
@@ -112,6 +113,10 @@ async def test_forty_players_are_matched_and_play_while_a_matchmaker_is_killed(s
     assert set(seats.values()) == {1}
     assert sorted(matches.values()) == [4] * 10
     assert len({one.assignment["player_id"] for one in found}) == 40
+
+    for session in matches:
+        best = stack.api.get(f"/v1/relays/sessions/{session}/placement").json()["candidates"][0]
+        assert [leg["source"] for leg in best["estimates"]] == ["measured"] * 4
 
     heard: dict[str, dict[int, set[int]]] = {session: {} for session in matches}
     await asyncio.gather(*(play(one, 4, heard[one.assignment["request_id"]]) for one in found))
@@ -190,11 +195,11 @@ def test_example_game_is_played_by_four_bots(stack: Stack, key: str) -> None:
     assert sorted(snapshots)[1] > 45, "the others are sent it 30 times a second"
 
 
-def test_metrics_are_served_with_profiles_as_their_only_labels(stack: Stack, key: str) -> None:
+def test_metrics_of_a_matchmaker_are_served_by_profile(stack: Stack, key: str) -> None:
     port = free_ports()[0]
     with (
         httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": key}) as http,
-        another_matchmaker(stack, "--metrics-port", str(port)) as process,
+        another_matchmaker(stack, CAUSEWAY_MATCHMAKER_METRICS_PORT=str(port)) as process,
     ):
         ticket = http.post("/tickets", json={"profile": "four", "attributes": {"elo": 7, "beacons": {"Frankfurt": 1}}})
 
@@ -203,10 +208,10 @@ def test_metrics_are_served_with_profiles_as_their_only_labels(stack: Stack, key
                 return httpx.get(f"http://127.0.0.1:{port}/metrics").text
             return ""
 
-        waiting = 'causeway_matchmaker_tickets_waiting{profile="four",tenant="flows"} 1.0'
+        waiting = 'causeway_matchmaker_tickets_waiting{profile="flows/four"} 1.0'
         wait_until(lambda: waiting in page(), "the ticket is counted", 20)
         labels = set(re.findall(r'[{,](\w+)="', "\n".join(re.findall("^causeway.*", page(), re.MULTILINE))))
-        assert labels <= {"tenant", "profile", "le"}
+        assert labels <= {"profile", "status", "outcome", "state", "le"}
         http.delete(f"/tickets/{ticket.json()['id']}")
         process.terminate()
         assert process.wait(10) == 0, "SIGTERM finishes the round"

@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 from matchmaker import life
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, Process, Profile, ProfileVersion, Ticket
+from tests.acts import act
 from tests.matchmaker.conftest import CONFIG
 
 pytestmark = pytest.mark.django_db
@@ -60,15 +61,11 @@ def test_versions_are_activated_and_rolled_back(
     make_profile()
     make_profile(host="best_connected")
 
-    def act(model: str, action: str, pk: int) -> str:
-        body = {"action": action, "_selected_action": [pk]}
-        return operator.post(f"/admin/matchmaker/{model}/", body, follow=True).content.decode()
-
     profile = Profile.objects.get()
-    assert "duel v1 is active" in act("profile", "roll_back", profile.pk)
-    assert "No version was active before" in act("profile", "roll_back", profile.pk)
+    assert act(operator, Profile, "roll_back", profile) == ["studio/duel v1 is active."]
+    assert "No version was active before" in act(operator, Profile, "roll_back", profile)[0]
     newest = ProfileVersion.objects.get(number=2)
-    assert "duel v2 is active" in act("profileversion", "activate", newest.pk)
+    assert act(operator, ProfileVersion, "activate", newest) == ["studio/duel v2 is active."]
 
 
 def test_new_version_is_made_or_refused_with_path_and_reason(operator: Client) -> None:

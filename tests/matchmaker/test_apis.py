@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from django.utils import timezone
 from rest_framework.test import APIClient
 
-from matchmaker.models import Status, Ticket
+from matchmaker.models import Fleet, Status, Ticket
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
@@ -74,6 +75,62 @@ def test_what_is_not_a_ticket_is_400(players: APIClient, profile: str, text: str
 def test_a_megabyte_of_attributes_is_refused(players: APIClient, profile: str) -> None:
     body = {"profile": profile, "attributes": {"elo": "x" * 1_000_000}}
     assert players.post(f"{BASE}/tickets", body, format="json").status_code == 413
+
+
+GOOD = {"node": "fra-1", "rtt_ms": 20}
+
+
+@pytest.mark.parametrize(
+    ("whereabouts", "field", "code"),
+    [
+        ({"measurements": [{**GOOD, "rtt_ms": -1}]}, "measurements[0].rtt_ms", "min_value"),
+        ({"measurements": [GOOD, {**GOOD, "rtt_ms": "NaN"}]}, "measurements[1].rtt_ms", "invalid"),
+        ({"measurements": [{**GOOD, "loss": 2}]}, "measurements[0].loss", "max_value"),
+        ({"measurements": [{**GOOD, "node": "a b"}]}, "measurements[0].node", "invalid"),
+        ({"measurements": [{**GOOD, "proof": "A" * 101}]}, "measurements[0].proof", "max_length"),
+        ({"measurements": [{"node": "fra-1"}]}, "measurements[0].rtt_ms", "required"),
+        ({"measurements": [GOOD] * 201}, "measurements", "max_length"),
+        ({"measurements": "many"}, "measurements", "not_a_list"),
+        ({"latencies": {"fra": 1e9}}, "latencies.fra", "max_value"),
+        ({"latencies": {str(n): 1 for n in range(65)}}, "latencies", "max_length"),
+        ({"latencies": {"x" * 51: 1}}, "latencies", "max_length"),
+        ({"latitude": 91, "longitude": 0}, "latitude", "max_value"),
+        ({"latitude": 50}, "longitude", "required"),
+    ],
+)
+def test_bad_whereabouts_are_400_and_named(
+    players: APIClient, profile: str, whereabouts: dict[str, Any], field: str, code: str
+) -> None:
+    answer = players.post(
+        f"{BASE}/tickets", {"profile": profile, "attributes": {"elo": 1}, **whereabouts}, format="json"
+    )
+    assert answer.status_code == 400
+    assert {path: found[0]["code"] for path, found in answer.json()["details"].items()} == {field: code}
+    assert not Ticket.objects.exists()
+
+
+def test_whereabouts_of_null_are_none(search: Search) -> None:
+    search(measurements=None, latencies=None, latitude=None, longitude=None)
+    search(measurements=[], latencies={})
+    assert [ticket.whereabouts for ticket in Ticket.objects.all()] == [{}, {}]
+
+
+def test_members_of_groups_bring_their_whereabouts(players: APIClient, profile: str) -> None:
+    body = {"profile": "duel", "attributes": {"elo": 1}, "measurements": [GOOD]}
+    answer = players.post(f"{BASE}/group-tickets", {"player_tickets": [body, body]}, format="json")
+    assert answer.status_code == 201, answer.content
+    group = players.post(f"{BASE}/groups", body, format="json").json()["group_id"]
+    assert players.post(f"{BASE}/groups/{group}/members", body, format="json").status_code == 201
+    brought = [ticket.whereabouts["measurements"][0]["node"] for ticket in Ticket.objects.all()]
+    assert brought == ["fra-1"] * 4
+
+
+def test_beacons_have_the_names_that_measurements_want(players: APIClient) -> None:
+    place = {"city": "Frankfurt", "country": "D", "continent": "E", "administrative_division": "", "timezone": ""}
+    beacon = {"node": "fra-1", "host": "203.0.113.9", "fqdn": "f.example.com", "udp_port": 1, "tcp_port": 1}
+    Fleet.objects.create(beacons=[{**beacon, "location": place}], fetched_at=timezone.now())
+    [shown] = players.get(f"{BASE}/locations/beacons").json()["beacons"]
+    assert (shown["node"], shown["public_ip"]) == ("fra-1", "203.0.113.9")
 
 
 def test_deleted_ticket_is_gone(search: Search, players: APIClient) -> None:

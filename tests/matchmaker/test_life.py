@@ -1,18 +1,23 @@
 """What the matchmaker does by itself: passes, sessions, failures at every point, several at once."""
 
+import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker import life, selectors
+from matchmaker.assignments import session_request
 from matchmaker.manager_client import Manager
 from matchmaker.models import Backfill, Fleet, Group, Match, MatchState, ProfileVersion, Status, Ticket
+from matchmaker.whereabouts import nearest
+from relaymgr.sessions.fields import UserSerializer
 from tests.matchmaker.conftest import ManagerStandIn
 from tests.relaymgr.conftest import in_threads
 
@@ -88,6 +93,50 @@ def test_session_is_asked_for_with_options_and_latencies_by_slug(
     assert Match.objects.get().location == "fra"
     ticket = Ticket.objects.all()[0]
     assert ticket.assignment["location"] == {"slug": "fra", "city": "Frankfurt"}
+
+
+MEASURED = {"node": "fra-1", "rtt_ms": 20.5, "jitter_ms": 1.0, "loss": 0.0, "proof": "AAAA"}
+
+
+def test_session_is_asked_for_with_what_the_players_measured(
+    search: Search, manager: Manager, manager_stand_in: ManagerStandIn
+) -> None:
+    """And with when they did: a ticket may wait for long."""
+    search(1, measurements=[MEASURED], latencies={"fra": 21}, latitude=50.1, longitude=8.7)
+    for n in range(2, 5):
+        search(n)
+    one_pass()
+    life.match_forward(manager)
+    [session] = manager_stand_in.sessions.values()
+    users = {user["player_id"]: user for user in session["request"]["users"]}
+    first, *others = Ticket.objects.order_by("created_at")
+    mine = {"measurements": [MEASURED], "latencies": {"fra": 21}, "latitude": 50.1, "longitude": 8.7}
+    who = {"player_id": first.player_id, "ip": "192.0.2.1", "measured_at": first.created_at.isoformat()}
+    assert users[first.player_id] == {**mine, **who}
+    assert all(users[other.player_id] == {"player_id": other.player_id, "ip": "192.0.2.1"} for other in others)
+
+
+def test_of_large_matches_each_player_hands_on_its_nearest() -> None:
+    whereabouts = {
+        "measurements": [{"node": f"n-{n}", "rtt_ms": 200 - n} for n in range(200)],
+        "latencies": {f"l-{n}": 64 - n for n in range(64)},
+    }
+    assert len(nearest(whereabouts, players=10)["measurements"]) == 200
+    handed = nearest(whereabouts, players=255)
+    assert [each["node"] for each in handed["measurements"]] == [f"n-{n}" for n in range(199, 192, -1)]
+    assert list(handed["latencies"]) == [f"l-{n}" for n in range(63, 56, -1)]
+
+
+@pytest.mark.parametrize("size", [2, 255])
+def test_what_tickets_bring_the_manager_takes(search: Search, size: int) -> None:
+    """The longest of everything: a match must not fail for what one of its players sent."""
+    measured = {"node": "n" * 50, "rtt_ms": 59_999.123456, "jitter_ms": 1 / 3, "loss": 1 / 3, "proof": "A" * 100}
+    latencies = {f"{n:050}": 1 / 3 for n in range(64)}
+    search(measurements=[measured] * 200, latencies=latencies, latitude=1 / 3, longitude=1 / 3)
+    match = Match(version=ProfileVersion.objects.get())
+    request = session_request(match, [Ticket.objects.get()] * size, selectors.rules_of(match.version), {})
+    assert len(json.dumps(request)) < settings.MAX_BODY_BYTES
+    UserSerializer(data=request["users"][0]).is_valid(raise_exception=True)
 
 
 # -- failures --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get
 from relaymgr.tenants.services import api_key_create
+from tests import acts
 
 MODELS = [
     Tenant,
@@ -100,10 +101,8 @@ def test_big_tables_are_searched_not_listed(admin_client: Client, rows: None, mo
 # Actions and forms
 
 
-def act(client: Client, model: type[Model], action: str, *rows: Model) -> str:
-    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-    data = {"action": action, "_selected_action": [row.pk for row in rows]}
-    return messages(client.post(url, data, follow=True))
+def act(client: Client, model: type[Model], name: str, *rows: Model) -> str:
+    return " | ".join(acts.act(client, model, name, *rows))
 
 
 def messages(response: Any) -> str:
@@ -158,7 +157,7 @@ def test_keys_are_revoked_and_rolled(admin_client: Client, tenant: Tenant, node:
     key, plain = api_key_create(tenant=tenant, name="test", scopes=["relay"])
     new = key_in(act(admin_client, ApiKey, "roll", key))
     assert api_key_get(presented=plain) and api_key_get(presented=new)
-    assert act(admin_client, ApiKey, "revoke", key) == "Revoked 1 of 1."
+    assert act(admin_client, ApiKey, "revoke", key) == f"{key} is revoked."
     assert api_key_get(presented=plain) is None
     assert "cannot be rolled" in act(admin_client, ApiKey, "roll", key)
     node_key_roll(node=node)
@@ -171,7 +170,7 @@ def test_join_key_is_made_by_form_and_by_action(admin_client: Client, location: 
     by_form = key_in(messages(admin_client.post(reverse("admin:nodes_joinkey_add"), data, follow=True)))
     assert join_key_get(presented=by_action) and join_key_get(presented=by_form)
     assert sorted(JoinKey.objects.values_list("uses_left", flat=True)) == [1, 5]
-    assert act(admin_client, JoinKey, "revoke", *JoinKey.objects.all()) == "Revoked 2 of 2."
+    assert act(admin_client, JoinKey, "revoke", *JoinKey.objects.all()).count("is revoked.") == 2
     assert join_key_get(presented=by_action) is None
 
 

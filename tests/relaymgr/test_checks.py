@@ -207,7 +207,7 @@ def started(command: list[str], environment: dict[str, str], log: Path, sign: st
         process.wait(30)
 
 
-SIGNS = {"web": "startup complete", "worker": "ready", "beat": "beat: Starting"}
+SIGNS = {"web": "startup complete", "worker": "ready", "beat": "beat starts"}
 
 
 @pytest.mark.flow

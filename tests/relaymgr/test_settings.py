@@ -149,7 +149,8 @@ def test_static_files_are_hashed_when_a_folder_is_named(load: Load) -> None:
 
 def test_every_variable_is_noted_and_has_a_help_text(load: Load) -> None:
     """The page is made of what was noted; a reader inside an `if` would leave its variable out."""
-    read = set(re.findall(r'_(?:text|secret|flag|number|words|networks)\(\s*"([A-Z_]+)"', SETTINGS.read_text()))
+    source = SETTINGS.read_text()
+    read = set(re.findall(r'_(?:text|secret|flag|number|choice|words|networks)\(\s*"([A-Z_]+)"', source))
     noted = load()["VARIABLES"]
     assert noted.keys() == read
     assert [name for name, variable in noted.items() if not variable.help] == []

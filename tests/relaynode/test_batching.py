@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from relaynode import ports
-from relaynode.addresses import Address, ip_and_port, source_bytes
-from relaynode.batching import BATCH, READ_SIZE, BatchedUdpPort, UdpPort, udp_port
+from relaynode.addresses import ADDRESS_SIZE, Address, ip_and_port, source_bytes
+from relaynode.batching import BatchedUdpPort, UdpPort, udp_port
+from relaynode.buffers import BATCH, READ_SIZE
 from tests.nodeproc import eventually
 
 LOOPBACKS = ["127.0.0.1", *(["::1"] if ports.has_ipv6() else [])]
@@ -163,7 +164,7 @@ def test_a_full_send_queue_loses_the_rest_of_the_batch_and_says_so() -> None:
 
     with ports.open_udp_port("", 0) as udp:
         port = BatchedUdpPort(udp, (None, send))
-        port.send([(0, b"x", bytes(64))] * 5)
+        port.send([(0, b"x", bytes(ADDRESS_SIZE))] * 5)
     assert (port.send_full, port.send_refused) == (3, 0)
     assert not answers
 

@@ -77,6 +77,7 @@ def test_blank_counts_as_not_set():
         ("DRAIN_SECONDS", "nan"),
         ("DRAIN_SECONDS", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
         ("JOIN_KEY", "ключ"),
         ("CONTROL_KEY", "two\nlines"),
         ("TOKEN_KEYS", "7"),

@@ -4,6 +4,7 @@ import itertools
 import json
 import socket
 import time
+import urllib.request
 
 import pytest
 
@@ -219,3 +220,34 @@ def test_no_key_or_token_reaches_the_log(node):
     assert body["session"] in node.log
     for secret in (node.control_key, "3500589645", "wrong"):
         assert secret not in node.log
+
+
+def test_lines_about_a_call_name_its_request_session_and_trace(node):
+    trace, body = "4bf92f3577b34da6a3ce929d0e0e4736", grant()
+    call = urllib.request.Request(
+        f"{node.control_url}/sessions/{body['session']}",
+        json.dumps(body).encode(),
+        {
+            "Authorization": f"Bearer {node.control_key}",
+            "X-Request-ID": "abc-1",
+            "traceparent": f"00-{trace}-00f067aa0ba902b7-01",
+        },
+        method="PUT",
+    )
+    urllib.request.urlopen(call, timeout=10).close()
+    (line,) = [json.loads(line) for line in node.log.splitlines() if f"{body['session']} opened" in line]
+    assert line["level"] == "info" and line["logger"] == "relaynode.node"
+    assert (line["request_id"], line["trace_id"], line["session_id"]) == ("abc-1", trace, body["session"])
+
+
+def test_headers_that_are_not_well_formed_reach_no_line(node):
+    body = grant()
+    call = urllib.request.Request(
+        f"{node.control_url}/sessions/{body['session']}",
+        json.dumps(body).encode(),
+        {"Authorization": f"Bearer {node.control_key}", "X-Request-ID": "a b;c", "traceparent": "00-x-y-01"},
+        method="PUT",
+    )
+    urllib.request.urlopen(call, timeout=10).close()
+    (line,) = [json.loads(line) for line in node.log.splitlines() if f"{body['session']} opened" in line]
+    assert "request_id" not in line and "trace_id" not in line

@@ -35,12 +35,18 @@ def test_labels_are_fixed_whatever_is_played():
         after = scrape(node)
     assert label_sets(before) == label_sets(after)
     labels = {name for sample in after for name in sample.labels if sample.name != "causeway_node_info"}
-    assert labels == {"worker", "reason"}
-    found = {(sample.name, sample.labels.get("worker")): sample.value for sample in after}
+    assert labels == {"worker", "reason", "kind", "path"}
+    found = {
+        (sample.name, sample.labels.get("worker")): sample.value
+        for sample in after
+        if sample.labels.get("kind") in (None, "ping_valid")
+    }
     assert found["causeway_node_sessions", "0"] == 1
     assert found["causeway_node_sessions", "1"] == 1
     assert found["causeway_node_worker_up", "1"] == 1
-    assert found["causeway_node_answer_ping_valid_total", "0"] == 2
+    assert found["causeway_node_answers_total", "0"] == 2
+    assert found["causeway_node_received_packets_total", "0"] == 6
+    assert found["causeway_node_received_bytes_total", "0"] == 2 * (9 + 5 + 30)
 
 
 def test_every_reason_to_drop_is_there_from_the_start():

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from relaynode import server
+from relaynode.buffers import BATCH
 from relaynode.grants import Grant
 from relaynode.ports import open_udp_port
 from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
@@ -103,12 +103,12 @@ async def test_a_flooded_port_leaves_the_other_its_turn(player):
     body = grant()
     served.relay.apply_grant(Grant.from_json(body), served.server.now())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
-        for _ in range(10 * server.BATCH):
+        for _ in range(10 * BATCH):
             flood.sendto(b"short", ("127.0.0.1", served.port(SERVER_PORT)))
         player.sendto(ping(body), ("127.0.0.1", served.port(CLIENT_PORT)))
         served.server.start()
         await heard(player)
-        assert 0 < served.relay.counters.drops["too_short"] <= 5 * server.BATCH
+        assert 0 < served.relay.counters.drops["too_short"] <= 5 * BATCH
     served.close()
 
 

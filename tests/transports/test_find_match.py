@@ -1,16 +1,18 @@
 """`find_match` against a server that answers what each test says; with real ones: tests/flows/test_matchmaking.py."""
 
+import base64
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.nodeproc import node_process
 from transports import control
 from transports.control import ManagerError, ManagerUnreachable, MatchNotFound, assignment_arguments, find_match
 from transports.protocol.probing import Measured
+from transports.protocol.proofs import decode_proof, proof_key
 
 ASSIGNMENT = {
     "public_ip": "203.0.113.9",
@@ -77,12 +79,16 @@ def matchmaker(monkeypatch: pytest.MonkeyPatch):
     matchmaker.server.server_close()
 
 
+RELAY = {"node": "fra-1", "public_ip": "127.0.0.1", "location": {"city": "Frankfurt"}}
+
+
 async def test_refused_ticket_is_a_typed_error(matchmaker: Matchmaker) -> None:
     matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.elo": []}})
     with pytest.raises(ManagerError) as raised:
         await find_match(matchmaker.url, "key", "duel", {"elo": "x"})
     assert (raised.value.status, raised.value.code, raised.value.details) == (400, "invalid", {"attributes.elo": []})
-    assert matchmaker.requests == [("POST", "/tickets", {"profile": "duel", "attributes": {"elo": "x"}})]
+    asked = {"profile": "duel", "attributes": {"elo": "x"}, "measurements": []}
+    assert matchmaker.requests == [("GET", "/locations/beacons", None), ("POST", "/tickets", asked)]
 
 
 async def test_nobody_there_is_a_typed_error() -> None:
@@ -111,11 +117,25 @@ async def test_ticket_is_withdrawn_when_time_is_up(matchmaker: Matchmaker) -> No
     assert matchmaker.withdrawn()
 
 
-async def test_relay_that_does_not_answer_is_left_out(matchmaker: Matchmaker) -> None:
-    """Nothing listens on that port."""
-    matchmaker.beacons = [{"public_ip": "127.0.0.1", "udp_port": 9, "location": {"city": "Frankfurt"}}]
-    async with httpx.AsyncClient(base_url=matchmaker.url) as http:
-        assert await control.city_latencies(http) == {}
+async def test_relays_are_measured_and_go_with_the_ticket_as_they_signed(matchmaker: Matchmaker) -> None:
+    """A relay at the one port; nothing listens at the other."""
+    matchmaker.streams = [event("status", status="CANCELLED", reason="expired")]
+    with node_process() as relay:
+        matchmaker.beacons = [{**RELAY, "udp_port": relay.client_port}, {**RELAY, "node": "fra-2", "udp_port": 9}]
+        with pytest.raises(MatchNotFound):
+            await find_match(matchmaker.url, "key", "duel", latencies="pings")
+    [asked] = [body for method, path, body in matchmaker.requests if (method, path) == ("POST", "/tickets")]
+    [found] = asked["measurements"]
+    assert found["node"] == "fra-1"
+    assert asked["attributes"] == {"pings": {"Frankfurt": pytest.approx(found["rtt_ms"], abs=0.001)}}
+    proof = decode_proof(base64.urlsafe_b64decode(found["proof"]))
+    assert proof.is_signed_by(proof_key(relay.token_key[1]))
+    assert 0 < proof.round_trip < 1e6
+
+
+def test_of_a_large_fleet_no_city_is_left_out() -> None:
+    beacons = [{"node": str(n), "location": {"city": city}} for n, city in enumerate("AAABBC")]
+    assert "".join(beacon["location"]["city"] for beacon in control.one_of_each_city_first(beacons)) == "ABCABA"
 
 
 def test_nearest_relay_of_a_city_counts() -> None:

@@ -89,11 +89,12 @@ class ReplayWindow:
     """Which sequence numbers were seen: the highest and a bit for each of the 1,024 up to it (RFC 4303 A2)."""
 
     SIZE = 1024
-    __slots__ = ("_seen", "highest")
+    __slots__ = ("_seen", "highest", "in_order")
 
     def __init__(self) -> None:
         self.highest = 0
-        self._seen = 1  # bit n: number highest - n was seen; 0 is never sent
+        self.in_order = 0  # how many up to the highest came in order and are not in `_seen` yet, as most do
+        self._seen = 1  # bit n: number highest - in_order - n was seen; 0 is never sent
 
     def complete(self, low: int) -> int:
         """The 64-bit number nearest to the highest one whose low half is `low`."""
@@ -107,17 +108,37 @@ class ReplayWindow:
     def is_new(self, number: int) -> bool:
         """Whether `number` may be accepted. Ask before the tag is checked, mark after."""
         age = self.highest - number
-        return age < 0 or (age < self.SIZE and not self._seen >> age & 1)
+        if age < 0:
+            return True
+        self._take_in()
+        return age < self.SIZE and not self._seen >> age & 1
 
     def mark(self, number: int) -> None:
         """Remember `number`, whose tag was right."""
         ahead = number - self.highest
+        if ahead == 1:
+            self.highest = number
+            self.in_order += 1
+            return
+        self._take_in()
         if ahead > 0:
             self.highest = number
-            kept = self._seen << ahead if ahead < self.SIZE else 0
-            self._seen = (kept & ((1 << self.SIZE) - 1)) | 1
+            self._shift(ahead)
+            self._seen |= 1
         else:
             self._seen |= 1 << -ahead
+
+    def _take_in(self) -> None:
+        run, self.in_order = self.in_order, 0
+        if run:
+            self._shift(run)
+            self._seen |= (1 << min(run, self.SIZE)) - 1
+
+    def _shift(self, by: int) -> None:
+        self._seen = self._seen << by & _WHOLE_WINDOW if by < self.SIZE else 0
+
+
+_WHOLE_WINDOW = (1 << ReplayWindow.SIZE) - 1
 
 
 # -- the handshake (PROTOCOL.md 6) --------------------------------------------------------------

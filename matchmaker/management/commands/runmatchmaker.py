@@ -15,12 +15,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
+from django.utils import timezone
 from django.utils.module_loading import import_string
-from prometheus_client import start_http_server
 
 from matchmaker import life, metrics, selectors
 from matchmaker.manager_client import Manager
-from matchmaker.models import Process, ProfileVersion
+from matchmaker.models import Process, ProfileVersion, Status
+from observability import exposition, tracing
+from observability.database import pool_observe
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +38,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--threads", type=int, default=4, help="that make sessions (%(default)s)")
-        parser.add_argument(
-            "--metrics-port", type=int, default=0, help="serve Prometheus metrics on this port of 127.0.0.1; 0: do not"
-        )
 
-    def handle(self, *args: Any, threads: int, metrics_port: int, **options: Any) -> None:
+    def handle(self, *args: Any, threads: int, **options: Any) -> None:
         import_string(settings.MATCHMAKER_START)("matchmaker")
         if not settings.MATCHMAKER_KEY:
             raise CommandError("CAUSEWAY_MATCHMAKER_KEY is not set. Make a key with: manage.py service_key matchmaker")
-        if metrics_port:
-            start_http_server(metrics_port, addr="127.0.0.1")
+        port, host = settings.MATCHMAKER_METRICS_PORT, settings.METRICS_HOST
+        exposition.serve(port, host=host, key=settings.METRICS_KEY, observe=pool_observe)
+        tracing.start("causeway-matchmaker")
         manager = Manager(settings.MATCHMAKER_MANAGER_URL, settings.MATCHMAKER_KEY)
         matchmaker = Matchmaker(manager, threads)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,7 +64,7 @@ class Matchmaker:
         self._threads = [threading.Thread(target=self._move_matches, daemon=True) for _ in range(threads)]
         self._seen: dict[int, selectors.Waiting] = {}
         self._look_again: dict[int, float] = {}
-        self._names: dict[int, tuple[str, str]] = {}
+        self._labels: dict[int, str] = {}
         self._swept = self._fleet_read = float("-inf")
         self._manager_answers = False
 
@@ -88,46 +88,58 @@ class Matchmaker:
         if now - self._fleet_read >= FLEET_EVERY:
             self._fleet_read = now
             self._manager_answers = life.fleet_refresh(self.manager)
+            metrics.manager_answers.set(self._manager_answers)
         if now - self._swept >= SWEEP_EVERY:
             self._swept = now
             life.process_seen(self.process, self._manager_answers)
             metrics.expired.inc(life.sweep())
+            self._count_tickets()
         waiting = selectors.waiting_by_version()
         self._count(waiting)
         for version_id, now_waiting in waiting.items():
             is_time = time.time() >= self._look_again.get(version_id, float("inf"))
             if is_time or self._seen.get(version_id) != now_waiting:
                 self._pass(version_id, now_waiting)
+        metrics.round_time.set_to_current_time()
 
     def _pass(self, version_id: int, waiting: selectors.Waiting) -> None:
-        labels = self._name(version_id)
-        with metrics.pass_seconds.labels(*labels).time():
+        label = self._label(version_id)
+        with metrics.pass_seconds.labels(label).time():
             done = life.version_pass(version_id)
         if done is None:  # another process is at it; we look again to see what it left
             return
         self._seen[version_id] = waiting
         self._look_again[version_id] = done.look_again or float("inf")
-        metrics.matches.labels(*labels).inc(done.matches)
+        metrics.matches.labels(label).inc(done.matches)
         for wait, quality in zip(done.waits, done.qualities, strict=True):
-            metrics.wait.labels(*labels).observe(wait)
-            metrics.quality.labels(*labels).observe(quality)
+            metrics.wait.labels(label).observe(wait)
+            metrics.quality.labels(label).observe(quality)
         if done.matches:
             self._formed.release(done.matches)
 
     def _count(self, waiting: dict[int, selectors.Waiting]) -> None:
         """Of a profile, over all of its versions; 0 for one in which nobody waits any more."""
-        counts = dict.fromkeys(self._names.values(), 0)
+        counts, oldest = dict.fromkeys(self._labels.values(), 0), dict.fromkeys(self._labels.values(), 0.0)
+        now = timezone.now()
         for version_id, found in waiting.items():
-            name = self._name(version_id)
-            counts[name] = counts.get(name, 0) + found.tickets
-        for name, count in counts.items():
-            metrics.waiting.labels(*name).set(count)
+            label = self._label(version_id)
+            counts[label] = counts.get(label, 0) + found.tickets
+            age = (now - found.oldest).total_seconds() if found.oldest else 0.0
+            oldest[label] = max(oldest.get(label, 0.0), age)
+        for label in counts:
+            metrics.waiting.labels(label).set(counts[label])
+            metrics.oldest.labels(label).set(oldest.get(label, 0.0))
 
-    def _name(self, version_id: int) -> tuple[str, str]:
-        if version_id not in self._names:
+    def _count_tickets(self) -> None:
+        found = selectors.ticket_counts()
+        for status in Status.values:
+            metrics.tickets.labels(status.lower()).set(found.get(status, 0))
+
+    def _label(self, version_id: int) -> str:
+        if version_id not in self._labels:
             profile = ProfileVersion.objects.select_related("profile").get(pk=version_id).profile
-            self._names[version_id] = (profile.tenant, profile.name)
-        return self._names[version_id]
+            self._labels[version_id] = metrics.profile_label(profile.tenant, profile.name)
+        return self._labels[version_id]
 
     def _move_matches(self) -> None:
         """One match after the other; also those that another process formed, or left when it died."""

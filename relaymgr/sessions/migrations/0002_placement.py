@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='seat',
             name='measured',
-            field=models.JSONField(blank=True, default=dict, help_text='Signed by nodes: {node: [ms, jitter ms, loss, seconds since 1970]}.'),
+            field=models.JSONField(blank=True, default=dict, help_text='Counts: {node or location: [ms, jitter ms, loss, seconds since 1970]}'),
         ),
         migrations.AlterField(
             model_name='sessionevent',

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -73,7 +74,38 @@ def test_bad_proofs_prove_nothing(
     assert (leg["source"], leg["ms"]) == (("unknown", 150.0) if signed_only else ("measured", 25.0))
 
 
-@pytest.mark.parametrize("age_s", [700.0, -60.0])
+def test_a_proof_counts_with_its_age(api: APIClient, node: RelayNode, settings: Any) -> None:
+    """A ticket may have waited that long."""
+    settings.SIGNED_MEASUREMENTS_ONLY = True
+    fresh = sample(api, 25.0, proof(20.0))
+    RelaySession.objects.all().delete()
+    old = sample(api, 25.0, proof(20.0, age_s=4 * 3600.0))
+    assert (old["source"], old["ms"]) == ("measured", 25.0)
+    assert old["age_s"] == pytest.approx(4 * 3600, abs=5)
+    assert old["uncertainty_ms"] > 4 * fresh["uncertainty_ms"]
+
+
+def test_what_is_only_said_is_as_old_as_the_caller_says(api: APIClient, node: RelayNode) -> None:
+    said = {"node": "fra-1", "rtt_ms": 25.0}
+    hour_ago = (timezone.now() - timedelta(hours=1)).isoformat()
+    users = [
+        {"ip": HOME, "measurements": [said], "measured_at": hour_ago},
+        {"ip": HOME, "latencies": {"fra-1": 25.0}, "measured_at": hour_ago},
+        {"ip": HOME, "latencies": {"fra-1": 25.0}, "measured_at": "2999-01-01T00:00:00Z"},
+        {"ip": HOME, "latencies": {"fra-1": 25.0}, "measured_at": None},
+    ]
+    assert api.post(SESSIONS, {"users": users}, format="json").status_code == 200
+    legs = RelaySession.objects.get().placement["candidates"][0]["estimates"]
+    assert [leg["age_s"] for leg in legs] == pytest.approx([3600, 3600, 0, 0], abs=5)
+    assert [leg["uncertainty_ms"] for leg in legs] == pytest.approx([8.2, 8.2, 2, 2], abs=0.1)
+
+
+def test_time_that_is_none_names_the_field(api: APIClient, node: RelayNode) -> None:
+    response = api.post(SESSIONS, {"users": [{"ip": HOME, "measured_at": "yesterday"}]}, format="json")
+    assert (response.status_code, list(response.json()["details"])) == (400, ["users[0].measured_at"])
+
+
+@pytest.mark.parametrize("age_s", [90_000.0, -60.0])
 def test_old_proofs_and_those_of_a_clock_ahead_prove_nothing(
     api: APIClient, node: RelayNode, settings: Any, age_s: float
 ) -> None:

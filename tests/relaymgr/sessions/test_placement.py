@@ -281,8 +281,9 @@ def column(legs: list[float]) -> np.ndarray:
 # Speed
 
 
-@pytest.mark.parametrize(("players", "limit_s"), [(8, 0.005), (100, 0.05)])
-def test_a_thousand_nodes_are_judged_in_time(players: int, limit_s: float) -> None:
+# Ten times what they take (docs/placement.md): the machine may be busy, and one node at a time would take a hundred.
+@pytest.mark.parametrize(("players", "limit_s"), [(8, 0.05), (100, 0.5)])
+def test_a_thousand_nodes_are_judged_all_at_once(players: int, limit_s: float) -> None:
     random = np.random.default_rng(1)
     places = [replace(FRANKFURT, slug=f"p{i}", latitude=i % 120 - 60.0, longitude=i % 340 - 170.0) for i in range(1000)]
     fleet = [node(f"n{i}", place, load=i % 7 / 10) for i, place in enumerate(places)]

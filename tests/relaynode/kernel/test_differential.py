@@ -221,6 +221,7 @@ def test_a_random_stream_is_the_same_on_both_paths() -> None:
         stream = Stream(seed)
         stream.run(STREAM)
         assert stream.twins.kernel.forwarded > STREAM / 20, "the program had its share"
+        assert stream.twins.portable.passed < stream.packets * 0.95, "and so had the fast lane"
 
 
 def main() -> None:

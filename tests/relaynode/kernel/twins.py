@@ -4,16 +4,20 @@ Frames come in and are compared as they leave; what the program passes up goes t
 Time stands still between `at` calls, for both the same.
 """
 
+import ctypes
 import itertools
 import os
 import random
+import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from relaynode.addresses import CLIENT_PORT, SERVER_PORT, Address, ip_and_port
+from relaynode.addresses import ADDRESS_SIZE, CLIENT_PORT, SERVER_PORT, Address, Outgoing, ip_and_port
+from relaynode.buffers import Incoming, Leaving
+from relaynode.fast_lane import FastLane
 from relaynode.grants import Grant, GrantRefused
 from relaynode.kernel import bpf
 from relaynode.kernel.maps import KernelMirror
@@ -49,7 +53,7 @@ def address(peer: Endpoint, local: str) -> bytes:
     ours = Endpoint(local, 0).packed
     ours = ours if ":" in local else bytes(10) + b"\xff\xff" + ours
     name = struct.pack("=H", 10) + peer.port.to_bytes(2, "big") + bytes(4) + mapped + bytes(4)
-    return name.ljust(32, b"\0") + struct.pack("=QII", 36, 41, 50) + ours
+    return (name.ljust(32, b"\0") + struct.pack("=QII", 36, 41, 50) + ours).ljust(ADDRESS_SIZE, b"\0")
 
 
 def endpoint_of(addr: Address) -> Endpoint:
@@ -79,31 +83,50 @@ def _result(act: Callable[[Relay], Any], relay: Relay) -> Any:
         return Refused(error)
 
 
-class Portable:
-    def __init__(self, seed: int, config: RelayConfig) -> None:
-        self.relay = Relay(worker=0, config=config, random=randomness(seed))
-        self.passed = 0
+class Twin:
+    """A core, and what its datagrams look like from outside."""
 
-    def receive(self, datagram: Datagram, raw: bytes, now: float) -> list[Sent]:
-        """`raw`: the frame it came in."""
-        return self.to_core(datagram, now)
+    relay: Relay
 
-    def to_core(self, datagram: Datagram, now: float) -> list[Sent]:
-        self.passed += 1
-        port = OUR_PORTS.index(datagram.destination.port)
-        addr = address(datagram.source, datagram.destination.ip)
-        first = self.relay.receive_datagram(datagram.payload, addr, port, now)
-        return self.outgoing(([first] if first else []) + self.relay.datagrams_to_send())
-
-    def outgoing(self, outgoing: list[Any]) -> list[Sent]:
+    def outgoing(self, outgoing: Iterable[Outgoing]) -> list[Sent]:
         return [(Endpoint(local_of(addr), OUR_PORTS[port]), endpoint_of(addr), data) for port, data, addr in outgoing]
 
     def counters(self) -> dict[str, int]:
         return self.relay.counters.as_dict()
 
 
-class Kernel(Portable):
-    """`forwarded` counts what the program did by itself."""
+class Portable(Twin):
+    """The core behind its fast lane, with the buffers that a socket would fill. `passed`: what the lane left to it."""
+
+    def __init__(self, seed: int, config: RelayConfig) -> None:
+        self.relay = Relay(worker=0, config=config, random=randomness(seed))
+        self._incoming = Incoming(socket.AF_INET6)
+        self._leaving = tuple(Leaving(socket.AF_INET6, self._flush) for _ in OUR_PORTS)
+        self._lane = FastLane(self.relay._exchange, self._to_core, (self._leaving[0], self._leaving[1]))
+        self._sent: list[Outgoing] = []
+        self.passed = 0
+
+    def receive(self, datagram: Datagram, raw: bytes, now: float) -> list[Sent]:
+        """`raw`: the frame it came in."""
+        self._incoming.put(0, datagram.payload, address(datagram.source, datagram.destination.ip))
+        self._lane.run(self._incoming, 1, OUR_PORTS.index(datagram.destination.port), now)
+        self._flush()
+        sent, self._sent = self._sent, []
+        return self.outgoing(sent)
+
+    def _to_core(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        self.passed += 1
+        return self.relay.receive_datagram(data, addr, port, now)
+
+    def _flush(self) -> None:
+        for port, leaving in enumerate(self._leaving):
+            for place, size, addr in zip(leaving.pieces[::2], leaving.pieces[1::2], leaving.names, strict=True):
+                self._sent.append((port, ctypes.string_at(place, size), addr))
+            leaving.clear()
+
+
+class Kernel(Twin):
+    """The core behind the program. `forwarded` counts what that did by itself, `passed` what it passed up."""
 
     def __init__(self, seed: int, config: RelayConfig) -> None:
         self.mirror = KernelMirror(our_ports=OUR_PORTS, max_seats=config.max_seats, clock_offset=NOW - 1000)
@@ -125,7 +148,11 @@ class Kernel(Portable):
             return []
         assert verdict == _PASS
         assert out == raw, "what is passed up is untouched"
-        return self.to_core(datagram, now)
+        self.passed += 1
+        port = OUR_PORTS.index(datagram.destination.port)
+        addr = address(datagram.source, datagram.destination.ip)
+        first = self.relay.receive_datagram(datagram.payload, addr, port, now)
+        return self.outgoing(([first] if first else []) + self.relay.datagrams_to_send())
 
     def counters(self) -> dict[str, int]:
         totals = dict(super().counters())

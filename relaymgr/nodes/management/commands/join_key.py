@@ -4,6 +4,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from relaymgr.audit.services import command_record
 from relaymgr.nodes.models import MAX_USES, Location
 from relaymgr.nodes.services import join_key_create
 
@@ -25,4 +26,6 @@ class Command(BaseCommand):
             raise CommandError("--hours must be above 0, and at most a year.")
         if not 1 <= uses <= MAX_USES:
             raise CommandError(f"--uses must be from 1 to {MAX_USES}.")
-        self.stdout.write(join_key_create(location=found, lifetime=timedelta(hours=hours), uses=uses))
+        plain = join_key_create(location=found, lifetime=timedelta(hours=hours), uses=uses)
+        command_record(action="join_key.create", target=str(found), detail=f"for {hours:g} hours, {uses} nodes")
+        self.stdout.write(plain)

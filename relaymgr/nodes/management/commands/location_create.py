@@ -3,6 +3,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
+from relaymgr.audit.services import command_record
 from relaymgr.nodes.models import Location
 
 
@@ -30,4 +31,5 @@ class Command(BaseCommand):
             problems = (f"{field}: {' '.join(texts)}" for field, texts in error.message_dict.items())
             raise CommandError(" ".join(problems)) from None
         location.save()
+        command_record(action="location.create", target=location.slug)
         self.stdout.write(location.slug)

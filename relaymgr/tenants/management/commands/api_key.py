@@ -2,6 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from relaymgr.audit.services import command_record
 from relaymgr.errors import ApiError
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, tenant_create
@@ -23,8 +24,11 @@ class Command(BaseCommand):
         if found is None and not options["create_tenant"]:
             raise CommandError(f"There is no tenant {tenant}. Make it with --create-tenant.")
         try:
-            found = found or tenant_create(slug=tenant)
+            if found is None:
+                found = tenant_create(slug=tenant)
+                command_record(action="tenant.create", target=tenant)
         except ApiError as error:
             raise CommandError(error.sentence) from None
-        _, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
+        key, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
+        command_record(action="api_key.create", target=str(key), detail=f"{found}: {', '.join(key.scopes)}")
         self.stdout.write(plain)

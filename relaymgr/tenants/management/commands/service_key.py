@@ -2,6 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from relaymgr.audit.services import command_record
 from relaymgr.tenants.services import service_key_create
 
 
@@ -12,4 +13,6 @@ class Command(BaseCommand):
         parser.add_argument("name", help="for example matchmaker; earlier keys of this name are revoked")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        self.stdout.write(service_key_create(name=name))
+        plain = service_key_create(name=name)
+        command_record(action="service_key.create", target=name, detail="earlier keys of this name are revoked")
+        self.stdout.write(plain)

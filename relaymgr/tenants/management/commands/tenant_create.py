@@ -2,6 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from relaymgr.audit.services import command_record
 from relaymgr.errors import ApiError
 from relaymgr.tenants.services import tenant_create
 
@@ -18,4 +19,5 @@ class Command(BaseCommand):
             tenant_create(slug=slug, name=name)
         except ApiError as error:
             raise CommandError(error.sentence) from None
+        command_record(action="tenant.create", target=slug)
         self.stdout.write(slug)

@@ -1,0 +1,69 @@
+"""For administrators: people and their roles."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.forms import CheckboxSelectMultiple
+from django.http import HttpRequest
+
+from relaymgr.admin import RecordedAdmin
+from relaymgr.operations import node_admin
+
+__all__ = ["PersonAdmin", "RoleAdmin", "node_admin"]
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class PersonAdmin(RecordedAdmin, UserAdmin):
+    """A role is a group. Only a superuser makes or touches one: an administrator must not become what it is not."""
+
+    list_display = ("username", "role", "is_active", "is_superuser", "last_login")
+    list_filter = ("groups", "is_active", "is_superuser")
+    search_fields = ("username", "first_name", "last_name")
+    readonly_fields = ("last_login", "date_joined")
+    filter_horizontal = ()
+    fieldsets = (
+        (None, {"fields": ("username", "password")}),
+        ("Role", {"fields": ("is_active", "is_staff", "groups")}),
+        ("Person", {"fields": ("first_name", "last_name", "email", "last_login", "date_joined")}),
+    )
+    add_fieldsets = ((None, {"fields": ("username", "usable_password", "password1", "password2", "groups")}),)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).prefetch_related("groups")
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_manytomany(db_field, request, **kwargs | {"widget": CheckboxSelectMultiple})
+
+    @admin.display(description="role")
+    def role(self, person: User) -> str:
+        return ", ".join(group.name for group in person.groups.all()) or "-"
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        if not change:
+            obj.is_staff = True  # who is made here is to use these pages
+        super().save_model(request, obj, form, change)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_change_permission(request, obj) and self._may_touch(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and self._may_touch(request, obj)
+
+    def _may_touch(self, request: HttpRequest, person: User | None) -> bool:
+        return person is None or not person.is_superuser or bool(request.user.is_superuser)
+
+
+@admin.register(Group)
+class RoleAdmin(RecordedAdmin, GroupAdmin):
+    """Viewer, operator and administrator are made anew by each `migrate`."""
+
+    list_display = ("name", "people")
+    filter_horizontal = ()
+
+    @admin.display(description="people")
+    def people(self, group: Group) -> int:
+        return group.user_set.count()

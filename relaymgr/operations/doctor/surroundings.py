@@ -1,0 +1,108 @@
+"""What else has to work: the web server, the matchmaker, webhooks, and room on the disk."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+
+import httpx
+from django.apps import apps
+from django.conf import settings
+from django.db.models import Max
+from django.utils import timezone
+
+from relaymgr.sessions.models import WebhookDelivery
+from relaymgr.tenants.models import ApiKey, Scope
+
+from .findings import Finding, Of
+
+ANSWER_WITHIN_S = 3.0
+NODES_HEARD_WITHIN = timedelta(seconds=90)  # a heartbeat each 5 s, noted once a minute
+ALIVE_WITHIN, GONE_AFTER = timedelta(seconds=10), timedelta(hours=1)  # of a matchmaker's process
+WAITS_LONG = timedelta(minutes=5)
+LOW, VERY_LOW = 1_000_000_000, 100_000_000  # bytes
+WEB, MATCHMAKER, WEBHOOKS, DISK = Of("web"), Of("matchmaker"), Of("webhooks"), Of("disk")
+
+
+def web_answers() -> int | None:
+    """The status of GET /monitor at the address that the matchmaker is told; None: no answer."""
+    try:
+        url = f"{settings.MATCHMAKER_MANAGER_URL}/monitor"
+        return httpx.get(url, timeout=ANSWER_WITHIN_S, trust_env=False).status_code
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return None
+
+
+def look_at_web() -> Iterator[Finding]:
+    """From here, and by the nodes: their keys are noted when a request with them was answered."""
+    status, heard = web_answers(), web_heard_ago()
+    if status in (200, 503):
+        yield WEB.ok("answers", f"{settings.MATCHMAKER_MANAGER_URL} answers")
+    elif heard is not None and heard < NODES_HEARD_WITHIN:
+        ago = f"nodes reached it {heard.total_seconds():.0f} s ago"
+        yield WEB.ok("answers", f"{ago}; it is not at {settings.MATCHMAKER_MANAGER_URL} from here")
+    else:
+        told = f"answers {status}" if status else "does not answer"
+        last = f", and no node has reached it for {heard.total_seconds():.0f} s" if heard is not None else ""
+        todo = (
+            "Start it: uvicorn --no-proxy-headers relaymgr.asgi:application. "
+            "If it is elsewhere, say where: CAUSEWAY_MATCHMAKER_MANAGER_URL."
+        )
+        yield WEB.problem("answers", f"{settings.MATCHMAKER_MANAGER_URL} {told}{last}", todo)
+
+
+def web_heard_ago() -> timedelta | None:
+    """Since a web server last answered a node, as far as it was noted; None: never."""
+    last = ApiKey.objects.filter(scopes=[Scope.NODE.value]).aggregate(last=Max("last_used_at"))["last"]
+    return timezone.now() - last if last else None
+
+
+def look_at_matchmaker() -> Iterator[Finding]:
+    """By its processes' rows: the model by name, for the manager knows nothing of the matchmaker."""
+    processes = apps.get_model("matchmaker", "Process")._default_manager.filter(seen_at__gt=timezone.now() - GONE_AFTER)
+    seen = list(processes.values_list("name", "seen_at", "manager_answers"))
+    alive = [name for name, seen_at, _ in seen if seen_at > timezone.now() - ALIVE_WITHIN]
+    todo = "Start it: manage.py runmatchmaker, with CAUSEWAY_MATCHMAKER_KEY."
+    if alive:
+        yield MATCHMAKER.ok("runs", f"{len(alive)}: {', '.join(alive)}")
+        if not any(answers for name, _, answers in seen if name in alive):
+            hint = "Is CAUSEWAY_MATCHMAKER_MANAGER_URL right where it runs, and its key not revoked?"
+            yield MATCHMAKER.problem("manager", "the manager does not answer it", hint)
+    elif seen:
+        ago = timezone.now() - max(seen_at for _, seen_at, _ in seen)
+        yield MATCHMAKER.problem("runs", f"none runs; the last was seen {ago.total_seconds():.0f} s ago", todo)
+    elif settings.MATCHMAKER_KEY:
+        yield MATCHMAKER.problem("runs", "none runs, though it has a key", todo)
+    else:
+        yield MATCHMAKER.ok("runs", "none is set up")
+
+
+def look_at_webhooks() -> Iterator[Finding]:
+    now = timezone.now()
+    late = WebhookDelivery.objects.filter(next_attempt_at__lt=now - WAITS_LONG).count()
+    waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).count()
+    given_up = WebhookDelivery.objects.filter(
+        next_attempt_at=None, delivered_at=None, created_at__gt=now - timedelta(hours=24)
+    )
+    if late:
+        todo = "Is a worker on the queue webhook? See the finding on workers."
+        yield WEBHOOKS.problem("backlog", f"{late} of {waiting} have been due for over five minutes", todo)
+    else:
+        yield WEBHOOKS.ok("backlog", f"{waiting} on their way")
+    if lost := given_up.count():
+        tenants = sorted(set(given_up.values_list("tenant__slug", flat=True)))[:5]
+        todo = "Tell these studios that their URL did not answer; the admin can send again."
+        yield WEBHOOKS.warning("given up", f"{lost} within a day, of {', '.join(tenants)}", todo)
+
+
+def look_at_disk() -> Iterator[Finding]:
+    folder = settings.STATE_DIR
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1e9:.1f} GB free where {folder} is"
+    todo = "Make room: database and broker stop when it is full."
+    if not os.access(folder, os.W_OK):
+        yield DISK.problem("room", f"{folder} cannot be written to", "Run as its owner, or set CAUSEWAY_STATE_DIR.")
+    elif free < LOW:
+        yield (DISK.problem if free < VERY_LOW else DISK.warning)("room", text, todo)
+    else:
+        yield DISK.ok("room", text)

@@ -1,0 +1,178 @@
+"""GET /metrics of the manager: what the web processes counted, and the fleet as the database has it now.
+
+Every web server says the same of the fleet: take the maximum over them. Nodes are labels, for an operator made each of
+them; sessions, players, tenants and addresses are none.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.db.models import Case, Count, F, Max, Min, Q, Sum, When
+from django.db.models.functions import Coalesce
+from django.http import HttpResponse
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from observability import exposition
+from observability.database import pool_observe
+from relaymgr.authentication import refuse
+from relaymgr.errors import NotFound, Unauthorized
+from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.sessions.grants import unconfirmed_by_answering
+from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery
+from relaymgr.telemetry.models import NodeEvent, NodeSample
+from relaymgr.tenants.models import ApiKey
+
+DRAINING = "draining"  # beside the states: ready, and yet takes no sessions
+SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
+
+
+@extend_schema(exclude=True)
+class MetricsApi(APIView):
+    """For whoever shows CAUSEWAY_METRICS_KEY; where none is set there is no such page."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    def get(self, request: Request) -> HttpResponse:
+        if not settings.METRICS_KEY:
+            raise NotFound
+        if not exposition.may_read(request.headers.get("Authorization", ""), settings.METRICS_KEY):
+            refuse(request, Unauthorized())
+        pool_observe()
+        return HttpResponse(exposition.render([FleetCollector()]), content_type=CONTENT_TYPE_LATEST)
+
+
+class FleetCollector(Collector):
+    """Asks the database, in a handful of queries however large the fleet is."""
+
+    def collect(self) -> Iterable[Metric]:
+        now = timezone.now()
+        families: list[Metric] = []
+        try:
+            for ask in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys):
+                families += ask(now)
+        except DatabaseError:
+            families = []
+        yield GaugeMetricFamily("causeway_database_up", "1: the database answers.", 1 if families else 0)
+        yield from families
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # nothing is asked before somebody reads
+
+
+def _nodes(now: datetime) -> Iterator[Metric]:
+    by_state = dict.fromkeys([*NodeState.values, DRAINING], 0)
+    seen = _per_node("seen_age_seconds", "Since the node last answered a probe.")
+    state = _per_node("state", "1 for the state it is in.", "state")
+    missed = _per_node("missed_probes", "Probes in a row that it has not answered.")
+    clock = _per_node("clock_offset_seconds", "What its clock is ahead of ours.")
+    cpu = _per_node("cpu_ratio", "Of a core: its busiest worker.")
+    free = _per_node("seats_free", "Seats that can still be given.")
+    seats = _per_node("seats", "Seats it has.")
+    nodes = RelayNode.objects.annotate(free=Sum("workers__free_seats"), seats=Sum("workers__capacity")).order_by()
+    newest: datetime | None = None
+    for node in nodes.select_related("location"):
+        names = [node.name, node.location.slug]
+        found = DRAINING if node.state == NodeState.READY and not node.takes_sessions else node.state
+        by_state[found] += 1
+        for each in by_state:
+            state.add_metric([*names, each], each == found)
+        if node.last_seen_at:
+            newest = max(newest or node.last_seen_at, node.last_seen_at)
+            seen.add_metric(names, _age(node.last_seen_at, now))
+        missed.add_metric(names, node.missed_probes)
+        clock.add_metric(names, node.clock_offset_ms / 1000)
+        cpu.add_metric(names, node.cpu)
+        free.add_metric(names, node.free or 0)
+        seats.add_metric(names, node.seats or 0)
+    yield _by("causeway_fleet_nodes", "Nodes; draining: ready, and takes no sessions.", "state", by_state)
+    if newest:
+        text = "Since any node was heard: it grows when worker or beat are silent, or all nodes are."
+        yield GaugeMetricFamily("causeway_telemetry_age_seconds", text, _age(newest, now))
+    yield from (state, seen, missed, clock, cpu, free, seats)
+
+
+def _sessions(now: datetime) -> Iterator[Metric]:
+    live = RelaySession.objects.filter(state__in=LIVE_STATES).order_by().values_list("state")
+    counts = dict.fromkeys([str(state) for state in LIVE_STATES], 0) | dict(live.annotate(count=Count("pk")))
+    yield _by("causeway_sessions", "Live sessions.", "state", counts)
+
+
+def _players(now: datetime) -> Iterator[Metric]:
+    samples = NodeSample.objects.filter(at__gte=now - SAMPLES_OF).order_by("at")
+    connected = dict(samples.values_list("node_id", "connected"))  # the last of each node
+    text = "Seats whose player is there, as the nodes said in the last seconds."
+    yield GaugeMetricFamily("causeway_players_connected", text, sum(connected.values()))
+
+
+def _grants(now: datetime) -> Iterator[Metric]:
+    """By when it became true: a wanted grant with its last change of seats, an unwanted one with its session's end."""
+    changes = Q(session__events__kind__in=(EventKind.SEAT_ADDED, EventKind.SEAT_REVOKED))
+    pending = (
+        unconfirmed_by_answering()
+        .order_by()
+        .annotate(
+            since=Case(
+                When(wanted=True, then=Coalesce(Max("session__events__at", filter=changes), F("created_at"))),
+                default=Coalesce("session__ended_at", F("created_at")),
+            )
+        )
+    )
+    found = list(pending.values_list("since", flat=True))
+    yield GaugeMetricFamily("causeway_grants_pending", "Grants that nodes which answer have not confirmed.", len(found))
+    yield _oldest("causeway_grants_oldest_pending_seconds", "How long the oldest of them has waited.", found, now)
+
+
+def _events(now: datetime) -> Iterator[Metric]:
+    waiting = NodeEvent.objects.aggregate(count=Count("pk"), oldest=Min("at"))
+    yield GaugeMetricFamily("causeway_events_waiting", "Events of nodes that nobody acted upon yet.", waiting["count"])
+    yield _oldest("causeway_events_oldest_seconds", "How old the oldest of them is.", [waiting["oldest"]], now)
+
+
+def _webhooks(now: datetime) -> Iterator[Metric]:
+    waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).aggregate(
+        count=Count("pk"), oldest=Min("created_at")
+    )
+    yield GaugeMetricFamily("causeway_webhooks_waiting", "Webhooks not delivered and not given up.", waiting["count"])
+    yield _oldest("causeway_webhooks_oldest_seconds", "How old the oldest of them is.", [waiting["oldest"]], now)
+
+
+def _keys(now: datetime) -> Iterator[Metric]:
+    week = Q(revoked_at=None, expires_at__gt=now, expires_at__lte=now + timedelta(days=7))
+    yield GaugeMetricFamily(
+        "causeway_api_keys_expiring", "API keys that run out within a week.", ApiKey.objects.filter(week).count()
+    )
+    newest = RelayNode.objects.annotate(newest=Max("token_keys__created_at", filter=Q(token_keys__retired_at=None)))
+    oldest = newest.aggregate(oldest=Min("newest"))["oldest"]
+    yield _oldest("causeway_token_key_age_seconds", "Of the oldest key that seals connect tokens.", [oldest], now)
+    text = "How old such a key gets before it is rolled."
+    yield GaugeMetricFamily("causeway_token_key_lifetime_seconds", text, settings.TOKEN_KEY_LIFETIME)
+
+
+def _per_node(name: str, text: str, *more: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"causeway_fleet_node_{name}", text, labels=["node", "location", *more])
+
+
+def _by(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _oldest(name: str, text: str, times: Iterable[datetime | None], now: datetime) -> Metric:
+    """0 when there is none."""
+    return GaugeMetricFamily(name, text, max((_age(time, now) for time in times if time), default=0.0))
+
+
+def _age(time: datetime, now: datetime) -> float:
+    return max(0.0, (now - time).total_seconds())

@@ -1,0 +1,1 @@
+"""The command line for operators: a module for each concern, put together in `app`."""

@@ -1,0 +1,156 @@
+"""What relayctl prints. Each command makes one document; `--json` prints it, else people get the same as tables.
+
+Names, reasons and metadata come from studios, players and nodes: whatever a terminal would obey is taken out.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Annotated, Any, NoReturn
+
+import typer
+from django.db import DatabaseError
+from django.utils import timezone
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from relaymgr.errors import ApiError, Unavailable
+from relaymgr.operations.fleet import span
+
+Document = dict[str, Any]
+WIDTH = 180  # of a table that goes into a file or a pipe
+STYLES = {
+    "ready": "green",
+    "ok": "green",
+    "joining": "cyan",
+    "requested": "cyan",
+    "placed": "cyan",
+    "draining": "yellow",
+    "suspect": "yellow",
+    "warning": "yellow",
+    "lost": "red",
+    "failed": "red",
+    "problem": "red",
+}
+_JSON = "relayctl.json"
+
+
+class DatabaseDown(Unavailable):
+    code, message = "database_unavailable", "The database cannot be used. `relayctl doctor` says why."
+
+
+class Commands(typer.core.TyperGroup):
+    """Turns what services refuse with into one line on stderr and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ApiError as error:
+            refuse(error, as_json=bool(ctx.meta.get(_JSON)))
+        except DatabaseError:
+            refuse(DatabaseDown(), as_json=bool(ctx.meta.get(_JSON)))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+
+def _note_json(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta[_JSON] = value
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_note_json)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def refuse(error: ApiError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        print_error(json.dumps({"message": error.sentence, "code": error.code, "details": error.details}))
+    else:
+        print_error(f"relayctl: {error.code}: {printable(error.sentence)}")
+    raise typer.Exit(1)
+
+
+def print_error(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def show(document: Document, as_json: bool, render: Callable[[Document], Iterable[RenderableType]]) -> None:
+    if as_json:
+        typer.echo(to_json(document, indent=2))
+        return
+    out = console()
+    for part in render(document):
+        out.print(part)
+
+
+def to_json(document: Document, *, indent: int | None = None) -> str:
+    return json.dumps(document, indent=indent, default=_moment)
+
+
+def _moment(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+def console() -> Console:
+    is_sized = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if is_sized else WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def table(
+    columns: Iterable[str], rows: Iterable[Iterable[Any]], *, title: str = "", numbers: Iterable[str] = ()
+) -> Table:
+    """`numbers`: the columns to set flush right."""
+    right = set(numbers)
+    made = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)
+    )
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(cell(value) for value in row))
+    return made
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
+    """Names and values, one below the other."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in pairs:
+        made.add_row(Text(name, style="bold"), value if isinstance(value, Text) else cell(value))
+    return made
+
+
+def cell(value: Any) -> Text:
+    text = words(value)
+    return Text(text, style=STYLES.get(text, ""))
+
+
+def words(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if isinstance(value, dict):
+        return printable(", ".join(f"{key}={item}" for key, item in value.items())) or "-"
+    if isinstance(value, list | tuple):
+        return printable(", ".join(str(item) for item in value)) or "-"
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def moment(at: datetime) -> str:
+    """How long ago, or until then."""
+    seconds = (timezone.now() - at).total_seconds()
+    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"

@@ -1,0 +1,45 @@
+"""Who may do what in the admin. A person has a role by being in its group.
+
+| role | may |
+|---|---|
+| viewer | look at everything but people; changes nothing |
+| operator | also drain and undrain nodes, end sessions, revoke seats, send webhooks again, ban, set tags and prices |
+| administrator | also remove nodes, and all that has to do with keys, tenants, matchmaking profiles and people |
+
+Nobody sees a secret, except whoever makes it, once.
+"""
+
+from typing import Any
+
+from django.contrib.auth.models import Group, Permission
+from django.db.models import Q, QuerySet
+
+VIEWER, OPERATOR, ADMINISTRATOR = ROLES = ("viewer", "operator", "administrator")
+
+APPS = ("audit", "tenants", "nodes", "telemetry", "relay_sessions", "matchmaker")
+OPERATES = (
+    ("nodes", "change_relaynode"),
+    ("nodes", "change_location"),
+    ("relay_sessions", "change_relaysession"),
+    ("relay_sessions", "add_placementrule"),
+    ("relay_sessions", "change_placementrule"),
+    ("relay_sessions", "delete_placementrule"),
+)
+
+
+def roles_make(using: str = "default", **signal: Any) -> None:
+    """After each migration: the three groups, with exactly these permissions. Other groups are the installation's."""
+    for name in ROLES:
+        group, _ = Group.objects.using(using).get_or_create(name=name)
+        group.permissions.set(_permissions(name, using))
+
+
+def _permissions(role: str, using: str) -> QuerySet[Permission]:
+    seen = Q(content_type__app_label__in=APPS, codename__startswith="view_")
+    operated = Q()
+    for app, codename in OPERATES:
+        operated |= Q(content_type__app_label=app, codename=codename)
+    everything = Q(content_type__app_label__in=APPS) | Q(content_type__app_label="auth", content_type__model="user")
+    everything |= Q(content_type__app_label="auth", codename="view_group")
+    wanted = {VIEWER: seen, OPERATOR: seen | operated, ADMINISTRATOR: everything}[role]
+    return Permission.objects.using(using).filter(wanted)

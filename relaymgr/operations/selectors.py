@@ -1,0 +1,220 @@
+"""Reads for the front page: a handful of queries, each bounded by nodes or by a limit, never by sessions."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from django.db.models import Count, F, QuerySet, Sum
+from django.utils import timezone
+
+from relaymgr.audit.models import AuditEntry
+from relaymgr.nodes import models as fleet_models
+from relaymgr.nodes.models import RelayNode
+from relaymgr.operations.fleet import (
+    STATES,
+    Alert,
+    Backlog,
+    Location,
+    Node,
+    Place,
+    Rates,
+    alerts_of,
+    count_states,
+    places_of,
+    worst_first,
+)
+from relaymgr.sessions.models import Grant, SessionEvent, WebhookDelivery
+from relaymgr.telemetry.models import NodeEvent, NodeSample
+
+RATE_OVER = timedelta(seconds=10)
+GRANT_LAGS_AFTER = timedelta(seconds=10)
+COLUMNS = (
+    "pk",
+    "name",
+    "location",
+    "location__city",
+    "state",
+    "is_draining",
+    "is_stopping",
+    "cpu",
+    "last_seen_at",
+    "clock_offset_ms",
+    "seats",
+    "free",
+)
+LISTED = 40  # nodes; a larger fleet shows its troubled and its busiest ones
+COUNTED = 10_000  # rows of a backlog, at most
+RECENT_EVENTS, RECENT_ACTS = 12, 6
+
+
+@dataclass(frozen=True)
+class Now:
+    """The fleet as it is."""
+
+    at: datetime
+    nodes: Sequence[Node]
+    places: Sequence[Place]
+    alerts: Sequence[Alert]
+    events: Sequence[SessionEvent]
+    acts: Sequence[AuditEntry]
+
+    looks = tuple(STATES.items())
+
+    @cached_property
+    def states(self) -> list[tuple[str, str, int]]:
+        return count_states(self.nodes)
+
+    @cached_property
+    def sessions(self) -> int:
+        return sum(node.sessions for node in self.nodes)
+
+    @cached_property
+    def connected(self) -> int:
+        return sum(node.connected for node in self.nodes)
+
+    @cached_property
+    def packets(self) -> float:
+        return sum(node.rates.packets for node in self.nodes)
+
+    @cached_property
+    def megabits(self) -> float:
+        return sum(node.rates.bytes for node in self.nodes) * 8 / 1e6
+
+    @cached_property
+    def drops(self) -> list[tuple[str, float]]:
+        """(reason, a second), the most first; those that happen."""
+        total: dict[str, float] = defaultdict(float)
+        for node in self.nodes:
+            for reason, rate in node.rates.drops.items():
+                total[reason] += rate
+        return sorted(total.items(), key=lambda item: -item[1])
+
+    @cached_property
+    def dropped(self) -> float:
+        return sum(rate for _, rate in self.drops)
+
+    @cached_property
+    def taken(self) -> int:
+        return sum(node.taken for node in self.nodes)
+
+    @cached_property
+    def capacity(self) -> int:
+        return sum(node.capacity for node in self.nodes)
+
+    @cached_property
+    def probe_age(self) -> float | None:
+        """Seconds since any node was heard."""
+        return min((node.silence for node in self.nodes if node.silence is not None), default=None)
+
+    @cached_property
+    def listed(self) -> list[Node]:
+        """All nodes; of many those that are in trouble, and the busiest."""
+        return worst_first(self.nodes)[:LISTED]
+
+    @cached_property
+    def settled(self) -> list[Place]:
+        """Places with nodes, the worst first."""
+        looks = list(STATES.values())
+        return sorted(
+            (place for place in self.places if place.nodes), key=lambda place: (looks.index(place.look), -place.load)
+        )
+
+
+def fleet_now() -> Now:
+    now = timezone.now()
+    locations = [
+        Location(*row)
+        for row in fleet_models.Location.objects.values_list("pk", "slug", "city", "latitude", "longitude")
+    ]
+    nodes = _nodes(now)
+    return Now(
+        at=now,
+        nodes=nodes,
+        places=places_of(locations, nodes),
+        alerts=alerts_of(nodes, _backlog(now)),
+        events=list(SessionEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
+        acts=list(AuditEntry.objects.all()[:RECENT_ACTS]),
+    )
+
+
+def node_now(*, pk: int, now: datetime) -> Node:
+    """One of them. Raises RelayNode.DoesNotExist."""
+    return _node(_rows().values(*COLUMNS).get(pk=pk), _samples(now, node=pk).get(pk, []), now)
+
+
+def _nodes(now: datetime) -> list[Node]:
+    samples = _samples(now)
+    return [_node(row, samples.get(row["pk"], []), now) for row in _rows().values(*COLUMNS)]
+
+
+def _rows() -> QuerySet[RelayNode]:
+    return RelayNode.objects.annotate(seats=Sum("workers__capacity"), free=Sum("workers__free_seats")).order_by("name")
+
+
+def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> Node:
+    seats = row["seats"] or 0
+    seen_at = row["last_seen_at"]
+    return Node(
+        pk=row["pk"],
+        name=row["name"],
+        location=row["location"],
+        city=row["location__city"],
+        state=row["state"],
+        is_draining=row["is_draining"],
+        is_stopping=row["is_stopping"],
+        cpu=row["cpu"],
+        capacity=seats,
+        taken=seats - (row["free"] or 0),
+        silence=max(0.0, (now - seen_at).total_seconds()) if seen_at else None,
+        clock_offset_ms=row["clock_offset_ms"],
+        sessions=samples[-1][1] if samples else 0,
+        connected=samples[-1][2] if samples else 0,
+        rates=rates_of(samples),
+    )
+
+
+# (at, sessions, connected, counters)
+Sample = tuple[datetime, int, int, Mapping[str, int]]
+
+
+def _samples(now: datetime, **which: Any) -> dict[int, list[Sample]]:
+    """Of each node the first and the last of the last few seconds."""
+    found: dict[int, list[Sample]] = {}
+    rows = NodeSample.objects.filter(at__gte=now - RATE_OVER, **which).order_by("at")
+    for node, *sample in rows.values_list("node", "at", "sessions", "connected", "counters"):
+        mine = found.setdefault(node, [])
+        mine[1:] = [(sample[0], sample[1], sample[2], sample[3])]
+    return found
+
+
+def rates_of(samples: Sequence[Sample]) -> Rates:
+    """What the counters grew by. They begin anew when a node boots: nothing is known until its second sample."""
+    if len(samples) < 2:
+        return Rates()
+    (begun, _, _, before), (ended, _, _, after) = samples[0], samples[-1]
+    seconds = (ended - begun).total_seconds()
+    grown = {name: count - before.get(name, 0) for name, count in after.items()}
+    if seconds <= 0 or any(growth < 0 for growth in grown.values()):
+        return Rates()
+    drops = {
+        name.removeprefix("drop_"): growth / seconds
+        for name, growth in grown.items()
+        if growth and name.startswith("drop_")
+    }
+    return Rates(grown.get("forwarded_packets", 0) / seconds, grown.get("forwarded_bytes", 0) / seconds, drops)
+
+
+def _backlog(now: datetime) -> Backlog:
+    lagging = Grant.objects.filter(confirmed__lt=F("revision"), created_at__lt=now - GRANT_LAGS_AFTER).order_by()
+    grants = lagging.values_list("worker__node__name").annotate(count=Count("pk")).order_by("-count")
+    retried = WebhookDelivery.objects.filter(next_attempt_at__isnull=False, attempts__gt=0).order_by()
+    oldest = NodeEvent.objects.values_list("at", flat=True).first()
+    return Backlog(
+        grants=dict(grants),
+        webhooks=retried[:COUNTED].count(),
+        events=NodeEvent.objects.order_by()[:COUNTED].count(),
+        oldest_event=(now - oldest).total_seconds() if oldest else None,
+    )

@@ -1,0 +1,3 @@
+from tests.relaymgr.sessions.conftest import process, relay
+
+__all__ = ["process", "relay"]
