@@ -16,7 +16,7 @@ class NodeSample(models.Model):
     seats = models.PositiveIntegerField()
     connected = models.PositiveIntegerField()
     counters = models.JSONField(default=dict, help_text="Summed over the workers; they only grow, per boot.")
-    legs = models.PositiveIntegerField(default=0, help_text="Players' legs that the node told of.")
+    legs = models.PositiveIntegerField(default=0, db_default=0, help_text="Players' legs that the node told of.")
     leg_rtt_ms = models.FloatField(null=True, help_text="The median of the legs. Empty: none tells.")
     leg_rtt_most = models.FloatField(null=True, help_text="Nine in ten are shorter.")
     leg_loss = models.FloatField(null=True, help_text="Mean of the legs, 0..1.")
@@ -55,8 +55,12 @@ class NodeSummary(models.Model):
     sessions_most = models.PositiveIntegerField()
     seats_most = models.PositiveIntegerField()
     connected_most = models.PositiveIntegerField()
-    grown = models.JSONField(default=dict, help_text="By how much each counter grew over the span; those that did.")
-    legs_most = models.PositiveIntegerField(default=0)
+    grown = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        help_text="By how much each counter grew over the span; those that did.",
+    )
+    legs_most = models.PositiveIntegerField(default=0, db_default=0)
     leg_rtt_ms = models.FloatField(null=True, help_text="Mean of the medians.")
     leg_rtt_most = models.FloatField(null=True, help_text="Mean of what nine in ten legs are shorter than.")
     leg_loss = models.FloatField(null=True, help_text="Mean, 0..1.")

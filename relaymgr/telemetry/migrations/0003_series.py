@@ -28,12 +28,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='nodesample',
             name='legs',
-            field=models.PositiveIntegerField(default=0, help_text="Players' legs that the node told of."),
+            field=models.PositiveIntegerField(db_default=0, default=0, help_text="Players' legs that the node told of."),
         ),
         migrations.AddField(
             model_name='nodesummary',
             name='grown',
-            field=models.JSONField(default=dict, help_text='By how much each counter grew over the span; those that did.'),
+            field=models.JSONField(db_default=models.Value({}, models.JSONField()), default=dict, help_text='By how much each counter grew over the span; those that did.'),
         ),
         migrations.AddField(
             model_name='nodesummary',
@@ -53,6 +53,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='nodesummary',
             name='legs_most',
-            field=models.PositiveIntegerField(default=0),
+            field=models.PositiveIntegerField(db_default=0, default=0),
         ),
     ]
