@@ -12,6 +12,7 @@ keep() { [ -e "secrets/$1" ] || cat > "secrets/$1"; }
 random | keep secret_key
 random | keep postgres_password
 random | keep grafana_password
+random | keep metrics_key
 echo "postgres://causeway:$(cat secrets/postgres_password)@postgres:5432/causeway" | keep database_url
 keep matchmaker_key < /dev/null
 keep node_join_key < /dev/null

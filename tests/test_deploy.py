@@ -82,7 +82,7 @@ def test_every_secret_of_the_compose_file_is_made(tmp_path: Path) -> None:
     made = {file.name: file.read_text().strip() for file in (tmp_path / "secrets").iterdir() if file.is_file()}
     assert made.keys() == yaml.safe_load(COMPOSE.read_text())["secrets"].keys()
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
-    assert len(set(made.values()) - {""}) == 4 and len(made["secret_key"]) >= 64
+    assert len(set(made.values()) - {""}) == 5 and len(made["secret_key"]) >= 64
     assert made["postgres_password"] in made["database_url"]
     subprocess.run([tmp_path / "deploy/new_secrets.sh"], check=True)
     assert (tmp_path / "secrets/secret_key").read_text().strip() == made["secret_key"], "none is made anew"
@@ -125,6 +125,24 @@ def test_only_the_managers_setting_says_which_proxies_are_believed() -> None:
 def test_the_address_of_the_proxy_is_the_one_that_is_believed() -> None:
     address = services()["proxy"]["networks"]["default"]["ipv4_address"]
     assert f":-{address}/32}}" in services()["web"]["environment"]["CAUSEWAY_TRUSTED_PROXIES"]
+
+
+@needs("promtool")
+def test_prometheus_understands_what_it_is_told_by_the_compose_file() -> None:
+    argv = ["promtool", "check", "config", "--syntax-only", str(DEPLOY / "prometheus/compose.yml")]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_looks_where_the_compose_file_serves() -> None:
+    told = (DEPLOY / "prometheus/compose.yml").read_text()
+    for name in ("worker", "beat", "matchmaker"):
+        port = services()[name]["environment"][f"CAUSEWAY_{name.upper()}_METRICS_PORT"]
+        assert f"names: [{name}], type: A, port: {port}" in told
+    for name in ("node-1", "node-2"):
+        environment = services()[name]["environment"]
+        host, port = environment["CAUSEWAY_NODE_CONTROL_HOST"], environment["CAUSEWAY_NODE_CONTROL_PORT"]
+        assert f"targets: [{host}:{port}]" in told
 
 
 # systemd
