@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import ports
-from .addresses import Address, Outgoing
+from .addresses import Address
 from .buffers import BATCH, MESSAGE_SIZE, READ_SIZE, Incoming, Leaving
 
 
@@ -69,11 +69,6 @@ class UdpPort:
 
     def flush(self) -> None:
         """Send what waits."""
-
-    def send(self, outgoing: Sequence[Outgoing]) -> None:
-        for _, data, addr in outgoing:
-            self.add(data, addr)
-        self.flush()
 
     def _count_unsent(self, number: int | None, datagrams: int = 1) -> None:
         if number in _FULL:

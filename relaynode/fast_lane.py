@@ -36,8 +36,8 @@ class FastLane:
         self._receive = receive
         self._leaving = leaving
 
-    def run(self, batch: Incoming, count: int, port: int, now: float) -> None:
-        """Have `count` datagrams judged that came to `port`, and what comes of them put into `leaving`."""
+    def run(self, batch: Incoming, sizes: list[int], port: int, now: float) -> None:
+        """Have the datagrams of these sizes judged that came to `port`, and what comes of them put into `leaving`."""
         exchange, receive, leaving = self._exchange, self._receive, self._leaving
         seat_of_pair, link_of = exchange.table.by_pair.get, exchange.table.by_connection.get
         counters = exchange.counters
@@ -45,9 +45,9 @@ class FastLane:
         unpack_header, pack_header = HEADER.unpack_from, HEADER.pack_into
         unpack_u64, pack_u64, pack_u32 = _U64.unpack_from, _U64.pack_into, _U32.pack_into
         siphash, sizes_of, burst = siphash24_in_place, _SIZES, BURST
-        forwarded = forwarded_bytes = 0
+        count, forwarded, forwarded_bytes = len(sizes), 0, 0
         for (at, where, place), size, pair, kind in zip(
-            batch.slots, batch.sizes(count), batch.first_words(count), batch.ninth_bytes(count), strict=False
+            batch.slots, sizes, batch.first_words(count), batch.ninth_bytes(count), strict=False
         ):
             addr = addresses[where]
             target = link = None

@@ -83,9 +83,9 @@ class UdpServer:
         before = self._handed_over()
         udp, now = self._ports[port], self.now()
         if self._lane is not None and isinstance(udp, BatchedUdpPort):
-            count = udp.read(self._appetite)
-            self._count_received(udp.incoming.sizes(count))
-            self._lane.run(udp.incoming, count, port, now)
+            sizes = udp.incoming.sizes(udp.read(self._appetite))
+            self._count_received(sizes)
+            self._lane.run(udp.incoming, sizes, port, now)
             self._send(())
         else:
             batch = udp.receive(self._appetite)

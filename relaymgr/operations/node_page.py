@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from django.db.models import F
 from django.utils import timezone
 
 from relaymgr.nodes.models import RelayNode
 from relaymgr.operations.fleet import CLOCK_OFF_MS, FULL, Node, span
 from relaymgr.operations.latency import Matrix, Neighbour, Told, matrix_of, neighbours_of
-from relaymgr.operations.selectors import GRANT_LAGS_AFTER, node_now
-from relaymgr.sessions.models import LIVE_STATES, Grant, RelaySession
+from relaymgr.operations.selectors import grants_lagging, node_now
+from relaymgr.sessions.models import LIVE_STATES, RelaySession
 from relaymgr.telemetry.selectors import node_series, peer_legs
 from relaymgr.telemetry.series import SPANS, Series, Summary, summary_of
 
@@ -73,7 +71,8 @@ def head_of(row: RelayNode) -> Head:
     node = node_now(pk=row.pk, now=now)
     live = RelaySession.objects.filter(worker__node=row, state__in=LIVE_STATES)
     newest = live.select_related("tenant").defer("placement").order_by("-created_at")[:SESSIONS]
-    return Head(node, row, list(findings_of(row, node, _lagging(row, now))), list(newest))
+    lagging = grants_lagging(now).filter(worker__node=row).count()
+    return Head(node, row, list(findings_of(row, node, lagging)), list(newest))
 
 
 def findings_of(row: RelayNode, node: Node, lagging: int) -> Iterator[Finding]:
@@ -107,11 +106,6 @@ def _state_sentence(row: RelayNode, node: Node) -> str:
     if row.state == "suspect":
         return f"{missed}; {heard}. New sessions are not placed here."
     return f"{missed}; {heard}. Its sessions end unless it comes back. Does it run, and is {row.control_url} reachable?"
-
-
-def _lagging(row: RelayNode, now: datetime) -> int:
-    behind = Grant.objects.filter(worker__node=row, confirmed__lt=F("revision"))
-    return behind.filter(created_at__lt=now - GRANT_LAGS_AFTER).order_by().count()
 
 
 # Charts

@@ -28,6 +28,7 @@ from relaymgr.operations.fleet import (
 )
 from relaymgr.sessions.models import Grant, SessionEvent, WebhookDelivery
 from relaymgr.telemetry.models import NodeEvent, NodeSample
+from relaymgr.telemetry.series import counters_grown
 
 RATE_OVER = timedelta(seconds=10)
 GRANT_LAGS_AFTER = timedelta(seconds=10)
@@ -191,25 +192,25 @@ def _samples(now: datetime, **which: Any) -> dict[int, list[Sample]]:
 
 
 def rates_of(samples: Sequence[Sample]) -> Rates:
-    """What the counters grew by. They begin anew when a node boots: nothing is known until its second sample."""
+    """What the counters grew by: nothing is known until a node's second sample."""
     if len(samples) < 2:
         return Rates()
     (begun, _, _, before), (ended, _, _, after) = samples[0], samples[-1]
     seconds = (ended - begun).total_seconds()
-    grown = {name: count - before.get(name, 0) for name, count in after.items()}
-    if seconds <= 0 or any(growth < 0 for growth in grown.values()):
+    if seconds <= 0:
         return Rates()
-    drops = {
-        name.removeprefix("drop_"): growth / seconds
-        for name, growth in grown.items()
-        if growth and name.startswith("drop_")
-    }
+    grown = counters_grown(before, after)
+    drops = {name.removeprefix("drop_"): growth / seconds for name, growth in grown.items() if name.startswith("drop_")}
     return Rates(grown.get("forwarded_packets", 0) / seconds, grown.get("forwarded_bytes", 0) / seconds, drops)
 
 
+def grants_lagging(now: datetime) -> QuerySet[Grant]:
+    """Those whose node holds an older one than it should."""
+    return Grant.objects.filter(confirmed__lt=F("revision"), created_at__lt=now - GRANT_LAGS_AFTER).order_by()
+
+
 def _backlog(now: datetime) -> Backlog:
-    lagging = Grant.objects.filter(confirmed__lt=F("revision"), created_at__lt=now - GRANT_LAGS_AFTER).order_by()
-    grants = lagging.values_list("worker__node__name").annotate(count=Count("pk")).order_by("-count")
+    grants = grants_lagging(now).values_list("worker__node__name").annotate(count=Count("pk")).order_by("-count")
     retried = WebhookDelivery.objects.filter(next_attempt_at__isnull=False, attempts__gt=0).order_by()
     oldest = NodeEvent.objects.values_list("at", flat=True).first()
     return Backlog(

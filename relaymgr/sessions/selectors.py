@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import connection
@@ -47,12 +48,18 @@ def session_list(
 ) -> QuerySet[RelaySession]:
     """Live ones, unless a state is asked for. `metadata` values are compared as text. To be counted, and read by
     `session_page`."""
+    wanted = sessions_wanted(state=state, location=location, metadata=(metadata or {}).items())
+    return RelaySession.objects.filter(wanted, tenant=tenant)
+
+
+def sessions_wanted(*, state: str = "", location: str = "", metadata: Iterable[tuple[str, str]] = ()) -> Q:
+    """In this state, else live; at this location; with each of these pairs in the metadata, compared as text."""
     wanted = Q(state=state) if state else Q(state__in=LIVE_STATES)
     if location:
         wanted &= Q(worker__in=workers_at(location=location))
-    for key, value in (metadata or {}).items():
+    for key, value in metadata:
         wanted &= _may_hold(key, value) & Q(Exact(Cast(KeyTextTransform(key, "metadata"), CharField()), value))
-    return RelaySession.objects.filter(wanted, tenant=tenant)
+    return wanted
 
 
 def session_page(sessions: QuerySet[RelaySession], *, page: int, limit: int) -> list[RelaySession]:

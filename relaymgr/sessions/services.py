@@ -199,7 +199,7 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
         if seat := _seat_of(session, user.get("player_id", "")):
             transaction.set_rollback(True)
             return seat, False
-        earlier = list(session.seats.only("number", "token"))
+        earlier = list(session.seats.only("session", "number", "token"))
         number = 1 + max(seat.number for seat in earlier)
         if number >= MAX_SEATS:
             raise SessionFull

@@ -1,6 +1,6 @@
 """Writes: samples are kept one by one for a while, then summed up by the minute, then by the hour, then dropped."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,7 +41,8 @@ def _hours(now: datetime) -> list[NodeSummary]:
     over = NodeSummary.objects.filter(seconds=MINUTE, at__gte=this_hour - OVERLAP, at__lt=this_hour)
     spans = over.annotate(span=TruncHour("at")).order_by().values("node_id", "span")
     rows = _new(spans.annotate(n=Sum("samples"), **_figures("_most")), HOUR, now)
-    return [_summary(row, HOUR, _grown_in_hour(row)) for row in rows]
+    grown = _grown_in_hours(rows)
+    return [_summary(row, HOUR, dict(grown[row["node_id"], row["span"]])) for row in rows]
 
 
 def _figures(most: str) -> dict[str, Avg | Max]:
@@ -73,13 +74,16 @@ def _grown_in_minutes(rows: list[Any]) -> Iterator[dict[str, int]]:
         yield counters_grown(before, last)
 
 
-def _grown_in_hour(row: Any) -> dict[str, int]:
-    hour = (row["span"], row["span"] + timedelta(hours=1))
-    minutes = NodeSummary.objects.filter(seconds=MINUTE, node=row["node_id"], at__gte=hour[0], at__lt=hour[1])
-    total: Counter[str] = Counter()
-    for grown in minutes.order_by().values_list("grown", flat=True):
-        total.update(grown)
-    return dict(total)
+def _grown_in_hours(rows: list[Any]) -> dict[tuple[int, datetime], Counter[str]]:
+    """By node and the beginning of the hour. One query, however many nodes."""
+    total: dict[tuple[int, datetime], Counter[str]] = defaultdict(Counter)
+    if rows:
+        end = rows[-1]["span"] + timedelta(hours=1)
+        minutes = NodeSummary.objects.filter(seconds=MINUTE, at__gte=rows[0]["span"], at__lt=end)
+        of_hours = minutes.annotate(span=TruncHour("at")).order_by().values_list("node_id", "span", "grown")
+        for node, span, grown in of_hours.iterator():
+            total[node, span].update(grown)
+    return total
 
 
 def _summary(row: Any, seconds: int, grown: dict[str, int]) -> NodeSummary:

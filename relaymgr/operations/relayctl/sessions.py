@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from django.db.models import CharField, Count, Q, QuerySet
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast
-from django.db.models.lookups import Exact
+from django.db.models import Count, Q, QuerySet
 from rich.console import RenderableType
 
 from relaymgr.errors import NotFound
 from relaymgr.sessions.errors import SessionUnknown
-from relaymgr.sessions.models import LIVE_STATES, RelaySession, Seat, SessionState
+from relaymgr.sessions.models import RelaySession, Seat, SessionState
+from relaymgr.sessions.selectors import sessions_wanted
 from relaymgr.sessions.services import seat_revoke, session_delete
 from relaymgr.telemetry.models import LegSample
 
@@ -48,16 +46,12 @@ def sessions(
     as_json: Json = False,
 ) -> None:
     """Sessions, the newest first."""
-    wanted = Q(state=state) if state else Q(state__in=LIVE_STATES)
+    pairs = [(key, value) for key, _, value in (pair.partition("=") for pair in metadata)]
+    wanted = sessions_wanted(state=state or "", location=location, metadata=pairs)
     if tenant:
         wanted &= Q(tenant__slug=tenant)
-    if location:
-        wanted &= Q(worker__node__location__slug=location)
     if node:
         wanted &= Q(worker__node__name=node)
-    for pair in metadata:
-        key, _, value = pair.partition("=")
-        wanted &= Q(Exact(Cast(KeyTextTransform(key, "metadata"), CharField()), value))
     # The newest first of all: seats are counted of those alone.
     ids = list(RelaySession.objects.filter(wanted).values_list("pk", flat=True)[: limit + 1])
     found = _sessions().filter(pk__in=ids[:limit])

@@ -410,3 +410,16 @@ def test_node_pulls_all_it_is_to_serve(
 def test_tenants_may_not_pull_grants(api: APIClient) -> None:
     assert api.get("/v1/nodes/self/grants").status_code == 403
     assert APIClient().get("/v1/nodes/self/grants").status_code == 401
+
+
+def test_a_further_player_costs_as_many_queries_in_a_large_session(
+    api: APIClient, make_stand_in_node: MakeStandIn
+) -> None:
+    make_stand_in_node()
+    asked = []
+    for players in (2, 20):
+        session = create(api, users=[{"ip": f"192.0.2.{n}"} for n in range(players)])
+        with CaptureQueriesContext(connection) as queries:
+            assert authorize(api, session, user_ip="192.0.2.99").status_code == 200
+        asked.append(len(queries))
+    assert asked[0] == asked[1]

@@ -109,7 +109,7 @@ class Portable(Twin):
     def receive(self, datagram: Datagram, raw: bytes, now: float) -> list[Sent]:
         """`raw`: the frame it came in."""
         self._incoming.put(0, datagram.payload, address(datagram.source, datagram.destination.ip))
-        self._lane.run(self._incoming, 1, OUR_PORTS.index(datagram.destination.port), now)
+        self._lane.run(self._incoming, self._incoming.sizes(1), OUR_PORTS.index(datagram.destination.port), now)
         self._flush()
         sent, self._sent = self._sent, []
         return self.outgoing(sent)
