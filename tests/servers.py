@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 # What else PostgreSQL, and so production, wants.
 PRODUCTION = {"SECRET_KEY": secrets.token_urlsafe(48), "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]"}
@@ -81,6 +82,12 @@ def redis(folder: Path) -> Iterator[Server]:
     with _stopped_after(server):
         _wait_for_port(port, server, folder / "redis.log")
         yield Server(f"redis://127.0.0.1:{port}/0", server)
+
+
+def redis_database(url: str, nth: int) -> str:
+    """The URL of a database that only this process of a test run uses: its first (`nth` 0) or its second (1)."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return urlsplit(url)._replace(path=f"/{1 + 2 * (worker % 7) + nth}").geturl()
 
 
 def _postgres_programs() -> Path:

@@ -18,9 +18,11 @@ from typing import Any
 
 import httpx
 import psycopg
+import redis
 
 from tests import nodeproc
 from tests.leaks import leaks
+from tests.servers import redis_database
 
 ROOT = Path(__file__).parent.parent.parent
 START_WITHIN = 60.0
@@ -120,7 +122,7 @@ def running_stack(
     into the environment of its processes."""
     database_url = database_url or os.environ.get("DATABASE_URL", "")
     broker_url = broker_url or os.environ.get("BROKER_URL", "")
-    environment = settings | ({"BROKER_URL": broker_url} if broker_url else {})
+    environment = settings | ({"BROKER_URL": new_broker(broker_url)} if broker_url else {})
     if database_url:
         environment["DATABASE_URL"] = new_database(database_url)
     stack = Stack(folder, environment)
@@ -136,6 +138,14 @@ def new_database(server_url: str) -> str:
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return server_url.rpartition("/")[0] + "/" + name
+
+
+def new_broker(server_url: str) -> str:
+    """Two stacks on one Redis would do each other's tasks."""
+    url = redis_database(server_url, 1)
+    with redis.Redis.from_url(url) as connection:
+        connection.flushdb()
+    return url
 
 
 def free_ports() -> tuple[int, int]:

@@ -18,9 +18,13 @@ from relaymgr.celery import app
 from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
+from tests.servers import redis_database
 
 if not settings.BROKER_URL:
     app.conf.broker_url = "memory://"  # hints go nowhere, instead of into the broker's folder under var/
+
+if "LOCATION" in settings.CACHES["default"]:
+    settings.CACHES["default"]["LOCATION"] = redis_database(settings.CACHES["default"]["LOCATION"], 0)
 
 
 @pytest.fixture(scope="session")
