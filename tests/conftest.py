@@ -3,9 +3,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from relaymgr.sealing import SealedField
 from tests.leaks import LogWatch
+
+# Examples are counted, not timed: these machines are noisy.
+hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -59,8 +59,10 @@ def token_key_current(*, node: RelayNode) -> TokenKey:
 
     Raises TokenKey.DoesNotExist for a node that never joined.
     """
-    keys = node.token_keys.filter(retired_at=None).order_by("-created_at", "-pk")
-    return keys.exclude(confirmed_at=None).first() or keys[:1].get()
+    keys = list(node.token_keys.filter(retired_at=None))
+    if not keys:
+        raise TokenKey.DoesNotExist
+    return max(keys, key=lambda key: (key.confirmed_at is not None, key.created_at, key.pk))
 
 
 def token_keys_open(*, node: RelayNode) -> QuerySet[TokenKey]:

@@ -1,13 +1,14 @@
 """The fleet as placement sees it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from django.db.models import Q
+from django.utils import timezone
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.nodes.selectors import placement_nodes
 from relaymgr.telemetry.scoring import NodeLoad
-from relaymgr.telemetry.selectors import node_loads
 from relaymgr.tenants.models import Tenant
 
 from .filters import Place, Wishes
@@ -16,19 +17,16 @@ from .placement import Candidate
 
 
 def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
-    """Every node, and its workers by the node's id. Three queries, however many nodes there are."""
-    loads = node_loads()
+    """Every node, and its workers by the node's id. Two queries, however many nodes there are."""
+    now = timezone.now()
     places: dict[int, Place] = {}
     candidates = []
     workers: dict[int, list[RelayWorker]] = {}
     for node in placement_nodes():
-        load = loads.get(node.pk)
-        if load is None:
-            continue  # joined this very moment
         if node.location_id not in places:
             places[node.location_id] = _place(node.location)
         workers[node.pk] = list(node.workers.all())
-        candidates.append(_candidate(node, places[node.location_id], workers[node.pk], load))
+        candidates.append(_candidate(node, places[node.location_id], workers[node.pk], now))
     return candidates, workers
 
 
@@ -68,7 +66,8 @@ def _place(location: Location) -> Place:
     )
 
 
-def _candidate(node: RelayNode, place: Place, workers: list[RelayWorker], load: NodeLoad) -> Candidate:
+def _candidate(node: RelayNode, place: Place, workers: list[RelayWorker], now: datetime) -> Candidate:
+    load = _load(node, workers, now)
     return Candidate(
         node_id=node.pk,
         node=node.name,
@@ -79,4 +78,13 @@ def _candidate(node: RelayNode, place: Place, workers: list[RelayWorker], load: 
         load=load.load,
         load_age_s=load.age_s,
         price=node.price,
+    )
+
+
+def _load(node: RelayNode, workers: list[RelayWorker], now: datetime) -> NodeLoad:
+    return NodeLoad(
+        cpu=node.cpu,
+        free_seats=sum(worker.free_seats for worker in workers),
+        capacity=sum(worker.capacity for worker in workers),
+        age_s=(now - node.last_seen_at).total_seconds() if node.last_seen_at else None,
     )

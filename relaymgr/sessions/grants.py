@@ -65,12 +65,11 @@ def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
 
 
 def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None:
-    """Have the node hold the grant. Raises NodeUnreachable, NodeRefused."""
+    """Have the node hold the grant; `grant_confirmed` records that it does. Raises NodeUnreachable, NodeRefused."""
     with _counted("hold"):
         revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
         if revision < grant.revision:
             raise NodeUnreachable(f"it holds revision {revision}")  # nothing of ours is in force
-    _confirm(grant)
 
 
 def grant_settle(grant: Grant, *, timeout_s: float = OBEY_TIMEOUT) -> None:
@@ -81,7 +80,12 @@ def grant_settle(grant: Grant, *, timeout_s: float = OBEY_TIMEOUT) -> None:
         reason = grant.session.end_reason if grant.session.end_reason in NODE_REASONS else "failed"
         with _counted("forget"):
             control_client.delete_session(grant.worker.node, grant.session_id, reason, timeout_s)
-        _confirm(grant)
+    grant_confirmed(grant)
+
+
+def grant_confirmed(grant: Grant) -> None:
+    """Its node has done what this revision of it says."""
+    Grant.objects.filter(pk=grant.pk, confirmed__lt=grant.revision).update(confirmed=grant.revision)
 
 
 @contextlib.contextmanager
@@ -161,7 +165,3 @@ def grants_pending() -> Iterator[list[Grant]]:
 
 def _seats() -> QuerySet[Seat]:
     return Seat.objects.defer("seat_key", "connect_token", "latencies").order_by("session", "number")
-
-
-def _confirm(grant: Grant) -> None:
-    Grant.objects.filter(pk=grant.pk, confirmed__lt=grant.revision).update(confirmed=grant.revision)

@@ -16,9 +16,18 @@ from django.utils import timezone
 from relaymgr import metrics
 from relaymgr.nodes.models import RelayWorker
 
-from .grants import grants_unwant
-from .models import LIVE_STATES, EventKind, RelaySession, SessionEvent, SessionState, WebhookEvent
-from .selectors import session_get
+from .grants import grant_confirmed, grants_unwant
+from .models import (
+    LIVE_STATES,
+    EventKind,
+    Grant,
+    IdempotencyKey,
+    RelaySession,
+    Seat,
+    SessionEvent,
+    SessionState,
+    WebhookEvent,
+)
 from .webhooks import session_notify
 
 logger = logging.getLogger(__name__)
@@ -32,7 +41,25 @@ def note(
     session: RelaySession, kind: EventKind, *, at: datetime | None = None, seat: int | None = None, reason: str = ""
 ) -> None:
     """A line of the session's timeline."""
-    SessionEvent.objects.create(session=session, at=at or timezone.now(), kind=kind, seat=seat, reason=reason[:200])
+    _line(session, kind, at=at, seat=seat, reason=reason).save()
+
+
+def _line(
+    session: RelaySession, kind: EventKind, *, at: datetime | None = None, seat: int | None = None, reason: str = ""
+) -> SessionEvent:
+    return SessionEvent(session=session, at=at or timezone.now(), kind=kind, seat=seat, reason=reason[:200])
+
+
+def session_record(*, session: RelaySession, idempotency_key: IdempotencyKey | None) -> None:
+    """A new session with its `active_seats`, requested or placed already. Call it in a transaction."""
+    session.save(force_insert=True)
+    Seat.objects.bulk_create(session.active_seats)
+    lines = [_line(session, EventKind.REQUESTED)]
+    if session.state == SessionState.PLACED:
+        lines.append(_line(session, EventKind.PLACED, reason=str(session.worker)))
+    SessionEvent.objects.bulk_create(lines)
+    if idempotency_key:
+        IdempotencyKey.objects.filter(pk=idempotency_key.pk).update(session=session)
 
 
 def session_placed(*, session: RelaySession, worker: RelayWorker) -> bool:
@@ -41,18 +68,19 @@ def session_placed(*, session: RelaySession, worker: RelayWorker) -> bool:
     return mine.update(state=SessionState.PLACED, worker=worker) == 1
 
 
-def session_ready(*, session: RelaySession, explanation: Mapping[str, Any]) -> RelaySession | None:
-    """Its node has confirmed. The session as `session_get` reads it; None: it is over."""
+def session_ready(*, session: RelaySession, grant: Grant) -> bool:
+    """Its node holds the grant. False: the session is over."""
+    now = timezone.now()
     with transaction.atomic():
-        now = timezone.now()
         mine = RelaySession.objects.filter(pk=session.pk, state=SessionState.PLACED)
-        if not mine.update(state=SessionState.READY, ready_at=now, placement=explanation):
-            return None
+        if not mine.update(state=SessionState.READY, ready_at=now, placement=session.placement):
+            return False
+        grant_confirmed(grant)
         note(session, EventKind.READY, at=now)
         session_notify(session, WebhookEvent.READY)
-    ready = session_get(tenant=session.tenant, session_id=session.pk)
-    logger.info("session %s is ready on %s", session.pk, ready.worker, extra={"session_id": session.pk})
-    return ready
+    session.state, session.ready_at = SessionState.READY, now
+    logger.info("session %s is ready on %s", session.pk, session.worker, extra={"session_id": session.pk})
+    return True
 
 
 def session_fail(*, session: RelaySession, reason: str, explanation: Mapping[str, Any] | None = None) -> bool:

@@ -1,4 +1,7 @@
-"""Finding a session its node: the best candidates are asked one after another, and the first that confirms has it."""
+"""Finding a session its node: the best candidates are asked one after another, and the first that confirms has it.
+
+The session, its seats and the grant for the first node are recorded in one transaction, before that node is asked.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +22,8 @@ from . import placement
 from .errors import NoRelay, SessionNotLive
 from .explanation import explain
 from .grants import grant_send, grant_unwant
-from .life import note, session_fail, session_placed, session_ready
-from .models import EventKind, Grant, RelaySession, Seat
+from .life import note, session_fail, session_placed, session_ready, session_record
+from .models import EventKind, Grant, IdempotencyKey, RelaySession, Seat, SessionState
 from .tokens import seal_connect_token
 
 NODES_TRIED = 4
@@ -32,75 +35,84 @@ CONFIRMED = "confirmed"
 def session_place(
     *,
     session: RelaySession,
-    seats: list[Seat],
     ranking: placement.Ranking,
     workers: Mapping[int, Sequence[RelayWorker]],
+    idempotency_key: IdempotencyKey | None,
 ) -> RelaySession:
-    """The session, ready, as `session_get` reads it. `workers` by their node's id.
+    """A new session, with its `active_seats`, ready and as `session_get` reads it. `workers` by their node's id.
 
     Raises NoRelay when no node takes it; SessionNotLive when it was ended meanwhile.
     """
-    explained = explanation(ranking)
+    # What `/placement` serves: why the nodes were ranked so, and what came of asking them.
+    explained: dict[str, Any] = {**explain(ranking), "tried": [], "chosen": None}
+    session.placement = explained
     tried = explained["tried"]
     deadline = time.monotonic() + BUDGET
     for candidate in ranking.usable:
         if len(tried) == NODES_TRIED or time.monotonic() > deadline:
             break
-        grant = _reserve_any(session, seats, workers[candidate.node_id])
+        grant = _reserve_any(session, workers[candidate.node_id], idempotency_key)
         if grant is None:
             continue  # another session took the seats since we looked
-        attempt = {"node": candidate.node, "worker": grant.worker.index, **_offer(session, grant, seats)}
+        attempt = {"node": candidate.node, "worker": grant.worker.index, **_offer(session, grant)}
         tried.append(attempt)
         if attempt["outcome"] == CONFIRMED:
             metrics.placements.labels(_rule(explained), explained["conceded"]).inc()
-            ready = session_ready(session=session, explanation={**explained, "chosen": candidate.node})
-            return ready or _ended_meanwhile()
+            explained["chosen"] = candidate.node
+            if not session_ready(session=session, grant=grant):
+                _ended_meanwhile()
+            return session
+    if session._state.adding:
+        with transaction.atomic():
+            session_record(session=session, idempotency_key=idempotency_key)
     session_fail(session=session, reason="no_relay", explanation=explained)
     raise NoRelay(details={"session_id": session.pk, "tried": tried, "excluded_by": _excluded(explained)})
 
 
-def explanation(ranking: placement.Ranking) -> dict[str, Any]:
-    """What `/placement` serves: why the nodes were ranked so, and what came of asking them."""
-    return {**explain(ranking), "tried": [], "chosen": None}
-
-
-def _reserve_any(session: RelaySession, seats: list[Seat], workers: Sequence[RelayWorker]) -> Grant | None:
+def _reserve_any(
+    session: RelaySession, workers: Sequence[RelayWorker], idempotency_key: IdempotencyKey | None
+) -> Grant | None:
     """A grant on the emptiest of a node's workers that has room. None: none has."""
     for worker in sorted(workers, key=lambda worker: (-worker.free_seats, worker.index)):
-        if worker.free_seats >= len(seats) and (grant := _reserve(session, seats, worker)):
+        if worker.free_seats >= len(session.active_seats) and (grant := _reserve(session, worker, idempotency_key)):
             return grant
     return None
 
 
-def _reserve(session: RelaySession, seats: list[Seat], worker: RelayWorker) -> Grant | None:
-    _seal_for(session, seats, worker)
+def _reserve(session: RelaySession, worker: RelayWorker, idempotency_key: IdempotencyKey | None) -> Grant | None:
+    seats = session.active_seats
+    _seal_for(session, worker)
     with transaction.atomic():
         # The session before the worker: who ends a session locks them in this order too.
-        if not session_placed(session=session, worker=worker):
+        if not session._state.adding and not session_placed(session=session, worker=worker):
             _ended_meanwhile()
         if not worker_reserve(worker_id=worker.pk, seats=len(seats)):
             transaction.set_rollback(True)
             return None
-        Seat.objects.bulk_update(seats, ["connect_token"])
-        note(session, EventKind.PLACED, reason=str(worker))
+        session.state, session.worker = SessionState.PLACED, worker
+        if session._state.adding:
+            session_record(session=session, idempotency_key=idempotency_key)
+        else:
+            Seat.objects.bulk_update(seats, ["connect_token"])
+            note(session, EventKind.PLACED, reason=str(worker))
         return Grant.objects.create(session=session, worker=worker, seats_reserved=len(seats))
 
 
-def _seal_for(session: RelaySession, seats: list[Seat], worker: RelayWorker) -> None:
+def _seal_for(session: RelaySession, worker: RelayWorker) -> None:
     """Connect tokens open on one node only, so they are made anew for each that is asked."""
     if "native" in session.dialects:
         key, now = token_key_current(node=worker.node), timezone.now()
-        for seat in seats:
+        for seat in session.active_seats:
             seat.connect_token = seal_connect_token(session, seat, worker_index=worker.index, key=key, now=now)
 
 
-def _offer(session: RelaySession, grant: Grant, seats: list[Seat]) -> dict[str, Any]:
+def _offer(session: RelaySession, grant: Grant) -> dict[str, Any]:
     """Ask the node. What came of it, and how long it took; unless it confirmed, the seats are given back."""
     started = time.monotonic()
     is_forgotten = True
     with tracing.span("grant", session=session.pk, worker=str(grant.worker)) as span:
         try:
-            grant_send(grant, seats, timeout_s=settings.GRANT_TIMEOUT)
+            grant_send(grant, session.active_seats, timeout_s=settings.GRANT_TIMEOUT)
             outcome = CONFIRMED
         except NodeUnreachable:
             outcome, is_forgotten = "no_answer", False  # it may have taken it: the reconciler has it forget

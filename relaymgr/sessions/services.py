@@ -31,7 +31,7 @@ from .grants import grant_change, session_settle
 from .life import note, session_end
 from .measurements import measurements_check
 from .models import LIVE_STATES, EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
-from .placing import explanation, session_place
+from .placing import session_place
 from .players import legs_estimate
 from .selectors import session_get
 from .tokens import new_seat_key, new_token, seal_connect_token
@@ -93,14 +93,8 @@ def session_create(
         if choose_host:
             legs = _seat_host(seats, placement.choose_host(group, candidates, legs), legs)
         ranking = placement.rank(group, candidates, legs)
-    session.placement = explanation(ranking)
-    with transaction.atomic():
-        session.save(force_insert=True)
-        Seat.objects.bulk_create(seats)
-        note(session, EventKind.REQUESTED)
-        if idempotency_key:
-            IdempotencyKey.objects.filter(pk=idempotency_key.pk).update(session=session)
-    return session_place(session=session, seats=seats, ranking=ranking, workers=workers)
+    session.active_seats = seats
+    return session_place(session=session, ranking=ranking, workers=workers, idempotency_key=idempotency_key)
 
 
 def session_delete(*, tenant: Tenant, session_id: str) -> None:

@@ -5,16 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from django.db.models import Sum
-from django.utils import timezone
-
 from relaymgr.geoip import locate as geoip_locate
-from relaymgr.nodes.models import RelayNode
 from relaymgr.telemetry.estimation import Knowledge, Sample
 from relaymgr.telemetry.knowledge import knowledge_from_json
 from relaymgr.telemetry.models import Learnt, LegSample, NodeSample, NodeSummary, PeerLegs, PrefixLeg
 from relaymgr.telemetry.retention import MINUTE
-from relaymgr.telemetry.scoring import NodeLoad
 from relaymgr.telemetry.series import DAY, Point, Series, Span, points_of, series_of
 
 __all__ = [
@@ -22,7 +17,6 @@ __all__ = [
     "knowledge_now",
     "leg_histories",
     "live_legs",
-    "node_loads",
     "node_series",
     "peer_legs",
     "prefix_histories",
@@ -38,16 +32,6 @@ LINES = {
     "leg_rtt_most": ("leg_rtt_most", "leg_rtt_most"),
     "leg_loss": ("leg_loss", "leg_loss"),
 }
-
-
-def node_loads() -> dict[int, NodeLoad]:
-    """How busy each node is, by its id. One query."""
-    now = timezone.now()
-    nodes = RelayNode.objects.annotate(free=Sum("workers__free_seats"), seats=Sum("workers__capacity")).order_by()
-    return {
-        pk: NodeLoad(cpu, free or 0, seats or 0, (now - seen).total_seconds() if seen else None)
-        for pk, cpu, seen, free, seats in nodes.values_list("pk", "cpu", "last_seen_at", "free", "seats")
-    }
 
 
 def knowledge_now() -> Knowledge:

@@ -50,33 +50,29 @@ def test_a_port_that_is_taken_stops_nothing(caplog: pytest.LogCaptureFixture) ->
 def test_several_web_processes_tell_of_all(tmp_path: Path) -> None:
     """`uvicorn --workers 2`: whichever answers, the counts are those of both; those of a dead one stay."""
     port = free_ports(1)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.endswith("_URL")},
-        "CAUSEWAY_STATE_DIR": str(tmp_path / "state"),
-        "CAUSEWAY_METRICS_KEY": KEY,
-        "TMPDIR": str(tmp_path),
-    }
-    argv = [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--workers", "2", "--port", str(port)]
+    argv = [sys.executable, "-m", "uvicorn", "tests.observability.counting_app:application"]
+    argv += ["--workers", "2", "--lifespan", "off", "--port", str(port)]
     base = f"http://127.0.0.1:{port}"
-    sample = 'causeway_http_request_seconds_count{method="GET",route="unmatched",status="404"}'
 
     def count() -> float:
-        page = get(f"{base}/metrics", f"Bearer {KEY}")[1]
-        return next((float(line.split()[-1]) for line in page.splitlines() if line.startswith(sample)), 0.0)
+        page = get(f"{base}/metrics")[1]
+        return next((float(line.split()[-1]) for line in page.splitlines() if line.startswith("asked_total")), 0.0)
+
+    def counters() -> list[int]:
+        return [int(file.stem.rpartition("_")[2]) for file in tmp_path.glob("causeway-metrics-*/counter_*.db")]
 
     with (tmp_path / "log").open("wb") as log:
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
         server = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        eventually(lambda: get(f"{base}/nowhere")[0] == 404, within=60)
+        eventually(lambda: get(base)[0] == 200 and len(counters()) == 2, within=60)
         before = count()
         for _ in range(40):
-            assert get(f"{base}/nowhere")[0] == 404
+            assert get(base)[0] == 200
         assert {count() for _ in range(10)} == {before + 40}
         (folder,) = tmp_path.glob("causeway-metrics-*")
         assert folder.stat().st_mode & 0o777 == 0o700
-        counters = [int(file.stem.rpartition("_")[2]) for file in folder.glob("histogram_*.db")]
-        assert len(counters) == 2, "both processes count"
-        os.kill(counters[0], signal.SIGKILL)
+        os.kill(counters()[0], signal.SIGKILL)
         eventually(lambda: count() == before + 40, within=60)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
