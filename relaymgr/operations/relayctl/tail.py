@@ -4,6 +4,8 @@ The database is asked again and again. A row may become visible after one with a
 took longer, so the rows of the last seconds are looked at more than once.
 """
 
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -60,16 +62,26 @@ def tail(
         Kind.NODE: lambda: NodeChanges(node, location),
         Kind.ACT: acts,
     }
-    try:
-        _follow([source() for name, source in sources.items() if name in kinds], every, as_json)
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+    _follow([source() for name, source in sources.items() if name in kinds], every, as_json, _interrupted())
 
 
-def _follow(sources: list[Source], every: float, as_json: bool) -> None:
+def _interrupted() -> threading.Event:
+    """Set by Ctrl-C. As an exception it could come up where Python drops those, in a finalizer; a second Ctrl-C is one
+    nevertheless, for a database that hangs."""
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stopping.set()
+
+    signal.signal(signal.SIGINT, stop)
+    return stopping
+
+
+def _follow(sources: list[Source], every: float, as_json: bool, stopping: threading.Event) -> None:
     """Survives a database that goes away and comes back."""
     out, is_down = console(), False
-    while True:
+    while not stopping.is_set():
         found: list[Document] = []
         try:
             for source in sources:
@@ -80,13 +92,13 @@ def _follow(sources: list[Source], every: float, as_json: bool) -> None:
                 print_error("relayctl: database_unavailable: The database does not answer; waiting for it.")
             is_down = True
             connection.close()
-            time.sleep(REST_AFTER_FAILURE)
+            stopping.wait(REST_AFTER_FAILURE)
         for document in sorted(found, key=lambda document: document["at"]):
             if as_json:
                 typer.echo(to_json(document))
             else:
                 out.print(line(document), soft_wrap=True)
-        time.sleep(every)
+        stopping.wait(every)
 
 
 # Sources: each gives what is new since it was last asked, and may be asked again after a DatabaseError
