@@ -4,16 +4,22 @@ Without the option uvicorn believes X-Forwarded-For from loopback, whatever CAUS
 """
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import django
-from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.handlers.asgi import ASGIHandler
+from django.core.exceptions import RequestAborted
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.signals import request_started
 from django.db import connections
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpResponseBase
+from django.urls import set_script_prefix
 
 from observability import tracing
 from observability.exposition import share_between_processes
@@ -24,28 +30,59 @@ share_between_processes()
 
 
 class Handler(ASGIHandler):
-    """All of Django in one thread for a request, from the first middleware to the last: our views are synchronous, and
-    left to itself Django would change threads for each middleware that could be either.
+    """All of a request in one thread, from its first signal to its last: our views are synchronous, and left to itself
+    Django would start a thread for each request, and go to it and come back for each signal and middleware.
 
-    So many requests at once as the pool has connections, which one that waits for its turn does not hold, nor one whose
+    So many threads as the pool has connections. A request that waits for its turn holds neither, nor does one whose
     client is slow to send or to read: a burst waits here, and not for a connection until it fails."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._turns = asyncio.Semaphore(settings.DATABASE_POOL)
+        self._threads = ThreadPoolExecutor(settings.DATABASE_POOL, "request")
 
     def load_middleware(self, is_async: bool = False) -> None:
         super().load_middleware(is_async=False)
 
-    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        async with self._turns:
-            return await sync_to_async(self._respond, thread_sensitive=True)(request)
-
-    def _respond(self, request: HttpRequest) -> HttpResponseBase:
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            return self.get_response(request)
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        response = await self._in_a_thread(self._respond, scope, body)
+        if response.streaming:
+            await self._stream(response, receive, send)
+        else:
+            await self.send_response(response, send)
+
+    async def _in_a_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run, call, *arguments)
+
+    def _respond(self, scope: Any, body: Any) -> HttpResponseBase:
+        set_script_prefix(get_script_prefix(scope))
+        request_started.send(sender=type(self), scope=scope)
+        try:
+            request, refusal = self.create_request(scope, body)
+            response: HttpResponseBase = refusal if request is None else self.get_response(request)  # type: ignore[assignment]
+            if not response.streaming:
+                response.close()  # what it holds, not what it says; and the signal that the request is over
+            return response
         finally:
+            body.close()
             connections.close_all()  # given back to the pool
+
+    async def _stream(self, response: HttpResponseBase, receive: Any, send: Any) -> None:
+        """Until it ends or the client has left."""
+        sending = asyncio.create_task(self.send_response(response, send))
+        leaving = asyncio.create_task(receive())  # the body is read: nothing else can come
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
+            await self._in_a_thread(response.close)
 
 
 def bounded(app: Any) -> Any:

@@ -1,12 +1,14 @@
 """What stands before Django."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.http import StreamingHttpResponse
 
-from relaymgr.asgi import bounded
+from relaymgr.asgi import Handler, bounded
 
 PART = b"x" * 64
 
@@ -51,3 +53,43 @@ def test_body_is_cut_one_byte_after_the_most(number: int, length: int, settings:
     receive = sent(*parts(number), {"type": "http.disconnect"})
     asyncio.run(bounded(app)({"type": "http"}, receive, swallow))
     assert seen == [b"x" * length, "http.disconnect"]
+
+
+async def test_a_stream_ends_with_its_client() -> None:
+    ended, told = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"tick"
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    async def send(message: Any) -> None:
+        if message.get("body"):
+            told.set()
+
+    async def receive() -> dict[str, Any]:
+        await told.wait()
+        return {"type": "http.disconnect"}
+
+    await asyncio.wait_for(Handler()._stream(StreamingHttpResponse(endless()), receive, send), 10)
+    assert ended.is_set()
+
+
+async def test_more_requests_than_threads_are_all_answered(settings: LazySettings) -> None:
+    settings.DATABASE_POOL = 2
+    handler = Handler()
+    statuses: list[int] = []
+
+    async def ask() -> None:
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {"type": "http", "method": "GET", "path": "/nowhere", "headers": [(b"host", b"localhost")]}
+        await handler(scope, sent(*parts(1)), send)
+
+    await asyncio.gather(*(ask() for _ in range(20)))
+    assert statuses == [404] * 20
