@@ -1,8 +1,8 @@
 """Reads the pages of docs/, and runs what they show.
 
-A block fenced as `console` holds commands and what they print: a line that begins with "$ " begins a command, which goes
-on while its quotes are open or a line ends in a backslash; the lines after it are its output, in which `...` stands for
-any text.
+A block fenced as `console` holds commands and what they print: a line that begins with "$ " begins a command, which
+goes on while its quotes are open or a line ends in a backslash; the lines after it are its output, in which `...`
+stands for any text.
 """
 
 import os
@@ -95,3 +95,25 @@ def _differs(step: Step, printed: str, status: str) -> str | None:
 def fits(shown: str, printed: str) -> bool:
     pattern = ".*".join(re.escape(part) for part in shown.split("..."))
     return re.fullmatch(pattern, printed, re.DOTALL) is not None
+
+
+def titled(page: Path) -> list[tuple[str, str]]:
+    """(title, text) of the page's blocks that have a title, in order."""
+    return re.findall(r'^```text title="([^"]*)"\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def octets(text: str) -> bytes:
+    """The bytes of a block whose lines are some in hex, two spaces or more, and what they mean."""
+    return bytes.fromhex("".join(line.partition("  ")[0] for line in text.splitlines()))
+
+
+def table(page: Path, *, after: str) -> list[list[str]]:
+    """The cells of the first table after that text, without its head."""
+    rows = re.search(r"^\|.*?(?=^[^|]|\Z)", page.read_text().partition(after)[2], re.MULTILINE | re.DOTALL)
+    assert rows, after
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[0].splitlines()[2:] if row]
+
+
+def words(text: str) -> list[str]:
+    """What stands in it `as code`."""
+    return re.findall(r"`([^`]+)`", text)
