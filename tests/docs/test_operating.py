@@ -43,12 +43,12 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 def problem_with(words: list[str]) -> str | None:
     """Why there is no such command; None where it names none, as `relayctl ...` does."""
-    name, *rest = words
     known = django_commands()
-    if name == "relayctl":
-        known, name, rest = relayctl_commands(), *(rest[:1] or ["..."]), rest[1:]
-    if not re.match("[a-z]", name):
+    if words[0] == "relayctl":
+        known, words = relayctl_commands(), words[1:]
+    if not words or not re.match("[a-z]", words[0]):
         return None
+    name, *rest = words
     if name not in known:
         return f"{name}: no such command"
     unknown = [word for word in rest if word.startswith("-") and word.partition("=")[0] not in known[name]]

@@ -90,15 +90,15 @@ def test_every_code_is_in_the_table_of_errors() -> None:
 def codes_of_the_api() -> set[str]:
     """Of sessions, keys and the framework; calls that only nodes or the admin make are no part of the page."""
     modules = {module.__name__ for module in (authentication, errors, session_errors)}
-    raised = {kind.code for kind in (errors.ApiError, *subclasses(errors.ApiError)) if kind.__module__ in modules}
+    raised = {kind.code for kind in family(errors.ApiError) if kind.__module__ in modules}
     by_the_framework = {code for _, code in errors._CODES}
     return raised | by_the_framework | {"unsupported_media_type", "host_unknown", "database_unavailable"}
 
 
-def subclasses(kind: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
-    for found in kind.__subclasses__():
-        yield found
-        yield from subclasses(found)
+def family(kind: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from family(child)
 
 
 @pytest.mark.parametrize(
