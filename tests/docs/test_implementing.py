@@ -44,14 +44,19 @@ def exchange(*, probes: bool) -> list[tuple[str, str, bytes]]:
 # -- bytes
 
 
-def test_our_player_says_what_the_page_says() -> None:
-    player = RelayConnection(
+def our_player() -> RelayConnection:
+    """With what the vectors give it."""
+    return RelayConnection(
         NODE,
         connect_token=bytes.fromhex(NATIVE["token"]["hex"]),
         seat_key=KEYS["seat_key"],
         wall_clock=lambda: 1795257600123456,
         random=lambda size: KEYS["player_nonce"][:size],
     )
+
+
+def test_our_player_says_what_the_page_says() -> None:
+    player = our_player()
     acts: dict[str, Callable[[], object]] = {
         "CONNECT": lambda: player.connect(1.0),
         "DATA": lambda: player.send(0, b"hello host", 1.1),
@@ -120,6 +125,29 @@ def test_edgegap() -> None:
     assert [data for data, _ in host.datagrams_to_send(0.0)] == [told["host data"]]
 
 
+def test_a_turned_bit_ends_in_a_drop() -> None:
+    """What the checklist asks of a plugin."""
+    without_mac = {"COOKIE", "REFUSED", "PROBE_REPLY"}
+    down = [packet for packet in NATIVE["packets"] if packet["direction"] == "down"]
+    welcome = next(bytes.fromhex(packet["hex"]) for packet in down if packet["type"] == "WELCOME")
+    for packet in down:
+        if packet["type"] in without_mac:
+            continue
+        for index in range(1, len(packet["hex"]) // 2):
+            player = our_player()
+            player.connect(1.0)
+            if packet["type"] != "WELCOME":
+                player.receive_datagram(welcome, NODE, 1.0)
+            before = player.state
+            player.datagrams_to_send(1.0)
+            list(iter(player.next_event, None))
+            data = bytearray.fromhex(packet["hex"])
+            data[index] ^= 1 << index % 8
+            assert player.receive_datagram(bytes(data), NODE, 1.0) is None
+            assert (player.dropped.total(), player.state) == (1, before)
+            assert not player.datagrams_to_send(1.0) and player.next_event() is None
+
+
 # -- tables
 
 
@@ -154,9 +182,7 @@ def test_timers() -> None:
     told = [row[1] for row in pages.table(PAGE, after="## Timers")]
     node = RelayConfig()
     *repeats, last = joining.BACK_OFF
-    player = RelayConnection(
-        NODE, connect_token=b"t", seat_key=bytes(32), wall_clock=lambda: 0, random=lambda size: bytes(size)
-    )
+    player = our_player()
     assert told[0] == ", ".join(f"{wait:g}" for wait in repeats)
     assert f"after another {last:g} s" in PAGE.read_text()
     assert told[2:4] == [f"{player._timeouts[state]:g}" for state in (State.JOINING, State.RECONNECTING)]

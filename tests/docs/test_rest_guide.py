@@ -6,11 +6,19 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.conf import settings
 
 from relaymgr import authentication, errors
+from relaymgr.nodes.location_apis import MAX_LOOKUPS
+from relaymgr.parsing import MAX_DEPTH
 from relaymgr.sessions import errors as session_errors
+from relaymgr.sessions.apis import SessionsApi
+from relaymgr.sessions.fields import MAX_METADATA
+from relaymgr.sessions.services import MAX_SEATS
+from relaymgr.tenants.models import Tenant
 from tests.docs import pages
 from tests.flows.stack import running_stack, wait_until
 
@@ -93,6 +101,36 @@ def codes_of_the_api() -> set[str]:
     raised = {kind.code for kind in family(errors.ApiError) if kind.__module__ in modules}
     by_the_framework = {code for _, code in errors._CODES}
     return raised | by_the_framework | {"unsupported_media_type", "host_unknown", "database_unavailable"}
+
+
+SESSION: Any = SessionsApi.InputSerializer().fields
+QUERY: Any = SessionsApi.QuerySerializer().fields
+
+
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [
+        (r"`idle_timeout` \| ([\d,]+)", SESSION["idle_timeout"].default),
+        (r"after which it ends; (\d+) to", SESSION["idle_timeout"].min_value),
+        (r"after which it ends; \d+ to ([\d,]+)", SESSION["idle_timeout"].max_value),
+        (r"`max_lifetime` \| ([\d,]+)", SESSION["max_lifetime"].default),
+        (r"seconds; (\d+) to", SESSION["max_lifetime"].min_value),
+        (r"seconds; \d+ to ([\d,]+)", SESSION["max_lifetime"].max_value),
+        (r"a flat object, ([\d,]+) bytes", MAX_METADATA),
+        (r"`limit` is (\d+)", QUERY["limit"].default),
+        (r"`limit` is \d+, at most (\d+)", QUERY["limit"].max_value),
+        (r"`/v1/ips/lookup` takes up to (\d+)", MAX_LOOKUPS),
+        (r"can be read for (\d+) days", settings.SESSION_KEEP_DAYS),
+        (r"requests a minute, ([\d,]+) unless", Tenant._meta.get_field("requests_per_minute").default),
+        (r"answered 429 after (\d+) in a minute", settings.FAILED_AUTHENTICATIONS_PER_MINUTE),
+        (r"A session has (\d+) seats at most", MAX_SEATS),
+        (r"nested deeper than (\d+) levels", MAX_DEPTH),
+    ],
+)
+def test_numbers(statement: str, value: float) -> None:
+    found = re.search(statement, PAGE.read_text())
+    assert found, statement
+    assert int(found[1].replace(",", "")) == value
 
 
 def family(kind: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
