@@ -1,0 +1,167 @@
+"""docs/rest.md is run as it stands, and its table of errors is that of the code."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from relaymgr import authentication, errors
+from relaymgr.nodes.location_apis import MAX_LOOKUPS
+from relaymgr.parsing import MAX_DEPTH
+from relaymgr.sessions import errors as session_errors
+from relaymgr.sessions.apis import SessionsApi
+from relaymgr.sessions.fields import MAX_METADATA
+from relaymgr.sessions.services import MAX_SEATS
+from relaymgr.tenants.models import Tenant
+from tests.docs import pages
+from tests.flows.stack import running_stack, wait_until
+
+PAGE = pages.DOCS / "rest.md"
+PRIVATE_WEBHOOKS = (
+    "from relaymgr.tenants.models import Tenant; Tenant.objects.filter(slug='flows').update(private_webhooks=True)"
+)
+
+
+class Backend(ThreadingHTTPServer):
+    """The URL of a studio that takes webhooks; keeps what came."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Taking)
+        self.taken: list[dict[str, object]] = []
+
+
+class Taking(BaseHTTPRequestHandler):
+    server: Backend
+
+    def do_POST(self) -> None:
+        self.server.taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    server = Backend()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.flow
+@pytest.mark.timeout(240)
+def test_every_line_prints_what_the_page_shows(tmp_path: Path, backend: Backend) -> None:
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "shell").mkdir()
+    with running_stack(tmp_path / "stack") as stack:
+        # What a backend on loopback needs; all else is as it comes.
+        stack.manage("shell", "-c", PRIVATE_WEBHOOKS)
+        variables = {
+            "CAUSEWAY": stack.url,
+            "KEY": stack.key,
+            "READ_KEY": stack.manage("api_key", "flows", "--scope", "read").strip(),
+            "HOOK": f"http://127.0.0.1:{backend.server_port}/",
+        }
+        problems = pages.run(pages.steps(PAGE), tmp_path / "shell", variables, within=90)
+        assert not problems, "\n".join(problems)
+        wait_until(lambda: backend.taken, "the webhook that the page asked for")
+        assert backend.taken[0]["ready"] is True
+        assert backend.taken[0]["webhook_url"] == variables["HOOK"]
+
+
+def test_the_page_names_the_variables_it_wants() -> None:
+    commands = "\n".join(step.command for step in pages.steps(PAGE))
+    wanted = set(re.findall(r"\$([A-Z_]+)", commands)) - set(re.findall(r"^([A-Z_]+)=", commands, re.MULTILINE))
+    assert wanted == {"CAUSEWAY", "KEY", "READ_KEY", "HOOK"}
+
+
+def test_every_code_is_in_the_table_of_errors() -> None:
+    told = {
+        code
+        for row in re.findall(r"^\| \d{3} \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE)
+        for code in row.split(", ")
+    }
+    assert {code.strip("`") for code in told} == codes_of_the_api()
+
+
+def codes_of_the_api() -> set[str]:
+    """Of sessions, keys and the framework; calls that only nodes or the admin make are no part of the page."""
+    modules = {module.__name__ for module in (authentication, errors, session_errors)}
+    raised = {kind.code for kind in family(errors.ApiError) if kind.__module__ in modules}
+    by_the_framework = {code for _, code in errors._CODES}
+    return raised | by_the_framework | {"unsupported_media_type", "host_unknown", "database_unavailable"}
+
+
+SESSION: Any = SessionsApi.InputSerializer().fields
+QUERY: Any = SessionsApi.QuerySerializer().fields
+
+
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [
+        (r"`idle_timeout` \| ([\d,]+)", SESSION["idle_timeout"].default),
+        (r"after which it ends; (\d+) to", SESSION["idle_timeout"].min_value),
+        (r"after which it ends; \d+ to ([\d,]+)", SESSION["idle_timeout"].max_value),
+        (r"`max_lifetime` \| ([\d,]+)", SESSION["max_lifetime"].default),
+        (r"seconds; (\d+) to", SESSION["max_lifetime"].min_value),
+        (r"seconds; \d+ to ([\d,]+)", SESSION["max_lifetime"].max_value),
+        (r"a flat object, ([\d,]+) bytes", MAX_METADATA),
+        (r"`limit` is (\d+)", QUERY["limit"].default),
+        (r"`limit` is \d+, at most (\d+)", QUERY["limit"].max_value),
+        (r"`/v1/ips/lookup` takes up to (\d+)", MAX_LOOKUPS),
+        (r"can be read for (\d+) days", settings.SESSION_KEEP_DAYS),
+        (r"requests a minute, ([\d,]+) unless", Tenant._meta.get_field("requests_per_minute").default),
+        (r"answered 429 after (\d+) in a minute", settings.FAILED_AUTHENTICATIONS_PER_MINUTE),
+        (r"A session has (\d+) seats at most", MAX_SEATS),
+        (r"nested deeper than (\d+) levels", MAX_DEPTH),
+    ],
+)
+def test_numbers(statement: str, value: float) -> None:
+    found = re.search(statement, PAGE.read_text())
+    assert found, statement
+    assert int(found[1].replace(",", "")) == value
+
+
+def family(kind: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from family(child)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "is_shown"),
+    [
+        ('{"a":1}', '{"a":1}', True),
+        ('{"a":1}', '{"a":2}', False),
+        ('{"a":...}', '{"a":{"b":2}}', True),
+        ("first\n...\nlast", "first\nmore\nand more\nlast", True),
+        ("first\n...", "second\n", False),
+        ("", "something", False),
+    ],
+)
+def test_ellipsis_stands_for_any_text_and_nothing_else_does(shown: str, printed: str, is_shown: bool) -> None:
+    assert pages.fits(shown, printed) is is_shown
+
+
+def test_what_differs_fails_or_hangs_is_told(tmp_path: Path) -> None:
+    steps = [
+        pages.Step(1, "A=1", ""),
+        pages.Step(2, "echo $A", "1"),
+        pages.Step(3, "echo $A", "2"),
+        pages.Step(4, "false", ""),
+        pages.Step(5, "sleep 60", ""),
+        pages.Step(6, "echo never", "never"),
+    ]
+    problems = pages.run(steps, tmp_path, {}, within=1)
+    assert [re.match(r"line (\d)", problem)[1] for problem in problems] == ["3", "4", "5"]  # type: ignore[index]
