@@ -114,7 +114,9 @@ def _manager(host: str, port: int) -> list[Child]:
         _child(
             "web",
             [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--host", host, "--port", str(port)]
-            + ["--no-proxy-headers", "--no-access-log", "--timeout-graceful-shutdown", "3"],
+            # Longer than clients keep an idle connection, httpx for 5 s: who sends on one as we end it gets an error.
+            + ["--no-proxy-headers", "--no-access-log", "--timeout-keep-alive", "30"]
+            + ["--timeout-graceful-shutdown", "3"],
         ),
         _child(
             "worker",
