@@ -1,0 +1,42 @@
+"""For mkdocs: the wire's standard, which lives beside its code, is a page; links out of docs/ lead to files copied along."""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOCOL = ROOT / "transports" / "protocol" / "PROTOCOL.md"
+OUTSIDE = re.compile(r"(\]\()\.\./([^)#\s]+)(\))")
+
+
+def on_files(files: Files, *, config: Any) -> Files:
+    files.append(File.generated(config, "PROTOCOL.md", abs_src_path=str(PROTOCOL)))
+    for target in sorted(_targets(Path(config.docs_dir))):
+        for path in [target] if target.is_file() else sorted(target.rglob("*.json")):
+            files.append(File.generated(config, _source(path), abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) -> str:
+    def within(match: re.Match[str]) -> str:
+        path = (ROOT / match[2]).resolve()
+        if path == PROTOCOL:
+            return f"{match[1]}PROTOCOL.md{match[3]}"
+        # A folder has no page of its own: its first file stands for it.
+        shown = path if path.is_file() else min(path.rglob("*.json"))
+        return f"{match[1]}{posixpath.relpath(_source(shown), posixpath.dirname(page.file.src_uri))}{match[3]}"
+
+    return OUTSIDE.sub(within, markdown)
+
+
+def _targets(docs: Path) -> set[Path]:
+    found = {(ROOT / match[2]).resolve() for page in docs.rglob("*.md") for match in OUTSIDE.finditer(page.read_text())}
+    return {path for path in found if path.exists() and path != PROTOCOL}
+
+
+def _source(path: Path) -> str:
+    return f"files/{path.relative_to(ROOT).as_posix()}"
