@@ -10,6 +10,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = ROOT / "transports" / "protocol" / "PROTOCOL.md"
+SHIM = "https://unpkg.com/iframe-worker/shim"
 OUTSIDE = re.compile(r"(\]\()\.\./([^)#\s]+)(\))")
 
 
@@ -31,6 +32,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) ->
         return f"{match[1]}{posixpath.relpath(_source(shown), posixpath.dirname(page.file.src_uri))}{match[3]}"
 
     return OUTSIDE.sub(within, markdown)
+
+
+def on_post_page(output: str, *, page: Page, config: Any) -> str:
+    """The theme takes the search's helper for file:// from elsewhere; ours is vendored."""
+    return output.replace(SHIM, posixpath.relpath("assets/vendor/iframe-worker/shim.js", posixpath.dirname(page.url)))
 
 
 def _targets(docs: Path) -> set[Path]:
