@@ -64,6 +64,7 @@ def test_page_is_followed_word_for_word(clone: Path) -> None:
     lines = [line for command, _ in followed for line in (command, f"printf '{END}'")]
     script = "\n".join(["ip link set lo up", "set -e -o pipefail", *lines])
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment["COLUMNS"] = "140"  # as wide as a terminal: no line of the page is broken
 
     done = subprocess.run(
         [*ISOLATED, "bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=240
