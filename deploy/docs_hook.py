@@ -1,4 +1,4 @@
-"""For mkdocs: the wire's standard, which lives beside its code, is a page; links out of docs/ lead to files copied along."""
+"""For mkdocs: the wire's standard, kept beside its code, is a page; links out of docs/ lead to copied files."""
 
 import posixpath
 import re
@@ -11,6 +11,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = ROOT / "transports" / "protocol" / "PROTOCOL.md"
 SHIM = "https://unpkg.com/iframe-worker/shim"
+VENDORED = "assets/vendor/iframe-worker/shim.js"
 OUTSIDE = re.compile(r"(\]\()\.\./([^)#\s]+)(\))")
 
 
@@ -36,7 +37,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) ->
 
 def on_post_page(output: str, *, page: Page, config: Any) -> str:
     """The theme takes the search's helper for file:// from elsewhere; ours is vendored."""
-    return output.replace(SHIM, posixpath.relpath("assets/vendor/iframe-worker/shim.js", posixpath.dirname(page.url)))
+    return output.replace(SHIM, posixpath.relpath(VENDORED, posixpath.dirname(page.url)))
+
+
+def on_post_template(output: str, *, template_name: str, config: Any) -> str:
+    return output.replace(SHIM, f"/{VENDORED}")  # 404.html is served from anywhere
 
 
 def _targets(docs: Path) -> set[Path]:
