@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock settings-page clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock settings-page docs clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -66,6 +66,9 @@ lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 
 settings-page: $(VENV)/.run   ## write docs/settings.md from the code
 	@$(RUN) deploy/settings_page.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+
+docs: $(VENV)/.dev    ## build the documents into var/site, to be opened from there
+	@$(VENV)/bin/mkdocs build --quiet
 
 clean:           ## remove the virtual environment and the embedded state
 	rm -rf $(VENV) var
