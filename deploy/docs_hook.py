@@ -41,7 +41,7 @@ def on_post_page(output: str, *, page: Page, config: Any) -> str:
 
 
 def on_post_template(output: str, *, template_name: str, config: Any) -> str:
-    return output.replace(SHIM, f"/{VENDORED}")  # 404.html is served from anywhere
+    return output.replace(SHIM, f"/{VENDORED}")  # 404.html is served at any depth
 
 
 def _targets(docs: Path) -> set[Path]:

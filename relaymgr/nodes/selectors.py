@@ -51,7 +51,8 @@ def workers_at(*, location: str) -> list[int]:
 def locations_with_nodes() -> QuerySet[Location]:
     """Every location, with `nodes_ready`: how many of its nodes take sessions."""
     ready = Q(nodes__state=NodeState.READY, nodes__is_draining=False, nodes__is_stopping=False)
-    return Location.objects.annotate(nodes_ready=Count("nodes", filter=ready))
+    # Said again: an annotated count loses the order of the model.
+    return Location.objects.annotate(nodes_ready=Count("nodes", filter=ready)).order_by("slug")
 
 
 def token_key_current(*, node: RelayNode) -> TokenKey:

@@ -10,6 +10,7 @@ import re
 import secrets
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,14 +59,17 @@ def _goes_on(command: str) -> bool:
     return "'" in outside or '"' in outside
 
 
-def run(steps: list[Step], folder: Path, environment: dict[str, str], within: float) -> list[str]:
-    """Runs all of them in one shell; what differs from the page. Ends what the shell started when time is up."""
+def run(
+    steps: list[Step], folder: Path, environment: dict[str, str], within: float, inside: Sequence[str] = ()
+) -> list[str]:
+    """Runs all of them in one shell, started by the command `inside` if there is one; what differs from the page.
+    Ends what the shell started when time is up."""
     mark = secrets.token_hex(16)
     script = "".join(f"{step.command}\necho {mark} $?\n" for step in steps)
     shell = subprocess.Popen(
-        ["bash", "-c", script],
+        [*inside, "bash", "-c", script],
         cwd=folder,
-        env=os.environ | environment,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """docs/rest.md is run as it stands, and its table of errors is that of the code."""
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def test_every_line_prints_what_the_page_shows(tmp_path: Path, backend: Backend)
     with running_stack(tmp_path / "stack") as stack:
         # What a backend on loopback needs; all else is as it comes.
         stack.manage("shell", "-c", PRIVATE_WEBHOOKS)
-        variables = {
+        variables = os.environ | {
             "CAUSEWAY": stack.url,
             "KEY": stack.key,
             "READ_KEY": stack.manage("api_key", "flows", "--scope", "read").strip(),

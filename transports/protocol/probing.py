@@ -79,7 +79,7 @@ class Prober:
     one Measured `patience` seconds after the last, or as soon as all were answered. The round trip is the median,
     the jitter the mean step between neighbours. Every other PROBE is large; `loss` is of the size that fares worse.
 
-    A node answers 20 probes a second for a source, which an interval of 0.05 s or more keeps under."""
+    A node answers 200 probes a second for a source: at an interval of 0.05 s, ten players who share an address."""
 
     def __init__(
         self,
