@@ -51,15 +51,18 @@ class Exchange:
         counters.forwarded_bytes += len(datagram)
         return target.port, datagram, addr
 
-    def deliver_to_others(self, source: Seat, payload: bytes, now: float) -> Outgoing | None:
-        """Queue a copy for every connected seat of the session but the source.
+    def others(self, source: Seat) -> list[Seat]:
+        """Every connected seat of the session but the source: those who get copies.
 
         A native player that has only sent its CONNECT is left out: that may bear anyone's address, which many copies
         of one packet would flood. What it sends next shows that it has read the WELCOME there."""
-        others = [seat for seat in source.session.seats.values() if seat is not source and _is_proven(seat)]
-        if not others:
+        return [seat for seat in source.session.seats.values() if seat is not source and _is_proven(seat)]
+
+    def deliver_to_all(self, source: Seat, targets: list[Seat], payload: bytes, now: float) -> Outgoing | None:
+        """Queue a copy for each."""
+        if not targets:
             return self.counters.drop("peer_absent")
-        for target in others:
+        for target in targets:
             outgoing = self.deliver(source, target, payload, now)
             if outgoing is not None:
                 self.outbox.append(outgoing)

@@ -32,8 +32,9 @@ class Quota:
         self.byte_interval = 1.0 / bytes_ if bytes_ else 0.0
 
 
-def take(seat: Quota, session: Quota, size: int, now: float) -> bool:
-    """Take one packet of `size` bytes out of both quotas, or out of neither when one of them has too little.
+def take(seat: Quota, session: Quota, size: int, now: float, copies: int = 1) -> bool:
+    """Take one packet of `size` bytes out of the seat's quota and its `copies` out of the session's, or nothing out of
+    either when one of them has too little.
 
     Written out flat: it runs for every packet.
     """
@@ -43,9 +44,9 @@ def take(seat: Quota, session: Quota, size: int, now: float) -> bool:
     seat_bytes = seat.bytes_at
     seat_bytes = (seat_bytes if seat_bytes > now else now) + size * seat.byte_interval
     session_packets = session.packets_at
-    session_packets = (session_packets if session_packets > now else now) + session.packet_interval
+    session_packets = (session_packets if session_packets > now else now) + copies * session.packet_interval
     session_bytes = session.bytes_at
-    session_bytes = (session_bytes if session_bytes > now else now) + size * session.byte_interval
+    session_bytes = (session_bytes if session_bytes > now else now) + copies * size * session.byte_interval
     if seat_packets > latest or seat_bytes > latest or session_packets > latest or session_bytes > latest:
         return False
     seat.packets_at = seat_packets

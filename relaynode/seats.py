@@ -204,9 +204,9 @@ class Mirror:
     ) -> Link:
         return Link(connection, seat, up_key, down_key, player_nonce, path_key)
 
-    def take(self, seat: Seat, session: Session, size: int, now: float) -> bool:
-        """Take one packet of `size` bytes out of both quotas, or out of neither."""
-        return take(seat.quota, session.quota, size, now - session.began)
+    def take(self, seat: Seat, session: Session, size: int, now: float, copies: int = 1) -> bool:
+        """Take one packet of `size` bytes out of the seat's quota and its `copies` out of the session's, or nothing."""
+        return take(seat.quota, session.quota, size, now - session.began, copies)
 
 
 class SeatTable:

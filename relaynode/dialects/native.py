@@ -78,23 +78,29 @@ class Native:
         if seat.addr != addr or seat.port != port:
             self._challenge(link, size, addr, port, now)
         if kind == _DATA:
-            session = seat.session
-            if not self._take(seat, session, size, now):
-                return self._exchange.over_limit(seat, now)
-            return self._forward(seat, number, data[10:_TAG], now)
+            return self._receive_data(seat, number, data[10:_TAG], size, now)
         if kind == _SIGNAL:
             return self._receive_signal(seat, number, data[10:_TAG], size, now)
         return self._rare[kind](link, data[10:_TAG], addr, port, now)
 
-    def _forward(self, seat: Seat, number: int, payload: bytes, now: float) -> Outgoing | None:
+    def _receive_data(self, seat: Seat, number: int, payload: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session
         if number == EVERYONE:
             if session.mesh or seat.number == 0:
-                return self._exchange.deliver_to_others(seat, payload, now)
+                return self._fan_out(seat, payload, size, now)
             number = 0
+        if not self._take(seat, session, size, now):
+            return self._exchange.over_limit(seat, now)
         if number == seat.number or (number and seat.number and not session.mesh):
             return self._drop("not_allowed")
         return self._exchange.deliver(seat, session.seats.get(number), payload, now)
+
+    def _fan_out(self, seat: Seat, payload: bytes, size: int, now: float) -> Outgoing | None:
+        others = self._exchange.others(seat)
+        copies = len(others) or 1  # to nobody costs what a packet to an absent peer does
+        if not self._take(seat, seat.session, size, now, copies):
+            return self._exchange.over_limit(seat, now)
+        return self._exchange.deliver_to_all(seat, others, payload, now)
 
     def _receive_signal(self, seat: Seat, number: int, body: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session

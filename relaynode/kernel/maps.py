@@ -191,8 +191,8 @@ class KernelMirror(Mirror):
         kept = self._kept.get(seat) or self._keep(seat)
         return KernelLink(self, kept.slot, connection, seat, up_key, down_key, player_nonce, path_key)
 
-    def take(self, seat: Seat, session: Session, size: int, now: float) -> bool:
-        return bool(self.ask(_TAKE, self._kept[seat].slot, size))
+    def take(self, seat: Seat, session: Session, size: int, now: float, copies: int = 1) -> bool:
+        return bool(self.ask(_TAKE, self._kept[seat].slot, copies << 32 | size))
 
     # -- what the program keeps
 

@@ -157,12 +157,12 @@ INLINE void mark(struct seat *seat, u64 number) {
 #define BURST 1000001000ull
 INLINE u64 later(u64 at, u64 now) { return at > now ? at : now; }
 
-INLINE int take(struct seat *seat, struct session *session, u32 size, u64 now) {
+INLINE int take(struct seat *seat, struct session *session, u32 size, u32 copies, u64 now) {
     u64 latest = now + BURST;
     u64 seat_packets = later(seat->packets_at, now) + seat->rule.packet_ns;
     u64 seat_bytes = later(seat->bytes_at, now) + (size * seat->rule.byte_ns >> 20);
-    u64 session_packets = later(session->packets_at, now) + session->packet_ns;
-    u64 session_bytes = later(session->bytes_at, now) + (size * session->byte_ns >> 20);
+    u64 session_packets = later(session->packets_at, now) + copies * session->packet_ns;
+    u64 session_bytes = later(session->bytes_at, now) + copies * (size * session->byte_ns >> 20);
     if (seat_packets > latest || seat_bytes > latest || session_packets > latest || session_bytes > latest) return 0;
     seat->packets_at = seat_packets;
     seat->bytes_at = seat_bytes;
@@ -353,7 +353,7 @@ INLINE enum verdict settle(struct seat *seat, struct seat *target, struct sessio
     enum verdict verdict = PASS;
     if (!take_lock(session)) return PASS;
     if (session->version == version && (!number || is_new(seat, number))) {
-        if (take(seat, session, size, now)) {
+        if (take(seat, session, size, 1, now)) {
             verdict = SEND;
         } else if (number && now - seat->told_over >= 1000000000ull) {
             seat->told_over = now;  // passed up, so that the player is told
@@ -594,7 +594,7 @@ enum { ANEW_CONNECTION = 1, ANEW_QUOTA = 2 };
 
 struct request {
     u32 what, seat;
-    u64 value;              // ACCEPT: the sequence; TAKE: bytes; SET_...: what to begin anew; the answer
+    u64 value;              // ACCEPT: the sequence; TAKE: bytes, copies << 32; SET_...: what to begin anew; the answer
     u64 packet_ns, byte_ns; // SET_SESSION, which names the session by `seat`
     struct rule rule;       // SET_SEAT
 };
@@ -632,7 +632,7 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
     } else if (seat && request->what == NUMBER) {
         request->value = ++seat->sent;
     } else if (seat && request->what == TAKE) {
-        request->value = take(seat, session, value, now);
+        request->value = take(seat, session, (u32)value, value >> 32, now);
     }
     release_lock(session);
     return XDP_PASS;

@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -19,9 +19,11 @@ from transports.protocol.packets import (
     EVERYONE,
     Connect,
     PacketType,
+    Ping,
     decode_cookie,
     decode_welcome,
     packet_keys,
+    seal,
 )
 from transports.protocol.tokens import ConnectToken, seal_token
 
@@ -150,7 +152,8 @@ class Crowd:
         return self._player_head(session, 0)
 
     def join_native(self, node: NodeProcess, fan_out: bool = False) -> list[Flow]:
-        """Every player connects. `fan_out`: only the hosts send, each to everyone."""
+        """Every player connects. `fan_out`: only the hosts send, each to everyone who has shown with a PING that it
+        read its WELCOME (PROTOCOL.md 6.2)."""
         seats = [(session, seat) for session in range(self.sessions) for seat in range(self.seats)]
         connections = {}
         with Mouth() as mouth:
@@ -162,12 +165,24 @@ class Crowd:
                     if ip in waiting and waiting[ip].hear(data):
                         joining = waiting.pop(ip)
                         connections[joining.session, joining.seat] = joining
+            if fan_out:
+                self._ping_all(mouth, node, connections.values())
         if fan_out:
             return [connections[session, 0].flow(EVERYONE) for session in range(self.sessions)]
         flows = []
         for session, seat in self.pairs():
             flows += [connections[session, seat].flow(0), connections[session, 0].flow(seat)]
         return _with_own_sequences(flows)
+
+    def _ping_all(self, mouth: "Mouth", node: NodeProcess, players: Iterable["_Joining"]) -> None:
+        """The hosts do not: their numbers begin with what load.c sends."""
+        waiting = {player.ip: player for player in players if player.seat}
+        while waiting:
+            for ip, player in list(waiting.items())[:64]:
+                mouth.say(ip, player.ping(), (self.relay, node.client_port))
+            for ip, data in mouth.hear():
+                if data[0] == PacketType.PONG:
+                    waiting.pop(ip, None)
 
 
 def _with_own_sequences(flows: list[Flow]) -> list[Flow]:
@@ -185,7 +200,7 @@ def _with_own_sequences(flows: list[Flow]) -> list[Flow]:
 class _Joining:
     def __init__(self, crowd: Crowd, node: NodeProcess, session: int, seat: int) -> None:
         self.session, self.seat = session, seat
-        self._ip, self._relay, self._port = crowd.ip(session, seat), crowd.relay, node.client_port
+        self.ip, self._relay, self._port = crowd.ip(session, seat), crowd.relay, node.client_port
         self._key = os.urandom(32)
         now = int(time.time())
         token = ConnectToken(
@@ -205,6 +220,7 @@ class _Joining:
         )
         self._connect = Connect(time.time_ns() // 1000, os.urandom(16), seal_token(token, *node.token_key))
         self._head = self._up_key = b""
+        self._connection = self._pings = 0
 
     def connect(self) -> bytes:
         return self._connect.encode(self._key)
@@ -218,12 +234,18 @@ class _Joining:
         if data[0] != PacketType.WELCOME:
             return False
         welcome = decode_welcome(data, self._key)
+        self._connection = welcome.connection
         self._up_key, _ = packet_keys(self._key, welcome.player_nonce, welcome.node_nonce)
         self._head = struct.pack("<BI", PacketType.DATA, welcome.connection) + bytes(4)
         return True
 
+    def ping(self) -> bytes:
+        """With the next sequence: one whose PONG was lost is not answered again."""
+        self._pings += 1
+        return seal(self._up_key, PacketType.PING, self._connection, self._pings, 0, Ping(0, 0, 0, 0).encode())
+
     def flow(self, target: int) -> Flow:
-        return Flow(self._ip, self._relay, self._port, self._head + bytes((target,)), self._up_key)
+        return Flow(self.ip, self._relay, self._port, self._head + bytes((target,)), self._up_key)
 
 
 class Mouth:

@@ -23,8 +23,9 @@ def user_token(seat: int) -> int:
 
 
 def grant_json(seats: int = 3, **changes: Any) -> dict[str, Any]:
-    """`limits` are the session's and each seat's; `revoked` is a set of seats."""
+    """`limits` are each seat's, and the session's unless `session_limits` are; `revoked` is a set of seats."""
     limits = changes.pop("limits", NO_LIMITS)
+    session_limits = changes.pop("session_limits", limits)
     revoked = changes.pop("revoked", set())
     return {
         "session": SESSION,
@@ -35,7 +36,7 @@ def grant_json(seats: int = 3, **changes: Any) -> dict[str, Any]:
         "dialects": ["edgegap", "native"],
         "idle_timeout": 300,
         "expires_at": NOW + 3600.0,
-        "limits": dict(limits),
+        "limits": dict(session_limits),
         "seats": [
             {"seat": seat, "token": user_token(seat), "revoked": seat in revoked, "limits": dict(limits)}
             for seat in range(seats)

@@ -51,6 +51,13 @@ def test_a_session_shares_its_quota_among_seats() -> None:
     assert [passed(no_limit(), session, 6, 100, 0.0, 0.0) for _ in range(3)] == [6, 4, 0]
 
 
+def test_copies_are_taken_out_of_the_sessions_quota_and_one_packet_out_of_the_seats() -> None:
+    seat, session = Quota(4, 0), Quota(0, 1000)
+    assert [take(seat, session, 100, 0.0, copies=3) for _ in range(4)] == [True, True, True, False]
+    assert take(seat, session, 100, 0.0), "what was refused was taken out of neither"
+    assert not take(seat, no_limit(), 1, 0.0)
+
+
 def test_a_changed_limit_holds_at_once() -> None:
     quota = Quota(1, 0)
     assert passed(quota, no_limit(), 5, 100, 0.0, 0.0) == 1

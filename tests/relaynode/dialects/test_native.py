@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay
-from tests.relaynode.players import NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, drops, events, relay_with
+from tests.relaynode.players import NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
 from transports.protocol import packets
 from transports.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
 from transports.protocol.proofs import RoundTripProof, decode_proof, proof_key
@@ -81,6 +81,41 @@ def test_everyone_from_the_host_is_a_copy_for_each_in_its_own_dialect(relay: Rel
     assert native.hears(copies[0]) == (PacketType.DATA, 0, b"world")
     assert edgegap.hears(copies[1]) == b"world"
     assert relay.counters.forwarded_packets == 2
+
+
+@pytest.mark.parametrize("limits", [{"packets": 7, "bytes": 0}, {"packets": 0, "bytes": 7 * 23}])
+def test_each_copy_to_everyone_counts_against_the_sessions_limit(limits: dict[str, int]) -> None:
+    relay = relay_with(seats=4)
+    relay.apply_grant(grant_of(4, revision=2, session_limits=limits), NOW)
+    host, *others = [connected(relay, seat) for seat in range(4)]
+    for player in others:
+        shows_it_was_welcomed(player)
+    relay.datagrams_to_send()
+    for _ in range(3):
+        host.send(b"world", EVERYONE)
+    copies = [data for _, data, _ in relay.datagrams_to_send() if data[0] == PacketType.DATA]
+    assert len(copies) == 6, "two times three; the third time there is room for one more"
+    assert drops(relay) == {"rate_limited": 1}
+    assert host.send(b"alone", 1) is not None
+
+
+def test_a_packet_to_everyone_counts_once_against_the_seats_limit() -> None:
+    relay = relay_with(seats=4, limits={"packets": 2, "bytes": 0}, session_limits={"packets": 0, "bytes": 0})
+    host, *others = [connected(relay, seat) for seat in range(4)]
+    for player in others:
+        shows_it_was_welcomed(player)
+    for _ in range(3):
+        host.send(b"world", EVERYONE)
+    assert relay.counters.forwarded_packets == 6
+    assert drops(relay) == {"rate_limited": 1}
+
+
+def test_a_packet_to_everyone_that_nobody_gets_counts_as_one(relay: Relay) -> None:
+    relay.apply_grant(grant_of(4, revision=2, limits={"packets": 2, "bytes": 0}), NOW)
+    host = connected(relay, 0)
+    for _ in range(3):
+        host.send(b"anyone?", EVERYONE)
+    assert drops(relay) == {"peer_absent": 2, "rate_limited": 1}
 
 
 def test_an_address_that_only_a_connect_named_gets_no_copies(relay: Relay, host: NativePlayer) -> None:

@@ -203,6 +203,24 @@ def test_fan_out_and_the_packets_after_it_share_a_sequence(twins: Twins) -> None
     twins.assert_same()
 
 
+def test_each_copy_of_a_fan_out_counts_against_the_sessions_limit(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
+    host, _ = playing_native(twins)
+    third = NativePlayer(twins, 2)
+    third.connect()
+    third.send(0, b"warm")
+    before = twins.portable.counters()["forwarded_packets"]
+    for revision, limits in enumerate(({"packets": 5, "bytes": 0}, {"packets": 0, "bytes": 5 * 21}), 2):
+        twins.grant(grant(session_limits=limits, revision=revision))
+        twins.at(twins.now + 2)
+        assert [len(host.send(255, b"all")) for _ in range(3)] == [2, 2, 1], "two copies each; then the notice"
+        assert host.send(1, b"one")
+        assert not host.send(1, b"two")
+    twins.assert_same()
+    counters = twins.portable.counters()
+    assert (counters["forwarded_packets"] - before, counters["drop_rate_limited"]) == (10, 4)
+
+
 def test_mesh_reaches_anyone(twins: Twins) -> None:
     playing_native(twins, topology="mesh")
     second = NativePlayer(twins, 2, mesh=True)
