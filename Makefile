@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-packets bench-flood fuzz-paths kernel lock settings-page docs clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood fuzz-paths kernel lock settings-page docs clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -46,6 +46,9 @@ bench-api: $(VENV)/.dev       ## what the manager bears with 10,000 live session
 
 bench-placement: $(VENV)/.dev  ## regret of placement against other rules (ARGS="--data FOLDER": your own latencies)
 	@OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.bench.bench_placement $(ARGS)
+
+bench-probing: $(VENV)/.dev    ## what the telemetry of 500 nodes costs the worker (ARGS="--nodes N --legs N --rounds N --sqlite")
+	@OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.bench.bench_probing $(ARGS)
 
 bench-packets: $(VENV)/.dev   ## what a packet costs on each path (root, gcc, clang; ARGS="--with-coturn --quick")
 	@$(RUN) -m tests.bench.bench_packets $(ARGS)

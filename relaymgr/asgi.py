@@ -127,7 +127,8 @@ def checked(app: Any) -> Any:
 
 
 django.setup(set_prefix=False)
-# Django makes a cache for each context that has none; each request's is a copy of this one: so they share its connections.
+# Django makes a cache for each context that has none. Each request's context is a copy of this one: they share it, and
+# its connections.
 caches[DEFAULT_CACHE_ALIAS]
 # Shorter than Python's 5 ms, which a request waits for at each answer of the database while another one computes.
 sys.setswitchinterval(0.0005)
