@@ -5,7 +5,7 @@ in a closed loop can, and then measures with all of them live: creations at a fi
 was due (so that a slow answer does not hide those behind it), then authorize-user, revoke-user, GET, list and DELETE,
 the rounds of the periodic tasks, a node that is killed, and the list at a volume of rows written for that.
 
-The peer is GET /monitor, a view with two small queries: what the web server and Django cost by themselves.
+The peer is GET /monitor, a view with one small query: what the web server and Django cost by themselves.
 """
 
 import argparse

@@ -41,7 +41,6 @@ def test_database_that_is_down_is_named(client: Client, monkeypatch: pytest.Monk
     def fail(*args: object) -> None:
         raise DatabaseError("connection to 10.0.0.1 refused")
 
-    monkeypatch.setattr(monitor.connection, "ensure_connection", fail)
     monkeypatch.setattr(monitor.selectors, "nodes_ready", fail)
     response = client.get("/monitor")
     assert response.status_code == 503
