@@ -90,6 +90,15 @@ class Span:
         if self._current is not None:
             self._current.set_attributes(attributes)
 
+    def headers(self) -> dict[str, str]:
+        """What tells whom we call that the call belongs to this span (W3C Trace Context)."""
+        carrier: dict[str, str] = {}
+        if self._current is not None:
+            from opentelemetry import propagate
+
+            propagate.inject(carrier)
+        return carrier
+
     def rename(self, name: str) -> None:
         if self._current is not None:
             self._current.update_name(name)

@@ -1,22 +1,23 @@
 """The manager's side of a node's control API (docs/node-api.md). The only module that speaks HTTP to nodes.
 
-Calls to single nodes share one keep-alive client; telemetry is fetched from many nodes at once. A time limit is for the
-whole of a call, whatever the node or its name server does. No key is ever logged.
+One client for all nodes, which keeps connections: a session waits for a call here, and telemetry is fetched from each
+node every other second. So it is aiohttp, which parses in C. A time limit is for the whole of a call, whatever the node
+or its name server does. No key is ever logged.
 """
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import json
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
-import httpx
+import aiohttp
 
 from observability import tracing
 from observability.correlation import REQUEST_ID
@@ -27,8 +28,10 @@ from relaymgr.nodes.models import RelayNode
 CALL_TIMEOUT = 2.0
 MAX_ANSWER = 4_000_000  # bytes; 10,000 events and 2,000 legs are about 2 MB
 MAX_PROBES_AT_ONCE = 400  # sockets; below the usual limit of 1,024 open files
-# What a call may fail with. UnicodeError: the name of a host that IDNA cannot encode.
-NO_ANSWER = (OSError, UnicodeError, httpx.HTTPError, httpx.InvalidURL)
+MAX_KEPT = 400  # connections, of nodes that are asked for telemetry; further nodes get a new one each time
+KEPT_FOR = 4.0  # seconds; a node keeps them for 5
+# What a call may fail with. ValueError: an address that makes no sense, or the name of a host that IDNA cannot encode.
+NO_ANSWER = (OSError, ValueError, aiohttp.ClientError)
 
 
 class NodeUnreachable(Exception):
@@ -78,31 +81,41 @@ def _call(
     body: dict[str, Any] | None = None,
     params: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    url, headers = node.control_url + path, {**_headers(node.control_key), **_correlation()}
-    try:
-        status, content = wait_for(_exchange(method, url, timeout_s, json=body, params=params, headers=headers))
-    except NO_ANSWER as error:
-        raise NodeUnreachable(type(error).__name__) from None
+    url = node.control_url + path
+    with tracing.span(method, kind="client") as span:
+        headers = {**_headers(node.control_key), **_correlation(), **span.headers()}
+        try:
+            status, content = wait_for(_exchange(method, url, timeout_s, json=body, params=params, headers=headers))
+        except NO_ANSWER as error:
+            raise NodeUnreachable(type(error).__name__) from None
     return _answer(status, content)
 
 
 async def _exchange(method: str, url: str, timeout_s: float, **request: Any) -> tuple[int, bytes]:
-    """Status and body. httpx limits the wait for each part of an answer, and a resolver not at all; this is for all."""
+    """Status and body."""
     async with (
         asyncio.timeout(timeout_s),
-        _client(os.getpid()).stream(method, url, timeout=timeout_s, **request) as response,
+        _client(os.getpid()).request(method, url, allow_redirects=False, **request) as response,
     ):
-        return response.status_code, await _content(response)
+        return response.status, await _content(response)
 
 
 @functools.lru_cache(maxsize=1)
-def _client(process: int) -> httpx.AsyncClient:
-    """By process: a connection must not be shared across a fork."""
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200, keepalive_expiry=30)
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # else a node could fill our memory with them
-    client = httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, cookies=no_cookies)
-    tracing.trace_client(client)
+def _client(process: int) -> aiohttp.ClientSession:
+    """That of the background loop. By process: a connection must not be shared across a fork."""
+    client = _new_client()
+    atexit.register(lambda: process == os.getpid() and wait_for(client.close()))
     return client
+
+
+def _new_client() -> aiohttp.ClientSession:
+    """Without limits of its own: each call has its time, and who calls knows how many at once."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=_tls(), limit=0, keepalive_timeout=KEPT_FOR),
+        cookie_jar=aiohttp.DummyCookieJar(),  # else a node could fill our memory with them
+        timeout=aiohttp.ClientTimeout(total=None),
+        auto_decompress=False,
+    )
 
 
 # All nodes, at once
@@ -140,40 +153,57 @@ class Silent:
     error: NodeUnreachable | NodeRefused
 
 
-Ask = Callable[[httpx.AsyncClient, Probe], Awaitable[dict[str, Any]]]
+Ask = Callable[[aiohttp.ClientSession, Probe, Mapping[str, str]], Awaitable[dict[str, Any]]]
+KEEP: Mapping[str, str] = {}
+DO_NOT_KEEP: Mapping[str, str] = {"Connection": "close"}
 
 
 def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[Heard]:
     """Asks all the nodes at the same time; leaves out those that gave no good answer within `timeout_s`."""
-    answers = wait_for(_ask_all(list(probes), _telemetry, timeout_s))
+    answers = wait_for(_ask_and_keep(list(probes), timeout_s))
     return [answer for answer in answers if isinstance(answer, Heard)]
+
+
+async def _ask_and_keep(probes: list[Probe], timeout_s: float) -> list[Heard | Silent]:
+    return await _ask_all(_client(os.getpid()), probes, _telemetry, timeout_s)
 
 
 async def telemetry_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
     """As `fetch_telemetry`, with those that gave no good answer. In the order of `probes`."""
-    return await _ask_all(list(probes), _telemetry, timeout_s)
+    async with _new_client() as client:
+        return await _ask_all(client, list(probes), _telemetry, timeout_s)
 
 
 async def health_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
     """What each says at /healthz, for which it wants no key. In the order of `probes`."""
-    return await _ask_all(list(probes), _health, timeout_s)
+    async with _new_client() as client:
+        return await _ask_all(client, list(probes), _health, timeout_s)
 
 
-async def _ask_all(probes: list[Probe], ask: Ask, timeout_s: float) -> list[Heard | Silent]:
+async def _ask_all(
+    client: aiohttp.ClientSession, probes: list[Probe], ask: Ask, timeout_s: float
+) -> list[Heard | Silent]:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, timeout=timeout_s) as client:
-        return await asyncio.gather(*(_ask(client, slots, probe, ask, timeout_s) for probe in probes))
+    asked = (
+        _ask(client, slots, probe, ask, timeout_s, KEEP if number < MAX_KEPT else DO_NOT_KEEP)
+        for number, probe in enumerate(probes)
+    )
+    return await asyncio.gather(*asked)
 
 
 async def _ask(
-    client: httpx.AsyncClient, slots: asyncio.Semaphore, probe: Probe, ask: Ask, timeout_s: float
+    client: aiohttp.ClientSession,
+    slots: asyncio.Semaphore,
+    probe: Probe,
+    ask: Ask,
+    timeout_s: float,
+    headers: Mapping[str, str],
 ) -> Heard | Silent:
     async with slots:
         sent_at = time.time()
         try:
             async with asyncio.timeout(timeout_s):
-                document = await ask(client, probe)
+                document = await ask(client, probe, headers)
         except (NodeUnreachable, NodeRefused) as error:
             return Silent(probe.node_id, error)
         except NO_ANSWER as error:
@@ -181,16 +211,16 @@ async def _ask(
         return Heard(probe.node_id, document, sent_at, time.time())
 
 
-async def _telemetry(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
-    url, headers = f"{probe.control_url}/telemetry", _headers(probe.control_key)
+async def _telemetry(client: aiohttp.ClientSession, probe: Probe, headers: Mapping[str, str]) -> dict[str, Any]:
+    url, headers = f"{probe.control_url}/telemetry", {**_headers(probe.control_key), **headers}
     params = {"after": probe.after, "peers": 1} if probe.with_peers else {"after": probe.after}
-    async with client.stream("GET", url, params=params, headers=headers) as response:
-        return _answer(response.status_code, await _content(response))
+    async with client.get(url, params=params, headers=headers, allow_redirects=False) as response:
+        return _answer(response.status, await _content(response))
 
 
-async def _health(client: httpx.AsyncClient, probe: Probe) -> dict[str, Any]:
-    async with client.stream("GET", f"{probe.control_url}/healthz") as response:
-        return _answer(response.status_code, await _content(response))
+async def _health(client: aiohttp.ClientSession, probe: Probe, headers: Mapping[str, str]) -> dict[str, Any]:
+    async with client.get(f"{probe.control_url}/healthz", headers=headers, allow_redirects=False) as response:
+        return _answer(response.status, await _content(response))
 
 
 @dataclass(frozen=True)
@@ -214,18 +244,17 @@ def tell_peers(tells: Iterable[Tell], timeout_s: float) -> None:
 
 async def _tell_all(tells: list[Tell], timeout_s: float) -> None:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(verify=_tls(), limits=limits, trust_env=False, timeout=timeout_s) as client:
-        await asyncio.gather(*(_tell(client, slots, tell, timeout_s) for tell in tells))
+    client = _client(os.getpid())
+    await asyncio.gather(*(_tell(client, slots, tell, timeout_s) for tell in tells))
 
 
-async def _tell(client: httpx.AsyncClient, slots: asyncio.Semaphore, tell: Tell, timeout_s: float) -> None:
-    body, headers = {"version": tell.version, "targets": tell.targets}, _headers(tell.control_key)
+async def _tell(client: aiohttp.ClientSession, slots: asyncio.Semaphore, tell: Tell, timeout_s: float) -> None:
+    body, headers = {"version": tell.version, "targets": tell.targets}, {**_headers(tell.control_key), **DO_NOT_KEEP}
     async with slots:
         with contextlib.suppress(*NO_ANSWER):
             async with (
                 asyncio.timeout(timeout_s),
-                client.stream("POST", f"{tell.control_url}/probes", json=body, headers=headers),
+                client.post(f"{tell.control_url}/probes", json=body, headers=headers, allow_redirects=False),
             ):
                 pass  # what it answers does not matter
 
@@ -233,9 +262,9 @@ async def _tell(client: httpx.AsyncClient, slots: asyncio.Semaphore, tell: Tell,
 # Both
 
 
-async def _content(response: httpx.Response) -> bytes:
+async def _content(response: aiohttp.ClientResponse) -> bytes:
     content = b""
-    async for part in response.aiter_raw():
+    async for part in response.content.iter_any():
         content += part
         if len(content) > MAX_ANSWER:
             raise NodeUnreachable("the answer does not end")
@@ -248,7 +277,7 @@ def _headers(control_key: str) -> dict[str, str]:
 
 
 def _correlation() -> dict[str, str]:
-    """For the node's log; the trace is told by `tracing.trace_client`."""
+    """For the node's log."""
     current = request_id()
     return {REQUEST_ID: current} if current else {}
 

@@ -160,7 +160,7 @@ def test_cookies_of_a_node_are_not_kept(stand_in: Any) -> None:
 
     stand_in.server.RequestHandlerClass.end_headers = end_headers
     control_client.put_session(at(stand_in.url), GRANT)
-    assert len(control_client._client(os.getpid()).cookies) == 0
+    assert len(control_client._client(os.getpid()).cookie_jar) == 0
 
 
 def test_answer_without_end_is_cut_off(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
