@@ -266,7 +266,7 @@ def _heard_store(answers: Iterable[Answer]) -> None:
 
 def _columns_store(nodes: list[RelayNode], names: Sequence[str]) -> None:
     """One short UPDATE for each: `bulk_update` makes a single one with a CASE for every value, which costs more to
-    write and to read than all of these."""
+    write and to read than all of these. The names in the SQL are the model's."""
     fields = [cast("Field[Any, Any]", RelayNode._meta.get_field(name)) for name in names]
     columns = ", ".join(f"{connection.ops.quote_name(str(field.column))} = %s" for field in fields)
     table = connection.ops.quote_name(RelayNode._meta.db_table)
@@ -276,7 +276,7 @@ def _columns_store(nodes: list[RelayNode], names: Sequence[str]) -> None:
     ]
     if rows:
         with connection.cursor() as cursor:
-            cursor.executemany(f"UPDATE {table} SET {columns} WHERE id = %s", rows)  # noqa: S608  # nosec B608  names of ours
+            cursor.executemany(f"UPDATE {table} SET {columns} WHERE id = %s", rows)  # noqa: S608  # nosec B608
 
 
 def _cursor_store(answer: Answer) -> None:
