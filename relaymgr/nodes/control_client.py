@@ -95,17 +95,27 @@ async def _exchange(method: str, url: str, timeout_s: float, **request: Any) -> 
     """Status and body."""
     async with (
         asyncio.timeout(timeout_s),
-        _client(os.getpid()).request(method, url, allow_redirects=False, **request) as response,
+        _client().request(method, url, allow_redirects=False, **request) as response,
     ):
         return response.status, await _content(response)
 
 
 @functools.lru_cache(maxsize=1)
-def _client(process: int) -> aiohttp.ClientSession:
-    """That of the background loop. By process: a connection must not be shared across a fork."""
-    client = _new_client()
-    atexit.register(lambda: process == os.getpid() and wait_for(client.close()))
+def _client_of(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+    """By loop, and so by process: a connection must not be shared across a fork."""
+    client, process = _new_client(), os.getpid()
+
+    def close() -> None:
+        if os.getpid() == process and loop.is_running():
+            asyncio.run_coroutine_threadsafe(client.close(), loop).result(1)
+
+    atexit.register(close)
     return client
+
+
+def _client() -> aiohttp.ClientSession:
+    """That of the loop we are called in, which is the background one."""
+    return _client_of(asyncio.get_running_loop())
 
 
 def _new_client() -> aiohttp.ClientSession:
@@ -165,7 +175,7 @@ def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[Heard]:
 
 
 async def _ask_and_keep(probes: list[Probe], timeout_s: float) -> list[Heard | Silent]:
-    return await _ask_all(_client(os.getpid()), probes, _telemetry, timeout_s)
+    return await _ask_all(_client(), probes, _telemetry, timeout_s)
 
 
 async def telemetry_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
@@ -244,7 +254,7 @@ def tell_peers(tells: Iterable[Tell], timeout_s: float) -> None:
 
 async def _tell_all(tells: list[Tell], timeout_s: float) -> None:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
-    client = _client(os.getpid())
+    client = _client()
     await asyncio.gather(*(_tell(client, slots, tell, timeout_s) for tell in tells))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from relaymgr import background
 from relaymgr.nodes import control_client
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable, Probe, fetch_telemetry
 from relaymgr.nodes.models import RelayNode
@@ -160,7 +161,7 @@ def test_cookies_of_a_node_are_not_kept(stand_in: Any) -> None:
 
     stand_in.server.RequestHandlerClass.end_headers = end_headers
     control_client.put_session(at(stand_in.url), GRANT)
-    assert len(control_client._client(os.getpid()).cookie_jar) == 0
+    assert len(control_client._client_of(background._loop(os.getpid())).cookie_jar) == 0
 
 
 def test_answer_without_end_is_cut_off(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +184,7 @@ def test_key_is_in_no_log_and_no_exception(stand_in: Any, caplog: pytest.LogCapt
 
 
 def test_proxies_of_the_environment_are_not_used(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    control_client._client.cache_clear()
+    control_client._client_of.cache_clear()
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     stand_in.says(200, {"revision": 1})
     assert control_client.put_session(at(stand_in.url), GRANT) == 1
