@@ -61,7 +61,7 @@ def test_a_failure_is_told_once_with_its_traceback(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("token=hunter2 of 192.0.2.7")
 
-    monkeypatch.setattr("relaymgr.monitor._database", fail)
+    monkeypatch.setattr("relaymgr.monitor._nodes_ready", fail)
     client.raise_request_exception = False
     answer = client.get("/monitor")
     assert (answer.status_code, bool(answer["X-Request-ID"])) == (500, True)
