@@ -105,7 +105,7 @@ class RecordedAdmin(admin.ModelAdmin):
             raise PermissionDenied
         given = request.POST if request.method == "POST" else request.GET
         try:
-            rows = self.get_queryset(request).filter(pk__in=given.getlist("pk")[:MAX_ROWS])
+            rows = self.get_queryset(request).filter(pk__in=given.getlist("pk")[:MAX_ROWS]).order_by("pk")
             if not rows:
                 raise Http404
         except (ValueError, ValidationError):

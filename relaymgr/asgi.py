@@ -4,7 +4,6 @@ Without the option uvicorn believes X-Forwarded-For from loopback, whatever CAUS
 """
 
 import asyncio
-import contextlib
 import contextvars
 import os
 import sys
@@ -81,9 +80,10 @@ class Handler(ASGIHandler):
         finally:
             leaving.cancel()
             sending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sending
+            await asyncio.wait((sending,))
             await self._in_a_thread(response.close)
+        if not sending.cancelled():
+            sending.result()  # raises what ended it
 
 
 def bounded(app: Any) -> Any:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from django.db.models import Count, F, QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 
 from relaymgr.audit.models import AuditEntry
@@ -26,6 +26,7 @@ from relaymgr.operations.fleet import (
     places_of,
     worst_first,
 )
+from relaymgr.sessions.grants import unconfirmed
 from relaymgr.sessions.models import Grant, SessionEvent, WebhookDelivery
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.series import counters_grown
@@ -206,7 +207,7 @@ def rates_of(samples: Sequence[Sample]) -> Rates:
 
 def grants_lagging(now: datetime) -> QuerySet[Grant]:
     """Those whose node holds an older one than it should."""
-    return Grant.objects.filter(confirmed__lt=F("revision"), created_at__lt=now - GRANT_LAGS_AFTER).order_by()
+    return unconfirmed().filter(created_at__lt=now - GRANT_LAGS_AFTER).order_by()
 
 
 def _backlog(now: datetime) -> Backlog:

@@ -32,11 +32,10 @@ def test_every_alert_has_a_row_and_every_row_an_alert() -> None:
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The words of each command in the page's code, from its name on: ["relayctl", "drain", "NODE"]."""
-    text = page.read_text().replace("\\\n", " ")
-    fenced = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+    fenced = [code for _, code in pages.blocks(page, r"\w*")]
+    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text())
     for code in [*fenced, *spans]:
-        for found in PROGRAM.finditer(code):
+        for found in PROGRAM.finditer(code.replace("\\\n", " ")):
             words = found["rest"].split()
             yield ["relayctl", *words] if found["relayctl"] else words
 
