@@ -12,7 +12,6 @@ from .batching import can_batch
 from .config import PREFIX, NodeConfig, PortPair
 from .errors import ConfigError
 from .kernel import bpf, loader
-from .kernel.maps import KernelMirror
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def _try_kernel(config: NodeConfig) -> PacketPath:
     if not names:
         return PacketPath("portable", f"no interface has a default route; name one in {PREFIX}INTERFACES")
     try:
-        _rehearse(config)
+        loader.SeatPrograms(max_seats=1).close()  # what each worker will load: all of them can, or none begins to
         front = loader.attach_front(socket.if_nametoindex(name) for name in names)
     except bpf.BpfError as error:
         return PacketPath("portable", error.reason)
@@ -66,12 +65,6 @@ def _try_kernel(config: NodeConfig) -> PacketPath:
         return PacketPath("portable", f"interface {', '.join(names)}: {error.strerror}")
     slow = "" if front.is_native else f"slower than it could be: {', '.join(names)} has no XDP in its driver"
     return PacketPath("kernel", slow, front)
-
-
-def _rehearse(config: NodeConfig) -> None:
-    """Load what each worker will load, so that all of them can or none begins to. Raises BpfError."""
-    pair = config.ports[0]
-    KernelMirror(our_ports=(pair.server, pair.client), max_seats=1, clock_offset=0.0).close()
 
 
 def default_interfaces() -> tuple[str, ...]:

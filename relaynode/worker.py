@@ -17,7 +17,7 @@ from .channel import Channel, Message
 from .event_loop import run
 from .events import INTERNAL_KINDS, Event
 from .grants import Grant, GrantRefused
-from .kernel.loader import PortTable
+from .kernel.loader import PortTable, SeatPrograms
 from .kernel.maps import KernelMirror
 from .relay import Relay
 from .relay_config import RelayConfig
@@ -55,7 +55,8 @@ class Worker:
         if self._ports is not None:
             server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
             our_ports = server_port, client_port
-            self._kernel = KernelMirror(our_ports=our_ports, max_seats=max_seats, clock_offset=clock_offset)
+            programs = SeatPrograms(max_seats)
+            self._kernel = KernelMirror(programs, our_ports=our_ports, clock_offset=clock_offset)
         self._relay = Relay(worker=index, config=config, random=os.urandom, mirror=self._kernel)
         self._server = UdpServer(self._relay, self._sockets, self._report, clock_offset)
 

@@ -108,6 +108,23 @@ def load(file: ObjectFile, program: str, maps: dict[str, bpf.Map]) -> int:
     return bpf.load_program(file.linked(program, {name: it.fd for name, it in maps.items()}), program)
 
 
+class SeatPrograms:
+    """`relay`, which forwards, and `gate`, which changes its maps, for at most `max_seats` seats. Raises BpfError."""
+
+    SPARE = 2048  # entries above the seats: index 0 stands for none, and freed connection indexes rest for a while
+
+    def __init__(self, max_seats: int) -> None:
+        file = read_object()
+        self.entries = max_seats + self.SPARE
+        self.maps = make_maps(file, file.maps_of("relay") | file.maps_of("gate"), self.entries)
+        self.relay = load(file, "relay", self.maps)
+        self.gate = load(file, "gate", self.maps)
+
+    def close(self) -> None:
+        for descriptor in (self.relay, self.gate, *(it.fd for it in self.maps.values())):
+            os.close(descriptor)
+
+
 class PortTable:
     """Which program gets the packets to a UDP port. Shared by the processes of a node: a descriptor names it."""
 

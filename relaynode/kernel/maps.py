@@ -5,7 +5,6 @@ by itself whether anything is forwarded. Rules, and all that the program changes
 `gate`, under the same lock: map updates of bpf(2) alone could be read half done.
 """
 
-import os
 import struct
 
 from transports.protocol.packets import ReplayWindow, seal
@@ -27,7 +26,6 @@ _DIALECT_AT = 36
 _ABSENT_RULE = bytes(_RULE.size)
 _IS_NUMBER = 1 << 31
 _INDEX_MASK = (1 << 20) - 1
-_SPARE = 2048  # entries above the seats: index 0 stands for none, and freed connection indexes rest for a while
 _COUNTERS = ("forwarded_packets", "forwarded_bytes", "drop_rate_limited")
 _ANEW_CONNECTION, _ANEW_QUOTA = 1, 2
 _BUSY, _DONE = 1, 2  # what the gate returns: XDP_DROP, XDP_PASS
@@ -110,33 +108,27 @@ class _Kept:
 
 
 class KernelMirror(Mirror):
-    """Loads the program `relay` with maps of its own. Raises BpfError.
+    """Keeps the maps of `programs`, which are empty at first.
 
     `our_ports`: the server and the client port. `clock_offset`: what the core's time is ahead of the monotonic clock.
     """
 
-    def __init__(self, *, our_ports: tuple[int, int], max_seats: int, clock_offset: float) -> None:
-        file = loader.read_object()
-        self._maps = loader.make_maps(file, file.maps_of("relay") | file.maps_of("gate"), max_seats + _SPARE)
-        self.program = loader.load(file, "relay", self._maps)
-        self._gate_program = loader.load(file, "gate", self._maps)
-        self._gate = bpf.Runner(self._gate_program, _REQUEST.size + _RULE.size)
+    def __init__(self, programs: loader.SeatPrograms, *, our_ports: tuple[int, int], clock_offset: float) -> None:
+        self._program = programs.relay
+        self._maps = programs.maps
+        self._gate = bpf.Runner(programs.gate, _REQUEST.size + _RULE.size)
         self._port_numbers = our_ports
         self._our_ports = tuple(port.to_bytes(2, "big") for port in our_ports)
         self._clock_offset = clock_offset
         self._kept: dict[Seat, _Kept] = {}
-        self._free_slots = list(range(max_seats + _SPARE - 1, 0, -1))
+        self._free_slots = list(range(programs.entries - 1, 0, -1))
         self._session_slots: dict[Session, int] = {}
         self._free_session_slots = self._free_slots.copy()
 
     def serve(self, ports: loader.PortTable) -> None:
         """Have the packets to our ports come by the program."""
         for port in self._port_numbers:
-            ports.put(port, self.program)
-
-    def close(self) -> None:
-        for descriptor in (self.program, self._gate_program, *(it.fd for it in self._maps.values())):
-            os.close(descriptor)
+            ports.put(port, self._program)
 
     def stop_clock(self, now: float) -> None:
         """Time stands still at `now`, of the core's time, for the program: for tests."""

@@ -1,5 +1,6 @@
 """Ethernet frames with one UDP datagram, written and read by hand."""
 
+import functools
 import ipaddress
 import struct
 from dataclasses import dataclass
@@ -14,7 +15,17 @@ class Endpoint:
 
     @property
     def packed(self) -> bytes:
-        return ipaddress.ip_address(self.ip).packed
+        return _packed(self.ip)
+
+
+@functools.lru_cache(maxsize=4096)
+def _packed(ip: str) -> bytes:
+    return ipaddress.ip_address(ip).packed
+
+
+@functools.lru_cache(maxsize=4096)
+def _written(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ def read_frame(data: bytes) -> Datagram:
     if given:
         assert udp_checksum(source, destination, udp[:6] + bytes(2) + udp[8:]) == given, "UDP checksum"
     return Datagram(
-        Endpoint(str(ipaddress.ip_address(source)), source_port),
-        Endpoint(str(ipaddress.ip_address(destination)), destination_port),
+        Endpoint(_written(source), source_port),
+        Endpoint(_written(destination), destination_port),
         udp[8:],
     )

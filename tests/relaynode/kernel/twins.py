@@ -5,6 +5,8 @@ Time stands still between `at` calls, for both the same.
 """
 
 import ctypes
+import errno
+import functools
 import itertools
 import os
 import random
@@ -19,7 +21,7 @@ from relaynode.addresses import ADDRESS_SIZE, CLIENT_PORT, SERVER_PORT, Address,
 from relaynode.buffers import Incoming, Leaving
 from relaynode.fast_lane import FastLane
 from relaynode.grants import Grant, GrantRefused
-from relaynode.kernel import bpf
+from relaynode.kernel import bpf, loader
 from relaynode.kernel.maps import KernelMirror
 from relaynode.relay import Relay, RelayConfig
 from tests.relaynode.kernel.frames import Datagram, Endpoint, frame, read_frame
@@ -28,6 +30,7 @@ NOW = 1_795_257_600.0
 OUR_PORTS = (31_000, 31_001)
 SERVER = {4: "10.0.0.1", 6: "fd00::1"}
 _PASS, _TX, _DROP = 2, 3, 1
+_NEXT_KEY = 4  # of bpf(2)
 
 Sent = tuple[Endpoint, Endpoint, bytes]  # from, to, datagram
 
@@ -35,7 +38,7 @@ Sent = tuple[Endpoint, Endpoint, bytes]  # from, to, datagram
 def kernel_available() -> str:
     """ "" when eBPF can be used here; else why not. In CI it must be."""
     try:
-        KernelMirror(our_ports=OUR_PORTS, max_seats=16, clock_offset=0.0)
+        loader.SeatPrograms(max_seats=16).close()
     except bpf.BpfError as error:
         return error.reason
     return ""
@@ -47,6 +50,43 @@ def needs_kernel() -> Any:
     return pytest.mark.skipif(bool(reason), reason=f"no kernel path here: {reason}")
 
 
+class Loaded:
+    """Programs to be used again: loading them takes most of a second, emptying their maps some milliseconds."""
+
+    def __init__(self) -> None:
+        self._shapes = loader.read_object().maps
+        self._spare: dict[int, list[loader.SeatPrograms]] = {}
+
+    def take(self, max_seats: int) -> loader.SeatPrograms:
+        spare = self._spare.setdefault(max_seats, [])
+        return spare.pop() if spare else loader.SeatPrograms(max_seats)
+
+    def give_back(self, max_seats: int, programs: loader.SeatPrograms) -> None:
+        """Those whose sessions have all been removed."""
+        for name, map_ in programs.maps.items():
+            shape = self._shapes[name]
+            if shape.kind == bpf.HASH:
+                assert _is_empty(map_), f"{name} keeps what has ended"
+            else:
+                nothing = bytes(len(map_.get(bytes(4)) or b""))
+                for index in range(shape.entries or programs.entries):
+                    map_.put(struct.pack("=I", index), nothing)
+        self._spare[max_seats].append(programs)
+
+
+def _is_empty(hash_: bpf.Map) -> bool:
+    key = ctypes.create_string_buffer(16)
+    try:
+        bpf._bpf("cannot read a map", _NEXT_KEY, struct.pack("=IIQQ", hash_.fd, 0, 0, ctypes.addressof(key)))
+    except bpf.BpfError as error:
+        return error.errno == errno.ENOENT
+    return False
+
+
+_loaded = Loaded()
+
+
+@functools.lru_cache(maxsize=4096)
 def address(peer: Endpoint, local: str) -> bytes:
     """As recvmmsg gives it on a socket for IPv4 and IPv6 (batching)."""
     mapped = peer.packed if ":" in peer.ip else bytes(10) + b"\xff\xff" + peer.packed
@@ -56,10 +96,12 @@ def address(peer: Endpoint, local: str) -> bytes:
     return (name.ljust(32, b"\0") + struct.pack("=QII", 36, 41, 50) + ours).ljust(ADDRESS_SIZE, b"\0")
 
 
+@functools.lru_cache(maxsize=4096)
 def endpoint_of(addr: Address) -> Endpoint:
     return Endpoint(*ip_and_port(addr))
 
 
+@functools.lru_cache(maxsize=4096)
 def local_of(addr: bytes) -> str:
     return ip_and_port(bytes((10, 0)) + bytes(6) + addr[48:64])[0]
 
@@ -129,14 +171,20 @@ class Kernel(Twin):
     """The core behind the program. `forwarded` counts what that did by itself, `passed` what it passed up."""
 
     def __init__(self, seed: int, config: RelayConfig) -> None:
-        self.mirror = KernelMirror(our_ports=OUR_PORTS, max_seats=config.max_seats, clock_offset=NOW - 1000)
+        self._max_seats, self._programs = config.max_seats, _loaded.take(config.max_seats)
+        self.mirror = KernelMirror(self._programs, our_ports=OUR_PORTS, clock_offset=NOW - 1000)
         self.relay = Relay(worker=0, config=config, random=randomness(seed), mirror=self.mirror)
-        self._program = bpf.Runner(self.mirror.program, 2048)
+        self._program = bpf.Runner(self._programs.relay, 2048)
         self.forwarded = self.passed = 0
         self.at(NOW)
 
     def at(self, now: float) -> None:
         self.mirror.stop_clock(now)
+
+    def close(self) -> None:
+        for session in self.relay._exchange.table.sessions.values():
+            self.mirror.session_removed(session)
+        _loaded.give_back(self._max_seats, self._programs)
 
     def receive(self, datagram: Datagram, raw: bytes, now: float) -> list[Sent]:
         verdict, out = self._program.run(raw)
@@ -222,7 +270,7 @@ class Twins:
         return sent[0]
 
     def close(self) -> None:
-        self.kernel.mirror.close()
+        self.kernel.close()
 
     def assert_same(self) -> None:
         """Counters, and all that the tables say."""
