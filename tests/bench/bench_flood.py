@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
-from tests.bench.kernel_bench import FIRST_PLAYER, NATIVE, PLAYERS_NET, NodeOverThere, mac_of
+from tests.bench.kernel_bench import FIRST_PLAYER, NATIVE, PLAYERS_NET, NodeOverThere, addressed
 from tests.relaynode.kernel.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 
 PACKETS = 1_000_000
 RATE = 100_000
 PLAY_RATE = 200
+FLOOD_PORT = PLAYER_PORT + 1  # where nobody hears what is answered
 SPOOFED = "10.79.0.1"
 _SOURCES = 50_000
 _WATCHED = ("answer_", "forwarded_packets", "drop_")
@@ -112,27 +113,11 @@ def floods(crowd: Crowd, node: NodeOverThere) -> Iterator[tuple[str, list[Flow]]
 
 def flood(there: Wire, tool: str, flows: list[Flow], folder: str) -> int:
     """Packets sent."""
-    macs = mac_of(there.node) + mac_of(there.players)
     path = f"{folder}/flood"
-    write_flows(path, [replace(flow, mac=macs) for flow in flows])
-    seconds = str(PACKETS / RATE)
-    command = [
-        "ip",
-        "netns",
-        "exec",
-        there.players,
-        "taskset",
-        "-c",
-        "1",
-        tool,
-        path,
-        "wire",
-        "40001",
-        "150",
-        "1",
-        seconds,
-    ]
-    told = subprocess.run([*command, str(RATE)], check=True, capture_output=True).stdout
+    write_flows(path, addressed(flows, there))
+    command = ["ip", "netns", "exec", there.players, "taskset", "-c", "1", tool, path, "wire"]
+    options = [str(FLOOD_PORT), "150", "1", str(PACKETS / RATE), str(RATE)]
+    told = subprocess.run([*command, *options], check=True, capture_output=True).stdout
     return int(json.loads(told)["sent"])
 
 

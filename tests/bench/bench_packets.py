@@ -17,17 +17,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.bench import kernel_bench, turn
 from tests.bench.chart import bars
 from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
+from tests.bench.kernel_bench import addressed
 from tests.nodeproc import NodeProcess
+from tests.relaynode.kernel.namespaces import Wire, within
 
 NATIVE = Path(__file__).with_name("native")
 RELAY_CORE, LOAD_CORE = 0, 1
 IN_FLIGHT = 256
+KERNEL_RATE = 100_000
 AGREE = 0.10
 _FORWARD_PORT = 9_999
 FIRST = ("nice", "-n", "-15")  # before whatever else runs on the machine
@@ -43,12 +48,17 @@ class Bench:
             command = ["gcc", "-O2", "-fno-strict-aliasing", "-o", str(folder / name), source]
             subprocess.run(command, check=True)
 
-    def load(self, flows: list[Flow], payload: int, rate: float = 0, in_flight: int = IN_FLIGHT) -> dict[str, float]:
-        """Run the load; its own words, see load.c."""
+    def load(
+        self, flows: list[Flow], payload: int, rate: float = 0, copies: int = 1, there: Wire | None = None
+    ) -> dict[str, float]:
+        """Run the load, at the players' end of the wire `there` or over loopback; its own words, see load.c."""
         path = str(self._folder / "flows")
-        write_flows(path, flows)
-        command = [*FIRST, "taskset", "-c", str(LOAD_CORE), str(self._folder / "load"), path, "lo", str(PLAYER_PORT)]
-        options = [str(payload), str(in_flight), str(self._seconds), str(rate)]
+        write_flows(path, addressed(flows, there) if there else flows)
+        place = ["ip", "netns", "exec", there.players] if there else []
+        interface = "wire" if there else "lo"
+        tool = str(self._folder / "load")
+        command = [*place, *FIRST, "taskset", "-c", str(LOAD_CORE), tool, path, interface, str(PLAYER_PORT)]
+        options = [str(payload), str(IN_FLIGHT), str(self._seconds), str(rate), str(copies)]
         told: dict[str, float] = json.loads(
             subprocess.run([*command, *options], check=True, capture_output=True).stdout
         )
@@ -57,7 +67,7 @@ class Bench:
     def cost(self, pid: int, flows: list[Flow], payload: int, copies: int = 1) -> tuple[float, dict[str, float]]:
         """(microseconds of CPU for each packet that came back, what the load said)."""
         before = _cpu(pid)
-        told = self.load(flows, payload)
+        told = self.load(flows, payload, copies=copies)
         return (_cpu(pid) - before) * 1e6 / max(told["received"], 1), told
 
     @contextlib.contextmanager
@@ -80,7 +90,13 @@ class Bench:
             process.wait()
 
 
-Join = Callable[[], list[Flow]]
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A relay to measure: its process, how players join it, how many copies it makes of each packet."""
+
+    pid: int
+    join: Callable[[], list[Flow]]
+    copies: int = 1
 
 
 def measure_sockets(bench: Bench, sessions: int, payload: int, rounds: int, with_coturn: bool) -> dict[str, Any]:
@@ -90,27 +106,29 @@ def measure_sockets(bench: Bench, sessions: int, payload: int, rounds: int, with
     disturbed: dict[str, list[tuple[float, float]]] = {}  # told only where no round was sound
     with contextlib.ExitStack() as stack:
         pid, flows = stack.enter_context(bench.forwarder(crowd))
-        relays: dict[str, tuple[int, Join]] = {}
+        relays: dict[str, Peer] = {}
         for dialect in ("edgegap", "native"):
             node = NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable")
             node.command = [*PINNED, *node.command]
             stack.enter_context(node)
             crowd.grant_all(node)
-            relays[f"portable {dialect}"] = node.worker_pids()[0], _joiner(crowd, node, dialect)
+            worker = node.worker_pids()[0]
+            relays[f"portable {dialect}"] = Peer(worker, partial(crowd.join, node, dialect))
             if dialect == "native":
-                relays["portable native, fan-out"] = node.worker_pids()[0], _joiner(crowd, node, "fan-out")
+                fan_out = partial(crowd.join_native, node, fan_out=True)
+                relays["portable native, fan-out"] = Peer(worker, fan_out, copies=crowd.seats - 1)
         if with_coturn:
             turn_pid = stack.enter_context(turn.turn_server(RELAY_CORE))
             allocated = turn.join(crowd, payload)
-            relays["coturn"] = turn_pid, lambda: allocated
+            relays["coturn"] = Peer(turn_pid, lambda: allocated)
         for _ in range(rounds):
-            for name, (relay, join) in relays.items():
-                joined = join()
+            for name, relay in relays.items():
+                joined = relay.join()
                 before, _ = bench.cost(pid, flows, payload)
-                cost, told = bench.cost(relay, joined, payload)
+                cost, told = bench.cost(relay.pid, joined, payload, relay.copies)
                 after, _ = bench.cost(pid, flows, payload)
                 results.setdefault("bare C forwarder", []).append(((before + after) / 2, 1.0))
-                is_sound = abs(before - after) <= AGREE * before and told["lost"] <= 0.001 * told["sent"]
+                is_sound = abs(before - after) <= AGREE * before and told["lost"] <= 0.001 * told["sent"] * relay.copies
                 kept = results if is_sound else disturbed
                 kept.setdefault(name, []).append((cost, cost / ((before + after) / 2)))
     return {
@@ -123,14 +141,13 @@ def measure_sockets(bench: Bench, sessions: int, payload: int, rounds: int, with
     }
 
 
-def _joiner(crowd: Crowd, node: NodeProcess, dialect: str) -> Join:
-    if dialect == "edgegap":
-        return lambda: crowd.join_edgegap(node)
-    return lambda: crowd.join_native(node, fan_out=dialect == "fan-out")
+def measure_delay(bench: Bench, sessions: int, half: dict[str, float]) -> dict[str, Any]:
+    """What a relay adds at 1,000 packets a second, and at half of what it can do: microseconds."""
+    return _delay_of_sockets(bench, sessions, half) | _delay_of_kernel(bench, sessions)
 
 
-def measure_delay(bench: Bench, sessions: int, rates: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """What a relay adds at 1,000 packets a second, and at half of what it can do: microseconds over a bare send."""
+def _delay_of_sockets(bench: Bench, sessions: int, half: dict[str, float]) -> dict[str, Any]:
+    """Over a bare send."""
     crowd = Crowd(sessions)
     with NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable") as node:
         os.sched_setaffinity(node.worker_pids()[0], {RELAY_CORE})
@@ -139,14 +156,29 @@ def measure_delay(bench: Bench, sessions: int, rates: dict[str, dict[str, float]
         direct = bench.load([Flow(crowd.ip(0, 1), crowd.ip(0, 0), PLAYER_PORT, bytes(9))], 150, 1000)
         results = {}
         for name in ("edgegap", "native"):
-            flows = _joiner(crowd, node, name)()
-            for label, rate in (("1,000 a second", 1000.0), ("half load", rates[f"portable {name}"]["half"])):
+            flows = crowd.join(node, name)
+            for label, rate in (("1,000 a second", 1000.0), ("half load", half[name])):
                 told = bench.load(flows, 150, rate)
-                key = f"portable {name}, {label}"
-                results[key] = {
-                    point: round(told[point] - direct["p50_us"], 1) for point in ("p50_us", "p99_us", "p999_us")
-                } | {"rate": rate}
+                results[f"portable {name}, {label}"] = _delay(told, rate, direct["p50_us"])
     return results
+
+
+def _delay_of_kernel(bench: Bench, sessions: int) -> dict[str, Any]:
+    """With the wire, there and back, and the sockets at its end. Half of what it can do is more than they can hear."""
+    results = {}
+    with kernel_bench.kernel_node(sessions, with_front=True) as (node, crowd):
+        kernel_bench.own_threads(node.there)
+        for name in ("edgegap", "native"):
+            flows = within(node.there.players, partial(crowd.join, node, name))
+            for rate in (1000, KERNEL_RATE):
+                told = bench.load(flows, 150, rate, there=node.there)
+                results[f"kernel {name}, {rate:,} a second, wire included"] = _delay(told, rate)
+    return results
+
+
+def _delay(told: dict[str, float], rate: float, less: float = 0) -> dict[str, float]:
+    points = {point: round(told[point] - less, 1) for point in ("p50_us", "p99_us", "p999_us")}
+    return points | {"rate": rate, "lost": 1 - told["received"] / told["sent"]}
 
 
 def measure_memory() -> dict[str, float]:
@@ -211,8 +243,8 @@ def main() -> None:
             result[key] |= measure_kernel(sessions, payload, rounds)
             show(key, result[key])
         sockets = result[next(key for key in result if key.startswith("150 bytes"))]
-        rates = {name: {"half": 0.5e6 / row["us"][1]} for name, row in sockets.items() if "us" in row}
-        result["added delay"] = measure_delay(bench, 100, rates)
+        half = {name: 0.5e6 / sockets[f"portable {name}"]["us"][1] for name in ("edgegap", "native")}
+        result["added delay"] = measure_delay(bench, 100, half)
         result["memory"] = measure_memory()
     for key in ("added delay", "memory"):
         print(key, json.dumps(result[key], indent=2))

@@ -121,6 +121,9 @@ class Crowd:
 
     # -- joining
 
+    def join(self, node: NodeProcess, dialect: str) -> list[Flow]:
+        return self.join_edgegap(node) if dialect == "edgegap" else self.join_native(node)
+
     def join_edgegap(self, node: NodeProcess) -> list[Flow]:
         """Every player speaks once; a host learns what its players are called from what it hears."""
         with Mouth() as mouth:

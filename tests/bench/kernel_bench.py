@@ -84,30 +84,25 @@ class Blaster:
 
 
 @contextlib.contextmanager
-def kernel_node(sessions: int, flows: int) -> Iterator[tuple[NodeOverThere, Crowd, Blaster, int]]:
-    """(node, its players, their load, process id of the kernel thread that serves the node's end)."""
-    with wire(with_front=False) as there:
+def kernel_node(sessions: int, with_front: bool) -> Iterator[tuple[NodeOverThere, Crowd]]:
+    """A node on the kernel path, and its players. `with_front`: see `wire`."""
+    with wire(with_front=with_front) as there:
         for command in (
             f"-n {there.players} route add local {PLAYERS_NET} dev lo",
             f"-n {there.node} route add {PLAYERS_NET} via {PLAYER_IPS[0]}",
         ):
             subprocess.run(["ip", *command.split()], check=True)
-        blaster = Blaster(there, flows)
         crowd = Crowd(sessions, base=FIRST_PLAYER, relay=NODE_IPS[0])
         with NodeOverThere(there, PACKET_PATH="kernel") as node:
             crowd.grant_all(node)
-            thread = _own_thread(there.node, 0)
-            _own_thread(there.players, 1)
-            yield node, crowd, blaster, thread
-        blaster.close()
+            yield node, crowd
 
 
 def measure(
     blaster: Blaster, node: NodeOverThere, thread: int, flows: list[Flow], payload: int, packets: int
 ) -> Measured:
     there = node.there
-    node_mac, player_mac = (mac_of(name) for name in (there.node, there.players))
-    blaster.load([replace(flow, mac=node_mac + player_mac) for flow in flows], payload)
+    blaster.load(addressed(flows, there), payload)
     warm = 20 * len(flows)
     within(there.players, lambda: blaster.run(warm))
     time.sleep(0.1)
@@ -130,15 +125,21 @@ def measure(
 def rounds(name: str, sessions: int, payload: int, count: int = 5, packets: int = 2_000_000) -> list[Measured]:
     """`name`: edgegap or native."""
     results = []
-    with kernel_node(sessions, sessions * 8) as (node, crowd, blaster, thread):
+    with kernel_node(sessions, with_front=False) as (node, crowd):
+        blaster = Blaster(node.there, sessions * 8)
+        thread = own_threads(node.there)
         for _ in range(count):
-            flows = within(node.there.players, partial(_join, crowd, node, name))
+            flows = within(node.there.players, partial(crowd.join, node, name))
             results.append(measure(blaster, node, thread, flows, payload, packets))
+        blaster.close()
     return results
 
 
-def _join(crowd: Crowd, node: NodeProcess, dialect: str) -> list[Flow]:
-    return crowd.join_edgegap(node) if dialect == "edgegap" else crowd.join_native(node)
+def own_threads(there: Wire) -> int:
+    """Have each end of the wire served by a thread on a core of its own; the process id of the node's."""
+    thread = _own_thread(there.node, 0)
+    _own_thread(there.players, 1)
+    return thread
 
 
 def _own_thread(namespace: str, core: int) -> int:
@@ -164,6 +165,12 @@ def _napi_threads() -> set[int]:
 def _run_time(pid: int) -> int:
     """Nanoseconds on a core so far."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+def addressed(flows: list[Flow], there: Wire) -> list[Flow]:
+    """From the players' end of the wire to the node's."""
+    macs = mac_of(there.node) + mac_of(there.players)
+    return [replace(flow, mac=macs) for flow in flows]
 
 
 def mac_of(namespace: str) -> bytes:

@@ -1,10 +1,11 @@
 /* Load for a relay, and the sink for what it sends on: one thread, a closed loop.
  *
- *   load FLOWS INTERFACE SINK_PORT PAYLOAD WINDOW SECONDS [RATE]
+ *   load FLOWS INTERFACE SINK_PORT PAYLOAD WINDOW SECONDS [RATE [COPIES]]
  *
  * Frames go out by AF_PACKET, past the sender's own socket work, from the many addresses of the players; all
  * players share one port, so that one socket hears for them all. RATE > 0: so many packets a second, evenly, each
  * one's way through the relay timed (the payload carries the time); else as fast as WINDOW packets in flight allow.
+ * COPIES: how many a relay makes of each packet (1); packets received, lost and in flight are copies.
  * Prints one line of JSON. FLOWS: records of struct flow, as tests/bench/flows.py writes them.
  */
 #define _GNU_SOURCE
@@ -124,6 +125,7 @@ int main(int argc, char **argv) {
     size_t payload = atoi(argv[4]);
     long window = atol(argv[5]);
     double seconds = atof(argv[6]), rate = argc > 7 ? atof(argv[7]) : 0;
+    long copies = argc > 8 ? atol(argv[8]) : 1;
 
     int out = socket(AF_PACKET, SOCK_RAW, 0), one = 1, in = socket(AF_INET, SOCK_DGRAM, 0), buffer = 64 << 20;
     struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_ifindex = if_nametoindex(argv[2])};
@@ -148,7 +150,8 @@ int main(int argc, char **argv) {
     long flying = 0;
     uint64_t now;
     while ((now = now_ns()) < end) {
-        int count = 0, due = window - flying < BATCH ? window - flying : BATCH;
+        long room = (window - flying) / copies;
+        int count = 0, due = room < BATCH ? room : BATCH;
         if (rate > 0) {
             long owed = (now - start) * rate / 1e9 - sent;
             due = owed > BATCH ? BATCH : owed > 0 ? owed : 0;
@@ -159,7 +162,7 @@ int main(int argc, char **argv) {
         }
         if (count) {
             int done = sendmmsg(out, send_headers, count, 0);
-            if (done > 0) sent += done, flying += done;
+            if (done > 0) sent += done, flying += done * copies;
         }
         int n = recvmmsg(in, receive_headers, BATCH, MSG_DONTWAIT, NULL);
         if (n > 0) {
@@ -173,7 +176,7 @@ int main(int argc, char **argv) {
                     memcpy(&stamp, got[i] + at, 8);
                     times[taken++] = heard - stamp;
                 }
-        } else if (flying >= window && rate == 0) {
+        } else if (room <= 0 && rate == 0) {
             waits++;
             if (now - heard > 20000000) lost += flying, flying = 0, heard = now;
             else if (waits % 64 == 0) poll(&(struct pollfd){in, POLLIN, 0}, 1, 1);
