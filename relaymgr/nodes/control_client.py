@@ -9,7 +9,6 @@ import asyncio
 import atexit
 import contextlib
 import functools
-import json
 import os
 import ssl
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from observability import tracing
 from observability.correlation import REQUEST_ID
@@ -316,7 +316,7 @@ def _shown(value: Any, longest: int) -> str:
 
 def _document(content: bytes) -> dict[str, Any] | None:
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
+        document = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

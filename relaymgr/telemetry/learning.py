@@ -14,9 +14,10 @@ from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
 from relaymgr.telemetry.knowledge import Row, Where, knowledge_to_json, learn
 from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
 from relaymgr.telemetry.prefixes import first_address, remember
+from relaymgr.telemetry.rows import rows_upsert
 
 MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
-BATCH = 1_000
+BATCH = 500  # prefixes that are looked up at once
 
 # (prefix, the node's id, a sample)
 PrefixSample = tuple[str, int, Sample]
@@ -35,29 +36,19 @@ def prefixes_remember(samples: Iterable[PrefixSample], *, at: datetime) -> int:
         for sample in news:
             memory = remember(memory, sample)
         if memory:
-            rows.append(
-                PrefixLeg(
-                    prefix=prefix, node_id=node_id, at=at, ms=memory.ms, jitter_ms=memory.jitter_ms, loss=memory.loss
-                )
-            )
-    PrefixLeg.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["prefix", "node"],
-        update_fields=["at", "ms", "jitter_ms", "loss"],
-        batch_size=BATCH,
-    )
+            rows.append((prefix, node_id, at, memory.ms, memory.jitter_ms, memory.loss))
+    rows_upsert(PrefixLeg, ("prefix", "node", "at", "ms", "jitter_ms", "loss"), rows, unique=("prefix", "node"))
     return len(rows)
 
 
 def _known(prefixes: set[str], at: datetime) -> dict[tuple[str, int], Sample]:
     found = {}
     wanted = sorted(prefixes)
-    for start in range(0, len(wanted), BATCH // 2):
-        legs = PrefixLeg.objects.filter(prefix__in=wanted[start : start + BATCH // 2]).order_by()
-        for leg in legs:
-            age_s = max(0.0, (at - leg.at).total_seconds())
-            found[leg.prefix, leg.node_id] = Sample(leg.ms, leg.jitter_ms, leg.loss, age_s)
+    for start in range(0, len(wanted), BATCH):
+        legs = PrefixLeg.objects.filter(prefix__in=wanted[start : start + BATCH]).order_by()
+        rows = legs.values_list("prefix", "node", "at", "ms", "jitter_ms", "loss")
+        for prefix, node, told_at, ms, jitter_ms, loss in rows:
+            found[prefix, node] = Sample(ms, jitter_ms, loss, max(0.0, (at - told_at).total_seconds()))
     return found
 
 

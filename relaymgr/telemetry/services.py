@@ -1,18 +1,16 @@
 """Writes: a round of probes, what the nodes told, and what is too old to keep."""
 
 import hashlib
-import json
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
 
+import msgspec
 from django.conf import settings
 from django.core.cache import cache
-from django.db import connection, transaction
-from django.db.models import Field
+from django.db import transaction
 from django.utils import timezone
 
 from relaymgr import metrics
@@ -25,8 +23,9 @@ from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
-from relaymgr.telemetry.reports import Report, leg_figures, parse_report
+from relaymgr.telemetry.reports import LEG_FIGURES, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up
+from relaymgr.telemetry.rows import rows_insert, rows_update, rows_upsert
 
 __all__ = [
     "events_take",
@@ -125,43 +124,37 @@ def answers_read(nodes: Iterable[RelayNode], heard: Iterable[Heard]) -> list[Ans
     return answers
 
 
+# What of a report is kept as it is told.
+TOLD = ("cpu", "sessions", "seats", "connected", "counters")
+
+
 def _samples_store(answers: Iterable[Answer]) -> None:
-    NodeSample.objects.bulk_create(
-        [
-            NodeSample(
-                node=answer.node,
-                at=answer.at,
-                probe_ms=(answer.heard.answered_at - answer.heard.sent_at) * 1000,
-                cpu=answer.report.cpu,
-                sessions=answer.report.sessions,
-                seats=answer.report.seats,
-                connected=answer.report.connected,
-                counters=answer.report.counters,
-                **leg_figures(answer.report.legs),
+    rows_insert(
+        NodeSample,
+        ("node", "at", "probe_ms", *TOLD, *LEG_FIGURES),
+        (
+            (
+                answer.node.pk,
+                answer.at,
+                (answer.heard.answered_at - answer.heard.sent_at) * 1000,
+                *(getattr(answer.report, name) for name in TOLD),
+                *leg_figures(answer.report.legs),
             )
             for answer in answers
-        ],
-        batch_size=BATCH,
+        ),
     )
 
 
 def _legs_store(answers: Iterable[Answer]) -> None:
     """A leg changes slowly and there are many: of each node a sample of its legs is kept each LEG_SPACING."""
-    LegSample.objects.bulk_create(
-        [
-            LegSample(
-                node=answer.node,
-                session_id=leg.session,
-                seat=leg.seat,
-                at=answer.at,
-                rtt_ms=leg.rtt_ms,
-                jitter_ms=leg.jitter_ms,
-                loss=leg.loss,
-            )
+    rows_insert(
+        LegSample,
+        ("node", "at", "session_id", "seat", "rtt_ms", "jitter_ms", "loss"),
+        (
+            (answer.node.pk, answer.at, leg.session, leg.seat, leg.rtt_ms, leg.jitter_ms, leg.loss)
             for answer in answers
             for leg in answer.report.legs
-        ],
-        batch_size=BATCH,
+        ),
     )
     prefixes_remember(
         (
@@ -175,26 +168,23 @@ def _legs_store(answers: Iterable[Answer]) -> None:
 
 
 def _peers_store(answers: Iterable[Answer]) -> None:
-    rows = [
-        PeerLegs(
-            node=answer.node,
-            at=answer.at,
-            legs={peer.node: [peer.rtt_ms, peer.jitter_ms, peer.loss, peer.loss_large] for peer in answer.report.peers},
+    legs = (
+        (
+            answer.node.pk,
+            answer.at,
+            {peer.node: (peer.rtt_ms, peer.jitter_ms, peer.loss, peer.loss_large) for peer in answer.report.peers},
         )
         for answer in answers
         if answer.report.peers
-    ]
-    PeerLegs.objects.bulk_create(
-        rows, update_conflicts=True, unique_fields=["node"], update_fields=["at", "legs"], batch_size=BATCH
     )
+    rows_upsert(PeerLegs, ("node", "at", "legs"), legs, unique=("node",))
 
 
 def peers_tell(answers: Iterable[Answer]) -> None:
     """Every node is to measure the way to all others: those that have another list are told the present one."""
-    targets = [
-        {"node": worker.node.name, "address": worker.node.public_ip, "port": worker.client_port} for worker in beacons()
-    ]
-    version = hashlib.sha256(json.dumps(targets, sort_keys=True).encode()).hexdigest()[:16]
+    told = beacons().values_list("node__name", "node__public_ip", "client_port")
+    targets = [{"node": name, "address": address, "port": port} for name, address, port in told]
+    version = hashlib.sha256(msgspec.json.encode(targets)).hexdigest()[:16]
     stale = [answer.node for answer in answers if answer.report.probing != version]
     tells = [
         Tell(node.control_url, node.control_key, [peer for peer in targets if peer["node"] != node.name], version)
@@ -260,23 +250,12 @@ def _heard_store(answers: Iterable[Answer]) -> None:
         if [getattr(node, name) for name in SELDOM] != before:
             changed.append(node)
         _cursor_store(answer)
-    _columns_store(heard, EVER)
-    _columns_store(changed, SELDOM)
+    _nodes_store(heard, EVER)
+    _nodes_store(changed, SELDOM)
 
 
-def _columns_store(nodes: list[RelayNode], names: Sequence[str]) -> None:
-    """One short UPDATE for each: `bulk_update` makes a single one with a CASE for every value, which costs more to
-    write and to read than all of these. The names in the SQL are the model's."""
-    fields = [cast("Field[Any, Any]", RelayNode._meta.get_field(name)) for name in names]
-    columns = ", ".join(f"{connection.ops.quote_name(str(field.column))} = %s" for field in fields)
-    table = connection.ops.quote_name(RelayNode._meta.db_table)
-    rows = [
-        [*(field.get_db_prep_save(getattr(node, field.attname), connection) for field in fields), node.pk]
-        for node in nodes
-    ]
-    if rows:
-        with connection.cursor() as cursor:
-            cursor.executemany(f"UPDATE {table} SET {columns} WHERE id = %s", rows)  # noqa: S608  # nosec B608
+def _nodes_store(nodes: Iterable[RelayNode], names: tuple[str, ...]) -> None:
+    rows_update(RelayNode, names, [[*(getattr(node, name) for name in names), node.pk] for node in nodes])
 
 
 def _cursor_store(answer: Answer) -> None:
@@ -293,7 +272,7 @@ def _missed_store(nodes: Iterable[RelayNode], heard: set[int]) -> None:
     for node in silent:
         node.missed_probes += 1
         node.state = _state(node, node.missed_probes)
-    _columns_store(silent, ("state", "missed_probes"))
+    _nodes_store(silent, ("state", "missed_probes"))
 
 
 def _state(node: RelayNode, missed: int) -> str:

@@ -85,7 +85,8 @@ def test_connection_is_kept_for_the_next_call(stand_in: Any) -> None:
         (400, b"garbage", "400"),
         (404, [1], "404"),
         (409, {"code": "x" * 1000, "message": "y" * 1000}, "x" * 50),
-        (409, {"code": "a\0b\ud800c\nd", "message": "\0\n"}, "abcd"),
+        (409, {"code": "a\0b\nc", "message": "\0\n"}, "abc"),
+        (409, {"code": "a\ud800"}, "409"),  # half a surrogate pair is no text
     ],
 )
 def test_refusal_carries_the_nodes_code(stand_in: Any, status: int, document: Any, code: str) -> None:
