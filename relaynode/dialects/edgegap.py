@@ -10,7 +10,7 @@ from ..admission import may_move
 from ..counters import Answer, Drop
 from ..exchange import Exchange
 from ..legs import PingSpacing
-from ..limits import SourceLimiter
+from ..limits import FloodMeter, SourceLimiter
 from ..seats import Seat
 from ..sessions import Sessions
 
@@ -37,6 +37,7 @@ class Edgegap:
         self._take = exchange.table.mirror.take
         bad_tokens = exchange.config.bad_tokens_per_source
         self._strangers = SourceLimiter(bad_tokens, exchange.random(16))  # whose pings are told that they are invalid
+        self._flood = FloodMeter(exchange.config.flood_pings)
         # By session token as well: guessing is hopeless without a true one, so who has none cannot use up what is let
         # in from a source, be it shared with others or forged.
         self._guessers = SourceLimiter(bad_tokens, exchange.random(16))
@@ -81,7 +82,7 @@ class Edgegap:
         self._guessers.take(addr, now, pair >> 32)
         if kind != _PING:
             return self._drop("unknown_token")
-        allowed = self._strangers.take(addr, now)
+        allowed = not self._flood.count(now) and self._strangers.take(addr, now)
         return self._answer("ping_invalid", addr, port) if allowed else self._drop("source_limited")
 
     def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,9 @@ from tests.relaynode.kernel.namespaces import Wire, within
 NATIVE = Path(__file__).with_name("native")
 RELAY_CORE, LOAD_CORE = 0, 1
 IN_FLIGHT = 256
+SECONDS, ROUNDS = 0.5, 9  # short, so that little changes on the machine from before a relay to after it
+LONG = 10.0  # seconds, for what is rare
+ASKED_EACH = 0.02
 KERNEL_RATE = 100_000
 AGREE = 0.10
 _FORWARD_PORT = 9_999
@@ -40,16 +44,21 @@ PINNED = (*FIRST, "taskset", "-c", str(RELAY_CORE))
 
 
 class Bench:
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seconds = seconds
         for name in ("load", "forward"):
             source = str(NATIVE / f"{name}.c")
             command = ["gcc", "-O2", "-fno-strict-aliasing", "-o", str(folder / name), source]
             subprocess.run(command, check=True)
 
     def load(
-        self, flows: list[Flow], payload: int, rate: float = 0, copies: int = 1, there: Wire | None = None
+        self,
+        flows: list[Flow],
+        payload: int,
+        rate: float = 0,
+        copies: int = 1,
+        seconds: float = SECONDS,
+        there: Wire | None = None,
     ) -> dict[str, float]:
         """Run the load, at the players' end of the wire `there` or over loopback; its own words, see load.c."""
         path = str(self._folder / "flows")
@@ -58,7 +67,7 @@ class Bench:
         interface = "wire" if there else "lo"
         tool = str(self._folder / "load")
         command = [*place, *FIRST, "taskset", "-c", str(LOAD_CORE), tool, path, interface, str(PLAYER_PORT)]
-        options = [str(payload), str(IN_FLIGHT), str(self._seconds), str(rate), str(copies)]
+        options = [str(payload), str(IN_FLIGHT), str(seconds), str(rate), str(copies)]
         told: dict[str, float] = json.loads(
             subprocess.run([*command, *options], check=True, capture_output=True).stdout
         )
@@ -99,7 +108,7 @@ class Peer:
     copies: int = 1
 
 
-def measure_sockets(bench: Bench, sessions: int, payload: int, rounds: int, with_coturn: bool) -> dict[str, Any]:
+def measure_sockets(bench: Bench, sessions: int, payload: int, with_coturn: bool) -> dict[str, Any]:
     """By relay: cost in microseconds and as a ratio to the forwarder, each [least, median, most]."""
     crowd = Crowd(sessions)
     results: dict[str, list[tuple[float, float]]] = {}
@@ -121,7 +130,7 @@ def measure_sockets(bench: Bench, sessions: int, payload: int, rounds: int, with
             turn_pid = stack.enter_context(turn.turn_server(RELAY_CORE))
             allocated = turn.join(crowd, payload)
             relays["coturn"] = Peer(turn_pid, lambda: allocated)
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             for name, relay in relays.items():
                 joined = relay.join()
                 before, _ = bench.cost(pid, flows, payload)
@@ -158,7 +167,7 @@ def _delay_of_sockets(bench: Bench, sessions: int, half: dict[str, float]) -> di
         for name in ("edgegap", "native"):
             flows = crowd.join(node, name)
             for label, rate in (("1,000 a second", 1000.0), ("half load", half[name])):
-                told = bench.load(flows, 150, rate)
+                told = bench.load(flows, 150, rate, seconds=LONG)
                 results[f"portable {name}, {label}"] = _delay(told, rate, direct["p50_us"])
     return results
 
@@ -171,7 +180,7 @@ def _delay_of_kernel(bench: Bench, sessions: int) -> dict[str, Any]:
         for name in ("edgegap", "native"):
             flows = within(node.there.players, partial(crowd.join, node, name))
             for rate in (1000, KERNEL_RATE):
-                told = bench.load(flows, 150, rate, there=node.there)
+                told = bench.load(flows, 150, rate, seconds=LONG, there=node.there)
                 results[f"kernel {name}, {rate:,} a second, wire included"] = _delay(told, rate)
     return results
 
@@ -179,6 +188,34 @@ def _delay_of_kernel(bench: Bench, sessions: int) -> dict[str, Any]:
 def _delay(told: dict[str, float], rate: float, less: float = 0) -> dict[str, float]:
     points = {point: round(told[point] - less, 1) for point in ("p50_us", "p99_us", "p999_us")}
     return points | {"rate": rate, "lost": 1 - told["received"] / told["sent"]}
+
+
+def measure_control(bench: Bench, sessions: int) -> dict[str, Any]:
+    """How long GET /telemetry, which asks the worker too, takes while it has all the packets it can bear: ms."""
+    crowd = Crowd(sessions)
+    results = {}
+    with NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable") as node:
+        os.sched_setaffinity(node.worker_pids()[0], {RELAY_CORE})
+        crowd.grant_all(node)
+        for name in ("edgegap", "native"):
+            flows = crowd.join(node, name)
+            with ThreadPoolExecutor(1) as other:
+                load = other.submit(bench.load, flows, 150, seconds=LONG)
+                time.sleep(SECONDS)
+                took = []
+                while not load.done():
+                    took.append(_milliseconds(node.telemetry))
+                    time.sleep(ASKED_EACH)
+            took.sort()
+            points = {"p50_ms": took[len(took) // 2], "p99_ms": took[len(took) * 99 // 100], "most_ms": took[-1]}
+            results[f"portable {name}"] = {**points, "packets_s": round(load.result()["received"] / LONG)}
+    return results
+
+
+def _milliseconds(act: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    act()
+    return round((time.perf_counter() - started) * 1e3, 1)
 
 
 def measure_memory() -> dict[str, float]:
@@ -221,7 +258,7 @@ def own_namespace() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--with-coturn", action="store_true", help="measure Debian's coturn beside us")
-    parser.add_argument("--quick", action="store_true", help="one size, one number of sessions, three rounds")
+    parser.add_argument("--quick", action="store_true", help="one size, one number of sessions")
     parser.add_argument("--out", default="var/bench-packets.json")
     arguments = parser.parse_args()
     own_namespace()
@@ -231,22 +268,22 @@ def main() -> None:
         print("coturn: left out (--with-coturn measures it)")
     payloads = [150] if arguments.quick else [64, 150, 600, 1187 - 9]
     crowds = [100] if arguments.quick else [1, 100, 1000]
-    rounds = 3 if arguments.quick else 5
     result: dict[str, Any] = {"machine": f"{platform.processor() or platform.machine()}, Linux {platform.release()}"}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), 1.0)
+        bench = Bench(Path(folder))
         for payload, sessions in [(payload, crowds[-1] if len(crowds) > 1 else crowds[0]) for payload in payloads] + [
             (150, sessions) for sessions in crowds[:-1]
         ]:
             key = f"{payload} bytes, {sessions} sessions"
-            result[key] = measure_sockets(bench, sessions, payload, rounds, arguments.with_coturn)
-            result[key] |= measure_kernel(sessions, payload, rounds)
+            result[key] = measure_sockets(bench, sessions, payload, arguments.with_coturn)
+            result[key] |= measure_kernel(sessions, payload)
             show(key, result[key])
         sockets = result[next(key for key in result if key.startswith("150 bytes"))]
         half = {name: 0.5e6 / sockets[f"portable {name}"]["us"][1] for name in ("edgegap", "native")}
         result["added delay"] = measure_delay(bench, 100, half)
+        result["control API under full load"] = measure_control(bench, 100)
         result["memory"] = measure_memory()
-    for key in ("added delay", "memory"):
+    for key in ("added delay", "control API under full load", "memory"):
         print(key, json.dumps(result[key], indent=2))
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -256,10 +293,10 @@ def main() -> None:
     print(f"written: {out} and {out.with_suffix('.svg')}")
 
 
-def measure_kernel(sessions: int, payload: int, rounds: int) -> dict[str, Any]:
+def measure_kernel(sessions: int, payload: int) -> dict[str, Any]:
     results = {}
     for dialect in ("edgegap", "native"):
-        found = kernel_bench.rounds(dialect, sessions, payload, rounds)
+        found = kernel_bench.rounds(dialect, sessions, payload, ROUNDS)
         results[f"kernel {dialect}"] = {
             "us": _spread([one.ns / 1000 for one in found]),
             "rate": _spread([one.rate for one in found]),
@@ -268,16 +305,16 @@ def measure_kernel(sessions: int, payload: int, rounds: int) -> dict[str, Any]:
 
 
 def show(title: str, rows: dict[str, Any]) -> None:
-    coturn = rows.get("coturn", {}).get("us", [0, 0, 0])[1]
+    bare, coturn = rows["bare C forwarder"]["us"][1], rows.get("coturn", {}).get("ratio", [0, 0, 0])[1]
     print(f"\n{title}\n{'':26}{'us/packet':>22}{'packets/s':>12}{'/ bare C':>10}{'/ coturn':>10}")
-    bare = rows["bare C forwarder"]["us"][1]
     for name, row in sorted(rows.items(), key=lambda item: item[1]["us"][1]):
         least, middle, most = row["us"]
-        against = f"{middle / coturn:10.2f}" if coturn else ""
+        ratio = row["ratio"][1] if "ratio" in row else middle / bare
+        against = f"{ratio / coturn:10.2f}" if coturn else ""
         spread = f"{middle:.2f} ({least:.2f}-{most:.2f})"
         if row.get("disturbed"):
             name += " (disturbed)"
-        print(f"{name:26}{spread:>22}{1e6 / middle:12,.0f}{middle / bare:10.2f}{against}", flush=True)
+        print(f"{name:26}{spread:>22}{1e6 / middle:12,.0f}{ratio:10.2f}{against}", flush=True)
 
 
 if __name__ == "__main__":

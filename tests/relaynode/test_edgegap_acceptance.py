@@ -405,6 +405,18 @@ def test_item_8_guessing_is_limited_per_source_and_never_told_disconnected(relay
     assert drops(relay) == {"source_limited": 80}
 
 
+def test_item_8_strangers_are_not_answered_in_a_flood_and_players_are() -> None:
+    relay = relay_with(seats=4, config=RelayConfig(flood_pings=100))
+    host = EdgegapPlayer(relay, 0)
+    answers = []
+    for stranger in range(300):
+        ping = struct.pack("<IIB", stranger << 8 | 1, SESSION_TOKEN, 1)
+        answers.append(relay.receive_datagram(ping, (f"192.0.2.{stranger % 250}", stranger), CLIENT_PORT, NOW))
+    assert [answer is not None for answer in answers] == [True] * 100 + [False] * 200
+    assert host.ping() == VALID
+    assert drops(relay) == {"source_limited": 200}
+
+
 def test_item_8_a_source_that_guesses_cannot_take_a_seat_but_bound_seats_play_on(
     relay: Relay, host: EdgegapPlayer, client: EdgegapPlayer
 ) -> None:
