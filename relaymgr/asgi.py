@@ -13,7 +13,6 @@ from typing import Any
 
 import django
 from django.conf import settings
-from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.signals import request_started
@@ -127,9 +126,6 @@ def checked(app: Any) -> Any:
 
 
 django.setup(set_prefix=False)
-# Django makes a cache for each context that has none. Each request's context is a copy of this one: they share it, and
-# its connections.
-caches[DEFAULT_CACHE_ALIAS]
 # Shorter than Python's 5 ms, which a request waits for at each answer of the database while another one computes.
 sys.setswitchinterval(0.0005)
 application = checked(bounded(Handler()))

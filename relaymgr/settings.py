@@ -190,7 +190,7 @@ def _cache(url: str) -> dict[str, Any]:
         _stop("CACHE_URL", "redis://host:port/number")
     # Short: the cache counts requests; it must not hold them up.
     options = {"socket_connect_timeout": 0.25, "socket_timeout": 0.5}
-    return {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url, "OPTIONS": options}
+    return {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": url, "OPTIONS": options}
 
 
 def _file_broker() -> dict[str, Any]:

@@ -56,10 +56,17 @@ def count(what: str) -> int:
     """Counts one more of it in the present minute, and says how many that makes."""
     key = _key(what)
     try:
-        cache.add(key, 0, timeout=2 * WINDOW)
-        return cache.incr(key)
+        return _increased(key) or int(cache.add(key, 1, timeout=2 * WINDOW)) or _increased(key)
     except Exception as error:
         _say(error)
+        return 0
+
+
+def _increased(key: str) -> int:
+    """0: there is none yet."""
+    try:
+        return cache.incr(key)
+    except ValueError:
         return 0
 
 
