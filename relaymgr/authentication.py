@@ -66,7 +66,8 @@ class KeyAuthentication(BaseAuthentication):
         tenant = key.tenant
         if Scope.SERVICE in scopes and TENANT_HEADER in request.headers:
             tenant, scopes = _tenant_named(request), scopes | {Scope.RELAY, Scope.READ}
-        caller = Caller(key, tenant, getattr(key, "relaynode", None), scopes)
+        node = getattr(key, "relaynode", None) if key.tenant_id is None else None
+        caller = Caller(key, tenant, node, scopes)
         return caller, caller
 
     def authenticate_header(self, request: Request) -> str:

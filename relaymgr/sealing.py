@@ -21,9 +21,9 @@ def _fernet(secrets: tuple[str, ...]) -> MultiFernet:
     return MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])
 
 
-@lru_cache(maxsize=2_000)
+@lru_cache(maxsize=50_000)
 def _opened(sealed: str, secrets: tuple[str, ...]) -> str:
-    """Remembered: the control keys of all nodes are read every other second."""
+    """Remembered: the control keys of all nodes are read every other second, the tokens of all seats each minute."""
     return _fernet(secrets).decrypt(sealed.encode()).decode()
 
 

@@ -500,6 +500,8 @@ if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
 
 # Sessions
 
+FLEET_MEMORY = 1.0  # seconds for which a creation may see nodes, rules and keys as an earlier one found them
+
 _begin("Sessions", "web, worker")
 GRANT_TIMEOUT = _number(
     "CAUSEWAY_GRANT_TIMEOUT",

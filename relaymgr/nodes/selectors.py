@@ -9,6 +9,7 @@ from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.remembered import remembered
 from relaymgr.tenants.keys import hashes_match, split_key
 from transports.protocol.proofs import proof_key
 
@@ -55,6 +56,7 @@ def locations_with_nodes() -> QuerySet[Location]:
     return Location.objects.annotate(nodes_ready=Count("nodes", filter=ready)).order_by("slug")
 
 
+@remembered
 def token_key_current(*, node: RelayNode) -> TokenKey:
     """The key to seal with: the newest that the node said it holds, else the newest.
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Value, When
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
@@ -17,7 +17,7 @@ from django.utils import timezone
 from relaymgr.errors import Conflict, Invalid, Unauthorized
 from relaymgr.nodes import control_client
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
-from relaymgr.nodes.selectors import READY, join_key_get
+from relaymgr.nodes.selectors import join_key_get
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import Scope
 from relaymgr.tenants.services import api_key_create, api_key_revoke
@@ -234,10 +234,15 @@ def _worker_update(worker: RelayWorker, seats: int, ports: dict[str, int]) -> No
 def worker_reserve(*, worker_id: int, seats: int) -> bool:
     """Takes seats on a worker; False when they are gone, or its node takes no sessions any more."""
     # The worker's own columns are tested by the UPDATE itself: under PostgreSQL's READ COMMITTED they are looked at
-    # again once the row's lock is had, a subquery's are not.
-    node = RelayNode.objects.filter(READY, pk=OuterRef("node_id"))
-    room = RelayWorker.objects.filter(Exists(node), pk=worker_id, free_seats__gte=seats)
-    return room.update(free_seats=F("free_seats") - seats) == 1
+    # again once the row's lock is had, a subquery's are not. Written out: each creation asks.
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE nodes_relayworker SET free_seats = free_seats - %s WHERE id = %s AND free_seats >= %s AND EXISTS "
+            "(SELECT 1 FROM nodes_relaynode node WHERE node.id = node_id AND state = %s"
+            " AND NOT is_draining AND NOT is_stopping)",  # selectors.READY
+            [seats, worker_id, seats, NodeState.READY],
+        )
+        return bool(cursor.rowcount == 1)
 
 
 def worker_grow(*, worker_id: int, seats: int = 1) -> bool:

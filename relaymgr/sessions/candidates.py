@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.nodes.selectors import placement_nodes
+from relaymgr.remembered import remembered
 from relaymgr.telemetry.scoring import NodeLoad
 from relaymgr.tenants.models import Tenant
 
@@ -16,6 +17,7 @@ from .models import PlacementRule
 from .placement import Candidate
 
 
+@remembered
 def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
     """Every node, and its workers by the node's id. Two queries, however many nodes there are."""
     now = timezone.now()
@@ -35,6 +37,7 @@ def wishes_of(tenant: Tenant, asked: Mapping[str, Sequence[str]]) -> Wishes:
     return wishes_joined(rules_of(tenant), asked)
 
 
+@remembered
 def rules_of(tenant: Tenant) -> dict[str, list[str]]:
     """What the operator says: nodes and locations, by the kind of rule."""
     rules = PlacementRule.objects.filter(Q(tenant=None) | Q(tenant=tenant))

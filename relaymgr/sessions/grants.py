@@ -7,7 +7,7 @@ the grant's revision in the same transaction, which also locks the row: changes 
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -28,40 +28,69 @@ OBEY_TIMEOUT = 2.0  # seconds; for a change that has no other node to go to
 BATCH = 500
 
 
+# What of a grant, and of each seat, its document is made of. Values and not objects: a node is told of thousands.
+GRANT_COLUMNS = (
+    "session",
+    "revision",
+    "worker__index",
+    "session__token",
+    "session__topology",
+    "session__dialects",
+    "session__idle_timeout",
+    "session__expires_at",
+    "session__limits",
+)
+SEAT_COLUMNS = ("number", "token", "revoked_at")
+
+
 def grant_document(grant: Grant, seats: Sequence[Seat]) -> dict[str, Any]:
     """The grant as the node takes it. Wants session and worker joined."""
     session = grant.session
-    return {
-        "session": session.id,
-        "revision": grant.revision,
-        "worker": grant.worker.index,
-        "token": int(session.token),
-        "topology": session.topology,
-        "dialects": session.dialects,
-        "idle_timeout": session.idle_timeout,
-        "expires_at": session.expires_at.timestamp(),
-        "limits": session.limits["session"],
-        "seats": [
-            {
-                "seat": seat.number,
-                "token": int(seat.token),
-                "revoked": seat.revoked_at is not None,
-                "limits": session.limits["seat"],
-            }
-            for seat in seats
-        ],
-    }
+    return _document(
+        (
+            session.pk,
+            grant.revision,
+            grant.worker.index,
+            session.token,
+            session.topology,
+            session.dialects,
+            session.idle_timeout,
+            session.expires_at,
+            session.limits,
+        ),
+        [(seat.number, seat.token, seat.revoked_at) for seat in seats],
+    )
 
 
 def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
     """All that the node is to serve, whole."""
     wanted = Grant.objects.filter(worker__node=node, wanted=True, session__state__in=LIVE_STATES)
     # Grants before seats, here and below: a document may hold a later revision's seat, never lack its own.
-    grants = list(wanted.select_related("session", "worker").defer("session__placement").order_by("pk"))
+    grants = list(wanted.order_by("pk").values_list(*GRANT_COLUMNS))
     seats = defaultdict(list)
-    for seat in _seats().filter(session__grants__in=wanted):
-        seats[seat.session_id].append(seat)
-    return [grant_document(grant, seats[grant.session_id]) for grant in grants]
+    of_them = Seat.objects.filter(session__grants__in=wanted).order_by("session", "number")
+    for session_id, *seat in of_them.values_list("session", *SEAT_COLUMNS):
+        seats[session_id].append(seat)
+    return [_document(grant, seats[grant[0]]) for grant in grants]
+
+
+def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    session, revision, worker, token, topology, dialects, idle_timeout, expires_at, limits = grant
+    return {
+        "session": session,
+        "revision": revision,
+        "worker": worker,
+        "token": int(token),
+        "topology": topology,
+        "dialects": dialects,
+        "idle_timeout": idle_timeout,
+        "expires_at": expires_at.timestamp(),
+        "limits": limits["session"],
+        "seats": [
+            {"seat": number, "token": int(token), "revoked": revoked_at is not None, "limits": limits["seat"]}
+            for number, token, revoked_at in seats
+        ],
+    }
 
 
 def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None:

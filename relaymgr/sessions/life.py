@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from relaymgr import metrics
 from relaymgr.nodes.models import RelayWorker
+from relaymgr.rows import objects_insert
 
 from .grants import grant_confirmed, grants_unwant
 from .models import (
@@ -23,7 +24,6 @@ from .models import (
     Grant,
     IdempotencyKey,
     RelaySession,
-    Seat,
     SessionEvent,
     SessionState,
     WebhookEvent,
@@ -41,7 +41,7 @@ def note(
     session: RelaySession, kind: EventKind, *, at: datetime | None = None, seat: int | None = None, reason: str = ""
 ) -> None:
     """A line of the session's timeline."""
-    _line(session, kind, at=at, seat=seat, reason=reason).save()
+    objects_insert([_line(session, kind, at=at, seat=seat, reason=reason)])
 
 
 def _line(
@@ -52,12 +52,12 @@ def _line(
 
 def session_record(*, session: RelaySession, idempotency_key: IdempotencyKey | None) -> None:
     """A new session with its `active_seats`, requested or placed already. Call it in a transaction."""
-    session.save(force_insert=True)
-    Seat.objects.bulk_create(session.active_seats)
+    objects_insert([session])
+    objects_insert(session.active_seats)
     lines = [_line(session, EventKind.REQUESTED)]
     if session.state == SessionState.PLACED:
         lines.append(_line(session, EventKind.PLACED, reason=str(session.worker)))
-    SessionEvent.objects.bulk_create(lines)
+    objects_insert(lines)
     if idempotency_key:
         IdempotencyKey.objects.filter(pk=idempotency_key.pk).update(session=session)
 

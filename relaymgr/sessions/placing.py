@@ -17,6 +17,7 @@ from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayWorker
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_reserve
+from relaymgr.rows import objects_insert
 
 from . import placement
 from .errors import NoRelay, SessionNotLive
@@ -93,9 +94,11 @@ def _reserve(session: RelaySession, worker: RelayWorker, idempotency_key: Idempo
         if session._state.adding:
             session_record(session=session, idempotency_key=idempotency_key)
         else:
-            Seat.objects.bulk_update(seats, ["connect_token"])
+            _resealed(session)
             note(session, EventKind.PLACED, reason=str(worker))
-        return Grant.objects.create(session=session, worker=worker, seats_reserved=len(seats))
+        grant = Grant(session=session, worker=worker, seats_reserved=len(seats))
+        objects_insert([grant])
+        return grant
 
 
 def _seal_for(session: RelaySession, worker: RelayWorker) -> None:
@@ -104,6 +107,11 @@ def _seal_for(session: RelaySession, worker: RelayWorker) -> None:
         key, now = token_key_current(node=worker.node), timezone.now()
         for seat in session.active_seats:
             seat.connect_token = seal_connect_token(session, seat, worker_index=worker.index, key=key, now=now)
+
+
+def _resealed(session: RelaySession) -> None:
+    for seat in session.active_seats:
+        Seat.objects.filter(session=session, number=seat.number).update(connect_token=seat.connect_token)
 
 
 def _offer(session: RelaySession, grant: Grant) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from django.utils import timezone
 
 from relaymgr.geoip import locate
 from relaymgr.nodes.models import RelayNode
+from relaymgr.rows import rows_upsert
 from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
 from relaymgr.telemetry.knowledge import Row, Where, knowledge_to_json, learn
 from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
 from relaymgr.telemetry.prefixes import first_address, remember
-from relaymgr.telemetry.rows import rows_upsert
 
 MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
 BATCH = 500  # prefixes that are looked up at once

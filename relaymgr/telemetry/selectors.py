@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from relaymgr.geoip import locate as geoip_locate
+from relaymgr.remembered import remembered
 from relaymgr.telemetry.estimation import Knowledge, Sample
 from relaymgr.telemetry.knowledge import knowledge_from_json
 from relaymgr.telemetry.models import Learnt, LegSample, NodeSample, NodeSummary, PeerLegs, PrefixLeg
@@ -34,6 +35,7 @@ LINES = {
 }
 
 
+@remembered
 def knowledge_now() -> Knowledge:
     """What was learnt last. One small query; the document is read when it is a new one."""
     at = Learnt.objects.values_list("at", flat=True).first()

@@ -18,6 +18,7 @@ from relaymgr.hints import hint
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import beacons
+from relaymgr.rows import rows_insert, rows_update, rows_upsert
 from relaymgr.telemetry.estimation import Sample
 from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
@@ -25,7 +26,6 @@ from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
 from relaymgr.telemetry.reports import LEG_FIGURES, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up
-from relaymgr.telemetry.rows import rows_insert, rows_update, rows_upsert
 
 __all__ = [
     "events_take",

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.rows import rows_insert, rows_update, rows_upsert
 from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, PrefixLeg
-from relaymgr.telemetry.rows import rows_insert, rows_update, rows_upsert
 
 pytestmark = pytest.mark.django_db
 

@@ -1,15 +1,18 @@
-"""Many rows at once, by the SQL that costs least to write: a round of probes stores thousands.
+"""Rows by the SQL that costs least to write: a round of probes stores thousands, a creation must be fast.
 
 `bulk_create` and `bulk_update` cost several times as much for each row, in building objects and in quoting them into
 one long statement. Values are of the types that the columns have; a JSON column is given what it is to hold.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import msgspec
 from django.db import connection
-from django.db.models import DateTimeField, Field, JSONField, Model
+from django.db.models import AutoField, DateTimeField, Field, JSONField, Model
+
+from relaymgr.sealing import SealedField
 
 Row = Sequence[Any]
 
@@ -25,6 +28,27 @@ def rows_insert(model: type[Model], names: Sequence[str], rows: Iterable[Row]) -
                     copy.write_row(row)
         else:
             cursor.executemany(_insert(table, columns, fields), list(_adapted(fields, rows)))
+
+
+def objects_insert(objects: Sequence[Model]) -> None:
+    """A few new objects of one model, in one statement. As `bulk_create`, but faster; no signal is sent."""
+    model = type(objects[0])
+    fields, insert = _insertion(model)
+    rows = _adapted(fields, ([field.pre_save(each, add=True) for field in fields] for each in objects))
+    one = f"({', '.join(['%s'] * len(fields))})"
+    statement = f"{insert} {', '.join([one] * len(objects))} RETURNING {_quote(model._meta.pk.column)}"
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [value for row in rows for value in row])
+        keys = cursor.fetchall()
+    for each, (key,) in zip(objects, keys, strict=True):
+        each.pk, each._state.adding, each._state.db = key, False, connection.alias
+
+
+@functools.cache
+def _insertion(model: type[Model]) -> tuple[list["Field[Any, Any]"], str]:
+    """The fields of a new object, and the statement up to its values."""
+    fields = [field for field in model._meta.concrete_fields if not isinstance(field, AutoField)]
+    return fields, f"INSERT INTO {_quote(model._meta.db_table)} ({_columns(fields)}) VALUES"  # nosec B608
 
 
 def rows_upsert(model: type[Model], names: Sequence[str], rows: Iterable[Row], *, unique: Sequence[str]) -> None:
@@ -59,7 +83,8 @@ def _adapted(fields: Sequence["Field[Any, Any]"], rows: Iterable[Row]) -> Iterat
     for row in rows:
         adapted = list(row)
         for place, adapt in adapters.items():
-            adapted[place] = adapt(adapted[place])
+            if adapted[place] is not None:
+                adapted[place] = adapt(adapted[place])
         yield adapted
 
 
@@ -67,6 +92,8 @@ def _adapter(field: "Field[Any, Any]") -> Callable[[Any], Any] | None:
     """What makes of a value what the database takes, for the columns of which it would not take it as it is."""
     if isinstance(field, JSONField):
         return lambda value: msgspec.json.encode(value).decode()
+    if isinstance(field, SealedField):
+        return field.get_prep_value
     if isinstance(field, DateTimeField):
         return connection.ops.adapt_datetimefield_value
     return None

@@ -1,0 +1,37 @@
+"""What hardly changes from one moment to the next, and is asked for at each creation: the fleet."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from django.conf import settings
+
+MOST = 1_000  # answers of a function
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def remembered(read: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: what `read` said to the same arguments is good for FLEET_MEMORY seconds, in this process.
+
+    Several threads get the same answer: it is not to be changed. What must not be missed is tested again where it is
+    acted on, as by `worker_reserve`.
+    """
+    answers: dict[object, tuple[float, T]] = {}
+
+    @functools.wraps(read)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        asked, now = (args, tuple(sorted(kwargs.items()))), time.monotonic()
+        until, answer = answers.get(asked, (0.0, None))
+        if now < until:
+            return answer  # type: ignore[return-value]
+        found = read(*args, **kwargs)
+        if settings.FLEET_MEMORY:
+            if len(answers) >= MOST:
+                answers.clear()
+            answers[asked] = now + settings.FLEET_MEMORY, found
+        return found
+
+    return call
