@@ -5,7 +5,7 @@ one long statement. Values are of the types that the columns have; a JSON column
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -49,6 +49,22 @@ def _insertion(model: type[Model]) -> tuple[list["Field[Any, Any]"], str]:
     """The fields of a new object, and the statement up to its values."""
     fields = [field for field in model._meta.concrete_fields if not isinstance(field, AutoField)]
     return fields, f"INSERT INTO {_quote(model._meta.db_table)} ({_columns(fields)}) VALUES"  # nosec B608
+
+
+def row_change(model: type[Model], where: Mapping[str, Any], **values: Any) -> bool:
+    """Give the row that is as `where` says these values; False: there is none."""
+    statement, fields = _change(model, tuple(values), tuple(where))
+    with connection.cursor() as cursor:
+        cursor.execute(statement, next(_adapted(fields, [[*values.values(), *where.values()]])))
+        return bool(cursor.rowcount)
+
+
+@functools.cache
+def _change(model: type[Model], values: tuple[str, ...], where: tuple[str, ...]) -> tuple[str, list["Field[Any, Any]"]]:
+    new, old = _fields(model, values), _fields(model, where)
+    sets = ", ".join(f"{_quote(field.column)} = %s" for field in new)
+    tests = " AND ".join(f"{_quote(field.column)} = %s" for field in old)
+    return f"UPDATE {_quote(model._meta.db_table)} SET {sets} WHERE {tests}", [*new, *old]  # noqa: S608  # nosec B608
 
 
 def rows_upsert(model: type[Model], names: Sequence[str], rows: Iterable[Row], *, unique: Sequence[str]) -> None:

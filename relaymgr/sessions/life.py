@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from relaymgr import metrics
 from relaymgr.nodes.models import RelayWorker
-from relaymgr.rows import objects_insert
+from relaymgr.rows import objects_insert, row_change
 
 from .grants import grant_confirmed, grants_unwant
 from .models import (
@@ -72,8 +72,8 @@ def session_ready(*, session: RelaySession, grant: Grant) -> bool:
     """Its node holds the grant. False: the session is over."""
     now = timezone.now()
     with transaction.atomic():
-        mine = RelaySession.objects.filter(pk=session.pk, state=SessionState.PLACED)
-        if not mine.update(state=SessionState.READY, ready_at=now, placement=session.placement):
+        mine = {"id": session.pk, "state": SessionState.PLACED}
+        if not row_change(RelaySession, mine, state=SessionState.READY, ready_at=now, placement=session.placement):
             return False
         grant_confirmed(grant)
         note(session, EventKind.READY, at=now)

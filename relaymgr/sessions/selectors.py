@@ -13,6 +13,7 @@ from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
 from relaymgr.nodes.selectors import workers_at
+from relaymgr.remembered import remembered
 from relaymgr.tenants.models import Tenant
 
 from .errors import SessionUnknown
@@ -96,3 +97,10 @@ def session_placement(*, tenant: Tenant, session_id: str) -> dict[str, Any]:
     if found is None:
         raise SessionUnknown
     return found
+
+
+def sessions_live(tenant: Tenant) -> int:
+    return RelaySession.objects.filter(tenant=tenant, state__in=LIVE_STATES).count()
+
+
+sessions_live_lately = remembered(sessions_live)

@@ -30,10 +30,10 @@ from .filters import Filter
 from .grants import grant_change, session_settle
 from .life import note, session_end
 from .measurements import measurements_check
-from .models import LIVE_STATES, EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
+from .models import EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
 from .placing import session_place
 from .players import legs_estimate
-from .selectors import session_get
+from .selectors import session_get, sessions_live, sessions_live_lately
 from .tokens import new_seat_key, new_token, seal_connect_token
 
 logger = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ def session_create(
 
     Raises SessionQuota; NoRelay when no node takes it: the session then exists, failed, with the explanation.
     """
-    # Not exact when several are created in the same moment: it is there against floods.
-    if RelaySession.objects.filter(tenant=tenant, state__in=LIVE_STATES).count() >= tenant.max_sessions:
+    # Not exact when several are created in the same moment: it is there against floods. Refused is nobody by memory.
+    if sessions_live_lately(tenant) >= tenant.max_sessions and sessions_live(tenant) >= tenant.max_sessions:
         raise SessionQuota
     taken: set[int] = set()
     session = RelaySession(

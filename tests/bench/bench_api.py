@@ -22,10 +22,12 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
@@ -38,7 +40,7 @@ from tests.servers import PRODUCTION, postgres, redis
 SESSIONS = "/v1/relays/sessions"
 WORKER_PORT = "CAUSEWAY_WORKER_METRICS_PORT"
 GOAL_MS = 50.0  # p95 of POST -> ready
-Call = Callable[[httpx.AsyncClient], Awaitable[None]]
+Call = Callable[[aiohttp.ClientSession], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -87,15 +89,15 @@ def measure(plan: Plan, stack: Stack) -> Results:
 async def _measure(plan: Plan, stack: Stack, results: Results) -> None:
     made: list[dict[str, Any]] = []
 
-    async def create(client: httpx.AsyncClient) -> None:
-        made.append(_checked(await client.post(SESSIONS, json=_players(len(made)))).json())
+    async def create(client: aiohttp.ClientSession) -> None:
+        made.append(await _asked(client.post(SESSIONS, json=_players(len(made)))))
 
-    async def nothing(client: httpx.AsyncClient) -> None:
-        _checked(await client.get("/monitor"))
+    async def nothing(client: aiohttp.ClientSession) -> None:
+        await _asked(client.get("/monitor"))
 
-    limits = httpx.Limits(max_connections=256, max_keepalive_connections=256)
     headers = {"Authorization": f"token {stack.key}"}
-    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=30, limits=limits) as client:
+    # Not httpx: what a call costs the caller would be a good part of its latency.
+    async with aiohttp.ClientSession(stack.url, headers=headers, connector=aiohttp.TCPConnector(limit=256)) as client:
         say(f"creating {plan.sessions} sessions, {plan.clients} at a time")
         closed = await _closed_loop(client, create, plan)
         results.latencies.append(_row(f"create, {plan.clients} clients", *closed))
@@ -109,25 +111,25 @@ async def _measure(plan: Plan, stack: Stack, results: Results) -> None:
         mine = itertools.cycle(made[since:] or made)
         added: list[tuple[str, int]] = []
 
-        async def authorize(client: httpx.AsyncClient) -> None:
+        async def authorize(client: aiohttp.ClientSession) -> None:
             session = next(mine)["session_id"]
             body = {"session_id": session, "user_ip": "198.51.100.7"}
-            answer = _checked(await client.post(f"{SESSIONS}:authorize-user", json=body)).json()
+            answer = await _asked(client.post(f"{SESSIONS}:authorize-user", json=body))
             added.append((session, answer["session_user"]["authorization_token"]))
 
-        async def revoke(client: httpx.AsyncClient) -> None:
+        async def revoke(client: aiohttp.ClientSession) -> None:
             session, token = added.pop()
             body = {"session_id": session, "authorization_token": token}
-            _checked(await client.post(f"{SESSIONS}:revoke-user", json=body))
+            await _asked(client.post(f"{SESSIONS}:revoke-user", json=body))
 
-        async def get(client: httpx.AsyncClient) -> None:
-            _checked(await client.get(f"{SESSIONS}/{next(mine)['session_id']}"))
+        async def get(client: aiohttp.ClientSession) -> None:
+            await _asked(client.get(f"{SESSIONS}/{next(mine)['session_id']}"))
 
-        async def listed(client: httpx.AsyncClient) -> None:
-            _checked(await client.get(SESSIONS, params={"limit": 50}))
+        async def listed(client: aiohttp.ClientSession) -> None:
+            await _asked(client.get(SESSIONS, params={"limit": 50}))
 
-        async def delete(client: httpx.AsyncClient) -> None:
-            _checked(await client.delete(f"{SESSIONS}/{made.pop()['session_id']}"))
+        async def delete(client: aiohttp.ClientSession) -> None:
+            await _asked(client.delete(f"{SESSIONS}/{made.pop()['session_id']}"))
 
         calls = {"authorize-user": authorize, "revoke-user": revoke, "GET session": get, "list, 50 a page": listed}
         for what, call in (calls | {"DELETE": delete, "peer: GET /monitor": nothing}).items():
@@ -138,7 +140,7 @@ async def _measure(plan: Plan, stack: Stack, results: Results) -> None:
     results.tasks = _tasks(stack, plan.settle)
 
 
-async def _closed_loop(client: httpx.AsyncClient, call: Call, plan: Plan) -> tuple[list[float], float]:
+async def _closed_loop(client: aiohttp.ClientSession, call: Call, plan: Plan) -> tuple[list[float], float]:
     """So many callers, each asking again when it was answered. Their latencies and the seconds it all took."""
     left = itertools.count()
     latencies: list[float] = []
@@ -154,7 +156,9 @@ async def _closed_loop(client: httpx.AsyncClient, call: Call, plan: Plan) -> tup
     return latencies, time.monotonic() - started
 
 
-async def _open_loop(client: httpx.AsyncClient, call: Call, rate: float, duration: float) -> tuple[list[float], float]:
+async def _open_loop(
+    client: aiohttp.ClientSession, call: Call, rate: float, duration: float
+) -> tuple[list[float], float]:
     """Calls that are due at fixed moments, whatever became of those before. Latency counts from when it was due."""
     latencies: list[float] = []
     begin = time.monotonic()
@@ -179,6 +183,15 @@ def _players(number: int) -> dict[str, Any]:
     measured = {"ip": ip, "latencies": {place: 20 + number % 20}}
     located = {"ip": ip, "latitude": latitude, "longitude": longitude}
     return {"users": [measured, located, measured, located], "idle_timeout": 3600, "metadata": {"match": number % 100}}
+
+
+async def _asked(call: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Any:
+    """What a call is answered, as JSON; None for no content."""
+    async with call as answer:
+        content = await answer.read()
+        if answer.status not in (200, 204):
+            raise AssertionError(f"{answer.method} {answer.url.path}: {answer.status} {content!r}")
+        return json.loads(content) if content else None
 
 
 def _checked(answer: httpx.Response) -> httpx.Response:
