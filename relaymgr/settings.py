@@ -505,7 +505,7 @@ FLEET_MEMORY = 1.0  # seconds for which a creation may see nodes, rules and keys
 _begin("Sessions", "web, worker")
 GRANT_TIMEOUT = _number(
     "CAUSEWAY_GRANT_TIMEOUT",
-    0.25,
+    1,
     0.01,
     10,
     "seconds a node may take to confirm a session before the next one is asked",
