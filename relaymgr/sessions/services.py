@@ -20,6 +20,7 @@ from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_grow, worker_release
+from relaymgr.rows import objects_insert
 from relaymgr.telemetry.estimation import Legs
 from relaymgr.tenants.models import Tenant
 
@@ -205,7 +206,7 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
             key = token_key_current(node=grant.worker.node)
             index = grant.worker.index
             seat.connect_token = seal_connect_token(session, seat, worker_index=index, key=key, now=timezone.now())
-        seat.save(force_insert=True)
+        objects_insert([seat])
         note(session, EventKind.SEAT_ADDED, seat=number)
     return seat, True
 
