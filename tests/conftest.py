@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -12,6 +13,12 @@ from tests.leaks import LogWatch
 # Examples are counted, not timed: these machines are noisy.
 hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def _fleet_is_as_it_is_now(settings: LazySettings) -> None:
+    """A test makes nodes and asks for a session at once."""
+    settings.FLEET_MEMORY = 0
 
 
 @pytest.fixture(scope="session")

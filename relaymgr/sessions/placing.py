@@ -14,7 +14,7 @@ from django.utils import timezone
 from observability import tracing
 from relaymgr import metrics
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
-from relaymgr.nodes.models import RelayWorker
+from relaymgr.nodes.models import RelayWorker, TokenKey
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_reserve
 from relaymgr.rows import objects_insert
@@ -82,7 +82,10 @@ def _reserve_any(
 
 def _reserve(session: RelaySession, worker: RelayWorker, idempotency_key: IdempotencyKey | None) -> Grant | None:
     seats = session.active_seats
-    _seal_for(session, worker)
+    try:
+        _seal_for(session, worker)
+    except TokenKey.DoesNotExist:
+        return None  # its node was removed since the fleet was looked at
     with transaction.atomic():
         # The session before the worker: who ends a session locks them in this order too.
         if not session._state.adding and not session_placed(session=session, worker=worker):

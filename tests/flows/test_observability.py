@@ -163,7 +163,7 @@ def test_lines_have_one_shape_and_no_secret(stack: Stack, session: dict[str, Any
 def secrets_of(stack: Stack, session: dict[str, Any]) -> list[str]:
     users = session["session_users"]
     tokens = [str(user[name]) for user in users for name in ("authorization_token", "connect_token", "seat_key")]
-    return [stack.key.rpartition("_")[2], METRICS_KEY, str(session["authorization_token"]), *tokens, *PLAYERS]
+    return [stack.key.split("_", 2)[2], METRICS_KEY, str(session["authorization_token"]), *tokens, *PLAYERS]
 
 
 def test_each_process_serves_its_own_metrics_to_who_has_the_key(

@@ -46,11 +46,6 @@ def _nodes_have_time(settings: LazySettings) -> None:
     settings.GRANT_TIMEOUT = 10
 
 
-@pytest.fixture(autouse=True)
-def _fleet_is_as_it_is_now(settings: LazySettings) -> None:
-    settings.FLEET_MEMORY = 0
-
-
 @pytest.fixture
 def tenant(db: None) -> Tenant:
     return Tenant.objects.create(name="Studio", slug="studio")
