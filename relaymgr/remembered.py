@@ -24,14 +24,13 @@ def remembered(read: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(read)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         asked, now = (args, tuple(sorted(kwargs.items()))), time.monotonic()
-        until, answer = answers.get(asked, (0.0, None))
-        if now < until:
+        at, answer = answers.get(asked, (0.0, None))
+        if at and now < at + settings.FLEET_MEMORY:
             return answer  # type: ignore[return-value]
         found = read(*args, **kwargs)
-        if settings.FLEET_MEMORY:
-            if len(answers) >= MOST:
-                answers.clear()
-            answers[asked] = now + settings.FLEET_MEMORY, found
+        if len(answers) >= MOST:
+            answers.clear()
+        answers[asked] = now, found
         return found
 
     return call

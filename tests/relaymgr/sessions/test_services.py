@@ -61,6 +61,22 @@ def test_silent_node_is_skipped_within_its_budget_and_the_next_one_serves(
     assert timeline(session["session_id"]) == ["requested", "placed", "skipped", "placed", "ready"]
 
 
+def test_node_that_is_gone_since_the_fleet_was_looked_at_is_passed_over(
+    make_stand_in_node: MakeStandIn, api: APIClient, settings: LazySettings
+) -> None:
+    gone, _ = make_stand_in_node("a-gone")
+    drained, _ = make_stand_in_node("b-drained")
+    make_stand_in_node("c-good")
+    settings.FLEET_MEMORY = 600
+    assert api.get(create(api)["placement"]).json()["chosen"] == "a-gone"
+    Grant.objects.filter(worker__node=gone).delete()
+    RelaySession.objects.all().delete()
+    gone.delete()
+    RelayNode.objects.filter(pk=drained.pk).update(is_draining=True)
+    told = api.get(create(api)["placement"]).json()
+    assert ([tried["node"] for tried in told["tried"]], told["chosen"]) == (["c-good"], "c-good")
+
+
 def test_node_that_did_not_answer_is_made_to_forget(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
     _, stand_in = make_stand_in_node("a-dies")
     stand_in.answer = lambda method, path, body: (500, b"it took the grant and died before it answered")
