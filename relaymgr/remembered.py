@@ -28,9 +28,10 @@ def remembered(read: Callable[P, T]) -> Callable[P, T]:
         if at and now < at + settings.FLEET_MEMORY:
             return answer  # type: ignore[return-value]
         found = read(*args, **kwargs)
-        if len(answers) >= MOST:
-            answers.clear()
-        answers[asked] = now, found
+        if settings.FLEET_MEMORY:
+            if len(answers) >= MOST:
+                answers.clear()
+            answers[asked] = now, found
         return found
 
     return call
