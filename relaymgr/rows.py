@@ -73,7 +73,7 @@ def rows_upsert(model: type[Model], names: Sequence[str], rows: Iterable[Row], *
     new = [_quote(field.column) for field in fields if field.name not in unique]
     insert = _insert(_quote(model._meta.db_table), _columns(fields), fields)
     anew = ", ".join(f"{column} = excluded.{column}" for column in new)
-    _run_many(f"{insert} ON CONFLICT ({_columns(_fields(model, unique))}) DO UPDATE SET {anew}", fields, rows)
+    _run_many(f"{insert} ON CONFLICT ({_columns(_fields(model, unique))}) DO UPDATE SET {anew}", fields, rows)  # nosec B608
 
 
 def rows_update(model: type[Model], names: Sequence[str], rows: Iterable[Row]) -> None:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from relaymgr.nodes.models import NodeState, RelayNode
-from relaymgr.rows import rows_insert, rows_update, rows_upsert
+from relaymgr.rows import objects_insert, row_change, rows_insert, rows_update, rows_upsert
 from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, PrefixLeg
+from relaymgr.tenants.models import ApiKey, Tenant
 
 pytestmark = pytest.mark.django_db
 
@@ -55,3 +56,23 @@ def test_only_the_rows_and_columns_named_change(make_node: Make) -> None:
     one.refresh_from_db(), other.refresh_from_db()
     assert (one.state, one.is_stopping, one.last_seen_at, one.name) == (NodeState.LOST, True, AT, "one")
     assert (other.state, other.is_stopping) == (NodeState.READY, False)
+
+
+def test_new_objects_are_whole_and_know_their_keys(tenant: Tenant) -> None:
+    keys = [
+        ApiKey(tenant=tenant, name=name, prefix=f"{n:012x}", secret_hash="h") for n, name in enumerate(("a", "b'%s"))
+    ]
+    objects_insert(keys)
+    assert [key._state.adding for key in keys] == [False, False]
+    for key in keys:
+        stored = ApiKey.objects.get(pk=key.pk)
+        assert (stored.name, stored.prefix, stored.scopes) == (key.name, key.prefix, key.scopes)
+        assert stored.created_at == key.created_at
+
+
+def test_a_row_changes_only_when_it_is_as_was_said(make_node: Make) -> None:
+    one, other = make_node("one"), make_node("other")
+    assert not row_change(RelayNode, {"id": one.pk, "state": NodeState.LOST}, state=NodeState.SUSPECT)
+    assert row_change(RelayNode, {"id": one.pk, "state": NodeState.READY}, state=NodeState.LOST, last_seen_at=AT)
+    one.refresh_from_db(), other.refresh_from_db()
+    assert (one.state, one.last_seen_at, other.state) == (NodeState.LOST, AT, NodeState.READY)
