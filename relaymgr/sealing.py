@@ -27,15 +27,15 @@ def _opened(sealed: str, secrets: tuple[str, ...]) -> str:
     return _fernet(secrets).decrypt(sealed.encode()).decode()
 
 
-def _current() -> MultiFernet:
-    return _fernet((settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+def _secrets() -> tuple[str, ...]:
+    return settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS
 
 
 class SealedField(models.TextField):
     """Text that is sealed in the database and plain in Python. Cannot be searched."""
 
     def get_prep_value(self, value: str | None) -> str | None:
-        return None if value is None else _current().encrypt(value.encode()).decode()
+        return None if value is None else _fernet(_secrets()).encrypt(value.encode()).decode()
 
     def from_db_value(self, value: str | None, expression: object, connection: object) -> str | None:
-        return None if value is None else _opened(value, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+        return None if value is None else _opened(value, _secrets())

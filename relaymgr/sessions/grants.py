@@ -9,6 +9,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from django.db import transaction
@@ -30,7 +31,7 @@ BATCH = 500
 
 # What of a grant, and of each seat, its document is made of. Values and not objects: a node is told of thousands.
 GRANT_COLUMNS = (
-    "session",
+    "session_id",
     "revision",
     "worker__index",
     "session__token",
@@ -41,25 +42,13 @@ GRANT_COLUMNS = (
     "session__limits",
 )
 SEAT_COLUMNS = ("number", "token", "revoked_at")
+_of_grant = attrgetter(*(name.replace("__", ".") for name in GRANT_COLUMNS))
+_of_seat = attrgetter(*SEAT_COLUMNS)
 
 
 def grant_document(grant: Grant, seats: Sequence[Seat]) -> dict[str, Any]:
     """The grant as the node takes it. Wants session and worker joined."""
-    session = grant.session
-    return _document(
-        (
-            session.pk,
-            grant.revision,
-            grant.worker.index,
-            session.token,
-            session.topology,
-            session.dialects,
-            session.idle_timeout,
-            session.expires_at,
-            session.limits,
-        ),
-        [(seat.number, seat.token, seat.revoked_at) for seat in seats],
-    )
+    return _document(_of_grant(grant), map(_of_seat, seats))
 
 
 def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
@@ -68,8 +57,8 @@ def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
     # Grants before seats, here and below: a document may hold a later revision's seat, never lack its own.
     grants = list(wanted.order_by("pk").values_list(*GRANT_COLUMNS))
     seats = defaultdict(list)
-    of_them = Seat.objects.filter(session__grants__in=wanted).order_by("session", "number")
-    for session_id, *seat in of_them.values_list("session", *SEAT_COLUMNS):
+    of_them = _seats().filter(session__grants__in=wanted)
+    for session_id, *seat in of_them.values_list("session_id", *SEAT_COLUMNS):
         seats[session_id].append(seat)
     return [_document(grant, seats[grant[0]]) for grant in grants]
 

@@ -17,7 +17,7 @@ from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayWorker, TokenKey
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_reserve
-from relaymgr.rows import objects_insert
+from relaymgr.rows import objects_insert, rows_update
 
 from . import placement
 from .errors import NoRelay, SessionNotLive
@@ -97,7 +97,7 @@ def _reserve(session: RelaySession, worker: RelayWorker, idempotency_key: Idempo
         if session._state.adding:
             session_record(session=session, idempotency_key=idempotency_key)
         else:
-            _resealed(session)
+            rows_update(Seat, ("connect_token",), [(seat.connect_token, seat.pk) for seat in seats])
             note(session, EventKind.PLACED, reason=str(worker))
         grant = Grant(session=session, worker=worker, seats_reserved=len(seats))
         objects_insert([grant])
@@ -110,11 +110,6 @@ def _seal_for(session: RelaySession, worker: RelayWorker) -> None:
         key, now = token_key_current(node=worker.node), timezone.now()
         for seat in session.active_seats:
             seat.connect_token = seal_connect_token(session, seat, worker_index=worker.index, key=key, now=now)
-
-
-def _resealed(session: RelaySession) -> None:
-    for seat in session.active_seats:
-        Seat.objects.filter(session=session, number=seat.number).update(connect_token=seat.connect_token)
 
 
 def _offer(session: RelaySession, grant: Grant) -> dict[str, Any]:

@@ -23,7 +23,7 @@ MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
 MAX_TIME = 32_503_680_000.0  # the year 3000
 LEG_FIGURES = ("legs", "leg_rtt_ms", "leg_rtt_most", "leg_loss")
 
-_WORD = re.compile(r"[a-z0-9_]{1,30}")
+_WORD = re.compile(r"\A[a-z0-9_]{1,30}\Z")
 
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Big = Annotated[int, Meta(ge=0, le=MAX_BIG)]
@@ -32,7 +32,7 @@ Time = Annotated[float, Meta(ge=0, le=MAX_TIME)]  # seconds since 1970
 Milliseconds = Annotated[float, Meta(ge=0, le=1e6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Session = Annotated[str, Meta(pattern=r"\A[0-9a-f]{12}-S\Z")]
-Word = Annotated[str, Meta(pattern=r"\A[a-z0-9_]{1,30}\Z")]
+Word = Annotated[str, Meta(pattern=_WORD.pattern)]
 
 
 class Leg(Struct, gc=False):
@@ -85,7 +85,7 @@ class _Worker(Struct, gc=False):
 class _Document(Struct):
     boot_id: Annotated[str, Meta(min_length=1)]
     time: Time
-    cpu: Milliseconds
+    cpu: Annotated[float, Meta(ge=0, le=1e6)]  # of a core
     workers: Annotated[list[_Worker], Meta(max_length=MAX_WORKERS)]
     legs: Annotated[list[Any], Meta(max_length=MAX_LEGS)]
     events: Annotated[list[Any], Meta(max_length=MAX_EVENTS)]
@@ -168,7 +168,7 @@ def _counters(workers: list[_Worker]) -> dict[str, int]:
 
 @functools.lru_cache(maxsize=1_000)
 def _is_word(name: str) -> bool:
-    return _WORD.fullmatch(name) is not None
+    return _WORD.match(name) is not None
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
-from tests.bench.kernel_bench import FIRST_PLAYER, NATIVE, PLAYERS_NET, NodeOverThere, addressed
+from tests.bench.kernel_bench import FIRST_PLAYER, NATIVE, NodeOverThere, addressed, route_players
 from tests.relaynode.kernel.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 
 PACKETS = 1_000_000
@@ -124,12 +124,9 @@ def flood(there: Wire, tool: str, flows: list[Flow], folder: str) -> int:
 def run(path: str, tool: str, folder: str) -> list[dict[str, Any]]:
     rows = []
     with wire() as there:
-        for command in (
-            f"-n {there.players} route add local {PLAYERS_NET} dev lo",
-            f"-n {there.node} route add {PLAYERS_NET} via {PLAYER_IPS[0]}",
-            f"-n {there.node} route add 10.79.0.0/16 via {PLAYER_IPS[0]}",  # nobody there takes them
-        ):
-            subprocess.run(["ip", *command.split()], check=True)
+        route_players(there)
+        nobody_there = f"-n {there.node} route add 10.79.0.0/16 via {PLAYER_IPS[0]}"
+        subprocess.run(["ip", *nobody_there.split()], check=True)
         with NodeOverThere(there, PACKET_PATH=path) as node:
             crowd = Crowd(2, seats=2, base=FIRST_PLAYER, relay=NODE_IPS[0])
             crowd.grant_all(node)

@@ -87,15 +87,20 @@ class Blaster:
 def kernel_node(sessions: int, with_front: bool) -> Iterator[tuple[NodeOverThere, Crowd]]:
     """A node on the kernel path, and its players. `with_front`: see `wire`."""
     with wire(with_front=with_front) as there:
-        for command in (
-            f"-n {there.players} route add local {PLAYERS_NET} dev lo",
-            f"-n {there.node} route add {PLAYERS_NET} via {PLAYER_IPS[0]}",
-        ):
-            subprocess.run(["ip", *command.split()], check=True)
+        route_players(there)
         crowd = Crowd(sessions, base=FIRST_PLAYER, relay=NODE_IPS[0])
         with NodeOverThere(there, PACKET_PATH="kernel") as node:
             crowd.grant_all(node)
             yield node, crowd
+
+
+def route_players(there: Wire) -> None:
+    """Have all of PLAYERS_NET live at the players' end of the wire."""
+    for command in (
+        f"-n {there.players} route add local {PLAYERS_NET} dev lo",
+        f"-n {there.node} route add {PLAYERS_NET} via {PLAYER_IPS[0]}",
+    ):
+        subprocess.run(["ip", *command.split()], check=True)
 
 
 def measure(

@@ -55,13 +55,13 @@ class Loaded:
 
     def __init__(self) -> None:
         self._shapes = loader.read_object().maps
-        self._spare: dict[int, list[loader.SeatPrograms]] = {}
+        self._spare: dict[int, list[loader.SeatPrograms]] = {}  # by their entries
 
     def take(self, max_seats: int) -> loader.SeatPrograms:
-        spare = self._spare.setdefault(max_seats, [])
+        spare = self._spare.get(max_seats + loader.SeatPrograms.SPARE)
         return spare.pop() if spare else loader.SeatPrograms(max_seats)
 
-    def give_back(self, max_seats: int, programs: loader.SeatPrograms) -> None:
+    def give_back(self, programs: loader.SeatPrograms) -> None:
         """Those whose sessions have all been removed."""
         for name, map_ in programs.maps.items():
             shape = self._shapes[name]
@@ -71,7 +71,7 @@ class Loaded:
                 nothing = bytes(len(map_.get(bytes(4)) or b""))
                 for index in range(shape.entries or programs.entries):
                     map_.put(struct.pack("=I", index), nothing)
-        self._spare[max_seats].append(programs)
+        self._spare.setdefault(programs.entries, []).append(programs)
 
 
 def _is_empty(hash_: bpf.Map) -> bool:
@@ -171,7 +171,7 @@ class Kernel(Twin):
     """The core behind the program. `forwarded` counts what that did by itself, `passed` what it passed up."""
 
     def __init__(self, seed: int, config: RelayConfig) -> None:
-        self._max_seats, self._programs = config.max_seats, _loaded.take(config.max_seats)
+        self._programs = _loaded.take(config.max_seats)
         self.mirror = KernelMirror(self._programs, our_ports=OUR_PORTS, clock_offset=NOW - 1000)
         self.relay = Relay(worker=0, config=config, random=randomness(seed), mirror=self.mirror)
         self._program = bpf.Runner(self._programs.relay, 2048)
@@ -184,7 +184,7 @@ class Kernel(Twin):
     def close(self) -> None:
         for session in self.relay._exchange.table.sessions.values():
             self.mirror.session_removed(session)
-        _loaded.give_back(self._max_seats, self._programs)
+        _loaded.give_back(self._programs)
 
     def receive(self, datagram: Datagram, raw: bytes, now: float) -> list[Sent]:
         verdict, out = self._program.run(raw)
