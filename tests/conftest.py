@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import LazySettings
+from django.test import override_settings
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -15,10 +15,11 @@ hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health
 hypothesis_settings.load_profile("unhurried")
 
 
-@pytest.fixture(autouse=True)
-def _fleet_is_as_it_is_now(settings: LazySettings) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _fleet_is_as_it_is_now() -> Iterator[None]:
     """A test makes nodes and asks for a session at once."""
-    settings.FLEET_MEMORY = 0
+    with override_settings(FLEET_MEMORY=0):
+        yield
 
 
 @pytest.fixture(scope="session")
