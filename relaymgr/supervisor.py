@@ -1,7 +1,7 @@
 """Keep a handful of processes running, for `manage.py up`: one machine, no other supervisor needed.
 
 A dead child is started again, after 1, 2, 4 ... 30 s; one that had lived for 30 s counts as new. SIGTERM or SIGINT
-stops all, the last started first. Each child writes to a log file of its own.
+stops all, the first, which the others talk to, after them. Each child writes to a log file of its own.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ async def supervise(children: Sequence[Child], say: Callable[[str], None]) -> No
     tasks = [asyncio.create_task(_keep_running(child, stopping, say)) for child in children]
     await stopping.wait()
     say("stopping")
-    for task in reversed(tasks):
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    for group in (tasks[1:], tasks[:1]):
+        for task in group:
+            task.cancel()
+        await asyncio.gather(*group, return_exceptions=True)
 
 
 async def _keep_running(child: Child, stopping: asyncio.Event, say: Callable[[str], None]) -> None:

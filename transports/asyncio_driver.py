@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
 from .protocol.errors import ConnectionClosed, ConnectionFailed
-from .protocol.events import Closed, Event, Moved
+from .protocol.events import STRAGGLERS, Closed, Event, Moved
 
 Address = Hashable
 
@@ -89,8 +89,7 @@ class Driver(asyncio.DatagramProtocol):
             self._send(datagram)
         while (event := self.machine.next_event()) is not None:
             if isinstance(event, Moved) and self._left_behind is not None:
-                self._left_behind.close()
-                self._left_behind = None
+                self._loop.call_later(STRAGGLERS, self._left_behind.close)
             self._on_event(event)
         self._arm()
 

@@ -9,6 +9,7 @@ while running:
     connection.send(b"state", target=EVERYONE)
 """
 
+import math
 import os
 import selectors
 import socket
@@ -19,7 +20,7 @@ from typing import Any, Self
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection, State, Stats
 from .protocol.errors import ConnectionFailed, ConnectTimeout
-from .protocol.events import Closed, Event, Moved, Received
+from .protocol.events import STRAGGLERS, Closed, Event, Moved, Received
 from .protocol.packets import EVERYONE, MAX_INCOMING
 
 __all__ = ["EVERYONE", "Connection", "connect"]
@@ -92,6 +93,7 @@ class Connection:
         )
         self._events: list[Event] = []
         self._left_behind: socket.socket | None = None
+        self._leave_at = math.inf
         self._socket: socket.socket | None = self._open()
         self._machine.connect(time.monotonic())
         self._pump()
@@ -102,6 +104,8 @@ class Connection:
         deadline = time.monotonic() + timeout
         while True:
             self._read()
+            if time.monotonic() >= self._leave_at:
+                self._leave()
             self._machine.handle_timer(time.monotonic())
             self._pump()
             if self._events or self._socket is None or time.monotonic() >= deadline:
@@ -134,9 +138,8 @@ class Connection:
     def migrate(self) -> None:
         """Move to a new socket, as when the network changed; the node proves the new address before it sends there."""
         fresh = self._open()
-        if self._left_behind is not None:
-            self._left_behind.close()
-        self._left_behind, self._socket = self._socket, fresh
+        self._leave()
+        self._left_behind, self._socket, self._leave_at = self._socket, fresh, math.inf
         self._machine.rebind(time.monotonic())
         self._pump()
 
@@ -198,7 +201,7 @@ class Connection:
     def _read(self) -> None:
         for each in self._sockets():
             for _ in range(MAX_PER_POLL):
-                if each.fileno() < 0:  # what was read last ended the connection, or the move
+                if each.fileno() < 0:  # what was read last ended the connection
                     break
                 try:
                     data = each.recv(MAX_INCOMING + 1)
@@ -226,12 +229,19 @@ class Connection:
     def _take_events(self) -> None:
         while (event := self._machine.next_event()) is not None:
             self._events.append(event)
-            if isinstance(event, Moved | Closed) and self._left_behind is not None:
-                self._left_behind.close()
-                self._left_behind = None
-            if isinstance(event, Closed) and self._socket is not None:
-                self._socket.close()
-                self._socket = None
+            if isinstance(event, Moved):
+                self._leave_at = time.monotonic() + STRAGGLERS
+            if isinstance(event, Closed):
+                self._leave()
+                if self._socket is not None:
+                    self._socket.close()
+                    self._socket = None
+
+    def _leave(self) -> None:
+        """The socket from before the last move."""
+        if self._left_behind is not None:
+            self._left_behind.close()
+            self._left_behind = None
 
     def _wait(self, deadline: float) -> None:
         timer = self._machine.next_timer()

@@ -16,7 +16,6 @@ from tests.relaymgr.conftest import (  # noqa: F401  fixtures
     _nothing_counted,
     api,
     client_with,
-    django_db_modify_db_settings,
     make_stand_in,
     stand_in,
     tenant,

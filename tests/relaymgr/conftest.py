@@ -1,4 +1,4 @@
-"""Fixtures for the manager: a database that threads can share, keys, a fleet, real HTTP servers in place of nodes."""
+"""Fixtures for the manager: keys, a fleet, real HTTP servers in place of nodes."""
 
 import contextlib
 import json
@@ -25,14 +25,6 @@ if not settings.BROKER_URL:
 
 if "LOCATION" in settings.CACHES["default"]:
     settings.CACHES["default"]["LOCATION"] = redis_database(settings.CACHES["default"]["LOCATION"], 0)
-
-
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLite in a file, as in life: threads on one in-memory database see other locks."""
-    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-        file = tmp_path_factory.mktemp("database") / "test.sqlite3"
-        settings.DATABASES["default"]["TEST"] = {**settings.DATABASES["default"].get("TEST", {}), "NAME": str(file)}
 
 
 @pytest.fixture(autouse=True)

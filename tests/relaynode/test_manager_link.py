@@ -181,7 +181,10 @@ def test_a_manager_that_is_not_there_yet_is_waited_for(manager, node):
     eventually(lambda: link(node) == "linked")
 
 
-@pytest.mark.parametrize("answer", [(500, {}), (429, {}), (200, {}), (200, {"node_key": ""}), b"<html>", b"[" * 9999])
+@pytest.mark.parametrize(
+    "answer",
+    [(500, {}), (429, {}), (200, {}), (200, {"node_key": ""}), b"<html>", pytest.param(b"[" * 9999, id="deep")],
+)
 def test_a_join_that_is_not_answered_as_agreed_is_tried_again(manager, node, answer):
     manager.answers[JOIN] = answer
     manager.start()

@@ -9,7 +9,6 @@ from tests.matchmaker.conftest import (  # noqa: F401  fixtures
 from tests.relaymgr.conftest import (  # noqa: F401  fixtures
     _nothing_counted,
     api,
-    django_db_modify_db_settings,
     location,
     make_node,
     make_stand_in,

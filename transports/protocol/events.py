@@ -57,9 +57,12 @@ class Left(Event):
     text: str
 
 
+STRAGGLERS = 1.0  # seconds after Moved in which packets may still arrive where the player was before
+
+
 @dataclass(frozen=True, slots=True)
 class Moved(Event):
-    """The node proved this player's new address; packets come there from now on."""
+    """The node proved this player's new address; packets are sent there from now on."""
 
     address: tuple[str, int]
 
