@@ -32,8 +32,8 @@ def _fleet_is_as_it_is_now() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLite in a file, as in life: threads on one in-memory database see other locks. Here and not beside the tests
-    that want it: each place that had it would be set up anew when a test of another had run in between."""
+    """SQLite in a file, as in life: threads on one in-memory database see other locks. Here,
+    as the first test that wants a database sets it up for all."""
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         file = tmp_path_factory.mktemp("database") / "test.sqlite3"
         settings.DATABASES["default"]["TEST"] = {**settings.DATABASES["default"].get("TEST", {}), "NAME": str(file)}

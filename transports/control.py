@@ -171,11 +171,12 @@ async def find_match(
         if latencies is not None:
             wanted[latencies] = nearest_by_city(beacons, measured)
         body = {"profile": profile, "attributes": wanted, "measurements": asyncio_udp.as_measurements(measured)}
-        ticket = await _request(http, "POST", "/tickets", json=body)
+        ticket = asyncio.create_task(_request(http, "POST", "/tickets", json=body))
         try:
-            assignment = await _assignment(http, str(ticket["id"]))
+            await asyncio.shield(ticket)  # cut off, nobody would know whether there is a ticket
+            assignment = await _assignment(http, str(ticket.result()["id"]))
         except BaseException:
-            await _withdraw(http, str(ticket["id"]))
+            await _withdraw(http, ticket)
             raise
         return FoundMatch(await asyncio_udp.connect(**assignment_arguments(assignment)), assignment)
 
@@ -247,9 +248,9 @@ async def _events(http: httpx.AsyncClient, path: str) -> AsyncIterator[tuple[str
                 yield name, json.loads(value)
 
 
-async def _withdraw(http: httpx.AsyncClient, ticket_id: str) -> None:
-    with contextlib.suppress(ManagerError, httpx.HTTPError):  # it expires by itself
-        await asyncio.shield(_request(http, "DELETE", f"/tickets/{ticket_id}"))
+async def _withdraw(http: httpx.AsyncClient, ticket: asyncio.Task[Json]) -> None:
+    with contextlib.suppress(ManagerError, httpx.HTTPError):  # refused there is none, and any expires by itself
+        await asyncio.shield(_request(http, "DELETE", f"/tickets/{(await ticket)['id']}"))
 
 
 async def _request(http: httpx.AsyncClient, method: str, path: str, **request: Any) -> Json:

@@ -1,5 +1,6 @@
 """`find_match` against a server that answers what each test says; with real ones: tests/flows/test_matchmaking.py."""
 
+import asyncio
 import base64
 import json
 import threading
@@ -34,6 +35,8 @@ class Matchmaker:
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.streams: list[bytes] = []
         self.beacons: list[dict[str, Any]] = []
+        self.may_answer_tickets = threading.Event()
+        self.may_answer_tickets.set()
         matchmaker = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,6 +67,7 @@ class Matchmaker:
             return 204, b""
         if self.refusal:
             return self.refusal[0], json.dumps(self.refusal[1]).encode()
+        self.may_answer_tickets.wait(10)
         return 201, b'{"id": "ticket1"}'
 
     def withdrawn(self) -> bool:
@@ -114,6 +118,20 @@ async def test_ticket_that_was_removed_is_no_match(matchmaker: Matchmaker) -> No
 async def test_ticket_is_withdrawn_when_time_is_up(matchmaker: Matchmaker) -> None:
     with pytest.raises(TimeoutError):
         await find_match(matchmaker.url, "key", "duel", search_timeout=2)  # long enough to have made the ticket
+    assert matchmaker.withdrawn()
+
+
+async def test_ticket_is_withdrawn_when_cancelled_before_it_was_answered(matchmaker: Matchmaker) -> None:
+    matchmaker.may_answer_tickets.clear()
+    search = asyncio.create_task(find_match(matchmaker.url, "key", "duel"))
+    async with asyncio.timeout(10):
+        while not any(method == "POST" for method, *_ in matchmaker.requests):
+            await asyncio.sleep(0.01)
+    search.cancel()
+    await asyncio.sleep(0)
+    matchmaker.may_answer_tickets.set()
+    with pytest.raises(asyncio.CancelledError):
+        await search
     assert matchmaker.withdrawn()
 
 
