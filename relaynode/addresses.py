@@ -37,6 +37,8 @@ def ip_and_port(addr: Address) -> tuple[str, int]:
 
 def address_bytes(addr: Address) -> bytes:
     """18 bytes that stand for ip and port: the address as in WELCOME, then the port."""
+    if isinstance(addr, bytes):
+        return packed_ip(addr) + addr[3:1:-1]
     ip, port = ip_and_port(addr)
     return pack_ip(ip) + port.to_bytes(2, "little")
 

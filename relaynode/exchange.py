@@ -12,6 +12,7 @@ from .addresses import Address, Outgoing, ip_and_port
 from .counters import Counters
 from .deadlines import Deadlines
 from .events import Dialect, Event, Kind, Reason
+from .limits import Budget
 from .relay_config import RelayConfig
 from .seats import Link, Mirror, Random, Seat, SeatTable
 
@@ -27,6 +28,7 @@ class Exchange:
         self.table = SeatTable(random, mirror)
         self.counters = Counters()
         self.deadlines = Deadlines()
+        self.stranger_answers = Budget(config.stranger_answers)
         self.outbox: list[Outgoing] = []
         self.events: deque[Event] = deque()
 

@@ -88,6 +88,22 @@ class SourceLimiter:
         return hash(self._key + source_bytes(addr) + about.to_bytes(4, "little")) % self.SLOTS
 
 
+class Budget:
+    """So many a second in all, of which a twentieth may come at once."""
+
+    def __init__(self, per_second: int) -> None:
+        self._interval = 1.0 / per_second
+        self._time = 0.0
+
+    def take(self, now: float) -> bool:
+        """Spend one; False when there is none left."""
+        time = max(self._time, now) + self._interval
+        if time > now + 0.05 + self._interval:
+            return False
+        self._time = time
+        return True
+
+
 class FloodMeter:
     """Whether more arrive than `per_second`, in this whole second or the one before."""
 

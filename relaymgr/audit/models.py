@@ -6,7 +6,6 @@ from django.db import models
 class Via(models.TextChoices):
     ADMIN = "admin"
     RELAYCTL = "relayctl"
-    API = "api"
     COMMAND = "command", "manage.py"
 
 

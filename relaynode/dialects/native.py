@@ -181,7 +181,7 @@ class Native:
             probe = decode_probe(data)
         except DecodeError as error:
             return self._drop("too_short" if error.reason == "too_short" else "unsupported_version")
-        if not self._probers.take(addr, now):
+        if not self._probers.take(addr, now) or not self._exchange.stranger_answers.take(now):
             return self._drop("source_limited")
         self._counters.answers["probe_reply"] += 1
         return port, self._prove(probe, pack_ip(ip_and_port(addr)[0]), int(now * 1e6)).encode(), addr

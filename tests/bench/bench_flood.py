@@ -1,14 +1,15 @@
 """A flood beside a game: `make bench-flood`.
 
 A million packets from 50,000 spoofed sources come at a node, 100,000 a second: tokens it never heard of, in DATA and in
-pings; CONNECTs that hold no token; DATA of a live connection with a wrong tag, and with a right tag but an old number.
-Beside them one session plays 200 packets a second. Told for each kind and
-each path: what the worker's memory grew by, what was sent to the spoofed sources, and what the session lost. Over a
-wire between two network namespaces; needs root and gcc.
+pings; CONNECTs whose tokens are made up, without a cookie, with a false one, and of a version that is none; probes;
+STUN; DATA of a live connection with a wrong tag, and with a right tag but an old number. Beside them one session plays
+200 packets a second. Told for each kind and each path: what the worker's memory grew by, what was sent to the spoofed
+sources, and what the session lost. Over a wire between two network namespaces; needs root and gcc.
 """
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -27,8 +28,10 @@ from typing import Any
 from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
 from tests.bench.kernel_bench import FIRST_PLAYER, NATIVE, NodeOverThere, addressed, route_players
 from tests.relaynode.kernel.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
+from transports.protocol.packets import STUN_COOKIE, PacketType
 
 PACKETS = 1_000_000
+PAYLOAD = 150  # bytes, behind what a packet begins with
 RATE = 100_000
 PLAY_RATE = 200
 FLOOD_PORT = PLAYER_PORT + 1  # where nobody hears what is answered
@@ -104,11 +107,26 @@ def floods(crowd: Crowd, node: NodeOverThere) -> Iterator[tuple[str, list[Flow]]
     pairs = [struct.pack("<II", dice.randrange(1, 1 << 24) << 8 | 1, 1) for _ in ips]
     yield "unknown tokens", [spoofed(ip, pair + b"\2") for ip, pair in zip(ips, pairs, strict=True)]
     yield "pings, unknown", [spoofed(ip, pair + b"\1") for ip, pair in zip(ips, pairs, strict=True)]
-    yield "forged CONNECTs", [spoofed(ip, b"\xc0\x01" + dice.randbytes(16)) for ip in ips]
+    for kind, head in strangers(dice).items():
+        yield kind, [spoofed(ip, head()) for ip in ips]
     head = connected().head
     yield "wrong tags", [spoofed(ip, head) for ip in ips]
     flow = connected()
     yield "replays", [replace(flow, source=ip, repeats=True, sequence=2) for ip in ips]
+
+
+def strangers(dice: random.Random) -> dict[str, Callable[[], bytes]]:
+    """What a node answers, or looks into, without knowing who asks. Whole with the payload that follows."""
+    connect, probe = struct.Struct("<BBQ16s16sH"), struct.Struct("<BB16sQ8s")  # PROTOCOL.md 6.1 and 11.1
+    now, nonce = time.time_ns() // 1000, functools.partial(dice.randbytes, 16)
+    username = struct.pack(">HH18x", 0x0006, PAYLOAD + 18)
+    return {
+        "forged CONNECTs": lambda: connect.pack(0xC0, 1, now, nonce(), bytes(16), 100),
+        "false cookies": lambda: connect.pack(0xC0, 1, now, nonce(), nonce(), 100),
+        "other versions": lambda: connect.pack(0xC0, 9, now, nonce(), bytes(16), 100),
+        "probes": lambda: probe.pack(PacketType.PROBE, 1, nonce(), 0, bytes(8)),
+        "STUN": lambda: struct.pack(">HH", 1, PAYLOAD + len(username)) + STUN_COOKIE + dice.randbytes(12) + username,
+    }
 
 
 def flood(there: Wire, tool: str, flows: list[Flow], folder: str) -> int:
@@ -116,7 +134,7 @@ def flood(there: Wire, tool: str, flows: list[Flow], folder: str) -> int:
     path = f"{folder}/flood"
     write_flows(path, addressed(flows, there))
     command = ["ip", "netns", "exec", there.players, "taskset", "-c", "1", tool, path, "wire"]
-    options = [str(FLOOD_PORT), "150", "1", str(PACKETS / RATE), str(RATE)]
+    options = [str(FLOOD_PORT), str(PAYLOAD), "1", str(PACKETS / RATE), str(RATE)]
     told = subprocess.run([*command, *options], check=True, capture_output=True).stdout
     return int(json.loads(told)["sent"])
 

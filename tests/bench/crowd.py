@@ -31,7 +31,7 @@ PLAYER_PORT = 40_000
 PLENTY = {"packets": 4_000_000_000, "bytes": 4_000_000_000}
 """Limits in force that are never reached: the relay has to keep count."""
 
-_FLOW = struct.Struct("<4s4sHHBB18s12s16sQ")  # struct flow of native/load.c
+_FLOW = struct.Struct("<4s4sHHBB44s12s16sQ")  # struct flow of native/load.c
 _IN_PKTINFO = struct.Struct("=i4s4s")
 _IP_PKTINFO = 8
 

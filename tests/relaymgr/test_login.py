@@ -66,7 +66,7 @@ def test_any_name_is_just_wrong(name: str) -> None:
 def test_cache_that_is_down_locks_nobody_out(settings: Any) -> None:
     settings.CACHES = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "relaymgr.cache.KeptRedisCache",
             "LOCATION": "redis://127.0.0.1:9/0",  # nobody listens there
         }
     }

@@ -102,7 +102,7 @@ def test_strangers_are_limited_by_address(db: None, settings: Any, clock: list[f
 def test_cache_that_is_down_refuses_nobody(api: APIClient, settings: Any) -> None:
     settings.CACHES = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "relaymgr.cache.KeptRedisCache",
             "LOCATION": "redis://127.0.0.1:9/0",  # nobody listens there
         }
     }

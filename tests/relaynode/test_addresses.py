@@ -1,6 +1,6 @@
 import pytest
 
-from relaynode.addresses import address_bytes, ip_and_port, source_bytes
+from relaynode.addresses import ADDRESS_SIZE, address_bytes, ip_and_port, source_bytes
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,11 @@ def test_address_bytes_tell_ips_and_ports_apart() -> None:
     assert one == bytes(10) + b"\xff\xff\xc0\x00\x02\x01\x34\x12"
     assert one == address_bytes(("::ffff:192.0.2.1", 0x1234, 0, 0))
     assert len({one, address_bytes(("192.0.2.1", 1)), address_bytes(("192.0.2.2", 0x1234))}) == 3
+
+
+def test_address_bytes_are_the_same_of_an_address_in_bytes() -> None:
+    in_bytes = bytes([2, 0]) + b"\x12\x34" + bytes([192, 0, 2, 1]) + bytes(ADDRESS_SIZE - 8)
+    assert address_bytes(in_bytes) == address_bytes(("192.0.2.1", 0x1234))
 
 
 def test_a_source_is_an_ipv4_address_or_an_ipv6_64() -> None:

@@ -287,6 +287,25 @@ def test_4_one_source_that_asks_often_needs_a_cookie_and_others_do_not(relay: Re
     NativePlayer(relay, 2).connect()
 
 
+STRANGERS = {
+    "cookie": b"\xc0\x01" + bytes(176),
+    "refused": b"\xc0\x02" + bytes(176),
+    "probe_reply": packets.Probe(bytes(16)).encode(),
+    "stun": b"\0\1\0\0" + packets.STUN_COOKIE + bytes(12),
+}
+
+
+@pytest.mark.parametrize("answer", STRANGERS)
+def test_strangers_are_answered_so_often_in_all(answer: str) -> None:
+    """From a source each: a spoofed flood must not keep the relay from what it is there for."""
+    relay = relay_with(seats=1, config=RelayConfig(flood_connects=1, stranger_answers=100))
+    relay.receive_datagram(STRANGERS["cookie"], ("192.0.2.9", 1), CLIENT_PORT, NOW)  # 1 a second is no flood
+    for index in range(200):
+        relay.receive_datagram(STRANGERS[answer], (f"198.51.100.{index}", 1), CLIENT_PORT, NOW)
+    assert relay.counters.answers[answer] == 6 + (answer == "refused")
+    assert drops(relay) == {"source_limited": 194}
+
+
 def test_4_a_proved_source_is_limited_too(relay: Relay, player: NativePlayer) -> None:
     limit = RelayConfig().connects_per_source
     for _ in range(limit):

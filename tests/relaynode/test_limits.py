@@ -3,7 +3,7 @@ import tracemalloc
 
 import pytest
 
-from relaynode.limits import FloodMeter, Quota, SourceLimiter, take
+from relaynode.limits import Budget, FloodMeter, Quota, SourceLimiter, take
 
 
 def no_limit() -> Quota:
@@ -116,3 +116,9 @@ def test_a_flood_is_more_than_so_many_in_a_second_and_lasts_into_the_next() -> N
     assert meter.count(11.0)
     assert not meter.count(12.0)
     assert not meter.count(99.0)
+
+
+def test_a_budget_is_spent_evenly() -> None:
+    budget = Budget(100)
+    assert [budget.take(50.0) for _ in range(8)] == [True] * 6 + [False] * 2
+    assert sum(budget.take(60.0 + index / 1000) for index in range(1000)) == 105

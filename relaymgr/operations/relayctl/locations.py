@@ -10,7 +10,7 @@ from django.db.models import Count, Q, Sum
 from rich.console import RenderableType
 
 from relaymgr.errors import Invalid, NotFound
-from relaymgr.nodes.models import Location
+from relaymgr.nodes.models import MAX_USES, Location
 from relaymgr.nodes.selectors import locations_with_nodes
 from relaymgr.nodes.services import join_key_create
 
@@ -59,17 +59,20 @@ def locations(as_json: Json = False) -> None:
 def join_key(
     location: Annotated[str, typer.Argument(help="Where the node will stand.", metavar="LOCATION")],
     hours: Annotated[float, typer.Option(help="How long the key may be used.")] = settings.JOIN_KEY_LIFETIME / 3600,
+    uses: Annotated[int, typer.Option(help="How many nodes may join with it.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Make a key with which one node may join at a location. It is printed once, alone on its line."""
+    """Make a key with which a node may join at a location. It is printed once, alone on its line."""
     found = Location.objects.filter(slug=location).first()
     if found is None:
         raise LocationUnknown
     if not 0 < hours <= MAX_HOURS:
         raise Invalid.field("hours", "Choose a number above 0 and at most a year.")
-    with recorded("join_key.create", location, f"for {hours:g} hours"):
-        plain = join_key_create(location=found, lifetime=timedelta(hours=hours))
-    show({"location": location, "join_key": plain, "hours": hours}, as_json, lambda document: [plain])
+    if not 1 <= uses <= MAX_USES:
+        raise Invalid.field("uses", f"Choose a number from 1 to {MAX_USES}.")
+    with recorded("join_key.create", location, f"for {hours:g} hours, {uses} nodes"):
+        plain = join_key_create(location=found, lifetime=timedelta(hours=hours), uses=uses)
+    show({"location": location, "join_key": plain, "hours": hours, "uses": uses}, as_json, lambda document: [plain])
 
 
 def _render(document: Document) -> Iterator[RenderableType]:

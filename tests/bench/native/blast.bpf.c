@@ -7,7 +7,7 @@ static long (*redirect)(u32 interface, u64 flags) = (void *)23;
 struct flow {               // as tests/bench/crowd.py packs it
     u32 source, destination;
     u16 source_port, destination_port;  // host order
-    u8 tagged, head_size, head[18], macs[12];
+    u8 tagged, head_size, head[44], macs[12];
     u64 key[2], sequence;
 } __attribute__((packed));
 

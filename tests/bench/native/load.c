@@ -32,7 +32,7 @@ struct flow {
     uint16_t source_port, destination_port; /* host order */
     uint8_t tagged;                         /* native: C4, connection, sequence, seat, payload, tag; 2: the number never grows */
     uint8_t head_size;                      /* else: head, payload */
-    uint8_t head[18];
+    uint8_t head[44];
     uint8_t mac[12];                        /* destination, source */
     uint8_t key[16];
     uint64_t sequence;

@@ -29,6 +29,11 @@ def test_join_key_is_alone_on_stdout_and_works(location: Location, relayctl: Rel
     assert key.expires_at <= timezone.now() + timedelta(minutes=30)
 
 
+def test_join_key_is_for_as_many_nodes_as_asked(location: Location, relayctl: Relayctl) -> None:
+    assert relayctl("join-key", "frankfurt", "--uses", "3").exit_code == 0
+    assert JoinKey.objects.get().uses_left == 3
+
+
 def test_join_key_is_in_no_other_place(location: Location, relayctl: Relayctl) -> None:
     plain = relayctl("join-key", "frankfurt").stdout.strip()
     entry = AuditEntry.objects.get()
@@ -36,11 +41,17 @@ def test_join_key_is_in_no_other_place(location: Location, relayctl: Relayctl) -
     assert plain not in str(vars(entry))
 
 
-@pytest.mark.parametrize("hours", ["0", "-1", "9000", "nan"])
-def test_lifetime_that_makes_no_sense_is_refused(location: Location, relayctl: Relayctl, hours: str) -> None:
-    result = relayctl("join-key", "frankfurt", "--hours", hours)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("hours", value) for value in ("0", "-1", "9000", "nan")),
+        *(("uses", value) for value in ("0", "-1", "99999999")),
+    ],
+)
+def test_what_makes_no_sense_is_refused(location: Location, relayctl: Relayctl, option: str, value: str) -> None:
+    result = relayctl("join-key", "frankfurt", f"--{option}", value)
     assert result.exit_code == 1
-    assert "hours" in result.stderr
+    assert option in result.stderr
     assert not JoinKey.objects.exists()
 
 
