@@ -1,20 +1,27 @@
 """For operators: what waits, what was matched, and profiles with their versions. Players' tokens are never shown."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin
-from django.core.exceptions import ValidationError
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import RegexValidator
-from django.http import HttpRequest
+from django.db.models import Model
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html_join
 from django.utils.module_loading import import_string
 
 from . import services
 from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
+from .page import match_page, ticket_page
 from .profiles import ProfileInvalid, differences, parse
+
+STOP_POLLING = 286  # htmx's
 
 # Of the whole project: acts are confirmed and kept in one audit log.
 act: Callable[..., Callable[[Callable[..., str]], Any]] = import_string(f"{settings.MATCHMAKER_ADMIN}.act")
@@ -106,19 +113,54 @@ class ProfileVersionAdmin(ReadOnly):
         return f"{version} is active."
 
 
+class TicketList(ChangeList):
+    def url_for_result(self, result: Model) -> str:
+        return reverse("admin:matchmaker_ticket_change", args=[cast(Ticket, result).player_id])
+
+
 @admin.register(Ticket)
 class TicketAdmin(ReadOnly):
     """By player id: a ticket's own id opens its assignment, and is not shown."""
 
     list_display = ("player_id", "tenant", "version", "status", "reason", "created_at", "failures")
-    list_display_links = None
     list_filter = ("status", "tenant")
     search_fields = ("player_id", "match__id")
     list_select_related = ("version__profile",)
     date_hierarchy = "created_at"
+    change_form_template = "matchmaker/ticket.html"
+    fields = (
+        ("player_id", "tenant", "player_ip"),
+        ("created_at", "searching_since", "search_after"),
+        ("expires_at", "remove_at"),
+        ("attributes", "whereabouts"),
+    )
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return obj is None and super().has_view_permission(request, obj)
+    def get_urls(self) -> list[URLPattern]:
+        now = self.admin_site.admin_view(self.now_view)
+        return [path("<str:player_id>/now", now, name="matchmaker_ticket_now"), *super().get_urls()]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return TicketList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Ticket | None:
+        rows = self.get_queryset(request).select_related("match", "version__profile").defer("assignment")
+        return rows.filter(player_id=object_id).first()
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        if self.has_view_permission(request) and (ticket := self.get_object(request, object_id)):
+            kwargs["extra_context"] = {**(kwargs.get("extra_context") or {}), "page": ticket_page(ticket)}
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    def now_view(self, request: HttpRequest, player_id: str) -> HttpResponse:
+        """What of the page stays fresh, while the ticket waits."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        ticket = self.get_object(request, player_id)
+        if ticket is None:
+            raise Http404
+        page = ticket_page(ticket)
+        status = 200 if page.is_waiting else STOP_POLLING
+        return TemplateResponse(request, "matchmaker/ticket_now.html", {"page": page}, status=status)
 
 
 @admin.register(Match)
@@ -128,6 +170,18 @@ class MatchAdmin(ReadOnly):
     search_fields = ("id", "session_id")
     list_select_related = ("version__profile",)
     date_hierarchy = "created_at"
+    change_form_template = "matchmaker/match.html"
+    fields = (
+        ("id", "version", "backfill"),
+        ("created_at", "assigned_at"),
+        ("attempts", "next_attempt_at", "last_error"),
+        ("request",),
+    )
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        if self.has_view_permission(request) and (match := self.get_object(request, object_id)):
+            kwargs["extra_context"] = {**(kwargs.get("extra_context") or {}), "page": match_page(match)}
+        return super().change_view(request, object_id, *args, **kwargs)
 
 
 @admin.register(Backfill)

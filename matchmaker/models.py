@@ -155,6 +155,9 @@ class Ticket(models.Model):
             models.Index(fields=["remove_at"], name="ticket_remove"),
         ]
 
+    def __str__(self) -> str:
+        return self.player_id
+
     @property
     def team_id(self) -> str | None:
         """Of its match: the same for the players of one team."""

@@ -1,4 +1,5 @@
-"""Why a ticket still waits: who else is in the pool, and which rule keeps each of them away. Pure."""
+"""Why a ticket still waits: who else is in the pool, and which rule keeps each of them away. And why those of a match
+are in it: how near they are in what each rule looks at. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -88,3 +89,49 @@ def _changes(profile: Profile, now: Stage, then: Stage) -> dict[str, dict[str, f
 
 def _settings(now: Stage, then: Stage, *names: str) -> dict[str, float]:
     return {name: getattr(then, name) for name in names if getattr(then, name) != getattr(now, name)}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A rule, and how the players of a match keep it. A group counts as one, as it did when it was matched."""
+
+    rule: str
+    type: str
+    found: str
+    allowed: str
+
+
+def kept(profile: Profile, tickets: Sequence[Ticket], now: float) -> list[Kept]:
+    """`tickets`: all of a match that was made at `now`. In the order of `Profile.rules`."""
+    units = units_of(profile, tickets, now)
+    found = [*_numbers_kept(units), *_strings_kept(profile, units), *_overlaps_kept(units)] if units else []
+    return [*found, _latencies_kept(profile.latencies, units)] if units and profile.latencies else found
+
+
+def _numbers_kept(units: Sequence[Unit]) -> Iterator[Kept]:
+    for index, name in enumerate(units[0].stage.numbers):
+        values = [unit.numbers[index] for unit in units]
+        apart = f"{min(values):g} to {max(values):g}, {max(values) - min(values):g} apart"
+        yield Kept(name, "number_difference", apart, f"at most {min(unit.limits[index] for unit in units):g} apart")
+
+
+def _strings_kept(profile: Profile, units: Sequence[Unit]) -> Iterator[Kept]:
+    for index, name in enumerate(profile.strings):
+        yield Kept(name, "string_equality", " and ".join(sorted({unit.strings[index] for unit in units})), "the same")
+
+
+def _overlaps_kept(units: Sequence[Unit]) -> Iterator[Kept]:
+    for index, name in enumerate(units[0].stage.overlaps):
+        shared = frozenset[str].intersection(*(unit.values[index] for unit in units))
+        wanted = max(unit.overlaps[index] for unit in units)
+        yield Kept(name, "intersection", ", ".join(sorted(shared)) or "nothing", f"{wanted} in common")
+
+
+def _latencies_kept(name: str, units: Sequence[Unit]) -> Kept:
+    difference = min(unit.stage.difference for unit in units)
+    allowed = f"{difference:g} ms apart, none above {min(unit.stage.max_latency for unit in units):g} ms"
+    shared = set(units[0].latencies).intersection(*(unit.latencies for unit in units))
+    legs = {beacon: sorted(unit.latencies[beacon] for unit in units) for beacon in shared}
+    near = sorted((sum(ms), beacon) for beacon, ms in legs.items() if ms[-1] - ms[0] <= difference)
+    best = [f"{beacon} {legs[beacon][0]:.0f} to {legs[beacon][-1]:.0f} ms" for _, beacon in near]
+    return Kept(name, "latencies", ", ".join(best) or "no beacon", allowed)

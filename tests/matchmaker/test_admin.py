@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 
 from matchmaker import life
 from matchmaker.manager_client import Manager
-from matchmaker.models import Match, Process, Profile, ProfileVersion, Ticket
+from matchmaker.models import Match, Process, Profile, ProfileVersion, Status, Ticket
 from tests.acts import act
 from tests.matchmaker.conftest import CONFIG
 
@@ -39,17 +39,70 @@ def test_list_loads(operator: Client, search: Callable[..., dict[str, Any]], man
     assert "seat_key" not in shown and "connect-" not in shown
 
 
-def test_ticket_has_no_page_of_its_own(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
-    ticket = search()
-    assert operator.get(f"/admin/matchmaker/ticket/{ticket['id']}/change/").status_code == 403
-    assert Ticket.objects.exists()
+def ticket_page(operator: Client, ticket: Ticket) -> str:
+    answer = operator.get(f"/admin/matchmaker/ticket/{ticket.player_id}/change/")
+    assert answer.status_code == 200
+    return answer.content.decode()
 
 
-def test_match_and_version_can_be_looked_at(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
+def test_ticket_is_found_by_its_player_and_its_own_id_is_nowhere(
+    operator: Client, search: Callable[..., dict[str, Any]]
+) -> None:
+    search()
+    ticket = Ticket.objects.get()
+    listed = operator.get("/admin/matchmaker/ticket/").content.decode()
+    assert f"/admin/matchmaker/ticket/{ticket.player_id}/change/" in listed
+    assert ticket.pk not in listed + ticket_page(operator, ticket)
+    assert operator.get(f"/admin/matchmaker/ticket/{ticket.pk}/change/").status_code == 302, "nothing of that name"
+
+
+def test_page_of_a_ticket_says_why_it_waits(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
+    search(0)
+    search(500)
+    page = ticket_page(operator, Ticket.objects.earliest("created_at"))
+    assert (
+        "wants <strong>3</strong> more players. Of the <strong>1</strong> who waits, <strong>0</strong> could" in page
+    )
+    assert '<th scope="row">elo</th><td class="ops-num">1</td>' in page
+    assert "the rules widen: elo: max_difference 500." in page
+
+
+def test_what_stays_fresh_stops_when_the_ticket_waits_no_more(
+    operator: Client, search: Callable[..., dict[str, Any]]
+) -> None:
+    search()
+    now = f"/admin/matchmaker/ticket/{Ticket.objects.get().player_id}/now"
+    assert operator.get(now).status_code == 200
+    Ticket.objects.update(status=Status.CANCELLED, reason="expired")
+    answer = operator.get(now)
+    assert (answer.status_code, b"It waits no more: expired." in answer.content) == (286, True)
+    assert operator.get("/admin/matchmaker/ticket/nobody/now").status_code == 404
+    assert Client().get(now).status_code == 302
+
+
+def test_pages_of_a_match_and_its_tickets_say_why_these(
+    operator: Client, search: Callable[..., dict[str, Any]], manager: Manager
+) -> None:
     for n in range(4):
         search(n)
     life.version_pass(ProfileVersion.objects.get().pk)
-    assert operator.get(f"/admin/matchmaker/match/{Match.objects.get().pk}/change/").status_code == 200
+    life.match_forward(manager)
+    match = Match.objects.get()
+    path = f"/admin/matchmaker/match/{match.pk}/change/"
+    page = operator.get(path).content.decode()
+    assert "<td>0 to 3, 3 apart</td><td>at most 50 apart</td>" in page
+    assert f"/admin/relay_sessions/relaysession/{match.session_id}/change/" in page
+    for ticket in match.tickets.all():
+        assert f'<a href="/admin/matchmaker/ticket/{ticket.player_id}/change/">' in page
+        assert ticket.pk not in page
+        assert path in ticket_page(operator, ticket)
+        assert "seat_key" not in ticket_page(operator, ticket)
+    Ticket.objects.all().delete()
+    assert "What the rules saw went with the tickets" in operator.get(path).content.decode()
+
+
+def test_version_can_be_looked_at(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
+    search()
     assert (
         operator.get(f"/admin/matchmaker/profileversion/{ProfileVersion.objects.get().pk}/change/").status_code == 200
     )

@@ -6,7 +6,7 @@ import pytest
 
 from matchmaker.pool import Ticket
 from matchmaker.profiles import parse
-from matchmaker.why import explain
+from matchmaker.why import explain, kept
 
 PROFILE = parse(
     {
@@ -74,3 +74,27 @@ def test_ticket_that_does_not_wait_is_a_key_error() -> None:
     for tickets in ([], [ticket("me", age=60)]):
         with pytest.raises(KeyError):
             explain(PROFILE, tickets, "me", 0.0)
+
+
+def kept_by(*tickets: Ticket) -> dict[str, tuple[str, str]]:
+    return {rule.rule: (rule.found, rule.allowed) for rule in kept(PROFILE, tickets, 0.0)}
+
+
+def test_how_a_match_keeps_each_rule() -> None:
+    other = ticket("other", elo=130, maps=["b", "a"], pings={"fra": 35, "iad": 90})
+    assert kept_by(ticket("me", pings={"fra": 20, "iad": 80}), other) == {
+        "elo": ("100 to 130, 30 apart", "at most 50 apart"),
+        "mode": ("x", "the same"),
+        "maps": ("a", "1 in common"),
+        "pings": ("fra 20 to 35 ms, iad 80 to 90 ms", "30 ms apart, none above 100 ms"),
+    }
+
+
+def test_what_was_allowed_is_what_the_strictest_of_them_allowed() -> None:
+    found = kept_by(ticket("old", age=30, elo=30), ticket("new"))
+    assert found["elo"] == ("30 to 100, 70 apart", "at most 50 apart"), "told as it is, even if it should not be"
+
+
+def test_group_counts_as_one() -> None:
+    assert kept_by(ticket("a", group="g", elo=90), ticket("b", group="g", elo=110))["elo"][0] == "100 to 100, 0 apart"
+    assert kept(PROFILE, [], 0.0) == []

@@ -1,0 +1,99 @@
+"""What the pages of a ticket and of a match show: how it stands, and why it waits or who was put together and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.utils import timezone
+
+from . import pool, selectors, why
+from .models import Match, MatchState, Status, Ticket
+
+LOOKS: Mapping[str, str] = {
+    Status.INITIAL: "idle",
+    Status.SEARCHING: "info",
+    Status.MATCH_FOUND: "info",
+    Status.HOST_ASSIGNED: "ok",
+    Status.CANCELLED: "bad",
+    MatchState.FORMING: "info",
+    MatchState.ASSIGNED: "ok",
+    MatchState.ABANDONED: "warn",
+    MatchState.FAILED: "bad",
+}
+
+
+@dataclass(frozen=True)
+class TicketPage:
+    ticket: Ticket
+    look: str
+    waited: float | None  # seconds
+    why: why.Why | None  # None: it does not search
+    changes: Sequence[str]
+    estimate: float | None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.ticket.status in (Status.INITIAL, Status.SEARCHING, Status.MATCH_FOUND)
+
+
+@dataclass(frozen=True)
+class Player:
+    """`ticket` None: it was removed since."""
+
+    seat: int
+    team: int
+    player_id: str
+    ticket: Ticket | None
+    waited: float | None
+
+
+@dataclass(frozen=True)
+class MatchPage:
+    match: Match
+    look: str
+    players: Sequence[Player]
+    kept: Sequence[why.Kept]  # none when a ticket is gone: what a rule saw of it went with it
+
+
+def ticket_page(ticket: Ticket, now: datetime | None = None) -> TicketPage:
+    found = selectors.ticket_why(ticket)
+    until = ticket.match.created_at if ticket.match else now or timezone.now()
+    changes = found.changes if found else {}
+    return TicketPage(
+        ticket=ticket,
+        look=LOOKS[ticket.status],
+        waited=_waited(ticket, until),
+        why=found,
+        changes=[f"{rule}: {name} {value:g}" for rule, settings in changes.items() for name, value in settings.items()],
+        estimate=selectors.wait_estimate(ticket) if found else None,
+    )
+
+
+def match_page(match: Match) -> MatchPage:
+    tickets = {ticket.player_id: ticket for ticket in match.tickets.all()}
+    players = [
+        Player(
+            seat=seat,
+            team=next((number for number, team in enumerate(match.teams) if player_id in team), 0),
+            player_id=player_id,
+            ticket=tickets.get(player_id),
+            waited=_waited(tickets[player_id], match.created_at) if player_id in tickets else None,
+        )
+        for seat, player_id in enumerate(match.seats)
+    ]
+    return MatchPage(match, LOOKS[match.state], players, _kept(match, [player.ticket for player in players]))
+
+
+def _kept(match: Match, tickets: Sequence[Ticket | None]) -> list[why.Kept]:
+    known = [
+        pool.Ticket(ticket.pk, ticket.searching_since.timestamp(), ticket.attributes, str(ticket.group_id or ""))
+        for ticket in tickets
+        if ticket and ticket.searching_since
+    ]
+    if len(known) < len(tickets):
+        return []
+    return why.kept(selectors.rules_of(match.version), known, match.created_at.timestamp())
+
+
+def _waited(ticket: Ticket, until: datetime) -> float | None:
+    return (until - ticket.searching_since).total_seconds() if ticket.searching_since else None
