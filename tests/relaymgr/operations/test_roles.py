@@ -59,7 +59,6 @@ TABLE: dict[str, dict[type[Model], str]] = {
     },
 }
 PEOPLE = (User, Group)  # seen by administrators alone
-NO_PAGE = (Ticket,)  # its id opens its assignment
 MODELS = list(admin.site._registry)
 
 
@@ -135,16 +134,16 @@ def pages_of(model: type[Model]) -> Iterator[tuple[str, str, dict[str, Any], str
     """(method, path, what is sent, the word that allows it)."""
     row = model._default_manager.order_by("pk").first()
     assert row, f"make a row of {model.__name__}"
-    looked = "nothing" if model in NO_PAGE else "view"
+    name = row.player_id if isinstance(row, Ticket) else row.pk  # a ticket's id opens its assignment
     yield "GET", url(model, "changelist"), {}, "view"
-    yield "GET", url(model, "change", row.pk), {}, looked
-    yield "GET", url(model, "history", row.pk), {}, looked
-    yield "POST", url(model, "change", row.pk), {}, "change"
+    yield "GET", url(model, "change", name), {}, "view"
+    yield "GET", url(model, "history", name), {}, "view"
+    yield "POST", url(model, "change", name), {}, "change"
     for method in ("GET", "POST"):
         yield method, url(model, "add"), {}, "add"
-        yield method, url(model, "delete", row.pk), {"post": "yes"} if method == "POST" else {}, "delete"
-        for name in acts_of(model):
-            yield method, url(model, "act", name), {"pk": row.pk}, f"-{name}"
+        yield method, url(model, "delete", name), {"post": "yes"} if method == "POST" else {}, "delete"
+        for act in acts_of(model):
+            yield method, url(model, "act", act), {"pk": row.pk}, f"-{act}"
     # As the list itself sends it: an act that is not offered does nothing, and the list comes back.
     yield "POST", url(model, "changelist"), {"action": "delete_selected", "_selected_action": [row.pk]}, "view"
 
