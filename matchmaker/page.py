@@ -70,7 +70,7 @@ def ticket_page(ticket: Ticket, now: datetime | None = None) -> TicketPage:
 
 
 def match_page(match: Match) -> MatchPage:
-    tickets = {ticket.player_id: ticket for ticket in match.tickets.all()}
+    tickets = {ticket.player_id: ticket for ticket in match.tickets.defer("assignment")}
     players = [
         Player(
             seat=seat,
