@@ -183,17 +183,19 @@ def test_nodes_measure_each_other(lab: Wire, api: APIClient, monkeypatch: pytest
     monkeypatch.setattr(services, "PEER_TURNS", 1)
 
     def are_known() -> bool:
+        """And as near as they are: on a busy machine first measurements are late, but none is ever early."""
         probe_round()
         known = dict(PeerLegs.objects.values_list("node__name", "legs"))
-        return len(known) == 3 and len(known["west"]) == 2
+        if len(known) < 3 or len(known["west"]) < 2:
+            return False
+        near, far = known["west"]["middle"][0], known["west"]["east"][0]
+        assert near > 39 and far > 79
+        return bool(near < 70 and far < 110)
 
-    wait_until(are_known, "every node has told of the others", 45)
-    ms, _, small, large = PeerLegs.objects.get(node__name="west").legs["middle"]
-    assert 39 < ms < 70
-    assert small == large == 0
-    ms, _, small, large = PeerLegs.objects.get(node__name="west").legs["east"]
-    assert 79 < ms < 110
-    assert (small, large) == (0, 1)
+    wait_until(are_known, "every node has told of the others", 60)
+    legs = PeerLegs.objects.get(node__name="west").legs
+    assert legs["middle"][2:] == [0, 0], "small and large packets that were lost"
+    assert legs["east"][2:] == [0, 1]
 
 
 def test_nobody_can_seem_nearer_than_the_wire_is_long(lab: Wire, api: APIClient, settings: Any) -> None:
