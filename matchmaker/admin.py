@@ -11,7 +11,6 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import RegexValidator
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html_join
 from django.utils.module_loading import import_string
@@ -21,10 +20,9 @@ from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 from .page import match_page, ticket_page
 from .profiles import ProfileInvalid, differences, parse
 
-STOP_POLLING = 286  # htmx's
-
 # Of the whole project: acts are confirmed and kept in one audit log.
 act: Callable[..., Callable[[Callable[..., str]], Any]] = import_string(f"{settings.MATCHMAKER_ADMIN}.act")
+live_part: Callable[..., HttpResponse] = import_string(f"{settings.MATCHMAKER_ADMIN}.live_part")
 ReadOnlyAdmin: Any = import_string(f"{settings.MATCHMAKER_ADMIN}.ReadOnlyAdmin")
 
 
@@ -146,21 +144,17 @@ class TicketAdmin(ReadOnly):
         rows = self.get_queryset(request).select_related("match", "version__profile").defer("assignment")
         return rows.filter(player_id=object_id).first()
 
-    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
-        if self.has_view_permission(request) and (ticket := self.get_object(request, object_id)):
-            kwargs["extra_context"] = {**(kwargs.get("extra_context") or {}), "page": ticket_page(ticket)}
-        return super().change_view(request, object_id, *args, **kwargs)
+    def page_context(self, request: HttpRequest, row: Ticket) -> dict[str, Any]:
+        return {"page": ticket_page(row)}
 
     def now_view(self, request: HttpRequest, player_id: str) -> HttpResponse:
-        """What of the page stays fresh, while the ticket waits."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         ticket = self.get_object(request, player_id)
         if ticket is None:
             raise Http404
         page = ticket_page(ticket)
-        status = 200 if page.is_waiting else STOP_POLLING
-        return TemplateResponse(request, "matchmaker/ticket_now.html", {"page": page}, status=status)
+        return live_part(request, "matchmaker/ticket_now.html", page, is_live=page.is_waiting)
 
 
 @admin.register(Match)
@@ -178,10 +172,8 @@ class MatchAdmin(ReadOnly):
         ("request",),
     )
 
-    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
-        if self.has_view_permission(request) and (match := self.get_object(request, object_id)):
-            kwargs["extra_context"] = {**(kwargs.get("extra_context") or {}), "page": match_page(match)}
-        return super().change_view(request, object_id, *args, **kwargs)
+    def page_context(self, request: HttpRequest, row: Match) -> dict[str, Any]:
+        return {"page": match_page(row)}
 
 
 @admin.register(Backfill)

@@ -145,7 +145,7 @@ def _backfill_claim(filled: Filled) -> bool:
 
 
 def _mean_wait(tickets: Sequence[Ticket], now: datetime) -> float:
-    waits = [(now - ticket.searching_since).total_seconds() for ticket in tickets if ticket.searching_since]
+    waits = [waited for ticket in tickets if (waited := ticket.waited(now)) is not None]
     return sum(waits) / len(waits)
 
 

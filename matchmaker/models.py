@@ -5,6 +5,7 @@
 
 import secrets
 import uuid
+from datetime import datetime
 
 from django.db import models
 from django.utils import timezone
@@ -119,6 +120,10 @@ class Match(models.Model):
     def __str__(self) -> str:
         return self.id
 
+    def team_of(self, player_id: str) -> int | None:
+        """The index of the player's team."""
+        return next((index for index, team in enumerate(self.teams) if player_id in team), None)
+
 
 class Ticket(models.Model):
     """One player's wish to play. In a group, the player's membership too."""
@@ -161,8 +166,12 @@ class Ticket(models.Model):
     @property
     def team_id(self) -> str | None:
         """Of its match: the same for the players of one team."""
-        teams = self.match.teams if self.match else []
-        return next((f"{self.match_id}-{n}" for n, team in enumerate(teams) if self.player_id in team), None)
+        team = self.match.team_of(self.player_id) if self.match else None
+        return None if team is None else f"{self.match_id}-{team}"
+
+    def waited(self, until: datetime) -> float | None:
+        """Seconds; None: it has not begun to search."""
+        return (until - self.searching_since).total_seconds() if self.searching_since else None
 
 
 class Backfill(models.Model):

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from django.utils import timezone
 
-from . import pool, selectors, why
+from . import selectors, why
 from .models import Match, MatchState, Status, Ticket
 
 LOOKS: Mapping[str, str] = {
@@ -41,7 +40,7 @@ class Player:
     """`ticket` None: it was removed since."""
 
     seat: int
-    team: int
+    team: int | None
     player_id: str
     ticket: Ticket | None
     waited: float | None
@@ -55,14 +54,14 @@ class MatchPage:
     kept: Sequence[why.Kept]  # none when a ticket is gone: what a rule saw of it went with it
 
 
-def ticket_page(ticket: Ticket, now: datetime | None = None) -> TicketPage:
+def ticket_page(ticket: Ticket) -> TicketPage:
     found = selectors.ticket_why(ticket)
-    until = ticket.match.created_at if ticket.match else now or timezone.now()
+    until = ticket.match.created_at if ticket.match else timezone.now()
     changes = found.changes if found else {}
     return TicketPage(
         ticket=ticket,
         look=LOOKS[ticket.status],
-        waited=_waited(ticket, until),
+        waited=ticket.waited(until),
         why=found,
         changes=[f"{rule}: {name} {value:g}" for rule, settings in changes.items() for name, value in settings.items()],
         estimate=selectors.wait_estimate(ticket) if found else None,
@@ -74,10 +73,10 @@ def match_page(match: Match) -> MatchPage:
     players = [
         Player(
             seat=seat,
-            team=next((number for number, team in enumerate(match.teams) if player_id in team), 0),
+            team=match.team_of(player_id),
             player_id=player_id,
             ticket=tickets.get(player_id),
-            waited=_waited(tickets[player_id], match.created_at) if player_id in tickets else None,
+            waited=tickets[player_id].waited(match.created_at) if player_id in tickets else None,
         )
         for seat, player_id in enumerate(match.seats)
     ]
@@ -86,14 +85,10 @@ def match_page(match: Match) -> MatchPage:
 
 def _kept(match: Match, tickets: Sequence[Ticket | None]) -> list[why.Kept]:
     known = [
-        pool.Ticket(ticket.pk, ticket.searching_since.timestamp(), ticket.attributes, str(ticket.group_id or ""))
+        selectors.pool_ticket(ticket.pk, ticket.searching_since, ticket.attributes, ticket.group_id)
         for ticket in tickets
         if ticket and ticket.searching_since
     ]
     if len(known) < len(tickets):
         return []
     return why.kept(selectors.rules_of(match.version), known, match.created_at.timestamp())
-
-
-def _waited(ticket: Ticket, until: datetime) -> float | None:
-    return (until - ticket.searching_since).total_seconds() if ticket.searching_since else None

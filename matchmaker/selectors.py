@@ -109,11 +109,15 @@ def searching(now: datetime) -> Q:
     return Q(status=Status.SEARCHING, expires_at__gt=now) & (Q(search_after=None) | Q(search_after__lte=now))
 
 
+def pool_ticket(ticket_id: str, since: datetime, attributes: dict[str, Any], group_id: UUID | None) -> pool.Ticket:
+    return pool.Ticket(ticket_id, since.timestamp(), attributes, str(group_id or ""))
+
+
 def pool_of(version_id: int, now: datetime) -> list[pool.Ticket]:
     """Who waits under a version. A group of which one is missing is left out."""
     rows = Ticket.objects.filter(searching(now), version=version_id)
     found = [
-        pool.Ticket(ticket_id, since.timestamp(), attributes, str(group_id or ""))
+        pool_ticket(ticket_id, since, attributes, group_id)
         for ticket_id, since, attributes, group_id in rows.values_list(
             "pk", "searching_since", "attributes", "group_id"
         )
@@ -190,9 +194,9 @@ def wait_estimate(ticket: Ticket) -> float | None:
     waits = list(
         matches.exclude(state=MatchState.FAILED).order_by("-created_at").values_list("wait", flat=True)[:RECENT]
     )
-    if not waits or ticket.searching_since is None:
+    waited = ticket.waited(timezone.now())
+    if not waits or waited is None:
         return None
-    waited = (timezone.now() - ticket.searching_since).total_seconds()
     return max(0.0, statistics.median(waits) - waited)
 
 

@@ -104,8 +104,10 @@ class Kept:
 def kept(profile: Profile, tickets: Sequence[Ticket], now: float) -> list[Kept]:
     """`tickets`: all of a match that was made at `now`. In the order of `Profile.rules`."""
     units = units_of(profile, tickets, now)
-    found = [*_numbers_kept(units), *_strings_kept(profile, units), *_overlaps_kept(units)] if units else []
-    return [*found, _latencies_kept(profile.latencies, units)] if units and profile.latencies else found
+    if not units:
+        return []
+    found = [*_numbers_kept(units), *_strings_kept(profile, units), *_overlaps_kept(units)]
+    return [*found, _latencies_kept(profile.latencies, units)] if profile.latencies else found
 
 
 def _numbers_kept(units: Sequence[Unit]) -> Iterator[Kept]:

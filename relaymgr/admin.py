@@ -30,6 +30,7 @@ from relaymgr.errors import ApiError
 from relaymgr.widgets import NamedDateTime
 
 MAX_ROWS = 500  # of one act: each may be a call to a node
+STOP_POLLING = 286  # htmx's
 COUNTED = 10_000  # rows of a list; beyond, it says "more than", and a search finds the others
 
 
@@ -97,6 +98,10 @@ class RecordedAdmin(admin.ModelAdmin):
     def row_facts(self, row: Any) -> str:
         """What an operator should know of a row before acting on it."""
         return ""
+
+    def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What the template of the row's page wants to know beside Django's own."""
+        return {}
 
     def act_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """GET asks, POST does it."""
@@ -172,6 +177,7 @@ class RecordedAdmin(admin.ModelAdmin):
         links = [(found, f"{self._act_url(found)}?{query}") for found in offered if found.applies(row)]
         if row:
             context |= {"title": f"{capfirst(self.opts.verbose_name)} {row}", "subtitle": None, "acts": links}
+            context |= self.page_context(request, row)
         return super().render_change_form(request, context, *args, **kwargs)
 
     # Saved forms. What Django notes in its own log, we note in ours.
@@ -228,6 +234,11 @@ class ReadOnlyAdmin(KeptAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+def live_part(request: HttpRequest, template: str, page: Any, *, is_live: bool) -> HttpResponse:
+    """What of a row's page stays fresh (templates/admin/live.html); htmx is told to ask no more when it is not live."""
+    return TemplateResponse(request, template, {"page": page}, status=200 if is_live else STOP_POLLING)
 
 
 def show_once(request: HttpRequest, what: str, plain: str) -> None:

@@ -42,15 +42,9 @@ class NodePageAdmin(RelayNodeAdmin):
         latency = path("latency", self.admin_site.admin_view(self.latency_view), name="nodes_latency")
         return [latency, *ours, *super().get_urls()]
 
-    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
-        if object_id.isdigit() and self.has_view_permission(request) and (row := self._find(int(object_id))):
-            kwargs["extra_context"] = {
-                **(kwargs.get("extra_context") or {}),
-                **self._summary(row, request.GET.get("span", SPAN)),
-                **_row(row),
-                "head": node_page.head_of(row),
-            }
-        return super().change_view(request, object_id, *args, **kwargs)
+    def page_context(self, request: HttpRequest, row: RelayNode) -> dict[str, Any]:
+        head = {"head": node_page.head_of(row)}
+        return self._summary(row, request.GET.get("span", SPAN)) | _row(row) | head
 
     def now_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Its head."""
@@ -98,13 +92,10 @@ class NodePageAdmin(RelayNodeAdmin):
         placement_ban(tenant=tenant, node=node, note=note)
         return f"New sessions of {tenant} keep away from {node}."
 
-    def _find(self, pk: int) -> RelayNode | None:
-        return RelayNode.objects.select_related("location").filter(pk=pk).first()
-
     def _seen(self, request: HttpRequest, pk: int) -> RelayNode:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        row = self._find(pk)
+        row = RelayNode.objects.select_related("location").filter(pk=pk).first()
         if row is None:
             raise Http404
         return row

@@ -9,10 +9,9 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
-from relaymgr.admin import ReadOnlyAdmin, RecordedAdmin, act
+from relaymgr.admin import ReadOnlyAdmin, RecordedAdmin, act, live_part
 from relaymgr.errors import Conflict
 from relaymgr.tenants.models import Tenant
 
@@ -30,8 +29,6 @@ from .page import page_of, placement_of
 from .selectors import SESSION_ID
 from .services import placement_ban, seat_revoke, session_delete
 from .webhooks import delivery_retry
-
-STOP_POLLING = 286  # htmx's
 
 
 class _OperatedAdmin(ReadOnlyAdmin):
@@ -90,25 +87,17 @@ class RelaySessionAdmin(_OperatedAdmin):
         now = self.admin_site.admin_view(self.now_view)
         return [path("<str:pk>/now", now, name="relay_sessions_relaysession_now"), *super().get_urls()]
 
-    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
-        if self.has_view_permission(request) and (session := self._find(object_id)):
-            ours = {"page": page_of(session), "placement": placement_of(session.placement)}
-            kwargs["extra_context"] = {**(kwargs.get("extra_context") or {}), **ours}
-        return super().change_view(request, object_id, *args, **kwargs)
+    def page_context(self, request: HttpRequest, row: RelaySession) -> dict[str, Any]:
+        return {"page": page_of(row), "placement": placement_of(row.placement)}
 
     def now_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        """What of the page stays fresh. When the session is over, htmx is told to ask no more."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        session = self._find(pk)
+        session = RelaySession.objects.select_related("tenant", "worker__node__location").filter(pk=pk).first()
         if session is None:
             raise Http404
         page = page_of(session)
-        status = 200 if page.is_live else STOP_POLLING
-        return TemplateResponse(request, "sessions/session_now.html", {"page": page}, status=status)
-
-    def _find(self, pk: str) -> RelaySession | None:
-        return RelaySession.objects.select_related("tenant", "worker__node__location").filter(pk=pk).first()
+        return live_part(request, "sessions/session_now.html", page, is_live=page.is_live)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[RelaySession], search_term: str

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.flows import game
 from tests.flows.browser import running_browser, watched
 from tests.flows.stack import Stack, wait_until
+from tests.matchmaker.conftest import CONFIG
 
 # Both widths and both schemes; all four pairs when a person is to look at them.
 SCREENSHOTS = os.environ.get("CAUSEWAY_SCREENSHOTS")
@@ -218,26 +219,14 @@ def test_page_says_when_the_manager_does_not_answer(browser: Browser, stack: Sta
 # Every kind of page, in every look
 
 
-DUEL = {
-    "ticket_expiration_period": "600s",
-    "ticket_removal_period": "600s",
-    "rules": {
-        "initial": {
-            "size": {"type": "player_count", "attributes": {"team_count": 2, "min_team_size": 1, "max_team_size": 1}},
-            "elo": {"type": "number_difference", "attributes": {"max_difference": 50}},
-        },
-        "expansions": {"300": {"elo": {"max_difference": 500}}},
-    },
-}
-
-
 def matchmaking_of(stack: Stack) -> dict[str, str]:
     """Pages of a ticket that waits, of one that was matched, and of the match."""
-    body = {"config": DUEL, "activate": True}
+    config = {**CONFIG, "ticket_expiration_period": "600s", "ticket_removal_period": "600s"}
+    body = {"config": config, "activate": True}
     assert stack.api.post("/matchmaker/profiles/duel/versions", json=body).status_code == 201
     key = stack.manage("api_key", "flows", "--scope", "matchmaker").strip()
     with httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": key}, timeout=10) as players:
-        for elo in (1000, 1010, 5000):
+        for elo in (1000, 1010, 1020, 1030, 5000):
             assert players.post("/tickets", json={"profile": "duel", "attributes": {"elo": elo}}).status_code == 201
 
     def tickets() -> list[dict[str, Any]]:
@@ -245,10 +234,10 @@ def matchmaking_of(stack: Stack) -> dict[str, str]:
         return sorted(found, key=lambda ticket: ticket["attributes"]["elo"])
 
     def matched() -> bool:
-        return [ticket["status"] for ticket in tickets()] == ["HOST_ASSIGNED", "HOST_ASSIGNED", "SEARCHING"]
+        return [ticket["status"] for ticket in tickets()] == ["HOST_ASSIGNED"] * 4 + ["SEARCHING"]
 
-    wait_until(matched, "two of three play", 20)
-    played, _, waits = tickets()
+    wait_until(matched, "four of five play", 20)
+    played, *_, waits = tickets()
     (match,) = stack.api.get("/matchmaker/inspect/matches").json()["matches"]
     return {
         "ticket": f"/admin/matchmaker/ticket/{waits['player_id']}/change/",
