@@ -11,6 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from web.health import HealthSerializer, health_report
+
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, client_address, is_backend, tenant_of
 from .serializers import BackfillSerializer, GroupSerializer, MemberSerializer, TicketSerializer, error_responses
@@ -263,25 +265,13 @@ class MatchmakerMonitorApi(APIView):
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
-    class OutputSerializer(serializers.Serializer):
-        status = serializers.ChoiceField(["HEALTHY", "UNHEALTHY"])
-        message = serializers.CharField()
-        healthy_components = serializers.ListField(child=serializers.CharField())
-        unhealthy_components = serializers.ListField(child=serializers.CharField())
-
     @extend_schema(
         operation_id="matchmaker_monitor",
         auth=[],
-        responses={**error_responses(), 200: OutputSerializer, 503: OutputSerializer},
+        responses={**error_responses(), 200: HealthSerializer, 503: HealthSerializer},
     )
     def get(self, request: Request) -> Response:
         processes = selectors.processes_alive()
         found = {"matchmaker": bool(processes), "manager": any(process.manager_answers for process in processes)}
-        unhealthy = [name for name, is_well in found.items() if not is_well]
-        answer = {
-            "status": "UNHEALTHY" if unhealthy else "HEALTHY",
-            "message": f"Not well: {', '.join(unhealthy)}." if unhealthy else "All is well.",
-            "healthy_components": [name for name in found if name not in unhealthy],
-            "unhealthy_components": unhealthy,
-        }
-        return Response(self.OutputSerializer(answer).data, status=503 if unhealthy else 200)
+        answer = HealthSerializer(health_report(found)).data
+        return Response(answer, status=200 if all(found.values()) else 503)

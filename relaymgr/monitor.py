@@ -1,9 +1,10 @@
 """GET /monitor: is the manager well? In the shape Edgegap's clients read (compat spec 5.2), without a key."""
 
 import logging
-from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError
+from django.urls import get_script_prefix, reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -14,36 +15,40 @@ from rest_framework.views import APIView
 from relaymgr.celery import app
 from relaymgr.nodes import selectors
 from relaymgr.openapi import ErrorSerializer
+from web.health import HealthSerializer, health_report
+from web.number_fields import Count
 
 logger = logging.getLogger(__name__)
 
 
 class MonitorApi(APIView):
-    """200 and HEALTHY, or 503 and UNHEALTHY; which of `database`, `broker` and `nodes` are which."""
+    """200 and HEALTHY, or 503 and UNHEALTHY; `components` says it of `database`, `broker` and `nodes`."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
-    class OutputSerializer(serializers.Serializer):
-        status = serializers.ChoiceField(["HEALTHY", "UNHEALTHY"])
-        message = serializers.CharField()
-        healthy_components = serializers.ListField(child=serializers.CharField())
-        unhealthy_components = serializers.ListField(child=serializers.CharField())
-        nodes_ready = serializers.IntegerField(help_text="How many nodes take sessions.")
+    class OutputSerializer(HealthSerializer):
+        nodes_ready = Count(help_text="How many nodes take sessions.")
+        name = serializers.CharField()
+        version = serializers.CharField()
+        host = serializers.CharField(help_text="Under which the caller reached the manager.")
+        host_url = serializers.CharField()
+        spec_url = serializers.CharField(help_text="Of the OpenAPI document.")
 
     @extend_schema(auth=[], responses={200: OutputSerializer, 429: ErrorSerializer, 503: OutputSerializer})
     def get(self, request: Request) -> Response:
         nodes_ready = _nodes_ready()
         found = {"database": nodes_ready is not None, "broker": _broker(), "nodes": bool(nodes_ready)}
-        unhealthy = [name for name, is_well in found.items() if not is_well]
-        answer: dict[str, Any] = {
-            "status": "UNHEALTHY" if unhealthy else "HEALTHY",
-            "message": f"Not well: {', '.join(unhealthy)}." if unhealthy else "All is well.",
-            "healthy_components": [name for name in found if name not in unhealthy],
-            "unhealthy_components": unhealthy,
+        answer = {
+            **health_report(found),
             "nodes_ready": nodes_ready or 0,
+            "name": settings.SPECTACULAR_SETTINGS["TITLE"],
+            "version": settings.SPECTACULAR_SETTINGS["VERSION"],
+            "host": request.get_host(),
+            "host_url": request.build_absolute_uri(get_script_prefix()),
+            "spec_url": request.build_absolute_uri(reverse("openapi")),
         }
-        return Response(self.OutputSerializer(answer).data, status=503 if unhealthy else 200)
+        return Response(self.OutputSerializer(answer).data, status=200 if all(found.values()) else 503)
 
 
 def _broker() -> bool:

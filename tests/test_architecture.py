@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("observability", "relaymgr", "relaynode", "transports", "matchmaker")
+OURS = ("observability", "web", "relaymgr", "relaynode", "transports", "matchmaker")
 
 # (who, must not import, because)
 FORBIDDEN = [
     ("transports", r"relaynode|relaymgr|matchmaker|django|celery", "it is what players install, alone"),
     ("observability", r"relaymgr|relaynode|matchmaker|transports", "every process logs and counts through it"),
+    ("web", r"relaymgr|relaynode|matchmaker|transports", "manager and matchmaker are built on it"),
+    ("relaynode", r"web", "a node runs without Django"),
     ("relaynode", r"observability\.database", "a node runs without the manager's stack"),
     ("transports.protocol", r"transports\.(?!protocol)", "the wire is the leaf everyone else builds on"),
     (

@@ -358,9 +358,10 @@ def test_without_a_key_only_the_monitor_answers(db: None) -> None:
     assert APIClient().get(f"{BASE}/tickets/{'a' * 20}").status_code == 401
     assert APIClient().get(f"{BASE}/monitor").json() == {
         "status": "UNHEALTHY",
-        "message": "Not well: matchmaker, manager.",
-        "healthy_components": [],
-        "unhealthy_components": ["matchmaker", "manager"],
+        "message": "Not working: matchmaker, manager.",
+        "healthy_components": 0,
+        "unhealthy_components": 2,
+        "components": {"matchmaker": False, "manager": False},
     }
 
 
