@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
 import django
 from django.conf import settings
@@ -27,6 +27,8 @@ from relaymgr.checks import reasons_not_to_start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 share_between_processes()
+
+FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class Handler(ASGIHandler):
@@ -48,7 +50,7 @@ class Handler(ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
-        response = await self._in_a_thread(self._respond, scope, body)
+        response = await self._in_a_thread(self._respond, with_content_length(scope, body), body)
         if response.streaming:
             await self._stream(response, receive, send)
         else:
@@ -84,6 +86,16 @@ class Handler(ASGIHandler):
             await self._in_a_thread(response.close)
         if not sending.cancelled():
             sending.result()  # raises what ended it
+
+
+def with_content_length(scope: Any, body: IO[bytes]) -> Any:
+    """The request's scope with the length of the body that was read. How a body was framed on the way is the server's
+    affair: of one that came in chunks, or by HTTP/2, no header says the length, and Django and DRF take that for an
+    empty one."""
+    length = str(body.seek(0, os.SEEK_END)).encode()
+    body.seek(0)
+    headers = [(name, value) for name, value in scope["headers"] if name not in FRAMING_HEADERS]
+    return {**scope, "headers": [*headers, (b"content-length", length)]}
 
 
 def bounded(app: Any) -> Any:

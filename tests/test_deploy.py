@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import gzip
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from relaymgr.management.commands import up
 from tests.flows.stack import free_ports, wait_until
+from tests.security.routes import SAMPLES
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
@@ -250,6 +252,31 @@ def test_players_come_by_https_and_cannot_choose_their_address(tmp_path: Path) -
             "/v1/relays/sessions", content=b"x" * 2_000_000, headers=key | {"Content-Type": "application/json"}
         )
         assert many.status_code == 413
+        bodies_are_read_however_they_are_framed(client, f"http://127.0.0.1:{web_port}", key, certificate)
+
+
+def bodies_are_read_however_they_are_framed(client: httpx.Client, web: str, key: dict[str, str], ca: str) -> None:
+    """In chunks and by HTTP/2 no header says how long a body is: .NET's PostAsJsonAsync and proxies send such."""
+    body = b'{"addresses": ["192.0.2.1"]}'
+    headers = {**key, "Content-Type": "application/json"}
+    for base in (web, str(client.base_url)):
+        chunked = client.post(f"{base}/v1/ips/lookup", content=iter([body[:9], body[9:]]), headers=headers)
+        assert chunked.request.headers["Transfer-Encoding"] == "chunked"
+        assert chunked.json()["addresses"][0]["ip_address"] == "192.0.2.1"
+    packed = client.post(
+        "/v1/ips/lookup", content=iter([gzip.compress(body)]), headers=headers | {"Content-Encoding": "gzip"}
+    )
+    assert packed.json()["addresses"][0]["ip_address"] == "192.0.2.1"
+    argv = ["curl", "-sS", "--http2", "--cacert", ca, "-X", "POST", "-T", "-", "-w", " %{http_version}"]
+    argv += [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
+    by_http2 = subprocess.run([*argv, f"{client.base_url}/v1/ips/lookup"], input=body, capture_output=True, check=True)
+    assert by_http2.stdout.endswith(b" 2") and b'"ip_address":"192.0.2.1"' in by_http2.stdout
+    for path, operations in client.get("/v1/openapi.json").json()["paths"].items():
+        for method in (method for method, operation in operations.items() if "requestBody" in operation):
+            where = re.sub(r"{(\w+)}", lambda name: SAMPLES[name[1]], path)
+            answer = client.request(method, f"{web}{where}", content=iter([b"["]), headers=headers)
+            is_for_nodes = path.startswith("/v1/nodes")  # whose keys we do not have
+            assert (answer.status_code in (401, 403)) if is_for_nodes else answer.json()["code"] == "malformed", where
 
 
 def answers(client: httpx.Client) -> bool:

@@ -1,4 +1,6 @@
+import gzip
 import io
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -35,6 +37,10 @@ def test_body_at_the_limit_is_read_and_one_byte_more_is_413(settings: Any) -> No
         b"[1e999]",
         b"[-1e999]",
         b"9" * 5000,
+        b"[" + b"9" * 400 + b"]",
+        b'{"a": -' + b"9" * 400 + b"}",
+        b"18446744073709551616",
+        b"-9223372036854775809",
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b'"\\u0000"',
@@ -56,6 +62,44 @@ def test_nesting_is_limited() -> None:
     assert parse(b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1))
     with pytest.raises(ParseError, match="deeper"):
         parse(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+
+
+def test_integers_of_64_bits_are_read() -> None:
+    assert parse(b"[18446744073709551615, -9223372036854775808]") == [2**64 - 1, -(2**63)]
+
+
+def packed(body: bytes) -> Any:
+    return {"data": gzip.compress(body), "content_type": "application/json", "HTTP_CONTENT_ENCODING": "gzip"}
+
+
+ADDRESSES = b'{"addresses": ["192.0.2.1"]}'
+
+
+def test_gzip_body_is_unpacked(api: APIClient) -> None:
+    assert api.post("/v1/ips/lookup", **packed(ADDRESSES)).json()["addresses"][0]["ip_address"] == "192.0.2.1"
+
+
+def test_gzip_bomb_is_413_and_never_unpacked(api: APIClient) -> None:
+    bomb = packed(b" " * 200_000_000)
+    tracemalloc.start()
+    response = api.post("/v1/ips/lookup", **bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (response.status_code, response.json()["code"]) == (413, "too_large")
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("damaged", [gzip.compress(ADDRESSES)[:-9], ADDRESSES, b""])
+def test_damaged_gzip_body_is_400(api: APIClient, damaged: bytes) -> None:
+    response = api.post("/v1/ips/lookup", **{**packed(b""), "data": damaged})
+    assert (response.status_code, response.json()["code"]) == (400, "malformed" if damaged else "invalid")
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip"])
+def test_other_encodings_are_415_that_names_what_is_taken(api: APIClient, encoding: str) -> None:
+    response = api.post("/v1/ips/lookup", **{**packed(ADDRESSES), "HTTP_CONTENT_ENCODING": encoding})
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_content_encoding")
+    assert "gzip" in response.json()["message"]
 
 
 def test_body_over_a_megabyte_is_413_over_http(api: APIClient) -> None:
