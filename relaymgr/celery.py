@@ -10,10 +10,13 @@ from celery.signals import beat_init, setup_logging, worker_init
 from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
+from relaymgr import broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
 logger = logging.getLogger(__name__)
 
+broker.install()
 app = Celery("causeway")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

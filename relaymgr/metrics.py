@@ -78,6 +78,9 @@ task_wait_seconds = Histogram(
     "causeway_task_wait_seconds", "How old a task was when a worker began it.", ("queue",), buckets=LAG_SECONDS
 )
 tasks_expired = Counter("causeway_tasks_expired", "Tasks that were too old to be run.", ("task",))
+messages_set_aside = Counter(
+    "causeway_messages_set_aside", "Messages in the broker that could not be processed, and were set aside.", ("queue",)
+)
 tasks_sent = Counter("causeway_tasks_sent", "Tasks that this process put into a queue.", ("task",))
 task_success_time = Gauge(
     "causeway_task_last_success_timestamp_seconds",

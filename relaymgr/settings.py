@@ -193,15 +193,6 @@ def _cache(url: str) -> dict[str, Any]:
     return {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": url, "OPTIONS": options}
 
 
-def _file_broker() -> dict[str, Any]:
-    """kombu's filesystem transport: crosses processes and needs no server."""
-    queue, control = STATE_DIR / "broker" / "queue", STATE_DIR / "broker" / "control"
-    for folder in (queue, control):
-        folder.mkdir(parents=True, exist_ok=True)
-    folders = {"data_folder_in": str(queue), "data_folder_out": str(queue), "control_folder": str(control)}
-    return folders | {"polling_interval": 0.05}
-
-
 # Where state is kept, and the key that seals it
 
 _begin("Where things are kept", "web, worker, beat, matchmaker, commands")
@@ -569,7 +560,8 @@ MATCHMAKER_START = "relaymgr.checks.stop_if_unsafe"
 # CELERY_QUEUES for an old name of a setting of its own.)
 WORK_QUEUES = ("probe", "session", "webhook", "housekeeping")
 CELERY_TASK_DEFAULT_QUEUE = "housekeeping"
-CELERY_BROKER_URL = BROKER_URL or "filesystem://"
+CELERY_BROKER_URL = BROKER_URL or "filesystem://"  # relaymgr/broker.py
+BROKER_DIR = STATE_DIR / "broker"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     # visibility_timeout: longer than any task may run, else redis gives a running task to a second worker.
     # max_retries: who sends a hint does not wait for a broker that is down; workers wait by a setting of their own.
@@ -577,7 +569,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     if BROKER_IS_REDIS
     else {"polling_interval": 0.02}
     if BROKER_URL
-    else _file_broker()
+    else {"folder": str(BROKER_DIR), "polling_interval": 0.05}
 )
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_POOL_LIMIT = 10
@@ -593,7 +585,9 @@ CELERY_TASK_SOFT_TIME_LIMIT = 50
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULER = "relaymgr.beat:Scheduler"
+# The broker made of files shares queues between processes, and nothing else.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = bool(BROKER_URL)
 
 
 # What the processes tell of themselves (docs/observability.md)

@@ -45,9 +45,7 @@ def test_with_nothing_set_it_is_embedded(load: Load, tmp_path: Path) -> None:
     assert settings["DATABASES"]["default"]["NAME"] == str(state / "causeway.sqlite3")
     assert settings["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert settings["CELERY_BROKER_URL"] == "filesystem://"
-    folders = settings["CELERY_BROKER_TRANSPORT_OPTIONS"]
-    assert Path(folders["data_folder_in"]).is_dir() and Path(folders["control_folder"]).is_dir()
-    assert folders["data_folder_in"] == folders["data_folder_out"]
+    assert settings["CELERY_BROKER_TRANSPORT_OPTIONS"]["folder"] == str(state / "broker")
     assert settings["CACHES"]["default"]["BACKEND"].endswith("LocMemCache")
     assert settings["DEBUG"] is False
     assert settings["TIME_ZONE"] == "UTC"
