@@ -1,0 +1,98 @@
+"""Which of the requests that wait is answered next, so that no tenant, key or address makes the others wait.
+
+Requests queue at the end of a path: tenant, key, address. Every level takes turns (round robin, as in hierarchical fair
+queueing; Bennett and Zhang, 1996), so a tenant's thousand waiting requests delay another tenant's one by a single turn,
+and a player's key does the same within its studio. Pure: no clock, no loop, no thread.
+"""
+
+from collections import OrderedDict, deque
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Path = tuple[str, ...]
+
+
+class FairQueue(Generic[Item]):
+    """`slots` items run at once, at most half of them of one branch, the first level of a path."""
+
+    def __init__(self, slots: int, waiting_max: int, leaf_max: int) -> None:
+        """`waiting_max` items wait in all, `leaf_max` at the end of one path."""
+        self._slots = slots
+        self._branch_slots = max(1, (slots + 1) // 2)
+        self._waiting_max = waiting_max
+        self._leaf_max = leaf_max
+        self._turns: _Turns[Item] = _Turns()
+        self._running: dict[str, int] = {}
+        self.waiting = 0
+
+    @property
+    def running(self) -> int:
+        return sum(self._running.values())
+
+    def put(self, path: Path, item: Item) -> bool:
+        """False: too many wait already, and the item was not taken."""
+        if self.waiting >= self._waiting_max or not self._turns.put(path, item, self._leaf_max):
+            return False
+        self.waiting += 1
+        return True
+
+    def take(self) -> tuple[str, Item] | None:
+        """The next item that may run, and its branch, which `done` wants back. None: no slot is free for any."""
+        if self.running >= self._slots:
+            return None
+        full = {branch for branch, count in self._running.items() if count >= self._branch_slots}
+        taken = self._turns.take(full)
+        if taken is None:
+            return None
+        branch, item = taken
+        self.waiting -= 1
+        self._running[branch] = self._running.get(branch, 0) + 1
+        return branch, item
+
+    def done(self, branch: str) -> None:
+        self._running[branch] -= 1
+        if not self._running[branch]:
+            del self._running[branch]
+
+
+class _Turns(Generic[Item]):
+    """One level: children by name, in the order of their turns, or the items at the end of a path."""
+
+    def __init__(self) -> None:
+        self._children: OrderedDict[str, _Turns[Item]] = OrderedDict()
+        self._items: deque[Item] = deque()
+
+    def put(self, path: Path, item: Item, leaf_max: int) -> bool:
+        if not path:
+            if len(self._items) >= leaf_max:
+                return False
+            self._items.append(item)
+            return True
+        child = self._children.get(path[0]) or _Turns()
+        if not child.put(path[1:], item, leaf_max):
+            return False
+        self._children[path[0]] = child
+        return True
+
+    def take(self, full: set[str]) -> tuple[str, Item] | None:
+        """From the first child that is not among the full ones; with the child's name."""
+        name = next((name for name in self._children if name not in full), None)
+        if name is None:
+            return None
+        child = self._children[name]
+        item = child._next()
+        if child._is_empty():
+            del self._children[name]
+        else:
+            self._children.move_to_end(name)
+        return name, item
+
+    def _next(self) -> Item:
+        if self._items:
+            return self._items.popleft()
+        taken = self.take(set())
+        assert taken is not None  # noqa: S101 - an empty child is removed at once
+        return taken[1]
+
+    def _is_empty(self) -> bool:
+        return not self._items and not self._children
