@@ -1,4 +1,5 @@
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start processes come first: begun last, one of them would be waited for alone."""
     slow = {item.path for item in items if item.get_closest_marker("flow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Ends a run with the files that took longest, set-up and tear-down included."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section("ten slowest files")
+    for file, took in seconds.most_common(10):
+        terminalreporter.write_line(f"{took:7.1f} s  {file}")
 
 
 @pytest.fixture(autouse=True, scope="session")
