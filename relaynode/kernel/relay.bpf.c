@@ -1,3 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// Copyright The Causeway authors
+//
 // The kernel path: forwards DATA of known seats before it reaches a socket (XDP).
 //
 //   clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror -c relay.bpf.c -o relay.bpf.o        (make kernel)
