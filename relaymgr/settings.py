@@ -480,6 +480,15 @@ HOUR_AGE = _number(
 MAX_PREFIX_LEGS = int(
     _number("CAUSEWAY_MAX_PREFIX_LEGS", 500_000, 100, 1e8, "legs of address prefixes that are remembered, the newest")
 )
+PREFIX_MIN_PLAYERS = int(
+    _number(
+        "CAUSEWAY_PREFIX_MIN_PLAYERS",
+        3,
+        1,
+        9,
+        "players of one address prefix who must have measured a node before others of the prefix are placed by it",
+    )
+)
 GEOIP_FILE = _text(
     "CAUSEWAY_GEOIP_FILE",
     help="a city database in MaxMind's format, your own. Empty: players are where their requests say, nobody's place "

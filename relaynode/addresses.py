@@ -49,6 +49,12 @@ def source_bytes(addr: Address) -> bytes:
     return packed[12:] if packed.startswith(_MAPPED_BYTES) else packed[:8]
 
 
+def household_bytes(addr: Address) -> bytes:
+    """What one household may have at most: an IPv4 address, or an IPv6 /56 (RFC 6177)."""
+    packed = packed_ip(addr) if isinstance(addr, bytes) else pack_ip(ip_and_port(addr)[0])
+    return packed[12:] if packed.startswith(_MAPPED_BYTES) else packed[:7]
+
+
 def prefix_of(addr: Address) -> str:
     """The /24 of an IPv4 address, the /48 of an IPv6 one: whose legs are alike. Empty when it tells of no network."""
     ip = ipaddress.ip_address(ip_and_port(addr)[0])

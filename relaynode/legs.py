@@ -1,19 +1,23 @@
-"""The leg between a player and the node, from what the player's pings tell in either dialect."""
+"""The quality of the leg between a player and the node, in either dialect."""
 
-_WRAP = 0x100000000
-_LONGEST = 60_000_000  # microseconds; a round trip above this is a lie or an echo of another age
+PING_INTERVAL = 2.0  # seconds from one PING of the node to its next; an answer that takes longer measures nothing
 _DECAY = 0.9  # of the packets counted for the loss, from one PING to the next
 
 
 class Leg:
     """A native leg (PROTOCOL.md 7.2). Round trip and jitter in milliseconds, smoothed as in RFC 6298 and RFC 3550; loss
-    of both directions, 0 to 1."""
+    of both directions, 0 to 1.
 
-    __slots__ = ("_arrived", "_due", "_last_arrived", "_last_due", "jitter_ms", "rtt_ms")
+    The round trip is that of the node's own PINGs by the node's clock: other players are placed by it, so nothing in it
+    may be the player's word."""
+
+    __slots__ = ("_arrived", "_due", "_last_arrived", "_last_due", "_nonce", "_pinged_at", "jitter_ms", "rtt_ms")
 
     def __init__(self) -> None:
         self.rtt_ms: float | None = None
         self.jitter_ms = 0.0
+        self._nonce = b""  # of the outstanding PING; empty: there is none
+        self._pinged_at = 0.0
         self._due = self._arrived = 0.0
         self._last_due = self._last_arrived = 0
 
@@ -21,20 +25,31 @@ class Leg:
     def loss(self) -> float:
         return min(max(1.0 - self._arrived / self._due, 0.0), 1.0) if self._due else 0.0
 
-    def round_trip(self, clock: int, echo: int, delay: int) -> None:
-        """A PING that answers our `echo` came at `clock`, `delay` after it had that; microseconds that wrap at 2^32."""
-        micros = (clock - echo - delay) % _WRAP
-        if not echo or micros > _LONGEST:
+    def is_ping_due(self, now: float) -> bool:
+        return now - self._pinged_at >= PING_INTERVAL
+
+    def pinged(self, nonce: bytes, now: float) -> None:
+        """A PING with this nonce was sent; an earlier one measures nothing any more."""
+        self._nonce, self._pinged_at = nonce, now
+
+    def answered(self, nonce: bytes, now: float) -> None:
+        """A PONG came from the address to which the PING was sent."""
+        if not self._nonce or nonce != self._nonce:
             return
-        rtt_ms = micros / 1000
+        self._nonce = b""
+        rtt_ms = (now - self._pinged_at) * 1000
+        if not 0 <= rtt_ms <= PING_INTERVAL * 1000:
+            return
         if self.rtt_ms is None:
             self.rtt_ms = rtt_ms
         else:
             self.jitter_ms += (abs(rtt_ms - self.rtt_ms) - self.jitter_ms) / 16
             self.rtt_ms += (rtt_ms - self.rtt_ms) / 8
 
-    def counted(self, due: int, arrived: int) -> None:
-        """Totals so far: packets sent by either end, and those of them the other had."""
+    def counted(self, sent: int, reported: int, due: int, received: int) -> None:
+        """Totals so far: packets sent to the player, what the player reports to have received of them, packets that the
+        player sent, and those of them that arrived. What the player reports beyond `sent` hides no loss of its own."""
+        due, arrived = sent + due, min(reported, sent) + received
         self._due = self._due * _DECAY + max(due - self._last_due, 0)
         self._arrived = self._arrived * _DECAY + max(arrived - self._last_arrived, 0)
         self._last_due, self._last_arrived = due, arrived

@@ -7,10 +7,11 @@ challenges) is queued; a hot packet is looked up and returned.
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypedDict
 
-from transports.protocol.packets import MAX_DATAGRAM, NoticeCode
+from transports.protocol.packets import MAX_DATAGRAM, NoticeCode, mac
+from transports.protocol.siphash import siphash24
 
 from . import stun
-from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing, prefix_of
+from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing, household_bytes, prefix_of
 from .admission import Admission
 from .buffers import Leaving
 from .dialects.edgegap import Edgegap
@@ -54,6 +55,7 @@ class LegReport(TypedDict):
     seat: int
     dialect: str
     prefix: str  # of the player's address; empty: it tells of no network
+    player: str  # a keyed hash of the player's household: the manager counts by it how many measured a prefix
     rtt_ms: float | None  # None: the dialect does not tell
     jitter_ms: float
     loss: float  # 0.0 to 1.0, of both directions
@@ -71,6 +73,7 @@ class Relay:
         self._by_pair = self._exchange.table.by_pair
         self._is_only_path = mirror is None
         self._legs_told = 0
+        self._player_key = random(16)
         self.counters = self._exchange.counters
 
     # -- packets
@@ -139,6 +142,8 @@ class Relay:
 
     def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         """The node's token keys by id, 32 bytes each; connections made under others live on."""
+        if keys:  # the same after a restart and in every worker, or one player would count for several
+            self._player_key = mac(keys[min(keys)], b"causeway v1 player")
         self._admission.set_token_keys(keys)
         self._native.set_token_keys(keys)
 
@@ -175,14 +180,14 @@ class Relay:
         start = self._legs_told if self._legs_told < len(known) else 0
         chosen = known[start : start + limit]
         self._legs_told = start + len(chosen)
-        return [_leg_report(seat) for seat in chosen]
+        return [_leg_report(seat, self._player_key) for seat in chosen]
 
 
 def _is_spaced(seat: Seat) -> bool:
     return seat.pings is not None and seat.pings.is_known
 
 
-def _leg_report(seat: Seat) -> LegReport:
+def _leg_report(seat: Seat, player_key: bytes) -> LegReport:
     measured: Leg | PingSpacing | None = seat.link.leg if seat.link else seat.pings
     rtt_ms = seat.link.leg.rtt_ms if seat.link else None
     return LegReport(
@@ -190,6 +195,7 @@ def _leg_report(seat: Seat) -> LegReport:
         seat=seat.number,
         dialect="native" if seat.link else "edgegap",
         prefix=prefix_of(seat.addr) if seat.addr else "",
+        player=siphash24(player_key, household_bytes(seat.addr))[:4].hex() if seat.addr else "",
         rtt_ms=None if rtt_ms is None else round(rtt_ms, 3),
         jitter_ms=round(measured.jitter_ms, 3) if measured else 0.0,
         loss=round(measured.loss, 4) if measured else 0.0,

@@ -24,8 +24,8 @@ MAX_AHEAD_S = 10.0  # of a node's clock before ours
 def measurements_check(users: Iterable[Mapping[str, Any]]) -> list[dict[str, list[float]]]:
     """For each user the samples that count: {node or location: [ms, jitter ms, loss, seconds since 1970]}.
 
-    A round trip is never less than its node signed. What is not signed, `latencies` among it, counts for what players
-    say, or for nothing where SIGNED_MEASUREMENTS_ONLY is set."""
+    A round trip is never less than its node signed for the address that the user has. What is not signed so,
+    `latencies` among it, counts for what players say, or for nothing where SIGNED_MEASUREMENTS_ONLY is set."""
     users = list(users)
     keys = proof_keys(nodes={item["node"] for user in users for item in user.get("measurements", ())})
     now = timezone.now().timestamp()
@@ -58,9 +58,6 @@ def _good_proof(item: Mapping[str, Any], ip: str | None, keys: ProofKeys, now: f
 
 
 def _is_of(proof: RoundTripProof, ip: str | None) -> bool:
-    """Not somebody else's. A player has one address of each family; of the other family nothing can be said."""
-    if ip is None:
-        return True
-    packed, mapped = pack_ip(ip), bytes(10) + b"\xff\xff"
-    is_same_family = packed.startswith(mapped) == proof.address.startswith(mapped)
-    return packed == proof.address or not is_same_family
+    """Whether it was measured from the address that the backend reports. It proves nothing for any other address: of
+    another family or of a player without one it could be anybody's."""
+    return ip is not None and pack_ip(ip) == proof.address

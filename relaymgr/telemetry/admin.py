@@ -41,7 +41,7 @@ class NodeSummaryAdmin(ReadOnlyAdmin):
 
 @admin.register(PrefixLeg)
 class PrefixLegAdmin(ReadOnlyAdmin):
-    list_display = ("prefix", "node", "at", "ms", "jitter_ms", "loss")
+    list_display = ("prefix", "node", "at", "players", "ms", "jitter_ms", "loss")
     list_filter = ("node", "at")
     list_select_related = ("node",)
     search_fields = ("prefix__startswith",)

@@ -1,6 +1,6 @@
 """Writes: what legs say of their address prefixes, and what all samples together teach."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -14,41 +14,44 @@ from relaymgr.rows import rows_upsert
 from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
 from relaymgr.telemetry.knowledge import Row, Where, knowledge_to_json, learn
 from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
-from relaymgr.telemetry.prefixes import first_address, remember
+from relaymgr.telemetry.prefixes import Players, first_address, of_players, players_remember, wide_network
 
 MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
+MAX_OF_NETWORK = 256  # of them in one IPv6 /32, as many as an IPv4 /16 has: one network must not outvote all others
 BATCH = 500  # prefixes that are looked up at once
 
-# (prefix, the node's id, a sample)
-PrefixSample = tuple[str, int, Sample]
+# (prefix, a player's hash, the node's id, a sample)
+PrefixSample = tuple[str, str, int, Sample]
+FIGURES = ("prefix", "node", "at", "ms", "jitter_ms", "loss", "players", "by_player")
 
 
 def prefixes_remember(samples: Iterable[PrefixSample], *, at: datetime) -> int:
     """Each prefix and node takes in its samples; how many rows that were. Call it from one place at a time."""
-    by_leg: dict[tuple[str, int], list[Sample]] = defaultdict(list)
-    for prefix, node_id, sample in samples:
+    by_leg: dict[tuple[str, int], list[tuple[str, Sample]]] = defaultdict(list)
+    for prefix, player, node_id, sample in samples:
         if prefix and sample.is_possible:
-            by_leg[prefix, node_id].append(sample)
-    known = _known({prefix for prefix, _ in by_leg}, at)
+            by_leg[prefix, node_id].append((player, sample))
+    known = _known({prefix for prefix, _ in by_leg})
     rows = []
     for (prefix, node_id), news in by_leg.items():
-        memory = known.get((prefix, node_id))
-        for sample in news:
-            memory = remember(memory, sample)
-        if memory:
-            rows.append((prefix, node_id, at, memory.ms, memory.jitter_ms, memory.loss))
-    rows_upsert(PrefixLeg, ("prefix", "node", "at", "ms", "jitter_ms", "loss"), rows, unique=("prefix", "node"))
+        players = known.get((prefix, node_id), {})
+        for player, sample in news:
+            players = players_remember(players, player, sample, at.timestamp())
+        typical = of_players(players)
+        rows.append(
+            (prefix, node_id, at, typical.ms, typical.jitter_ms, typical.loss, len(players), players),
+        )
+    rows_upsert(PrefixLeg, FIGURES, rows, unique=("prefix", "node"))
     return len(rows)
 
 
-def _known(prefixes: set[str], at: datetime) -> dict[tuple[str, int], Sample]:
+def _known(prefixes: set[str]) -> dict[tuple[str, int], Players]:
     found = {}
     wanted = sorted(prefixes)
     for start in range(0, len(wanted), BATCH):
         legs = PrefixLeg.objects.filter(prefix__in=wanted[start : start + BATCH]).order_by()
-        rows = legs.values_list("prefix", "node", "at", "ms", "jitter_ms", "loss")
-        for prefix, node, told_at, ms, jitter_ms, loss in rows:
-            found[prefix, node] = Sample(ms, jitter_ms, loss, max(0.0, (at - told_at).total_seconds()))
+        for prefix, node, players in legs.values_list("prefix", "node", "by_player"):
+            found[prefix, node] = players
     return found
 
 
@@ -74,12 +77,18 @@ def knowledge_learn() -> Knowledge:
 
 
 def _prefix_rows(now: datetime) -> list[tuple[Row, Where]]:
-    """One row for each prefix that was heard of last; where it is, if a GeoIP file says so."""
+    """One row for each prefix that reported last; where it is, if a GeoIP file says so. Of one player each is enough
+    here, unlike in `prefix_histories`: a row far from what all others say weighs next to nothing."""
     legs = PrefixLeg.objects.filter(at__gt=now - timedelta(seconds=MAX_AGE_S)).order_by("-at")
     rows: dict[str, dict[str, float]] = {}
+    networks: Counter[str] = Counter()
     for prefix, node, ms in legs.values_list("prefix", "node__name", "ms")[: MAX_ROWS * 8].iterator():
-        if prefix in rows or len(rows) < MAX_ROWS:
-            rows.setdefault(prefix, {})[node] = ms
+        if prefix not in rows:
+            network = wide_network(prefix)
+            networks[network] += 1
+            if len(rows) >= MAX_ROWS or networks[network] > MAX_OF_NETWORK:
+                continue
+        rows.setdefault(prefix, {})[node] = ms
     located = ((row, locate(first_address(prefix))) for prefix, row in rows.items())
     return [(row, (found.latitude, found.longitude) if found else None) for row, found in located]
 

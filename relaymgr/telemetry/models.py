@@ -81,6 +81,14 @@ class PrefixLeg(models.Model):
     ms = models.FloatField()
     jitter_ms = models.FloatField()
     loss = models.FloatField(help_text="0..1")
+    players = models.PositiveSmallIntegerField(
+        default=1, db_default=1, help_text="How many players measured it. The figures are their medians."
+    )
+    by_player = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        help_text="{a player's hash: [ms, jitter ms, loss, seconds since 1970]}, of the last few.",
+    )
 
     class Meta:
         ordering = ["-at"]

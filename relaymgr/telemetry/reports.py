@@ -42,6 +42,7 @@ class Leg(Struct, gc=False):
     rtt_ms: Milliseconds | None  # None: the dialect does not tell
     jitter_ms: Milliseconds
     loss: Share
+    player: Annotated[str, Meta(pattern=r"\A(|[0-9a-f]{8})\Z")] = ""  # who it is of those of the prefix, hashed
 
     def __post_init__(self) -> None:
         """Only one that an address can have, or strangers would fill the table of prefixes with words of theirs."""

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
+from django.conf import settings
+
 from relaymgr.geoip import locate as geoip_locate
 from relaymgr.remembered import remembered
 from relaymgr.telemetry.estimation import Knowledge, Sample
@@ -49,10 +51,11 @@ def _knowledge_of(at: datetime) -> Knowledge:
 
 
 def prefix_histories(*, prefixes: Collection[str], now: datetime) -> dict[str, dict[str, Sample]]:
-    """{prefix: {node: what is remembered of it}}. One query, none for no prefixes."""
+    """{prefix: {node: what is remembered of it}}, where several players measured it. One query, none for no
+    prefixes."""
     histories: dict[str, dict[str, Sample]] = defaultdict(dict)
     if prefixes:
-        legs = PrefixLeg.objects.filter(prefix__in=prefixes).order_by()
+        legs = PrefixLeg.objects.filter(prefix__in=prefixes, players__gte=settings.PREFIX_MIN_PLAYERS).order_by()
         for prefix, node, at, ms, jitter_ms, loss in legs.values_list(
             "prefix", "node__name", "at", "ms", "jitter_ms", "loss"
         ):

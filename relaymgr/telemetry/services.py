@@ -158,7 +158,7 @@ def _legs_store(answers: Iterable[Answer]) -> None:
     )
     prefixes_remember(
         (
-            (leg.prefix, answer.node.pk, Sample(leg.rtt_ms, leg.jitter_ms, leg.loss))
+            (leg.prefix, leg.player, answer.node.pk, Sample(leg.rtt_ms, leg.jitter_ms, leg.loss))
             for answer in answers
             for leg in answer.report.legs
             if leg.rtt_ms is not None

@@ -7,6 +7,7 @@ from transports.protocol.packets import (
     EVERYONE,
     HEADER,
     OVERHEAD,
+    PING_NONCE_SIZE,
     TAG_SIZE,
     PacketType,
     Ping,
@@ -121,17 +122,36 @@ class Native:
             ping = decode_ping(body)
         except DecodeError:
             return self._drop("malformed")
-        clock = int(now * 1e6) & _U32
-        link.leg.round_trip(clock, ping.echo, ping.delay)
-        sent, received = link.totals()
-        link.leg.counted(sent + link.window.highest, ping.received + received)
+        received = self._count(link, ping)
         self._counters.answers["pong"] += 1
-        pong = Ping(time=clock, echo=ping.time, delay=0, received=received & _U32)
-        return self._to_player(link, PacketType.PONG, pong.encode())
+        pong = self._to_player(link, PacketType.PONG, Ping(ping.nonce, received & _U32).encode())
+        if link.leg.is_ping_due(now):
+            self._ping(link, received, now)
+        return pong
+
+    def _ping(self, link: Link, received: int, now: float) -> None:
+        """Queue our own PING, to go out right behind the answer to the player's."""
+        nonce = self._exchange.random(PING_NONCE_SIZE)
+        ping = self._to_player(link, PacketType.PING, Ping(nonce, received & _U32).encode())
+        if ping is not None:
+            link.leg.pinged(nonce, now)
+            self._exchange.outbox.append(ping)
 
     def _receive_pong(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        """A node never pings, so this answers nothing; like any right packet it shows that the player is there."""
+        try:
+            pong = decode_ping(body)
+        except DecodeError:
+            return self._drop("malformed")
+        self._count(link, pong)
+        if (link.seat.addr, link.seat.port) == (addr, port):
+            link.leg.answered(pong.nonce, now)
         return None
+
+    def _count(self, link: Link, report: Ping) -> int:
+        """Take in what the player reports; how many packets came from it so far."""
+        sent, received = link.totals()
+        link.leg.counted(sent, report.received, link.window.highest, received)
+        return received
 
     def _receive_close(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
         try:

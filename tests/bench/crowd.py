@@ -245,7 +245,7 @@ class _Joining:
     def ping(self) -> bytes:
         """With the next sequence: one whose PONG was lost is not answered again."""
         self._pings += 1
-        return seal(self._up_key, PacketType.PING, self._connection, self._pings, 0, Ping(0, 0, 0, 0).encode())
+        return seal(self._up_key, PacketType.PING, self._connection, self._pings, 0, Ping(bytes(8), 0).encode())
 
     def flow(self, target: int) -> Flow:
         return Flow(self.ip, self._relay, self._port, self._head + bytes((target,)), self._up_key)

@@ -97,6 +97,7 @@ def leg(index: int, number: int) -> dict[str, Any]:
         "seat": number % 4,
         "dialect": "native",
         "prefix": f"198.{18 + number % 2}.{index % 256}.0/24",
+        "player": f"{index * 1000 + number:08x}",
         "rtt_ms": 21.3,
         "jitter_ms": 0.8,
         "loss": 0.0,

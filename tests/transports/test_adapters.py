@@ -92,6 +92,24 @@ async def test_a_steady_stream_loses_nothing(opened, session):
         assert (await arrived(player))[1] == b"%d" % n
 
 
+@pytest.mark.parametrize("adapter", [AsyncioLink, BlockingLink, SidecarLink])
+async def test_every_native_player_answers_the_nodes_pings_at_once(adapter, node, session):
+    """Or the node measures nothing, for it believes no word of the player's."""
+    link = await adapter().open(session, 1)
+    playing = asyncio.create_task(link.receive())  # a game that polls
+    try:
+        async with asyncio.timeout(20):
+            while not any(leg["session"] == session.id for leg in await asyncio.to_thread(legs_of, node)):
+                await asyncio.sleep(0.1)
+    finally:
+        playing.cancel()
+        await link.close()
+
+
+def legs_of(node):
+    return [leg for leg in node.telemetry()["legs"] if leg["rtt_ms"] is not None]
+
+
 async def test_wrong_credentials_fail_at_once_with_a_code(opened, session):
     with pytest.raises(ConnectionFailed) as caught:
         async with asyncio.timeout(5):

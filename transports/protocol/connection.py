@@ -105,6 +105,7 @@ class RelayConnection:
         self.error: ConnectionFailed | None = None  # set with CLOSED, what `send` raises from then on
         self.dropped: Counter[str] = Counter()
         self._seat_key = seat_key
+        self._random = random
         self._joining = Joining(connect_token, seat_key, wall_clock, random)
         self._timeouts = {State.JOINING: connect_timeout, State.RECONNECTING: reconnect_timeout}
         self._leg: Leg | None = None
@@ -238,7 +239,7 @@ class RelayConnection:
         welcome = self._joining.receive_welcome(data)
         self._joining.stop()
         self._give_up_at = None
-        self._leg = leg = Leg(welcome, self._seat_key)
+        self._leg = leg = Leg(welcome, self._seat_key, self._random)
         self._unanswered_since = None
         self._peers = set(welcome.roster - {welcome.seat})
         self._enter(
@@ -289,10 +290,9 @@ class RelayConnection:
                 self._received += 1
                 return seat, body
             case PacketType.PING:
-                leg.receive_ping(body, now)
-                self._transmit(leg.ping(now, PacketType.PONG))
+                self._transmit(leg.receive_ping(body))
             case PacketType.PONG:
-                leg.receive_ping(body, now)
+                leg.receive_pong(body, now)
             case PacketType.SIGNAL:
                 self._events.append(events.Signaled(seat, body))
             case PacketType.NOTICE:

@@ -1,5 +1,7 @@
 """What one WELCOME began: keys, sequence numbers, replay window and measurements (PROTOCOL.md 4 and 7)."""
 
+from collections.abc import Callable
+
 from . import packets
 from .errors import DecodeError
 from .packets import PacketType, ReplayWindow
@@ -10,10 +12,11 @@ _REMEMBERED_PINGS = 16
 
 
 class Leg:
-    """The player's end of one connection to a node."""
+    """The player's end of one connection to a node. `random(n)` gives n bytes from a cryptographic generator."""
 
-    def __init__(self, welcome: packets.Welcome, seat_key: bytes) -> None:
+    def __init__(self, welcome: packets.Welcome, seat_key: bytes, random: Callable[[int], bytes]) -> None:
         self.welcome = welcome
+        self._random = random
         self.received = 0
         self.round_trip = RoundTrip()
         self.loss_up = Loss()
@@ -21,9 +24,7 @@ class Leg:
         self._up_key, self._down_key = packets.packet_keys(seat_key, welcome.player_nonce, welcome.node_nonce)
         self._sequence = 0
         self._window = ReplayWindow()
-        self._pings: dict[int, int] = {}  # time in a PING of ours -> its sequence number
-        self._heard_time = 0
-        self._heard_at = 0.0
+        self._pings: dict[bytes, tuple[float, int]] = {}  # nonce of a PING of ours -> when it was sent, its sequence
 
     def seal(self, kind: int, seat: int, body: bytes) -> bytes:
         self._sequence += 1
@@ -46,31 +47,28 @@ class Leg:
         self.received += 1
         return kind, seat, data[packets.HEADER.size : -packets.TAG_SIZE]
 
-    def ping(self, now: float, kind: int = PacketType.PING) -> bytes:
-        """A PING, or the PONG that answers the node's."""
-        time = _microseconds(now)
-        delay = _microseconds(now - self._heard_at) if self._heard_time else 0
-        body = packets.Ping(time, self._heard_time, delay, self.received & _WRAP)
-        datagram = self.seal(kind, 0, body.encode())
-        if kind == PacketType.PING:
-            self._pings[time] = self._sequence
-            if len(self._pings) > _REMEMBERED_PINGS:
-                del self._pings[next(iter(self._pings))]
+    def ping(self, now: float) -> bytes:
+        """A PING of our own."""
+        nonce = self._random(packets.PING_NONCE_SIZE)
+        datagram = self._ping(PacketType.PING, nonce)
+        self._pings[nonce] = now, self._sequence
+        if len(self._pings) > _REMEMBERED_PINGS:
+            del self._pings[next(iter(self._pings))]
         return datagram
 
-    def receive_ping(self, body: bytes, now: float) -> None:
-        """Measure by a PING or PONG from the node. Raises DecodeError."""
-        ping = packets.decode_ping(body)
-        self._heard_time, self._heard_at = ping.time, now
-        sent = self._pings.pop(ping.echo, None)
-        if sent is None:
+    def receive_ping(self, body: bytes) -> bytes:
+        """The PONG to be sent at once: the node measures this player by it. Raises DecodeError."""
+        return self._ping(PacketType.PONG, packets.decode_ping(body).nonce)
+
+    def receive_pong(self, body: bytes, now: float) -> None:
+        """Measure by the PONG that answers a PING of ours. Raises DecodeError."""
+        pong = packets.decode_ping(body)
+        sent_at, sent = self._pings.pop(pong.nonce, (now, 0))
+        if not sent:
             return
-        elapsed = (_microseconds(now) - ping.echo - ping.delay) & _WRAP
-        if elapsed < _WRAP // 2:  # else the node's delay is longer than the whole: nonsense
-            self.round_trip.add(elapsed / 1e6)
-        self.loss_up.update(sent, ping.received)
+        self.round_trip.add(now - sent_at)
+        self.loss_up.update(sent, pong.received)
         self.loss_down.update(self._window.highest, self.received)
 
-
-def _microseconds(seconds: float) -> int:
-    return int(seconds * 1e6) & _WRAP
+    def _ping(self, kind: int, nonce: bytes) -> bytes:
+        return self.seal(kind, 0, packets.Ping(nonce, self.received & _WRAP).encode())

@@ -298,22 +298,21 @@ def decode_refused(data: bytes) -> Refused:
 
 # -- bodies of a connection's packets (PROTOCOL.md 7) --------------------------------------------
 
-_PING = struct.Struct("<IIII")
+_PING = struct.Struct("<8sI")
 _MOVED = struct.Struct("<B16sH")
+PING_NONCE_SIZE = 8
 CHALLENGE_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Body of PING and PONG alike; times in microseconds, wrapping at 32 bits."""
+    """Body of PING and PONG alike. `nonce`: 8 bytes; `received`: packets received so far, wrapping at 32 bits."""
 
-    time: int
-    echo: int
-    delay: int
+    nonce: bytes
     received: int
 
     def encode(self) -> bytes:
-        return _PING.pack(self.time, self.echo, self.delay, self.received)
+        return _PING.pack(self.nonce, self.received)
 
 
 def decode_ping(body: bytes) -> Ping:

@@ -101,6 +101,7 @@ def test_neighbours_legs_are_remembered(api: APIClient) -> None:
             ms=ms,
             jitter_ms=1,
             loss=0,
+            players=3,
         )
     assert placed(api, users=[{"ip": "203.0.113.9"}, {"ip": "203.0.113.77"}]) == "tokyo"
     explained = RelaySession.objects.get().placement

@@ -1,7 +1,15 @@
 import pytest
 
 from relaymgr.telemetry.estimation import Sample
-from relaymgr.telemetry.prefixes import FORGET_S, first_address, prefix_of, remember
+from relaymgr.telemetry.prefixes import (
+    FORGET_S,
+    MAX_PLAYERS,
+    first_address,
+    of_players,
+    players_remember,
+    prefix_of,
+    remember,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +67,25 @@ def test_memory_follows_a_path_that_became_slower() -> None:
 def test_old_memory_is_replaced() -> None:
     assert remember(Sample(20.0, age_s=FORGET_S + 1), Sample(90.0)) == Sample(90.0)
     assert remember(None, Sample(90.0)) == Sample(90.0)
+
+
+def test_a_median_is_moved_by_no_single_player() -> None:
+    players: dict[str, list[float]] = {}
+    for name, ms, loss in (("a", 40.0, 0.0), ("b", 44.0, 0.01), ("liar", 9_000.0, 1.0), ("c", 42.0, 0.0)):
+        players = players_remember(players, name, Sample(ms, loss=loss), at=100.0)
+    assert 40 <= of_players(players).ms <= 44
+    assert of_players(players).loss <= 0.01
+
+
+def test_players_are_bounded_and_the_longest_unseen_goes() -> None:
+    players: dict[str, list[float]] = {}
+    for index in range(50):
+        players = players_remember(players, str(index), Sample(10.0), at=float(index))
+        players = players_remember(players, "0", Sample(10.0), at=float(index))
+    assert len(players) == MAX_PLAYERS
+    assert "0" in players and "49" in players
+
+
+def test_players_that_were_not_seen_for_long_count_no_more() -> None:
+    players = players_remember({}, "a", Sample(10.0), at=0.0)
+    assert players_remember(players, "b", Sample(20.0), at=8 * 86_400.0).keys() == {"b"}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from relaynode.legs import PING_INTERVAL
 from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay
 from tests.relaynode.players import NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
 from transports.protocol import packets
@@ -129,7 +130,7 @@ def test_an_address_that_only_a_connect_named_gets_no_copies(relay: Relay, host:
 
 
 def shows_it_was_welcomed(player: NativePlayer) -> None:
-    player.send_raw(player.packet(PacketType.PING, Ping(0, 0, 0, 0).encode()))
+    player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), 0).encode()))
 
 
 def test_everyone_from_a_player_is_the_host(host: NativePlayer, player: NativePlayer) -> None:
@@ -198,25 +199,34 @@ def test_sequences_go_on_beyond_32_bits(host: NativePlayer, player: NativePlayer
 
 
 def test_a_ping_is_answered_by_a_pong_of_its_size(player: NativePlayer) -> None:
-    ping = player.packet(PacketType.PING, Ping(time=77, echo=0, delay=0, received=0).encode())
+    ping = player.packet(PacketType.PING, Ping(b"8 random", 0).encode())
     answer = player.send_raw(ping, NOW + 1)
     assert answer is not None
     assert len(answer[1]) == len(ping)
     kind, seat, body = player.reads(answer[1])
     pong = packets.decode_ping(body)
     assert (kind, seat) == (PacketType.PONG, 0)
-    assert (pong.time, pong.echo, pong.delay, pong.received) == (int((NOW + 1) * 1e6) & 0xFFFFFFFF, 77, 0, 1)
+    assert (pong.nonce, pong.received) == (b"8 random", 1)
 
 
-def test_the_node_learns_the_round_trip_from_pings(relay: Relay, player: NativePlayer) -> None:
+def measured_by(player: NativePlayer, now: float) -> Ping:
+    """The node's own PING, which comes right behind its answer to the player's."""
+    answer = player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), player.received.highest).encode()), now)
+    assert answer is not None and player.reads(answer[1])[0] == PacketType.PONG
+    (ping,) = [body for kind, _, body in player.collects() if kind == PacketType.PING]
+    return packets.decode_ping(ping)
+
+
+def answer(player: NativePlayer, nonce: bytes, now: float) -> None:
+    pong = player.packet(PacketType.PONG, Ping(nonce, player.received.highest).encode())
+    assert player.send_raw(pong, now) is None
+
+
+def test_the_node_measures_the_round_trip_by_its_own_pings(relay: Relay, player: NativePlayer) -> None:
     assert relay.legs(10) == []
-    now, echo = NOW + 1, 0
-    for _ in range(50):
-        ping = Ping(time=1, echo=echo, delay=5000, received=player.received.highest)
-        answer = player.send_raw(player.packet(PacketType.PING, ping.encode()), now)
-        assert answer is not None
-        echo = packets.decode_ping(player.reads(answer[1])[2]).time
-        now += 0.030 + 0.005
+    for turn in range(50):
+        now = NOW + 1 + turn * PING_INTERVAL
+        answer(player, measured_by(player, now).nonce, now + 0.030)
     (leg,) = relay.legs(10)
     assert (leg["session"], leg["seat"], leg["dialect"]) == ("3960c873aafd-S", 1, "native")
     assert leg["rtt_ms"] == pytest.approx(30, abs=0.1)
@@ -224,18 +234,65 @@ def test_the_node_learns_the_round_trip_from_pings(relay: Relay, player: NativeP
     assert leg["loss"] < 0.05
 
 
+def test_no_body_of_a_players_makes_it_seem_nearer_than_it_is(relay: Relay, player: NativePlayer) -> None:
+    """It is 80 ms away. What it can choose is which bytes it sends, and when; not to have the nonce sooner."""
+    now = NOW + 1
+    nonce = measured_by(player, now).nonce
+    for guess in (bytes(8), b"\xff" * 8, nonce[::-1], (int.from_bytes(nonce, "little") ^ 1).to_bytes(8, "little")):
+        answer(player, guess, now + 0.001)
+    assert relay.legs(10) == []
+    answer(player, nonce, now + 0.080)
+    for late in (nonce, bytes(8)):  # one answer for each PING
+        answer(player, late, now + 0.0801)
+    (leg,) = relay.legs(10)
+    assert leg["rtt_ms"] == pytest.approx(80, abs=0.1)
+
+
+def test_an_answer_from_elsewhere_measures_nothing(relay: Relay, player: NativePlayer) -> None:
+    """A machine close to the node that the player handed its keys would answer for the player's address."""
+    nonce = measured_by(player, NOW + 1).nonce
+    answer(elsewhere(player), nonce, NOW + 1.002)
+    assert relay.legs(10) == []
+
+
+def test_an_answer_that_waited_for_the_next_ping_measures_nothing(relay: Relay, player: NativePlayer) -> None:
+    nonce = measured_by(player, NOW + 1).nonce
+    answer(player, nonce, NOW + 1 + PING_INTERVAL + 0.001)
+    assert relay.legs(10) == []
+
+
+def test_the_node_pings_no_more_often_than_its_interval(player: NativePlayer) -> None:
+    pings = 0
+    for tick in range(40):
+        player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), 0).encode()), NOW + 1 + tick * 0.1)
+        pings += sum(kind == PacketType.PING for kind, _, _ in player.collects())
+    assert pings == 2
+
+
+def test_a_player_that_reports_more_than_was_sent_hides_none_of_its_losses(relay: Relay, player: NativePlayer) -> None:
+    """Half of what it sends is lost; it reports four billion packets received."""
+    for turn in range(40):
+        now = NOW + 1 + turn * PING_INTERVAL
+        for _ in range(20):
+            player.data(b"lost")
+            player.send(b"arrives", now=now)
+        nonce = measured_by(player, now).nonce
+        player.send_raw(player.packet(PacketType.PONG, Ping(nonce, 0xFFFFFFFF).encode()), now + 0.03)
+    (leg,) = relay.legs(10)
+    assert leg["loss"] > 0.3
+
+
 def test_legs_are_told_in_turn() -> None:
     relay = relay_with(seats=5)
     for seat in range(5):
         player = connected(relay, seat)
-        for echo in (0, int(NOW * 1e6) & 0xFFFFFFFF):
-            player.send_raw(player.packet(PacketType.PING, Ping(1, echo, 0, 0).encode()), NOW + 0.01)
+        answer(player, measured_by(player, NOW).nonce, NOW + 0.01)
     told = [[leg["seat"] for leg in relay.legs(2)] for _ in range(4)]
     assert told == [[0, 1], [2, 3], [4], [0, 1]]
 
 
 def test_a_pong_is_taken_as_a_sign_of_life(relay: Relay, player: NativePlayer) -> None:
-    assert player.send_raw(player.packet(PacketType.PONG, Ping(1, 0, 0, 0).encode()), NOW + 9) is None
+    assert player.send_raw(player.packet(PacketType.PONG, Ping(bytes(8), 0).encode()), NOW + 9) is None
     relay.handle_timer(NOW + 11)
     assert (1, "seat_left", "timeout") not in events(relay)
 
@@ -367,7 +424,7 @@ def test_racing_a_players_packets_does_not_turn_its_stream(
 
 def test_a_ping_from_a_new_address_is_answered_at_the_old_one(player: NativePlayer) -> None:
     moved = elsewhere(player)
-    answer = moved.send_raw(moved.packet(PacketType.PING, Ping(1, 0, 0, 0).encode()), NOW + 1)
+    answer = moved.send_raw(moved.packet(PacketType.PING, Ping(bytes(8), 0).encode()), NOW + 1)
     assert answer is not None
     assert answer[2] == player.addr
 

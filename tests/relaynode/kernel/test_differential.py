@@ -134,7 +134,7 @@ class Stream:
     def _ping(self) -> None:
         player = self._player()
         if isinstance(player, NativePlayer):
-            body = packets.Ping(self.random.randrange(1 << 32), 0, 0, 0).encode()
+            body = packets.Ping(self.random.randbytes(8), 0).encode()
             kind = self.random.choice((PacketType.PING, PacketType.PONG, PacketType.SIGNAL, PacketType.PATH_RESPONSE))
             data = player.packet(self.random.randrange(5), body, kind)
         else:

@@ -162,7 +162,7 @@ def test_native_data_goes_past_the_sockets(node: NodeOverThere, family: int, siz
         host.say(1, body)
         assert player.hear() == (0, body)
     assert by_sockets(node) == before
-    player.say(0, packets.Ping(1, 0, 0, 21).encode(), packets.PacketType.PING)
+    player.say(0, packets.Ping(bytes(8), 21).encode(), packets.PacketType.PING)
     assert player.udp.recv(2048)[0] == packets.PacketType.PONG
     assert by_sockets(node) == before + 1
 

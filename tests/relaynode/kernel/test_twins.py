@@ -243,7 +243,7 @@ def test_pings_are_answered_with_true_counts(twins: Twins) -> None:
     host, player = playing_native(twins)
     for index in range(5):
         player.send(0, b"x"), host.send(1, b"y")
-        ping = packets.Ping(time=index, echo=0, delay=0, received=index)
+        ping = packets.Ping(index.to_bytes(8, "little"), index)
         sent = player.send(0, ping.encode(), PacketType.PING)
         assert any(data[0] == PacketType.PONG for _, _, data in sent)
     twins.assert_same()

@@ -67,7 +67,7 @@ class NodeEnd:
 
     def pong(self, ping_body):
         ping = packets.decode_ping(ping_body)
-        return self.seal(PacketType.PONG, 0, packets.Ping(1, ping.time, 0, self.received).encode())
+        return self.seal(PacketType.PONG, 0, packets.Ping(ping.nonce, self.received).encode())
 
 
 class Player:
@@ -337,11 +337,16 @@ def test_losses_each_way_are_told_apart(joined):
     assert stats.loss_down == pytest.approx(3 / 11, abs=0.03)
 
 
-def test_a_ping_is_answered_by_a_pong_with_its_time(joined):
-    joined.receive(joined.node.seal(PacketType.PING, 0, packets.Ping(77, 0, 0, 0).encode()), 0.5)
+def test_a_ping_is_answered_at_once_by_a_pong_with_its_nonce(joined):
+    joined.receive(joined.node.seal(PacketType.PING, 0, packets.Ping(b"8 random", 0).encode()), 0.5)
     kind, _, body = joined.node.open(joined.sent()[0])
     assert kind == PacketType.PONG
-    assert packets.decode_ping(body).echo == 77
+    assert packets.decode_ping(body).nonce == b"8 random"
+
+
+def test_a_pong_that_answers_no_ping_of_ours_measures_nothing(joined):
+    joined.receive(joined.node.seal(PacketType.PONG, 0, packets.Ping(b"8 random", 7).encode()), 0.5)
+    assert joined.machine.stats().rtt_ms is None
 
 
 def test_a_keep_alive_of_nothing_does_not_make_the_player_spin(player):

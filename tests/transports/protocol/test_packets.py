@@ -116,8 +116,8 @@ def test_refusals_have_names_also_unknown_ones() -> None:
 @pytest.mark.parametrize(
     ("decode", "body"),
     [
-        (packets.decode_ping, bytes(15)),
-        (packets.decode_ping, bytes(17)),
+        (packets.decode_ping, bytes(11)),
+        (packets.decode_ping, bytes(13)),
         (packets.decode_notice, b""),
         (packets.decode_notice, b"\x03" + bytes(17)),
         (packets.decode_notice, b"\x01\xff"),

@@ -81,8 +81,8 @@ def test_the_header_of_a_connection() -> None:
 
 
 def test_ping_body() -> None:
-    assert [int(offset) - 10 for offset, *_ in standard.layout("7.2")] == [0, 4, 8, 12]
-    assert packets._PING.size == 16
+    assert [int(offset) - 10 for offset, *_ in standard.layout("7.2")] == [0, 8]
+    assert packets._PING.size == 12
 
 
 @pytest.mark.parametrize(

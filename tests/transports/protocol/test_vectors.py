@@ -1,7 +1,6 @@
 """tests/vectors/native.json, from two sides: our code, and a checker that knows PROTOCOL.md only."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,7 @@ def test_our_code_reads_it(vector: dict[str, Any]) -> None:
 def read_body(kind: str, body: bytes, fields: dict[str, Any]) -> None:
     if kind in ("PING", "PONG"):
         ping = packets.decode_ping(body)
-        assert asdict(ping) == {name: fields[name] for name in ("time", "echo", "delay", "received")}
+        assert (ping.nonce.hex(), ping.received) == (fields["nonce"], fields["received"])
     elif kind == "NOTICE":
         notice = packets.decode_notice(body)
         assert (notice.code, notice.encode()) == (fields["code"], body)
