@@ -540,6 +540,40 @@ SESSION_KEEP_DAYS = _number(
 )
 
 
+# How long what may be about a player or an operator is kept (docs/data-protection.md)
+
+_begin("Data protection", "web, worker, matchmaker")
+AUDIT_KEEP_DAYS = _number("CAUSEWAY_AUDIT_KEEP_DAYS", 365, 1, 36_500, "days for which the audit log is kept")
+NODE_CHANGE_KEEP_DAYS = _number(
+    "CAUSEWAY_NODE_CHANGE_KEEP_DAYS", 30, 0.01, 3_650, "days for which state changes of nodes are kept"
+)
+PREFIX_KEEP_DAYS = _number(
+    "CAUSEWAY_PREFIX_KEEP_DAYS",
+    7,
+    0.01,
+    7,
+    "days for which round trips of address prefixes (/24, /48) are kept; placement uses none that are older than 7",
+)
+WEBHOOK_PAYLOAD_KEEP_HOURS = _number(
+    "CAUSEWAY_WEBHOOK_PAYLOAD_KEEP_HOURS",
+    24,
+    1,
+    24 * 365,
+    "hours for which the body of a webhook that was given up is kept, so that it can be sent again; that of a "
+    "delivered one is deleted with the next round of housekeeping",
+)
+IDEMPOTENCY_KEEP_HOURS = _number(
+    "CAUSEWAY_IDEMPOTENCY_KEEP_HOURS", 24, 1, 24 * 30, "hours for which an `Idempotency-Key` gets the same answer"
+)
+MATCH_KEEP_HOURS = _number(
+    "CAUSEWAY_MATCH_KEEP_HOURS",
+    24,
+    1,
+    24 * 365,
+    "hours for which the matchmaker keeps matches that are over; not less than `CAUSEWAY_IDEMPOTENCY_KEEP_HOURS`",
+)
+
+
 # The matchmaker
 
 _begin("The matchmaker's processes", "matchmaker")

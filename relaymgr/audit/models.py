@@ -7,6 +7,8 @@ class Via(models.TextChoices):
     ADMIN = "admin"
     RELAYCTL = "relayctl"
     COMMAND = "command", "manage.py"
+    API = "api", "REST API"
+    MANAGER = "manager", "the manager itself"
 
 
 class AuditEntry(models.Model):
@@ -17,6 +19,10 @@ class AuditEntry(models.Model):
     target = models.CharField(max_length=200, help_text="To which.")
     detail = models.CharField(max_length=500, blank=True)
     succeeded = models.BooleanField(default=True)
+    count = models.PositiveIntegerField(
+        default=1, db_default=1, help_text="How often, where repetitions within an hour are one entry."
+    )
+    last_at = models.DateTimeField(null=True, blank=True, help_text="When it was last repeated.")
 
     class Meta:
         ordering = ["-at", "-id"]

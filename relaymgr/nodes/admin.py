@@ -5,10 +5,11 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
+from django.utils import timezone
 
 from relaymgr.admin import KeptAdmin, ReadOnlyAdmin, RecordedAdmin, Warned, act, show_once
 from relaymgr.errors import Conflict
-from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.services import (
     join_key_create,
     join_key_revoke,
@@ -65,10 +66,9 @@ class RelayNodeAdmin(KeptAdmin):
     list_display = (
         "name",
         "location",
-        "state",
-        "is_draining",
+        "shown_state",
         "seats",
-        "cpu",
+        "shown_cpu",
         "packet_path",
         "version",
         "last_seen_at",
@@ -119,12 +119,21 @@ class RelayNodeAdmin(KeptAdmin):
     def seats(self, node: Any) -> str:
         return f"{node.taken or 0} of {node.capacity or 0}"
 
+    @admin.display(description="state", ordering="state")
+    def shown_state(self, node: RelayNode) -> str:
+        since = node.silent_since(timezone.now())
+        return f"{node.status}, silent since {since:%H:%M:%S}" if since else node.status
+
+    @admin.display(description="busiest core", ordering="cpu")
+    def shown_cpu(self, node: RelayNode) -> str:
+        return f"{node.cpu:.0%}" + (" (last known)" if node.silent_since(timezone.now()) else "")
+
     @admin.display(description="node key")
     def node_key(self, node: RelayNode) -> str:
         return str(node.key.prefix) if node.key else "-"
 
     def row_facts(self, node: Any) -> str:
-        return f"{node.location}, {node.state}, {self.seats(node)} seats taken"
+        return f"{node.location}, {self.shown_state(node)}, {self.seats(node)} seats taken"
 
     def has_own_permission(self, request: HttpRequest) -> bool:
         """To end a node's part in the fleet, or its keys."""
@@ -181,6 +190,14 @@ class RelayNodeAdmin(KeptAdmin):
 
 def _told(heard: bool, sentence: str) -> str:
     return sentence if heard else Warned(f"{sentence} It does not answer now, and learns it from its next heartbeat.")
+
+
+@admin.register(NodeStateChange)
+class NodeStateChangeAdmin(ReadOnlyAdmin):
+    list_display = ("at", "node", "after", "before", "reason")
+    list_filter = ("after", "at")
+    list_select_related = ("node",)
+    search_fields = ("node__name",)
 
 
 @admin.register(RelayWorker)

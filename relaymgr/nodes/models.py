@@ -1,9 +1,12 @@
 """The fleet: locations, relay nodes, their workers and keys."""
 
+from datetime import datetime
+
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from relaymgr.nodes.silence import silent_since
 from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import ApiKey
 
@@ -45,6 +48,9 @@ class NodeState(models.TextChoices):
     LOST = "lost"
 
 
+DRAINING = "draining"  # a status beside the states
+
+
 class RelayNode(models.Model):
     """One relay process group at a location."""
 
@@ -84,8 +90,36 @@ class RelayNode(models.Model):
         return self.host or self.public_ip
 
     @property
+    def status(self) -> str:
+        """Its state, or that it takes no new sessions although it is ready."""
+        return DRAINING if self.state == NodeState.READY and not self.takes_sessions else self.state
+
+    def silent_since(self, now: datetime) -> datetime | None:
+        """See `silence.silent_since`."""
+        return silent_since(self.last_seen_at, now)
+
+    @property
     def takes_sessions(self) -> bool:
         return self.state == NodeState.READY and not self.is_draining and not self.is_stopping
+
+
+class NodeStateChange(models.Model):
+    """The timeline of a node: each change of its status, so that a node that was lost for a minute leaves a trace.
+
+    Pruned by age and by number (`telemetry.retention`). Sessions show those of their node that fall into their life."""
+
+    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="state_changes")
+    at = models.DateTimeField(db_index=True)
+    before = models.CharField(max_length=10, blank=True, help_text="Empty: it is new.")
+    after = models.CharField(max_length=10)
+    reason = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        indexes = [models.Index(fields=["node", "-at"], name="node_state_change_node_at")]
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.after}"
 
 
 class RelayWorker(models.Model):

@@ -10,13 +10,24 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Value, When
+from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Subquery, Value, When
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
+from relaymgr.audit.models import Via
+from relaymgr.audit.services import act_record, repeated_act_record
 from relaymgr.errors import Conflict, Invalid, Unauthorized
 from relaymgr.nodes import control_client
-from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import (
+    DRAINING,
+    JoinKey,
+    Location,
+    NodeState,
+    NodeStateChange,
+    RelayNode,
+    RelayWorker,
+    TokenKey,
+)
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import Scope
@@ -24,6 +35,7 @@ from relaymgr.tenants.services import api_key_create, api_key_revoke
 
 logger = logging.getLogger(__name__)
 
+AUDITED_NODES_MAX = 20  # of one round of probes
 ALIVE_WITHIN = timedelta(seconds=10)  # five probes
 
 
@@ -41,6 +53,10 @@ class NameTaken(Conflict):
 
 class NodeInUse(Conflict):
     code, message = "node_in_use", "The node still serves sessions. Drain it and wait, or stop it."
+
+
+class NodeNotDrained(Conflict):
+    code, message = "node_not_drained", "The node takes new sessions. Drain it first."
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,13 @@ def node_join(
             node, node_key = _admit(found, name, fields)
             _workers_store(node, workers, capacity)
             token_key = _token_key_create(node)
+            act_record(
+                via=Via.API,
+                actor=f"join key {found.prefix}",
+                action="node.join",
+                target=name,
+                detail=f"at {found.location}, address {public_ip}",
+            )
     except IntegrityError:  # two nodes of one new name at the same moment
         raise NameTaken from None
     logger.info("node %s joined at %s", node, node.location)
@@ -135,6 +158,7 @@ def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayN
     node = RelayNode.objects.select_for_update().filter(name=name).first() or RelayNode(name=name)
     if node.pk and max(node.joined_at, node.last_seen_at or node.joined_at) > now - ALIVE_WITHIN:
         raise NameTaken
+    before = node.status if node.pk else ""
     old_key, (node.key, plain) = node.key, api_key_create(tenant=None, name=f"node {name}", scopes=[Scope.NODE])
     for field, value in fields.items():
         setattr(node, field, value)
@@ -145,6 +169,7 @@ def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayN
     if old_key:
         api_key_revoke(key=old_key)
     node.token_keys.all().delete()
+    state_change_record(node=node, before=before, reason="joined")
     JoinKey.objects.filter(pk=join_key.pk).update(used_by=node)
     return node, plain
 
@@ -175,12 +200,53 @@ def node_heartbeat(
     }
     if node.boot_id != boot_id:
         said |= {"boot_id": boot_id, "last_event": 0}  # its events are numbered anew
+    was_stopping = node.is_stopping
     with transaction.atomic():
         RelayNode.objects.filter(pk=node.pk).update(**said)
         _workers_store(node, workers, capacity)
         _token_keys_confirm(node, key_ids)
-    node.refresh_from_db()
+        node.refresh_from_db()
+        if was_stopping != draining and node.state == NodeState.READY and not node.is_draining:
+            before = NodeState.READY if draining else DRAINING
+            state_change_record(node=node, before=before, reason="reported by the node")
     return node
+
+
+def state_change_record(*, node: RelayNode, before: str, reason: str = "") -> None:
+    """A line of the node's timeline: it was `before` and is what `node.status` says."""
+    state_changes_record([(node, before, reason)])
+
+
+def state_changes_record(changes: Sequence[tuple[RelayNode, str, str]]) -> None:
+    """Lines of nodes' timelines: (node, what it was, why it is now what `node.status` says). Two queries, however many.
+
+    The same line is not written twice: a probe and a heartbeat may both report it. Nodes that are lost, or are back
+    after that, are in the audit log too."""
+    if not changes:
+        return
+    newest = NodeStateChange.objects.filter(node=OuterRef("pk")).values("after")[:1]
+    nodes = RelayNode.objects.filter(pk__in=[node.pk for node, *_ in changes]).order_by()
+    last = dict(nodes.annotate(last=Subquery(newest)).values_list("pk", "last"))
+    new = [each for each in changes if each[0].status not in (each[1], last.get(each[0].pk))]
+    now = timezone.now()
+    NodeStateChange.objects.bulk_create(
+        NodeStateChange(node=node, at=now, before=before, after=node.status, reason=reason[:200])
+        for node, before, reason in new
+    )
+    for action, found in (
+        ("node.lost", [node.name for node, *_ in new if node.status == NodeState.LOST]),
+        ("node.back", [node.name for node, before, _ in new if before == NodeState.LOST]),
+    ):
+        _audit_nodes(action, found)
+
+
+def _audit_nodes(action: str, names: Sequence[str]) -> None:
+    """An entry for each of a few nodes; when a whole site is lost, one for all."""
+    for name in names[:AUDITED_NODES_MAX]:
+        repeated_act_record(via=Via.MANAGER, actor="probes", action=action, target=name)
+    if len(names) > AUDITED_NODES_MAX:
+        more = len(names) - AUDITED_NODES_MAX
+        act_record(via=Via.MANAGER, actor="probes", action=action, target=f"{more} more nodes")
 
 
 def clock_check(*, time: float) -> None:
@@ -271,8 +337,11 @@ def node_undrain(*, node: RelayNode) -> bool:
 
 
 def _drain_set(node: RelayNode, draining: bool) -> bool:
-    RelayNode.objects.filter(pk=node.pk).update(is_draining=draining)
-    node.is_draining = draining
+    with transaction.atomic():
+        RelayNode.objects.filter(pk=node.pk).update(is_draining=draining)
+        node.refresh_from_db(fields=["state", "is_draining", "is_stopping"])
+        before = NodeState.READY if draining else DRAINING
+        state_change_record(node=node, before=before, reason="by an operator")
     logger.info("node %s %s", node, "drains" if draining else "takes sessions again")
     try:
         (control_client.drain if draining else control_client.undrain)(node)
@@ -282,11 +351,14 @@ def _drain_set(node: RelayNode, draining: bool) -> bool:
 
 
 def node_remove(*, node: RelayNode) -> None:
-    """Forgets a node and its keys. Raises NodeInUse while seats on it are reserved."""
+    """Forgets a node and its keys. Raises NodeInUse while seats on it are reserved, NodeNotDrained while it takes new
+    sessions."""
     with transaction.atomic():
-        RelayNode.objects.select_for_update().get(pk=node.pk)
+        found = RelayNode.objects.select_for_update().get(pk=node.pk)
         if node.workers.filter(free_seats__lt=F("capacity")).exists():
             raise NodeInUse
+        if found.takes_sessions:
+            raise NodeNotDrained
         RelayNode.objects.filter(pk=node.pk).delete()
         if node.key:
             node.key.delete()

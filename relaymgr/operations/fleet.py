@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from relaymgr.nodes.silence import SILENT_AFTER
+
 NEAR = 5.0  # degrees: what is nearer would lie on top of each other on the map, and is one place
 FULL = 0.9  # of the seats
 TELEMETRY_OLD = 10.0  # seconds: five rounds of probes
@@ -13,7 +15,8 @@ EVENTS_OLD = 10.0
 CLOCK_OFF_MS = 2_000.0  # joining and heartbeat refuse at 5 s
 
 # How each state is shown: the theme's word for it, worst first.
-STATES = {"lost": "bad", "suspect": "warn", "joining": "info", "draining": "idle", "ready": "ok"}
+SILENT = "silent"  # shown in place of ready and draining while nothing was received from the node
+STATES = {"lost": "bad", "suspect": "warn", SILENT: "warn", "joining": "info", "draining": "idle", "ready": "ok"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,28 @@ class Node:
     taken: int
     silence: float | None  # seconds since it was heard; None: never
     clock_offset_ms: float
-    sessions: int = 0
-    connected: int = 0
-    rates: Rates = Rates()
+    sessions: int | None = None  # by its newest sample, however old that is; None: there is none
+    connected: int | None = None
+    rates: Rates = Rates()  # nothing while it is silent: what it forwards now is not known
+
+    @property
+    def is_silent(self) -> bool:
+        """Its figures are the last known ones."""
+        return self.silence is not None and self.silence > SILENT_AFTER.total_seconds()
+
+    @property
+    def takes_sessions(self) -> bool:
+        """As placement sees it."""
+        return self.state == "ready" and not self.is_draining and not self.is_stopping
 
     @property
     def status(self) -> str:
-        """Its state, or that it drains."""
-        return "draining" if self.state == "ready" and (self.is_draining or self.is_stopping) else self.state
+        """Its state; for a ready node that it drains, or that it was not heard lately."""
+        if self.state != "ready":
+            return self.state
+        if self.is_silent:
+            return SILENT
+        return "ready" if self.takes_sessions else "draining"
 
     @property
     def look(self) -> str:
@@ -97,7 +114,12 @@ class Place:
 
     @cached_property
     def connected(self) -> int:
-        return sum(node.connected for node in self.nodes)
+        return sum(node.connected or 0 for node in self.nodes)
+
+    @cached_property
+    def is_silent(self) -> bool:
+        """One of its nodes is: figures are partly the last known ones."""
+        return any(node.is_silent for node in self.nodes)
 
     @cached_property
     def load(self) -> float:
@@ -191,23 +213,30 @@ def alerts_of(nodes: Sequence[Node], backlog: Backlog) -> list[Alert]:
 def _fleet_alerts(nodes: Sequence[Node]) -> Iterable[Alert]:
     if not nodes:
         yield Alert("warn", "No node has joined yet. Make a join key at a location.", "admin:nodes_location_changelist")
-    elif not any(node.status == "ready" for node in nodes):
+    elif not any(node.takes_sessions for node in nodes):
         yield Alert("bad", "No node takes sessions: every new one is refused.", "admin:nodes_relaynode_changelist")
-    newest = min((node.silence for node in nodes if node.silence is not None), default=0.0)
-    if newest > TELEMETRY_OLD:
+    if (newest := _newest(nodes)) > TELEMETRY_OLD:
         sentence = f"No node was heard for {span(newest)}: these figures are old. Do beat and the worker of the queue "
         yield Alert("bad", sentence + "probe run?", "admin:telemetry_nodesample_changelist")
+
+
+def _newest(nodes: Iterable[Node]) -> float:
+    """Seconds since any node was heard."""
+    return min((node.silence for node in nodes if node.silence is not None), default=0.0)
 
 
 def _node_alerts(nodes: Sequence[Node]) -> Iterable[Alert]:
     kinds = (
         ("bad", "lost", "state__exact=lost", [node for node in nodes if node.state == "lost"]),
         ("warn", "suspect", "state__exact=suspect", [node for node in nodes if node.state == "suspect"]),
-        ("warn", "almost full", "", [node for node in nodes if node.status == "ready" and node.busy >= FULL]),
+        ("warn", "silent", "", [node for node in nodes if node.status == SILENT]),
+        ("warn", "almost full", "", [node for node in nodes if node.takes_sessions and node.busy >= FULL]),
         ("warn", "off by the clock", "", [node for node in nodes if abs(node.clock_offset_ms) > CLOCK_OFF_MS]),
     )
+    # While nothing is heard of any node the fault is the manager's, and one sentence says so.
+    everything_is_old = _newest(nodes) > TELEMETRY_OLD
     for look, word, query, found in kinds:
-        if found:
+        if found and not (word == SILENT and everything_is_old):
             sentence = f"{_names(found)} {'is' if len(found) == 1 else 'are'} {word}."
             yield Alert(look, sentence, "admin:nodes_relaynode_changelist", query)
 

@@ -25,13 +25,12 @@ from observability import exposition
 from observability.database import pool_observe
 from relaymgr.authentication import refuse
 from relaymgr.errors import NotFound, Unauthorized
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import DRAINING, NodeState, RelayNode
 from relaymgr.sessions.grants import unconfirmed_by_answering
 from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.tenants.models import ApiKey
 
-DRAINING = "draining"  # beside the states: ready, and yet takes no sessions
 SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
 
 
@@ -74,15 +73,15 @@ def _nodes(now: datetime) -> Iterator[Metric]:
     seen = _per_node("seen_age_seconds", "Since the node last answered a probe.")
     state = _per_node("state", "1 for the state it is in.", "state")
     missed = _per_node("missed_probes", "Probes in a row that it has not answered.")
-    clock = _per_node("clock_offset_seconds", "What its clock is ahead of ours.")
-    cpu = _per_node("cpu_ratio", "Of a core: its busiest worker.")
+    clock = _per_node("clock_offset_seconds", "What its clock is ahead of ours. None while the node is silent.")
+    cpu = _per_node("cpu_ratio", "Of a core: its busiest worker. None while the node is silent.")
     free = _per_node("seats_free", "Seats that can still be given.")
     seats = _per_node("seats", "Seats it has.")
     nodes = RelayNode.objects.annotate(free=Sum("workers__free_seats"), seats=Sum("workers__capacity")).order_by()
     newest: datetime | None = None
     for node in nodes.select_related("location"):
         names = [node.name, node.location.slug]
-        found = DRAINING if node.state == NodeState.READY and not node.takes_sessions else node.state
+        found = node.status
         by_state[found] += 1
         for each in by_state:
             state.add_metric([*names, each], each == found)
@@ -90,8 +89,9 @@ def _nodes(now: datetime) -> Iterator[Metric]:
             newest = max(newest or node.last_seen_at, node.last_seen_at)
             seen.add_metric(names, _age(node.last_seen_at, now))
         missed.add_metric(names, node.missed_probes)
-        clock.add_metric(names, node.clock_offset_ms / 1000)
-        cpu.add_metric(names, node.cpu)
+        if not node.silent_since(now):
+            clock.add_metric(names, node.clock_offset_ms / 1000)
+            cpu.add_metric(names, node.cpu)
         free.add_metric(names, node.free or 0)
         seats.add_metric(names, node.seats or 0)
     yield _by("causeway_fleet_nodes", "Nodes; draining: ready, and takes no sessions.", "state", by_state)

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from relaymgr.nodes.models import RelayNode
-from relaymgr.operations.fleet import CLOCK_OFF_MS, FULL, Node, span
+from relaymgr.nodes.models import NodeStateChange, RelayNode
+from relaymgr.operations.fleet import CLOCK_OFF_MS, FULL, STATES, Node, span
 from relaymgr.operations.latency import Matrix, Neighbour, Told, matrix_of, neighbours_of
 from relaymgr.operations.selectors import grants_lagging, node_now
 from relaymgr.sessions.models import LIVE_STATES, RelaySession
@@ -16,6 +16,7 @@ from relaymgr.telemetry.series import SPANS, Series, Summary, summary_of
 
 NEIGHBOURS = 40
 SESSIONS = 12
+CHANGES = 20
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Head:
     row: RelayNode
     findings: Sequence[Finding]
     sessions: Sequence[RelaySession]
+    changes: Sequence[tuple[NodeStateChange, str]]  # the newest first, each with its look
 
 
 def head_of(row: RelayNode) -> Head:
@@ -72,7 +74,8 @@ def head_of(row: RelayNode) -> Head:
     live = RelaySession.objects.filter(worker__node=row, state__in=LIVE_STATES)
     newest = live.select_related("tenant").defer("placement").order_by("-created_at")[:SESSIONS]
     lagging = grants_lagging(now).filter(worker__node=row).count()
-    return Head(node, row, list(findings_of(row, node, lagging)), list(newest))
+    changes = [(each, STATES.get(each.after, "info")) for each in row.state_changes.all()[:CHANGES]]
+    return Head(node, row, list(findings_of(row, node, lagging)), list(newest), changes)
 
 
 def findings_of(row: RelayNode, node: Node, lagging: int) -> Iterator[Finding]:
@@ -100,6 +103,8 @@ def _state_sentence(row: RelayNode, node: Node) -> str:
     heard = f"heard {span(node.silence)} ago" if node.silence is not None else "never heard"
     if row.state == "joining":
         return f"It has joined, and was {heard} by the probes."
+    if row.state == "ready" and node.is_silent:
+        return f"It was ready when it was last {heard}, and its figures are of then. Does the worker of probes run?"
     if row.state == "ready":
         return f"It answers: {heard}."
     missed = f"{row.missed_probes} probe{'' if row.missed_probes == 1 else 's'} in a row got no answer"

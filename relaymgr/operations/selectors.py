@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes import models as fleet_models
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.models import NodeStateChange, RelayNode
+from relaymgr.nodes.silence import silent_since
 from relaymgr.operations.fleet import (
     STATES,
     Alert,
@@ -49,7 +50,7 @@ COLUMNS = (
 )
 LISTED = 40  # nodes; a larger fleet shows its troubled and its busiest ones
 COUNTED = 10_000  # rows of a backlog, at most
-RECENT_EVENTS, RECENT_ACTS = 12, 6
+RECENT_EVENTS, RECENT_ACTS, RECENT_CHANGES = 12, 6, 6
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Now:
     alerts: Sequence[Alert]
     events: Sequence[SessionEvent]
     acts: Sequence[AuditEntry]
+    changes: Sequence[NodeStateChange]
 
     looks = tuple(STATES.items())
 
@@ -70,12 +72,26 @@ class Now:
         return count_states(self.nodes)
 
     @cached_property
+    def silent(self) -> list[Node]:
+        """Nodes whose figures are the last known ones. Those without any are none."""
+        return [node for node in self.nodes if node.is_silent]
+
+    @cached_property
     def sessions(self) -> int:
-        return sum(node.sessions for node in self.nodes)
+        return sum(node.sessions or 0 for node in self.nodes)
+
+    @cached_property
+    def sessions_last_known(self) -> int:
+        """How many of them are on silent nodes."""
+        return sum(node.sessions or 0 for node in self.silent)
 
     @cached_property
     def connected(self) -> int:
-        return sum(node.connected for node in self.nodes)
+        return sum(node.connected or 0 for node in self.nodes)
+
+    @cached_property
+    def connected_last_known(self) -> int:
+        return sum(node.connected or 0 for node in self.silent)
 
     @cached_property
     def packets(self) -> float:
@@ -139,17 +155,20 @@ def fleet_now() -> Now:
         alerts=alerts_of(nodes, _backlog(now)),
         events=list(SessionEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
         acts=list(AuditEntry.objects.all()[:RECENT_ACTS]),
+        changes=list(NodeStateChange.objects.select_related("node")[:RECENT_CHANGES]),
     )
 
 
 def node_now(*, pk: int, now: datetime) -> Node:
     """One of them. Raises RelayNode.DoesNotExist."""
-    return _node(_rows().values(*COLUMNS).get(pk=pk), _samples(now, node=pk).get(pk, []), now)
+    row = _rows().values(*COLUMNS).get(pk=pk)
+    return _node(row, _samples(now, [row]).get(pk, []), now)
 
 
 def _nodes(now: datetime) -> list[Node]:
-    samples = _samples(now)
-    return [_node(row, samples.get(row["pk"], []), now) for row in _rows().values(*COLUMNS)]
+    rows = list(_rows().values(*COLUMNS))
+    samples = _samples(now, rows)
+    return [_node(row, samples.get(row["pk"], []), now) for row in rows]
 
 
 def _rows() -> QuerySet[RelayNode]:
@@ -172,9 +191,9 @@ def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> No
         taken=seats - (row["free"] or 0),
         silence=max(0.0, (now - seen_at).total_seconds()) if seen_at else None,
         clock_offset_ms=row["clock_offset_ms"],
-        sessions=samples[-1][1] if samples else 0,
-        connected=samples[-1][2] if samples else 0,
-        rates=rates_of(samples),
+        sessions=samples[-1][1] if samples else None,
+        connected=samples[-1][2] if samples else None,
+        rates=Rates() if silent_since(seen_at, now) else rates_of(samples),
     )
 
 
@@ -182,10 +201,19 @@ def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> No
 Sample = tuple[datetime, int, int, Mapping[str, int]]
 
 
-def _samples(now: datetime, **which: Any) -> dict[int, list[Sample]]:
-    """Of each node the first and the last of the last few seconds."""
+def _samples(now: datetime, nodes: Sequence[dict[str, Any]]) -> dict[int, list[Sample]]:
+    """Of each node the first and the last sample of the last few seconds; of one without any its last sample, however
+    old."""
     found: dict[int, list[Sample]] = {}
-    rows = NodeSample.objects.filter(at__gte=now - RATE_OVER, **which).order_by("at")
+    wanted = Q(at__gte=now - RATE_OVER)
+    if len(nodes) == 1:
+        wanted &= Q(node=nodes[0]["pk"])
+    silent = [row["pk"] for row in nodes if silent_since(row["last_seen_at"], now)]
+    if silent:
+        # The newest of each: a look into the index for each silent node.
+        newest = NodeSample.objects.filter(node=OuterRef("pk")).order_by("-at").values("pk")[:1]
+        wanted |= Q(pk__in=RelayNode.objects.filter(pk__in=silent).order_by().values(newest=Subquery(newest)))
+    rows = NodeSample.objects.filter(wanted).order_by("at")
     for node, *sample in rows.values_list("node", "at", "sessions", "connected", "counters"):
         mine = found.setdefault(node, [])
         mine[1:] = [(sample[0], sample[1], sample[2], sample[3])]

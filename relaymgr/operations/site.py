@@ -17,7 +17,7 @@ MAY_SEE = "nodes.view_relaynode"
 # {app: its models in order}; others come behind, by name.
 SHELVES = {
     "relay_sessions": ["RelaySession", "Seat", "PlacementRule", "WebhookDelivery"],
-    "nodes": ["RelayNode", "Location", "JoinKey"],
+    "nodes": ["RelayNode", "Location", "JoinKey", "NodeStateChange"],
     "matchmaker": ["Ticket", "Match", "Backfill", "Profile", "ProfileVersion"],
     "tenants": ["Tenant", "ApiKey"],
     "audit": [],

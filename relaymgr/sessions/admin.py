@@ -10,6 +10,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
+from django.utils import timezone
 
 from relaymgr.admin import ReadOnlyAdmin, RecordedAdmin, act, live_part
 from relaymgr.errors import Conflict
@@ -26,7 +27,7 @@ from .models import (
     WebhookDelivery,
 )
 from .page import page_of, placement_of
-from .selectors import SESSION_ID
+from .selectors import SESSION_ID, unknown_since_of
 from .services import placement_ban, seat_revoke, session_delete
 from .webhooks import delivery_retry
 
@@ -127,8 +128,10 @@ class RelaySessionAdmin(_OperatedAdmin):
         return int(session.seats_held)
 
     @admin.display(description="connected")
-    def connected(self, session: Any) -> int:
-        return int(session.seats_connected) if session.is_ready else 0
+    def connected(self, session: Any) -> str:
+        return str(session.seats_connected if session.is_ready else 0) + (
+            " (last known)" if unknown_since_of(session, timezone.now()) else ""
+        )
 
     def row_facts(self, session: Any) -> str:
         where = f"{session.state} on {session.worker.node}" if session.worker else session.state
@@ -177,22 +180,31 @@ class PlacementRuleAdmin(RecordedAdmin):
 
 @admin.register(Seat)
 class SeatAdmin(_OperatedAdmin):
-    list_display = ("session_id", "number", "player_id", "ip", "is_connected", "dialect", "created_at", "revoked_at")
+    list_display = ("session_id", "number", "player_id", "ip", "connection", "dialect", "created_at", "revoked_at")
     list_filter = ("is_connected", "dialect", ("revoked_at", admin.EmptyFieldListFilter), "created_at")
-    list_select_related = ("session__tenant",)
+    list_select_related = ("session__tenant", "session__worker__node")
     search_fields = ("session__id__exact", "player_id__exact")
     fields = (
         ("session", "number"),
         ("player_id", "ip"),
         ("latitude", "longitude", "latencies"),
-        ("is_connected", "dialect"),
+        ("connection", "dialect"),
         ("created_at", "revoked_at"),
     )
+    readonly_fields = ("connection",)
     actions = ("revoke",)
+
+    @admin.display(description="connected", ordering="is_connected")
+    def connection(self, seat: Seat) -> str:
+        """As its node reports it; of a session that is over, as it was at the end."""
+        if not seat.revoked_at and (since := unknown_since_of(seat.session, timezone.now())):
+            return f"unknown since {since:%H:%M:%S}"
+        words = ("connected", "not connected") if seat.session.is_ready else ("was connected", "was not connected")
+        return words[not seat.is_connected]
 
     def row_facts(self, seat: Seat) -> str:
         player = f"player {seat.player_id}" if seat.player_id else "no player id"
-        return f"{player}, {'connected' if seat.is_connected else 'not connected'}"
+        return f"{player}, {self.connection(seat)}"
 
     @act(
         "Revoke",

@@ -7,11 +7,12 @@ from typing import Any
 
 from django.utils import timezone
 
+from relaymgr.nodes.models import NodeStateChange
 from relaymgr.telemetry.models import LegSample
 from relaymgr.telemetry.selectors import leg_histories
 
 from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, WebhookDelivery
-from .selectors import better_relay
+from .selectors import better_relay, node_changes, unknown_since_of
 
 EVENTS = 300  # the first ones and the last ones of a longer timeline
 LEGS_OVER = timedelta(minutes=10)
@@ -46,6 +47,7 @@ WORDS: Mapping[str, str] = {
     EventKind.SEAT_LEFT: "left",
     EventKind.BETTER_RELAY: "another node would be better",
 }
+NODE_LOOKS = {"lost": "bad", "suspect": "warn", "draining": "idle", "joining": "info", "ready": "ok"}
 STATE_LOOKS = {"requested": "info", "placed": "info", "ready": "ok", "ended": "idle", "failed": "bad"}
 
 
@@ -81,6 +83,7 @@ class Place:
     look: str
     state: str
     leg: Leg | None
+    is_connected: bool  # as far as is known
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,12 @@ class Page:
     grants: Sequence[Grant]
     deliveries: Sequence[WebhookDelivery]
     better: dict[str, Any] | None
+    unknown_since: datetime | None  # its node is silent: who is connected is known as of then
 
     @property
     def connected(self) -> int:
-        return sum(place.state == "connected" for place in self.places)
+        """By what its node last reported."""
+        return sum(place.is_connected for place in self.places)
 
     @property
     def held(self) -> int:
@@ -112,19 +117,21 @@ def page_of(session: RelaySession, now: datetime | None = None) -> Page:
     is_live = session.state in LIVE_STATES
     until = session.ended_at or now
     moments, hidden = moments_of(session)
+    unknown_since = unknown_since_of(session, now)
     return Page(
         session=session,
         is_live=is_live,
-        look=STATE_LOOKS[session.state],
+        look="warn" if unknown_since else STATE_LOOKS[session.state],
         age=span((until - session.created_at).total_seconds()),
         ready_after=span((session.ready_at - session.created_at).total_seconds()) if session.ready_at else "",
         left=span((session.expires_at - now).total_seconds()) if is_live else "",
         moments=moments,
         hidden=hidden,
-        places=places_of(session, is_live=is_live, now=until),
+        places=places_of(session, is_live=is_live, now=until, unknown_since=unknown_since),
         grants=list(Grant.objects.filter(session=session).select_related("worker__node")),
         deliveries=list(WebhookDelivery.objects.filter(session=session).defer("payload")[:EVENTS]),
-        better=better_relay(session),
+        better=None if unknown_since else better_relay(session),
+        unknown_since=unknown_since,
     )
 
 
@@ -133,10 +140,19 @@ def moments_of(session: RelaySession) -> tuple[list[Moment], int]:
     events = SessionEvent.objects.filter(session=session)
     total = events.count()
     if total <= EVENTS:
-        return [_moment(session, event) for event in events], 0
-    half = EVENTS // 2
-    shown = [*events[:half], *reversed(events.reverse()[:half])]
-    return [_moment(session, event) for event in shown], total - len(shown)
+        shown = list(events)
+    else:
+        half = EVENTS // 2
+        shown = [*events[:half], *reversed(events.reverse()[:half])]
+    moments = [_moment(session, event) for event in shown]
+    moments += [_node_moment(session, change) for change in node_changes(session)[:EVENTS]]
+    return sorted(moments, key=lambda moment: moment.at), total - len(shown)
+
+
+def _node_moment(session: RelaySession, change: NodeStateChange) -> Moment:
+    after = (change.at - session.created_at).total_seconds()
+    words = f"its node {change.node} is {change.after}"
+    return Moment(change.at, f"+{span(after)}", NODE_LOOKS.get(change.after, "info"), None, words, change.reason)
 
 
 def _moment(session: RelaySession, event: SessionEvent) -> Moment:
@@ -146,20 +162,25 @@ def _moment(session: RelaySession, event: SessionEvent) -> Moment:
     return Moment(event.at, f"+{span(max(after, 0.0))}", look, event.seat, words, event.reason)
 
 
-def places_of(session: RelaySession, *, is_live: bool, now: datetime) -> list[Place]:
+def places_of(
+    session: RelaySession, *, is_live: bool, now: datetime, unknown_since: datetime | None = None
+) -> list[Place]:
     """Two queries. Tokens and keys are not even read."""
     histories = leg_histories(session_id=session.pk, since=now - LEGS_OVER)
     seats = Seat.objects.filter(session=session).defer("token", "seat_key", "connect_token").order_by("number")
     places = []
     for seat in seats:
-        look, state = _seat_state(seat, is_live)
-        places.append(Place(seat, look, state, _leg(histories.get(seat.number, []), now)))
+        look, state = _seat_state(seat, is_live, unknown_since)
+        is_connected = seat.is_connected and is_live and not seat.revoked_at
+        places.append(Place(seat, look, state, _leg(histories.get(seat.number, []), now), is_connected))
     return places
 
 
-def _seat_state(seat: Seat, is_live: bool) -> tuple[str, str]:
+def _seat_state(seat: Seat, is_live: bool, unknown_since: datetime | None) -> tuple[str, str]:
     if seat.revoked_at:
         return "bad", "revoked"
+    if unknown_since:
+        return "warn", f"unknown since {unknown_since:%H:%M:%S}"
     if seat.is_connected and is_live:
         return "ok", "connected"
     if seat.dialect:

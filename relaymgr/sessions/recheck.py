@@ -55,6 +55,9 @@ def _batch_recheck(now: datetime) -> tuple[int, int] | None:
     for session in playing:
         wishes = wishes_joined(rules[session.tenant], session.wishes)
         _settle(session, _better(session, candidates, players[session.pk], wishes, knowledge), now)
+    # Nothing is measured of these, as where their node is silent: what was found before is not so any more.
+    unmeasured = [each.pk for each in sessions if each.better and each not in playing]
+    RelaySession.objects.filter(pk__in=unmeasured).update(better={})
     RelaySession.objects.filter(pk__in=[session.pk for session in sessions]).update(rechecked_at=now)
     return len(sessions), len(known)
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
@@ -12,6 +13,7 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
+from relaymgr.nodes.models import NodeStateChange
 from relaymgr.nodes.selectors import workers_at
 from relaymgr.remembered import remembered
 from relaymgr.tenants.models import Tenant
@@ -80,6 +82,24 @@ def _may_hold(key: str, value: str) -> Q:
         return wanted
     is_plain = isinstance(parsed, bool | int) or (isinstance(parsed, float) and math.isfinite(parsed))
     return wanted | Q(metadata__contains={key: parsed}) if is_plain else wanted
+
+
+def unknown_since_of(session: RelaySession, now: datetime) -> datetime | None:
+    """Since when nothing is known of the players of a ready session: its node is silent. Wants the node joined."""
+    if not session.is_ready or session.worker is None:
+        return None
+    return session.worker.node.silent_since(now)
+
+
+def node_changes(session: RelaySession) -> QuerySet[NodeStateChange]:
+    """What became of its node while it was served there, the oldest first. It was placed before it was ready, and the
+    node it is on now is the only one it was ready on."""
+    if session.worker is None or session.ready_at is None:
+        return NodeStateChange.objects.none()
+    changes = NodeStateChange.objects.filter(node=session.worker.node_id, at__gte=session.ready_at)
+    if session.ended_at:
+        changes = changes.filter(at__lte=session.ended_at)
+    return changes.select_related("node").order_by("at", "id")
 
 
 def better_relay(session: RelaySession) -> dict[str, Any] | None:

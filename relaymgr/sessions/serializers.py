@@ -8,13 +8,14 @@ the context, for a key that may only read, they are null.
 import functools
 from typing import Any
 
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from relaymgr.nodes.models import RelayNode
 
 from .models import RelaySession, Seat, SessionState
-from .selectors import better_relay
+from .selectors import better_relay, unknown_since_of
 
 STATUS = {
     SessionState.REQUESTED: "Initializing",
@@ -55,6 +56,11 @@ class SeatSerializer(serializers.Serializer):
     authorization_token = serializers.SerializerMethodField(help_text="u32: the user id of the edgegap dialect.")
     player_id = serializers.CharField(allow_blank=True)
     seat = serializers.IntegerField(source="number", help_text="0: the host.")
+    connected = serializers.BooleanField(
+        source="is_connected",
+        allow_null=True,
+        help_text="Whether the player is there, as the node reported it; null while `unknown_since` is set.",
+    )
     connect_token = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
 
@@ -104,6 +110,10 @@ class SessionHeadSerializer(serializers.Serializer):
     better_relay = serializers.SerializerMethodField(
         help_text="A node that has been better by 15 ms or more for 30 s, from the legs that play. Null: none."
     )
+    unknown_since = serializers.SerializerMethodField(
+        help_text="When its node was last heard, if that is more than 6 s ago: nothing is known of its players since "
+        "then. Null: the node answers, or there is none."
+    )
     standby = serializers.SerializerMethodField(help_text="Null: no second node is held ready.")
 
     def get_authorization_token(self, session: RelaySession) -> int | None:
@@ -151,6 +161,11 @@ class SessionHeadSerializer(serializers.Serializer):
     def get_better_relay(self, session: RelaySession) -> dict[str, Any] | None:
         return better_relay(session)
 
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_unknown_since(self, session: RelaySession) -> str | None:
+        since = unknown_since_of(session, timezone.now())
+        return since.isoformat() if since else None
+
     def get_standby(self, session: RelaySession) -> str | None:
         return None
 
@@ -162,7 +177,10 @@ class SessionSerializer(SessionHeadSerializer):
 
     @extend_schema_field(SeatSerializer(many=True))
     def get_session_users(self, session: RelaySession) -> list[dict[str, Any]]:
-        return [self._seat.to_representation(seat) for seat in session.active_seats] if session.is_ready else []
+        users = [self._seat.to_representation(seat) for seat in session.active_seats] if session.is_ready else []
+        if unknown_since_of(session, timezone.now()):
+            users = [{**user, "connected": None} for user in users]
+        return users
 
     @functools.cached_property
     def _seat(self) -> SeatSerializer:

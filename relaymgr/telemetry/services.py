@@ -18,6 +18,7 @@ from relaymgr.hints import hint
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import beacons
+from relaymgr.nodes.services import state_changes_record
 from relaymgr.rows import rows_insert, rows_update, rows_upsert
 from relaymgr.telemetry.estimation import Sample
 from relaymgr.telemetry.health import state_after
@@ -25,7 +26,7 @@ from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixe
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
 from relaymgr.telemetry.reports import LEG_FIGURES, Report, leg_figures, parse_report
-from relaymgr.telemetry.retention import samples_prune, samples_roll_up
+from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
 
 __all__ = [
     "events_take",
@@ -37,6 +38,7 @@ __all__ = [
     "probe_round",
     "samples_prune",
     "samples_roll_up",
+    "state_changes_prune",
 ]
 
 logger = logging.getLogger(__name__)
@@ -85,8 +87,9 @@ def _count(*, nodes: int, heard: int, understood: int) -> None:
         metrics.probes.labels(outcome).inc(count)
 
 
-def answers_store(nodes: Iterable[RelayNode], answers: list[Answer]) -> None:
+def answers_store(nodes: Collection[RelayNode], answers: list[Answer]) -> None:
     """All that a round brought, in few queries however many nodes there are."""
+    before = {node.pk: node.status for node in nodes}
     with transaction.atomic():
         _samples_store(answers)
         _legs_store(_due("legs", [answer for answer in answers if answer.report.legs], LEG_SPACING))
@@ -94,6 +97,7 @@ def answers_store(nodes: Iterable[RelayNode], answers: list[Answer]) -> None:
         _events_store(answers)
         _heard_store(answers)
         _missed_store(nodes, {answer.node.pk for answer in answers})
+        state_changes_record([(node, before[node.pk], _why(node)) for node in nodes if node.status != before[node.pk]])
 
 
 def _ask(nodes: Iterable[RelayNode]) -> list[Heard]:
@@ -273,6 +277,12 @@ def _missed_store(nodes: Iterable[RelayNode], heard: set[int]) -> None:
         node.missed_probes += 1
         node.state = _state(node, node.missed_probes)
     _nodes_store(silent, ("state", "missed_probes"))
+
+
+def _why(node: RelayNode) -> str:
+    if node.missed_probes:
+        return f"{node.missed_probes} probes in a row without an answer"
+    return "reported by the node" if node.is_stopping else "answers probes"
 
 
 def _state(node: RelayNode, missed: int) -> str:

@@ -21,3 +21,4 @@ def samples_prune() -> None:
     services.samples_roll_up()
     services.samples_prune()
     services.prefixes_prune()
+    services.state_changes_prune()

@@ -200,6 +200,8 @@ def test_node_is_removed_unless_it_serves(admin_client: Client, node: RelayNode)
     RelayWorker.objects.update(free_seats=99)
     assert "still serves" in act(admin_client, RelayNode, "remove", node)
     RelayWorker.objects.update(free_seats=100)
+    assert "Drain it first" in act(admin_client, RelayNode, "remove", node)
+    RelayNode.objects.update(is_draining=True)
     assert act(admin_client, RelayNode, "remove", node) == "fra-1 is removed."
     assert not RelayNode.objects.exists()
 

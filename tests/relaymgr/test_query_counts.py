@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import JoinKey, Location, RelayNode, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode, TokenKey
 from relaymgr.sessions.grants import grants_of_node
 from relaymgr.sessions.models import (
     EventKind,
@@ -117,6 +117,7 @@ class Fleet:
         )
         PrefixLeg.objects.create(prefix=f"192.0.{n}.0/24", node=node, at=now, ms=20, jitter_ms=1, loss=0)
         PeerLegs.objects.create(node=node, at=now, legs={})
+        NodeStateChange.objects.create(node=node, at=now, after="ready")
 
 
 @pytest.fixture

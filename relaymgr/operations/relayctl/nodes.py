@@ -5,16 +5,19 @@ from typing import Annotated, Any
 
 import typer
 from django.db.models import Count, QuerySet, Sum
+from django.utils import timezone
 from rich.console import RenderableType
 
 from relaymgr.errors import NotFound
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.services import node_drain, node_remove, node_undrain
+from relaymgr.operations.fleet import SILENT
 from relaymgr.sessions.models import LIVE_STATES, RelaySession
 
 from .acts import confirm, recorded
-from .output import Document, Json, Yes, facts, print_error, show, table
+from .output import Document, Json, Yes, facts, print_error, show, table, words
 
+STATE_CHANGES = 20
 Node = Annotated[str, typer.Argument(help="Its name.", metavar="NODE")]
 
 
@@ -51,9 +54,15 @@ def undrain(name: Node, as_json: Json = False) -> None:
 
 
 def remove(name: Node, yes: Yes = False, as_json: Json = False) -> None:
-    """Forget a node and its keys. One that still serves sessions is not removed: drain it first."""
+    """Forget a node and its keys. One that takes sessions is drained first; one that serves some is not removed."""
     node = node_get(name)
-    confirm(f"Forget the node {node}, its keys and what was measured of it?", yes=yes)
+    question = f"Forget the node {node}, its keys and what was measured of it?"
+    if node.takes_sessions:
+        question = f"{node} takes new sessions. Drain it now, and forget it, its keys and what was measured of it?"
+    confirm(question, yes=yes)
+    if node.takes_sessions:
+        with recorded("node.drain", str(node), "before it is removed"):
+            node_drain(node=node)
     with recorded("node.remove", str(node)):
         node_remove(node=node)
     show({"node": name, "removed": True}, as_json, lambda document: [f"{name} is removed."])
@@ -103,6 +112,7 @@ def _document(node: Any) -> Document:
         "clock_offset_ms": node.clock_offset_ms,
         "missed_probes": node.missed_probes,
         "last_seen_at": node.last_seen_at,
+        "silent_since": node.silent_since(timezone.now()),
         "joined_at": node.joined_at,
     }
 
@@ -143,6 +153,10 @@ def _detail(node: RelayNode) -> Document:
         }
         if sample
         else None,
+        "state_changes": [
+            {"at": change.at, "before": change.before, "after": change.after, "reason": change.reason}
+            for change in node.state_changes.all()[:STATE_CHANGES]
+        ],
         "peers": {
             name: {"rtt_ms": leg[0], "jitter_ms": leg[1], "loss": leg[2], "loss_large": leg[3]}
             for name, leg in (peers.legs if peers else {}).items()
@@ -151,10 +165,17 @@ def _detail(node: RelayNode) -> Document:
 
 
 def shown_state(node: Document) -> str:
-    """What matters of state, draining and stopping, in a word."""
-    if node["state"] == NodeState.READY and not node["takes_sessions"]:
-        return "draining"
-    return str(node["state"])
+    """What matters of state, silence, draining and stopping, in a word."""
+    if node["state"] != NodeState.READY:
+        return str(node["state"])
+    if node["silent_since"]:
+        return SILENT
+    return "ready" if node["takes_sessions"] else "draining"
+
+
+def last_known(value: Any, node: Document) -> Any:
+    """A figure that the node reports, marked while it is silent."""
+    return f"{words(value)} (last known)" if node["silent_since"] else value
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
@@ -169,10 +190,10 @@ def _render(document: Document) -> Iterator[RenderableType]:
             shown_state(node),
             node["capacity"] - node["free_seats"],
             node["capacity"],
-            node["cpu"],
+            last_known(node["cpu"], node),
             node["packet_path"],
             node["version"],
-            node["clock_offset_ms"],
+            last_known(node["clock_offset_ms"], node),
             node["last_seen_at"],
         )
         for node in document["nodes"]
@@ -190,10 +211,11 @@ def _render_one(node: Document) -> Iterator[RenderableType]:
             ("players reach it at", node["host"] or node["public_ip"]),
             ("control API", node["control_url"]),
             ("seats", f"{node['capacity'] - node['free_seats']} of {node['capacity']} taken"),
-            ("cpu", node["cpu"]),
+            ("cpu", last_known(node["cpu"], node)),
             ("packet path", path),
             ("version", node["version"]),
-            ("clock", f"{node['clock_offset_ms']:.1f} ms ahead of the manager's"),
+            ("clock", last_known(f"{node['clock_offset_ms']:.1f} ms ahead of the manager's", node)),
+            ("players", last_known(node["sample"]["connected"] if node["sample"] else "unknown", node)),
             ("heard", node["last_seen_at"]),
             ("missed probes", node["missed_probes"]),
             ("joined", node["joined_at"]),
@@ -209,6 +231,10 @@ def _render_one(node: Document) -> Iterator[RenderableType]:
     yield ""
     keys = ((k["key_id"], k["created_at"], k["confirmed_at"], k["retired_at"]) for k in node["token_keys"])
     yield table(("token key", "made", "node has it", "retired"), keys)
+    if node["state_changes"]:
+        yield ""
+        changes = ((c["at"], c["after"], c["before"], c["reason"]) for c in node["state_changes"])
+        yield table(("changed", "is", "was", "why"), changes)
     if node["sample"]:
         yield ""
         counted = ((name, count) for name, count in sorted(node["sample"]["counters"].items()) if count)

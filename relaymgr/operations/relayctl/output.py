@@ -30,6 +30,7 @@ STYLES = {
     "placed": "cyan",
     "draining": "yellow",
     "suspect": "yellow",
+    "silent": "yellow",
     "warning": "yellow",
     "lost": "red",
     "failed": "red",

@@ -5,18 +5,20 @@ from typing import Annotated, Any
 
 import typer
 from django.db.models import Count, Q, QuerySet
+from django.utils import timezone
 from rich.console import RenderableType
 
 from relaymgr.errors import NotFound
 from relaymgr.sessions.errors import SessionUnknown
 from relaymgr.sessions.models import RelaySession, Seat, SessionState
-from relaymgr.sessions.selectors import sessions_wanted
+from relaymgr.sessions.selectors import node_changes, sessions_wanted, unknown_since_of
 from relaymgr.sessions.services import seat_revoke, session_delete
 from relaymgr.telemetry.models import LegSample
 
 from .acts import confirm, recorded
 from .output import Document, Json, Yes, facts, show, table
 
+NODE_CHANGES = 300
 SessionId = Annotated[str, typer.Argument(help="Its id, such as 3960c873aafd-S.", metavar="SESSION")]
 
 
@@ -87,7 +89,9 @@ def delete(session_id: SessionId, yes: Yes = False, as_json: Json = False) -> No
     """End a session. When this returns, the node forwards nothing of it any more."""
     found = session_get(session_id)
     connected = found.seats.filter(is_connected=True, revoked_at=None).count() if found.is_ready else 0
-    confirm(f"End {found} of {found.tenant}? {connected} players are connected.", yes=yes)
+    since = unknown_since_of(found, timezone.now())
+    when = f"were connected at {since:%H:%M:%S} UTC, when its node was last heard" if since else "are connected"
+    confirm(f"End {found} of {found.tenant}? Players that {when}: {connected}.", yes=yes)
     with recorded("session.delete", str(found)):
         session_delete(tenant=found.tenant, session_id=found.pk)
     show({"session": found.pk, "deleted": True}, as_json, lambda document: [f"{found} is deleted."])
@@ -122,6 +126,7 @@ def _document(session: Any) -> Document:
         "worker": session.worker.index if session.worker else None,
         "seats": session.seats_held,
         "connected": session.seats_connected if session.is_ready else 0,
+        "unknown_since": unknown_since_of(session, timezone.now()),
         "created_at": session.created_at,
         "ready_at": session.ready_at,
         "expires_at": session.expires_at,
@@ -140,11 +145,11 @@ def _detail(session: RelaySession) -> Document:
         "filters": session.filters,
         "wishes": session.wishes,
         "better": session.better or None,
-        "players": [_seat(seat) for seat in session.seats.defer("token", "seat_key", "connect_token")],
-        "timeline": [
-            {"at": event.at, "kind": event.kind, "seat": event.seat, "reason": event.reason}
-            for event in session.events.all()
+        "players": [
+            _seat(seat, is_known=unknown_since_of(session, timezone.now()) is None)
+            for seat in session.seats.defer("token", "seat_key", "connect_token")
         ],
+        "timeline": _timeline(session),
         "grants": [
             {
                 "node": grant.worker.node.name,
@@ -158,13 +163,26 @@ def _detail(session: RelaySession) -> Document:
     }
 
 
-def _seat(seat: Seat) -> Document:
+def _timeline(session: RelaySession) -> list[Document]:
+    """What happened to it, and to its node meanwhile (kind `node_lost`, `node_ready`, ...)."""
+    lines: list[Document] = [
+        {"at": event.at, "kind": event.kind, "seat": event.seat, "reason": event.reason}
+        for event in session.events.all()
+    ]
+    lines += [
+        {"at": change.at, "kind": f"node_{change.after}", "seat": None, "reason": f"{change.node}: {change.reason}"}
+        for change in node_changes(session)[:NODE_CHANGES]
+    ]
+    return sorted(lines, key=lambda line: line["at"])
+
+
+def _seat(seat: Seat, *, is_known: bool) -> Document:
     sample = LegSample.objects.filter(session_id=seat.session_id, seat=seat.number).order_by("-at").first()
     return {
         "seat": seat.number,
         "player_id": seat.player_id,
         "ip": seat.ip,
-        "connected": seat.is_connected,
+        "connected": seat.is_connected if is_known or seat.revoked_at else None,
         "dialect": seat.dialect,
         "revoked_at": seat.revoked_at,
         "quality": {"at": sample.at, "rtt_ms": sample.rtt_ms, "jitter_ms": sample.jitter_ms, "loss": sample.loss}
@@ -188,13 +206,18 @@ def _render(document: Document) -> Iterator[RenderableType]:
         "metadata",
     )
     names = ("id", "tenant", "state", "location", "node", "seats", "connected", "created_at")
+    shown = ({**each, "connected": _connected(each)} for each in document["sessions"])
     rows = (
         [*(each[name] for name in names), each["ended_at"] or each["expires_at"], each["end_reason"], each["metadata"]]
-        for each in document["sessions"]
+        for each in shown
     )
     yield table(columns, rows, numbers=("seats", "connected"))
     if document["more"]:
         yield "There are more: --limit."
+
+
+def _connected(session: Document) -> str:
+    return f"{session['connected']}" + (" (last known)" if session["unknown_since"] else "")
 
 
 def _render_one(session: Document) -> Iterator[RenderableType]:
@@ -205,6 +228,7 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
             ("tenant", session["tenant"]),
             ("state", session["state"]),
             ("on", where),
+            *([("players unknown", session["unknown_since"])] if session["unknown_since"] else []),
             ("made", session["created_at"]),
             ("ended" if session["ended_at"] else "ends", session["ended_at"] or session["expires_at"]),
             ("end", session["end_reason"]),
@@ -249,7 +273,9 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
 def _seat_row(seat: Document) -> list[Any]:
     quality = seat["quality"] or {}
     return [
-        *(seat[name] for name in ("seat", "player_id", "ip", "connected", "dialect")),
+        *(seat[name] for name in ("seat", "player_id", "ip")),
+        "unknown" if seat["connected"] is None else seat["connected"],
+        seat["dialect"],
         *(quality.get(name) for name in ("rtt_ms", "jitter_ms", "loss", "at")),
         seat["revoked_at"],
     ]

@@ -41,6 +41,8 @@ def _document(now: Now, parts: dict[str, Finding]) -> Document:
         "nodes": {state: count for state, _, count in now.states},
         "sessions": live,
         "players": now.connected,
+        "players_last_known": now.connected_last_known,
+        "silent_nodes": len(now.silent),
         "packets_per_second": now.packets,
         "megabits_per_second": now.megabits,
         "drops_per_second": dict(now.drops),
@@ -63,7 +65,7 @@ def _render(status: Document) -> Iterator[RenderableType]:
             *((name.replace("_", " "), _part(part)) for name, part in status["parts"].items()),
             ("nodes", _counts(status["nodes"])),
             ("sessions", _counts(status["sessions"])),
-            ("players", status["players"]),
+            ("players", _players(status)),
             ("seats", f"{seats['taken']} of {seats['capacity']} taken"),
             ("packets a second", f"{status['packets_per_second']:.0f} ({status['megabits_per_second']:.2f} Mbit/s)"),
             ("drops a second", ", ".join(f"{name} {rate:.1f}" for name, rate in drops.items()) or "none"),
@@ -73,6 +75,11 @@ def _render(status: Document) -> Iterator[RenderableType]:
     for alert in status["alerts"]:
         line = Text(f"{alert['level']:9}", style=STYLES[alert["level"]])
         yield line.append(printable(alert["text"]), style="default")
+
+
+def _players(status: Document) -> str:
+    of = f", {status['players_last_known']} of them last known" if status["silent_nodes"] else ""
+    return f"{status['players']}{of}"
 
 
 def _part(part: dict[str, Any]) -> Text:

@@ -84,7 +84,7 @@ def test_nodes_in_trouble_are_named_the_worst_first() -> None:
 def test_old_telemetry_is_told_as_such() -> None:
     (sentence,) = sentences([node(1, silence=40.0), node(2, silence=None)])
     assert sentence.startswith("No node was heard for 40 s: these figures are old.")
-    assert sentences([node(1, silence=40.0), node(2, silence=1.0)]) == []
+    assert sentences([node(1, silence=40.0), node(2, silence=1.0)]) == ["n-1 is silent."]
 
 
 def test_what_piles_up_is_told() -> None:

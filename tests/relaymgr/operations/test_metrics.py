@@ -69,7 +69,11 @@ def test_nodes_are_told_by_state_and_one_by_one(make_node: Callable[..., RelayNo
     assert value("causeway_fleet_node_state", **of_lost, state="lost") == 1
     assert value("causeway_fleet_node_state", **of_lost, state="ready") == 0
     assert value("causeway_fleet_node_missed_probes", **of_lost) == 20
+    silent = ("causeway_fleet_node_clock_offset_seconds", "causeway_fleet_node_cpu_ratio")
+    assert not [name for name in silent if (name, frozenset(of_lost.items())) in read()], "not known while it is silent"
+    RelayNode.objects.filter(pk=lost.pk).update(last_seen_at=timezone.now())
     assert value("causeway_fleet_node_clock_offset_seconds", **of_lost) == -1.5
+    RelayNode.objects.filter(pk=lost.pk).update(last_seen_at=timezone.now() - timedelta(seconds=90))
     assert 90 <= value("causeway_fleet_node_seen_age_seconds", **of_lost) < 150
     assert value("causeway_fleet_node_seats_free", node="fra-1", location="frankfurt") == 100
     assert value("causeway_telemetry_age_seconds") < 60

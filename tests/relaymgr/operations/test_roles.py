@@ -17,7 +17,7 @@ from django.utils import timezone
 from matchmaker.models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 from relaymgr.admin import RecordedAdmin
 from relaymgr.audit.models import AuditEntry, Via
-from relaymgr.nodes.models import JoinKey, Location, RelayNode
+from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode
 from relaymgr.nodes.services import join_key_create, token_key_roll
 from relaymgr.operations.roles import ROLES, roles_make
 from relaymgr.sessions.models import (
@@ -105,6 +105,8 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
     PrefixLeg.objects.create(prefix="192.0.2.0/24", ms=1, jitter_ms=1, loss=0, **load)
     PeerLegs.objects.create(legs={}, **load)
     Learnt.objects.create(at=now, document={})
+    NodeStateChange.objects.create(before="ready", after="lost", **load)
+    NodeStateChange.objects.create(before="ready", after="lost", **load)
     Lease.objects.create(name="probe", until=now)
     AuditEntry.objects.create(via=Via.ADMIN, actor="ann", action="node.drain", target="fra-1")
     profile = Profile.objects.create(tenant="studio", name="duel")

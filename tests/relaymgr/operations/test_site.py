@@ -144,7 +144,7 @@ def test_too_many_at_once_are_refused(admin_client: Client, tenant: Tenant) -> N
 def test_one_failure_is_told_and_kept_and_does_not_hold_up_the_others(
     admin_client: Client, make_node: Callable[..., RelayNode]
 ) -> None:
-    make_node("fra-1")
+    make_node("fra-1", is_draining=True)
     busy = make_node("fra-2")
     RelayWorker.objects.filter(node=busy).update(free_seats=99)
     told = act(admin_client, RelayNode, "remove", *RelayNode.objects.all())

@@ -101,7 +101,8 @@ def test_node_that_serves_is_not_removed_and_the_refusal_is_kept(node: RelayNode
     result = relayctl("remove", "fra-1", "--yes")
     assert (result.exit_code, RelayNode.objects.count()) == (1, 1)
     assert "node_in_use" in result.stderr
-    entry = AuditEntry.objects.get()
+    entry, drained = AuditEntry.objects.all()
+    assert (drained.action, RelayNode.objects.get().is_draining) == ("node.drain", True)
     assert (entry.action, entry.succeeded) == ("node.remove", False)
     assert entry.detail.startswith("node_in_use")
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from relaymgr.audit.models import Via
 from relaymgr.audit.services import act_record
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.operations.doctor import database
 from relaymgr.operations.relayctl import tail
 from relaymgr.operations.relayctl.app import app
@@ -60,6 +60,7 @@ def lively(session: dict[str, Any]) -> str:
     counts = {"probe_ms": 3.0, "cpu": 0.1, "sessions": 1, "seats": 2, "connected": 2, "counters": {}}
     NodeSample.objects.create(node=node, at=now, **counts)
     PeerLegs.objects.create(node=node, at=now, legs={})
+    NodeStateChange.objects.create(node=node, at=now, before="suspect", after="ready")
     for seat in (0, 1):
         LegSample.objects.create(
             node=node, session_id=session_id, seat=seat, at=now, rtt_ms=21.5, jitter_ms=0.8, loss=0.0
