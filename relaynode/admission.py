@@ -24,7 +24,7 @@ from transports.protocol.tokens import ConnectToken, open_token
 from .addresses import Address, Outgoing, address_bytes, ip_and_port
 from .exchange import Exchange
 from .grants import Grant, GrantRefused, Limits
-from .limits import FloodMeter, SourceLimiter
+from .limits import FloodMeter, SourceLimiter, connect_at
 from .seats import Link, Random, Seat, Session
 from .sessions import Sessions
 
@@ -172,6 +172,10 @@ class Admission:
             return self._seen_before(seat, connect, addr, port)
         if seat is None:
             seat = self._take_seat(session, token, now)
+        connects_at = connect_at(seat.connects_at, self._exchange.config.connects_per_seat, now)
+        if connects_at is None:
+            return self._drop("seat_limited")  # its player repeats the same CONNECT, and is let in by a later one
+        seat.connects_at = connects_at
         seat.last_connect = connect.timestamp
         node_nonce = self._exchange.random(16)
         link = self._open_link(seat, connect.nonce, node_nonce, token.seat_key)

@@ -14,6 +14,7 @@ Drop = Literal[
     "malformed",
     "unsupported_version",
     "source_limited",
+    "seat_limited",
     # edgegap
     "unknown_token",
     "session_ended",

@@ -54,6 +54,16 @@ def take(seat: Quota, session: Quota, size: int, now: float, copies: int = 1) ->
     return True
 
 
+SEAT_CONNECTS = 10
+"""New CONNECTs of a seat that may come at once: reconnects on a bad network do."""
+
+
+def connect_at(seat_at: float, per_second: int, now: float) -> float | None:
+    """What `seat_at`, the bucket of a seat's CONNECTs, becomes with one more; None: there is no room for it."""
+    at = max(seat_at, now) + 1.0 / per_second
+    return at if at <= now + SEAT_CONNECTS / per_second + 1e-6 else None
+
+
 class SourceLimiter:
     """So many a second from one source, in constant memory whatever number of sources there is.
 

@@ -145,6 +145,7 @@ class Node:
     async def telemetry(self, after: int, *, with_peers: bool = False) -> dict[str, Any]:
         """As in docs/node-api.md, with the events numbered above `after`."""
         reports = await self.reports(MAX_LEGS)
+        events, last_event = self.events.after(after)
         cpu = [meter.share(report.cpu_seconds) for meter, report in zip(self._cpu, reports, strict=True)]
         return {
             "boot_id": self.boot_id,
@@ -168,8 +169,8 @@ class Node:
             "probing": self.probing,
             "peers": self.peers.figures(asyncio.get_running_loop().time()) if with_peers else [],
             "legs": [leg for report in reports for leg in report.legs],
-            "events": self.events.after(after),
-            "last_event": self.events.last,
+            "events": events,
+            "last_event": last_event,
         }
 
     def worker_ports(self) -> list[dict[str, int]]:

@@ -14,6 +14,7 @@ class RelayConfig:
     connects_per_source: int = (
         20  # CONNECTs a second above which one source must bring a cookie, and its limit with one
     )
+    connects_per_seat: int = 1  # new CONNECTs a second, ten of which may come at once
     stranger_answers: int = 20_000  # a second, to CONNECTs, probes and STUN of sources that proved nothing, in all
     flood_pings: int = 5000  # edgegap pings a second with unknown tokens above which none of them is answered
     bad_tokens_per_source: int = 20  # edgegap packets a second with unknown user tokens for one session token

@@ -78,6 +78,7 @@ class Seat:
         "candidate_packets",
         "check_at",
         "connection_id",
+        "connects_at",
         "former_addr",
         "granted",
         "last_connect",
@@ -121,6 +122,7 @@ class Seat:
         self.pings: PingSpacing | None = None  # None: no ping yet
         # native
         self.link: Link | None = None
+        self.connects_at = 0.0  # its bucket of CONNECTs (limits.connect_at)
         self.last_connect = 0  # timestamp of the last CONNECT accepted
 
 

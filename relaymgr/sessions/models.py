@@ -114,6 +114,10 @@ class Seat(models.Model):
     connect_token = SealedField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
+    # seat_reports.py
+    reported_connected = models.BooleanField(default=False, editable=False)
+    report_after = models.DateTimeField(null=True, blank=True, editable=False)
+    unreported = models.PositiveIntegerField(default=0, editable=False, help_text="Changes that wait to be reported.")
     created_at = models.DateTimeField(auto_now_add=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
 
@@ -123,6 +127,7 @@ class Seat(models.Model):
         indexes = [
             models.Index(fields=["player_id"], name="seat_player"),
             models.Index(fields=["ip"], name="seat_ip"),
+            models.Index(fields=["report_after"], condition=models.Q(unreported__gt=0), name="seat_unreported"),
         ]
 
     def __str__(self) -> str:

@@ -4,8 +4,8 @@ Each of these is run by the schedule, looks at the rows, and may be run twice or
 """
 
 import logging
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -18,6 +18,7 @@ from relaymgr.nodes.models import NodeState
 from relaymgr.telemetry.models import NodeEvent
 from relaymgr.telemetry.services import events_take
 
+from . import seat_reports
 from .grants import grant_settle, grants_lapse, grants_pending
 from .life import BEFORE_READY, session_end, session_fail
 from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState, WebhookEvent
@@ -26,9 +27,13 @@ from .webhooks import player_notify
 logger = logging.getLogger(__name__)
 
 SEAT_EVENTS = {
-    "seat_joined": (EventKind.SEAT_JOINED, WebhookEvent.PLAYER_JOINED),
-    "seat_moved": (EventKind.SEAT_MOVED, None),
-    "seat_left": (EventKind.SEAT_LEFT, WebhookEvent.PLAYER_LEFT),
+    "seat_joined": EventKind.SEAT_JOINED,
+    "seat_moved": EventKind.SEAT_MOVED,
+    "seat_left": EventKind.SEAT_LEFT,
+}
+WEBHOOKS = {
+    EventKind.SEAT_JOINED: WebhookEvent.PLAYER_JOINED,
+    EventKind.SEAT_LEFT: WebhookEvent.PLAYER_LEFT,
 }
 STUCK_AFTER = timedelta(seconds=30)
 BATCH = 200
@@ -38,10 +43,12 @@ BATCH = 200
 
 
 def events_apply() -> int:
-    """Act on what the nodes told since the last time; how many events that were."""
+    """Act on what nodes reported since the last time; how many events that were."""
     applied = 0
-    while count := _seat_events_apply() + _session_ended_apply():
+    # The ends of sessions come first: however much their players join and leave, they do not wait behind it.
+    while count := sum(iter(_session_ended_apply, 0)) + _seat_events_apply():
         applied += count
+    _waiting_reports_store()
     return applied
 
 
@@ -50,39 +57,72 @@ def _seat_events_apply() -> int:
         events = events_take(limit=BATCH, kinds=SEAT_EVENTS.keys())
         seats = _seats_of(events)
         told = [(event, seat) for event in events if (seat := seats.get((event.session_id, event.seat)))]
-        told = [(event, seat) for event, seat in told if _is_of_its_node(event, seat.session)]
-        _seat_events_store(told)
-        for event, seat in told:
-            _player_notify(event, seat)
+        _seat_events_store([(event, seat) for event, seat in told if _is_of_its_node(event, seat.session)])
     _count(events)
     return len(events)
 
 
 def _seat_events_store(told: Iterable[tuple[NodeEvent, Seat]]) -> None:
-    """In two queries, however many: a burst of joins must not take longer than players take to join."""
-    lines, changed = [], {}
+    """In a few queries, however many: a burst of joins must not take longer than players take to join."""
+    now, lines, changed = timezone.now(), [], {}
     for event, seat in told:
-        kind, _ = SEAT_EVENTS[event.kind]
-        lines.append(SessionEvent(session=seat.session, at=event.at, kind=kind, seat=seat.number, reason=event.reason))
+        kind = SEAT_EVENTS[event.kind]
         if kind != EventKind.SEAT_MOVED:
             seat.is_connected, seat.dialect = kind == EventKind.SEAT_JOINED, event.dialect
-            changed[seat.pk] = seat
-    Seat.objects.bulk_update([changed[pk] for pk in sorted(changed)], ["is_connected", "dialect"])
+        changed[seat.pk] = seat
+        if changes := seat_reports.report_take(seat, now):
+            lines.append(_report(seat, kind, event.at, event.reason, changes))
+    _reports_store(changed, lines)
+
+
+def _waiting_reports_store() -> None:
+    """The last state of seats that changed more often than is reported one by one."""
+    now = timezone.now()
+    with transaction.atomic():
+        due = _with_sessions(Seat.objects.select_for_update(of=("self",)))
+        due = due.filter(unreported__gt=0, report_after__lte=seat_reports.reports_due_before(now))
+        seats = {seat.pk: seat for seat in due.order_by("report_after")[:BATCH]}
+        lines = []
+        for seat in seats.values():
+            changes = seat_reports.report_waiting(seat, now)
+            if seat.session.state in LIVE_STATES:
+                kind = EventKind.SEAT_JOINED if seat.is_connected else EventKind.SEAT_LEFT
+                lines.append(_report(seat, kind, now, "", changes))
+        if seats:
+            _reports_store(seats, lines)
+
+
+def _report(seat: Seat, kind: EventKind, at: datetime, reason: str, changes: int) -> SessionEvent:
+    """The line of the timeline; the webhook, if one goes with it, is stored."""
+    webhook = WEBHOOKS.get(kind)
+    if webhook and seat.reported_connected != seat.is_connected:
+        seat.reported_connected = seat.is_connected
+        player_notify(seat.session, webhook, seat=seat.number, player_id=seat.player_id, reason=reason, changes=changes)
+    if changes > 1:
+        reason = f"{reason or 'last'} of {changes} changes"
+    return SessionEvent(session=seat.session, at=at, kind=kind, seat=seat.number, reason=reason)
+
+
+def _reports_store(changed: Mapping[int, Seat], lines: list[SessionEvent]) -> None:
+    Seat.objects.bulk_update([changed[pk] for pk in sorted(changed)], seat_reports.FIELDS)
     SessionEvent.objects.bulk_create(lines)
 
 
 def _seats_of(events: Iterable[NodeEvent]) -> dict[tuple[str, int | None], Seat]:
-    seats = Seat.objects.filter(session__in={event.session_id for event in events})
-    seats = seats.select_related("session__tenant", "session__worker").only(
-        "number", "player_id", "session__id", "session__tenant__webhook_url", "session__worker__node_id"
-    )
+    seats = _with_sessions(Seat.objects.filter(session__in={event.session_id for event in events}))
     return {(seat.session_id, seat.number): seat for seat in seats}
 
 
-def _player_notify(event: NodeEvent, seat: Seat) -> None:
-    _, webhook = SEAT_EVENTS[event.kind]
-    if webhook:
-        player_notify(seat.session, webhook, seat=seat.number, player_id=seat.player_id, reason=event.reason)
+def _with_sessions(seats: QuerySet[Seat]) -> QuerySet[Seat]:
+    return seats.select_related("session__tenant", "session__worker").only(
+        "number",
+        "player_id",
+        *seat_reports.FIELDS,
+        "session__id",
+        "session__state",
+        "session__tenant__webhook_url",
+        "session__worker__node_id",
+    )
 
 
 def _session_ended_apply() -> int:

@@ -54,9 +54,14 @@ def session_notify(session: RelaySession, event: WebhookEvent) -> None:
         _row(session, event, session.webhook_url, document, is_signed=False)
 
 
-def player_notify(session: RelaySession, event: WebhookEvent, *, seat: int, player_id: str, reason: str) -> None:
+def player_notify(
+    session: RelaySession, event: WebhookEvent, *, seat: int, player_id: str, reason: str, changes: int
+) -> None:
+    """`changes`: how many joins and leaves of the seat it stands for (seat_reports.py)."""
     if session.tenant.webhook_url:
-        data = {"session_id": session.id, "seat": seat, "player_id": player_id, "reason": reason}
+        data: dict[str, Any] = {"session_id": session.id, "seat": seat, "player_id": player_id, "reason": reason}
+        if changes > 1:
+            data["changes"] = changes
         _row(session, event, session.tenant.webhook_url, _signed_body(event, data), is_signed=True)
 
 

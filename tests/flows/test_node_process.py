@@ -196,6 +196,31 @@ def test_a_native_players_leg_is_measured(node):
     assert 0 < leg["rtt_ms"] < 1000
 
 
+def test_a_player_that_joins_and_leaves_all_the_time_fills_no_log(node):
+    """With a token of its own. The manager reads of it what it would of a player that came once."""
+    player, welcomed = NativePlayer(node, 1), 0
+    for _ in range(25):
+        nonce = os.urandom(16)
+        connect = packets.Connect(time.time_ns() // 1000, nonce, player.token)
+        player.socket.send(connect.encode(player.seat_key))
+        while select.select([player.socket], [], [], 0.05)[0]:
+            answer = player.hears()
+            if answer[0] == PacketType.COOKIE:
+                connect = packets.Connect(connect.timestamp, nonce, player.token, packets.decode_cookie(answer).cookie)
+                player.socket.send(connect.encode(player.seat_key))
+            if answer[0] == PacketType.WELCOME and answer[2:18] == nonce:
+                welcome = packets.decode_welcome(answer, player.seat_key)
+                key, _ = packets.packet_keys(player.seat_key, nonce, welcome.node_nonce)
+                close = packets.seal(key, PacketType.CLOSE, welcome.connection, 1, 0, packets.Close(0).encode())
+                player.socket.send(close)
+                welcomed += 1
+    assert EdgegapPlayer(node, 2).ping() == VALID
+    eventually(lambda: ("seat_joined", 2) in node.events())
+    assert sorted(kind for kind, seat in node.events() if seat == 1) == ["seat_joined", "seat_left"]
+    assert node.telemetry()["last_event"] >= 2 * welcomed
+    assert node.telemetry()["workers"][0]["counters"]["drop_seat_limited"] > 0
+
+
 def test_after_a_restart_the_same_session_plays_on_with_nobody_to_ask(node):
     host, player = EdgegapPlayer(node, 0), EdgegapPlayer(node, 1)
     known_as = meet(host, player)

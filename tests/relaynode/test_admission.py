@@ -91,6 +91,36 @@ def test_a_reconnect_is_an_event_for_the_node_alone(relay: Relay, player: Native
     assert [body[0] for _, _, body in host.collects()] == [packets.NoticeCode.JOINED]
 
 
+def test_a_seat_that_joins_and_leaves_is_let_in_once_a_second(relay: Relay, player: NativePlayer) -> None:
+    """34 times a second for 20 s, with a token of its own and a cookie where one is asked for."""
+    joined = 0
+    for tick in range(20 * 34):
+        now = NOW + tick / 34
+        player.addr = (f"203.0.113.{tick % 200}", 5000)  # a limit per source would not see it
+        welcome = player.send_raw(player.connect_packet().encode(player.seat_key), now)
+        if welcome is None:
+            continue
+        joined += 1
+        player.welcome = packets.decode_welcome(welcome[1], player.seat_key)
+        player.sent = 0
+        keys = player.seat_key, player.welcome.player_nonce, player.welcome.node_nonce
+        player.up_key, player.down_key = packets.packet_keys(*keys)
+        player.send_raw(player.packet(packets.PacketType.CLOSE, packets.Close(0).encode()), now)
+    assert 20 <= joined <= 31
+    assert drops(relay)["seat_limited"] == 20 * 34 - joined
+    assert len(events(relay)) == 2 * joined
+
+
+def test_a_connect_that_was_over_the_seats_limit_is_let_in_when_it_is_repeated(
+    relay: Relay, player: NativePlayer
+) -> None:
+    for _ in range(10):
+        player.connect()
+    data = player.connect_packet().encode(player.seat_key)
+    assert player.send_raw(data) is None
+    assert player.send_raw(data, NOW + 1.01)[1][0] == packets.PacketType.WELCOME  # type: ignore[index]
+
+
 def test_a_session_this_node_was_never_told_of_is_admitted_by_its_token() -> None:
     relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
     host, player = NativePlayer(relay, 0), NativePlayer(relay, 1)

@@ -93,6 +93,54 @@ def test_events_are_acted_on_in_their_order(node: RelayNode, played: RelaySessio
     assert webhooks()[1]["data"]["reason"] == "timeout"
 
 
+def test_a_seat_that_joins_and_leaves_all_the_time_is_reported_now_and_then(
+    node: RelayNode, played: RelaySession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """34 times a second for 20 s, as a node would report it each second without a limit of its own."""
+    start = timezone.now()
+    for second in range(20):
+        monkeypatch.setattr(timezone, "now", lambda at=start + timedelta(seconds=second): at)
+        for turn in range(34):
+            told(node, played, ("seat_joined", "seat_left")[turn % 2], 1)
+        upkeep.events_apply()
+    lines = SessionEvent.objects.filter(seat=1, kind__in=(EventKind.SEAT_JOINED, EventKind.SEAT_LEFT))
+    assert len(webhooks()) <= lines.count() <= 4 + 2
+    told(node, played, "seat_joined", 1)
+    upkeep.events_apply()
+    monkeypatch.setattr(timezone, "now", lambda: start + timedelta(seconds=60))
+    upkeep.events_apply()
+    assert Seat.objects.get(session=played, number=1).is_connected
+    assert webhooks()[-1]["type"] == "player_joined"  # the last state is reported in the end
+    assert webhooks()[-1]["data"]["changes"] > 1
+    total = len(webhooks())
+    upkeep.events_apply()
+    assert len(webhooks()) == total
+    assert not Seat.objects.filter(unreported__gt=0).exists()
+
+
+def test_one_seats_changes_delay_no_report_of_another(node: RelayNode, played: RelaySession) -> None:
+    for _ in range(50):
+        told(node, played, "seat_joined", 0)
+        told(node, played, "seat_left", 0)
+    told(node, played, "seat_joined", 1)
+    upkeep.events_apply()
+    assert [webhook["data"]["seat"] for webhook in webhooks()] == [0, 0, 0, 0, 1]
+
+
+def test_the_end_of_a_session_does_not_wait_behind_its_players_changes(
+    node: RelayNode, played: RelaySession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "BATCH", 3)
+    for _ in range(10):
+        told(node, played, "seat_joined", 0)
+    told(node, played, "session_ended", reason="idle")
+    upkeep.events_apply()
+    played.refresh_from_db()
+    last = SessionEvent.objects.filter(kind=EventKind.SEAT_JOINED).last()
+    assert played.state == SessionState.ENDED
+    assert last is not None and last.pk > SessionEvent.objects.get(kind=EventKind.ENDED).pk
+
+
 @pytest.mark.parametrize("reason", ["idle", "expired"])
 def test_session_that_its_node_ended_is_over(reason: str, node: RelayNode, played: RelaySession) -> None:
     told(node, played, "session_ended", reason=reason)
