@@ -5,6 +5,7 @@ A `matchmaker` key may stand in a game that players have: it makes and follows t
 own. What shows or changes the whole of a studio wants the `relay` key of a backend.
 """
 
+from importlib import import_module
 from typing import Any, Protocol, cast
 
 from django.conf import settings
@@ -12,11 +13,11 @@ from django.utils.module_loading import import_string
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
-from rest_framework.throttling import SimpleRateThrottle
 
 from .errors import ScopeMissing
 
 client_address = import_string(settings.MATCHMAKER_CLIENT_ADDRESS)
+throttling = import_module(settings.MATCHMAKER_THROTTLING)
 
 
 class Tenant(Protocol):
@@ -66,13 +67,24 @@ class MayConfigure(_Scoped):
     writing = frozenset({"relay"})
 
 
-class PlayerThrottle(SimpleRateThrottle):
-    """By address: a studio's players share one key. DRF's sliding window; 429 comes with Retry-After (M12)."""
+class PlayerThrottle(throttling.Throttle):  # type: ignore[misc, name-defined]  # found by its name in the settings
+    """By address: a studio's players share one key. 429 comes with Retry-After (M12)."""
 
-    def get_rate(self) -> str:
-        return f"{settings.MATCHMAKER_REQUESTS_PER_MINUTE}/min"
+    kind = "player"
 
-    def get_cache_key(self, request: Request, view: Any) -> str | None:
-        if request.auth is None:
-            return None
-        return f"matchmaker:{tenant_of(request)}:{client_address(request._request)}"
+    def subject(self, request: Request) -> str | None:
+        return None if request.auth is None else player_subject(request)
+
+    def limit(self, request: Request) -> int:
+        return settings.MATCHMAKER_REQUESTS_PER_MINUTE
+
+
+def player_subject(request: Request) -> str:
+    """Whom limits of a player's calls count: its address, for each tenant alone."""
+    return f"{tenant_of(request)}:{throttling.client_network(request._request)}"
+
+
+def take_or_refuse(kind: str, request: Request, limit: int, weight: int = 1) -> None:
+    """Counts something other than requests, such as tickets, against a limit of a minute for the player's address.
+    Raises Throttled (429 with Retry-After)."""
+    throttling.require(kind, player_subject(request), limit, weight)

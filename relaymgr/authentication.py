@@ -13,7 +13,6 @@ from rest_framework.exceptions import Throttled
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from relaymgr.client_address import client_address
 from relaymgr.errors import Forbidden, Unauthorized
 from relaymgr.nodes.models import JoinKey, RelayNode
 from relaymgr.nodes.selectors import join_key_get
@@ -21,7 +20,7 @@ from relaymgr.nodes.services import JoinKeyInvalid
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.selectors import api_key_get, tenant_active
 from relaymgr.tenants.services import api_key_used
-from relaymgr.throttling import failed_too_often, seconds_left
+from relaymgr.throttling import wrong_key
 
 WORDS = {"token", "bearer"}
 TENANT_HEADER = "Causeway-Tenant"  # only a service's key may name one
@@ -95,8 +94,9 @@ def presented_key(request: Request) -> str | None:
 
 def refuse(request: Request, error: Unauthorized) -> NoReturn:
     """Raises Unauthorized, or Throttled for an address that keeps trying."""
-    if failed_too_often(client_address(request._request)):
-        raise Throttled(wait=seconds_left())
+    allowance = wrong_key(request._request)
+    if not allowance.is_granted:
+        raise Throttled(wait=allowance.resets_in)
     raise error
 
 

@@ -142,7 +142,7 @@ def _broker() -> Iterator[CheckMessage]:
 
 
 def _cache() -> Iterator[CheckMessage]:
-    if settings.CACHES["default"]["BACKEND"].endswith("LocMemCache"):
+    if settings.CACHES["default"]["BACKEND"].endswith("EmbeddedCache"):
         hint = "Set CACHE_URL or BROKER_URL to a Redis."
         yield Error("CACHE_URL is not a Redis: each process would count requests alone.", hint=hint, id="causeway.E011")
 

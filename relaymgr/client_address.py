@@ -1,11 +1,30 @@
-"""Whose address a request came from, behind the proxies we trust (compat spec R60)."""
+"""Whose address a request came from, behind the proxies we trust (compat spec R60), and how limits count it.
 
+Proxies write an address as `198.51.100.7`, `198.51.100.7:51234`, `2001:db8::7`, `[2001:db8::7]` or
+`[2001:db8::7]:443`; all of these are read. Where a trusted proxy writes anything else (`unknown`, an RFC 7239
+identifier), the client has no known address: `client_address` is then the proxy's, and limits count the text that the
+proxy wrote, so that clients without a readable address do not share one limit.
+"""
+
+import hashlib
 import ipaddress
+import logging
+import time
+from typing import NamedTuple
 
 from django.conf import settings
 from django.http import HttpRequest
 
+logger = logging.getLogger(__name__)
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+LIMITED_PREFIX = 64  # bits of an IPv6 address that one customer of a provider has at least
+WARN_EVERY = 60.0  # seconds
+
+
+class _Client(NamedTuple):
+    address: IPAddress | None
+    unreadable: str  # what the nearest trusted proxy wrote in place of an address
 
 
 def client_address(request: HttpRequest) -> str:
@@ -13,24 +32,72 @@ def client_address(request: HttpRequest) -> str:
 
     IPv4 in its own form, also when the socket was IPv6. Empty when the server knows none (a UNIX socket without proxy).
     """
-    address = _parse(request.META.get("REMOTE_ADDR", ""))
-    for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
-        if address is not None and not _is_trusted(address):
-            break
-        nearer = _parse(hop)
-        if nearer is None:
-            break
-        address = nearer
-    return str(address or "")
+    return str(_client(request).address or "")
 
 
-def _is_trusted(address: IPAddress) -> bool:
-    return any(address in network for network in settings.TRUSTED_PROXIES)
+def client_network(request: HttpRequest) -> str:
+    """What limits by address count: an IPv4 address, the /64 of an IPv6 address, or a digest of what a trusted proxy
+    wrote in place of an address. Never empty, without blanks."""
+    client = _client(request)
+    if client.unreadable:
+        return f"unreadable-{hashlib.sha256(client.unreadable.encode()).hexdigest()[:32]}"
+    return network_of(client.address) if client.address else "unknown"
 
 
-def _parse(text: str) -> IPAddress | None:
+def network_of(address: IPAddress) -> str:
+    """The address of IPv4, the /64 of IPv6."""
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((int(address), LIMITED_PREFIX), strict=False))
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """An address with or without brackets, port, quotes or zone; None where the text is no address."""
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not _is_port(port)):
+            return None
+    elif text.count(":") == 1:
+        text, _, port = text.partition(":")
+        if not _is_port(f":{port}"):
+            return None
     try:
-        address = ipaddress.ip_address(text.strip())
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_port(text: str) -> bool:
+    return text.startswith(":") and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
+
+
+def _client(request: HttpRequest) -> _Client:
+    address = parse_address(request.META.get("REMOTE_ADDR", ""))
+    for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+        if address is not None and not is_trusted(address):
+            break
+        if not hop.strip():
+            continue
+        nearer = parse_address(hop)
+        if nearer is None:
+            _warn_unreadable()
+            return _Client(address, hop.strip())
+        address = nearer
+    return _Client(address, "")
+
+
+def is_trusted(address: IPAddress) -> bool:
+    """Whether it is a proxy's that we trust."""
+    return any(address in network for network in settings.TRUSTED_PROXIES)
+
+
+_warned_at = -WARN_EVERY
+
+
+def _warn_unreadable() -> None:
+    global _warned_at
+    if time.monotonic() - _warned_at >= WARN_EVERY:
+        _warned_at = time.monotonic()
+        logger.warning("a trusted proxy sends X-Forwarded-For without a readable address: see docs/deployment.md")

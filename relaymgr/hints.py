@@ -4,6 +4,7 @@ import logging
 
 from django.db import transaction
 
+from relaymgr.broker_health import broker_answers
 from relaymgr.celery import SCHEDULE, app
 
 logger = logging.getLogger(__name__)
@@ -16,6 +17,8 @@ def hint(task: str) -> None:
 
 def _send(task: str) -> None:
     queue, _ = SCHEDULE[task]
+    if not broker_answers():
+        return
     try:
         app.send_task(task, queue=queue, expires=5.0, retry=False, ignore_result=True)
     except Exception as error:

@@ -1,7 +1,5 @@
 """GET /monitor: is the manager well? In the shape Edgegap's clients read (compat spec 5.2), without a key."""
 
-import logging
-
 from django.conf import settings
 from django.db import DatabaseError
 from django.urls import get_script_prefix, reverse
@@ -12,13 +10,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.celery import app
+from relaymgr.broker_health import broker_answers
 from relaymgr.nodes import selectors
 from relaymgr.openapi import ErrorSerializer
 from web.health import HealthSerializer, health_report
 from web.number_fields import Count
-
-logger = logging.getLogger(__name__)
 
 
 class MonitorApi(APIView):
@@ -38,7 +34,7 @@ class MonitorApi(APIView):
     @extend_schema(auth=[], responses={200: OutputSerializer, 429: ErrorSerializer, 503: OutputSerializer})
     def get(self, request: Request) -> Response:
         nodes_ready = _nodes_ready()
-        found = {"database": nodes_ready is not None, "broker": _broker(), "nodes": bool(nodes_ready)}
+        found = {"database": nodes_ready is not None, "broker": broker_answers(), "nodes": bool(nodes_ready)}
         answer = {
             **health_report(found),
             "nodes_ready": nodes_ready or 0,
@@ -49,16 +45,6 @@ class MonitorApi(APIView):
             "spec_url": request.build_absolute_uri(reverse("openapi")),
         }
         return Response(self.OutputSerializer(answer).data, status=200 if all(found.values()) else 503)
-
-
-def _broker() -> bool:
-    try:
-        with app.connection_for_write(connect_timeout=1) as broker:
-            broker.ensure_connection(max_retries=0, timeout=1)
-    except Exception as error:
-        logger.warning("the broker failed: %s", type(error).__name__)
-        return False
-    return True
 
 
 def _nodes_ready() -> int | None:

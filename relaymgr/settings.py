@@ -185,12 +185,10 @@ def _database() -> dict[str, Any]:
 
 def _cache(url: str) -> dict[str, Any]:
     if not url:
-        return {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+        return {"BACKEND": "relaymgr.cache.EmbeddedCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
     if not url.startswith(("redis://", "rediss://")):
         _stop("CACHE_URL", "redis://host:port/number")
-    # Short: the cache counts requests; it must not hold them up.
-    options = {"socket_connect_timeout": 0.25, "socket_timeout": 0.5}
-    return {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": url, "OPTIONS": options}
+    return {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": url}
 
 
 # Where state is kept, and the key that seals it
@@ -379,7 +377,7 @@ LANGUAGE_CODE = "en-us"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["relaymgr.authentication.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["relaymgr.authentication.MayUseRelays"],
-    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle", "relaymgr.throttling.StrangerThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle", "relaymgr.throttling.UnauthenticatedThrottle"],
     "DEFAULT_PARSER_CLASSES": ["relaymgr.parsing.BoundedJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "relaymgr.openapi.Schema",
@@ -405,7 +403,7 @@ SPECTACULAR_SETTINGS = {
         "HealthEnum": ["HEALTHY", "UNHEALTHY"],
     },
 }
-# Wrong keys from one address, a minute, before the answer is 429 instead of 401.
+# Limits of a minute. "One address" is an IPv4 address or the /64 of an IPv6 address (relaymgr.client_address).
 FAILED_AUTHENTICATIONS_PER_MINUTE = int(
     _number(
         "CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE",
@@ -421,12 +419,13 @@ FAILED_LOGINS_PER_MINUTE = int(
         5,
         1,
         1e6,
-        "failed logins to the admin from one address; five times as many for one name",
+        "failed logins to the admin from one address; five times as many for one name; a browser that has logged in "
+        "with the name before counts for itself alone",
     )
 )
-STRANGER_REQUESTS_PER_MINUTE = int(
+UNAUTHENTICATED_REQUESTS_PER_MINUTE = int(
     _number(
-        "CAUSEWAY_STRANGER_REQUESTS_PER_MINUTE",
+        "CAUSEWAY_UNAUTHENTICATED_REQUESTS_PER_MINUTE",
         300,
         1,
         1e6,
@@ -591,6 +590,7 @@ MATCHMAKER_REQUESTS_PER_MINUTE = int(
     _number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6, "requests to it from each address")
 )
 # By name: the matchmaker imports nothing of the manager.
+MATCHMAKER_THROTTLING = "relaymgr.throttling"
 MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
 MATCHMAKER_ADMIN = "relaymgr.admin"
 MATCHMAKER_ERROR_RESPONSES = "relaymgr.openapi.error_responses"

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 
-from relaymgr.login import LoginForm
+from relaymgr.login import LoginForm, remember_device
 from relaymgr.operations.selectors import fleet_now
 
 MAY_SEE = "nodes.view_relaynode"
@@ -32,6 +32,12 @@ class OperationsSite(admin.AdminSite):
     index_template = "operations/index.html"
     login_form = LoginForm
     site_url = None
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        response = super().login(request, extra_context)
+        if request.method == "POST" and request.user.is_authenticated:
+            remember_device(request, response)
+        return response
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         return [path("now/", self.admin_view(self.now_view), name="now"), *super().get_urls()]

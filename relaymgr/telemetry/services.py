@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import msgspec
 from django.conf import settings
-from django.core.cache import cache
+from django.core.cache import BaseCache, cache
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import transaction
 from django.utils import timezone
 
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 ROUND_LEASE = 15.0  # seconds; a round takes about one
 LEG_SPACING = 10  # seconds between two samples of a leg that are kept
+_OWN_MEMORY = LocMemCache("telemetry", {"max_entries": 100_000})  # while the cache is down
 PEER_TURN, PEER_TURNS = 2.0, 15  # seconds; a node tells of the others once in so many turns
 BATCH = 1_000  # rows
 
@@ -201,14 +203,20 @@ def _due(what: str, answers: list[Answer], spacing: float) -> list[Answer]:
     """The answers of nodes for which this was last done so long ago. One round runs at a time: nobody comes between."""
     by_key = {f"{what}:{answer.node.pk}": answer for answer in answers}
     try:
-        done = cache.get_many(by_key)
-        due = {key: answer for key, answer in by_key.items() if key not in done}
-        # A little less than the spacing, or a round that comes a moment early would be one too few.
-        cache.set_many(dict.fromkeys(due, True), timeout=spacing - 1)
+        due = _not_done(cache, by_key, spacing)
     except Exception as error:  # each cache has its own family
-        logger.warning("the cache failed, no %s are kept: %s", what, type(error).__name__)
-        return []
-    return list(due.values())
+        logger.warning("the cache failed, each worker spaces %s by itself: %s", what, type(error).__name__)
+        due = _not_done(_OWN_MEMORY, by_key, spacing)
+    return [by_key[key] for key in due]
+
+
+def _not_done(memory: BaseCache, keys: Collection[str], spacing: float) -> list[str]:
+    """Those not seen for so many seconds, which counts as seeing them."""
+    done = memory.get_many(keys)
+    due = [key for key in keys if key not in done]
+    # A little less than the spacing, or a round that comes a moment early would be one too few.
+    memory.set_many(dict.fromkeys(due, True), timeout=spacing - 1)
+    return due
 
 
 def _events_store(answers: Iterable[Answer]) -> None:

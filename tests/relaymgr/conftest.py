@@ -32,6 +32,26 @@ def _nothing_counted() -> None:
     cache.clear()
 
 
+class Clock:
+    """In place of the module time: stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def embedded_clock(monkeypatch: pytest.MonkeyPatch, settings: LazySettings) -> Clock:
+    """The embedded cache, whatever the run's, with a clock of the test's own."""
+    settings.CACHES = {"default": {"BACKEND": "relaymgr.cache.EmbeddedCache"}}
+    clock = Clock()
+    monkeypatch.setattr("relaymgr.cache.time", clock)
+    cache.clear()
+    return clock
+
+
 @pytest.fixture(autouse=True)
 def _nodes_have_time(settings: LazySettings) -> None:
     """To confirm a session: a busy machine holds up a node that is well."""

@@ -18,7 +18,7 @@ from relaymgr.checks import EXIT_STATUS, settings_agree
 from tests.flows.stack import free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
-LOCAL = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+LOCAL = {"default": {"BACKEND": "relaymgr.cache.EmbeddedCache"}}
 REDIS = {"default": {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": "redis://r"}}
 KEY = secrets.token_urlsafe(48)
 SERVICE_KEY = f"cw_{'0' * 12}_{'x' * 43}"

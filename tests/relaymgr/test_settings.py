@@ -46,7 +46,7 @@ def test_with_nothing_set_it_is_embedded(load: Load, tmp_path: Path) -> None:
     assert settings["DATABASES"]["default"]["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert settings["CELERY_BROKER_URL"] == "filesystem://"
     assert settings["CELERY_BROKER_TRANSPORT_OPTIONS"]["folder"] == str(state / "broker")
-    assert settings["CACHES"]["default"]["BACKEND"].endswith("LocMemCache")
+    assert settings["CACHES"]["default"]["BACKEND"].endswith("EmbeddedCache")
     assert settings["DEBUG"] is False
     assert settings["TIME_ZONE"] == "UTC"
 

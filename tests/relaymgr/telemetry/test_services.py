@@ -246,6 +246,15 @@ def test_legs_are_kept_at_a_spacing(heard: RelayNode, hints: list[str]) -> None:
     assert LegSample.objects.count() == 2
 
 
+def test_legs_are_kept_at_the_same_spacing_without_the_cache(heard: RelayNode, hints: list[str], settings: Any) -> None:
+    settings.CACHES = {
+        "default": {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": "redis://127.0.0.1:9/0"}  # nobody listens
+    }
+    for _ in range(3):
+        probe_round()
+    assert LegSample.objects.count() == 1
+
+
 # Rounds
 
 
