@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 MESSAGE_BYTES = 1_000_000  # a larger file is no message of ours
 WAITING_MAX = 20_000  # messages in one queue; they expire within minutes, so more of them are of no use
 WAITING_COUNTED_EVERY = 100  # messages that one channel sends
+SET_ASIDE = "set-aside"  # the folder of
 SET_ASIDE_MAX = 100  # files kept for inspection
 DRAFT_ABANDONED_S = 3_600.0
 _QUEUE = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]{0,199}")
@@ -186,7 +187,7 @@ class FileChannel(virtual.Channel):
                 os.unlink(draft.path)
 
     def _set_aside(self, file: Path, queue: str, error: Exception) -> None:
-        folder = self._root / "set-aside"
+        folder = self._root / SET_ASIDE
         try:
             folder.mkdir(exist_ok=True)
             file.rename(folder / f"{time.time_ns():020d}-{queue}-{file.name[-40:]}")

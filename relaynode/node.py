@@ -20,7 +20,7 @@ from .packet_path import PacketPath
 from .peers import Peer, PeerMeter
 from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, State, StateFolder
-from .worker_process import Report, WorkerProcess
+from .worker_process import EXITS_FOR, EXITS_REPORTED, Report, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,24 @@ class Node:
             "legs": [leg for report in reports for leg in report.legs],
             "events": events,
             "last_event": last_event,
+            "worker_exits": self._worker_exits(),
         }
+
+    def _worker_exits(self) -> list[dict[str, Any]]:
+        """The last ones, the newest first."""
+        now = time.monotonic()
+        exits = [each for worker in self.workers for each in worker.exits if now - each.at < EXITS_FOR]
+        exits.sort(key=lambda each: -each.at)
+        return [
+            {
+                "worker": each.worker,
+                "number": each.number,
+                "ago": round(now - each.at, 3),
+                "status": each.status,
+                "lived": round(each.lived, 3),
+            }
+            for each in exits[:EXITS_REPORTED]
+        ]
 
     def worker_ports(self) -> list[dict[str, int]]:
         """As in join and heartbeat."""

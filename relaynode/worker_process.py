@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,23 @@ LIVED_LONG = 5.0
 """A worker that lived for so many seconds is replaced at once; one that dies young after a growing delay."""
 
 LONGEST_DELAY = 5.0
+
+
+EXITS_REPORTED, EXITS_FOR = 20, 3_600.0
+"""The node reports so many ends of its workers, for so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A process of a worker that ended unasked."""
+
+    worker: int
+    number: int
+    at: float
+    """By the monotonic clock."""
+    status: int | None
+    """Negative: the signal; None: it could not be started."""
+    lived: float
 
 
 @dataclass(slots=True)
@@ -65,6 +82,7 @@ class WorkerProcess:
         self.pair = pair
         self.sessions: dict[str, Message] = {}
         self.restarts = 0
+        self.exits: deque[Exit] = deque(maxlen=EXITS_REPORTED)
         self._sockets = sockets
         self._max_seats = max_seats
         self._packet_path = packet_path or PacketPath("portable")
@@ -88,13 +106,16 @@ class WorkerProcess:
         delay = 0.0
         while True:
             started = time.monotonic()
+            status = None
             try:
-                end = f"died (status {await self._run_once()})"
+                status = await self._run_once()
+                end = f"died (status {status})"
             except OSError as error:  # no memory, no process, no program while it is upgraded: that passes
                 end = f"cannot be started ({error.strerror})"
             self.restarts += 1
             self._before = Report(counters=Counter(self._report.counters), cpu_seconds=self._report.cpu_seconds)
             lived = time.monotonic() - started
+            self.exits.append(Exit(self.index, self.restarts, time.monotonic(), status, lived))
             delay = 0.0 if lived > LIVED_LONG else min(delay * 2 + 0.1, LONGEST_DELAY)
             log.error("worker %d %s: replacing it", self.index, end)
             await asyncio.sleep(delay)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from relaymgr.nodes.silence import SILENT_AFTER
+from relaymgr.telemetry.process_exits import Restarts
 
 NEAR = 5.0  # degrees: what is nearer would lie on top of each other on the map, and is one place
 FULL = 0.9  # of the seats
 TELEMETRY_OLD = 10.0  # seconds: five rounds of probes
 EVENTS_OLD = 10.0
 CLOCK_OFF_MS = 2_000.0  # joining and heartbeat refuse at 5 s
+
+RESTARTS_BAD, RESTARTS_LISTED = 3, 5  # of one process within the hour; processes
 
 # How each state is shown: the theme's word for it, worst first.
 SILENT = "silent"  # shown in place of ready and draining while nothing was received from the node
@@ -204,9 +207,9 @@ class Backlog:
     oldest_event: float | None = None  # seconds it has waited
 
 
-def alerts_of(nodes: Sequence[Node], backlog: Backlog) -> list[Alert]:
+def alerts_of(nodes: Sequence[Node], backlog: Backlog, restarts: Sequence[Restarts] = ()) -> list[Alert]:
     """The worst first."""
-    found = [*_fleet_alerts(nodes), *_node_alerts(nodes), *_backlog_alerts(backlog)]
+    found = [*_fleet_alerts(nodes), *_node_alerts(nodes), *_backlog_alerts(backlog), *_restart_alerts(restarts)]
     return sorted(found, key=lambda alert: alert.look)
 
 
@@ -256,6 +259,15 @@ def _backlog_alerts(backlog: Backlog) -> Iterable[Alert]:
         )
         sentence += ". Does the worker of the queue session run?"
         yield Alert("bad", sentence, "admin:telemetry_nodeevent_changelist")
+
+
+def _restart_alerts(restarts: Sequence[Restarts]) -> Iterable[Alert]:
+    for each in restarts[:RESTARTS_LISTED]:
+        look = "bad" if each.count >= RESTARTS_BAD else "warn"
+        yield Alert(look, f"{each.sentence}.", "admin:telemetry_processexit_changelist")
+    if more := len(restarts[RESTARTS_LISTED:]):
+        sentence = f"{_count(more, 'other process was', 'other processes were')} restarted within the last hour."
+        yield Alert("warn", sentence, "admin:telemetry_processexit_changelist")
 
 
 def _names(nodes: Sequence[Node]) -> str:

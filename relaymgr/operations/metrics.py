@@ -29,6 +29,7 @@ from relaymgr.nodes.models import DRAINING, NodeState, RelayNode
 from relaymgr.sessions.grants import unconfirmed_by_answering
 from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery
 from relaymgr.telemetry.models import NodeEvent, NodeSample
+from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.tenants.models import ApiKey
 
 SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
@@ -57,7 +58,7 @@ class FleetCollector(Collector):
         now = timezone.now()
         families: list[Metric] = []
         try:
-            for ask in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys):
+            for ask in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys, _restarts):
                 families += ask(now)
         except DatabaseError:
             families = []
@@ -156,6 +157,14 @@ def _keys(now: datetime) -> Iterator[Metric]:
     yield _oldest("causeway_token_key_age_seconds", "Of the oldest key that seals connect tokens.", [oldest], now)
     text = "How old such a key gets before it is rolled."
     yield GaugeMetricFamily("causeway_token_key_lifetime_seconds", text, settings.TOKEN_KEY_LIFETIME)
+
+
+def _restarts(now: datetime) -> Iterator[Metric]:
+    text = "Times a supervised process ended unasked within the last hour, and was started again."
+    family = GaugeMetricFamily("causeway_process_restarts", text, labels=["supervisor", "process"])
+    for each in recent_restarts(now):
+        family.add_metric([each.supervisor, each.process], each.count)
+    yield family
 
 
 def _per_node(name: str, text: str, *more: str) -> GaugeMetricFamily:

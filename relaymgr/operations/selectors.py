@@ -30,6 +30,7 @@ from relaymgr.operations.fleet import (
 from relaymgr.sessions.grants import unconfirmed
 from relaymgr.sessions.models import Grant, SessionEvent, WebhookDelivery
 from relaymgr.telemetry.models import NodeEvent, NodeSample
+from relaymgr.telemetry.process_exits import Restarts, recent_restarts
 from relaymgr.telemetry.series import counters_grown
 
 RATE_OVER = timedelta(seconds=10)
@@ -61,6 +62,7 @@ class Now:
     nodes: Sequence[Node]
     places: Sequence[Place]
     alerts: Sequence[Alert]
+    restarts: Sequence[Restarts]
     events: Sequence[SessionEvent]
     acts: Sequence[AuditEntry]
     changes: Sequence[NodeStateChange]
@@ -147,12 +149,13 @@ def fleet_now() -> Now:
         Location(*row)
         for row in fleet_models.Location.objects.values_list("pk", "slug", "city", "latitude", "longitude")
     ]
-    nodes = _nodes(now)
+    nodes, restarts = _nodes(now), recent_restarts(now)
     return Now(
         at=now,
         nodes=nodes,
         places=places_of(locations, nodes),
-        alerts=alerts_of(nodes, _backlog(now)),
+        alerts=alerts_of(nodes, _backlog(now), restarts),
+        restarts=restarts,
         events=list(SessionEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
         acts=list(AuditEntry.objects.all()[:RECENT_ACTS]),
         changes=list(NodeStateChange.objects.select_related("node")[:RECENT_CHANGES]),

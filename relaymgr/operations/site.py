@@ -22,7 +22,7 @@ SHELVES = {
     "tenants": ["Tenant", "ApiKey"],
     "audit": [],
     "auth": ["User", "Group"],
-    "telemetry": ["NodeSample", "NodeSummary", "LegSample", "PrefixLeg", "PeerLegs", "NodeEvent"],
+    "telemetry": ["NodeSample", "NodeSummary", "LegSample", "PrefixLeg", "PeerLegs", "NodeEvent", "ProcessExit"],
 }
 
 

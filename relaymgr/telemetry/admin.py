@@ -3,7 +3,17 @@
 from django.contrib import admin
 
 from relaymgr.admin import ReadOnlyAdmin
-from relaymgr.telemetry.models import Learnt, Lease, LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg
+from relaymgr.telemetry.models import (
+    Learnt,
+    Lease,
+    LegSample,
+    NodeEvent,
+    NodeSample,
+    NodeSummary,
+    PeerLegs,
+    PrefixLeg,
+    ProcessExit,
+)
 
 
 @admin.register(NodeSample)
@@ -73,3 +83,10 @@ class NodeEventAdmin(ReadOnlyAdmin):
 class LeaseAdmin(ReadOnlyAdmin):
     list_display = ("name", "owner", "until")
     search_fields = ("name",)
+
+
+@admin.register(ProcessExit)
+class ProcessExitAdmin(ReadOnlyAdmin):
+    list_display = ("at", "supervisor", "process", "status", "lived")
+    list_filter = ("supervisor", "process", "at")
+    search_fields = ("supervisor", "process")

@@ -144,3 +144,26 @@ class NodeEvent(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(fields=["node", "boot_id", "number"], name="node_event_unique")]
+
+
+class ProcessExit(models.Model):
+    """A supervised process that ended unasked and was started again."""
+
+    supervisor = models.CharField(max_length=50, help_text="What started it again: `manage.py up`, or a node by name.")
+    process = models.CharField(max_length=50)
+    boot_id = models.CharField(max_length=40, help_text="Of the run of the supervisor.")
+    number = models.PositiveBigIntegerField(help_text="Counts the exits of the process in that run.")
+    at = models.DateTimeField(db_index=True)
+    status = models.IntegerField(
+        null=True, help_text="Negative: the signal that ended it. Empty: it could not be started."
+    )
+    lived = models.FloatField(help_text="Seconds it had run.")
+
+    class Meta:
+        ordering = ["-at"]
+        constraints = [
+            models.UniqueConstraint(fields=["supervisor", "boot_id", "process", "number"], name="process_exit_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.supervisor}: {self.process}"

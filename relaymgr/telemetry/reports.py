@@ -19,6 +19,7 @@ from msgspec import Meta, Struct, ValidationError, convert
 from relaymgr.telemetry.prefixes import first_address, prefix_of
 
 MAX_LEGS, MAX_EVENTS, MAX_WORKERS, MAX_PEERS = 2_000, 10_000, 256, 2_000
+MAX_EXITS = 20
 MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
 MAX_TIME = 32_503_680_000.0  # the year 3000
 LEG_FIGURES = ("legs", "leg_rtt_ms", "leg_rtt_most", "leg_loss")
@@ -76,6 +77,16 @@ class Event(Struct, rename={"number": "n"}, gc=False):
         self.dialect, self.reason = _clean(self.dialect, 10), _clean(self.reason, 50)
 
 
+class WorkerExit(Struct, gc=False):
+    """A relay worker that ended unasked and was started again."""
+
+    worker: Annotated[int, Meta(ge=0, lt=MAX_WORKERS)]
+    number: Big  # counts them, per boot of the node
+    ago: Annotated[float, Meta(ge=0, le=86_400)]  # seconds, by the node's monotonic clock
+    status: Annotated[int, Meta(ge=-(2**31), le=MAX_COUNT)] | None  # None: it could not be started
+    lived: Annotated[float, Meta(ge=0, le=1e9)]  # seconds
+
+
 class _Worker(Struct, gc=False):
     sessions: Count
     seats: Count
@@ -97,6 +108,7 @@ class _Document(Struct):
     packet_path_reason: str | None = None
     probing: str | None = None
     peers: Any = None  # a node of an earlier version tells of none
+    worker_exits: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,7 @@ class Report:
     legs: list[Leg]
     events: list[Event]
     last_event: int
+    worker_exits: list[WorkerExit]
 
 
 def parse_report(document: dict[str, Any]) -> Report:
@@ -144,6 +157,7 @@ def parse_report(document: dict[str, Any]) -> Report:
         legs=_good(told.legs, Leg),
         events=_good(told.events, Event),
         last_event=told.last_event,
+        worker_exits=_good(told.worker_exits[:MAX_EXITS], WorkerExit),
     )
 
 

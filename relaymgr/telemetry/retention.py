@@ -11,7 +11,8 @@ from django.db.models.functions import TruncHour, TruncMinute
 from django.utils import timezone
 
 from relaymgr.nodes.models import NodeStateChange, RelayNode
-from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary
+from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, ProcessExit
+from relaymgr.telemetry.process_exits import KEPT as EXITS_KEPT
 from relaymgr.telemetry.series import counters_grown
 
 MINUTE, HOUR = 60, 3600
@@ -128,4 +129,5 @@ def samples_prune() -> int:
         NodeSummary.objects.filter(seconds=MINUTE, at__lt=older(settings.MINUTE_AGE)),
         NodeSummary.objects.filter(seconds=HOUR, at__lt=older(settings.HOUR_AGE)),
     ]
-    return sum(rows.delete()[0] for rows in [*samples, *summaries])
+    exits = ProcessExit.objects.filter(at__lt=now - EXITS_KEPT)
+    return sum(rows.delete()[0] for rows in [*samples, *summaries, exits])

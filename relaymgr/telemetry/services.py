@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from django.conf import settings
@@ -25,7 +25,8 @@ from relaymgr.telemetry.estimation import Sample
 from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
-from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
+from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs, ProcessExit
+from relaymgr.telemetry.process_exits import process_exits_record
 from relaymgr.telemetry.reports import LEG_FIGURES, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
 
@@ -97,6 +98,7 @@ def answers_store(nodes: Collection[RelayNode], answers: list[Answer]) -> None:
         _legs_store(_due("legs", [answer for answer in answers if answer.report.legs], LEG_SPACING))
         _peers_store(answers)
         _events_store(answers)
+        _exits_store(answers)
         _heard_store(answers)
         _missed_store(nodes, {answer.node.pk for answer in answers})
         state_changes_record([(node, before[node.pk], _why(node)) for node in nodes if node.status != before[node.pk]])
@@ -241,6 +243,23 @@ def _events_store(answers: Iterable[Answer]) -> None:
     NodeEvent.objects.bulk_create(events, ignore_conflicts=True, batch_size=BATCH)
     if events:
         hint("relaymgr.sessions.tasks.events_apply")
+
+
+def _exits_store(answers: Iterable[Answer]) -> None:
+    """A node reports those of the last hour with every answer."""
+    process_exits_record(
+        ProcessExit(
+            supervisor=answer.node.name,
+            process=f"relay worker {exit.worker}",
+            boot_id=answer.report.boot_id,
+            number=exit.number,
+            at=answer.at - timedelta(seconds=exit.ago),
+            status=exit.status,
+            lived=exit.lived,
+        )
+        for answer in answers
+        for exit in answer.report.worker_exits
+    )
 
 
 # What changes with every answer, and what hardly ever does: most rounds write the first alone.

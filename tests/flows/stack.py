@@ -78,6 +78,11 @@ class Stack:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def manage_whatever(self, *arguments: str) -> str:
+        """What a management command printed, whatever its exit status."""
+        argv = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(argv, cwd=ROOT, env=self.environment, capture_output=True, text=True).stdout
+
     def pid(self, name: str) -> int:
         """The newest process of the child `name`."""
         return int(re.findall(rf"^{name} started, process (\d+)$", self.output.read_text(), re.MULTILINE)[-1])

@@ -1,7 +1,9 @@
 """Traces, log lines and metrics of real processes, over one session's life."""
 
 import json
+import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -188,3 +190,34 @@ def test_each_process_serves_its_own_metrics_to_who_has_the_key(
     everything = web + "".join(page(port) for port in ports.values())
     assert session["session_id"] not in everything
     assert "flows" not in "".join(line for line in web.splitlines() if not line.startswith("#"))
+
+
+def test_a_restart_leaves_its_trace_wherever_an_operator_looks(stack: Stack) -> None:
+    """Of a process of `manage.py up`, and of a relay worker of a node."""
+    os.kill(stack.pid("beat"), signal.SIGKILL)
+    node = stack.pid("frankfurt-1")
+    os.kill(int(Path(f"/proc/{node}/task/{node}/children").read_text().split()[0]), signal.SIGKILL)
+
+    def restarts() -> dict[tuple[str, str], Any]:
+        found = json.loads(stack.manage("relayctl", "status", "--json"))["restarts"]
+        return {(each["supervisor"], each["process"]): each for each in found}
+
+    both = {("manage.py up", "beat"), ("frankfurt-1", "relay worker 0")}
+    wait_until(lambda: both <= restarts().keys(), "both are in relayctl status", 30)
+    found = restarts()
+    assert {(found[name]["count"], found[name]["status"]) for name in both} == {(1, -signal.SIGKILL)}
+    web = page(stack.port)
+    assert 'causeway_process_restarts{process="beat",supervisor="manage.py up"} 1.0' in web
+    assert 'causeway_process_restarts{process="relay worker 0",supervisor="frankfurt-1"} 1.0' in web
+
+    findings = json.loads(stack.manage_whatever("relayctl", "doctor", "--json"))["findings"]
+    told = [each["text"] for each in findings if each["area"] == "processes"]
+    assert any("beat of manage.py up was restarted once" in text and "signal 9" in text for text in told), told
+
+    with httpx.Client(base_url=stack.url) as browser:
+        name, password = stack.manage("admin_login").split()
+        browser.get("/admin/login/")
+        form = {"username": name, "password": password, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        assert browser.post("/admin/login/?next=/admin/", data=form).status_code == 302
+        front = browser.get("/admin/").text
+    assert "beat of manage.py up was restarted once within the last hour" in front

@@ -141,7 +141,7 @@ def test_telemetry_has_the_documented_shape(node):
     document = node.telemetry()
     assert set(document) == {
         *("boot_id", "time", "uptime", "version", "draining", "cpu", "packet_path", "packet_path_reason"),
-        *("workers", "probing", "peers", "legs", "events", "last_event"),
+        *("workers", "probing", "peers", "legs", "events", "last_event", "worker_exits"),
     }
     assert abs(document["time"] - time.time()) < 2
     assert 0 <= document["cpu"] <= 1

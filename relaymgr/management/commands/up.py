@@ -1,20 +1,26 @@
 """`manage.py up`: everything on one machine, supervised."""
 
 import asyncio
+import functools
 import ipaddress
 import shutil
 import socket
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create
-from relaymgr.supervisor import Child, supervise
+from relaymgr.supervisor import Child, ChildExit, supervise
+from relaymgr.telemetry.models import ProcessExit
+from relaymgr.telemetry.process_exits import boot_id_new, process_exits_record
 from relaymgr.tenants.services import service_key_create
 
 # Where the embedded nodes pretend to stand. All of them are on loopback; the map and the placement need places.
@@ -74,11 +80,29 @@ class Command(BaseCommand):
         children = [*_manager(host, port), *(_node(number, host, port, relay_port) for number in range(nodes))]
         children.append(_matchmaker(host, port))
         self._say(f"manager at http://{host}:{port}/ with {nodes} nodes, state in {settings.STATE_DIR}")
-        asyncio.run(supervise(children, self._say))
+        asyncio.run(supervise(children, self._say, functools.partial(_record, boot_id_new())))
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
+
+
+def _record(boot_id: str, ends: Sequence[ChildExit]) -> None:
+    try:
+        process_exits_record(
+            ProcessExit(
+                supervisor="manage.py up",
+                process=end.name,
+                boot_id=boot_id,
+                number=end.number,
+                at=datetime.fromtimestamp(end.at, UTC),
+                status=end.status,
+                lived=end.lived,
+            )
+            for end in ends
+        )
+    finally:
+        connections.close_all()  # those of this thread
 
 
 def _require_free_ports(host: str, port: int, nodes: int, relay_port: int) -> None:

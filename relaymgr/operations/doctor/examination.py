@@ -23,6 +23,7 @@ WITH_DATABASE: dict[str, Look] = {
     "web": surroundings.look_at_web,
     "worker": work.look_at_worker,
     "beat": work.look_at_beat,
+    "processes": work.look_at_restarts,
     "matchmaker": surroundings.look_at_matchmaker,
     "webhooks": surroundings.look_at_webhooks,
     "fleet": fleet.look,

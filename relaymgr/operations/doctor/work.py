@@ -3,15 +3,19 @@
 import secrets
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.cache import cache
 from django.utils import timezone
 
+from relaymgr.broker import SET_ASIDE
 from relaymgr.celery import SCHEDULE, app
+from relaymgr.operations.fleet import RESTARTS_BAD
 from relaymgr.operations.tasks import ECHO, echo
 from relaymgr.telemetry.models import Lease
+from relaymgr.telemetry.process_exits import recent_restarts
 
 from .findings import Finding, Of
 
@@ -19,6 +23,7 @@ ECHO_WITHIN_S = 5.0
 ROUND = "relaymgr.telemetry.tasks.probe"
 ROUND_LATE_S, ROUND_DEAD_S = 6.0, 20.0  # there is one each 2 s
 BROKER, WORKER, BEAT, CACHE = Of("broker"), Of("worker"), Of("beat"), Of("cache")
+PROCESSES = Of("processes")
 
 
 def look_at_broker() -> Iterator[Finding]:
@@ -33,6 +38,7 @@ def look_at_broker() -> Iterator[Finding]:
         yield BROKER.problem("reachable", f"{where} does not answer ({type(error).__name__})", todo)
     else:
         yield BROKER.ok("reachable", where)
+    yield from look_at_broker_files()
 
 
 def look_at_worker() -> Iterator[Finding]:
@@ -64,6 +70,26 @@ def echoes(took: dict[str, float], silent: list[str]) -> Iterator[Finding]:
         todo = f"Start one: {command}. If one runs: its log says what holds it up; has it this broker and database?"
         text = f"no worker did a task within {ECHO_WITHIN_S:.0f} s; queues: {', '.join(silent)}"
         yield WORKER.problem("round trip", text, todo)
+
+
+def look_at_restarts() -> Iterator[Finding]:
+    restarts = recent_restarts(timezone.now())
+    if not restarts:
+        yield PROCESSES.ok("restarts", "none within the last hour")
+    for each in restarts:
+        make = PROCESSES.problem if each.count >= RESTARTS_BAD else PROCESSES.warning
+        yield make("restarts", each.sentence, "The end of its log says why it ended; look for what happened then.")
+
+
+def look_at_broker_files() -> Iterator[Finding]:
+    """Of the broker made of files: messages that could not be decoded."""
+    if settings.BROKER_URL:
+        return
+    files = list((settings.BROKER_DIR / SET_ASIDE).glob("*"))
+    recent = [file for file in files if time.time() - file.stat().st_mtime < timedelta(hours=1).total_seconds()]
+    if recent:
+        text = f"{len(recent)} within the last hour could not be decoded; they lie in {settings.BROKER_DIR / SET_ASIDE}"
+        yield BROKER.warning("messages", text, "Which other program writes there? Was the disk full?")
 
 
 def look_at_beat() -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The fleet at a glance: the figures of the admin's front page, and whether what makes them still runs."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -48,6 +49,7 @@ def _document(now: Now, parts: dict[str, Finding]) -> Document:
         "drops_per_second": dict(now.drops),
         "seats": {"taken": now.taken, "capacity": now.capacity},
         "oldest_probe_s": max(silences, default=None),
+        "restarts": [asdict(each) for each in now.restarts],
         "alerts": [{"level": _level(alert.look), "text": alert.sentence} for alert in now.alerts],
     }
 
@@ -69,6 +71,7 @@ def _render(status: Document) -> Iterator[RenderableType]:
             ("seats", f"{seats['taken']} of {seats['capacity']} taken"),
             ("packets a second", f"{status['packets_per_second']:.0f} ({status['megabits_per_second']:.2f} Mbit/s)"),
             ("drops a second", ", ".join(f"{name} {rate:.1f}" for name, rate in drops.items()) or "none"),
+            ("restarts in the last hour", _restarts(status["restarts"])),
             ("oldest probe", "none" if oldest is None else f"{oldest:.1f} s ago"),
         ]
     )
@@ -84,6 +87,10 @@ def _players(status: Document) -> str:
 
 def _part(part: dict[str, Any]) -> Text:
     return cell(part["level"]).append(printable(f": {part['text']}"), style="default")
+
+
+def _restarts(restarts: list[Document]) -> str:
+    return ", ".join(f"{each['count']} of {each['supervisor']} {each['process']}" for each in restarts) or "none"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -29,7 +29,17 @@ from relaymgr.sessions.models import (
     SessionEvent,
     WebhookDelivery,
 )
-from relaymgr.telemetry.models import Learnt, Lease, LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg
+from relaymgr.telemetry.models import (
+    Learnt,
+    Lease,
+    LegSample,
+    NodeEvent,
+    NodeSample,
+    NodeSummary,
+    PeerLegs,
+    PrefixLeg,
+    ProcessExit,
+)
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
@@ -103,6 +113,7 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
     LegSample.objects.create(session_id=session.pk, seat=0, rtt_ms=1, jitter_ms=1, loss=0, **load)
     NodeEvent.objects.create(boot_id="b", number=1, session_id=session.pk, seat=0, kind="seat_joined", **load)
     PrefixLeg.objects.create(prefix="192.0.2.0/24", ms=1, jitter_ms=1, loss=0, **load)
+    ProcessExit.objects.create(supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, lived=1)
     PeerLegs.objects.create(legs={}, **load)
     Learnt.objects.create(at=now, document={})
     NodeStateChange.objects.create(before="ready", after="lost", **load)

@@ -86,6 +86,7 @@ def test_every_area_is_looked_at() -> None:
         "web",
         "worker",
         "beat",
+        "processes",
         "matchmaker",
         "webhooks",
         "fleet",

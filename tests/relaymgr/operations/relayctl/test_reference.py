@@ -16,7 +16,7 @@ from relaymgr.operations.doctor import database
 from relaymgr.operations.relayctl import tail
 from relaymgr.operations.relayctl.app import app
 from relaymgr.sessions.models import EventKind, RelaySession, SessionEvent
-from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs
+from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, ProcessExit
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 
@@ -67,6 +67,7 @@ def lively(session: dict[str, Any]) -> str:
         )
     act_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1")
     api_key_create(tenant=Tenant.objects.get(), name="game", scopes=["relay"])
+    ProcessExit.objects.create(supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, lived=1)
     RelayNode.objects.update(state="suspect")  # so that there is an alert
     return str(session_id)
 
