@@ -11,7 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from web.address_field import AddressField
 from web.health import HealthSerializer, health_report
+from web.input_warnings import RequestSerializer
+from web.number_fields import Count, Port, Seconds
 
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, client_address, is_backend, tenant_of
@@ -34,9 +37,7 @@ class PlayApi(APIView):
 class PlayerSerializer(WhereaboutsSerializer):
     profile = serializers.CharField(max_length=64)
     attributes = serializers.DictField(required=False, allow_null=True, help_text="One for each rule of the profile.")
-    player_ip = serializers.IPAddressField(
-        required=False, allow_null=True, help_text="The caller's own address when left out."
-    )
+    player_ip = AddressField(required=False, allow_null=True, help_text="The caller's own address when left out.")
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         found = super().to_internal_value(data)
@@ -83,16 +84,16 @@ class TicketApi(PlayApi):
 class TicketWhyApi(PlayApi):
     class OutputSerializer(serializers.Serializer):
         status = serializers.CharField()
-        waiting = serializers.IntegerField(help_text="Players in the pool, without the own group.")
-        compatible = serializers.IntegerField(help_text="Of them, those that no rule keeps away, each taken alone.")
-        wanted = serializers.IntegerField(help_text="Players that are missing for a full match.")
+        waiting = Count(help_text="Players in the pool, without the own group.")
+        compatible = Count(help_text="Of them, those that no rule keeps away, each taken alone.")
+        wanted = Count(help_text="Players that are missing for a full match.")
         blocked = serializers.DictField(
-            child=serializers.IntegerField(), help_text="Rule: players it keeps away; one may be counted under several."
+            child=Count(), help_text="Rule: players it keeps away; one may be counted under several."
         )
-        next_expansion = serializers.FloatField(allow_null=True, help_text="Seconds from now.")
+        next_expansion = Seconds(min_value=-1e9, allow_null=True, help_text="Seconds from now.")
         changes = serializers.DictField(help_text="What the next expansion changes.")
-        expires = serializers.FloatField(help_text="Seconds from now.")
-        estimate = serializers.FloatField(allow_null=True, help_text="Seconds still to wait, by the latest matches.")
+        expires = Seconds(min_value=-1e9, help_text="Seconds from now.")
+        estimate = Seconds(allow_null=True, help_text="Seconds still to wait, by the latest matches.")
 
     @extend_schema(operation_id="ticket_why", responses={200: OutputSerializer, **error_responses(404)})
     def get(self, request: Request, ticket_id: str) -> Response:
@@ -105,7 +106,7 @@ class TicketWhyApi(PlayApi):
 
 
 class GroupTicketsApi(PlayApi):
-    class InputSerializer(serializers.Serializer):
+    class InputSerializer(RequestSerializer):
         player_tickets = serializers.ListField(child=PlayerSerializer(), min_length=1, max_length=MAX_GROUP)
 
     class OutputSerializer(serializers.Serializer):
@@ -163,7 +164,7 @@ class MembersApi(PlayApi):
 
 
 class MemberApi(PlayApi):
-    class InputSerializer(serializers.Serializer):
+    class InputSerializer(RequestSerializer):
         is_ready = serializers.BooleanField()
 
     @extend_schema(operation_id="member_get", responses={200: MemberSerializer, **error_responses(404)})
@@ -191,7 +192,7 @@ class MemberApi(PlayApi):
 
 
 class BackfillsApi(PlayApi):
-    class InputSerializer(serializers.Serializer):
+    class InputSerializer(RequestSerializer):
         profile = serializers.CharField(max_length=64)
         attributes = serializers.DictField(help_text="`assignment`, with the session as request_id, and the rules'.")
         tickets = serializers.DictField(
@@ -245,11 +246,11 @@ class BeaconsApi(PlayApi):
             node = serializers.CharField(help_text="Its name, as measurements want it.")
             fqdn = serializers.CharField()
             public_ip = serializers.CharField(source="host")
-            tcp_port = serializers.IntegerField()
-            udp_port = serializers.IntegerField()
+            tcp_port = Port()
+            udp_port = Port()
             location = BeaconLocationSerializer()
 
-        count = serializers.IntegerField()
+        count = Count()
         beacons = BeaconSerializer(many=True)
 
     @extend_schema(operation_id="matchmaker_beacons_list", responses={200: OutputSerializer, **error_responses()})

@@ -8,14 +8,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from web.input_warnings import InputWarning, RequestSerializer, warn
+from web.number_fields import INT32, Count, Seconds, Share, Version
+
 from . import selectors, services
 from .access import MayConfigure, tenant_of
-from .errors import NotFound
 from .models import Profile, ProfileVersion
 from .profiles import ProfileInvalid, differences, parse
 from .serializers import FullVersionSerializer, VersionSerializer, error_responses
 
 SHOWN = 200
+NUMBER = OpenApiParameter(
+    "number", {"type": "integer", "minimum": 1, "maximum": INT32}, OpenApiParameter.PATH, description="Of a version."
+)
 
 
 class ConfigureApi(APIView):
@@ -24,7 +29,7 @@ class ConfigureApi(APIView):
     permission_classes = (MayConfigure,)
 
 
-class ConfigSerializer(serializers.Serializer):
+class ConfigSerializer(RequestSerializer):
     config = serializers.DictField(help_text="One of the `profiles` of an Edgegap configuration; docs/matchmaking.md.")
 
 
@@ -32,7 +37,7 @@ class ProfilesApi(ConfigureApi):
     class OutputSerializer(serializers.Serializer):
         class ItemSerializer(serializers.Serializer):
             name = serializers.CharField()
-            active = serializers.IntegerField(source="active.number", allow_null=True, default=None)
+            active = Version(source="active.number", allow_null=True, default=None)
 
         profiles = ItemSerializer(many=True)
 
@@ -101,7 +106,11 @@ class VersionsApi(ConfigureApi):
 
 
 class VersionApi(ConfigureApi):
-    @extend_schema(operation_id="profile_version_get", responses={200: FullVersionSerializer, **error_responses(404)})
+    @extend_schema(
+        operation_id="profile_version_get",
+        parameters=[NUMBER],
+        responses={200: FullVersionSerializer, **error_responses(404)},
+    )
     def get(self, request: Request, name: str, number: int) -> Response:
         profile = selectors.profile_get(tenant=tenant_of(request), name=name)
         return Response(FullVersionSerializer(selectors.version_get(profile=profile, number=number)).data)
@@ -110,6 +119,7 @@ class VersionApi(ConfigureApi):
 class VersionActivateApi(ConfigureApi):
     @extend_schema(
         operation_id="profile_version_activate",
+        parameters=[NUMBER],
         request=None,
         responses={200: VersionSerializer, **error_responses(404, 415)},
     )
@@ -135,9 +145,9 @@ def _fresh(version: ProfileVersion) -> Any:
 
 
 class ProfileDiffApi(ConfigureApi):
-    class QuerySerializer(serializers.Serializer):
-        old = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="A version.")
-        new = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="Another.")
+    class QuerySerializer(RequestSerializer):
+        old = Version(help_text="A version.")
+        new = Version(help_text="Another.")
 
     class OutputSerializer(serializers.Serializer):
         class ChangeSerializer(serializers.Serializer):
@@ -165,6 +175,12 @@ class ProfileDiffApi(ConfigureApi):
         return Response(self.OutputSerializer({"changes": changes}).data)
 
 
+class InspectQuerySerializer(RequestSerializer):
+    profile = serializers.CharField(
+        max_length=64, required=False, allow_blank=True, default="", help_text="Only of this profile."
+    )
+
+
 class InspectTicketsApi(ConfigureApi):
     """Players' ids, not the ids of tickets, which are secrets."""
 
@@ -172,20 +188,20 @@ class InspectTicketsApi(ConfigureApi):
         class ItemSerializer(serializers.Serializer):
             player_id = serializers.CharField()
             profile = serializers.CharField(source="version.profile.name")
-            version = serializers.IntegerField(source="version.number")
+            version = Version(source="version.number")
             group_id = serializers.UUIDField(allow_null=True)
             match_id = serializers.CharField(allow_null=True)
             status = serializers.CharField()
             attributes = serializers.JSONField()
             created_at = serializers.DateTimeField()
-            failures = serializers.IntegerField()
+            failures = Count()
 
-        count = serializers.IntegerField(help_text="Of all; the newest 200 are shown.")
+        count = Count(help_text="Of all; the newest 200 are shown.")
         tickets = ItemSerializer(many=True)
 
     @extend_schema(
         operation_id="inspect_tickets",
-        parameters=[OpenApiParameter("profile", description="Only of this profile.")],
+        parameters=[InspectQuerySerializer],
         responses={200: OutputSerializer, **error_responses(400)},
     )
     def get(self, request: Request) -> Response:
@@ -200,25 +216,25 @@ class InspectMatchesApi(ConfigureApi):
         class ItemSerializer(serializers.Serializer):
             id = serializers.CharField()
             profile = serializers.CharField(source="version.profile.name")
-            version = serializers.IntegerField(source="version.number")
+            version = Version(source="version.number")
             state = serializers.CharField()
             teams = serializers.JSONField()
             seats = serializers.JSONField()
             session_id = serializers.CharField()
             location = serializers.CharField()
-            quality = serializers.FloatField()
+            quality = Share()
             is_full = serializers.BooleanField()
-            wait = serializers.FloatField()
-            attempts = serializers.IntegerField()
+            wait = Seconds()
+            attempts = Count()
             last_error = serializers.CharField()
             created_at = serializers.DateTimeField()
 
-        count = serializers.IntegerField(help_text="Of all; the newest 200 are shown.")
+        count = Count(help_text="Of all; the newest 200 are shown.")
         matches = ItemSerializer(many=True)
 
     @extend_schema(
         operation_id="inspect_matches",
-        parameters=[OpenApiParameter("profile", description="Only of this profile.")],
+        parameters=[InspectQuerySerializer],
         responses={200: OutputSerializer, **error_responses(400)},
     )
     def get(self, request: Request) -> Response:
@@ -229,7 +245,9 @@ class InspectMatchesApi(ConfigureApi):
 
 
 def _profile_wanted(request: Request) -> str:
-    wanted = str(request.query_params.get("profile", ""))
-    if "\0" in wanted:  # PostgreSQL cannot hold it
-        raise NotFound
+    serializer = InspectQuerySerializer(data=request.query_params)
+    serializer.is_valid(raise_exception=True)
+    wanted = str(serializer.validated_data["profile"])
+    if wanted and not Profile.objects.filter(tenant=tenant_of(request), name=wanted).exists():
+        warn([InputWarning("profile", "profile_unknown", "There is no profile of this name.")])
     return wanted

@@ -7,6 +7,8 @@ from django.utils.module_loading import import_string
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from web.number_fields import Port, Seat, Token, Version
+
 from .assignments import public_part
 from .models import Backfill, Status, Ticket
 
@@ -15,8 +17,8 @@ error_responses = import_string(settings.MATCHMAKER_ERROR_RESPONSES)
 
 
 class AssignedPortSerializer(serializers.Serializer):
-    internal = serializers.IntegerField()
-    external = serializers.IntegerField()
+    internal = Port()
+    external = Port()
     link = serializers.CharField()
     protocol = serializers.CharField()
 
@@ -38,7 +40,7 @@ class AssignedLocationSerializer(serializers.Serializer):
 
 class AssignedPlayerSerializer(serializers.Serializer):
     player_id = serializers.CharField()
-    seat = serializers.IntegerField()
+    seat = Seat()
     team_id = serializers.CharField()
 
 
@@ -56,12 +58,12 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     """Holds the player's own secrets."""
 
     expires_at = serializers.CharField()
-    seat = serializers.IntegerField(help_text="0: the host.")
+    seat = Seat(help_text="0: the host.")
     is_host = serializers.BooleanField()
     player_id = serializers.CharField()
     players = AssignedPlayerSerializer(many=True)
-    session_token = serializers.IntegerField(help_text="edgegap dialect: the session id.")
-    user_token = serializers.IntegerField(help_text="edgegap dialect: the user id.")
+    session_token = Token(help_text="edgegap dialect: the session id.")
+    user_token = Token(help_text="edgegap dialect: the user id.")
     connect_token = serializers.CharField(allow_null=True, help_text="native dialect.")
     seat_key = serializers.CharField(allow_null=True, help_text="native dialect.")
 
@@ -131,7 +133,7 @@ class BackfillSerializer(serializers.Serializer):
 
 
 class VersionSerializer(serializers.Serializer):
-    number = serializers.IntegerField()
+    number = Version()
     note = serializers.CharField()
     created_at = serializers.DateTimeField()
     activated_at = serializers.DateTimeField(allow_null=True)

@@ -9,6 +9,9 @@ from typing import Any
 
 from rest_framework import serializers
 
+from web.input_warnings import RequestSerializer
+from web.number_fields import Latitude, Longitude, Milliseconds, Share
+
 from .profiles import MAX_LATENCY, MAX_VALUES
 
 MAX_MEASUREMENTS = 200  # of a ticket
@@ -21,13 +24,13 @@ class TicketMeasurementSerializer(serializers.Serializer):
     """What a player found at a relay's beacon, and the relay's signature (PROTOCOL.md 11.1)."""
 
     node = serializers.SlugField(max_length=MAX_NAME)
-    rtt_ms = serializers.FloatField(min_value=0, max_value=MAX_LATENCY)
-    jitter_ms = serializers.FloatField(min_value=0, max_value=MAX_LATENCY, default=0.0)
-    loss = serializers.FloatField(min_value=0, max_value=1, default=0.0)
+    rtt_ms = Milliseconds(max_value=MAX_LATENCY)
+    jitter_ms = Milliseconds(max_value=MAX_LATENCY, default=0.0)
+    loss = Share(default=0.0)
     proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
-class WhereaboutsSerializer(serializers.Serializer):
+class WhereaboutsSerializer(RequestSerializer):
     """To inherit from. What is given ends up under `whereabouts`; null and empty are as good as absent."""
 
     measurements = serializers.ListField(
@@ -38,13 +41,13 @@ class WhereaboutsSerializer(serializers.Serializer):
         help_text="What the player measured, signed by relays: the relay of the match is chosen by it.",
     )
     latencies = serializers.DictField(
-        child=serializers.FloatField(min_value=0, max_value=MAX_LATENCY),
+        child=Milliseconds(max_value=MAX_LATENCY),
         required=False,
         allow_null=True,
         help_text="The same unsigned: {location or node: milliseconds}. The profile's latencies rule does not see it.",
     )
-    latitude = serializers.FloatField(min_value=-90, max_value=90, required=False, allow_null=True)
-    longitude = serializers.FloatField(min_value=-180, max_value=180, required=False, allow_null=True)
+    latitude = Latitude(required=False, allow_null=True)
+    longitude = Longitude(required=False, allow_null=True)
 
     def validate_latencies(self, value: dict[str, float] | None) -> dict[str, float] | None:
         if value and (len(value) > MAX_VALUES or max(map(len, value)) > MAX_NAME):

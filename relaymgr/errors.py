@@ -18,6 +18,19 @@ from rest_framework.response import Response
 
 logger = logging.getLogger(__name__)
 
+SHOWN_PROBLEMS = 3  # in a message; all of them are in the details
+# For what DRF says without a word on what to do.
+NEXT_STEPS = {
+    "This field is required.": "This field is missing. Add it.",
+    "This field may not be null.": "null is no value here. Give one.",
+    "This field may not be blank.": "Empty text is no value here. Write some.",
+    "Not a valid string.": "This is not text. Write it in quotation marks.",
+    "Must be a valid boolean.": "This is neither true nor false. Write one of them.",
+    "A valid integer is required.": "This is not a whole number. Write one, such as 5.",
+    "A valid number is required.": "This is not a number. Write one, such as 0.5.",
+    "This list may not be empty.": "This list is empty. Put at least one item into it.",
+}
+
 
 class ApiError(Exception):
     """Base of what a service refuses with. A subclass sets status, code and message; an instance may say more."""
@@ -34,9 +47,8 @@ class ApiError(Exception):
 
     @property
     def sentence(self) -> str:
-        """For people: the message, with those of the fields."""
-        problems = [f"{field}: {problem['message']}" for field, found in self.details.items() for problem in found]
-        return " ".join([self.message, *problems]) if isinstance(self, Invalid) else self.message
+        """For people: the message, with the first problems of the fields."""
+        return _sentence(self.message, self.details) if isinstance(self, Invalid) else self.message
 
 
 class Invalid(ApiError):
@@ -89,13 +101,14 @@ _CODES: list[tuple[type[Exception], str]] = [
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook. None: not ours to answer; Django logs it and sends `server_error`."""
     if isinstance(error, ApiError):
-        return _reply(error.status, error.message, error.code, error.details, _challenge(error.status))
+        return _reply(error.status, error.sentence, error.code, error.details, _challenge(error.status))
     if isinstance(error, Http404):
         return _reply(404, NotFound.message, NotFound.code)
     if isinstance(error, PermissionDenied):
         return _reply(403, Forbidden.message, Forbidden.code)
     if isinstance(error, exceptions.ValidationError):
-        return _reply(400, Invalid.message, Invalid.code, fields(error.get_full_details()))
+        details = fields(error.get_full_details())
+        return _reply(400, _sentence(Invalid.message, details), Invalid.code, details)
     if isinstance(error, exceptions.UnsupportedMediaType):
         return _reply(error.status_code, "Send the body with Content-Type: application/json.", "unsupported_media_type")
     if isinstance(error, exceptions.APIException):
@@ -105,6 +118,13 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         logger.exception("the database failed")
         return _reply(503, "The database cannot be reached. Try again.", "database_unavailable")
     return None
+
+
+def _sentence(message: str, details: dict[str, list[dict[str, str]]]) -> str:
+    """With the first problems: many a client shows nothing else."""
+    problems = [f"{field}: {problem['message']}" for field, found in details.items() for problem in found]
+    rest = len(problems) - SHOWN_PROBLEMS
+    return " ".join([message, *problems[:SHOWN_PROBLEMS], *([f"And {rest} more."] if rest > 0 else [])])
 
 
 def _reply(
@@ -144,7 +164,8 @@ def _walk(details: Any, path: str) -> Iterator[tuple[str, dict[str, str]]]:
             here = path if _is_problem(item) else f"{path}[{index}]"
             yield from _walk(item, here)
     elif _is_problem(details):
-        yield path, {"message": str(details["message"]), "code": str(details["code"])}
+        message = str(details["message"])
+        yield path, {"message": NEXT_STEPS.get(message, message), "code": str(details["code"])}
     else:
         for key, item in details.items():
             yield from _walk(item, _join(path, key))

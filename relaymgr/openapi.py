@@ -31,6 +31,65 @@ class Schema(AutoSchema):
         return "".join(part.removesuffix("Api").removesuffix("Serializer") for part in parts)
 
 
+INPUT_WARNING = {
+    "type": "object",
+    "description": "A part of the request that has no effect.",
+    "properties": {
+        "field": {"type": "string", "description": 'Named as in errors: "users[0].topolgy".'},
+        "code": {"type": "string", "description": "For programs: stable."},
+        "message": {"type": "string", "description": "For people."},
+    },
+    "required": ["code", "field", "message"],
+}
+STRICT = {
+    "in": "query",
+    "name": "strict",
+    "schema": {"type": "boolean", "default": False},
+    "description": "Refuse with 400 what would otherwise be listed under `warnings`.",
+}
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def describe_numbers(result: Any, generator: Any, request: Any, public: bool) -> Any:
+    """Hook of drf-spectacular: every whole number has the format that its range needs. Client generators choose the
+    type by it."""
+
+    def walk(schema: Any) -> None:
+        if isinstance(schema, list):
+            for item in schema:
+                walk(item)
+        elif isinstance(schema, dict):
+            if schema.get("type") == "integer" and "maximum" in schema:
+                fits = schema["minimum"] >= -(2**31) and schema["maximum"] < 2**31
+                schema["format"] = "int32" if fits else "int64"
+            for item in schema.values():
+                walk(item)
+
+    walk(result)
+    return result
+
+
+def describe_warnings(result: Any, generator: Any, request: Any, public: bool) -> Any:
+    """Hook of drf-spectacular: what web.input_warnings does to each operation that takes a body or a query."""
+    schemas = result["components"]["schemas"]
+    schemas["InputWarning"] = INPUT_WARNING
+    listed = {"type": "array", "items": {"$ref": "#/components/schemas/InputWarning"}, "description": "Absent: none."}
+    for operations in result["paths"].values():
+        for method in METHODS & operations.keys():
+            operation = operations[method]
+            parameters = operation.get("parameters", [])
+            takes = {each["name"] for each in parameters if each["in"] == "query"} - {"format"}
+            if "requestBody" not in operation and not takes:
+                continue
+            operation["parameters"] = [*parameters, STRICT]
+            for status, response in operation["responses"].items():
+                schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+                if status.startswith("2") and "$ref" in schema:
+                    component = schemas[schema["$ref"].rpartition("/")[2]]
+                    component["properties"] = {**component["properties"], "warnings": listed}
+    return result
+
+
 class ErrorSerializer(serializers.Serializer):
     message = serializers.CharField(help_text="For people.")
     code = serializers.CharField(help_text="For programs: stable.")

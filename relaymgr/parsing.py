@@ -43,8 +43,11 @@ class BoundedJSONParser(BaseParser):
             raise TooLarge
         try:
             data = json.loads(raw, parse_float=_finite, parse_int=_integer, parse_constant=_not_a_number)
+        except json.JSONDecodeError as error:
+            message = f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+            raise ParseError(message) from None
         except (ValueError, RecursionError):
-            raise ParseError("The body is not valid JSON.") from None
+            raise ParseError("The body is not valid JSON in UTF-8.") from None
         _check(data, MAX_DEPTH)
         return data
 

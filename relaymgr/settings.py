@@ -319,6 +319,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "relaymgr.headers.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "web.input_warnings.InputWarningsMiddleware",
     "relaymgr.throttling.rate_limit_headers",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -390,6 +391,11 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "DEFAULT_GENERATOR_CLASS": "relaymgr.openapi.Generator",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "relaymgr.openapi.describe_numbers",
+        "relaymgr.openapi.describe_warnings",
+    ],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "SCHEMA_PATH_PREFIX": "/v1",  # groups by what follows it

@@ -16,6 +16,9 @@ from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, call
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
 from relaymgr.openapi import error_responses
+from web.address_field import AddressField
+from web.input_warnings import RequestSerializer
+from web.number_fields import Integer, Port, Seconds, Token, UnixTime
 
 MAX_WORKERS = 256  # a connect token names its worker in one byte
 MAX_CAPACITY = 10_000_000
@@ -41,9 +44,9 @@ def _is_address(url: str) -> bool:
 
 class _WorkersField(serializers.ListField):
     class WorkerSerializer(serializers.Serializer):
-        index = serializers.IntegerField(min_value=0, max_value=MAX_WORKERS - 1)
-        server_port = serializers.IntegerField(min_value=1, max_value=65535)
-        client_port = serializers.IntegerField(min_value=1, max_value=65535)
+        index = Integer(0, MAX_WORKERS - 1)
+        server_port = Port()
+        client_port = Port()
 
     child = WorkerSerializer()
 
@@ -54,13 +57,13 @@ class _WorkersField(serializers.ListField):
         return [WorkerPorts(**worker) for worker in super().to_internal_value(data)]
 
 
-class _NodeSerializer(serializers.Serializer):
+class _NodeSerializer(RequestSerializer):
     """What a node says of itself, at join and with each heartbeat."""
 
-    time = serializers.FloatField(help_text="The node's clock, seconds since 1970.")
+    time = UnixTime(help_text="The node's clock, seconds since 1970.")
     version = serializers.CharField(max_length=20, allow_blank=True, default="")
     control_url = serializers.CharField(max_length=200)
-    capacity = serializers.IntegerField(min_value=1, max_value=MAX_CAPACITY, help_text="Seats, over all workers.")
+    capacity = Integer(1, MAX_CAPACITY, help_text="Seats, over all workers.")
     workers = _WorkersField()
 
     def validate_control_url(self, value: str) -> str:
@@ -73,7 +76,7 @@ class NodeJoinApi(APIView):
 
     class InputSerializer(_NodeSerializer):
         name = serializers.SlugField(max_length=50)
-        public_ip = serializers.IPAddressField(help_text="Where players reach it.")
+        public_ip = AddressField(help_text="Where players reach it.")
         host = serializers.CharField(max_length=253, allow_blank=True, default="", help_text="A DNS name for it.")
 
         def validate_host(self, value: str) -> str:
@@ -83,7 +86,7 @@ class NodeJoinApi(APIView):
 
     class OutputSerializer(serializers.Serializer):
         class TokenKeySerializer(serializers.Serializer):
-            id = serializers.IntegerField()
+            id = Token()
             key = serializers.CharField(help_text="Base64, 32 bytes.")
 
         node = serializers.CharField()
@@ -91,8 +94,8 @@ class NodeJoinApi(APIView):
         node_key = serializers.CharField()
         control_key = serializers.CharField()
         token_keys = TokenKeySerializer(many=True)
-        heartbeat_interval = serializers.FloatField(help_text="Seconds.")
-        time = serializers.FloatField(help_text="The manager's clock, seconds since 1970.")
+        heartbeat_interval = Seconds(help_text="Seconds.")
+        time = UnixTime(help_text="The manager's clock, seconds since 1970.")
 
     @extend_schema(
         operation_id="nodes_join",
@@ -121,17 +124,15 @@ class NodeHeartbeatApi(APIView):
 
     class InputSerializer(_NodeSerializer):
         boot_id = serializers.CharField(max_length=40)
-        key_ids = serializers.ListField(
-            child=serializers.IntegerField(min_value=0, max_value=2**32 - 1), max_length=100, default=list
-        )
+        key_ids = serializers.ListField(child=Token(), max_length=100, default=list)
         draining = serializers.BooleanField(default=False)
         packet_path = serializers.CharField(max_length=10, allow_blank=True, default="")
         packet_path_reason = serializers.CharField(max_length=200, allow_blank=True, default="")
 
     class OutputSerializer(serializers.Serializer):
-        time = serializers.FloatField(help_text="The manager's clock, seconds since 1970.")
-        heartbeat_interval = serializers.FloatField(help_text="Seconds.")
-        key_ids = serializers.ListField(child=serializers.IntegerField(), help_text="The token keys it must hold.")
+        time = UnixTime(help_text="The manager's clock, seconds since 1970.")
+        heartbeat_interval = Seconds(help_text="Seconds.")
+        key_ids = serializers.ListField(child=Token(), help_text="The token keys it must hold.")
         draining = serializers.BooleanField(help_text="Whether an operator wants it to drain.")
 
     @extend_schema(

@@ -12,11 +12,13 @@ from rest_framework.views import APIView
 
 from relaymgr.authentication import MayRead
 from relaymgr.client_address import client_address
-from relaymgr.errors import Invalid
 from relaymgr.geoip import locate
 from relaymgr.nodes.models import Location
 from relaymgr.nodes.selectors import locations_with_nodes
 from relaymgr.openapi import error_responses
+from web.address_field import AddressField
+from web.input_warnings import RequestSerializer
+from web.number_fields import Count, Latitude, Longitude
 
 MAX_LOOKUPS = 20
 
@@ -27,8 +29,8 @@ class LocationSerializer(serializers.Serializer):
     continent = serializers.CharField()
     administrative_division = serializers.CharField(source="region", allow_blank=True)
     timezone = serializers.CharField()
-    latitude = serializers.FloatField()
-    longitude = serializers.FloatField()
+    latitude = Latitude()
+    longitude = Longitude()
 
 
 class LocationListApi(APIView):
@@ -40,7 +42,7 @@ class LocationListApi(APIView):
             country_code = serializers.CharField()
             type = serializers.SerializerMethodField()
             tags = serializers.ListField(child=serializers.CharField())
-            nodes_ready = serializers.IntegerField(help_text="Nodes there that take sessions.")
+            nodes_ready = Count(help_text="Nodes there that take sessions.")
 
             def get_type(self, location: Location) -> str:
                 return "Relay"
@@ -75,8 +77,8 @@ class IpLookupSerializer(serializers.Serializer):
 
         continent = NameSerializer()
         country = NameSerializer()
-        latitude = serializers.FloatField(allow_null=True)
-        longitude = serializers.FloatField(allow_null=True)
+        latitude = Latitude(allow_null=True)
+        longitude = Longitude(allow_null=True)
 
     type = serializers.ChoiceField(["IPv4", "IPv6"])
     ip_address = serializers.IPAddressField()
@@ -105,17 +107,17 @@ class IpLookupApi(APIView):
     def get(self, request: Request, ip: str) -> Response:
         """Where an address is, as far as is known."""
         try:
-            address = ipaddress.ip_address(ip)
-        except ValueError:
-            raise Invalid.field("ip", "Enter an IPv4 or IPv6 address.") from None
-        return Response(_lookup(address))
+            address = AddressField().run_validation(ip)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({"ip": error.detail}) from None
+        return Response(_lookup(ipaddress.ip_address(address)))
 
 
 class IpsLookupApi(APIView):
     permission_classes = (MayRead,)
 
-    class InputSerializer(serializers.Serializer):
-        addresses = serializers.ListField(child=serializers.IPAddressField(), min_length=1, max_length=MAX_LOOKUPS)
+    class InputSerializer(RequestSerializer):
+        addresses = serializers.ListField(child=AddressField(), min_length=1, max_length=MAX_LOOKUPS)
 
     class OutputSerializer(serializers.Serializer):
         addresses = IpLookupSerializer(many=True)

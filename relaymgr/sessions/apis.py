@@ -20,6 +20,10 @@ from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.openapi import error_responses
 from relaymgr.tenants.models import Scope, Tenant
+from web.address_field import AddressField
+from web.choice_field import Choice
+from web.input_warnings import RequestSerializer
+from web.number_fields import Count, Integer, Milliseconds, Number, Seat, Seconds, Share, Token, UnixTime
 
 from .fields import (
     METADATA_KEY,
@@ -34,6 +38,7 @@ from .fields import (
 )
 from .grants import grants_of_node
 from .idempotency import session_create_once
+from .known_places import filters_warn, location_warn, users_known, wishes_warn
 from .models import SessionState
 from .selectors import session_get, session_list, session_page, session_placement
 from .serializers import SessionSerializer, SessionUserSerializer
@@ -55,23 +60,21 @@ METADATA = OpenApiParameter(
 class SessionsApi(APIView):
     """All of a tenant's sessions."""
 
-    class InputSerializer(serializers.Serializer):
+    class InputSerializer(RequestSerializer):
         users = serializers.ListField(
             child=UserSerializer(), min_length=1, max_length=MAX_SEATS, help_text="The first is the host."
         )
         filters = serializers.ListField(child=FilterSerializer(), max_length=50, required=False, allow_null=True)
         webhook_url = WebhookUrlField(max_length=500, required=False, allow_blank=True, allow_null=True)
-        topology = serializers.ChoiceField(choices=["host", "mesh"], default="host")
-        objective = serializers.ChoiceField(choices=["worst", "sum", "spread"], default="worst")
+        topology = Choice(choices=["host", "mesh"], default="host")
+        objective = Choice(choices=["worst", "sum", "spread"], default="worst")
         choose_host = serializers.BooleanField(
             default=False, help_text="Seat 0 goes to the user who makes the best host, and the others follow in order."
         )
         wishes = WishesSerializer(required=False, allow_null=True)
-        dialects = serializers.ListField(
-            child=serializers.ChoiceField(choices=DIALECTS), min_length=1, max_length=10, required=False
-        )
-        idle_timeout = serializers.IntegerField(min_value=10, max_value=DAY, default=300, help_text="Seconds.")
-        max_lifetime = serializers.IntegerField(min_value=60, max_value=DAY, default=4 * 3600, help_text="Seconds.")
+        dialects = serializers.ListField(child=Choice(choices=DIALECTS), min_length=1, max_length=10, required=False)
+        idle_timeout = Integer(10, DAY, default=300, help_text="Seconds.")
+        max_lifetime = Integer(60, DAY, default=4 * 3600, help_text="Seconds.")
         limits = LimitsSerializer(required=False)
         metadata = MetadataField(required=False, allow_null=True)
 
@@ -98,28 +101,28 @@ class SessionsApi(APIView):
                 "limits": limits_granted(attrs.get("limits", {})),
             }
 
-    class QuerySerializer(serializers.Serializer):
-        state = serializers.ChoiceField(
-            choices=SessionState.choices, required=False, help_text="Live sessions only when left out."
-        )
+    class QuerySerializer(RequestSerializer):
+        query_prefixes = ("metadata.",)
+
+        state = Choice(choices=SessionState.choices, required=False, help_text="Live sessions only when left out.")
         location = serializers.SlugField(required=False, help_text="The slug of a location.")
-        page = serializers.IntegerField(min_value=1, max_value=1_000_000, default=1)
-        limit = serializers.IntegerField(min_value=1, max_value=200, default=50)
+        page = Integer(1, 1_000_000, default=1)
+        limit = Integer(1, 200, default=50)
 
     class OutputSerializer(serializers.Serializer):
         class PaginationSerializer(serializers.Serializer):
             class PaginatorSerializer(serializers.Serializer):
-                num_pages = serializers.IntegerField()
+                num_pages = Count()
 
-            number = serializers.IntegerField()
-            next_page_number = serializers.IntegerField(allow_null=True)
-            previous_page_number = serializers.IntegerField(allow_null=True)
+            number = Count()
+            next_page_number = Count(allow_null=True)
+            previous_page_number = Count(allow_null=True)
             paginator = PaginatorSerializer()
             has_next = serializers.BooleanField()
             has_previous = serializers.BooleanField()
 
         sessions = SessionSerializer(many=True)
-        total_count = serializers.IntegerField()
+        total_count = Count()
         pagination = PaginationSerializer()
 
     @extend_schema(
@@ -132,6 +135,9 @@ class SessionsApi(APIView):
         """Place a session on the relay that serves its players best. It is ready when this answers."""
         tenant = _tenant(request)
         wanted = _session_input(tenant.edgegap_enabled).run_validation(request.data)
+        wanted["users"] = users_known(wanted["users"], "users[{index}].")
+        wishes_warn(wanted["wishes"])
+        filters_warn(wanted["filters"])
         key = _idempotency_key(request)
         if key:
             session = session_create_once(tenant=tenant, key=key, body=request.data, **wanted)
@@ -150,6 +156,8 @@ class SessionsApi(APIView):
         serializer.is_valid(raise_exception=True)
         query = serializer.validated_data
         page, limit = query.pop("page"), query.pop("limit")
+        if "location" in query:
+            location_warn(query["location"])
         sessions = session_list(tenant=_tenant(request), metadata=_metadata_query(request), **query)
         total = sessions.count()
         answer = {
@@ -196,32 +204,32 @@ class SessionPlacementApi(APIView):
         class CandidateSerializer(serializers.Serializer):
             class TermSerializer(serializers.Serializer):
                 name = serializers.CharField()
-                ms = serializers.FloatField(allow_null=True, help_text="Null: without bound.")
+                ms = Number(-1e9, 1e9, allow_null=True, help_text="Null: without bound.")
                 reason = serializers.CharField()
 
             class EstimateSerializer(serializers.Serializer):
-                seat = serializers.IntegerField()
-                ms = serializers.FloatField(help_text="There and back.")
-                uncertainty_ms = serializers.FloatField()
+                seat = Seat()
+                ms = Milliseconds(help_text="There and back.")
+                uncertainty_ms = Milliseconds()
                 source = serializers.CharField(  # type: ignore[assignment]
                     help_text="measured, history, coordinates, distance or unknown."
                 )
-                age_s = serializers.FloatField(allow_null=True, help_text="Of a measurement.")
-                jitter_ms = serializers.FloatField()
-                loss = serializers.FloatField(help_text="0 to 1.")
+                age_s = Seconds(allow_null=True, help_text="Of a measurement.")
+                jitter_ms = Milliseconds()
+                loss = Share(help_text="0 to 1.")
 
             class TieSerializer(serializers.Serializer):
                 name = serializers.CharField()
-                ms = serializers.FloatField()
+                ms = Number(-1e9, 1e9)
 
             node = serializers.CharField()
             location = serializers.CharField()
             state = serializers.CharField()
-            load = serializers.FloatField()
-            load_age_s = serializers.FloatField(allow_null=True)
-            free_seats = serializers.IntegerField()
-            price = serializers.FloatField()
-            cost = serializers.FloatField(allow_null=True, help_text="The sum of the terms; null: excluded.")
+            load = Number(0, 1e9)
+            load_age_s = Seconds(allow_null=True)
+            free_seats = Count()
+            price = Number(-1e12, 1e12)
+            cost = Number(-1e9, 1e9, allow_null=True, help_text="The sum of the terms; null: excluded.")
             terms = TermSerializer(many=True)
             ties = TieSerializer(many=True, help_text="What decides between costs that nobody could tell apart.")
             excluded_by = serializers.ListField(child=serializers.CharField())
@@ -229,12 +237,12 @@ class SessionPlacementApi(APIView):
             estimates = EstimateSerializer(many=True)
 
         class MoreSerializer(serializers.Serializer):
-            usable = serializers.IntegerField()
-            excluded = serializers.IntegerField()
+            usable = Count()
+            excluded = Count()
 
         class ExcludedSerializer(serializers.Serializer):
             reason = serializers.CharField()
-            count = serializers.IntegerField()
+            count = Count()
             nodes = serializers.ListField(child=serializers.CharField(), help_text="At most 20 of them.")
 
         class ChangeSerializer(serializers.Serializer):
@@ -245,16 +253,16 @@ class SessionPlacementApi(APIView):
 
         class TriedSerializer(serializers.Serializer):
             node = serializers.CharField()
-            worker = serializers.IntegerField()
+            worker = Count()
             outcome = serializers.CharField(help_text="confirmed, no_answer, or refused and the node's code.")
-            ms = serializers.FloatField(help_text="How long the node took.")
+            ms = Milliseconds(help_text="How long the node took.")
 
         topology = serializers.CharField()
         objective = serializers.CharField()
         filters = FilterSerializer(many=True)
         wishes = WishesSerializer(help_text="Of the request and the operator together.")
-        players = serializers.IntegerField()
-        policy = serializers.DictField(child=serializers.FloatField(), help_text="Weights and caps.")
+        players = Count()
+        policy = serializers.DictField(child=Number(-1e9, 1e9), help_text="Weights and caps.")
         candidates = CandidateSerializer(many=True, help_text="The best 20 first, then the first 20 excluded.")
         more_candidates = MoreSerializer(help_text="Counts of those that are not listed.")
         excluded = ExcludedSerializer(many=True)
@@ -274,7 +282,7 @@ class SessionPlacementApi(APIView):
 class UserAuthorizeApi(APIView):
     class InputSerializer(PlayerSerializer):
         session_id = serializers.CharField(max_length=100)
-        user_ip = serializers.IPAddressField(required=False, allow_null=True)
+        user_ip = AddressField(required=False, allow_null=True)
         ip_field = "user_ip"
 
     @extend_schema(
@@ -286,17 +294,15 @@ class UserAuthorizeApi(APIView):
         """Add a player to a ready session. A player_id that is there already gets its seat again."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        user = serializer.validated_data
+        (user,) = users_known([serializer.validated_data], "")
         session, seat = seat_authorize(tenant=_tenant(request), session_id=user.pop("session_id"), user=user)
         return Response(SessionUserSerializer(session, context={"seat": seat}).data)
 
 
 class UserRevokeApi(APIView):
-    class InputSerializer(serializers.Serializer):
+    class InputSerializer(RequestSerializer):
         session_id = serializers.CharField(max_length=100)
-        authorization_token = serializers.IntegerField(
-            min_value=0, max_value=2**32 - 1, help_text="The user's, as a number or as text."
-        )
+        authorization_token = Token(help_text="The user's, as a number or as text.")
 
     @extend_schema(
         operation_id="relay_user_revoke",
@@ -318,32 +324,32 @@ class NodeGrantsApi(APIView):
 
     class OutputSerializer(serializers.Serializer):
         class TokenKeySerializer(serializers.Serializer):
-            id = serializers.IntegerField(source="key_id")
+            id = Token(source="key_id")
             key = serializers.CharField(help_text="Base64, 32 bytes.")
 
         class GrantSerializer(serializers.Serializer):
             class RateSerializer(serializers.Serializer):
-                packets = serializers.IntegerField()
-                bytes = serializers.IntegerField()
+                packets = Integer(0, 2**31)
+                bytes = Integer(0, 2**31)
 
             class GrantSeatSerializer(serializers.Serializer):
-                seat = serializers.IntegerField()
-                token = serializers.IntegerField()
+                seat = Seat()
+                token = Token()
                 revoked = serializers.BooleanField()
-                limits = serializers.DictField(child=serializers.IntegerField())
+                limits = serializers.DictField(child=Integer(0, 2**31))
 
             session = serializers.CharField()
-            revision = serializers.IntegerField()
-            worker = serializers.IntegerField()
-            token = serializers.IntegerField()
+            revision = Count()
+            worker = Count()
+            token = Token()
             topology = serializers.CharField()
             dialects = serializers.ListField(child=serializers.CharField())
-            idle_timeout = serializers.IntegerField(help_text="Seconds.")
-            expires_at = serializers.FloatField(help_text="Seconds since 1970.")
+            idle_timeout = Integer(0, DAY, help_text="Seconds.")
+            expires_at = UnixTime(help_text="Seconds since 1970.")
             limits = RateSerializer(help_text="A second's worth; 0: no limit.")
             seats = GrantSeatSerializer(many=True)
 
-        time = serializers.FloatField(help_text="The manager's clock, seconds since 1970.")
+        time = UnixTime(help_text="The manager's clock, seconds since 1970.")
         token_keys = TokenKeySerializer(many=True)
         sessions = GrantSerializer(many=True)
 

@@ -10,12 +10,18 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
+from web.address_field import AddressField
+from web.choice_field import Choice
+from web.input_warnings import RequestSerializer
+from web.number_fields import Integer, Latitude, Longitude, Milliseconds, Share
+
 from .filters import Filter
 from .outward import is_webhook_url
 
 MAX_LATENCIES = 1000
 MAX_LATENCY_MS = 60_000.0
 MAX_MEASUREMENTS = 200
+MAX_NAME = 50  # characters of the name of a node or a location
 MAX_METADATA = 4096  # bytes of JSON
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
@@ -23,21 +29,21 @@ METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 class MeasurementSerializer(serializers.Serializer):
     """What a player found at a node's beacon, and the node's signature (PROTOCOL.md 11.1)."""
 
-    node = serializers.SlugField()
-    rtt_ms = serializers.FloatField(min_value=0, max_value=MAX_LATENCY_MS)
-    jitter_ms = serializers.FloatField(min_value=0, max_value=MAX_LATENCY_MS, default=0.0)
-    loss = serializers.FloatField(min_value=0, max_value=1, default=0.0)
+    node = serializers.SlugField(max_length=MAX_NAME)
+    rtt_ms = Milliseconds(max_value=MAX_LATENCY_MS)
+    jitter_ms = Milliseconds(max_value=MAX_LATENCY_MS, default=0.0)
+    loss = Share(default=0.0)
     proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
-class PlayerSerializer(serializers.Serializer):
+class PlayerSerializer(RequestSerializer):
     """A user without the address, which Edgegap names differently from call to call."""
 
     player_id = serializers.CharField(
         max_length=64, required=False, allow_blank=True, allow_null=True, help_text="Your name for the player."
     )
     latencies = serializers.DictField(
-        child=serializers.FloatField(min_value=0, max_value=MAX_LATENCY_MS),
+        child=Milliseconds(max_value=MAX_LATENCY_MS),
         required=False,
         allow_null=True,
         help_text="What the player measured: {location or node: milliseconds there and back}.",
@@ -54,14 +60,15 @@ class PlayerSerializer(serializers.Serializer):
         allow_null=True,
         help_text="When the latencies, and the measurements without a good signature, were measured. Default: now.",
     )
-    latitude = serializers.FloatField(min_value=-90, max_value=90, required=False, allow_null=True)
-    longitude = serializers.FloatField(min_value=-180, max_value=180, required=False, allow_null=True)
+    latitude = Latitude(required=False, allow_null=True)
+    longitude = Longitude(required=False, allow_null=True)
 
     ip_field = ""  # set by subclasses
 
     def validate_latencies(self, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value and len(value) > MAX_LATENCIES:
-            raise serializers.ValidationError(f"At most {MAX_LATENCIES}.", "max_length")
+        if value and (len(value) > MAX_LATENCIES or max(map(len, value)) > MAX_NAME):
+            message = f"Give at most {MAX_LATENCIES}, with names of at most {MAX_NAME} characters."
+            raise serializers.ValidationError(message, "max_length")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -69,16 +76,21 @@ class PlayerSerializer(serializers.Serializer):
         found = {name: value for name, value in attrs.items() if value not in (None, "", {}, [])}
         if ("latitude" in found) != ("longitude" in found):
             missing = "longitude" if "latitude" in found else "latitude"
-            raise serializers.ValidationError({missing: ["Coordinates come in pairs."]}, "required")
+            message = "Coordinates come in pairs: give both, or neither."
+            raise serializers.ValidationError({missing: [message]}, "required")
         if not found.keys() & {self.ip_field, "player_id", "latencies", "measurements", "latitude"}:
-            raise serializers.ValidationError({self.ip_field: ["This field is required."]}, "required")
+            message = (
+                f"Say who or where the player is: give at least one of {self.ip_field}, player_id, latencies, "
+                "measurements, or latitude with longitude."
+            )
+            raise serializers.ValidationError({self.ip_field: [message]}, "required")
         if self.ip_field != "ip" and self.ip_field in found:
             found["ip"] = found.pop(self.ip_field)
         return found
 
 
 class UserSerializer(PlayerSerializer):
-    ip = serializers.IPAddressField(
+    ip = AddressField(
         required=False, allow_null=True, help_text="May be left out when anything else says who or where the player is."
     )
     ip_field = "ip"
@@ -87,28 +99,29 @@ class UserSerializer(PlayerSerializer):
 class FilterSerializer(serializers.Serializer):
     """Which locations may serve the session. All filters have to pass."""
 
-    field = serializers.ChoiceField(
+    field = Choice(
         choices=["location", "country", "continent", "region", "city", "tags"],
         help_text="location: any of the names a location has. country: its name or its two letters.",
     )
     values = serializers.ListField(child=serializers.CharField(max_length=100), min_length=1, max_length=100)
-    filter_type = serializers.ChoiceField(choices=["any", "all", "not"])
+    filter_type = Choice(choices=["any", "all", "not"])
 
     def to_internal_value(self, data: Any) -> Filter:
         found = super().to_internal_value(data)
         return Filter(found["field"], tuple(found["values"]), found["filter_type"])
 
 
+def _names(help_text: str) -> serializers.ListField:
+    name = serializers.SlugField(max_length=MAX_NAME)
+    return serializers.ListField(child=name, max_length=100, required=False, help_text=help_text)
+
+
 class WishesSerializer(serializers.Serializer):
     """Names of nodes or slugs of locations."""
 
-    pin = serializers.ListField(
-        child=serializers.SlugField(), max_length=100, required=False, help_text="Use no others."
-    )
-    ban = serializers.ListField(child=serializers.SlugField(), max_length=100, required=False, help_text="Never use.")
-    prefer = serializers.ListField(
-        child=serializers.SlugField(), max_length=100, required=False, help_text="Use unless another is much better."
-    )
+    pin = _names("Use no others.")
+    ban = _names("Never use.")
+    prefer = _names("Use unless another is much better.")
 
 
 class MetadataField(serializers.DictField):
@@ -146,8 +159,8 @@ class WebhookUrlField(serializers.CharField):
 class RateSerializer(serializers.Serializer):
     """A second's worth."""
 
-    packets = serializers.IntegerField(min_value=1, max_value=2**31, required=False)
-    bytes = serializers.IntegerField(min_value=1, max_value=2**31, required=False)
+    packets = Integer(1, 2**31, required=False)
+    bytes = Integer(1, 2**31, required=False)
 
 
 class LimitsSerializer(serializers.Serializer):

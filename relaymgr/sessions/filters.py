@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,36 @@ def is_named(node: str, place: Place, names: Sequence[str]) -> bool:
 
 def admits(rule: Filter, place: Place) -> bool:
     """Whether the place passes the filter. Case does not matter."""
-    names = _names(rule.field, place)
+    names = names_of(rule.field, place)
     wanted = {value.casefold() for value in rule.values}
     if rule.kind == "all":
         return wanted <= names
     return wanted.isdisjoint(names) == (rule.kind == "not")
 
 
-def _names(field_name: str, place: Place) -> set[str]:
-    """All that the place answers to. `location` is any of its names: Edgegap's one example for it is a country."""
-    by_field: dict[str, tuple[str, ...]] = {
+class Named(Protocol):
+    """What of a place filters see: Place, and the row of a location."""
+
+    @property
+    def slug(self) -> str: ...
+    @property
+    def city(self) -> str: ...
+    @property
+    def country(self) -> str: ...
+    @property
+    def country_code(self) -> str: ...
+    @property
+    def continent(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def tags(self) -> Sequence[str]: ...
+
+
+def names_of(field_name: str, place: Named) -> set[str]:
+    """In lower case, all that the place answers to. `location` is any of its names: Edgegap's one example for it is a
+    country."""
+    by_field: dict[str, Sequence[str]] = {
         "country": (place.country, place.country_code),
         "continent": (place.continent,),
         "region": (place.region,),

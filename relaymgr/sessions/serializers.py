@@ -13,6 +13,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from relaymgr.nodes.models import RelayNode
+from web.number_fields import Latitude, Longitude, Milliseconds, Port, Token, UnixTime
+from web.number_fields import Seat as SeatNumber
 
 from .models import RelaySession, Seat, SessionState
 from .selectors import better_relay, unknown_since_of
@@ -31,7 +33,7 @@ def shows_tokens(serializer: serializers.BaseSerializer) -> bool:
 
 
 class PortSerializer(serializers.Serializer):
-    port = serializers.IntegerField()
+    port = Port()
     protocol = serializers.CharField(help_text="UDP.")
     link = serializers.CharField(help_text="host:port")
 
@@ -55,7 +57,7 @@ class SeatSerializer(serializers.Serializer):
     longitude = serializers.SerializerMethodField(help_text="0 where it is not known.")
     authorization_token = serializers.SerializerMethodField(help_text="u32: the user id of the edgegap dialect.")
     player_id = serializers.CharField(allow_blank=True)
-    seat = serializers.IntegerField(source="number", help_text="0: the host.")
+    seat = SeatNumber(source="number", help_text="0: the host.")
     connected = serializers.BooleanField(
         source="is_connected",
         allow_null=True,
@@ -65,12 +67,15 @@ class SeatSerializer(serializers.Serializer):
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
 
     # Never null: Edgegap's C# samples read both as `double`, and their JSON reader stops at a null.
+    @extend_schema_field(Latitude())
     def get_latitude(self, seat: Seat) -> float:
         return seat.latitude or 0.0
 
+    @extend_schema_field(Longitude())
     def get_longitude(self, seat: Seat) -> float:
         return seat.longitude or 0.0
 
+    @extend_schema_field(Token(allow_null=True))
     def get_authorization_token(self, seat: Seat) -> int | None:
         return int(seat.token) if shows_tokens(self) else None
 
@@ -84,8 +89,8 @@ class SeatSerializer(serializers.Serializer):
 class BetterRelaySerializer(serializers.Serializer):
     node = serializers.CharField()
     location = serializers.CharField()
-    gain_ms = serializers.FloatField()
-    since = serializers.FloatField(help_text="Seconds since 1970.")
+    gain_ms = Milliseconds()
+    since = UnixTime(help_text="Seconds since 1970.")
 
 
 class SessionHeadSerializer(serializers.Serializer):
@@ -116,6 +121,7 @@ class SessionHeadSerializer(serializers.Serializer):
     )
     standby = serializers.SerializerMethodField(help_text="Null: no second node is held ready.")
 
+    @extend_schema_field(Token(allow_null=True))
     def get_authorization_token(self, session: RelaySession) -> int | None:
         return int(session.token) if session.is_ready and shows_tokens(self) else None
 

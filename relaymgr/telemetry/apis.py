@@ -16,6 +16,9 @@ from relaymgr.openapi import error_responses
 from relaymgr.telemetry.beacons import beacon_order
 from relaymgr.telemetry.estimation import Player, Site
 from relaymgr.telemetry.selectors import knowledge_now
+from web.address_field import AddressField
+from web.input_warnings import RequestSerializer
+from web.number_fields import Count, Integer, Port
 
 MAX_BEACONS = 2_000
 
@@ -23,25 +26,25 @@ MAX_BEACONS = 2_000
 class BeaconListApi(APIView):
     permission_classes = (MayRead,)
 
-    class QuerySerializer(serializers.Serializer):
-        limit = serializers.IntegerField(
-            min_value=1,
-            max_value=MAX_BEACONS,
+    class QuerySerializer(RequestSerializer):
+        limit = Integer(
+            1,
+            MAX_BEACONS,
             required=False,
             help_text="Only so many: those that tell most.",
         )
-        player_ip = serializers.IPAddressField(required=False, help_text="Whom they are for. Default: the caller.")
+        player_ip = AddressField(required=False, help_text="Whom they are for. Default: the caller.")
 
     class OutputSerializer(serializers.Serializer):
         class BeaconSerializer(serializers.Serializer):
             node = serializers.CharField(source="node.name")
             host = serializers.CharField(source="node.public_ip", help_text="IP address.")
             fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
-            udp_port = serializers.IntegerField(source="client_port")
-            tcp_port = serializers.IntegerField(source="client_port")
+            udp_port = Port(source="client_port")
+            tcp_port = Port(source="client_port")
             location = LocationSerializer(source="node.location")
 
-        count = serializers.IntegerField()
+        count = Count()
         locations = BeaconSerializer(many=True)
 
     @extend_schema(

@@ -41,7 +41,7 @@ def test_each_field_is_named_with_code_and_message() -> None:
         "words[1]": ["max_length"],
         "number": ["invalid"],
     }
-    assert details["users[2].ip"][0]["message"] == "This field is required."
+    assert details["users[2].ip"][0]["message"] == "This field is missing. Add it."
 
 
 @pytest.mark.parametrize("data", [[], "text", 5, None])

@@ -90,7 +90,7 @@ def test_lookup_has_the_shape_and_nulls_for_what_is_not_known(api: APIClient, ip
     assert api.post("/v1/ips/lookup", {"addresses": [ip]}, format="json").json() == {"addresses": [answer]}
 
 
-@pytest.mark.parametrize("ip", ["x", "1.2.3", "1.2.3.4.5", "1.2.3.4%20", "::g", "256.1.1.1"])
+@pytest.mark.parametrize("ip", ["x", "1.2.3", "1.2.3.4.5", "::g", "256.1.1.1"])
 def test_lookup_of_no_address_is_400(api: APIClient, ip: str) -> None:
     response = api.get(f"/v1/ip/{ip}/lookup")
     assert response.status_code == 400

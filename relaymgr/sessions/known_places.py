@@ -1,0 +1,77 @@
+"""Warns of names in a request that no node, location or place has: what is said of them has no effect."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from relaymgr.nodes.models import Location, RelayNode
+from relaymgr.remembered import remembered
+from web.input_warnings import InputWarning, unknown_names, warn
+
+from .filters import Filter, names_of
+
+
+@remembered
+def location_slugs() -> frozenset[str]:
+    return frozenset(Location.objects.order_by().values_list("slug", flat=True))
+
+
+@remembered
+def place_names() -> frozenset[str]:
+    """What latencies, measurements and wishes may name: slugs of locations and names of nodes."""
+    nodes = RelayNode.objects.order_by().values_list("name", flat=True)
+    return frozenset(Location.objects.order_by().values_list("slug", flat=True).union(nodes))
+
+
+@remembered
+def filter_names(field: str) -> frozenset[str]:
+    """All values of a filter's field that some location answers to, in lower case."""
+    return frozenset(name for location in Location.objects.all() for name in names_of(field, location))
+
+
+def users_known(users: Sequence[dict[str, Any]], path: str) -> Sequence[dict[str, Any]]:
+    """The users without what they say of places that are not there: it is not stored. Warns of it. `path`: how errors
+    name a user, with {index} for its number."""
+    if not any(user.keys() & {"latencies", "measurements"} for user in users):
+        return users
+    known = place_names()
+    warn(_of_users(users, known, path))
+    return [_known_part(user, known) for user in users]
+
+
+def wishes_warn(wishes: Mapping[str, Sequence[str]]) -> None:
+    if any(wishes.values()):
+        known = place_names()
+        warn(
+            warning
+            for kind, names in wishes.items()
+            for warning in unknown_names(names, known, f"wishes.{kind}", "node or location", "place_unknown")
+        )
+
+
+def filters_warn(filters: Sequence[Filter]) -> None:
+    for index, each in enumerate(filters):
+        known = filter_names(each.field)
+        unknown = [value for value in each.values if value.casefold() not in known]
+        warn(unknown_names(unknown, known, f"filters[{index}].values", f"location whose {each.field}", "place_unknown"))
+
+
+def location_warn(slug: str) -> None:
+    warn(unknown_names([slug], location_slugs(), "location", "location", "location_unknown"))
+
+
+def _of_users(users: Sequence[Mapping[str, Any]], known: frozenset[str], path: str) -> Iterator[InputWarning]:
+    what, code = "node or location", "place_unknown"
+    for index, user in enumerate(users):
+        prefix = path.format(index=index)
+        yield from unknown_names(user.get("latencies", ()), known, prefix + "latencies.{name}", what, code)
+        nodes = [item["node"] for item in user.get("measurements", ())]
+        yield from unknown_names(nodes, known, prefix + "measurements", what, code)
+
+
+def _known_part(user: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    found = dict(user)
+    if "latencies" in user:
+        found["latencies"] = {name: ms for name, ms in user["latencies"].items() if name in known}
+    if "measurements" in user:
+        found["measurements"] = [item for item in user["measurements"] if item["node"] in known]
+    return found
