@@ -9,7 +9,7 @@ import functools
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 LOOKUPS_AT_ONCE = 64  # threads
@@ -20,9 +20,14 @@ _starting = threading.Lock()
 
 def wait_for(call: Coroutine[Any, Any, Result]) -> Result:
     """What the coroutine returns or raises. It sets its own time limit. Connections it keeps belong to the loop."""
+    return start(call).result()
+
+
+def start(call: Coroutine[Any, Any, Result]) -> "Future[Result]":
+    """Begins it there, and returns at once."""
     with _starting:
         loop = _loop(os.getpid())
-    return asyncio.run_coroutine_threadsafe(call, loop).result()
+    return asyncio.run_coroutine_threadsafe(call, loop)
 
 
 @functools.lru_cache(maxsize=1)

@@ -68,7 +68,13 @@ event_lag_seconds = Histogram(
 # Webhooks
 
 webhooks = Counter(
-    "causeway_webhooks", "Attempts to deliver. failed: tried again later; given_up: not any more.", ("event", "outcome")
+    "causeway_webhooks",
+    "Attempts to deliver. failed: tried again later; given_up: not any more; dropped: the tenant's queue was full.",
+    ("event", "outcome"),
+)
+webhooks_in_flight = Gauge("causeway_webhooks_in_flight", "Attempts that are running now.", multiprocess_mode="livesum")
+webhook_delay_seconds = Histogram(
+    "causeway_webhook_delay_seconds", "From an event to its delivery, for those delivered.", buckets=LAG_SECONDS
 )
 
 # Celery

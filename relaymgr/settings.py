@@ -579,6 +579,33 @@ MATCH_KEEP_HOURS = _number(
 )
 
 
+# Webhooks
+
+_begin("Webhooks", "worker")
+WEBHOOKS_AT_ONCE = int(
+    _number("CAUSEWAY_WEBHOOKS_AT_ONCE", 128, 4, 1_000, "attempts that one worker process has in flight at most")
+)
+WEBHOOKS_PER_TENANT = int(
+    _number(
+        "CAUSEWAY_WEBHOOKS_PER_TENANT",
+        16,
+        1,
+        1_000,
+        "of those, for one tenant at most; never more than a quarter of what is free",
+    )
+)
+WEBHOOKS_PER_HOST = int(_number("CAUSEWAY_WEBHOOKS_PER_HOST", 8, 1, 1_000, "of those, to one host of a tenant at most"))
+WEBHOOK_QUEUE = int(
+    _number(
+        "CAUSEWAY_WEBHOOK_QUEUE",
+        10_000,
+        10,
+        1e7,
+        "deliveries of one tenant that may wait; beyond that, players' joins and leaves are dropped first",
+    )
+)
+
+
 # The matchmaker
 
 _begin("The matchmaker's processes", "matchmaker")

@@ -27,7 +27,8 @@ from relaymgr.authentication import refuse
 from relaymgr.errors import NotFound, Unauthorized
 from relaymgr.nodes.models import DRAINING, NodeState, RelayNode
 from relaymgr.sessions.grants import unconfirmed_by_answering
-from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery
+from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery, WebhookEndpoint
+from relaymgr.sessions.webhook_circuits import circuit_is_open
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.tenants.models import ApiKey
@@ -145,6 +146,11 @@ def _webhooks(now: datetime) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily("causeway_webhooks_waiting", "Webhooks not delivered and not given up.", waiting["count"])
     yield _oldest("causeway_webhooks_oldest_seconds", "How old the oldest of them is.", [waiting["oldest"]], now)
+    late = WebhookDelivery.objects.filter(next_attempt_at__lte=now, attempts=0).exclude(circuit_is_open(now))
+    text = "How long the oldest that was never tried has been due, those behind an open circuit aside."
+    yield _oldest("causeway_webhooks_due_seconds", text, [late.aggregate(due=Min("next_attempt_at"))["due"]], now)
+    circuits = WebhookEndpoint.objects.filter(retry_at__isnull=False).count()
+    yield GaugeMetricFamily("causeway_webhook_circuits_open", "Endpoints of tenants that keep failing.", circuits)
 
 
 def _keys(now: datetime) -> Iterator[Metric]:

@@ -3,7 +3,7 @@
 | role | may |
 |---|---|
 | viewer | look at everything but people; changes nothing |
-| operator | also drain and undrain nodes, end sessions, revoke seats, send webhooks again, ban, set tags and prices |
+| operator | also drain nodes, end sessions, revoke seats, repeat webhooks, close circuits, ban, set tags and prices |
 | administrator | also remove nodes, and all that has to do with keys, tenants, matchmaking profiles and people |
 
 Nobody sees a secret, except whoever makes it, once.

@@ -16,7 +16,7 @@ MAY_SEE = "nodes.view_relaynode"
 
 # {app: its models in order}; others come behind, by name.
 SHELVES = {
-    "relay_sessions": ["RelaySession", "Seat", "PlacementRule", "WebhookDelivery"],
+    "relay_sessions": ["RelaySession", "Seat", "PlacementRule", "WebhookDelivery", "WebhookEndpoint"],
     "nodes": ["RelayNode", "Location", "JoinKey", "NodeStateChange"],
     "matchmaker": ["Ticket", "Match", "Backfill", "Profile", "ProfileVersion"],
     "tenants": ["Tenant", "ApiKey"],

@@ -25,10 +25,12 @@ from .models import (
     Seat,
     SessionEvent,
     WebhookDelivery,
+    WebhookEndpoint,
 )
 from .page import page_of, placement_of
 from .selectors import SESSION_ID, unknown_since_of
 from .services import placement_ban, seat_revoke, session_delete
+from .webhook_circuits import circuit_close
 from .webhooks import delivery_retry
 
 
@@ -242,6 +244,36 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
         if not delivery_retry(delivery=delivery):
             raise Conflict("It has been delivered.")
         return f"{delivery} will be sent again."
+
+
+@admin.register(WebhookEndpoint)
+class WebhookEndpointAdmin(_OperatedAdmin):
+    """Tenants' hosts that have failed lately, with the state of their circuit breakers."""
+
+    list_display = ("host", "tenant", "circuit", "failures", "opened_at", "retry_at", "last_error", "changed_at")
+    list_filter = (("retry_at", admin.EmptyFieldListFilter), "changed_at")
+    list_select_related = ("tenant",)
+    search_fields = ("tenant__slug__exact", "host")
+    fields = (("host", "tenant"), ("circuit", "failures"), ("opened_at", "retry_at"), "last_error", "changed_at")
+    actions = ("close",)
+
+    @admin.display(ordering="retry_at")
+    def circuit(self, endpoint: WebhookEndpoint) -> str:
+        return endpoint.circuit
+
+    def row_facts(self, endpoint: WebhookEndpoint) -> str:
+        return f"circuit {endpoint.circuit}, {endpoint.failures} failures in a row"
+
+    @act(
+        "Close the circuit",
+        effect="Its failures are forgotten, and what is due for it is sent now.",
+        permission="operate",
+        applies=lambda endpoint: endpoint.retry_at is not None,
+    )
+    def close(self, request: HttpRequest, endpoint: WebhookEndpoint) -> str:
+        if not circuit_close(endpoint=endpoint, now=timezone.now()):
+            raise Conflict("Its circuit is closed already.")
+        return f"{endpoint} is tried again now."
 
 
 @admin.register(Grant)

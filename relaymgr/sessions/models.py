@@ -4,6 +4,7 @@ import secrets
 
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
+from django.utils import timezone
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.sealing import SealedField
@@ -254,6 +255,7 @@ class WebhookDelivery(models.Model):
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="deliveries")
     event = models.CharField(max_length=20, choices=WebhookEvent)
     url = models.URLField(max_length=500)
+    host = models.CharField(max_length=200, default="", editable=False, help_text="Scheme, name and port of the URL.")
     payload = SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
     is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")
     attempts = models.PositiveIntegerField(default=0)
@@ -265,7 +267,44 @@ class WebhookDelivery(models.Model):
     class Meta:
         ordering = ["-created_at"]
         verbose_name_plural = "webhook deliveries"
-        indexes = [models.Index(fields=["next_attempt_at"], name="delivery_next_attempt")]
+        indexes = [
+            # Of those that wait only: few beside those that are done with.
+            models.Index(
+                fields=["next_attempt_at", "tenant", "host"],
+                condition=models.Q(next_attempt_at__isnull=False),
+                name="delivery_waiting",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.event} {self.session_id}"
+
+
+class WebhookEndpoint(models.Model):
+    """The circuit breaker of one tenant's host. There is a row for those that have failed lately."""
+
+    HOST_LENGTH = 200
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    host = models.CharField(max_length=HOST_LENGTH, help_text="Scheme, name and port of the URLs.")
+    failures = models.PositiveIntegerField(default=0, help_text="In a row.")
+    opened_at = models.DateTimeField(null=True, blank=True, help_text="Since then its circuit is open.")
+    retry_at = models.DateTimeField(
+        null=True, blank=True, help_text="Nothing is sent before; then one delivery is the trial. Empty: closed."
+    )
+    last_error = models.CharField(max_length=200, blank=True)
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-changed_at"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "host"], name="webhook_endpoint_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.host} of {self.tenant}"
+
+    @property
+    def circuit(self) -> str:
+        """closed, open, or on trial: what is due next decides."""
+        if self.retry_at is None:
+            return "closed"
+        return "open" if self.retry_at > timezone.now() else "on trial"

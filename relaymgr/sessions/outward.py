@@ -7,12 +7,19 @@ nothing. httpcore follows no redirects and takes no proxy from the environment.
 
 import asyncio
 import ipaddress
+import itertools
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpcore
 
+LOOKUP_THREADS = 64
+LOOKUP_SHARE_OF_FREE = 4
+CONNECT_TRY_S = 1.0
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 # Metadata services at addresses that Python takes for public ones: Oracle's (RFC 6890 has that network special, and
 # Python 3.11 knows parts of it only) and Azure's.
@@ -24,11 +31,66 @@ class AddressRefused(httpcore.ConnectError):
     """The host has an address that is not a public one."""
 
 
-class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses only."""
+class LookupsBusy(httpcore.ConnectError):
+    """The owner has as many names being looked up as it may: name servers of its that hang hold up its own alone."""
 
-    def __init__(self) -> None:
+
+class Lookups:
+    """Names looked up in threads, a few for each owner.
+
+    `getaddrinfo` cannot be cancelled: a name whose server is silent holds its thread for ten seconds and more, whatever
+    its caller's deadline. So a lookup counts until its thread has ended, and an owner has at most a quarter of what is
+    free: however many owners hang, there is a thread for one more.
+    """
+
+    def __init__(self, threads: int = LOOKUP_THREADS) -> None:
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(threads, "webhook lookup")
+        self._counting = threading.Lock()
+        self._by_owner: Counter[int] = Counter()
+
+    async def addresses(self, owner: int, host: str, port: int) -> list[str]:
+        """All addresses of the host, IPv6 and IPv4 in turns. Raises LookupsBusy; AddressRefused for an unknown name."""
+        self._begin(owner)
+        lookup = self._executor.submit(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM)
+        lookup.add_done_callback(lambda _: self._end(owner))
+        try:
+            found = await asyncio.wrap_future(lookup)
+        except (OSError, UnicodeError):
+            raise AddressRefused("the name does not resolve") from None
+        return _alternating(list(dict.fromkeys(str(info[4][0]) for info in found)))
+
+    def _begin(self, owner: int) -> None:
+        with self._counting:
+            free = self._threads - self._by_owner.total()
+            if self._by_owner[owner] >= max(1, free // LOOKUP_SHARE_OF_FREE) or not free:
+                raise LookupsBusy
+            self._by_owner[owner] += 1
+
+    def _end(self, owner: int) -> None:
+        with self._counting:
+            self._by_owner[owner] -= 1
+            if not self._by_owner[owner]:
+                del self._by_owner[owner]
+
+
+lookups = Lookups()
+
+
+def _alternating(addresses: list[str]) -> list[str]:
+    """The families in turns, beginning with that of the first (RFC 8305, 4)."""
+    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+    second = [address for address in addresses if address not in first]
+    return [address for pair in itertools.zip_longest(first, second) for address in pair if address]
+
+
+class OutwardNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses, or to all if `allow_private`, on behalf of one owner."""
+
+    def __init__(self, *, owner: int, allow_private: bool = False) -> None:
         self._network = httpcore.AnyIOBackend()
+        self._owner = owner
+        self._allow_private = allow_private
 
     async def connect_tcp(
         self,
@@ -38,28 +100,22 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        addresses = await lookups.addresses(self._owner, host, port)
+        if not addresses or not (self._allow_private or all(is_public(address) for address in addresses)):
+            raise AddressRefused("not a public address")
         failure: Exception = AddressRefused("no address")
-        for address in await public_addresses(host, port):
+        for place, address in enumerate(addresses):
+            # One of several must not use up the deadline: a host's IPv6 address may lead nowhere.
+            is_last = place == len(addresses) - 1
+            limit = timeout if is_last else min(timeout or CONNECT_TRY_S, CONNECT_TRY_S)
             try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+                return await self._network.connect_tcp(address, port, limit, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
 
     async def sleep(self, seconds: float) -> None:
         await self._network.sleep(seconds)
-
-
-async def public_addresses(host: str, port: int) -> list[str]:
-    """All addresses of the host. Raises AddressRefused when one of them is not public, or none is found."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise AddressRefused("the name does not resolve") from None
-    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-    if not addresses or not all(is_public(address) for address in addresses):
-        raise AddressRefused("not a public address")
-    return addresses
 
 
 def is_public(address: str) -> bool:

@@ -1,10 +1,11 @@
 """The schedule's way in (relaymgr/celery.py). A lease keeps a slow round from overlapping the next."""
 
 from celery import shared_task
+from django.utils import timezone
 
 from relaymgr.telemetry.services import lease_held
 
-from . import idempotency, recheck, upkeep, webhooks
+from . import idempotency, recheck, upkeep, webhook_circuits, webhook_dispatch
 
 LEASE_S = 60.0  # the tasks' time limit: a round that holds it longer is dead
 
@@ -28,9 +29,7 @@ def grants_reconcile() -> None:
 
 @shared_task
 def webhooks_deliver() -> None:
-    with lease_held("webhooks", LEASE_S) as held:
-        if held:
-            webhooks.deliver_due()
+    webhook_dispatch.deliver_due()  # no lease: several workers send at once
 
 
 @shared_task
@@ -43,6 +42,7 @@ def sessions_recheck() -> None:
 @shared_task
 def sessions_prune() -> None:
     upkeep.sessions_prune()
+    webhook_circuits.circuits_prune(timezone.now())
 
 
 @shared_task

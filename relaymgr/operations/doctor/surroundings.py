@@ -11,7 +11,8 @@ from django.conf import settings
 from django.db.models import Max
 from django.utils import timezone
 
-from relaymgr.sessions.models import WebhookDelivery
+from relaymgr.sessions.models import WebhookDelivery, WebhookEndpoint
+from relaymgr.sessions.webhook_circuits import circuit_is_open
 from relaymgr.tenants.models import ApiKey, Scope
 
 from .findings import Finding, Of
@@ -79,7 +80,8 @@ def look_at_matchmaker() -> Iterator[Finding]:
 
 def look_at_webhooks() -> Iterator[Finding]:
     now = timezone.now()
-    late = WebhookDelivery.objects.filter(next_attempt_at__lt=now - WAITS_LONG).count()
+    due_long = WebhookDelivery.objects.filter(next_attempt_at__lt=now - WAITS_LONG)
+    late = due_long.exclude(circuit_is_open(now)).count()
     waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).count()
     given_up = WebhookDelivery.objects.filter(
         next_attempt_at=None, delivered_at=None, created_at__gt=now - timedelta(hours=24)
@@ -89,6 +91,11 @@ def look_at_webhooks() -> Iterator[Finding]:
         yield WEBHOOKS.problem("backlog", f"{late} of {waiting} have been due for over five minutes", todo)
     else:
         yield WEBHOOKS.ok("backlog", f"{waiting} on their way")
+    circuits = WebhookEndpoint.objects.filter(retry_at__isnull=False)
+    if broken := list(circuits.values_list("tenant__slug", "host")[:5]):
+        hosts = ", ".join(f"{host} of {tenant}" for tenant, host in broken)
+        todo = "Inform these studios. Each endpoint is tried again every few minutes; the admin can do it at once."
+        yield WEBHOOKS.warning("circuits", f"{circuits.count()} endpoints keep failing: {hosts}", todo)
     if lost := given_up.count():
         tenants = sorted(set(given_up.values_list("tenant__slug", flat=True)))[:5]
         todo = "Tell these studios that their URL did not answer; the admin can send again."

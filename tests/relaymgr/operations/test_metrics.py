@@ -152,5 +152,5 @@ def test_the_number_of_queries_does_not_grow_with_the_fleet(
     make_node("fra-1")
     for number in range(20):
         make_node(f"fra-{number + 2}")
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(11):
         list(metrics.FleetCollector().collect())

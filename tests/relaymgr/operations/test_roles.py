@@ -28,6 +28,7 @@ from relaymgr.sessions.models import (
     Seat,
     SessionEvent,
     WebhookDelivery,
+    WebhookEndpoint,
 )
 from relaymgr.telemetry.models import (
     Learnt,
@@ -55,6 +56,7 @@ TABLE: dict[str, dict[type[Model], str]] = {
         RelaySession: "-delete -ban_node",
         Seat: "-revoke",
         WebhookDelivery: "-retry",
+        WebhookEndpoint: "-close",
         PlacementRule: "add change delete",
     },
     "administrator": {
@@ -101,6 +103,7 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
     SessionEvent.objects.create(session=session, at=now, kind="ready")
     IdempotencyKey.objects.create(tenant=tenant, key_hash="a", request_hash="b", session=session)
     WebhookDelivery.objects.create(tenant=tenant, session=session, event="ready", url="https://x.example", payload="{}")
+    WebhookEndpoint.objects.create(tenant=tenant, host="https://x.example", failures=5, retry_at=now, changed_at=now)
     PlacementRule.objects.create(kind="prefer", node=node)
     api_key_create(tenant=tenant, name="test", scopes=["relay"])
     join_key_create(location=node.location)

@@ -1,12 +1,14 @@
 import asyncio
+import contextlib
 import itertools
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import httpcore
 import pytest
 
-from relaymgr.sessions.outward import AddressRefused, PublicNetwork, is_public, is_webhook_url, public_addresses
+from relaymgr.sessions.outward import AddressRefused, Lookups, LookupsBusy, OutwardNetwork, is_public, is_webhook_url
 
 
 class Listener:
@@ -70,7 +72,7 @@ INWARD = [
 async def test_inward_host_is_refused_without_a_connect(host: str, listener: Listener) -> None:
     url = f"http://{host}:{listener.port}/"
     assert is_webhook_url(url)
-    async with httpcore.AsyncConnectionPool(network_backend=PublicNetwork()) as pool:
+    async with httpcore.AsyncConnectionPool(network_backend=OutwardNetwork(owner=1)) as pool:
         with pytest.raises(AddressRefused):
             await asyncio.wait_for(pool.request("POST", url), 5)
     assert listener.connects() == 0
@@ -84,33 +86,48 @@ async def test_listener_would_have_counted(listener: Listener) -> None:
     assert listener.connects() == 1
 
 
-async def test_one_inward_address_among_public_ones_refuses_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"mixed.test": ["93.184.216.34", "10.0.0.1"], "public.test": ["93.184.216.34", "2606:2800:220:1::1"]}
+def resolve(monkeypatch: pytest.MonkeyPatch, answers: Callable[[str], Sequence[str]]) -> None:
+    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in answers(host)]
 
-    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        return [(0, 0, 0, "", (address, port)) for address in answers[host]]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    with pytest.raises(AddressRefused):
-        await public_addresses("mixed.test", 443)
-    assert await public_addresses("public.test", 443) == answers["public.test"]
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-async def test_connects_to_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that answers differently the second time gains nothing: there is no second time."""
-    asked, connected = [], []
-
-    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        asked.append(host)
-        return [(0, 0, 0, "", ("93.184.216.34" if len(asked) == 1 else "127.0.0.1", port))]
+def note_connects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    connected: list[str] = []
 
     async def connect_tcp(self: object, host: str, *_: object) -> None:
         connected.append(host)
         raise httpcore.ConnectError
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect_tcp)
-    async with httpcore.AsyncConnectionPool(network_backend=PublicNetwork()) as pool:
+    return connected
+
+
+async def test_one_inward_address_among_public_ones_refuses_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"mixed.test": ["93.184.216.34", "10.0.0.1"], "public.test": ["93.184.216.34", "2606:2800:220:1::1"]}
+    resolve(monkeypatch, answers.__getitem__)
+    connected = note_connects(monkeypatch)
+    network = OutwardNetwork(owner=1)
+    with pytest.raises(AddressRefused):
+        await network.connect_tcp("mixed.test", 443)
+    assert connected == []
+    with pytest.raises(httpcore.ConnectError):
+        await network.connect_tcp("public.test", 443)
+    assert connected == answers["public.test"]
+
+
+async def test_connects_to_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that answers differently the second time gains nothing: there is no second time."""
+    asked: list[str] = []
+
+    def answer(host: str) -> list[str]:
+        asked.append(host)
+        return ["93.184.216.34" if len(asked) == 1 else "127.0.0.1"]
+
+    resolve(monkeypatch, answer)
+    connected = note_connects(monkeypatch)
+    async with httpcore.AsyncConnectionPool(network_backend=OutwardNetwork(owner=1)) as pool:
         with pytest.raises(httpcore.ConnectError):
             await pool.request("POST", "http://rebinding.test/")
     assert (asked, connected) == (["rebinding.test"], ["93.184.216.34"])
@@ -118,7 +135,50 @@ async def test_connects_to_the_address_that_was_judged(monkeypatch: pytest.Monke
 
 async def test_unknown_name_is_refused_like_an_inward_one() -> None:
     with pytest.raises(AddressRefused):
-        await public_addresses("no-such-host.invalid", 443)
+        await OutwardNetwork(owner=1).connect_tcp("no-such-host.invalid", 443)
+
+
+async def test_families_take_turns_and_a_dead_address_does_not_use_up_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, listener: Listener
+) -> None:
+    """The first address accepts nothing: its backlog is full. The second one works."""
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as full, contextlib.ExitStack() as held:
+        port = full.getsockname()[1]
+        for _ in range(4):
+            client = held.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.2", port))
+        with socket.create_server(("127.0.0.1", port)):
+            resolve(monkeypatch, lambda host: ["127.0.0.2", "127.0.0.1"])
+            stream = await asyncio.wait_for(
+                OutwardNetwork(owner=1, allow_private=True).connect_tcp("two.test", port), 8
+            )
+            assert stream.get_extra_info("server_addr")[0] == "127.0.0.1"
+            await stream.aclose()
+
+
+async def test_names_that_hang_leave_threads_to_other_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def answer(host: str) -> list[str]:
+        if host == "hangs.test":
+            released.wait(30)
+        return ["93.184.216.34"]
+
+    resolve(monkeypatch, answer)
+    lookups = Lookups(threads=8)
+    hanging = [asyncio.ensure_future(lookups.addresses(1 + number % 3, "hangs.test", 443)) for number in range(30)]
+    try:
+        assert await asyncio.wait_for(lookups.addresses(9, "well.test", 443), 5) == ["93.184.216.34"]
+        for lookup in hanging:  # their callers have given up: the threads are still busy
+            lookup.cancel()
+        refused = await asyncio.gather(*hanging, return_exceptions=True)
+        assert any(isinstance(outcome, LookupsBusy) for outcome in refused)
+        with pytest.raises(LookupsBusy):
+            await lookups.addresses(1, "well.test", 443)
+        assert await asyncio.wait_for(lookups.addresses(9, "well.test", 443), 5) == ["93.184.216.34"]
+    finally:
+        released.set()
 
 
 @pytest.mark.parametrize(

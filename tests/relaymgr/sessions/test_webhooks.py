@@ -17,9 +17,11 @@ from rest_framework.test import APIClient
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from relaymgr.nodes.models import NodeState, RelayNode
-from relaymgr.sessions import tasks, webhooks
+from relaymgr.sessions import tasks, webhook_sending
 from relaymgr.sessions.models import WebhookDelivery
-from relaymgr.sessions.webhooks import RETRY_FOR, UNREACHABLE, deliver_due, delivery_retry, next_attempt
+from relaymgr.sessions.webhook_dispatch import Dispatcher, deliver_due, delivery_claim, due_in_turn
+from relaymgr.sessions.webhook_sending import UNREACHABLE
+from relaymgr.sessions.webhooks import RETRY_FOR, delivery_retry, next_attempt
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import webhook_secret_roll
 from tests.relaymgr.conftest import StandIn, in_threads
@@ -117,21 +119,6 @@ def test_changed_body_does_not_verify(told: Tenant, receiver: Receiver, api: API
         Webhook(told.webhook_secret).verify(body.replace(b"ready", b"raedy"), headers)
 
 
-def test_tenant_whose_url_hangs_holds_up_no_other(
-    told: Tenant, receiver: Receiver, api: APIClient, stranger: APIClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhooks, "BATCH", 4)
-    monkeypatch.setattr(webhooks, "OF_A_TENANT", 3)
-    Tenant.objects.filter(slug="other").update(webhook_url=receiver.url, private_webhooks=True)
-    for _ in range(6):
-        create(api)
-    late = create(stranger)
-    first = webhooks._claim(timezone.now())
-    assert [delivery.tenant.slug for delivery in first] == ["studio"] * 3 + ["other"]
-    assert first[-1].session_id == late["session_id"]
-    assert deliver_due() == 3  # the others that are due, round by round
-
-
 def test_rolled_secret_signs_what_is_sent_from_then_on(told: Tenant, receiver: Receiver, api: APIClient) -> None:
     create(api)
     secret = webhook_secret_roll(tenant=told)
@@ -215,7 +202,9 @@ def test_after_an_hour_it_is_given_up_and_an_operator_may_send_it_once_more(
 
 def test_claim_of_a_worker_that_died_is_taken_over(told: Tenant, receiver: Receiver, api: APIClient) -> None:
     create(api)
-    (claimed,) = webhooks._claim(timezone.now())
+    now = timezone.now()
+    ((claimed, _),) = due_in_turn([], 8, now)
+    assert delivery_claim(claimed, now)
     assert deliver_due() == 0
     WebhookDelivery.objects.filter(pk=claimed.pk).update(next_attempt_at=timezone.now())
     assert deliver_due() == 1
@@ -225,7 +214,7 @@ def test_claim_of_a_worker_that_died_is_taken_over(told: Tenant, receiver: Recei
 def test_two_workers_send_each_delivery_once(told: Tenant, receiver: Receiver, api: APIClient) -> None:
     for _ in range(5):
         create(api)
-    assert sum(in_threads(deliver_due, deliver_due)) == 5
+    assert sum(in_threads(Dispatcher().run, Dispatcher().run)) == 5
     assert len(receiver.requests) == 5
 
 
@@ -248,7 +237,7 @@ def test_waits_grow_and_end_with_the_hour(attempts: int, age: int) -> None:
 def test_hanging_receiver_does_not_hold_up_the_others(
     told: Tenant, receiver: Receiver, api: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "ATTEMPT_S", 0.5)
+    monkeypatch.setattr(webhook_sending, "ATTEMPT_S", 0.5)
     hanging = Receiver()
     hanging.pause.clear()
     try:
