@@ -13,12 +13,19 @@ from rest_framework.views import APIView
 
 from web.address_field import AddressField
 from web.health import HealthSerializer, health_report
-from web.input_warnings import RequestSerializer
+from web.input_warnings import RequestSerializer, unknown_names, warn
 from web.number_fields import Count, Port, Seconds
 
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, client_address, is_backend, tenant_of
-from .serializers import BackfillSerializer, GroupSerializer, MemberSerializer, TicketSerializer, error_responses
+from .serializers import (
+    BackfillSerializer,
+    GroupSerializer,
+    MemberSerializer,
+    TicketSerializer,
+    check_size,
+    error_responses,
+)
 from .whereabouts import WhereaboutsSerializer
 from .why import Why
 
@@ -53,7 +60,22 @@ class MemberInputSerializer(PlayerSerializer):
 def _validated(kind: type[serializers.Serializer], request: Request) -> dict[str, Any]:
     serializer = kind(data=request.data, context={"address": client_address(request._request)})
     serializer.is_valid(raise_exception=True)
+    _warn_of_places(serializer.validated_data)
     return serializer.validated_data
+
+
+def _warn_of_places(wanted: dict[str, Any]) -> None:
+    """Of those that a player measured and that are not in the fleet."""
+    players = wanted.get("player_tickets", [wanted])
+    if not any(player.get("whereabouts") for player in players):
+        return
+    known = selectors.fleet_names().places
+    for index, player in enumerate(players):
+        under = f"player_tickets[{index}]." if "player_tickets" in wanted else ""
+        found, what, code = player["whereabouts"], "node or location", "place_unknown"
+        warn(unknown_names(found.get("latencies", ()), known, under + "latencies.{name}", what, code))
+        nodes = [item["node"] for item in found.get("measurements", ())]
+        warn(unknown_names(nodes, known, f"{under}measurements", what, code))
 
 
 class TicketsApi(PlayApi):
@@ -206,6 +228,10 @@ class BackfillsApi(PlayApi):
                 raise serializers.ValidationError(f"At most {MAX_PLAYING}, each with an object of attributes.")
             return tickets
 
+        def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+            check_size(attrs, "attributes", "tickets")
+            return attrs
+
     @extend_schema(
         operation_id="backfill_create",
         request=InputSerializer,
@@ -233,30 +259,37 @@ class BackfillApi(PlayApi):
         return Response(status=204)
 
 
+class BeaconNodeSerializer(serializers.Serializer):
+    node = serializers.CharField(help_text="Its name, as measurements want it.")
+    fqdn = serializers.CharField()
+    public_ip = serializers.CharField(source="host")
+    tcp_port = Port()
+    udp_port = Port()
+
+
 class BeaconsApi(PlayApi):
     class OutputSerializer(serializers.Serializer):
-        class BeaconSerializer(serializers.Serializer):
+        class BeaconSerializer(BeaconNodeSerializer):
             class BeaconLocationSerializer(serializers.Serializer):
-                city = serializers.CharField()
+                city = serializers.CharField(help_text="Unique in this answer.")
                 country = serializers.CharField()
                 continent = serializers.CharField()
                 administrative_division = serializers.CharField(allow_blank=True)
                 timezone = serializers.CharField()
 
-            node = serializers.CharField(help_text="Its name, as measurements want it.")
-            fqdn = serializers.CharField()
-            public_ip = serializers.CharField(source="host")
-            tcp_port = Port()
-            udp_port = Port()
             location = BeaconLocationSerializer()
+            nodes = BeaconNodeSerializer(many=True, help_text="All nodes of the city, this one first.")
 
         count = Count()
         beacons = BeaconSerializer(many=True)
 
     @extend_schema(operation_id="matchmaker_beacons_list", responses={200: OutputSerializer, **error_responses()})
     def get(self, request: Request) -> Response:
-        """What to measure for a ticket: for its measurements, and for the latencies attribute, which names cities."""
-        found = selectors.beacons()
+        """What to measure for a ticket: for its measurements, and for the latencies attribute, which names cities.
+
+        Each city once: the first of its nodes by name stands for them all, which `nodes` lists. Cities that share a
+        name have their region or country added."""
+        found = selectors.fleet_names().beacons
         return Response(self.OutputSerializer({"count": len(found), "beacons": found}).data)
 
 

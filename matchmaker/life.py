@@ -80,7 +80,7 @@ def _form(
     wanted = [ticket for proposal in proposals for ticket in proposal.tickets]
     wanted += [ticket for one in filled for ticket in one.tickets]
     claimed = _claim_tickets(version, wanted, now)
-    slugs = selectors.slugs_by_city()
+    slugs = selectors.fleet_names().slugs_by_city
     matches: list[Match] = []
     for proposal in proposals:
         if all(ticket in claimed for ticket in proposal.tickets):

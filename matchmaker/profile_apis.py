@@ -15,7 +15,7 @@ from . import selectors, services
 from .access import MayConfigure, tenant_of
 from .models import Profile, ProfileVersion
 from .profiles import ProfileInvalid, differences, parse
-from .serializers import FullVersionSerializer, VersionSerializer, error_responses
+from .serializers import FullVersionSerializer, VersionSerializer, check_size, error_responses
 
 SHOWN = 200
 NUMBER = OpenApiParameter(
@@ -31,6 +31,10 @@ class ConfigureApi(APIView):
 
 class ConfigSerializer(RequestSerializer):
     config = serializers.DictField(help_text="One of the `profiles` of an Edgegap configuration; docs/matchmaking.md.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        check_size(attrs, "config")
+        return attrs
 
 
 class ProfilesApi(ConfigureApi):

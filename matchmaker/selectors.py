@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
-from . import matching, pool, profiles, why
+from . import cities, matching, pool, profiles, why
 from .errors import NotFound
 from .models import Backfill, Fleet, Match, MatchState, Process, Profile, ProfileVersion, Status, Ticket
 
@@ -203,26 +205,42 @@ def wait_estimate(ticket: Ticket) -> float | None:
 # -- the whole -------------------------------------------------------------------------------------
 
 
-def beacons() -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class FleetNames:
+    """The fleet as tickets see it."""
+
+    beacons: list[dict[str, Any]]  # one of each city
+    slugs_by_city: dict[str, list[str]]  # tickets name places by their city, the manager by a slug
+    places: frozenset[str]  # what a player's latencies and measurements may name: nodes and slugs
+
+
+_fleet_names: tuple[float, FleetNames] | None = None
+
+
+def fleet_names() -> FleetNames:
+    """Remembered for FLEET_MEMORY seconds: each ticket asks."""
+    global _fleet_names
+    now = time.monotonic()
+    if _fleet_names is None or now >= _fleet_names[0] + settings.FLEET_MEMORY:
+        _fleet_names = now, _read_fleet()
+    return _fleet_names[1]
+
+
+def _read_fleet() -> FleetNames:
     fleet = Fleet.objects.first()
-    return fleet.beacons if fleet else []
-
-
-def slugs_by_city() -> dict[str, list[str]]:
-    """Tickets name places by their city, the manager by a slug; there may be several in a city."""
-    found: dict[str, list[str]] = {}
-    for location in _locations():
-        found.setdefault(location["city"], []).append(location["slug"])
-    return found
+    beacons, locations = (fleet.beacons, fleet.locations) if fleet else ([], [])
+    names = cities.unique_names([*locations, *(beacon["location"] for beacon in beacons)])
+    slugs: dict[str, list[str]] = {}
+    for location in locations:
+        slugs.setdefault(names[cities.city_of(location)], []).append(location["slug"])
+    places = frozenset(location["slug"] for location in locations) | {beacon["node"] for beacon in beacons}
+    return FleetNames(cities.beacons_by_city(beacons, names), slugs, places)
 
 
 def location_of(slug: str) -> dict[str, Any] | None:
-    return next((location for location in _locations() if location["slug"] == slug), None)
-
-
-def _locations() -> list[dict[str, Any]]:
     fleet = Fleet.objects.first()
-    return fleet.locations if fleet else []
+    locations = fleet.locations if fleet else []
+    return next((location for location in locations if location["slug"] == slug), None)
 
 
 def processes_alive() -> list[Process]:

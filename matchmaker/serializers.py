@@ -1,5 +1,7 @@
 """What the API answers with, in Edgegap's words (compat spec 5.2, 5.3) and with ours added."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +16,14 @@ from .models import Backfill, Status, Ticket
 
 # Of the whole project, so that the API's document has one shape of errors.
 error_responses = import_string(settings.MATCHMAKER_ERROR_RESPONSES)
+MAX_STORED = 100_000  # bytes of JSON: a match of 255 players in some detail
+
+
+def check_size(attrs: Mapping[str, Any], *names: str) -> None:
+    """Of free-form objects, which are stored as they are. Raises ValidationError."""
+    for name in names:
+        if len(json.dumps(attrs.get(name)).encode()) > MAX_STORED:
+            raise serializers.ValidationError({name: [f"Send at most {MAX_STORED} bytes of JSON."]}, "max_length")
 
 
 class AssignedPortSerializer(serializers.Serializer):

@@ -9,6 +9,9 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from web.input_warnings import unknown_names, warn
+
+from . import selectors
 from .errors import AlreadyMatched, GroupClosed, GroupFull, NoEarlierVersion, NotFound, invalid
 from .life import match_abandon
 from .models import Backfill, Group, Match, MatchState, Profile, ProfileVersion, Status, Ticket
@@ -154,6 +157,9 @@ def tickets_cancel(tickets: Sequence[Ticket], reason: str) -> int:
 def _check_attributes(rules: Rules, attributes: Mapping[str, Any], under: str = "attributes") -> None:
     if problems := attribute_problems(rules, attributes):
         raise invalid(problems, under=under)
+    if rules.latencies and (known := selectors.fleet_names().slugs_by_city.keys()):
+        path = f"{under}.{rules.latencies}.{{name}}"
+        warn(unknown_names(attributes[rules.latencies], frozenset(known), path, "beacon", "beacon_unknown"))
 
 
 def _ticket(

@@ -194,7 +194,8 @@ def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
 async def _beacons(http: httpx.AsyncClient) -> list[Json]:
     """As `asyncio_udp.measure_beacons` wants them."""
     beacons = (await _request(http, "GET", "/locations/beacons"))["beacons"]
-    return [{**beacon, "host": beacon["public_ip"]} for beacon in one_of_each_city_first(beacons)[:MAX_MEASUREMENTS]]
+    nodes = [{**beacon, **node, "host": node["public_ip"]} for beacon in beacons for node in beacon["nodes"]]
+    return one_of_each_city_first(nodes)[:MAX_MEASUREMENTS]
 
 
 def one_of_each_city_first(beacons: Iterable[Json]) -> list[Json]:

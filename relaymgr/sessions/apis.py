@@ -36,6 +36,7 @@ from .fields import (
     WishesSerializer,
     limits_granted,
 )
+from .filters import Filter
 from .grants import grants_of_node
 from .idempotency import session_create_once
 from .known_places import filters_warn, location_warn, users_known, wishes_warn
@@ -46,6 +47,7 @@ from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, se
 
 DIALECTS = ["edgegap", "native"]
 DAY = 86_400
+MAX_FILTER_VALUES = 500  # stored with each session, and again with its explanation
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -83,6 +85,12 @@ class SessionsApi(APIView):
             if len(set(names)) != len(names):
                 raise serializers.ValidationError("Each player_id may be there once.", "duplicate_player")
             return users
+
+        def validate_filters(self, filters: list[Filter] | None) -> list[Filter]:
+            if sum(len(each.values) for each in filters or ()) > MAX_FILTER_VALUES:
+                message = f"Give at most {MAX_FILTER_VALUES} values in all filters together."
+                raise serializers.ValidationError(message, "max_length")
+            return filters or []
 
         def validate_dialects(self, dialects: list[str]) -> list[str]:
             if "edgegap" in dialects and not self.context["edgegap_enabled"]:

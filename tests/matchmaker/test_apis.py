@@ -9,6 +9,7 @@ from django.test import override_settings
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from matchmaker import selectors
 from matchmaker.models import Fleet, Status, Ticket
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
@@ -131,6 +132,39 @@ def test_beacons_have_the_names_that_measurements_want(players: APIClient) -> No
     Fleet.objects.create(beacons=[{**beacon, "location": place}], fetched_at=timezone.now())
     [shown] = players.get(f"{BASE}/locations/beacons").json()["beacons"]
     assert (shown["node"], shown["public_ip"]) == ("fra-1", "203.0.113.9")
+
+
+def test_a_city_is_one_beacon_and_cities_of_one_name_have_different_ones(players: APIClient) -> None:
+    """Edgegap's SDK fills a dictionary by city, and waits for as many entries as `count` says."""
+    where = {"continent": "E", "timezone": "", "country": "USA"}
+    places = [
+        ("ill-1", "illinois-1", "Springfield", "Illinois"),
+        ("ill-2", "illinois-2", "Springfield", "Illinois"),
+        ("mas-1", "massachusetts", "Springfield", "Massachusetts"),
+        ("nyc-1", "new-york", "New York", ""),
+    ]
+    rows = [
+        (node, slug, {**where, "city": city, "administrative_division": region}) for node, slug, city, region in places
+    ]
+    Fleet.objects.create(
+        beacons=[
+            {"node": node, "host": "203.0.113.9", "fqdn": "", "udp_port": 1, "tcp_port": 1, "location": place}
+            for node, slug, place in rows
+        ],
+        locations=[{**place, "slug": slug} for node, slug, place in rows],
+        fetched_at=timezone.now(),
+    )
+    answer = players.get(f"{BASE}/locations/beacons").json()
+    by_city = {beacon["location"]["city"]: beacon for beacon in answer["beacons"]}
+    assert answer["count"] == len(answer["beacons"]) == len(by_city) == 3
+    assert {city: [node["node"] for node in beacon["nodes"]] for city, beacon in by_city.items()} == {
+        "Springfield, Illinois": ["ill-1", "ill-2"],
+        "Springfield, Massachusetts": ["mas-1"],
+        "New York": ["nyc-1"],
+    }
+    assert by_city["Springfield, Illinois"]["node"] == "ill-1"
+    slugs = selectors.fleet_names().slugs_by_city
+    assert slugs["Springfield, Illinois"] == ["illinois-1", "illinois-2"]
 
 
 def test_deleted_ticket_is_gone(search: Search, players: APIClient) -> None:
@@ -390,3 +424,16 @@ def test_assignment_is_sealed_in_the_database(search: Search) -> None:
     assert "secret" not in stored
     assert Ticket.objects.get().assignment == {"seat_key": "secret"}
     assert json.dumps(Ticket.objects.get().assignment)
+
+
+def test_beacons_and_places_that_are_not_there_are_warned_of(players: APIClient, profile: str) -> None:
+    place = {"city": "Frankfurt", "country": "D", "administrative_division": "", "slug": "fra"}
+    Fleet.objects.create(locations=[place], fetched_at=timezone.now())
+    body = {"profile": "duel", "attributes": {"elo": 1}, "latencies": {"fra": 1, "far": 2}, "latensies": {}}
+    answer = players.post(f"{BASE}/tickets", body, format="json").json()
+    assert {warning["field"]: warning["code"] for warning in answer["warnings"]} == {
+        "latensies": "unknown_field",
+        "latencies.far": "place_unknown",
+    }
+    refused = players.post(f"{BASE}/tickets?strict=1", body, format="json")
+    assert (refused.status_code, Ticket.objects.count()) == (400, 1)

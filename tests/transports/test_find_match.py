@@ -83,7 +83,10 @@ def matchmaker(monkeypatch: pytest.MonkeyPatch):
     matchmaker.server.server_close()
 
 
-RELAY = {"node": "fra-1", "public_ip": "127.0.0.1", "location": {"city": "Frankfurt"}}
+def city(*nodes: tuple[str, int]) -> dict[str, Any]:
+    """A beacon of the matchmaker's answer, of these nodes on this machine and their ports."""
+    found = [{"node": name, "public_ip": "127.0.0.1", "udp_port": port} for name, port in nodes]
+    return {**found[0], "location": {"city": "Frankfurt"}, "nodes": found}
 
 
 async def test_refused_ticket_is_a_typed_error(matchmaker: Matchmaker) -> None:
@@ -139,7 +142,7 @@ async def test_relays_are_measured_and_go_with_the_ticket_as_they_signed(matchma
     """A relay at the one port; nothing listens at the other."""
     matchmaker.streams = [event("status", status="CANCELLED", reason="expired")]
     with node_process() as relay:
-        matchmaker.beacons = [{**RELAY, "udp_port": relay.client_port}, {**RELAY, "node": "fra-2", "udp_port": 9}]
+        matchmaker.beacons = [city(("fra-1", relay.client_port), ("fra-2", 9))]
         with pytest.raises(MatchNotFound):
             await find_match(matchmaker.url, "key", "duel", latencies="pings")
     [asked] = [body for method, path, body in matchmaker.requests if (method, path) == ("POST", "/tickets")]

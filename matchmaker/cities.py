@@ -1,0 +1,48 @@
+"""Cities as tickets name them. Edgegap's SDKs measure beacons into a dictionary by city and wait for as many entries as
+`count` says (compat spec 5.2): so each city is there once, and two cities of one name have different ones. Pure.
+
+The rule: nodes of one city are one beacon, that of the first of them by name; `nodes` lists them all. Cities that share
+a name, and not their country and region, are named with the region, or else with the country.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+City = tuple[str, str, str]  # name, country, administrative division
+NODE = ("node", "fqdn", "host", "tcp_port", "udp_port")
+
+
+def city_of(location: Mapping[str, Any]) -> City:
+    return location["city"], location.get("country", ""), location.get("administrative_division", "")
+
+
+def unique_names(locations: Iterable[Mapping[str, Any]]) -> dict[City, str]:
+    """What to call each city."""
+    same_name: dict[str, set[City]] = defaultdict(set)
+    for location in locations:
+        same_name[location["city"]].add(city_of(location))
+    names: dict[City, str] = {}
+    for name, cities in same_name.items():
+        if len(cities) == 1:
+            names |= dict.fromkeys(cities, name)
+            continue
+        divisions = [division or country for _, country, division in cities]
+        for city in cities:
+            _, country, division = city
+            is_enough = divisions.count(division or country) == 1
+            names[city] = f"{name}, {division or country}" if is_enough else f"{name}, {division}, {country}"
+    return names
+
+
+def beacons_by_city(beacons: Sequence[Mapping[str, Any]], names: Mapping[City, str]) -> list[dict[str, Any]]:
+    """One for each city, in the order given. `names` has the city of each."""
+    found: dict[City, dict[str, Any]] = {}
+    for beacon in beacons:
+        city = city_of(beacon["location"])
+        node = {name: beacon.get(name) for name in NODE}
+        if city in found:
+            found[city]["nodes"].append(node)
+        else:
+            found[city] = {**node, "location": {**beacon["location"], "city": names[city]}, "nodes": [node]}
+    return list(found.values())
