@@ -60,6 +60,11 @@ class MayPlay(_Scoped):
     reading = writing = frozenset({"matchmaker", "relay"})
 
 
+def about_profile(request: Request, name: str) -> None:
+    """Notes which profile the answer is about: its `allowed_cors_origins` hold for it."""
+    request._request.about_profile = name  # type: ignore[attr-defined]
+
+
 class MayConfigure(_Scoped):
     """Profiles, and looking into the pool."""
 

@@ -17,7 +17,7 @@ from web.input_warnings import RequestSerializer, unknown_names, warn
 from web.number_fields import Count, Port, Seconds
 
 from . import selectors, services
-from .access import MayPlay, PlayerThrottle, client_address, is_backend, tenant_of
+from .access import MayPlay, PlayerThrottle, about_profile, client_address, is_backend, tenant_of
 from .serializers import (
     BackfillSerializer,
     GroupSerializer,
@@ -60,8 +60,11 @@ class MemberInputSerializer(PlayerSerializer):
 def _validated(kind: type[serializers.Serializer], request: Request) -> dict[str, Any]:
     serializer = kind(data=request.data, context={"address": client_address(request._request)})
     serializer.is_valid(raise_exception=True)
-    _warn_of_places(serializer.validated_data)
-    return serializer.validated_data
+    wanted = serializer.validated_data
+    _warn_of_places(wanted)
+    if name := wanted.get("profile") or next((each["profile"] for each in wanted.get("player_tickets", ())), ""):
+        about_profile(request, name)
+    return wanted
 
 
 def _warn_of_places(wanted: dict[str, Any]) -> None:
@@ -94,6 +97,7 @@ class TicketApi(PlayApi):
     @extend_schema(operation_id="ticket_get", responses={200: TicketSerializer, **error_responses(404)})
     def get(self, request: Request, ticket_id: str) -> Response:
         ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
+        about_profile(request, ticket.version.profile.name)
         return Response(TicketSerializer(ticket).data)
 
     @extend_schema(operation_id="ticket_delete", responses={204: None, **error_responses(404, 409)})
@@ -121,6 +125,7 @@ class TicketWhyApi(PlayApi):
     def get(self, request: Request, ticket_id: str) -> Response:
         """Why the ticket still waits. For one that waits no more all counts are 0."""
         ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
+        about_profile(request, ticket.version.profile.name)
         found = selectors.ticket_why(ticket)
         estimate = selectors.wait_estimate(ticket) if found else None
         answer = {"status": ticket.status, "estimate": estimate, **asdict(found or NOT_WAITING)}
@@ -163,6 +168,7 @@ class GroupApi(PlayApi):
     @extend_schema(operation_id="group_get", responses={200: GroupSerializer, **error_responses(404)})
     def get(self, request: Request, group_id: UUID) -> Response:
         members = selectors.group_members(tenant=tenant_of(request), group_id=group_id)
+        about_profile(request, members[0].version.profile.name)
         return Response(GroupSerializer(members[0]).data)
 
     @extend_schema(operation_id="group_delete", responses={204: None, **error_responses(404, 409)})
@@ -192,6 +198,7 @@ class MemberApi(PlayApi):
     @extend_schema(operation_id="member_get", responses={200: MemberSerializer, **error_responses(404)})
     def get(self, request: Request, group_id: UUID, member_id: str) -> Response:
         member = selectors.member_get(tenant=tenant_of(request), group_id=group_id, member_id=member_id)
+        about_profile(request, member.version.profile.name)
         return Response(MemberSerializer(member).data)
 
     @extend_schema(
@@ -204,6 +211,7 @@ class MemberApi(PlayApi):
         member = services.member_ready(
             tenant=tenant_of(request), group_id=group_id, member_id=member_id, is_ready=is_ready
         )
+        about_profile(request, member.version.profile.name)
         return Response(MemberSerializer(member).data)
 
     @extend_schema(operation_id="member_delete", responses={204: None, **error_responses(404, 409)})
@@ -251,6 +259,7 @@ class BackfillApi(PlayApi):
     @extend_schema(operation_id="backfill_get", responses={200: BackfillSerializer, **error_responses(404)})
     def get(self, request: Request, backfill_id: UUID) -> Response:
         backfill = selectors.backfill_get(tenant=tenant_of(request), backfill_id=backfill_id)
+        about_profile(request, backfill.version.profile.name)
         return Response(BackfillSerializer(backfill).data)
 
     @extend_schema(operation_id="backfill_delete", responses={204: None, **error_responses(404, 409)})

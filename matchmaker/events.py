@@ -19,7 +19,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
 from . import selectors
-from .access import tenant_of
+from .access import about_profile, tenant_of
 from .apis import PlayApi
 from .errors import NotFound
 from .models import Status
@@ -52,10 +52,10 @@ class TicketEventsApi(PlayApi):
     def get(self, request: Request, ticket_id: str) -> StreamingHttpResponse:
         """Event `status` with the ticket as data, now and after each change; the stream ends with a final status."""
         ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
+        about_profile(request, ticket.version.profile.name)
         response = StreamingHttpResponse(_stream(ticket.tenant, ticket.pk), content_type="text/event-stream")
         response["Cache-Control"] = "no-store"
         response["X-Accel-Buffering"] = "no"
-        close_old_connections()  # a stream would keep this one, out of a pool of few, until it ends
         return response
 
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from web.origins import origins_problem
+
 MAX_SEATS = 255  # of a relay session
 MAX_ATTRIBUTES = 32
 MAX_VALUES = 64  # in an array of strings, beacons in an object
@@ -132,6 +134,9 @@ class _Parser:
     def profile(self) -> Profile:
         config = self._object(self.config, "")
         known = {*DEFAULTS, "rules", "host", "session", "application", "max_deployment_retry_count"}
+        known.add("allowed_cors_origins")
+        if problem := origins_problem(config.get("allowed_cors_origins", [])):
+            self._problem("allowed_cors_origins", problem)
         for name in config.keys() - known:
             self._problem(name, "is not a setting of a profile")
         periods = {name: self._period(config.get(name, text), name) for name, text in DEFAULTS.items()}

@@ -305,6 +305,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_structlog",
+    "corsheaders",
     "relaymgr.audit",
     "relaymgr.tenants",
     "relaymgr.nodes",
@@ -315,6 +316,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "relaymgr.requests.RequestMiddleware",
+    "corsheaders.middleware.CorsMiddleware",  # before what answers by itself
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "relaymgr.headers.security_headers",
@@ -371,6 +373,14 @@ USE_TZ = True
 USE_I18N = False
 FORMAT_MODULE_PATH = ["relaymgr.formats"]
 LANGUAGE_CODE = "en-us"
+
+
+# Browser pages of other origins: relaymgr.tenants.cors and matchmaker.cors say which. No cookies: a key is a header.
+CORS_URLS_REGEX = r"^/(v1|matchmaker)/"
+CORS_ALLOW_METHODS = ("GET", "POST", "PATCH", "DELETE", "OPTIONS")
+CORS_ALLOW_HEADERS = ("accept", "authorization", "content-type", "idempotency-key", "last-event-id", "x-request-id")
+CORS_EXPOSE_HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID")
+CORS_PREFLIGHT_MAX_AGE = 600  # seconds
 
 
 # REST

@@ -14,6 +14,7 @@ from relaymgr.operations.metrics import MetricsApi
 swagger = csp_update({"style-src": UNSAFE_INLINE})
 
 urlpatterns = [
+    path("v1/", include("relaymgr.tenants.urls")),
     path("v1/", include("relaymgr.nodes.urls")),
     path("v1/", include("relaymgr.telemetry.urls")),
     path("v1/", include("relaymgr.sessions.urls")),

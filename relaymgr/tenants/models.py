@@ -3,16 +3,23 @@
 import base64
 import secrets
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
 from relaymgr.sealing import SealedField
+from web.origins import origins_problem
 
 
 def new_webhook_secret() -> str:
     """In the form of the Standard Webhooks scheme: "whsec_" and base64."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+
+
+def validate_origins(origins: object) -> None:
+    if problem := origins_problem(origins):
+        raise ValidationError(problem, "origins")
 
 
 class Tenant(models.Model):
@@ -31,6 +38,13 @@ class Tenant(models.Model):
     )
     webhook_secret = SealedField(default=new_webhook_secret, editable=False)
     webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")
+    allowed_cors_origins = models.JSONField(
+        default=list,
+        db_default=models.Value([], models.JSONField()),  # for what the version before inserts
+        blank=True,
+        validators=[validate_origins],
+        help_text='Browser pages that may use the keys: ["https://play.example.com", "https://*.example.com"].',
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

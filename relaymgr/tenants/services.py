@@ -12,6 +12,7 @@ from django.utils import timezone
 from relaymgr.errors import Invalid
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import ApiKey, Scope, Tenant, new_webhook_secret
+from web.origins import origins_problem
 
 TENANT_SCOPES = (Scope.RELAY, Scope.READ, Scope.MATCHMAKER)
 OWN_SCOPES = (Scope.NODE, Scope.SERVICE)  # of keys that belong to the installation, one each
@@ -28,6 +29,14 @@ def tenant_create(*, slug: str, name: str = "") -> Tenant:
     if not created:
         raise Invalid.field("slug", f"There is a tenant {slug} already.", "unique")
     return tenant
+
+
+def cors_origins_set(*, tenant: Tenant, origins: Sequence[str]) -> None:
+    """Raises Invalid."""
+    if problem := origins_problem(list(origins)):
+        raise Invalid.field("allowed_cors_origins", problem, "origins")
+    tenant.allowed_cors_origins = list(origins)
+    tenant.save(update_fields=["allowed_cors_origins"])
 
 
 def webhook_secret_roll(*, tenant: Tenant) -> str:

@@ -2,7 +2,20 @@
 
 import typer
 
-from . import audit_log, examination, explanation, keys, locations, nodes, reference, sessions, status, tail, tenants
+from . import (
+    audit_log,
+    cors,
+    examination,
+    explanation,
+    keys,
+    locations,
+    nodes,
+    reference,
+    sessions,
+    status,
+    tail,
+    tenants,
+)
 from .output import Commands
 
 app = typer.Typer(
@@ -35,6 +48,7 @@ app.command("revoke", rich_help_panel=SESSIONS)(sessions.revoke)
 app.command("delete", rich_help_panel=SESSIONS)(sessions.delete)
 
 app.command("tenants", rich_help_panel=KEYS)(tenants.tenants)
+app.command("cors", rich_help_panel=KEYS)(cors.cors)
 app.command("keys", rich_help_panel=KEYS)(keys.keys)
 app.command("key-revoke", rich_help_panel=KEYS)(keys.key_revoke)
 

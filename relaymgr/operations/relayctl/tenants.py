@@ -25,6 +25,7 @@ def tenants(as_json: Json = False) -> None:
                 "max_sessions": tenant.max_sessions,
                 "requests_per_minute": tenant.requests_per_minute,
                 "edgegap_enabled": tenant.edgegap_enabled,
+                "allowed_cors_origins": tenant.allowed_cors_origins,
                 "created_at": tenant.created_at,
             }
             for tenant in Tenant.objects.order_by("slug").defer("webhook_secret")

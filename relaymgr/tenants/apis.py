@@ -1,0 +1,64 @@
+"""HTTP for a tenant's backend: the tenant itself."""
+
+from typing import cast
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from relaymgr.audit.models import Via
+from relaymgr.audit.services import act_record
+from relaymgr.authentication import MayUseRelays, caller
+from relaymgr.openapi import error_responses
+from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.services import cors_origins_set
+from web.input_warnings import RequestSerializer
+from web.number_fields import Count
+from web.origins import MAX_LENGTH, MAX_ORIGINS
+
+ORIGINS_HELP = (
+    "Browser pages that may read answers to the tenant's keys: https://play.example.com, https://*.example.com."
+)
+
+
+class TenantApi(APIView):
+    permission_classes = (MayUseRelays,)
+
+    class InputSerializer(RequestSerializer):
+        allowed_cors_origins = serializers.ListField(
+            child=serializers.CharField(max_length=MAX_LENGTH), max_length=MAX_ORIGINS, help_text=ORIGINS_HELP
+        )
+
+    class OutputSerializer(serializers.Serializer):
+        slug = serializers.CharField()
+        name = serializers.CharField()
+        requests_per_minute = Count(help_text="For each key.")
+        max_sessions = Count(help_text="Live at one time.")
+        edgegap_enabled = serializers.BooleanField()
+        allowed_cors_origins = serializers.ListField(child=serializers.CharField(), help_text=ORIGINS_HELP)
+
+    @extend_schema(operation_id="tenant_get", responses={200: OutputSerializer, **error_responses()})
+    def get(self, request: Request) -> Response:
+        """The key's own tenant."""
+        return Response(self.OutputSerializer(_tenant(request)).data)
+
+    @extend_schema(
+        operation_id="tenant_update",
+        request=InputSerializer,
+        responses={200: OutputSerializer, **error_responses(400, 413, 415)},
+    )
+    def patch(self, request: Request) -> Response:
+        """Which origins are allowed: the list replaces the one before."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        tenant, origins = _tenant(request), serializer.validated_data["allowed_cors_origins"]
+        cors_origins_set(tenant=tenant, origins=origins)
+        actor, detail = caller(request).key.prefix, ", ".join(origins) or "none"
+        act_record(via=Via.API, actor=actor, action="tenant.cors_origins", target=tenant.slug, detail=detail)
+        return Response(self.OutputSerializer(tenant).data)
+
+
+def _tenant(request: Request) -> Tenant:
+    return cast(Tenant, caller(request).tenant)  # MayUseRelays lets no key in that has none

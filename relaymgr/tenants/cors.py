@@ -1,0 +1,42 @@
+"""Which browser pages may read the API's answers: those of the calling tenant's `allowed_cors_origins`. Off by default.
+
+A preflight request carries no key, so it passes for an origin that any tenant allows; so does an answer to no tenant (a
+wrong key, /monitor), which holds nothing of any. django-cors-headers asks here and writes the headers.
+"""
+
+import logging
+from typing import Any
+
+from corsheaders.signals import check_request_enabled
+from django.db import DatabaseError
+from django.dispatch import receiver
+from django.http import HttpRequest
+
+from relaymgr.remembered import remembered
+from relaymgr.tenants.models import Tenant
+from web.origins import is_allowed
+
+logger = logging.getLogger(__name__)
+
+
+@remembered
+def origins_of_any() -> frozenset[str]:
+    """Allowed by at least one active tenant."""
+    lists = Tenant.objects.filter(is_active=True).exclude(allowed_cors_origins=[]).order_by()
+    return frozenset(origin for origins in lists.values_list("allowed_cors_origins", flat=True) for origin in origins)
+
+
+@receiver(check_request_enabled, dispatch_uid="tenants.cors")
+def tenant_allows(sender: Any, request: HttpRequest, **kwargs: Any) -> bool:
+    origin = request.headers.get("Origin", "")
+    if not origin:
+        return False
+    auth = getattr(request, "auth", None)  # of DRF, once it knows who calls
+    if auth is not None:
+        tenant = getattr(auth, "tenant", None)
+        return tenant is not None and is_allowed(origin, tenant.allowed_cors_origins)
+    try:
+        return is_allowed(origin, sorted(origins_of_any()))
+    except DatabaseError as error:
+        logger.warning("no origin is allowed, the database failed: %s", type(error).__name__)
+        return False
