@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
@@ -20,13 +21,13 @@ from .manager_client import Json, Manager, ManagerRefused, ManagerUnreachable
 from .matching import Filled, make_matches
 from .matching import Match as Proposal
 from .models import Backfill, Fleet, Group, Match, MatchState, Process, ProfileVersion, Status, Ticket
+from .player_data import without_players
 
 logger = logging.getLogger(__name__)
 
 CLAIM = timedelta(seconds=6)  # longer than one call to the manager may take
 PATIENCE = 5  # attempts without an outcome, about 15 s, before the players of a match search on
 LONGEST_DELAY = 30.0
-MATCHES_KEPT = timedelta(days=1)  # as long as the manager keeps idempotency keys; estimates are made from them
 CHUNK = 5_000  # rows named in one query: databases limit their number
 PROCESSES_KEPT = timedelta(hours=1)
 
@@ -225,6 +226,7 @@ def _assigned(match: Match, session: Json, users: dict[str, Json]) -> None:
             assigned_at=now,
             next_attempt_at=None,
             last_error="",
+            request=without_players(match.request),
         )
         if not won:  # abandoned meanwhile: `_undo` finds the session by its key
             return
@@ -240,7 +242,8 @@ def match_fail(match: Match, reason: str) -> None:
     """It comes to nothing, and nothing was made. Its tickets search on."""
     with transaction.atomic():
         failed = Match.objects.filter(pk=match.pk, state=MatchState.FORMING)
-        if failed.update(state=MatchState.FAILED, next_attempt_at=None, last_error=reason[:100]):
+        over = {"next_attempt_at": None, "request": without_players(match.request)}
+        if failed.update(state=MatchState.FAILED, last_error=reason[:100], **over):
             _release(match, reason)
     metrics.outcomes.labels("failed").inc()
     logger.warning("match %s came to nothing: %s", match.pk, reason)
@@ -289,7 +292,8 @@ def _undo(manager: Manager, match: Match) -> None:
             manager.session_delete(tenant, session["session_id"])
     except ManagerRefused:
         pass  # there is nothing, or nothing any more
-    Match.objects.filter(pk=match.pk, state=MatchState.ABANDONED).update(state=MatchState.FAILED, next_attempt_at=None)
+    over = {"next_attempt_at": None, "request": without_players(match.request)}
+    Match.objects.filter(pk=match.pk, state=MatchState.ABANDONED).update(state=MatchState.FAILED, **over)
 
 
 def _later(match: Match, error: str) -> None:
@@ -316,7 +320,8 @@ def sweep() -> int:
     Ticket.objects.filter(remove_at__lte=now).delete()
     Backfill.objects.filter(remove_at__lte=now).delete()
     Group.objects.filter(members=None, created_at__lt=now - timedelta(minutes=1)).delete()
-    kept = Match.objects.filter(created_at__lt=now - MATCHES_KEPT, tickets=None)
+    # Not less than the manager keeps idempotency keys; estimates are made from them.
+    kept = Match.objects.filter(created_at__lt=now - timedelta(hours=settings.MATCH_KEEP_HOURS), tickets=None)
     kept.filter(state__in=(MatchState.ASSIGNED, MatchState.FAILED)).delete()
     Process.objects.filter(seen_at__lt=now - PROCESSES_KEPT).delete()
     return expired

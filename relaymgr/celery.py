@@ -39,6 +39,8 @@ SCHEDULE = {
     "relaymgr.sessions.tasks.webhooks_deliver": ("webhook", 1.0),
     "relaymgr.sessions.tasks.sessions_prune": ("housekeeping", 3600.0),
     "relaymgr.sessions.tasks.idempotency_prune": ("housekeeping", 3600.0),
+    "relaymgr.sessions.tasks.players_minimise": ("housekeeping", 30.0),
+    "relaymgr.operations.tasks.records_prune": ("housekeeping", 3600.0),
     "relaymgr.telemetry.tasks.knowledge_learn": ("housekeeping", 60.0),
     "relaymgr.telemetry.tasks.samples_prune": ("housekeeping", 300.0),
     "relaymgr.nodes.tasks.token_keys_renew": ("housekeeping", 3600.0),

@@ -580,12 +580,15 @@ WEBHOOK_PAYLOAD_KEEP_HOURS = _number(
 IDEMPOTENCY_KEEP_HOURS = _number(
     "CAUSEWAY_IDEMPOTENCY_KEEP_HOURS", 24, 1, 24 * 30, "hours for which an `Idempotency-Key` gets the same answer"
 )
-MATCH_KEEP_HOURS = _number(
-    "CAUSEWAY_MATCH_KEEP_HOURS",
-    24,
-    1,
-    24 * 365,
-    "hours for which the matchmaker keeps matches that are over; not less than `CAUSEWAY_IDEMPOTENCY_KEEP_HOURS`",
+MATCH_KEEP_HOURS = max(
+    IDEMPOTENCY_KEEP_HOURS,
+    _number(
+        "CAUSEWAY_MATCH_KEEP_HOURS",
+        24,
+        1,
+        24 * 365,
+        "hours for which the matchmaker keeps matches that are over; at least `CAUSEWAY_IDEMPOTENCY_KEEP_HOURS`",
+    ),
 )
 
 

@@ -9,6 +9,7 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSpli
 
 from relaymgr.monitor import MonitorApi
 from relaymgr.operations.metrics import MetricsApi
+from relaymgr.operations.player_apis import PlayerEraseApi, PlayerExportApi
 
 # Swagger UI styles its elements one by one.
 swagger = csp_update({"style-src": UNSAFE_INLINE})
@@ -18,6 +19,8 @@ urlpatterns = [
     path("v1/", include("relaymgr.nodes.urls")),
     path("v1/", include("relaymgr.telemetry.urls")),
     path("v1/", include("relaymgr.sessions.urls")),
+    path("v1/players:export", PlayerExportApi.as_view()),
+    path("v1/players:erase", PlayerEraseApi.as_view()),
     path("v1/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
     path("docs", swagger(SpectacularSwaggerSplitView.as_view(url_name="openapi")), name="docs"),
     path("matchmaker/", include("matchmaker.urls")),

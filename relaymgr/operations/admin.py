@@ -9,9 +9,9 @@ from django.forms import CheckboxSelectMultiple
 from django.http import HttpRequest
 
 from relaymgr.admin import RecordedAdmin
-from relaymgr.operations import node_admin
+from relaymgr.operations import node_admin, player_admin
 
-__all__ = ["PersonAdmin", "RoleAdmin", "node_admin"]
+__all__ = ["PersonAdmin", "RoleAdmin", "node_admin", "player_admin"]
 
 admin.site.unregister([User, Group])
 

@@ -4,7 +4,7 @@
 |---|---|
 | viewer | look at everything but people; changes nothing |
 | operator | also drain nodes, end sessions, revoke seats, repeat webhooks, close circuits, ban, set tags and prices |
-| administrator | also remove nodes, and all that has to do with keys, tenants, matchmaking profiles and people |
+| administrator | also remove nodes, export and erase a player's data, and keys, tenants, matchmaking profiles, people |
 
 Nobody sees a secret, except whoever makes it, once.
 """

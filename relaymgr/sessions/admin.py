@@ -28,6 +28,7 @@ from .models import (
     WebhookEndpoint,
 )
 from .page import page_of, placement_of
+from .player_data import truncated
 from .selectors import SESSION_ID, unknown_since_of
 from .services import placement_ban, seat_revoke, session_delete
 from .webhook_circuits import circuit_close
@@ -111,7 +112,9 @@ class RelaySessionAdmin(_OperatedAdmin):
         if SESSION_ID.fullmatch(term):
             return queryset.filter(pk=term), False
         if (address := _address(term)) is not None:
-            return queryset.filter(pk__in=Seat.objects.filter(ip=address).values("session")), False
+            # Ended sessions may know the network alone.
+            addresses = [address, truncated(address) or address]
+            return queryset.filter(pk__in=Seat.objects.filter(ip__in=addresses).values("session")), False
         if tenant := Tenant.objects.filter(slug=term).first():
             return queryset.filter(tenant=tenant), False
         return queryset.filter(pk__in=Seat.objects.filter(player_id=term).values("session")), False
@@ -194,7 +197,7 @@ class SeatAdmin(_OperatedAdmin):
         ("created_at", "revoked_at"),
     )
     readonly_fields = ("connection",)
-    actions = ("revoke",)
+    actions: tuple[str, ...] = ("revoke",)
 
     @admin.display(description="connected", ordering="is_connected")
     def connection(self, seat: Seat) -> str:
@@ -238,11 +241,11 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
         "Send again",
         effect="What has not been delivered is sent again now.",
         permission="operate",
-        applies=lambda delivery: delivery.delivered_at is None,
+        applies=lambda delivery: delivery.delivered_at is None and delivery.payload_deleted_at is None,
     )
     def retry(self, request: HttpRequest, delivery: WebhookDelivery) -> str:
         if not delivery_retry(delivery=delivery):
-            raise Conflict("It has been delivered.")
+            raise Conflict("It has been delivered, or its body is deleted by now.")
         return f"{delivery} will be sent again."
 
 

@@ -1,6 +1,7 @@
 """A POST that may be sent again (IETF draft "The Idempotency-Key HTTP Header Field").
 
-The same key with the same body gets the session of the first request. Key and body are kept as hashes, for a day.
+The same key with the same body gets the session of the first request. Key and body are kept as hashes, for
+IDEMPOTENCY_KEEP_HOURS.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 
 from relaymgr.tenants.models import Tenant
@@ -17,7 +19,6 @@ from .models import IdempotencyKey, RelaySession, SessionState
 from .selectors import session_get
 from .services import session_create
 
-KEPT = timedelta(days=1)
 ABANDONED = timedelta(seconds=30)  # a first request that has made no session by now has died
 
 
@@ -37,7 +38,8 @@ def session_create_once(*, tenant: Tenant, key: str, body: Any, **wanted: Any) -
 
 
 def idempotency_prune() -> int:
-    return IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEPT).delete()[0]
+    kept = timedelta(hours=settings.IDEMPOTENCY_KEEP_HOURS)
+    return IdempotencyKey.objects.filter(created_at__lt=timezone.now() - kept).delete()[0]
 
 
 def _claim(tenant: Tenant, key_hash: str, request_hash: str) -> IdempotencyKey:

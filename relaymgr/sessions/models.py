@@ -58,6 +58,9 @@ class RelaySession(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     end_reason = models.CharField(max_length=50, blank=True, help_text="Also why it failed.")
     placement = models.JSONField(default=dict, blank=True, help_text="The explanation served at /placement.")
+    minimised_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When it kept no more of its players than its tenant allows."
+    )
     rechecked_at = models.DateTimeField(null=True, blank=True, editable=False)
     better = models.JSONField(
         default=dict, blank=True, help_text='Another node is better by now: {"node", "location", "gain_ms", "since"}.'
@@ -79,6 +82,11 @@ class RelaySession(models.Model):
             # On SQLite an ordinary index that nothing uses.
             GinIndex(fields=["metadata"], opclasses=["jsonb_path_ops"], name="session_metadata"),
             models.Index(fields=["-created_at", "id"], name="session_recent"),
+            models.Index(
+                fields=["ended_at"],
+                condition=models.Q(minimised_at=None, state__in=("ended", "failed")),
+                name="session_to_minimise",
+            ),
         ]
         ordering = ["-created_at", "id"]
 
@@ -257,6 +265,7 @@ class WebhookDelivery(models.Model):
     url = models.URLField(max_length=500)
     host = models.CharField(max_length=200, default="", editable=False, help_text="Scheme, name and port of the URL.")
     payload = SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
+    payload_deleted_at = models.DateTimeField(null=True, blank=True, help_text="It cannot be sent again.")
     is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")
     attempts = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True, blank=True, help_text="None: done, one way or the other.")
@@ -273,7 +282,10 @@ class WebhookDelivery(models.Model):
                 fields=["next_attempt_at", "tenant", "host"],
                 condition=models.Q(next_attempt_at__isnull=False),
                 name="delivery_waiting",
-            )
+            ),
+            models.Index(
+                fields=["created_at"], condition=models.Q(payload_deleted_at=None), name="delivery_has_payload"
+            ),
         ]
 
     def __str__(self) -> str:

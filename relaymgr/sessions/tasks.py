@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from relaymgr.telemetry.services import lease_held
 
-from . import idempotency, recheck, upkeep, webhook_circuits, webhook_dispatch
+from . import idempotency, player_data, recheck, upkeep, webhook_circuits, webhook_dispatch
 
 LEASE_S = 60.0  # the tasks' time limit: a round that holds it longer is dead
 
@@ -43,6 +43,14 @@ def sessions_recheck() -> None:
 def sessions_prune() -> None:
     upkeep.sessions_prune()
     webhook_circuits.circuits_prune(timezone.now())
+
+
+@shared_task
+def players_minimise() -> None:
+    with lease_held("minimise", LEASE_S) as held:
+        if held:
+            player_data.players_minimise()
+            player_data.payloads_prune()
 
 
 @shared_task

@@ -49,8 +49,8 @@ def player_notify(
 
 
 def delivery_retry(*, delivery: WebhookDelivery) -> bool:
-    """Send once more, now. False: it has been delivered."""
-    waiting = WebhookDelivery.objects.filter(pk=delivery.pk, delivered_at=None)
+    """Send once more, now. False: it has been delivered, or its body is deleted."""
+    waiting = WebhookDelivery.objects.filter(pk=delivery.pk, delivered_at=None, payload_deleted_at=None)
     return waiting.update(next_attempt_at=timezone.now()) == 1
 
 

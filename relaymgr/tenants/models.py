@@ -22,6 +22,14 @@ def validate_origins(origins: object) -> None:
         raise ValidationError(problem, "origins")
 
 
+class PlayerAddresses(models.TextChoices):
+    """What ended sessions keep of where their players are."""
+
+    TRUNCATE = "truncate", "truncate: the network (/24, /48) and whole degrees"
+    REMOVE = "remove", "remove: nothing"
+    KEEP = "keep", "keep: all of it, for as long as the session is kept"
+
+
 class Tenant(models.Model):
     """A studio. All its sessions, and nobody else's, are visible to its keys."""
 
@@ -35,6 +43,13 @@ class Tenant(models.Model):
     edgegap_enabled = models.BooleanField(default=True, help_text="The unauthenticated edgegap dialect.")
     private_webhooks = models.BooleanField(
         default=False, help_text="Webhooks may go to private and loopback addresses."
+    )
+    player_addresses = models.CharField(
+        max_length=10,
+        choices=PlayerAddresses,
+        default=PlayerAddresses.TRUNCATE,
+        db_default=PlayerAddresses.TRUNCATE,
+        help_text="What of players' addresses, coordinates and measurements is kept when a session is over.",
     )
     webhook_secret = SealedField(default=new_webhook_secret, editable=False)
     webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")

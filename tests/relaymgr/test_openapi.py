@@ -56,7 +56,7 @@ def test_static_files_of_docs_and_admin_are_served() -> None:
 def test_operations_are_grouped_by_resource() -> None:
     paths = Client().get("/v1/openapi.json").json()["paths"]
     groups = {tag for operations in paths.values() for operation in operations.values() for tag in operation["tags"]}
-    assert groups == {"ip", "ips", "locations", "matchmaker", "monitor", "nodes", "relays", "tenant"}
+    assert groups == {"ip", "ips", "locations", "matchmaker", "monitor", "nodes", "players", "relays", "tenant"}
 
 
 def test_bare_address_leads_a_browser_to_the_docs() -> None:

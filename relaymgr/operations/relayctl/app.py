@@ -10,6 +10,7 @@ from . import (
     keys,
     locations,
     nodes,
+    players,
     reference,
     sessions,
     status,
@@ -46,6 +47,9 @@ app.command("session", rich_help_panel=SESSIONS)(sessions.session)
 app.command("explain", rich_help_panel=SESSIONS)(explanation.explain)
 app.command("revoke", rich_help_panel=SESSIONS)(sessions.revoke)
 app.command("delete", rich_help_panel=SESSIONS)(sessions.delete)
+
+app.command("player-export", rich_help_panel=SESSIONS)(players.player_export)
+app.command("player-erase", rich_help_panel=SESSIONS)(players.player_erase)
 
 app.command("tenants", rich_help_panel=KEYS)(tenants.tenants)
 app.command("cors", rich_help_panel=KEYS)(cors.cors)

@@ -11,6 +11,7 @@ from relaymgr.tenants.models import ApiKey
 from relaymgr.tenants.services import api_key_revoke
 
 from .acts import confirm, recorded
+from .filters import filters_check
 from .output import Document, Json, Yes, show, table
 
 
@@ -28,6 +29,7 @@ def keys(
     as_json: Json = False,
 ) -> None:
     """The API keys: whose they are, what they may, when they were used."""
+    filters_check(tenant=tenant)
     found = ApiKey.objects.select_related("tenant").order_by("tenant__slug", "name", "-created_at")
     if tenant:
         found = found.filter(tenant__slug=tenant)

@@ -9,19 +9,17 @@ from django.conf import settings
 from django.db.models import Count, Q, Sum
 from rich.console import RenderableType
 
-from relaymgr.errors import Invalid, NotFound
+from relaymgr.errors import Invalid
 from relaymgr.nodes.models import MAX_USES, Location
 from relaymgr.nodes.selectors import locations_with_nodes
 from relaymgr.nodes.services import join_key_create
+from relaymgr.wording import counted
 
 from .acts import recorded
+from .filters import LocationUnknown
 from .output import Document, Json, show, table
 
 MAX_HOURS = 24 * 365
-
-
-class LocationUnknown(NotFound):
-    code, message = "location_unknown", "There is no location of that name. `relayctl locations` lists them."
 
 
 def locations(as_json: Json = False) -> None:
@@ -70,7 +68,7 @@ def join_key(
         raise Invalid.field("hours", "Choose a number above 0 and at most a year.")
     if not 1 <= uses <= MAX_USES:
         raise Invalid.field("uses", f"Choose a number from 1 to {MAX_USES}.")
-    with recorded("join_key.create", location, f"for {hours:g} hours, {uses} nodes"):
+    with recorded("join_key.create", location, f"for {counted(hours, 'hour')}, {counted(uses, 'node')}"):
         plain = join_key_create(location=found, lifetime=timedelta(hours=hours), uses=uses)
     show({"location": location, "join_key": plain, "hours": hours, "uses": uses}, as_json, lambda document: [plain])
 

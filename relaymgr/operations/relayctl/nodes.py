@@ -8,21 +8,17 @@ from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 from rich.console import RenderableType
 
-from relaymgr.errors import NotFound
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.services import node_drain, node_remove, node_undrain
 from relaymgr.operations.fleet import SILENT
 from relaymgr.sessions.models import LIVE_STATES, RelaySession
 
 from .acts import confirm, recorded
+from .filters import NodeUnknown, filters_check
 from .output import Document, Json, Yes, facts, print_error, show, table, words
 
 STATE_CHANGES = 20
 Node = Annotated[str, typer.Argument(help="Its name.", metavar="NODE")]
-
-
-class NodeUnknown(NotFound):
-    code, message = "node_unknown", "There is no node of that name. `relayctl nodes` lists them."
 
 
 def nodes(
@@ -35,6 +31,7 @@ def nodes(
     if name:
         show(_detail(node_get(name)), as_json, _render_one)
         return
+    filters_check(location=location)
     found = _nodes()
     if state:
         found = found.filter(state=state)

@@ -16,6 +16,7 @@ from relaymgr.sessions.services import seat_revoke, session_delete
 from relaymgr.telemetry.models import LegSample
 
 from .acts import confirm, recorded
+from .filters import filters_check
 from .output import Document, Json, Yes, facts, show, table
 
 NODE_CHANGES = 300
@@ -49,6 +50,7 @@ def sessions(
 ) -> None:
     """Sessions, the newest first."""
     pairs = [(key, value) for key, _, value in (pair.partition("=") for pair in metadata)]
+    filters_check(tenant=tenant, location=location, node=node)
     wanted = sessions_wanted(state=state or "", location=location, metadata=pairs)
     if tenant:
         wanted &= Q(tenant__slug=tenant)

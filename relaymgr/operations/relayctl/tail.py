@@ -24,6 +24,7 @@ from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import EventKind, SessionEvent
 
 from .audit_log import entry_document
+from .filters import filters_check
 from .output import STYLES, Document, Json, console, print_error, printable, to_json
 
 LATE_S = 10.0  # how long a transaction may take, and its row still be seen
@@ -57,6 +58,7 @@ def tail(
         kinds &= {Kind.SESSION, Kind.NODE}
     if not kinds:
         raise typer.BadParameter("these filters leave nothing to follow")
+    filters_check(tenant=tenant, location=location, node=node, session=session)
     sources: dict[Kind, Callable[[], Source]] = {
         Kind.SESSION: lambda: NewRows(events_of(event, session, tenant, node, location), event_document),
         Kind.NODE: lambda: NodeChanges(node, location),

@@ -67,6 +67,7 @@ TABLE: dict[str, dict[type[Model], str]] = {
         ApiKey: "add change -revoke -roll",
         Profile: "-roll_back",
         ProfileVersion: "add -activate",
+        Seat: "-erase_player",
         User: "add change delete",
     },
 }

@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.sessions import tasks
-from relaymgr.sessions.idempotency import ABANDONED, KEPT
+from relaymgr.sessions.idempotency import ABANDONED
 from relaymgr.sessions.models import IdempotencyKey, RelaySession, SessionState
 from tests.relaymgr.conftest import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
@@ -124,7 +124,7 @@ def test_at_once_one_makes_the_session_and_the_others_wait_or_get_it(api: APICli
 
 def test_keys_are_forgotten_after_a_day(api: APIClient) -> None:
     post(api, "old")
-    IdempotencyKey.objects.update(created_at=timezone.now() - KEPT - timedelta(seconds=1))
+    IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(days=1) - timedelta(seconds=1))
     post(api, "new")
     tasks.idempotency_prune()
     assert IdempotencyKey.objects.count() == 1

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from relaymgr.audit.services import command_record
 from relaymgr.nodes.models import MAX_USES, Location
 from relaymgr.nodes.services import join_key_create
+from relaymgr.wording import counted
 
 
 class Command(BaseCommand):
@@ -27,5 +28,6 @@ class Command(BaseCommand):
         if not 1 <= uses <= MAX_USES:
             raise CommandError(f"--uses must be from 1 to {MAX_USES}.")
         plain = join_key_create(location=found, lifetime=timedelta(hours=hours), uses=uses)
-        command_record(action="join_key.create", target=str(found), detail=f"for {hours:g} hours, {uses} nodes")
+        detail = f"for {counted(hours, 'hour')}, {counted(uses, 'node')}"
+        command_record(action="join_key.create", target=str(found), detail=detail)
         self.stdout.write(plain)

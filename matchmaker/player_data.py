@@ -1,0 +1,89 @@
+"""What the matchmaker keeps of one player: handed out, and deleted, on request."""
+
+import json
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.functions import Cast
+
+from . import services
+from .errors import AlreadyMatched, NotFound
+from .models import Match, MatchState, Ticket
+
+ERASED = "erased"
+MATCHES_MAX = 1_000
+
+
+def player_export(*, tenant: str, player_id: str = "", ip: str = "") -> dict[str, Any]:
+    """By the id that other players see, or by the address. No assignment: it holds tokens."""
+    tickets = _tickets(tenant, player_id, ip)
+    return {
+        "tickets": [
+            {
+                "player_id": ticket.player_id,
+                "player_ip": ticket.player_ip,
+                "profile": ticket.version.profile.name,
+                "status": ticket.status,
+                "attributes": ticket.attributes,
+                "measurements": ticket.whereabouts,
+                "created_at": ticket.created_at,
+                "match": ticket.match_id,
+            }
+            for ticket in tickets.select_related("version__profile").defer("assignment")
+        ],
+        "matches": [
+            {
+                "match": match.pk,
+                "session": match.session_id,
+                "created_at": match.created_at,
+                "seat": match.seats.index(player) if player in match.seats else None,
+                "user": next((u for u in match.request.get("users", ()) if u.get("player_id") == player), None),
+            }
+            for player in _ids(tickets, player_id)
+            for match in _matches(tenant, player)[:MATCHES_MAX]
+        ],
+    }
+
+
+def player_erase(*, tenant: str, player_id: str = "", ip: str = "") -> int:
+    """Deletes the player's tickets, a search that is under way too, and its place in matches that are over. How many
+    rows. A match that is being assigned keeps what it needs until it is over, and deletes it then."""
+    tickets = _tickets(tenant, player_id, ip)
+    ids, erased = _ids(tickets, player_id), 0
+    for ticket in list(tickets):
+        try:
+            services.ticket_delete(tenant=tenant, ticket_id=ticket.pk)
+        except (AlreadyMatched, NotFound):
+            Ticket.objects.filter(pk=ticket.pk).delete()
+        erased += 1
+    for player in ids:
+        with transaction.atomic():
+            over = _matches(tenant, player).exclude(state__in=(MatchState.FORMING, MatchState.ABANDONED))
+            for match in over.select_for_update(of=("self",)):
+                match.seats = [ERASED if seat == player else seat for seat in match.seats]
+                match.teams = [[ERASED if seat == player else seat for seat in team] for team in match.teams]
+                match.request = without_players(match.request)
+                match.save(update_fields=["seats", "teams", "request"])
+                erased += 1
+    return erased
+
+
+def without_players(request: dict[str, Any]) -> dict[str, Any]:
+    """The request for a session once it is over: addresses and measurements are not needed any more."""
+    return {name: value for name, value in request.items() if name != "users"}
+
+
+def _tickets(tenant: str, player_id: str, ip: str) -> QuerySet[Ticket]:
+    who = Q(player_id=player_id) if player_id else Q(player_ip=ip)
+    return Ticket.objects.filter(who, tenant=tenant)
+
+
+def _ids(tickets: QuerySet[Ticket], player_id: str) -> list[str]:
+    """Under which the player is in matches."""
+    return sorted({*tickets.values_list("player_id", flat=True), *([player_id] if player_id else [])})
+
+
+def _matches(tenant: str, player_id: str) -> QuerySet[Match]:
+    written = Q(text__contains=json.dumps(player_id)) | Q(text__contains=json.dumps(player_id, ensure_ascii=False))
+    return Match.objects.annotate(text=Cast("seats", TextField())).filter(written, version__profile__tenant=tenant)

@@ -1,0 +1,71 @@
+"""The seat's page with what concerns the player's data, in all apps: its export, and its erasure."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.urls import URLPattern, path
+
+from relaymgr.admin import act
+from relaymgr.audit.models import Via
+from relaymgr.errors import Conflict
+from relaymgr.operations.player_data import Player, player_erase, player_export
+from relaymgr.sessions.admin import SeatAdmin
+from relaymgr.sessions.models import Seat
+from relaymgr.wording import counted
+
+admin.site.unregister(Seat)
+
+
+@admin.register(Seat)
+class SeatPageAdmin(SeatAdmin):
+    change_form_template = "operations/seat.html"
+    actions = ("revoke", "erase_player")
+
+    def get_urls(self) -> list[URLPattern]:
+        export = self.admin_site.admin_view(self.export_view)
+        return [path("<int:pk>/export", export, name="relay_sessions_seat_export"), *super().get_urls()]
+
+    def page_context(self, request: HttpRequest, row: Seat) -> dict[str, Any]:
+        return {"may_export": self.has_erase_permission(request) and _player(row) is not None}
+
+    def has_erase_permission(self, request: HttpRequest) -> bool:
+        """To hand out or delete all of a player: an administrator's."""
+        return request.user.has_perm("relay_sessions.delete_seat")
+
+    def export_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        if request.method != "POST" or not self.has_erase_permission(request):
+            raise PermissionDenied
+        seat = Seat.objects.select_related("session__tenant").filter(pk=pk).first()
+        player = _player(seat) if seat else None
+        if seat is None or player is None:
+            raise Http404
+        actor = request.user.get_username()
+        found = player_export(tenant=seat.session.tenant, player=player, via=Via.ADMIN, actor=actor)
+        headers = {"Content-Disposition": 'attachment; filename="player.json"'}
+        return JsonResponse(found, headers=headers, json_dumps_params={"indent": 2})
+
+    @act(
+        "Erase player",
+        effect="All that is kept of this player of the tenant is deleted, in every session and in the matchmaker: id, "
+        "address, coordinates, measurements. In a live session the player plays on, without a name.",
+        permission="erase",
+        is_final=True,
+        applies=lambda seat: _player(seat) is not None,
+    )
+    def erase_player(self, request: HttpRequest, seat: Seat) -> str:
+        player = _player(seat)
+        if player is None:
+            raise Conflict("It has neither a player id nor an address.")
+        actor = request.user.get_username()
+        found = player_erase(tenant=seat.session.tenant, player=player, via=Via.ADMIN, actor=actor)
+        seats, rows = counted(found["seats"], "seat"), counted(found["matchmaker_rows"], "row")
+        return f"The player of {seat} is erased: {seats}, {rows} of the matchmaker."
+
+
+def _player(seat: Seat) -> Player | None:
+    """By its id, else by its address."""
+    if seat.player_id:
+        return Player(player_id=seat.player_id)
+    return Player(ip=seat.ip) if seat.ip else None
