@@ -20,7 +20,8 @@ from matchmaker.models import Match, ProfileVersion, Ticket
 from relaymgr.audit.models import AuditEntry
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.sessions.models import RelaySession, Seat, SessionEvent, WebhookDelivery
-from relaymgr.sessions.webhooks import deliver_due, delivery_retry
+from relaymgr.sessions.webhook_dispatch import deliver_due
+from relaymgr.sessions.webhooks import delivery_retry
 from relaymgr.telemetry.learning import prefixes_remember
 from relaymgr.telemetry.models import LegSample
 from relaymgr.tenants.models import Tenant
