@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('nodes', '0003_state_changes'),
         ('relay_sessions', '0006_webhook_circuits'),
-        ('tenants', '0002_player_addresses'),
+        ('tenants', '0002_allowed_cors_origins'),
     ]
 
     operations = [
