@@ -91,6 +91,10 @@ def _baked(secret: bytes, address: bytes) -> bytes:
     return hashlib.blake2s(address, key=secret, digest_size=16).digest()
 
 
+def _port_of(addr: Address) -> int:
+    return int.from_bytes(address_bytes(addr)[16:], "little")
+
+
 class _RefusedError(Exception):
     def __init__(self, code: Refusal, detail: int = 0) -> None:
         super().__init__(code.name)
@@ -111,7 +115,8 @@ class Admission:
         self._cookies = CookieJar(random)
         self._flood = FloodMeter(config.flood_connects)
         self._sources = SourceLimiter(config.connects_per_source, random(16))
-        self._proved_sources = SourceLimiter(config.connects_per_source, random(16))
+        self._refused = SourceLimiter(config.refused_connects_per_source, random(16))
+        self._refused_at_port = SourceLimiter(config.connects_per_source, random(16))
 
     def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         self._keys = {key_id: AESGCM(key) for key_id, key in keys.items()}
@@ -121,23 +126,31 @@ class Admission:
             connect = decode_connect(data)
         except DecodeError as error:
             if error.reason == "unsupported_version":
-                if not self._exchange.stranger_answers.take(now):
+                if not self._exchange.unauthenticated_answers.take(now):
                     return self._drop("source_limited")
                 return self._refuse(data[_NONCE], Refusal.UNSUPPORTED_VERSION, 0, addr, port)
             return self._drop("too_short" if error.reason == "too_short" else "malformed")
         if self._flood.count(now) or not self._sources.take(addr, now):
             if connect.cookie == NO_COOKIE or not self._cookies.is_right(connect.cookie, addr, now):
                 return self._give_cookie(connect.nonce, addr, port, now)
-            if not self._proved_sources.take(addr, now):
+            # Only what connects nobody counts: many players may share an address, and one that guesses among them has
+            # a port of its own.
+            if self._refused.is_over(addr, now) or self._refused_at_port.is_over(addr, now, _port_of(addr)):
                 return self._drop("source_limited")
         try:
             token = self._open(data, connect, now)
             return self._admit(connect, token, addr, port, now)
         except _RefusedError as refused:
+            self._count_refused(addr, now)
             return self._refuse(connect.nonce, refused.code, refused.detail, addr, port)
 
+    def _count_refused(self, addr: Address, now: float) -> None:
+        """A CONNECT from there that was read and connected no player."""
+        self._refused.take(addr, now)
+        self._refused_at_port.take(addr, now, _port_of(addr))
+
     def _give_cookie(self, nonce: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        if not self._exchange.stranger_answers.take(now):
+        if not self._exchange.unauthenticated_answers.take(now):
             return self._drop("source_limited")
         self._exchange.counters.answers["cookie"] += 1
         return port, Cookie(nonce, self._cookies.bake(addr, now)).encode(), addr
@@ -169,11 +182,12 @@ class Admission:
         if session and not session.native:
             raise _RefusedError(Refusal.DIALECT_OFF)
         if seat and connect.timestamp <= seat.last_connect:
-            return self._seen_before(seat, connect, addr, port)
+            return self._seen_before(seat, connect, addr, port, now)
         if seat is None:
             seat = self._take_seat(session, token, now)
         connects_at = connect_at(seat.connects_at, self._exchange.config.connects_per_seat, now)
         if connects_at is None:
+            self._count_refused(addr, now)
             return self._drop("seat_limited")  # its player repeats the same CONNECT, and is let in by a later one
         seat.connects_at = connects_at
         seat.last_connect = connect.timestamp
@@ -183,12 +197,15 @@ class Admission:
         link.welcome = self._welcome(link, node_nonce, addr).encode(token.seat_key)
         return self._answer_welcome(link, addr, port)
 
-    def _seen_before(self, seat: Seat, connect: Connect, addr: Address, port: int) -> Outgoing | None:
+    def _seen_before(self, seat: Seat, connect: Connect, addr: Address, port: int, now: float) -> Outgoing | None:
         link = seat.link
         if link is None or connect.timestamp != seat.last_connect or connect.nonce != link.player_nonce:
             raise _RefusedError(Refusal.STALE_TIMESTAMP, seat.last_connect)
         if (seat.addr, seat.port) != (addr, port):
+            self._count_refused(addr, now)
             return self._drop("replayed_connect")
+        # The WELCOME was lost, or is on its way: no refusal, but none to be asked for without end.
+        self._refused_at_port.take(addr, now, _port_of(addr))
         return self._answer_welcome(link, addr, port)
 
     def _take_seat(self, session: Session | None, token: ConnectToken, now: float) -> Seat:

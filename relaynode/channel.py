@@ -12,7 +12,7 @@ Lines keep their order, so when a command's result is read, all that it changed 
 
 | command | arguments | result |
 |---|---|---|
-| `configure` | `index`, `max_seats` | null |
+| `configure` | `index`, `max_seats`, `limits` | null |
 | `keys` | `token_keys`: [[id, base64], ...] | null |
 | `restore` | `state`: as in `{"state": ...}` before | null |
 | `serve` | | null; from now on packets are read |

@@ -15,11 +15,24 @@ from urllib.parse import urlsplit
 from observability.log_lines import LEVELS, Format
 
 from .errors import ConfigError
+from .relay_config import RelayConfig
 
 PREFIX = "CAUSEWAY_NODE_"
 VERSION = "0.1.0"
 MAX_PORT = 65535
 MAX_WORKERS = 256  # a connect token names its worker in one byte
+LIMITS = (
+    "connects_per_source",
+    "refused_connects_per_source",
+    "connects_per_seat",
+    "probes_per_source",
+    "stun_per_source",
+    "bad_tokens_per_source",
+    "flood_connects",
+    "flood_pings",
+    "unauthenticated_answers",
+)
+DEFAULTS = RelayConfig()
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to # nosec B104
 
@@ -81,6 +94,24 @@ class NodeConfig:
 
     capacity: int
     """CAUSEWAY_NODE_CAPACITY: seats the whole node may hold. Default: 10000."""
+
+    limits: Mapping[str, int]
+    """What one worker lets in and answers, by name as in RelayConfig: docs/limits.md says what they mean together.
+
+    CAUSEWAY_NODE_CONNECTS_PER_SOURCE: native CONNECTs a second of one source above which each needs a cookie.
+    Default: 20.
+    CAUSEWAY_NODE_REFUSED_CONNECTS_PER_SOURCE: of one source, CONNECTs a second with a right cookie that connect no
+    player; more are dropped. Default: 500.
+    CAUSEWAY_NODE_CONNECTS_PER_SEAT: new CONNECTs a second of one seat, ten seconds' worth at once. Default: 1.
+    CAUSEWAY_NODE_PROBES_PER_SOURCE: probes a second of one source that are answered; four times as many are refused,
+    the rest is ignored. Default: 1000.
+    CAUSEWAY_NODE_STUN_PER_SOURCE: STUN requests a second of one source that are answered. Default: 20.
+    CAUSEWAY_NODE_BAD_TOKENS_PER_SOURCE: edgegap packets a second of one source with unknown user tokens for one session
+    token; more, and its own new players of that session are not let in. Default: 20.
+    CAUSEWAY_NODE_FLOOD_CONNECTS: native CONNECTs a second in all above which each needs a cookie. Default: 2000.
+    CAUSEWAY_NODE_FLOOD_PINGS: edgegap pings a second with unknown tokens, in all, above which none of them is answered.
+    Default: 5000.
+    CAUSEWAY_NODE_UNAUTHENTICATED_ANSWERS: answers a second to unauthenticated sources, in all. Default: 20000."""
 
     state_dir: Path
     """CAUSEWAY_NODE_STATE_DIR: keeps keys and snapshot. Default: `nodes/NAME` in `CAUSEWAY_STATE_DIR`, else in
@@ -148,6 +179,7 @@ def _config(read: "_Reader") -> NodeConfig:
         control_port=control_port,
         control_url=read.url("CONTROL_URL") or _control_url(control_host, control_port, public_ip),
         capacity=read.whole("CAPACITY", 10_000, 1, 1_000_000),
+        limits={name: read.whole(name.upper(), getattr(DEFAULTS, name), 1, 1_000_000) for name in LIMITS},
         state_dir=read.state_dir(name),
         peer_probe_interval=max(read.seconds("PEER_PROBE_INTERVAL") or 2.0, 0.1),
         packet_path=read.packet_path(),

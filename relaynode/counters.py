@@ -46,6 +46,7 @@ Answer = Literal[
     "refused",
     "pong",
     "probe_reply",
+    "probe_refused",
     "path_challenge",
     "notice",
     "stun",

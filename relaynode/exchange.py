@@ -28,7 +28,7 @@ class Exchange:
         self.table = SeatTable(random, mirror)
         self.counters = Counters()
         self.deadlines = Deadlines()
-        self.stranger_answers = Budget(config.stranger_answers)
+        self.unauthenticated_answers = Budget(config.unauthenticated_answers)
         self.outbox: list[Outgoing] = []
         self.events: deque[Event] = deque()
 

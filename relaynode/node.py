@@ -49,7 +49,7 @@ class Node:
         self.link: LinkState = "none" if config.is_standalone else "unreachable"
         self.events = EventLog()
         self.workers = [
-            WorkerProcess(index, pair, pair_sockets, config.seats_per_worker, self._heard, packet_path)
+            WorkerProcess(index, pair, pair_sockets, config.seats_per_worker, self._heard, packet_path, config.limits)
             for index, (pair, pair_sockets) in enumerate(zip(config.ports, sockets, strict=True))
         ]
         self.peers = PeerMeter(os.urandom)

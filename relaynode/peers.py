@@ -94,9 +94,12 @@ class PeerMeter:
 
     def receive_datagram(self, data: bytes, now: float) -> None:
         """Raises nothing, whatever the bytes: an answer is known by its nonce, which nobody else has seen."""
-        if not data or data[0] != packets.PacketType.PROBE_REPLY:
-            return
+        kind = data[0] if data else None
         with contextlib.suppress(DecodeError, KeyError):
+            if kind == packets.PacketType.PROBE_REFUSED:  # no loss: others behind our address probe the peer, too
+                del self._pending[packets.decode_probe_refused(data).nonce]
+            if kind != packets.PacketType.PROBE_REPLY:
+                return
             peer, size, sent_at = self._pending.pop(packets.decode_probe_reply(data).nonce)
             tally = self._tallies.setdefault((peer, size), _Tally())
             tally.outcomes.append((now - sent_at) * 1000)

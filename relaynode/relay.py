@@ -109,7 +109,7 @@ class Relay:
         return outbox
 
     def _receive_stun(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        if not self._stun_sources.take(addr, now) or not self._exchange.stranger_answers.take(now):
+        if not self._stun_sources.take(addr, now) or not self._exchange.unauthenticated_answers.take(now):
             return self.counters.drop("source_limited")
         response = stun.answer(data, addr)
         if response is None:

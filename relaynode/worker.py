@@ -49,8 +49,8 @@ class Worker:
 
     # -- commands
 
-    def configure(self, index: int, max_seats: int) -> None:
-        config = RelayConfig(max_seats=max_seats, max_sessions=max_seats)
+    def configure(self, index: int, max_seats: int, limits: dict[str, int]) -> None:
+        config = RelayConfig(max_seats=max_seats, max_sessions=max_seats, **limits)
         clock_offset = time.time() - time.monotonic()
         if self._ports is not None:
             server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)

@@ -77,7 +77,9 @@ class WorkerProcess:
         max_seats: int,
         on_message: Callable[[Message], None],
         packet_path: PacketPath | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
+        """`limits`: those of RelayConfig that are not its defaults."""
         self.index = index
         self.pair = pair
         self.sessions: dict[str, Message] = {}
@@ -85,6 +87,7 @@ class WorkerProcess:
         self.exits: deque[Exit] = deque(maxlen=EXITS_REPORTED)
         self._sockets = sockets
         self._max_seats = max_seats
+        self._limits = dict(limits or {})
         self._packet_path = packet_path or PacketPath("portable")
         self._on_message = on_message
         self.token_keys: Mapping[int, bytes] = {}
@@ -192,7 +195,8 @@ class WorkerProcess:
         )
 
     async def _prepare(self) -> None:
-        await self._ask("configure", {"index": self.index, "max_seats": self._max_seats}, START_TIMEOUT)
+        settings = {"index": self.index, "max_seats": self._max_seats, "limits": self._limits}
+        await self._ask("configure", settings, START_TIMEOUT)
         await self._ask("keys", {"token_keys": _listed(self.token_keys)})
         await self._ask("drain", {"draining": self._draining})
         for session, state in list(self.sessions.items()):

@@ -206,8 +206,9 @@ async def measure_beacons(
         try:
             async with asyncio.timeout(within):
                 host, port = str(beacon["host"]), int(beacon["udp_port"])
+                patience = within - interval * count - 0.1
                 found = await measure(
-                    host, port, count=count, interval=interval, patience=within - interval * count - 0.1
+                    host, port, count=count, interval=interval, patience=patience, within=within - 0.1
                 )
         except (OSError, TimeoutError):
             found = Measured(None, None, 1.0)
@@ -231,11 +232,14 @@ def as_measurements(found: Mapping[str, Measured]) -> list[dict[str, Any]]:
     ]
 
 
-async def measure(host: str, port: int, *, count: int = 5, interval: float = 0.1, patience: float = 1.0) -> Measured:
+async def measure(
+    host: str, port: int, *, count: int = 5, interval: float = 0.1, patience: float = 1.0, within: float = 20.0
+) -> Measured:
     """Round trip, jitter and loss to a node's UDP port, before there is a session. Waits `patience` seconds for the
-    last answers. Raises OSError when the name does not resolve or has no route; silence is no error but loss 1.0."""
+    last answers, and `within` seconds at most in all: a node answers the many players of one address in turn. Raises
+    OSError when the name does not resolve or has no route; silence is no error but loss 1.0."""
     address = (await resolve(host, port))[0]
-    prober = Prober(address, random=os.urandom, count=count, interval=interval, patience=patience)
+    prober = Prober(address, random=os.urandom, count=count, interval=interval, patience=patience, within=within)
     result: asyncio.Future[Measured] = asyncio.get_running_loop().create_future()
 
     def on_event(event: Event) -> None:

@@ -12,6 +12,7 @@ from transports.protocol.packets import (
     PacketType,
     Ping,
     Probe,
+    ProbeRefused,
     ProbeReply,
     decode_close,
     decode_ping,
@@ -34,6 +35,8 @@ _TAG = -TAG_SIZE
 _U32 = 0xFFFFFFFF
 
 CHALLENGE_INTERVAL = 0.2
+REFUSED_PROBES = 4  # for each that is answered: a source that hears nothing at all takes it for loss
+PROBE_WAIT = 1000  # milliseconds: a source's allowance is that of a second
 LONGEST_ROUND_TRIP = 10_000_000  # microseconds
 CHALLENGE_SIZE = 26  # bytes of a PATH_CHALLENGE: nothing shorter is answered with one
 
@@ -48,6 +51,8 @@ class Native:
         self._admission = admission
         self._proof_keys: dict[int, bytes] = {}
         self._probers = SourceLimiter(exchange.config.probes_per_source, exchange.random(16))
+        refusals = REFUSED_PROBES * exchange.config.probes_per_source
+        self._refused_probers = SourceLimiter(refusals, exchange.random(16))
         self._rare: dict[int, Callable[[Link, bytes, Address, int, float], Outgoing | None]] = {
             PacketType.PING: self._receive_ping,
             PacketType.PONG: self._receive_pong,
@@ -201,8 +206,14 @@ class Native:
             probe = decode_probe(data)
         except DecodeError as error:
             return self._drop("too_short" if error.reason == "too_short" else "unsupported_version")
-        if not self._probers.take(addr, now) or not self._exchange.stranger_answers.take(now):
+        is_refused = not self._probers.take(addr, now)
+        if is_refused and not self._refused_probers.take(addr, now):
             return self._drop("source_limited")
+        if not self._exchange.unauthenticated_answers.take(now):
+            return self._drop("source_limited")
+        if is_refused:
+            self._counters.answers["probe_refused"] += 1
+            return port, ProbeRefused(probe.nonce, PROBE_WAIT).encode(), addr
         self._counters.answers["probe_reply"] += 1
         return port, self._prove(probe, pack_ip(ip_and_port(addr)[0]), int(now * 1e6)).encode(), addr
 

@@ -127,7 +127,7 @@ def test_edgegap() -> None:
 
 def test_a_turned_bit_ends_in_a_drop() -> None:
     """What the checklist asks of a plugin."""
-    without_mac = {"COOKIE", "REFUSED", "PROBE_REPLY"}
+    without_mac = {"COOKIE", "REFUSED", "PROBE_REPLY", "PROBE_REFUSED"}
     down = [packet for packet in NATIVE["packets"] if packet["direction"] == "down"]
     welcome = next(bytes.fromhex(packet["hex"]) for packet in down if packet["type"] == "WELCOME")
     for packet in down:

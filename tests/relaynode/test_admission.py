@@ -328,7 +328,7 @@ STRANGERS = {
 @pytest.mark.parametrize("answer", STRANGERS)
 def test_strangers_are_answered_so_often_in_all(answer: str) -> None:
     """From a source each: a spoofed flood must not keep the relay from what it is there for."""
-    relay = relay_with(seats=1, config=RelayConfig(flood_connects=1, stranger_answers=100))
+    relay = relay_with(seats=1, config=RelayConfig(flood_connects=1, unauthenticated_answers=100))
     relay.receive_datagram(STRANGERS["cookie"], ("192.0.2.9", 1), CLIENT_PORT, NOW)  # 1 a second is no flood
     for index in range(200):
         relay.receive_datagram(STRANGERS[answer], (f"198.51.100.{index}", 1), CLIENT_PORT, NOW)
@@ -336,15 +336,57 @@ def test_strangers_are_answered_so_often_in_all(answer: str) -> None:
     assert drops(relay) == {"source_limited": 194}
 
 
-def test_4_a_proved_source_is_limited_too(relay: Relay, player: NativePlayer) -> None:
-    limit = RelayConfig().connects_per_source
-    for _ in range(limit):
-        player.send_raw(b"\xc0\x01" + bytes(176))
-    cookie = packets.decode_cookie(player.send_raw(b"\xc0\x01" + bytes(176))[1]).cookie  # type: ignore[index]
-    with_cookie = b"\xc0\x01" + bytes(24) + cookie + bytes(136)
-    answers = [player.send_raw(with_cookie) for _ in range(limit + 3)]
-    assert answers.count(None) == 3
-    assert drops(relay) == {"source_limited": 3}
+def guess(player: NativePlayer, times: int) -> list[int | None]:
+    """CONNECTs that open nothing, with the cookie once there is one; the types of what is answered."""
+    data, kinds = b"\xc0\x01" + bytes(176), []
+    for _ in range(times):
+        answer = player.send_raw(data)
+        kinds.append(answer[1][0] if answer else None)
+        if answer and answer[1][0] == packets.PacketType.COOKIE:
+            data = b"\xc0\x01" + bytes(24) + packets.decode_cookie(answer[1]).cookie + bytes(136)
+    return kinds
+
+
+def test_4_a_port_that_goes_on_guessing_is_answered_no_more(relay: Relay, player: NativePlayer) -> None:
+    kinds = guess(player, 30)
+    assert kinds == [packets.PacketType.REFUSED] * 20 + [packets.PacketType.COOKIE] + [None] * 9
+    assert drops(relay) == {"source_limited": 9}
+
+
+def with_cookie(player: NativePlayer, connect: packets.Connect, now: float = NOW) -> int | None:
+    """The type of the last answer to a CONNECT of a player who brings the cookie it is asked for."""
+    answer = player.send_raw(connect.encode(player.seat_key), now)
+    if answer and answer[1][0] == packets.PacketType.COOKIE:
+        cookie = packets.decode_cookie(answer[1]).cookie
+        again = packets.Connect(connect.timestamp, connect.nonce, connect.token, cookie)
+        answer = player.send_raw(again.encode(player.seat_key), now)
+    return answer[1][0] if answer else None
+
+
+def test_4_guessing_keeps_no_player_of_the_same_address_out(relay: Relay, player: NativePlayer) -> None:
+    guess(player, 30)
+    neighbour = NativePlayer(relay, 2, (player.addr[0], 6000))
+    assert with_cookie(neighbour, neighbour.connect_packet()) == packets.PacketType.WELCOME
+
+
+def test_4_a_source_that_guesses_from_many_ports_is_limited_as_a_whole() -> None:
+    relay = relay_with(config=RelayConfig(refused_connects_per_source=100))
+    read = 0
+    for port in range(60):
+        read += guess(NativePlayer(relay, 1, ("203.0.113.2", 6000 + port)), 25).count(packets.PacketType.REFUSED)
+    assert read == 100
+
+
+def test_two_thousand_players_of_one_address_connect_in_one_second() -> None:
+    """After a restart of the node, or at a LAN event. A token that is right counts against no limit of its source."""
+    relay = relay_with(seats=250)
+    for seat in range(250):
+        for port in range(8):  # each seat eight times: the limit of a seat is another
+            player = NativePlayer(relay, seat, ("203.0.113.2", 6000 + 8 * seat + port))
+            player.timestamp += port
+            now = NOW + (8 * seat + port) / 2000
+            assert with_cookie(player, player.connect_packet(), now) == packets.PacketType.WELCOME
+    assert drops(relay) == {}
 
 
 def test_cookies_live_for_one_to_two_lifetimes() -> None:

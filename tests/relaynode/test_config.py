@@ -1,10 +1,12 @@
 import base64
+import re
 from pathlib import Path
 
 import pytest
 
 from relaynode.config import PortPair, read_config
 from relaynode.errors import ConfigError
+from relaynode.relay_config import RelayConfig
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 
@@ -130,3 +132,13 @@ def test_state_lies_in_a_folder_of_the_nodes_own():
     environment = {"CAUSEWAY_STATE_DIR": "/state", "CAUSEWAY_NODE_NAME": "fra-1"}
     assert read_config(environment).state_dir == Path("/state/nodes/fra-1")
     assert read_config(environment | {"CAUSEWAY_NODE_STATE_DIR": "/else"}).state_dir == Path("/else")
+
+
+def test_limits_are_settings_whose_documented_defaults_are_the_cores() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    config = read_config({"CAUSEWAY_NODE_PROBES_PER_SOURCE": "7", "CAUSEWAY_NODE_NAME": "n"})
+    assert config.limits["probes_per_source"] == 7
+    defaults = read_config({"CAUSEWAY_NODE_NAME": "n"}).limits
+    assert RelayConfig(**defaults) == RelayConfig()
+    for name, default in defaults.items():
+        assert re.search(rf"`CAUSEWAY_NODE_{name.upper()}` \| [^|]+ \| `{default}` \|", page), name

@@ -47,6 +47,7 @@ class PacketType(IntEnum):
     PATH_RESPONSE = 0xCB
     PROBE = 0xCC
     PROBE_REPLY = 0xCD
+    PROBE_REFUSED = 0xCE
 
 
 class NoticeCode(IntEnum):
@@ -381,6 +382,7 @@ def decode_text(data: bytes) -> str:
 
 _PROBE = struct.Struct("<BB16sQ8s")
 _PROBE_REPLY = struct.Struct("<BB16sQII16s8s")
+_PROBE_REFUSED = struct.Struct("<BB16sH")
 MIN_PROBE = 64
 
 
@@ -434,6 +436,27 @@ def decode_probe_reply(data: bytes) -> ProbeReply:
     if version != VERSION:
         raise DecodeError("unsupported_version")
     return ProbeReply(nonce, time, len(data), round_trip, key_id, address, proof)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRefused:
+    """The source of the PROBE sends more than the node answers. `wait`: milliseconds."""
+
+    nonce: bytes
+    wait: int
+
+    def encode(self) -> bytes:
+        return _PROBE_REFUSED.pack(PacketType.PROBE_REFUSED, VERSION, self.nonce, self.wait)
+
+
+def decode_probe_refused(data: bytes) -> ProbeRefused:
+    """Raises DecodeError "too_short" or "unsupported_version"."""
+    if len(data) < _PROBE_REFUSED.size:
+        raise DecodeError("too_short")
+    _, version, nonce, wait = _PROBE_REFUSED.unpack_from(data)
+    if version != VERSION:
+        raise DecodeError("unsupported_version")
+    return ProbeRefused(nonce, wait)
 
 
 # -- addresses --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Ping and pong -> round trip, jitter, loss. The estimates of a leg, and the machine that measures a node."""
 
+import math
 import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
@@ -66,7 +67,8 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Measured(Event):
-    """What a Prober found. Times in milliseconds, None when nothing came back; `loss` 0.0 to 1.0."""
+    """What a Prober found. Times in milliseconds, None when nothing came back; `loss` 0.0 to 1.0, of the probes that
+    the node did not refuse."""
 
     rtt_ms: float | None
     jitter_ms: float | None
@@ -74,12 +76,17 @@ class Measured(Event):
     proof: bytes = b""  # of the shortest round trip, signed by the node (PROTOCOL.md 11.1); empty: the node signs none
 
 
+MAX_WAITS = 5  # in a row for a node that refuses probes; then what was measured so far has to do
+
+
 class Prober:
     """Measures one node before there is a session (PROTOCOL.md 11): `count` PROBEs, `interval` seconds apart, then
-    one Measured `patience` seconds after the last, or as soon as all were answered. The round trip is the median,
-    the jitter the mean step between neighbours. Every other PROBE is large; `loss` is of the size that fares worse.
+    one Measured `patience` seconds after the last, or as soon as all were answered, and `within` seconds after the
+    start at the latest. The round trip is the median, the jitter the mean step between neighbours. Every other PROBE
+    is large; `loss` is of the size that fares worse.
 
-    A node answers 200 probes a second for a source: at an interval of 0.05 s, ten players who share an address."""
+    Many players may share an address, of which a node answers so many probes a second. One that it refuses is sent
+    again later, and is no loss (PROTOCOL.md 11.2)."""
 
     def __init__(
         self,
@@ -89,45 +96,39 @@ class Prober:
         count: int = 5,
         interval: float = 0.1,
         patience: float = 1.0,
+        within: float = 20.0,
     ) -> None:
         self.node = node
         self.dropped: Counter[str] = Counter()
         self._random = random
-        self._count = count
         self._interval = interval
         self._patience = patience
-        self._sent = 0
+        self._within = within
+        self._to_send = deque(LARGE if number % 2 else SMALL for number in range(count))
         self._timer: float | None = None
+        self._finish_at = 0.0
         self._pending: dict[bytes, tuple[float, int]] = {}  # nonce -> when it was sent, and of what size
         self._samples: list[float] = []
         self._arrived = {SMALL: 0, LARGE: 0}
+        self._refused_at: float | None = None
+        self._waits = 0  # since the last answer
         self._proving: set[bytes] = set()  # nonces whose replies were answered at once, for a proof
+        self._shortest = math.inf  # round trip of which a proof was asked
         self._proved: packets.ProbeReply | None = None
         self._outgoing: list[tuple[bytes, Address]] = []
         self._events: deque[Event] = deque()
 
     def start(self, now: float) -> None:
-        self._timer = now
+        self._timer, self._finish_at = now, now + self._within
         self.handle_timer(now)
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
         """Raises nothing, whatever the bytes."""
         try:
-            reply = self._decode(data)
+            self._receive(data, now)
         except DecodeError as error:
             self.dropped[error.reason] += 1
-            return
-        if reply.nonce in self._pending:
-            sent_at, size = self._pending.pop(reply.nonce)
-            self._arrived[size] += 1
-            self._answered(reply, now - sent_at)
-        elif reply.nonce in self._proving and reply.round_trip:
-            self._proving.discard(reply.nonce)
-            if self._proved is None or reply.round_trip < self._proved.round_trip:
-                self._proved = reply
-        else:
-            self.dropped["unknown_nonce"] += 1
-        if len(self._samples) == self._count and not self._proving:
+        if self._timer is not None and not (self._to_send or self._pending or self._proving):
             self._finish()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
@@ -140,44 +141,84 @@ class Prober:
     def handle_timer(self, now: float) -> None:
         if self._timer is None or now < self._timer:
             return
-        if self._sent == self._count:
-            self._finish()
-        else:
+        if self._to_send and now < self._finish_at:
             self._probe(now)
+        else:
+            self._finish()
 
     def next_event(self) -> Event | None:
         return self._events.popleft() if self._events else None
 
-    def _answered(self, reply: packets.ProbeReply, took: float) -> None:
+    def _receive(self, data: bytes, now: float) -> None:
+        match data[0] if data else None:
+            case packets.PacketType.PROBE_REPLY:
+                self._answered(packets.decode_probe_reply(data), now)
+            case packets.PacketType.PROBE_REFUSED:
+                self._refused(packets.decode_probe_refused(data), now)
+            case _:
+                raise DecodeError("unknown_type")
+
+    def _answered(self, reply: packets.ProbeReply, now: float) -> None:
+        if reply.nonce in self._pending:
+            sent_at, size = self._pending.pop(reply.nonce)
+            self._arrived[size] += 1
+            self._waits = 0
+            self._ask_for_proof(reply, now - sent_at)
+            self._samples.append(now - sent_at)
+        elif reply.nonce in self._proving and reply.round_trip:
+            self._proving.discard(reply.nonce)
+            if self._proved is None or reply.round_trip < self._proved.round_trip:
+                self._proved = reply
+        else:
+            raise DecodeError("unknown_nonce")
+
+    def _ask_for_proof(self, reply: packets.ProbeReply, took: float) -> None:
         """Answer the shortest so far at once: the node measures it then, and signs."""
-        if any(reply.proof) and took < min(self._samples, default=took + 1):
+        if any(reply.proof) and took < self._shortest:
+            self._shortest = took
             self._proving.add(reply.nonce)
             self._outgoing.append((packets.Probe(reply.nonce, time=reply.time, proof=reply.proof).encode(), self.node))
-        self._samples.append(took)
+
+    def _refused(self, refused: packets.ProbeRefused, now: float) -> None:
+        """Send another in its place, but not before others had their turn."""
+        if refused.nonce in self._proving:
+            self._proving.discard(refused.nonce)
+            self._shortest = math.inf
+        elif refused.nonce in self._pending:
+            _, size = self._pending.pop(refused.nonce)
+            self._to_send.append(size)
+        else:
+            raise DecodeError("unknown_nonce")
+        if self._refused_at is None or now - self._refused_at > self._interval:  # else one of the same burst
+            self._waits += 1
+        self._refused_at = now
+        if self._waits > MAX_WAITS:
+            self._to_send.clear()
+            self._set_timer(now + self._patience)
+        elif self._to_send:
+            share = int.from_bytes(self._random(2), "little") / 0x10000
+            self._set_timer(now + max(share * refused.wait / 1000 * 2 ** (self._waits - 1), self._interval))
 
     def _probe(self, now: float) -> None:
         nonce = self._random(16)
-        size = LARGE if self._sent % 2 else SMALL
+        size = self._to_send.popleft()
         self._pending[nonce] = now, size
         self._outgoing.append((packets.Probe(nonce, size).encode(), self.node))
-        self._sent += 1
-        self._timer = now + (self._interval if self._sent < self._count else self._patience)
+        self._set_timer(now + (self._interval if self._to_send else self._patience))
 
-    @staticmethod
-    def _decode(data: bytes) -> packets.ProbeReply:
-        if not data or data[0] != packets.PacketType.PROBE_REPLY:
-            raise DecodeError("unknown_type")
-        return packets.decode_probe_reply(data)
+    def _set_timer(self, at: float) -> None:
+        self._timer = min(at, self._finish_at)
 
     def _finish(self) -> None:
         self._timer = None
+        self._events.append(self._measured())
+        self._to_send.clear()
         self._pending.clear()
         self._proving.clear()
-        self._events.append(self._measured())
 
     def _measured(self) -> Measured:
         if not self._samples:
-            return Measured(None, None, 1.0)
+            return Measured(None, None, self._loss())
         steps = [abs(b - a) for a, b in pairwise(self._samples)]
         return Measured(
             rtt_ms=statistics.median(self._samples) * 1000,
@@ -187,10 +228,12 @@ class Prober:
         )
 
     def _loss(self) -> float:
-        """Of the size that fares worse."""
-        large = self._count // 2
-        sent = {SMALL: self._count - large, LARGE: large}
-        return max(1 - self._arrived[size] / count for size, count in sent.items() if count)
+        """Of the size that fares worse. Of what was sent before a refusal nobody knows why no answer came."""
+        lost = {SMALL: 0, LARGE: 0}
+        for sent_at, size in self._pending.values():
+            lost[size] += self._refused_at is None or sent_at > self._refused_at
+        sent = {size: lost[size] + self._arrived[size] for size in lost}
+        return max((lost[size] / count for size, count in sent.items() if count), default=0.0)
 
 
 def _proof(reply: packets.ProbeReply | None) -> bytes:

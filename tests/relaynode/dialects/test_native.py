@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relaynode.legs import PING_INTERVAL
-from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay
+from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
 from transports.protocol import packets
 from transports.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
@@ -461,7 +461,7 @@ def test_a_player_at_two_addresses_moves_once_a_second(relay: Relay, player: Nat
 
 def test_a_freed_connection_id_is_not_used_again_soon(relay: Relay, host: NativePlayer) -> None:
     player = NativePlayer(relay, 1)
-    indexes = [player.connect().connection & 0xFFFFF for _ in range(20)]
+    indexes = [player.connect(now=NOW + second).connection & 0xFFFFF for second in range(20)]
     assert len(set(indexes)) == 20
 
 
@@ -510,6 +510,19 @@ def test_what_was_not_measured_is_not_signed(relay: Relay, changes: dict[str, An
     first = probed(relay, packets.Probe(bytes(16)), NOW)
     shown = replace(packets.Probe(bytes(16), time=first.time, proof=first.proof), **changes)
     assert probed(relay, shown, NOW + later, ip).round_trip == 0
+
+
+def test_a_source_that_probes_more_than_is_answered_is_refused_and_then_ignored() -> None:
+    """Each in its turn: an answer, a refusal that says so, nothing."""
+    relay = relay_with(config=RelayConfig(probes_per_source=5))
+    probe = packets.Probe(bytes(range(16))).encode()
+    answers = [relay.receive_datagram(probe, ("192.0.2.5", port), CLIENT_PORT, NOW) for port in range(27)]
+    kinds = [answer[1][0] if answer else None for answer in answers]
+    assert kinds == [PacketType.PROBE_REPLY] * 5 + [PacketType.PROBE_REFUSED] * 20 + [None] * 2
+    refused = packets.decode_probe_refused(answers[5][1])  # type: ignore[index]
+    assert (refused.nonce, refused.wait) == (bytes(range(16)), 1000)
+    assert relay.receive_datagram(probe, ("192.0.2.6", 5), CLIENT_PORT, NOW)[1][0] == PacketType.PROBE_REPLY  # type: ignore[index]
+    assert drops(relay) == {"source_limited": 2}
 
 
 def test_a_node_without_keys_signs_nothing(relay: Relay) -> None:

@@ -1,7 +1,9 @@
 import random
+import statistics
 
 import pytest
 
+from relaynode.relay import CLIENT_PORT, Relay, RelayConfig
 from tests.simnet import Line, Network, PlayerHost
 from transports.protocol import packets
 from transports.protocol.probing import Loss, Measured, Prober, RoundTrip
@@ -162,3 +164,72 @@ def test_shortest_round_trip_is_proved():
         prober.handle_timer(prober.next_timer())
     proof = decode_proof(prober.next_event().proof)
     assert (proof.nonce, proof.round_trip, proof.key_id, proof.proof) == (nonce, 30_000, 7, b"abcdefgh")
+
+
+class CrowdedNode:
+    """Answers so many probes a second for one address, refuses as many more and ignores the rest, as a node does."""
+
+    nat = None
+
+    def __init__(self, network, ip, per_second):
+        self.network, self.line = network, Line(latency=0)
+        self.relay = Relay(worker=0, config=RelayConfig(probes_per_source=per_second), random=network.random_bytes)
+        self.relay.set_token_keys({1: bytes(32)})
+        network.attach(ip, self)
+
+    def receive(self, data, source, destination):
+        answer = self.relay.receive_datagram(data, ("203.0.113.9", source[1]), CLIENT_PORT, 1e9 + self.network.now)
+        if answer is not None:
+            self.network.send(answer[1], destination, source)
+
+
+@pytest.mark.parametrize("players", [40, 100])
+def test_many_players_of_one_address_measure_no_loss(players):
+    """At an allowance of which they want four times as much at once."""
+    network = Network(seed=7)
+    node = CrowdedNode(network, "198.51.100.1", per_second=players * 5 // 2)
+    crowd = []
+    for number in range(players):
+        prober = Prober(("198.51.100.1", 31001), random=network.random_bytes)
+        crowd.append(PlayerHost(network, prober, f"10.0.{number}.2", line=Line(latency=0.02)))
+        crowd[-1].call("start")
+    network.run_until(lambda: all(player.events for player in crowd), seconds=60)
+    measured = [player.events[0] for player in crowd]
+    assert {each.loss for each in measured} == {0.0}
+    known = [each for each in measured if each.rtt_ms is not None]
+    assert len(known) > 0.9 * players
+    assert all(each.rtt_ms == pytest.approx(40, abs=1) for each in known)
+    assert node.relay.counters.answers["probe_refused"] > 0
+
+
+def test_a_network_that_loses_is_still_seen_to_lose_by_many_players_of_one_address():
+    network = Network(seed=7)
+    CrowdedNode(network, "198.51.100.1", per_second=200)
+    crowd = []
+    for number in range(40):
+        prober = Prober(("198.51.100.1", 31001), random=network.random_bytes, count=20)
+        crowd.append(PlayerHost(network, prober, f"10.0.{number}.2", line=Line(latency=0.02, loss=0.3)))
+        crowd[-1].call("start")
+    network.run_until(lambda: all(player.events for player in crowd), seconds=60)
+    assert statistics.median(player.events[0].loss for player in crowd) > 0.2
+
+
+def test_a_prober_ends_in_time_whatever_the_node_does():
+    prober = Prober("node", random=random.Random(1).randbytes, within=2.0)
+    prober.start(0.0)
+    while (now := prober.next_timer()) is not None:
+        assert now <= 2.0
+        for data, _ in prober.datagrams_to_send(now):
+            refused = packets.ProbeRefused(packets.decode_probe(data).nonce, 0xFFFF)
+            prober.receive_datagram(refused.encode(), "node", now)
+        prober.handle_timer(now)
+    assert prober.next_event() == Measured(rtt_ms=None, jitter_ms=None, loss=0.0)
+
+
+def test_a_refusal_that_answers_no_probe_of_ours_changes_nothing():
+    prober = Prober("node", random=random.Random(1).randbytes)
+    prober.start(0.0)
+    before = prober.next_timer()
+    prober.receive_datagram(packets.ProbeRefused(bytes(16), 60_000).encode(), "node", 0.01)
+    assert prober.next_timer() == before
+    assert prober.dropped == {"unknown_nonce": 1}

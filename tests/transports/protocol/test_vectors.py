@@ -43,6 +43,8 @@ def test_the_standard_reads_it(vector: dict[str, Any]) -> None:
         )
         assert read["sequence"] == fields["sequence"] & 0xFFFFFFFF
         assert data[10:-8].hex() == fields["body"]
+    elif vector["type"] == "PROBE_REFUSED":
+        assert standard.decode(data, standard.layout("11.2")) == fields
     else:
         column = 1 if vector["type"] == "PROBE" else 2
         read = standard.decode(data, standard.layout("11.", column))
@@ -119,6 +121,8 @@ def encoded(kind: str, direction: str, fields: dict[str, Any]) -> bytes:
         return packets.Probe(data["nonce"]).encode()
     if kind == "PROBE_REPLY":
         return packets.ProbeReply(data["nonce"], fields["time"]).encode()
+    if kind == "PROBE_REFUSED":
+        return packets.ProbeRefused(data["nonce"], fields["wait"]).encode()
     key = KEYS[direction + "_key"]
     return packets.seal(key, fields["type"], fields["connection_id"], fields["sequence"], fields["seat"], data["body"])
 
@@ -158,6 +162,8 @@ def test_our_code_reads_it(vector: dict[str, Any]) -> None:
         assert packets.decode_refused(data).encode() == data
     elif kind == "PROBE":
         assert packets.decode_probe(data).encode() == data
+    elif kind == "PROBE_REFUSED":
+        assert packets.decode_probe_refused(data).encode() == data
     elif kind == "PROBE_REPLY":
         assert packets.decode_probe_reply(data).encode() == data
     else:
