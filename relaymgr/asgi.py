@@ -1,14 +1,17 @@
-"""Web entry: `uvicorn --no-proxy-headers relaymgr.asgi:application`.
+"""Web entry: `uvicorn --no-proxy-headers --http relaymgr.http_protocol:BoundedProtocol relaymgr.asgi:application`.
 
-Without the option uvicorn believes X-Forwarded-For from loopback, whatever CAUSEWAY_TRUSTED_PROXIES says.
+Without the first option uvicorn believes X-Forwarded-For from loopback, whatever CAUSEWAY_TRUSTED_PROXIES says; without
+the second connections have no deadlines.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import gc
+import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
@@ -18,17 +21,34 @@ from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.signals import request_started
 from django.db import connections
-from django.http import HttpResponseBase
+from django.http import HttpResponseBase, JsonResponse
 from django.urls import set_script_prefix
 
 from observability import tracing
 from observability.exposition import share_between_processes
+from relaymgr import known_keys, metrics
 from relaymgr.checks import reasons_not_to_start
+from relaymgr.client_address import network_at
+from relaymgr.fair_queue import FairQueue, Path
+from relaymgr.in_flight import InFlight, Limits, OverBudget
+from relaymgr.known_keys import Holder
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 share_between_processes()
 
+PART = 65_536  # bytes of a response that are given to the server at once
+DISCARD_WITHIN = 2.0  # seconds
+WAITING_MAX, WAITING_OF_ONE_MAX = 4_000, 1_000  # requests that wait for their turn, in all and of one address
 FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
+
+
+class Refused(Exception):
+    """A request that no view will see."""
+
+    def __init__(self, reason: str, status: int, code: str, message: str, retry_after: int = 0) -> None:
+        super().__init__(code)
+        self.reason, self.status, self.retry_after = reason, status, retry_after
+        self.body = {"message": message, "code": code, "details": {}}
 
 
 class Handler(ASGIHandler):
@@ -36,25 +56,83 @@ class Handler(ASGIHandler):
     Django would start a thread for each request, and go to it and come back for each signal and middleware.
 
     So many threads as the pool has connections. A request that waits for its turn holds neither, nor does one whose
-    client is slow to send or to read: a burst waits here, and not for a connection until it fails."""
+    client is slow to send or to read: a burst waits here, and not for a connection until it fails. Turns are fair
+    between tenants, keys and addresses (fair_queue.py): nodes and matchmaker never wait behind players."""
 
     def __init__(self) -> None:
         super().__init__()
         self._threads = ThreadPoolExecutor(settings.DATABASE_POOL, "request")
+        self._turns = _Turns(settings.DATABASE_POOL)
+        most = settings.BODY_BYTES_IN_FLIGHT
+        self._bodies = InFlight(Limits(most, most // 4, most // 8))
+        self._bodies_without_key = InFlight(Limits(most // 16, most // 16, most // 256))
+        self._responses = InFlight(Limits(most, most // 4, most // 8))
+        self._streams = InFlight(
+            Limits(2 * settings.STREAMS_PER_TENANT, settings.STREAMS_PER_TENANT, settings.STREAMS_PER_ADDRESS)
+        )
 
     def load_middleware(self, is_async: bool = False) -> None:
         super().load_middleware(is_async=False)
 
     async def handle(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            body = await self.read_body(receive)
-        except RequestAborted:
-            return
-        response = await self._in_a_thread(self._respond, with_content_length(scope, body), body)
-        if response.streaming:
-            await self._stream(response, receive, send)
-        else:
+            await self._handle(scope, receive, send)
+        except (RequestAborted, ClientLeft):
+            pass
+        except Refused as refusal:
+            metrics.http_refused.labels(refusal.reason).inc()
+            _, send = await _discarded(receive, send)
+            response = JsonResponse(refusal.body, status=refusal.status)
+            response["Content-Length"] = str(len(response.content))
+            if refusal.retry_after:
+                response["Retry-After"] = str(refusal.retry_after)
             await self.send_response(response, send)
+
+    async def _handle(self, scope: Any, receive: Any, send: Any) -> None:
+        header, network = _header(scope, b"authorization"), _network(scope)
+        holder = known_keys.holder_of(header) if header else None
+        with contextlib.ExitStack() as held:
+            if _has_body(scope) and header and holder is None:
+                path = _path(scope, holder, network)
+                holder = await self._turns.take(path, receive, self._in_a_thread, key_holder_once, header)
+                if holder is None:
+                    # A view will refuse the key. Its body is not kept.
+                    receive, send = await _discarded(receive, send)
+            path = _path(scope, holder, network)
+            body = await self._read(receive, path, holder, held)
+            scope = with_content_length(scope, body)
+            response = await self._turns.take(path, receive, self._in_a_thread, self._respond, scope, body)
+        if response.streaming:
+            await self._follow(response, path, receive, send)
+        else:
+            await self._send(response, path, send)
+
+    async def _read(self, receive: Any, path: Path, holder: Holder | None, held: contextlib.ExitStack) -> IO[bytes]:
+        """The body, whose bytes count against the budget until `held` is closed. Raises RequestAborted, Refused."""
+        budget = self._bodies if holder else self._bodies_without_key
+        longest = settings.MAX_BODY_BYTES + 1 if holder else settings.MAX_BODY_BYTES_WITHOUT_KEY
+        body = io.BytesIO()
+        try:
+            async with asyncio.timeout(settings.BODY_TIMEOUT):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise RequestAborted
+                    part = message.get("body", b"")
+                    if part:
+                        held.enter_context(budget.holding(path, len(part)))
+                        body.write(part)
+                    if body.tell() > longest:
+                        raise Refused("size", 413, "too_large", "Without a key the body is too large.")
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            text = f"The body did not arrive within {settings.BODY_TIMEOUT:g} s. Send it again, faster or smaller."
+            raise Refused("slow_body", 408, "body_timeout", text) from None
+        except OverBudget:
+            raise _busy("bytes") from None
+        body.seek(0)
+        return body
 
     async def _in_a_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         run = contextvars.copy_context().run
@@ -73,6 +151,31 @@ class Handler(ASGIHandler):
             body.close()
             connections.close_all()  # given back to the pool
 
+    async def _send(self, response: Any, path: Path, send: Any) -> None:
+        """In parts, so that a client that does not read has no more than one of them in the server's buffer, and what
+        waits here counts against its budget."""
+        content = response.content
+        if len(content) <= PART:
+            await self.send_response(response, send)
+            return
+        try:
+            with self._responses.holding(path, len(content)):
+                await send(_response_start(response))
+                for start in range(0, len(content), PART):
+                    more = start + PART < len(content)
+                    part = content[start : start + PART]
+                    await send({"type": "http.response.body", "body": part, "more_body": more})
+        except OverBudget:
+            raise _busy("bytes") from None
+
+    async def _follow(self, response: HttpResponseBase, path: Path, receive: Any, send: Any) -> None:
+        try:
+            with self._streams.holding(path, 1):
+                await self._stream(response, receive, send)
+        except OverBudget:
+            await self._in_a_thread(response.close)
+            raise Refused("streams", 429, "too_many_streams", "Too many streams are open.", retry_after=5) from None
+
     async def _stream(self, response: HttpResponseBase, receive: Any, send: Any) -> None:
         """Until it ends or the client has left."""
         sending = asyncio.create_task(self.send_response(response, send))
@@ -86,6 +189,119 @@ class Handler(ASGIHandler):
             await self._in_a_thread(response.close)
         if not sending.cancelled():
             sending.result()  # raises what ended it
+
+
+class ClientLeft(Exception):
+    """Nothing was done for it."""
+
+
+class _Turns:
+    """Who may use one of the threads next."""
+
+    def __init__(self, slots: int) -> None:
+        self._queue: FairQueue[asyncio.Future[str]] = FairQueue(slots, WAITING_MAX, WAITING_OF_ONE_MAX)
+
+    async def take(self, path: Path, receive: Any, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        """What `call` returns, once it is this request's turn. Raises ClientLeft, and Refused where too many wait."""
+        turn: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if not self._queue.put(path, turn):
+            raise _busy("queue")
+        self._start()
+        try:
+            await self._wait(turn, receive)
+            return await call(*arguments)
+        finally:
+            if not turn.cancelled() and not turn.cancel():  # it had its turn
+                self._queue.done(turn.result())
+            self._start()
+
+    async def _wait(self, turn: asyncio.Future[str], receive: Any) -> None:
+        if turn.done():
+            return
+        leaving = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait((turn, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done() and leaving.result()["type"] == "http.disconnect":
+                raise ClientLeft
+            await turn
+        finally:
+            leaving.cancel()
+
+    def _start(self) -> None:
+        while taken := self._queue.take():
+            branch, turn = taken
+            if turn.cancelled():
+                self._queue.done(branch)
+            else:
+                turn.set_result(branch)
+
+
+def key_holder_once(header: bytes) -> Holder | None:
+    """In a thread: gives the database's connection back."""
+    try:
+        return key_holder(header)
+    finally:
+        connections.close_all()
+
+
+def _busy(reason: str) -> Refused:
+    return Refused(reason, 503, "busy", "The manager is busy. Try again.", retry_after=1)
+
+
+def _path(scope: Any, holder: Holder | None, network: str) -> Path:
+    """For the turn and the budgets: branch, ..., address."""
+    if holder:
+        return holder.branch, holder.key, network
+    return "admin" if scope["path"].startswith("/admin/") else "no key", network
+
+
+def _network(scope: Any) -> str:
+    forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    return network_at((scope.get("client") or [""])[0], forwarded)
+
+
+def _header(scope: Any, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
+
+
+def _has_body(scope: Any) -> bool:
+    return bool(_header(scope, b"transfer-encoding")) or _header(scope, b"content-length").strip() not in (b"", b"0")
+
+
+async def _discarded(receive: Any, send: Any) -> tuple[Any, Any]:
+    """After what a client sends of a body at once was thrown away: closing a connection with bytes unread would lose
+    the answer. The connection of a body that goes on ends with the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_WITHIN):
+            for _ in range(settings.MAX_BODY_BYTES // 1_000):
+                message = await receive()
+                if not message.get("more_body", False):
+                    return _empty(message["type"], receive), send
+
+    async def closing(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+        await send(message)
+
+    return _empty("http.request", receive), closing
+
+
+def _empty(kind: str, receive: Any) -> Any:
+    """A body of nothing, and then what else comes."""
+    first = [{"type": kind, "body": b"", "more_body": False}]
+
+    async def receive_empty() -> Any:
+        return first.pop() if first else await receive()
+
+    return receive_empty
+
+
+def _response_start(response: Any) -> dict[str, Any]:
+    headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    headers += [
+        (b"Set-Cookie", cookie.output(header="").strip().encode("ascii")) for cookie in response.cookies.values()
+    ]
+    return {"type": "http.response.start", "status": response.status_code, "headers": headers}
 
 
 def with_content_length(scope: Any, body: IO[bytes]) -> Any:
@@ -142,5 +358,7 @@ def checked(app: Any) -> Any:
 django.setup(set_prefix=False)
 # Shorter than Python's 5 ms, which a request waits for at each answer of the database while another one computes.
 sys.setswitchinterval(0.0005)
+from relaymgr.authentication import key_holder  # noqa: E402 - models, which want Django to be set up
+
 application = checked(bounded(Handler()))
 tracing.start("causeway-web")

@@ -13,6 +13,7 @@ from rest_framework.exceptions import Throttled
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from relaymgr import known_keys
 from relaymgr.errors import Forbidden, Unauthorized
 from relaymgr.nodes.models import JoinKey, RelayNode
 from relaymgr.nodes.selectors import join_key_get
@@ -61,6 +62,7 @@ class KeyAuthentication(BaseAuthentication):
         if key is None:
             refuse(request, Unauthorized())
         api_key_used(key=key)
+        known_keys.remember(get_authorization_header(request), _holder(key))
         scopes = frozenset(key.scopes)
         tenant = key.tenant
         if Scope.SERVICE in scopes and TENANT_HEADER in request.headers:
@@ -86,7 +88,30 @@ def presented_key(request: Request) -> str | None:
 
     The word may be there twice: users paste it along with the key.
     """
-    words = get_authorization_header(request).decode("latin-1").split()
+    return _key_in(get_authorization_header(request))
+
+
+def key_holder(header: bytes) -> known_keys.Holder | None:
+    """Whose key an Authorization header holds, before its request is looked at; None: it is no good for any view."""
+    presented = _key_in(header) or ""
+    if key := api_key_get(presented=presented):
+        holder = _holder(key)
+    elif join_key := join_key_get(presented=presented):
+        holder = known_keys.Holder("join", str(join_key.pk))
+    else:
+        return None
+    known_keys.remember(header, holder)
+    return holder
+
+
+def _holder(key: ApiKey) -> known_keys.Holder:
+    """The installation's own processes are branches beside the tenants."""
+    own = key.scopes[0] if key.tenant_id is None and key.scopes else ""
+    return known_keys.Holder(own or f"tenant:{key.tenant_id}", str(key.pk))
+
+
+def _key_in(header: bytes) -> str | None:
+    words = header.decode("latin-1").split()
     while words and words[0].lower() in WORDS:
         words.pop(0)
     return " ".join(words) or None

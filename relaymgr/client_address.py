@@ -32,13 +32,19 @@ def client_address(request: HttpRequest) -> str:
 
     IPv4 in its own form, also when the socket was IPv6. Empty when the server knows none (a UNIX socket without proxy).
     """
-    return str(_client(request).address or "")
+    peer, forwarded = request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For", "")
+    return str(_client(peer, forwarded).address or "")
 
 
 def client_network(request: HttpRequest) -> str:
     """What limits by address count: an IPv4 address, the /64 of an IPv6 address, or a digest of what a trusted proxy
     wrote in place of an address. Never empty, without blanks."""
-    client = _client(request)
+    return network_at(request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For", ""))
+
+
+def network_at(peer: str, forwarded: str) -> str:
+    """`client_network` from the peer's address and the header X-Forwarded-For."""
+    client = _client(peer, forwarded)
     if client.unreadable:
         return f"unreadable-{hashlib.sha256(client.unreadable.encode()).hexdigest()[:32]}"
     return network_of(client.address) if client.address else "unknown"
@@ -73,9 +79,9 @@ def _is_port(text: str) -> bool:
     return text.startswith(":") and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
 
 
-def _client(request: HttpRequest) -> _Client:
-    address = parse_address(request.META.get("REMOTE_ADDR", ""))
-    for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+def _client(peer: str, forwarded: str) -> _Client:
+    address = parse_address(peer)
+    for hop in reversed(forwarded.split(",")):
         if address is not None and not is_trusted(address):
             break
         if not hop.strip():

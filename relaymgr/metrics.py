@@ -28,6 +28,21 @@ http_in_progress = Gauge(
     "causeway_http_requests_in_progress", "Requests being answered now.", multiprocess_mode="livesum"
 )
 
+http_refused = Counter(
+    "causeway_http_refused",
+    "Requests that were refused before a view saw them: too many waited (queue), too much was held (bytes, streams), "
+    "the body was too slow or, without a key, too large.",
+    ("reason",),
+)
+connections_closed = Counter(
+    "causeway_http_connections_closed",
+    "Connections that were cut: no headers in time or too many (headers), a client that does not read (reading), too "
+    "many from one address (connections).",
+    ("reason",),
+)
+throttled = Counter("causeway_throttled", "Refusals by a limit of a minute, by what is counted.", ("kind",))
+cache_failures = Counter("causeway_cache_failures", "Calls of the cache that failed, after which nothing is throttled.")
+
 # Sessions
 
 session_create_seconds = Histogram(

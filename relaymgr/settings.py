@@ -289,6 +289,42 @@ CONTENT_SECURITY_POLICY = {
 # Clients concatenate URLs and drop the body of a redirected POST (R13): we never redirect.
 APPEND_SLASH = False
 MAX_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES_WITHOUT_KEY = 64_000  # the forms of the admin
+BODY_TIMEOUT = _number(
+    "CAUSEWAY_BODY_TIMEOUT", 15, 0.1, 600, "seconds in which a request's body must arrive; else the answer is 408"
+)
+CLIENT_TIMEOUT = _number(
+    "CAUSEWAY_CLIENT_TIMEOUT",
+    20,
+    0.1,
+    600,
+    "seconds in which a client must send a request's headers, and read what it is sent; else its connection is cut",
+)
+BODY_BYTES_IN_FLIGHT = int(
+    _number(
+        "CAUSEWAY_BODY_BYTES_IN_FLIGHT",
+        64_000_000,
+        1_000_000,
+        1e11,
+        "bytes of bodies, and of responses, that one process holds for slow clients; a quarter of it for one tenant, "
+        "an eighth for one address of it, and of bodies without a key a sixteenth in all; beyond that the answer is 503 `busy`",
+    )
+)
+CONNECTIONS_PER_ADDRESS = int(
+    _number(
+        "CAUSEWAY_CONNECTIONS_PER_ADDRESS",
+        1_000,
+        10,
+        1e6,
+        "connections of one address to a web process; those of trusted proxies are not counted",
+    )
+)
+STREAMS_PER_ADDRESS = int(
+    _number("CAUSEWAY_STREAMS_PER_ADDRESS", 1_000, 1, 1e6, "tickets that one address of a tenant follows at once")
+)
+STREAMS_PER_TENANT = int(
+    _number("CAUSEWAY_STREAMS_PER_TENANT", 5_000, 1, 1e6, "tickets that the players of one tenant follow at once")
+)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 ROOT_URLCONF = "relaymgr.urls"

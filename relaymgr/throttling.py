@@ -18,6 +18,7 @@ from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
+from relaymgr import metrics
 from relaymgr.cache import EmbeddedCache, KeptRedisCache
 from relaymgr.circuit_breaker import CircuitOpen
 from relaymgr.client_address import client_network
@@ -44,6 +45,8 @@ def take(kind: str, subject: str, limit: int, weight: int = 1) -> Allowance:
     except Exception as error:  # each cache has its own family
         _log_failure(error)
         return Allowance(True, limit, limit, WINDOW)
+    if not fits:
+        metrics.throttled.labels(kind).inc()
     return Allowance(fits, limit, max(0, limit - used), min(WINDOW, max(1, math.ceil(left))))
 
 
@@ -69,6 +72,7 @@ def _counters() -> KeptRedisCache | EmbeddedCache:
 
 def _log_failure(error: Exception) -> None:
     if not isinstance(error, CircuitOpen):  # once for each failure, not for each request that it spares
+        metrics.cache_failures.inc()
         logger.warning("the cache failed, nothing is throttled: %s", type(error).__name__)
 
 

@@ -124,6 +124,14 @@ def test_only_the_managers_setting_says_which_proxies_are_believed() -> None:
     assert "--no-proxy-headers" in up._manager("127.0.0.1", 8000)[0].argv
 
 
+def test_connections_have_deadlines_however_web_is_started() -> None:
+    protocol = "relaymgr.http_protocol:BoundedProtocol"
+    assert protocol in services()["web"]["command"]
+    assert protocol in (DEPLOY / "systemd/causeway-web.service").read_text()
+    assert protocol in (DEPLOY / "helm/causeway/templates/web.yaml").read_text()
+    assert protocol in up._manager("127.0.0.1", 8000)[0].argv
+
+
 def test_the_address_of_the_proxy_is_the_one_that_is_believed() -> None:
     address = services()["proxy"]["networks"]["default"]["ipv4_address"]
     assert f":-{address}/32}}" in services()["web"]["environment"]["CAUSEWAY_TRUSTED_PROXIES"]

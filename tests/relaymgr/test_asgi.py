@@ -29,10 +29,12 @@ async def body_of(receive: Any) -> bytes:
 
 
 def sent(*messages: dict[str, Any]) -> Any:
-    left = iter(messages)
+    left = list(messages)
 
     async def receive() -> dict[str, Any]:
-        return next(left)
+        if not left:
+            await asyncio.Event().wait()  # the client waits for its answer
+        return left.pop(0)
 
     return receive
 

@@ -139,7 +139,14 @@ def _manager(host: str, port: int) -> list[Child]:
             "web",
             [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--host", host, "--port", str(port)]
             # Longer than clients keep an idle connection, httpx for 5 s: who sends on one as we end it gets an error.
-            + ["--no-proxy-headers", "--no-access-log", "--timeout-keep-alive", "30"]
+            + [
+                "--http",
+                "relaymgr.http_protocol:BoundedProtocol",
+                "--no-proxy-headers",
+                "--no-access-log",
+                "--timeout-keep-alive",
+                "30",
+            ]
             + ["--timeout-graceful-shutdown", "3"],
         ),
         _child(

@@ -46,7 +46,8 @@ def look_at_web() -> Iterator[Finding]:
         told = f"answers {status}" if status else "does not answer"
         last = f", and no node has reached it for {heard.total_seconds():.0f} s" if heard is not None else ""
         todo = (
-            "Start it: uvicorn --no-proxy-headers relaymgr.asgi:application. "
+            "Start it: uvicorn --http relaymgr.http_protocol:BoundedProtocol --no-proxy-headers "
+            "relaymgr.asgi:application. "
             "If it is elsewhere, say where: CAUSEWAY_MATCHMAKER_MANAGER_URL."
         )
         yield WEB.problem("answers", f"{settings.MATCHMAKER_MANAGER_URL} {told}{last}", todo)
