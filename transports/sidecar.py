@@ -7,6 +7,9 @@ Beside the game's server `host` gives each remote player a local UDP port of its
 apart. Beside a player's game `join` listens on a port that the game connects to as if it were the server; it answers
 whoever sent there last, so one local program at a time, which may restart on another port.
 
+Datagrams longer than a packet carries go in fragments, which the sidecar at the other end puts together (fragments.py):
+a game keeps its MTU. A player without a sidecar gets such datagrams from nobody, and must keep to the packet's size.
+
 Tokens come from the environment or from --credentials, never from the command line, which every user of the machine
 can see.
 """
@@ -27,6 +30,8 @@ from typing import Any, cast
 
 from . import asyncio_udp, credentials
 from .edgegap import ADVICE, EdgegapClient, EdgegapHost, EdgegapRefused, StateChanged
+from .edgegap import MAX_PAYLOAD as EDGEGAP_MAX_PAYLOAD
+from .fragments import Fragmenter, Reassembler
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge, SeatRevoked, SessionEnded
 from .protocol.events import Event, FellSilent, Left, Welcomed
 
@@ -154,16 +159,21 @@ class _LocalPort(asyncio.DatagramProtocol):
 
 
 class _ToRelay:
-    """Sends a game's datagrams, and says once that some cannot be sent."""
+    """Sends a game's datagrams, in fragments when they are longer than a packet carries, and warns once that some
+    cannot be sent."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
+        self._fragmenter = Fragmenter()
         self._has_warned = False
 
-    def send(self, payload: bytes, target: int) -> None:
+    def send(self, datagram: bytes, target: int) -> None:
+        relay = self._relay
+        max_payload = relay.welcome.max_payload if isinstance(relay, asyncio_udp.Connection) else EDGEGAP_MAX_PAYLOAD
         try:
-            self._relay.send(payload, target)
-        except (PayloadTooLarge, InvalidTarget) as error:
+            for payload in self._fragmenter.split(datagram, max_payload):
+                relay.send(payload, target)
+        except (PayloadTooLarge, InvalidTarget, ValueError) as error:
             if not self._has_warned:
                 self._has_warned = True
                 logger.warning("a datagram of the game was dropped: %s", error)
@@ -182,6 +192,7 @@ class HostSide:
         self._idle_seconds = idle_seconds
         self._ports: OrderedDict[int, asyncio.DatagramTransport] = OrderedDict()  # longest silent first
         self._used_at: dict[int, float] = {}
+        self._reassembler = Reassembler()
 
     def __str__(self) -> str:
         return f"players reach the game at {self._game[0]}:{self._game[1]}"
@@ -194,7 +205,9 @@ class HostSide:
         async for source, payload in self._relay:
             port = self._ports.get(source) or await self._open_port(source)
             self._touch(source)
-            port.sendto(payload)
+            datagram = self._reassembler.receive(source, payload, time.monotonic())
+            if datagram is not None:
+                port.sendto(datagram)
             self._close_idle()
 
     def notice(self, event: Event) -> None:
@@ -246,6 +259,7 @@ class JoinSide:
         self._relay = relay
         self._to_relay = _ToRelay(relay)
         self._target = target
+        self._reassembler = Reassembler()
         self._game: Any = None  # the local address that sent last
         self._port: asyncio.DatagramTransport
 
@@ -263,8 +277,11 @@ class JoinSide:
 
     async def carry(self) -> None:
         async for source, payload in self._relay:
-            if source == self._target and self._game is not None:
-                self._port.sendto(payload, self._game)
+            if source != self._target:
+                continue
+            datagram = self._reassembler.receive(source, payload, time.monotonic())
+            if datagram is not None and self._game is not None:
+                self._port.sendto(datagram, self._game)
 
     def notice(self, event: Event) -> None:
         """Nothing that the relay tells changes anything here."""

@@ -167,7 +167,7 @@ class SidecarLink:
 
     dialect = "native"
     max_payload = MAX_PAYLOAD
-    reports_errors = False  # a game has nobody to hear them from
+    reports_errors = False  # what is longer than a packet goes in fragments
 
     async def open(self, session: GrantedSession, seat: int, **wrong: Any) -> "SidecarLink":
         self.game = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -185,7 +185,7 @@ class SidecarLink:
         self.game.sendto(payload, to or self.peer)
 
     async def receive(self) -> tuple[Any, bytes]:
-        payload, source = await asyncio.get_running_loop().sock_recvfrom(self.game, 2048)
+        payload, source = await asyncio.get_running_loop().sock_recvfrom(self.game, 65_536)
         return source, payload
 
     async def failure(self) -> str:

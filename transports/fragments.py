@@ -1,0 +1,140 @@
+"""Datagrams that are longer than a packet carries, in fragments between two sidecars. Sans-I/O.
+
+A datagram that fits is sent as it is. A longer one is sent as fragments, each with this header, little-endian:
+
+    | 0  | mark bytes 8  | MARK
+    | 8  | message u16   | counts up, wrapping
+    | 10 | index u8      | 0 to count - 1
+    | 11 | count u8      | 1 to 64: how many fragments the datagram has
+    | 12 | part          | not empty
+
+A datagram that begins with MARK itself is sent as one fragment, so what begins with it is a fragment always. A lost
+fragment is a lost datagram: nothing is repeated, as with the fragments of IP.
+"""
+
+import struct
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+MARK = b"\xf5\x0c\x8e\x5d\x9a\x31\xc7\x46"
+MAX_FRAGMENTS = 64
+MAX_DATAGRAM = 65_507  # what UDP over IPv4 carries
+PATIENCE = 2.0  # seconds for which a datagram waits for its fragments
+MAX_WAITING = 32  # datagrams of one source, of which some fragments came
+MAX_WAITING_BYTES = 1 << 22  # of all sources together
+
+_HEADER = struct.Struct("<8sHBB")
+
+
+class Fragmenter:
+    """Makes the fragments of the datagrams to one or many targets."""
+
+    def __init__(self) -> None:
+        self._message = 0
+
+    def split(self, datagram: bytes, max_payload: int) -> list[bytes]:
+        """The payloads to send for it: itself when it fits. Raises ValueError above MAX_DATAGRAM, or when a packet
+        carries so little that it would take too many."""
+        if len(datagram) <= max_payload and not datagram.startswith(MARK):
+            return [datagram]
+        room = max_payload - _HEADER.size
+        count = -(-len(datagram) // room) if room > 0 else MAX_FRAGMENTS + 1
+        if len(datagram) > MAX_DATAGRAM or count > MAX_FRAGMENTS:
+            raise ValueError(f"a datagram of {len(datagram)} bytes cannot be sent in {MAX_FRAGMENTS} packets")
+        size = -(-len(datagram) // count)  # all alike: some networks lose the largest first
+        self._message = self._message + 1 & 0xFFFF
+        return [
+            _HEADER.pack(MARK, self._message, index, count) + datagram[index * size : (index + 1) * size]
+            for index in range(count)
+        ]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A datagram of which some fragments came."""
+
+    count: int
+    since: float
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+
+class Reassembler:
+    """Puts the fragments of many sources together. What a source sends costs no other source anything but room, of
+    which the oldest make way."""
+
+    def __init__(self) -> None:
+        self.dropped: Counter[str] = Counter()  # malformed, duplicate, incomplete
+        self._waiting: OrderedDict[tuple[Hashable, int], _Waiting] = OrderedDict()  # the oldest first
+        self._of_source: dict[Hashable, OrderedDict[int, None]] = {}  # its messages, the oldest first
+        self._bytes = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes
+
+    def receive(self, source: Hashable, payload: bytes, now: float) -> bytes | None:
+        """The datagram that `payload` is, or is the last missing fragment of; None: there is more to come, or it is no
+        fragment that can be. Raises nothing, whatever the bytes. `now`: seconds of a clock that never steps back."""
+        self._give_up(now)
+        if not payload.startswith(MARK):
+            return payload
+        if len(payload) <= _HEADER.size:
+            return self._drop("malformed")
+        _, message, index, count = _HEADER.unpack_from(payload)
+        key = source, message
+        waiting = self._waiting.get(key)
+        if not index < count <= MAX_FRAGMENTS or (waiting and waiting.count != count):
+            return self._drop("malformed")
+        part = payload[_HEADER.size :]
+        if count == 1:
+            return part
+        if waiting is None:
+            waiting = self._begin(key, count, now)
+        elif index in waiting.parts:
+            return self._drop("duplicate")
+        waiting.parts[index] = part
+        self._bytes += len(part)
+        if len(waiting.parts) == count:
+            self._end(key)
+            datagram = b"".join(waiting.parts[at] for at in range(count))
+            return datagram if len(datagram) <= MAX_DATAGRAM else self._drop("malformed")
+        while self._bytes > MAX_WAITING_BYTES:
+            self._lose(next(iter(self._waiting)))
+        return None
+
+    def _begin(self, key: tuple[Hashable, int], count: int, now: float) -> _Waiting:
+        source, message = key
+        messages = self._of_source.get(source)
+        if messages and len(messages) >= MAX_WAITING:
+            self._lose((source, next(iter(messages))))
+        self._of_source.setdefault(source, OrderedDict())[message] = None
+        waiting = self._waiting[key] = _Waiting(count, now)
+        return waiting
+
+    def _give_up(self, now: float) -> None:
+        while self._waiting:
+            oldest = next(iter(self._waiting))
+            if now - self._waiting[oldest].since <= PATIENCE:
+                break
+            self._lose(oldest)
+
+    def _lose(self, key: tuple[Hashable, int]) -> None:
+        self.dropped["incomplete"] += 1
+        self._end(key)
+
+    def _end(self, key: tuple[Hashable, int]) -> None:
+        source, message = key
+        self._bytes -= self._waiting.pop(key).size
+        del self._of_source[source][message]
+        if not self._of_source[source]:
+            del self._of_source[source]
+
+    def _drop(self, reason: str) -> bytes | None:
+        """Count it. Always None, what a dropped fragment comes to."""
+        self.dropped[reason] += 1
+        return None
