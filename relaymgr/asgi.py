@@ -100,7 +100,7 @@ class Handler(ASGIHandler):
                     receive, send = await _discarded(receive, send)
             path = _path(scope, holder, network)
             body = await self._read(receive, path, holder, held)
-            scope = with_content_length(scope, body)
+            scope = as_read(scope, body)
             response = await self._turns.take(path, receive, self._in_a_thread, self._respond, scope, body)
         if response.streaming:
             await self._follow(response, path, receive, send)
@@ -304,14 +304,17 @@ def _response_start(response: Any) -> dict[str, Any]:
     return {"type": "http.response.start", "status": response.status_code, "headers": headers}
 
 
-def with_content_length(scope: Any, body: IO[bytes]) -> Any:
-    """The request's scope with the length of the body that was read. How a body was framed on the way is the server's
-    affair: of one that came in chunks, or by HTTP/2, no header says the length, and Django and DRF take that for an
-    empty one."""
+def as_read(scope: Any, body: IO[bytes]) -> Any:
+    """The request's scope with the length of the body that was read, and with the whole path.
+
+    How a body was framed on the way is the server's affair: of one that came in chunks, or by HTTP/2, no header says
+    the length, and Django and DRF take that for an empty one. Django expects the root path in front of the path, where
+    `--root-path` has put it and our own setting has not."""
     length = str(body.seek(0, os.SEEK_END)).encode()
     body.seek(0)
     headers = [(name, value) for name, value in scope["headers"] if name not in FRAMING_HEADERS]
-    return {**scope, "headers": [*headers, (b"content-length", length)]}
+    root = "" if scope.get("root_path") else settings.FORCE_SCRIPT_NAME or ""
+    return {**scope, "path": root + scope["path"], "headers": [*headers, (b"content-length", length)]}
 
 
 def bounded(app: Any) -> Any:

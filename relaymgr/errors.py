@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions
@@ -114,6 +114,9 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if isinstance(error, exceptions.APIException):
         code = next((code for kind, code in _CODES if isinstance(error, kind)), error.default_code)
         return _reply(error.status_code, str(error.detail), code, headers=_headers(error))
+    if isinstance(error, DataError):
+        logger.exception("a value that a column cannot hold came as far as the database")
+        return _reply(400, "A value is too long or too large to be stored. Send a smaller one.", Invalid.code)
     if isinstance(error, OperationalError | InterfaceError):
         logger.exception("the database failed")
         return _reply(503, "The database cannot be reached. Try again.", "database_unavailable")
@@ -214,4 +217,4 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _is_page(request: HttpRequest) -> bool:
-    return request.path.startswith("/admin/")
+    return request.path_info.startswith("/admin/")

@@ -16,7 +16,7 @@ def security_headers(
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         response.headers.setdefault("Permissions-Policy", NO_DEVICES)
-        if request.path.startswith(API_PATHS):
+        if request.path_info.startswith(API_PATHS):
             response.headers.setdefault("Cache-Control", "no-store")
         return response
 

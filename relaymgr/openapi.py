@@ -7,12 +7,21 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
 
+from web.root_path import root_path
+
+MATCHMAKER_URLS, MATCHMAKER_BASE = "matchmaker.urls", "/matchmaker"
+
 
 class Generator(SchemaGenerator):
     """Makes the document that is served once: that takes seconds of a core, and anybody may ask."""
 
     def get_schema(self, request: Any = None, public: bool = False) -> Any:
-        return super().get_schema(request, public) if request is None else _served(self.urlconf)
+        if request is None:
+            return super().get_schema(request, public)
+        document = _served(self.urlconf)
+        # Paths are those of the URL configuration: below the root, or below the matchmaker's base URL.
+        base = root_path() + (MATCHMAKER_BASE if self.urlconf == MATCHMAKER_URLS else "")
+        return {**document, "servers": [{"url": base}]} if base else document
 
 
 @cache

@@ -59,7 +59,7 @@ def route_of(request: HttpRequest) -> str:
     match = request.resolver_match
     if match is not None:
         return f"/{match.route}"
-    return "static" if request.path_info.startswith(settings.STATIC_URL) else "unmatched"
+    return "static" if request.path_info.startswith(settings.STATIC_PATH) else "unmatched"
 
 
 def _measure(request: HttpRequest, response: HttpResponseBase, span: tracing.Span) -> None:

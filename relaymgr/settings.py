@@ -272,6 +272,13 @@ HSTS_SECONDS = int(
 SECURE_HSTS_SECONDS = HSTS_SECONDS if HTTPS else 0
 if HTTPS and TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Where a proxy serves us below a path, which it takes off: part of every link, also of those in webhooks.
+FORCE_SCRIPT_NAME = (
+    _text("CAUSEWAY_ROOT_PATH", help="`/causeway` where a proxy serves us below that path and takes it off").rstrip("/")
+    or None
+)
+if FORCE_SCRIPT_NAME and not FORCE_SCRIPT_NAME.startswith("/"):
+    _stop("CAUSEWAY_ROOT_PATH", "a path such as /causeway")
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -385,7 +392,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 # Static files: collected into CAUSEWAY_STATIC_ROOT and served under hashed names, or straight from the packages.
-STATIC_URL = "/static/"
+STATIC_URL = STATIC_PATH = "/static/"
 STATIC_ROOT = (
     _text(
         "CAUSEWAY_STATIC_ROOT",
@@ -397,11 +404,7 @@ STATIC_ROOT = (
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {
-        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
-        if STATIC_ROOT
-        else "django.contrib.staticfiles.storage.StaticFilesStorage"
-    },
+    "staticfiles": {"BACKEND": "web.root_path.HashedStorage" if STATIC_ROOT else "web.root_path.PlainStorage"},
 }
 
 TIME_ZONE = "UTC"

@@ -65,6 +65,7 @@ PURE = [
     "relaymgr.sessions.placement",
     "relaymgr.sessions.filters",
     "relaymgr.sessions.explanation",
+    "relaymgr.sessions.stored_explanation",
     "matchmaker.matching",
     "matchmaker.pool",
     "matchmaker.profiles",

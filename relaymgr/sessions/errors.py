@@ -7,6 +7,10 @@ class SessionUnknown(NotFound):
     code, message = "session_unknown", "There is no such session."
 
 
+class NotPlaced(NotFound):
+    code, message = "not_placed", "The session has not been placed yet: there is nothing to explain. Ask again."
+
+
 class TokenUnknown(NotFound):
     code, message = "token_unknown", "No user of the session has this token."
 

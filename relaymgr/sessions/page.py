@@ -13,6 +13,7 @@ from relaymgr.telemetry.selectors import leg_histories
 
 from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, WebhookDelivery
 from .selectors import better_relay, node_changes, unknown_since_of
+from .stored_explanation import completed
 
 EVENTS = 300  # the first ones and the last ones of a longer timeline
 LEGS_OVER = timedelta(minutes=10)
@@ -256,6 +257,7 @@ class Placement:
 
 def placement_of(document: Mapping[str, Any]) -> Placement | None:
     """None: the session was never placed."""
+    document = completed(document)
     told = document.get("candidates")
     if not told:
         return None

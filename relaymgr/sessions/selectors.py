@@ -18,8 +18,9 @@ from relaymgr.nodes.selectors import workers_at
 from relaymgr.remembered import remembered
 from relaymgr.tenants.models import Tenant
 
-from .errors import SessionUnknown
+from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat
+from .stored_explanation import completed
 
 SESSION_ID = re.compile(r"[0-9a-f]{12}-S")
 
@@ -106,17 +107,21 @@ def better_relay(session: RelaySession) -> dict[str, Any] | None:
     """A node that has been better for a while, its location, by how much, and since when (seconds since 1970)."""
     if not session.is_ready or not session.better.get("lasts"):
         return None
-    return {name: session.better[name] for name in ("node", "location", "gain_ms", "since")}
+    parts = ("node", "location", "gain_ms", "since")
+    # Another version may have stored less.
+    return {name: session.better[name] for name in parts} if session.better.keys() >= set(parts) else None
 
 
 def session_placement(*, tenant: Tenant, session_id: str) -> dict[str, Any]:
-    """The stored explanation. Raises SessionUnknown."""
+    """The stored explanation. Raises SessionUnknown, NotPlaced."""
     if not SESSION_ID.fullmatch(session_id):
         raise SessionUnknown
     found = RelaySession.objects.filter(tenant=tenant, id=session_id).values_list("placement", flat=True).first()
     if found is None:
         raise SessionUnknown
-    return found
+    if not (explained := completed(found)):
+        raise NotPlaced
+    return explained
 
 
 def sessions_live(tenant: Tenant) -> int:

@@ -15,6 +15,7 @@ from rest_framework import serializers
 from relaymgr.nodes.models import RelayNode
 from web.number_fields import Latitude, Longitude, Milliseconds, Port, Token, UnixTime
 from web.number_fields import Seat as SeatNumber
+from web.root_path import root_path
 
 from .models import RelaySession, Seat, SessionState
 from .selectors import better_relay, unknown_since_of
@@ -161,7 +162,7 @@ class SessionHeadSerializer(serializers.Serializer):
         return session.worker.node.location.slug if session.is_linked and session.worker else None
 
     def get_placement(self, session: RelaySession) -> str:
-        return f"/v1/relays/sessions/{session.id}/placement"
+        return f"{root_path()}/v1/relays/sessions/{session.id}/placement"
 
     @extend_schema_field(BetterRelaySerializer(allow_null=True))
     def get_better_relay(self, session: RelaySession) -> dict[str, Any] | None:

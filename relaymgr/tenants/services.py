@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_slug
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from relaymgr.errors import Invalid
+from relaymgr.model_checks import check_fields
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import ApiKey, Scope, Tenant, new_webhook_secret
 from web.origins import origins_problem
@@ -21,10 +20,7 @@ USED_RESOLUTION = timedelta(minutes=1)
 
 def tenant_create(*, slug: str, name: str = "") -> Tenant:
     """Raises Invalid when there is one of that slug, or it is none."""
-    try:
-        validate_slug(slug)
-    except ValidationError as error:
-        raise Invalid.field("slug", str(error.message)) from None
+    check_fields(Tenant(slug=slug, name=name or slug))
     tenant, created = Tenant.objects.get_or_create(slug=slug, defaults={"name": name or slug})
     if not created:
         raise Invalid.field("slug", f"There is a tenant {slug} already.", "unique")
@@ -54,7 +50,7 @@ def api_key_create(
     if not scopes or not set(scopes) <= allowed or (tenant is None and len(set(scopes)) > 1):
         raise Invalid.field("scopes", f"Choose from: {', '.join(sorted(allowed))}.", "invalid_choice")
     new = new_key()
-    key = ApiKey.objects.create(
+    key = ApiKey(
         tenant=tenant,
         name=name,
         prefix=new.prefix,
@@ -62,6 +58,8 @@ def api_key_create(
         scopes=sorted(set(scopes)),
         expires_at=expires_at,
     )
+    check_fields(key)
+    key.save(force_insert=True)
     return key, new.plain
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from relaymgr.errors import Conflict
 from relaymgr.sessions.models import RelaySession
+from relaymgr.sessions.stored_explanation import completed
 
 from .output import Document, Json, printable, show, table, words
 from .sessions import SessionId, session_get
@@ -25,7 +26,7 @@ def explain(
 ) -> None:
     """Why a session is on its node: every candidate, what it would cost, and what would have changed the choice."""
     session = session_get(session_id)
-    placement = RelaySession.objects.values_list("placement", flat=True).get(pk=session.pk)
+    placement = completed(RelaySession.objects.values_list("placement", flat=True).get(pk=session.pk))
     if not placement:
         raise NotExplained
     better = session.better if session.is_ready and session.better.get("lasts") else None
@@ -50,7 +51,7 @@ def _render(document: Document, seats: int) -> Iterator[RenderableType]:
         shown = range(min(seats, document["players"]))
         yield table(
             ("node", *(f"seat {seat}" for seat in shown)),
-            ([candidate["node"], *(_leg(candidate["estimates"][seat]) for seat in shown)] for candidate in candidates),
+            ([candidate["node"], *map(_leg, candidate["estimates"][: len(shown)])] for candidate in candidates),
         )
     yield ""
     yield from _sentences(document)

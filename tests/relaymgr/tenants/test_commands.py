@@ -7,6 +7,7 @@ from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get
 
 pytestmark = pytest.mark.django_db
+LONG = "x" * 255
 
 
 def run(*arguments: str) -> str:
@@ -50,3 +51,21 @@ def test_slug_that_is_none_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(CommandError, match="slug: Enter a valid"):
         run(*arguments)
     assert not Tenant.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("tenant_create", ["studio", "--name", LONG]),
+        ("tenant_create", [LONG]),
+        ("api_key", ["studio", "--create-tenant", "--name", LONG]),
+        ("api_key", [LONG, "--create-tenant"]),
+        ("service_key", [LONG]),
+        ("admin_login", [LONG]),
+    ],
+)
+def test_a_text_that_its_column_cannot_hold_is_refused_by_name(command: str, arguments: list[str]) -> None:
+    """PostgreSQL would refuse it with a traceback, and SQLite keep it."""
+    with pytest.raises(CommandError, match=r"(slug|name|username): Ensure this value has at most \d+ characters"):
+        call_command(command, *arguments, stdout=io.StringIO())
+    assert not ApiKey.objects.exists()

@@ -2,10 +2,12 @@ import secrets
 from typing import Any
 
 from django.contrib.auth.models import Group, User
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from relaymgr.audit.services import command_record
+from relaymgr.errors import ApiError
+from relaymgr.model_checks import check_fields
 from relaymgr.operations.roles import ADMINISTRATOR, ROLES
 
 
@@ -22,6 +24,10 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, *args: Any, username: str, role: str | None, **options: Any) -> None:
+        try:
+            check_fields(User(username=username, password="!"))  # noqa: S106 - no password: set below
+        except ApiError as error:
+            raise CommandError(error.sentence) from None
         user, is_new = User.objects.get_or_create(username=username, defaults={"is_staff": True})
         password = secrets.token_urlsafe(12)
         user.set_password(password)

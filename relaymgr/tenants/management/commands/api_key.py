@@ -27,8 +27,8 @@ class Command(BaseCommand):
             if found is None:
                 found = tenant_create(slug=tenant)
                 command_record(action="tenant.create", target=tenant)
+            key, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
         except ApiError as error:
             raise CommandError(error.sentence) from None
-        key, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
         command_record(action="api_key.create", target=str(key), detail=f"{found}: {', '.join(key.scopes)}")
         self.stdout.write(plain)

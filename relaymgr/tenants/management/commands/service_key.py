@@ -1,8 +1,9 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from relaymgr.audit.services import command_record
+from relaymgr.errors import ApiError
 from relaymgr.tenants.services import service_key_create
 
 
@@ -13,6 +14,9 @@ class Command(BaseCommand):
         parser.add_argument("name", help="for example matchmaker; earlier keys of this name are revoked")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        plain = service_key_create(name=name)
+        try:
+            plain = service_key_create(name=name)
+        except ApiError as error:
+            raise CommandError(error.sentence) from None
         command_record(action="service_key.create", target=name, detail="earlier keys of this name are revoked")
         self.stdout.write(plain)
