@@ -18,6 +18,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
+from web.database import deadline
+
 from . import selectors
 from .access import about_profile, tenant_of
 from .apis import PlayApi
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.15  # seconds
 LOOK_AGAIN = 2.0  # after a failure
+DATABASE_WITHIN = 10.0
 KEEP_ALIVE = 15.0  # a comment this often tells proxies that the stream lives
 FINAL = {Status.HOST_ASSIGNED, Status.CANCELLED}
 
@@ -153,14 +156,16 @@ class _Following:
 
 def _statuses(ticket_ids: list[str]) -> dict[str, str]:
     try:
-        return selectors.statuses(ticket_ids)
+        with deadline(DATABASE_WITHIN):
+            return selectors.statuses(ticket_ids)
     finally:
         close_old_connections()
 
 
 def _read(tenant: str, ticket_id: str) -> dict[str, Any] | None:
     try:
-        return dict(TicketSerializer(selectors.ticket_get(tenant=tenant, ticket_id=ticket_id)).data)
+        with deadline(DATABASE_WITHIN):
+            return dict(TicketSerializer(selectors.ticket_get(tenant=tenant, ticket_id=ticket_id)).data)
     except NotFound:
         return None
     finally:

@@ -11,6 +11,7 @@ import gc
 import io
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
@@ -20,7 +21,7 @@ from django.conf import settings
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.signals import request_started
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.http import HttpResponseBase, JsonResponse
 from django.urls import set_script_prefix
 
@@ -32,6 +33,7 @@ from relaymgr.client_address import network_at
 from relaymgr.fair_queue import FairQueue, Path
 from relaymgr.in_flight import InFlight, Limits, OverBudget
 from relaymgr.known_keys import Holder
+from web.database import deadline, is_silent, is_unavailable
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 share_between_processes()
@@ -94,14 +96,16 @@ class Handler(ASGIHandler):
         with contextlib.ExitStack() as held:
             if _has_body(scope) and header and holder is None:
                 path = _path(scope, holder, network)
-                holder = await self._turns.take(path, receive, self._in_a_thread, key_holder_once, header)
+                began = time.monotonic()
+                holder = await self._turns.take(path, receive, self._in_time, began, key_holder_once, header)
                 if holder is None:
                     # A view will refuse the key. Its body is not kept.
                     receive, send = await _discarded(receive, send)
             path = _path(scope, holder, network)
             body = await self._read(receive, path, holder, held)
             scope = as_read(scope, body)
-            response = await self._turns.take(path, receive, self._in_a_thread, self._respond, scope, body)
+            arrived = time.monotonic()
+            response = await self._turns.take(path, receive, self._in_time, arrived, self._respond, scope, body)
         if response.streaming:
             await self._follow(response, path, receive, send)
         else:
@@ -137,6 +141,23 @@ class Handler(ASGIHandler):
     async def _in_a_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         run = contextvars.copy_context().run
         return await asyncio.get_running_loop().run_in_executor(self._threads, run, call, *arguments)
+
+    async def _in_time(self, arrived: float, call: Callable[..., Any], *arguments: Any) -> Any:
+        """In a thread, with a deadline for answers of the database. While that gives none, requests that have waited
+        for so long are refused without asking it again. Raises Refused."""
+
+        def bounded_call() -> Any:
+            if is_silent() and time.monotonic() - arrived > settings.REQUEST_SECONDS:
+                raise _database_unavailable()
+            try:
+                with deadline(settings.REQUEST_SECONDS):
+                    return call(*arguments)
+            except DatabaseError as error:
+                if is_unavailable(error):
+                    raise _database_unavailable() from error
+                raise
+
+        return await self._in_a_thread(bounded_call)
 
     def _respond(self, scope: Any, body: Any) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
@@ -246,6 +267,11 @@ def key_holder_once(header: bytes) -> Holder | None:
 
 def _busy(reason: str) -> Refused:
     return Refused(reason, 503, "busy", "The manager is busy. Try again.", retry_after=1)
+
+
+def _database_unavailable() -> Refused:
+    text = "The database cannot be reached. Try again."
+    return Refused("database", 503, "database_unavailable", text, retry_after=2)
 
 
 def _path(scope: Any, holder: Holder | None, network: str) -> Path:

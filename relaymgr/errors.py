@@ -6,15 +6,18 @@ Services raise these; `exception_handler` makes the reply.
 
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DataError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
+
+from web.database import is_read_only, is_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -117,10 +120,17 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if isinstance(error, DataError):
         logger.exception("a value that a column cannot hold came as far as the database")
         return _reply(400, "A value is too long or too large to be stored. Send a smaller one.", Invalid.code)
-    if isinstance(error, OperationalError | InterfaceError):
+    if is_unavailable(error):
         logger.exception("the database failed")
-        return _reply(503, "The database cannot be reached. Try again.", "database_unavailable")
+        return _reply(503, *_database_failure(error))
     return None
+
+
+def _database_failure(error: BaseException) -> tuple[str, str]:
+    """Message and code."""
+    if is_read_only(error):
+        return "The database takes no writes at the moment. Try again.", "database_read_only"
+    return "The database cannot be reached. Try again.", "database_unavailable"
 
 
 def _sentence(message: str, details: dict[str, list[dict[str, str]]]) -> str:
@@ -211,6 +221,13 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    error = sys.exc_info()[1]  # Django calls this while it handles it
+    if error is not None and is_unavailable(error):
+        if not _is_page(request):
+            return JsonResponse(_body(*_database_failure(error)), status=503)
+        response = defaults.server_error(request)
+        response.status_code = 503
+        return response
     if _is_page(request):
         return defaults.server_error(request)
     return JsonResponse(_body(ApiError.message, ApiError.code), status=500)

@@ -13,12 +13,14 @@ from rest_framework.views import APIView
 from relaymgr.broker_health import broker_answers
 from relaymgr.nodes import selectors
 from relaymgr.openapi import ErrorSerializer
+from web.database import health
 from web.health import HealthSerializer, health_report
 from web.number_fields import Count
 
 
 class MonitorApi(APIView):
-    """200 and HEALTHY, or 503 and UNHEALTHY; `components` says it of `database`, `broker` and `nodes`."""
+    """200 and HEALTHY, or 503 and UNHEALTHY; `components` says it of `database` (by a write), `broker` and
+    `nodes`."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
@@ -33,8 +35,9 @@ class MonitorApi(APIView):
 
     @extend_schema(auth=[], responses={200: OutputSerializer, 429: ErrorSerializer, 503: OutputSerializer})
     def get(self, request: Request) -> Response:
-        nodes_ready = _nodes_ready()
-        found = {"database": nodes_ready is not None, "broker": broker_answers(), "nodes": bool(nodes_ready)}
+        database = health()
+        nodes_ready = _nodes_ready() if database != "unavailable" else None
+        found = {"database": database == "works", "broker": broker_answers(), "nodes": bool(nodes_ready)}
         answer = {
             **health_report(found),
             "nodes_ready": nodes_ready or 0,
@@ -48,7 +51,7 @@ class MonitorApi(APIView):
 
 
 def _nodes_ready() -> int | None:
-    """None: the database does not answer. Asked once: without it each question takes the pool's whole patience."""
+    """None: the database does not answer."""
     try:
         return selectors.nodes_ready().count()
     except DatabaseError:

@@ -160,8 +160,11 @@ def _sqlite() -> dict[str, Any]:
 
 
 def _postgresql() -> dict[str, Any]:
+    from web.database import PARAMETERS, Connection  # not on SQLite: it loads the driver
+
     # Connections in all: this times the number of processes.
-    return {"pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 5}}
+    pool = {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 3, "connection_class": Connection}
+    return {**PARAMETERS, "pool": pool}
 
 
 def _database() -> dict[str, Any]:
@@ -214,6 +217,13 @@ DATABASE_POOL = int(
         200,
         "PostgreSQL connections of each process, and so the requests that a web process works on at once",
     )
+)
+REQUEST_SECONDS = _number(
+    "CAUSEWAY_REQUEST_SECONDS",
+    10,
+    1,
+    60,
+    "seconds for which a request waits for PostgreSQL in all; then the answer is 503 `database_unavailable`",
 )
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -19,6 +19,7 @@ from django.conf import settings
 from observability import exposition
 from observability.database import pool_observe
 from relaymgr import metrics
+from web.database import deadline_set
 
 SENT_AT = "sent_at"  # a header of the message: seconds since 1970, by the sender's clock
 
@@ -37,6 +38,7 @@ def _sent(sender: str, **kwargs: Any) -> None:
 
 @task_prerun.connect
 def _begins(task: Any, **kwargs: Any) -> None:
+    deadline_set(settings.CELERY_TASK_SOFT_TIME_LIMIT)
     _running.since, _running.outcome = time.perf_counter(), "done"
     sent_at = task.request.get(SENT_AT)
     if isinstance(sent_at, int | float):
@@ -52,6 +54,7 @@ def _fails(**kwargs: Any) -> None:
 
 @task_postrun.connect
 def _ends(task: Any, **kwargs: Any) -> None:
+    deadline_set(None)
     outcome = _running.outcome
     metrics.task_seconds.labels(task.name, outcome).observe(time.perf_counter() - _running.since)
     if outcome == "done":

@@ -32,6 +32,7 @@ from relaymgr.sessions.webhook_circuits import circuit_is_open
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.tenants.models import ApiKey
+from web.database import health
 
 SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
 
@@ -63,7 +64,8 @@ class FleetCollector(Collector):
                 families += ask(now)
         except DatabaseError:
             families = []
-        yield GaugeMetricFamily("causeway_database_up", "1: the database answers.", 1 if families else 0)
+        text = "1: the database answers and takes writes."
+        yield GaugeMetricFamily("causeway_database_up", text, 1 if families and health() == "works" else 0)
         yield from families
 
     def describe(self) -> Iterable[Metric]:

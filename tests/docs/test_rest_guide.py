@@ -97,12 +97,15 @@ def test_every_code_is_in_the_table_of_errors() -> None:
     assert {code.strip("`") for code in told} == codes_of_the_api()
 
 
+BY_THE_MANAGER_ITSELF = {"database_unavailable", "database_read_only"}
+
+
 def codes_of_the_api() -> set[str]:
     """Of sessions, keys and the framework; calls that only nodes or the admin make are no part of the page."""
     modules = {module.__name__ for module in (authentication, errors, session_errors)}
     raised = {kind.code for kind in family(errors.ApiError) if kind.__module__ in modules}
     by_the_framework = {code for _, code in errors._CODES}
-    return raised | by_the_framework | {"unsupported_media_type", "host_unknown", "database_unavailable"}
+    return raised | by_the_framework | {"unsupported_media_type", "host_unknown", *BY_THE_MANAGER_ITSELF}
 
 
 SESSION: Any = SessionsApi.InputSerializer().fields

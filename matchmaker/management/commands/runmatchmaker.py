@@ -23,6 +23,7 @@ from matchmaker.manager_client import Manager
 from matchmaker.models import Process, ProfileVersion, Status
 from observability import exposition, tracing
 from observability.database import pool_observe
+from web.database import deadline
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ LOOK_EVERY = 0.1  # seconds between looks for change
 SWEEP_EVERY = 1.0
 FLEET_EVERY = 2.0
 REST_AFTER_FAILURE = 2.0
+DATABASE_WITHIN = 20.0  # seconds for which a round, or a match, waits for the database in all
 
 
 class Command(BaseCommand):
@@ -73,7 +75,9 @@ class Matchmaker:
             thread.start()
         while not self._stopping.is_set():
             started = time.monotonic()
-            if not self._try(self._round):
+            with deadline(DATABASE_WITHIN):
+                is_done = self._try(self._round)
+            if not is_done:
                 self._stopping.wait(REST_AFTER_FAILURE)
             # A look that takes long, over a very large pool, is not repeated without a pause.
             self._stopping.wait(max(LOOK_EVERY, (time.monotonic() - started) / 2))
@@ -150,8 +154,10 @@ class Matchmaker:
         connection.close()
 
     def _move_all(self) -> None:
-        while not self._stopping.is_set() and life.match_forward(self.manager):
-            pass
+        while not self._stopping.is_set():
+            with deadline(DATABASE_WITHIN):
+                if not life.match_forward(self.manager):
+                    return
 
     def _try(self, work: Any) -> bool:
         """A failure, of the database for instance, ends the round and not the process."""

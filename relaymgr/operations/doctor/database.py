@@ -8,6 +8,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from web.database import Health, health_now
+
 from .findings import Finding, Of
 
 DATABASE = Of("database")
@@ -25,9 +27,21 @@ def look() -> Iterator[Finding]:
         yield unreachable(type(error).__name__)
         return
     yield DATABASE.ok("reachable", f"{_server()}, in {1000 * (time() - started):.0f} ms")
+    yield writes(health_now())
     yield from _migrations()
     if connection.vendor == "postgresql":
         yield clock(_clock_offset())
+
+
+def writes(found: Health) -> Finding:
+    if found == "works":
+        return DATABASE.ok("writes", "it takes them")
+    todo = (
+        "After a failover: point DATABASE_URL, or the name in it, at the present primary. Is its disk full? Is "
+        "default_transaction_read_only on?"
+    )
+    told = "it is read-only" if found == "read_only" else "a write failed"
+    return DATABASE.problem("writes", told, todo)
 
 
 def unreachable(why: str) -> Finding:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from django.db import DatabaseError, connections
 
+from web.database import deadline
+
 from . import configuration, database, fleet, surroundings, work
 from .findings import Finding, Level, Of
 
@@ -43,7 +45,7 @@ def bounded(looks: Mapping[str, Look], seconds: float) -> list[Finding]:
     """What each found, in the order of `looks`."""
     found: dict[str, list[Finding]] = {}
     threads = [
-        threading.Thread(target=_run, args=(area, look, found), name=f"doctor {area}", daemon=True)
+        threading.Thread(target=_run, args=(area, look, found, seconds), name=f"doctor {area}", daemon=True)
         for area, look in looks.items()
     ]
     deadline = time.monotonic() + seconds
@@ -54,9 +56,10 @@ def bounded(looks: Mapping[str, Look], seconds: float) -> list[Finding]:
     return [finding for area in looks for finding in found.get(area) or [_hangs(area, seconds)]]
 
 
-def _run(area: str, look: Look, found: dict[str, list[Finding]]) -> None:
+def _run(area: str, look: Look, found: dict[str, list[Finding]], seconds: float) -> None:
     try:
-        found[area] = list(look())
+        with deadline(seconds - 1):
+            found[area] = list(look())
     except DatabaseError as error:
         found[area] = [
             Of(area).problem("examined", f"the database failed on the way ({type(error).__name__})", "Try again.")

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from relaymgr.errors import ApiError, Unavailable
 from relaymgr.operations.fleet import span
+from web.database import deadline
 
 Document = dict[str, Any]
 WIDTH = 180  # of a table that goes into a file or a pipe
@@ -39,6 +40,9 @@ STYLES = {
 _JSON = "relayctl.json"
 
 
+WITHIN_S = 30.0  # seconds for which a command waits for the database in all
+
+
 class DatabaseDown(Unavailable):
     code, message = "database_unavailable", "The database cannot be used. `relayctl doctor` says why."
 
@@ -48,7 +52,8 @@ class Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with deadline(WITHIN_S):
+                return super().invoke(ctx)
         except ApiError as error:
             refuse(error, as_json=bool(ctx.meta.get(_JSON)))
         except DatabaseError:

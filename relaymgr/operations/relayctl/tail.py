@@ -22,10 +22,11 @@ from rich.text import Text
 from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import EventKind, SessionEvent
+from web.database import deadline_set
 
 from .audit_log import entry_document
 from .filters import filters_check
-from .output import STYLES, Document, Json, console, print_error, printable, to_json
+from .output import STYLES, WITHIN_S, Document, Json, console, print_error, printable, to_json
 
 LATE_S = 10.0  # how long a transaction may take, and its row still be seen
 REST_AFTER_FAILURE = 1.0
@@ -86,6 +87,7 @@ def _follow(sources: list[Source], every: float, as_json: bool, stopping: thread
     while not stopping.is_set():
         found: list[Document] = []
         try:
+            deadline_set(WITHIN_S)
             for source in sources:
                 found += next(source)
             is_down = False

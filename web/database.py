@@ -1,0 +1,157 @@
+"""PostgreSQL connections that never wait for ever, and that are dropped when their server refuses writes.
+
+A server that is paused, or whose machine is, still acknowledges what is sent to it: neither its own time-outs nor those
+of TCP end the wait. So the code that asks sets a deadline (`deadline`), and a wait beyond it closes the connection.
+
+After a failover a pooled connection may lead to a server that has become a read-only replica, and would refuse each
+write for as long as it lives. The first refusal closes it, and has the pool replace the others.
+"""
+
+import contextlib
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import psycopg
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
+from psycopg import errors
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_WAIT_S = 0.5  # also beyond the deadline, so that a healthy server's answer to a roll-back is read
+SILENT_FOR_S, SILENT_WAIT_S = 3.0, 1.0  # after a server gave no answer, waits for it are shorter
+DRAIN_EVERY_S = 5.0
+
+_deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("database_deadline", default=None)
+_silent_until = float("-inf")
+_drained_at = float("-inf")
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Inside, answers of the database are awaited for so many seconds in all. An inner deadline does not extend an
+    outer one."""
+    ends = time.monotonic() + seconds
+    outer = _deadline.get()
+    token = _deadline.set(ends if outer is None else min(ends, outer))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def deadline_set(seconds: float | None) -> None:
+    """For what follows in this thread or task, until it is set again, or the `deadline` around it ends. None: none."""
+    _deadline.set(None if seconds is None else time.monotonic() + seconds)
+
+
+def is_silent() -> bool:
+    """Whether the database gave no answer a moment ago."""
+    return time.monotonic() < _silent_until
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the database refused a write because it takes none (25006)."""
+    return isinstance(error, InternalError) and isinstance(error.__cause__, errors.ReadOnlySqlTransaction)
+
+
+def is_unavailable(error: BaseException | None) -> bool:
+    """Whether the database failed, and not what was asked of it: trying again later may help."""
+    return isinstance(error, OperationalError | InterfaceError) or (
+        isinstance(error, DatabaseError) and is_read_only(error)
+    )
+
+
+class Connection(psycopg.Connection[Any]):
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        global _silent_until
+        allowed = _seconds_allowed()
+        if allowed is None or (timeout is not None and timeout < allowed):
+            allowed, is_ours = timeout, False
+        else:
+            is_ours = True
+        try:
+            return super().wait(gen, interval, allowed)
+        except errors.ReadOnlySqlTransaction:
+            self._leave_read_only_server()
+            raise
+        except errors._WaitTimeout:
+            if not is_ours:
+                raise
+            _silent_until = time.monotonic() + SILENT_FOR_S
+            self.pgconn.finish()  # its answer, should it come, would be taken for that to another question
+            raise psycopg.OperationalError("the database does not answer") from None
+
+    def _leave_read_only_server(self) -> None:
+        global _drained_at
+        pool, now = getattr(self, "_pool", None), time.monotonic()
+        self.pgconn.finish()
+        if pool is not None and now - _drained_at > DRAIN_EVERY_S:
+            _drained_at = now
+            pool.drain()
+
+
+def _seconds_allowed() -> float | None:
+    ends, now = _deadline.get(), time.monotonic()
+    if ends is None:
+        return None
+    allowed = max(ends - now, SHORTEST_WAIT_S)
+    return min(allowed, SILENT_WAIT_S) if now < _silent_until else allowed
+
+
+# Of each new connection, beside Django's own parameters. Those in DATABASE_URL come before these.
+PARAMETERS = {
+    "connect_timeout": 5,
+    # A server that is gone without a word is noticed after some ten seconds, without a deadline too.
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms
+    # The server's own limits, in ms: work whose client has given up ends.
+    "options": "-c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000",
+}
+
+
+# Health
+
+HEALTH_FRESH_S, HEALTH_WAIT_S = 2.0, 2.0
+Health = Literal["works", "read_only", "unavailable"]
+
+_asking = threading.Lock()
+_last_health: tuple[float, Health] | None = None
+
+
+def health() -> Health:
+    """Judged by a write, for a server that only answers reads is of little use. As found within the last 2 s; one
+    thread asks at a time, and the others get the answer before."""
+    global _last_health
+    last = _last_health
+    if last and time.monotonic() - last[0] < HEALTH_FRESH_S:
+        return last[1]
+    if not _asking.acquire(blocking=last is None):
+        return last[1] if last else "unavailable"
+    try:
+        found = health_now()
+        _last_health = time.monotonic(), found
+    finally:
+        _asking.release()
+    return found
+
+
+def health_now() -> Health:
+    try:
+        with deadline(HEALTH_WAIT_S), connection.cursor() as cursor:
+            # A row that every installation has, written as it was.
+            cursor.execute(
+                "UPDATE django_migrations SET applied = applied WHERE id = (SELECT MIN(id) FROM django_migrations)"
+            )
+    except DatabaseError as error:
+        logger.warning("the database takes no writes: %s", type(error.__cause__ or error).__name__)
+        if not connection.in_atomic_block:
+            connection.close()  # what follows gets another one
+        return "read_only" if is_read_only(error) or "readonly" in str(error) else "unavailable"
+    return "works"
