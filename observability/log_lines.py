@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from .plain_text import visible
 from .redaction import redacted, redacted_value
 
 Format = Literal["auto", "json", "text"]
@@ -89,7 +90,8 @@ class JsonLines(_Lines):
 
 class TextLines(_Lines):
     def format(self, record: logging.LogRecord) -> str:
-        values = "".join(f" {name}={value}" for name, value in self._values(record).items())
-        line = f"{timestamp(record.created)} {record.levelname:<7} {record.name}: {self._event(record)}{values}"
-        exception = self._exception(record)
+        values = "".join(f" {name}={visible(str(value))}" for name, value in self._values(record).items())
+        event = visible(self._event(record))
+        line = f"{timestamp(record.created)} {record.levelname:<7} {record.name}: {event}{values}"
+        exception = visible(self._exception(record), lines=True)
         return f"{line}\n{exception}" if exception else line

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 
 from relaymgr.client_address import client_network
+from relaymgr.operations.sign_ins import sign_in_refused
 from relaymgr.throttling import give_back, take
 
 DEVICE_COOKIE = "causeway_device"
@@ -40,6 +41,15 @@ class LoginForm(AdminAuthenticationForm):
         cleaned = super().clean()
         self._undo(taken)  # only failures count
         return cleaned
+
+    def confirm_login_allowed(self, user: Any) -> None:
+        """The right password of a person without access to these pages is a failure too, of which Django sends no
+        signal."""
+        try:
+            super().confirm_login_allowed(user)
+        except ValidationError:
+            sign_in_refused(self.request, user.get_username(), "has no access to these pages")
+            raise
 
     @staticmethod
     def _undo(taken: list[tuple[str, str]]) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from observability import tracing
 from observability.log_lines import EXTRA, is_json
+from observability.plain_text import visible
 from observability.redaction import redacted_value
 
 # They tell of every request and every task, several times a second.
@@ -29,6 +30,14 @@ def _add_trace(logger: Any, method: str, event: Event) -> Event:
     if trace_id := tracing.trace_id():
         event["trace_id"] = trace_id
     return event
+
+
+def _visible(logger: Any, method: str, event: Event) -> Event:
+    """Of the lines for a terminal. Those for machines are JSON, which escapes."""
+    return {
+        name: visible(value, lines=name == "exception") if isinstance(value, str) else value
+        for name, value in event.items()
+    }
 
 
 def _in_order(logger: Any, method: str, event: Event) -> Event:
@@ -76,6 +85,7 @@ def logging_config(level: str, choice: str) -> dict[str, Any]:
                     structlog.processors.format_exc_info,
                     redact,
                     _in_order,
+                    *([] if is_json(choice) else [_visible]),
                     renderer,
                 ],
             }

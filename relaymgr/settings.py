@@ -386,20 +386,21 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "APP_DIRS": True,
         "OPTIONS": {
+            "loaders": [("django.template.loaders.cached.Loader", ["relaymgr.isolation.Loader"])],
+            "builtins": ["relaymgr.isolation"],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
         },
     }
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
-]
+] + [{"NAME": "relaymgr.operations.sign_ins.PasswordAudit"}]
 
 # Static files: collected into CAUSEWAY_STATIC_ROOT and served under hashed names, or straight from the packages.
 STATIC_URL = STATIC_PATH = "/static/"

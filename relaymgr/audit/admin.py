@@ -8,7 +8,7 @@ from relaymgr.audit.models import AuditEntry
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
-    list_display = ("at", "actor", "via", "action", "target", "succeeded", "detail")
+    list_display = ("at", "actor", "via", "action", "target", "succeeded", "count", "detail")
     list_display_links = None
     list_filter = ("via", "succeeded", "at", "action", "actor")
     search_fields = ("actor", "action", "target", "detail")

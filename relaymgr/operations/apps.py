@@ -10,8 +10,10 @@ class OperationsConfig(AppConfig):
     label = "operations"
 
     def ready(self) -> None:
+        from relaymgr.operations import sign_ins
         from relaymgr.operations.roles import roles_make
 
+        sign_ins.connect()
         post_migrate.connect(roles_make, sender=self)
         apps.get_app_config("auth").verbose_name = "People and roles"
 

@@ -11,6 +11,7 @@ from django.urls import URLPattern, URLResolver, path
 
 from relaymgr.login import LoginForm, remember_device
 from relaymgr.operations.selectors import fleet_now
+from relaymgr.operations.sign_ins import password_changed
 
 MAY_SEE = "nodes.view_relaynode"
 
@@ -51,6 +52,12 @@ class OperationsSite(admin.AdminSite):
         if not request.user.has_perm(MAY_SEE):
             raise PermissionDenied
         return TemplateResponse(request, "operations/now.html", {"now": fleet_now()})
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        answer = super().password_change(request, extra_context)
+        if request.method == "POST" and answer.status_code == 302:
+            password_changed(request)
+        return answer
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         apps = {app["app_label"]: app for app in super().get_app_list(request, app_label)}

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db import models
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 
 from relaymgr.admin import KeptAdmin, act, show_once
 from relaymgr.errors import Conflict
@@ -37,7 +38,9 @@ class TenantAdmin(KeptAdmin):
         permission="change",
     )
     def create_key(self, request: HttpRequest, tenant: Tenant) -> str:
-        key, plain = api_key_create(tenant=tenant, name=f"made by {request.user}", scopes=[Scope.RELAY])
+        key, plain = api_key_create(
+            tenant=tenant, name=f"relay, by {request.user}, {timezone.now():%Y-%m-%d %H:%M}"[:100], scopes=[Scope.RELAY]
+        )
         show_once(request, f"API key of {tenant}", plain)
         return f"{tenant} has a new key, {key.prefix}."
 

@@ -93,6 +93,7 @@ def test_the_cookie_of_a_known_browser_is_signed_and_for_one_name() -> None:
         assert "Too many failed logins" in answer.content.decode()
 
 
+@pytest.mark.django_db(transaction=True)  # the threads write to the audit log
 def test_as_many_tries_at_once_are_no_more_than_the_limit(clock: Clock) -> None:
     tried = in_threads(*(lambda: login("wrong") for _ in range(12)))
     assert sorted(tried) == ["throttled"] * 10 + ["wrong"] * 2

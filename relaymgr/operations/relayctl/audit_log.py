@@ -42,10 +42,14 @@ def entry_document(entry: AuditEntry) -> Document:
         "action": entry.action,
         "target": entry.target,
         "succeeded": entry.succeeded,
+        "count": entry.count,
         "detail": entry.detail,
     }
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
-    columns = ("when", "via", "who", "did", "to", "done", "detail")
-    yield table(columns, (list(entry.values()) for entry in document["entries"]))
+    columns = ("when", "via", "who", "did", "to", "done", "times", "detail")
+    if not document["entries"]:
+        yield "No entry is like this."
+        return
+    yield table(columns, (list(entry.values()) for entry in document["entries"]), numbers=("times",))

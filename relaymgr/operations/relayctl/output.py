@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from observability.plain_text import isolated
 from relaymgr.errors import ApiError, Unavailable
 from relaymgr.operations.fleet import span
 from web.database import deadline
@@ -153,7 +154,8 @@ def words(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    """What a terminal would obey is an escape, and text from right to left leaves its neighbours where they are."""
+    return isolated(text)
 
 
 def moment(at: datetime) -> str:

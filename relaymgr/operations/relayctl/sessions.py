@@ -17,7 +17,7 @@ from relaymgr.telemetry.models import LegSample
 
 from .acts import confirm, recorded
 from .filters import filters_check
-from .output import Document, Json, Yes, facts, show, table
+from .output import Document, Json, Yes, facts, printable, show, table
 
 NODE_CHANGES = 300
 SessionId = Annotated[str, typer.Argument(help="Its id, such as 3960c873aafd-S.", metavar="SESSION")]
@@ -79,7 +79,7 @@ def revoke(
     row = found.seats.filter(number=seat).first()
     if row is None:
         raise SeatUnknown
-    player = f", player {row.player_id!r}" if row.player_id else ""
+    player = f", player {printable(row.player_id)}" if row.player_id else ""
     confirm(f"Put seat {seat}{player} out of {found}?", yes=yes)
     with recorded("seat.revoke", str(row)):
         seat_revoke(tenant=found.tenant, session_id=found.pk, token=int(row.token))

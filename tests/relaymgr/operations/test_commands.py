@@ -63,9 +63,11 @@ def test_commands_write_what_they_did_and_no_secret() -> None:
         ("location.create", "x"),
         ("tenant.create", "other"),
         ("tenant.create", "studio"),
-        ("api_key.create", "made"),
+        ("api_key.create", "relay,"),
         ("join_key.create", "x"),
         ("service_key.create", "matchmaker"),
+        ("user.add", "admin"),
+        ("user.password", "admin"),
         ("user.login", "admin"),
     ]
     assert {(entry.via, entry.actor) for entry in entries} == {(Via.COMMAND, machine_user())}

@@ -31,6 +31,7 @@
       width: box.clientWidth,
       height: HEIGHT,
       cursor: { sync: { key: "node" }, drag: { x: false, y: false } },
+      tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "UTC"), // where ticks fall
       scales: { x: { time: true }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
       axes: [
         { ...ticks, size: 24, space: 60, values: (_, splits) => splits.map((at) => clock(at).slice(0, 5)) },

@@ -21,6 +21,6 @@
     const notice = document.getElementById("unreachable");
     notice.hidden = event.detail.successful;
     if (event.detail.successful) heardAt = new Date();
-    else notice.querySelector("time").textContent = heardAt.toLocaleTimeString();
+    else notice.querySelector("time").textContent = `${heardAt.toISOString().slice(11, 19)} UTC`;
   });
 })();

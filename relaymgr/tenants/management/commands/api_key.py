@@ -1,8 +1,9 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
-from relaymgr.audit.services import command_record
+from relaymgr.audit.services import command_record, machine_user
 from relaymgr.errors import ApiError
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, tenant_create
@@ -14,7 +15,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("tenant", help="its slug")
         parser.add_argument("--create-tenant", action="store_true", help="make the tenant, if there is none")
-        parser.add_argument("--name", default="made by manage.py")
+        parser.add_argument("--name", default="", help="default: its scopes, who made it, and when")
         parser.add_argument(
             "--scope", action="append", choices=[scope.value for scope in TENANT_SCOPES], help="default: relay"
         )
@@ -23,11 +24,13 @@ class Command(BaseCommand):
         found = Tenant.objects.filter(slug=tenant).first()
         if found is None and not options["create_tenant"]:
             raise CommandError(f"There is no tenant {tenant}. Make it with --create-tenant.")
+        scopes = scope or ["relay"]
+        name = name or f"{' '.join(scopes)}, by {machine_user()}, {timezone.now():%Y-%m-%d %H:%M}"[:100]
         try:
             if found is None:
                 found = tenant_create(slug=tenant)
                 command_record(action="tenant.create", target=tenant)
-            key, plain = api_key_create(tenant=found, name=name, scopes=scope or ["relay"])
+            key, plain = api_key_create(tenant=found, name=name, scopes=scopes)
         except ApiError as error:
             raise CommandError(error.sentence) from None
         command_record(action="api_key.create", target=str(key), detail=f"{found}: {', '.join(key.scopes)}")

@@ -1,0 +1,92 @@
+"""Who signs in to the admin, who fails to, and whose password changes, in the audit log.
+
+By signals, so that every way is recorded: the admin's forms, `createsuperuser`, `changepassword`, a shell. Failures are
+bounded (`audit.services.repeated_act_record`). What people type as a name may be a password: it is recorded only where
+there is a person of that name.
+"""
+
+import logging
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db import DatabaseError
+from django.db.models.signals import post_save
+from django.http import HttpRequest
+
+from relaymgr.audit.models import Via
+from relaymgr.audit.services import act_record, machine_user, repeated_act_record
+from relaymgr.client_address import client_address
+from relaymgr.logs import request_id
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown name"
+
+
+def connect() -> None:
+    user_logged_in.connect(_signed_in)
+    user_logged_out.connect(_signed_out)
+    user_login_failed.connect(_failed)
+    post_save.connect(_created, sender=User)
+
+
+def sign_in_refused(request: HttpRequest | None, username: str, why: str = "") -> None:
+    """A failed sign-in."""
+    known = User.objects.filter(username=username[:150]).exists() if username else False
+    name = username[:150] if known else UNKNOWN
+    detail = " ".join(filter(None, [_from(request), why]))
+    try:
+        repeated_act_record(
+            via=Via.ADMIN, actor=name, action="user.sign_in", target=name, detail=detail, succeeded=False
+        )
+    except DatabaseError as error:  # the answer is the same without it
+        logger.error("a failed sign-in is not in the audit log: %s", type(error).__name__)
+
+
+def password_changed(request: HttpRequest) -> None:
+    """One's own, by the form for that."""
+    name = request.user.get_username()
+    act_record(via=Via.ADMIN, actor=name, action="user.password", target=name, detail=_from(request))
+
+
+class PasswordAudit:
+    """Among AUTH_PASSWORD_VALIDATORS: Django tells each of them of a new password. Refuses none."""
+
+    def validate(self, password: str, user: Any = None) -> None:
+        pass
+
+    def get_help_text(self) -> str:
+        return ""
+
+    def password_changed(self, password: str, user: Any = None) -> None:
+        if user is not None and not request_id():  # within a request the forms record it, with who did it
+            name = user.get_username()
+            act_record(via=Via.COMMAND, actor=machine_user(), action="user.password", target=name)
+
+
+def _signed_in(sender: Any, request: HttpRequest, user: Any, **kwargs: Any) -> None:
+    name = user.get_username()
+    repeated_act_record(via=Via.ADMIN, actor=name, action="user.sign_in", target=name, detail=_from(request))
+
+
+def _signed_out(sender: Any, request: HttpRequest, user: Any, **kwargs: Any) -> None:
+    if user is not None:
+        name = user.get_username()
+        repeated_act_record(via=Via.ADMIN, actor=name, action="user.sign_out", target=name, detail=_from(request))
+
+
+def _failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any) -> None:
+    sign_in_refused(request, str(credentials.get("username", "")))
+
+
+def _created(sender: Any, instance: User, created: bool, raw: bool = False, **kwargs: Any) -> None:
+    if created and not raw and not request_id():
+        detail = "superuser" if instance.is_superuser else ""
+        act_record(
+            via=Via.COMMAND, actor=machine_user(), action="user.add", target=instance.get_username(), detail=detail
+        )
+
+
+def _from(request: HttpRequest | None) -> str:
+    return f"from {client_address(request)}" if request is not None and client_address(request) else ""
