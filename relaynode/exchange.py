@@ -156,9 +156,24 @@ class Exchange:
             self.outbox.append((seat.port, seat.link.seal(PacketType.NOTICE, about.number, notice.encode()), seat.addr))
 
     def _notify_others(self, about: Seat, code: NoticeCode) -> None:
+        """Of players who have only sent a CONNECT, which may bear anyone's address, the notice waits for a packet more:
+        or one CONNECT would have a packet sent there for each other seat."""
         for seat in about.session.seats.values():
-            if seat.link is not None and seat is not about:
+            if seat.link is None or seat is about:
+                continue
+            if _is_proven(seat):
                 self._notify(seat, Notice(code), about)
+            else:
+                seat.link.missed.add(about.number)
+
+    def notify_missed(self, link: Link) -> None:
+        """The player showed that it reads what is sent to it: queue the notices that waited, as things are now."""
+        for number in sorted(link.missed):
+            about = link.seat.session.seats.get(number)
+            if about is not None:
+                code = NoticeCode.LEFT if about.addr is None else NoticeCode.JOINED
+                self._notify(link.seat, Notice(code), about)
+        link.missed.clear()
 
     def _report(self, seat: Seat, kind: Kind, now: float, reason: Reason = "") -> None:
         dialect: Dialect = "edgegap" if seat.link is None else "native"

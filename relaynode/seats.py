@@ -30,6 +30,7 @@ class Link:
         "down_pointer",
         "id",
         "leg",
+        "missed",
         "path_key",
         "player_nonce",
         "received",
@@ -58,6 +59,7 @@ class Link:
         self.welcome = b""  # repeated when the player repeats its CONNECT
         self.challenged_at = self.told_over_quota_at = 0.0
         self.leg = Leg()
+        self.missed: set[int] = set()  # seats that joined or left before the player had shown that it reads us
 
     def totals(self) -> tuple[int, int]:
         """Packets (sent to the player, right and new ones received from it) so far."""

@@ -128,6 +128,8 @@ class Native:
         except DecodeError:
             return self._drop("malformed")
         received = self._count(link, ping)
+        if link.missed:
+            self._exchange.notify_missed(link)
         self._counters.answers["pong"] += 1
         pong = self._to_player(link, PacketType.PONG, Ping(ping.nonce, received & _U32).encode())
         if link.leg.is_ping_due(now):

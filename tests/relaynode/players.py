@@ -163,6 +163,11 @@ class NativePlayer:
         self.sent, self.received = 0, packets.ReplayWindow()
         return self.welcome
 
+    def shows_that_it_reads(self, now: float = NOW) -> None:
+        """By a first PING, as players send it; what the relay has queued by then is lost."""
+        assert self.send_raw(self.packet(PacketType.PING, packets.Ping(bytes(8), 0).encode()), now) is not None
+        self.relay.datagrams_to_send()
+
     def send_raw(self, data: bytes, now: float = NOW) -> Outgoing | None:
         return self.relay.receive_datagram(data, self.addr, self.port, now)
 

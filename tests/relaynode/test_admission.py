@@ -84,6 +84,7 @@ def test_a_new_connect_replaces_the_connection(relay: Relay, player: NativePlaye
 def test_a_reconnect_is_an_event_for_the_node_alone(relay: Relay, player: NativePlayer) -> None:
     host = NativePlayer(relay, 0)
     host.connect()
+    host.shows_that_it_reads()
     events(relay)
     player.connect()
     player.connect()

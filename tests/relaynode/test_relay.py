@@ -11,11 +11,14 @@ from transports.protocol.packets import STUN_COOKIE
 
 def test_what_is_queued_is_handed_over_once() -> None:
     relay = relay_with()
-    NativePlayer(relay, 0).connect()
-    NativePlayer(relay, 1).connect()
+    players = [NativePlayer(relay, seat) for seat in range(3)]
+    players[0].connect()
+    players[0].shows_that_it_reads()
+    players[1].connect()
     assert len(relay.datagrams_to_send()) == 1
     assert relay.datagrams_to_send() == []
-    NativePlayer(relay, 2).connect()
+    players[1].shows_that_it_reads()
+    players[2].connect()
     assert len(relay.datagrams_to_send()) == 2
 
 

@@ -69,6 +69,7 @@ def test_a_newer_revision_adds_seats_and_changes_limits(relay: Relay) -> None:
 def test_a_revoked_player_is_cut_off_and_told(relay: Relay) -> None:
     host, player = NativePlayer(relay, 0), NativePlayer(relay, 1)
     host.connect()
+    host.shows_that_it_reads()
     player.connect()
     relay.datagrams_to_send()
     events(relay)

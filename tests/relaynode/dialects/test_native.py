@@ -307,6 +307,8 @@ def test_signal_passes_between_any_two_seats(relay: Relay, player: NativePlayer)
 
 
 def test_others_are_told_of_joins_and_leaves(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    host.shows_that_it_reads()
+    player.shows_that_it_reads()
     other = NativePlayer(relay, 2)
     assert other.connect().roster == {0, 1, 2}
     notices = relay.datagrams_to_send()
