@@ -1,7 +1,7 @@
 """STUN Binding (RFC 8489), the server's side: tells a player the address it is seen at. No credentials, no TCP.
 
-A response is 12 (IPv4) or 24 bytes (IPv6) longer than a bare request, which is why these are limited per source; anything
-else is never answered with more bytes than came.
+A response is 12 (IPv4) or 24 bytes (IPv6) longer than a bare request, which is why these are limited per source;
+anything else is never answered with more bytes than came.
 """
 
 import struct
