@@ -15,44 +15,115 @@ what a player needs is the result of `connect_arguments`. A key with no scope bu
 import asyncio
 import contextlib
 import json
+import math
+import random
+import time
+import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-import httpx
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "transports.control needs httpx: install the extra, as in `pip install 'causeway-transports[rest]'`",
+        name=error.name,
+    ) from error
 
 from . import asyncio_udp
 from .protocol.probing import Measured
 
 Json = dict[str, Any]
 MAX_MEASUREMENTS = 200  # that a ticket may bring
-RETRY_AFTER = 1.0  # seconds before a broken stream of events is followed again
+RETRY_AFTER = 1.0  # seconds before the first repetition, where the server does not say
+RETRY_AFTER_MAX = 10.0  # seconds, of the same
+UNREACHABLE_FOR = 30.0  # seconds without an answer that a search outlasts
+MAX_RETRY_AFTER = 300.0  # seconds that we wait because a server says so
+
+ADVICE = {  # by code, else by status
+    "unreachable": "check the URL, and that the manager runs and can be reached from here",
+    "unauthorized": "check the key: it may be mistyped, expired or revoked",
+    "scope_missing": "use a key with the scope that this call needs",
+    "throttled": "call less often, or wait as Retry-After says",
+    "no_relay": "wait for a relay with room, or add one",
+    400: "correct what is named here and send it again",
+    403: "use a key that may do this",
+    404: "check the id: there is no such thing, or it is over",
+    409: "read the present state, then decide anew",
+    413: "send less at once",
+    429: "wait as Retry-After says",
+    500: "report it with the manager's log",
+    503: "try again in a moment",
+}
 
 
 class ManagerError(Exception):
-    """The manager answered with an error. `code` is stable, `details` as the API gave them; `status` is HTTP's."""
+    """The manager answered with an error. `code` is stable, `details` as the API gave them; `status` is HTTP's.
 
-    def __init__(self, status: int, code: str, message: str, details: Any = None) -> None:
-        super().__init__(f"{status} {code}: {message}")
+    `request` is its method and URL without secrets, `advice` what to do next, `retry_after` the seconds after which
+    the server wants to be asked again. The text has all of it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        details: Any = None,
+        *,
+        request: str = "",
+        retry_after: float | None = None,
+    ) -> None:
         self.status = status
         self.code = code
         self.details = details
+        self.request = request
+        self.retry_after = retry_after
+        self.advice = ADVICE.get(code) or ADVICE.get(status) or ADVICE[500 if status >= 500 else 400]
+        asked = f" [{request}]" if request else ""
+        super().__init__(f"{status} {code}: {message}{_problems(details)}{asked} Next: {self.advice}.")
+
+    @property
+    def is_temporary(self) -> bool:
+        """Nothing was done, and the server may do it later."""
+        return self.status == 429 or (self.status == 503 and self.retry_after is not None)
 
 
 class ManagerUnreachable(ManagerError):
     """No answer came: status 0, code `unreachable`. Whether the call took effect is unknown."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(0, "unreachable", reason)
+    def __init__(self, reason: str, *, request: str = "") -> None:
+        super().__init__(0, "unreachable", reason, request=request)
+
+
+def _problems(details: Any) -> str:
+    """The fields at fault, as validation lists them: {"users[0].ip": [{"message", "code"}]}."""
+    if not isinstance(details, dict):
+        return ""
+    found = [
+        f" {field}: {problem['message']}"
+        for field, problems in details.items()
+        if isinstance(problems, list)
+        for problem in problems
+        if isinstance(problem, dict) and "message" in problem
+    ]
+    return "".join(found[:10])
 
 
 class RelayManager:
-    """A client of one manager with one API key, which is sent to it and shown nowhere."""
+    """A client of one manager with one API key, which is sent to it and shown nowhere.
 
-    def __init__(self, base_url: str, api_key: str, *, timeout: float = 10.0) -> None:
+    A call that the manager refuses for now (429, or 503 with Retry-After) is repeated when it says, for up to
+    `retry_for` seconds."""
+
+    def __init__(self, base_url: str, api_key: str, *, timeout: float = 10.0, retry_for: float = 60.0) -> None:
+        self._retry_for = retry_for
         self._http = httpx.AsyncClient(
             base_url=base_url, headers={"Authorization": f"token {api_key}"}, timeout=timeout, follow_redirects=False
         )
@@ -101,7 +172,7 @@ class RelayManager:
         await self.aclose()
 
     async def _call(self, method: str, path: str, **request: Any) -> Json:
-        return await _request(self._http, method, path, **request)
+        return await _request(self._http, method, path, retry_for=self._retry_for, **request)
 
 
 def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
@@ -129,10 +200,12 @@ def edgegap_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
 
 
 class MatchNotFound(Exception):
-    """The ticket was cancelled: `reason` is `expired` when nobody suitable came in time."""
+    """The ticket was cancelled: `reason` is `expired` when no suitable players came in time."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+        advice = "Next: search again, or with a profile that asks for less."
+        text = "expired: no suitable players came in time." if reason == "expired" else f"{reason}: the ticket is gone."
+        super().__init__(f"{text} {advice}")
         self.reason = reason
 
 
@@ -155,30 +228,86 @@ async def find_match(
 ) -> FoundMatch:
     """From wanting to play to playing. `url` is the matchmaker's base URL; `latencies` names the attribute of the
     profile's latencies rule. The relays are measured first, all at once and for 2 s at most: what they signed goes with
-    the ticket, and the relay of the match is chosen by it.
+    the ticket, and the relay of the match is chosen by it. Where none answers they are measured again, unless the
+    profile takes players without measurements.
 
-    Raises MatchNotFound, ManagerError, TimeoutError after `search_timeout` seconds, and what `asyncio_udp.connect`
-    raises. The ticket is withdrawn when this fails or is cancelled."""
+    A matchmaker that refuses for now (429, 503) is asked again when it says; one that answered before may be
+    unreachable for 30 s. Raises MatchNotFound, ManagerError, TimeoutError after `search_timeout` seconds, and what
+    `asyncio_udp.connect` raises. The ticket is withdrawn when this fails or is cancelled."""
     # The matchmaker sends a comment each 15 s: silence for twice as long is a dead connection.
     limits = httpx.Timeout(10.0, read=30.0)
-    async with (
-        asyncio.timeout(search_timeout),
-        httpx.AsyncClient(base_url=url, headers={"Authorization": key}, timeout=limits) as http,
-    ):
-        beacons = await _beacons(http)
-        measured = await asyncio_udp.measure_beacons(beacons)
-        wanted = dict(attributes or {})
-        if latencies is not None:
-            wanted[latencies] = nearest_by_city(beacons, measured)
-        body = {"profile": profile, "attributes": wanted, "measurements": asyncio_udp.as_measurements(measured)}
-        ticket = asyncio.create_task(_request(http, "POST", "/tickets", json=body))
+    search = _Search(profile, dict(attributes or {}), latencies)
+    try:
+        async with (
+            asyncio.timeout(search_timeout),
+            httpx.AsyncClient(base_url=url, headers={"Authorization": key}, timeout=limits) as http,
+        ):
+            assignment = await search.run(http)
+            return FoundMatch(await asyncio_udp.connect(**assignment_arguments(assignment)), assignment)
+    except TimeoutError:
+        raise TimeoutError(f"No match within {search_timeout:g} s: {search.state}") from None
+
+
+class _Search:
+    """One call of `find_match`. `state` says what it waits for and what to do about it."""
+
+    def __init__(self, profile: str, attributes: Json, latencies: str | None) -> None:
+        self._profile = profile
+        self._attributes = attributes
+        self._latencies = latencies
+        self.state = "the matchmaker was not reached. Next: check its URL."
+
+    async def run(self, http: httpx.AsyncClient) -> Json:
+        """The assignment."""
+        ticket = await self._ticket(http)
+        self.state = "no suitable players came. Next: search again, or with a profile that asks for less."
         try:
-            await asyncio.shield(ticket)  # cut off, nobody would know whether there is a ticket
-            assignment = await _assignment(http, str(ticket.result()["id"]))
+            return await _assignment(http, ticket)
         except BaseException:
             await _withdraw(http, ticket)
             raise
-        return FoundMatch(await asyncio_udp.connect(**assignment_arguments(assignment)), assignment)
+
+    async def _ticket(self, http: httpx.AsyncClient) -> str:
+        """The id of one that the matchmaker has taken. Measures until it takes what was found."""
+        attempt = 0
+        while True:
+            beacons = await _beacons(http)
+            # Longer each time: a machine that is busy answers late.
+            measured = await asyncio_udp.measure_beacons(beacons, within=min(2.0 + attempt, 5.0))
+            nearest = nearest_by_city(beacons, measured)
+            self.state = "the matchmaker took no ticket. Next: see its limits, and whether it is well."
+            try:
+                return await self._post(http, nearest, asyncio_udp.as_measurements(measured))
+            except ManagerError as error:
+                if nearest or not self._lacks_measurements(error):
+                    raise
+            self.state = f"none of {len(beacons)} relays answered. Next: let UDP to their beacons' ports through."
+            await asyncio.sleep(_pause(None, attempt))
+            attempt += 1
+
+    def _lacks_measurements(self, error: ManagerError) -> bool:
+        fields = error.details if isinstance(error.details, dict) else {}
+        return error.status == 400 and f"attributes.{self._latencies}" in fields
+
+    async def _post(self, http: httpx.AsyncClient, nearest: dict[str, float], measurements: list[Json]) -> str:
+        measured = {self._latencies: nearest} if self._latencies is not None else {}
+        body = {
+            "profile": self._profile,
+            "attributes": {**self._attributes, **measured},
+            "measurements": measurements,
+        }
+        headers = {"Idempotency-Key": uuid.uuid4().hex}  # asked again, it is one ticket all the same
+
+        async def post() -> Json:
+            posting = asyncio.create_task(_request_once(http, "POST", "/tickets", json=body, headers=headers))
+            try:
+                return await asyncio.shield(posting)  # cut off, it would be unknown whether there is a ticket
+            except asyncio.CancelledError:
+                with contextlib.suppress(ManagerError):
+                    await _withdraw(http, str((await posting)["id"]))
+                raise
+
+        return str((await _repeated(post, retry_for=math.inf, unreachable_for=UNREACHABLE_FOR))["id"])
 
 
 def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
@@ -193,7 +322,7 @@ def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
 
 async def _beacons(http: httpx.AsyncClient) -> list[Json]:
     """As `asyncio_udp.measure_beacons` wants them."""
-    beacons = (await _request(http, "GET", "/locations/beacons"))["beacons"]
+    beacons = (await _request(http, "GET", "/locations/beacons", retry_for=math.inf))["beacons"]
     nodes = [{**beacon, **node, "host": node["public_ip"]} for beacon in beacons for node in beacon["nodes"]]
     return one_of_each_city_first(nodes)[:MAX_MEASUREMENTS]
 
@@ -221,26 +350,33 @@ def nearest_by_city(beacons: Iterable[Json], measured: Mapping[str, Measured]) -
 
 async def _assignment(http: httpx.AsyncClient, ticket_id: str) -> Json:
     """Follows the ticket, over as many streams as it takes."""
+    attempt = 0
     while True:
+        retry_after = None
         try:
             async for name, ticket in _events(http, f"/tickets/{ticket_id}/events"):
+                attempt = 0
                 if name == "removed" or ticket["status"] == "CANCELLED":
                     raise MatchNotFound(ticket.get("reason") or "removed")
                 if ticket["status"] == "HOST_ASSIGNED":
                     return dict(ticket["assignment"])
         except httpx.HTTPError:
             pass  # a stream begins with the present state: nothing was missed
-        await asyncio.sleep(RETRY_AFTER)
+        except ManagerError as error:
+            if error.status < 500 and error.status != 429:
+                raise
+            retry_after = error.retry_after
+        await asyncio.sleep(_pause(retry_after, attempt))
+        attempt += 1
 
 
 async def _events(http: httpx.AsyncClient, path: str) -> AsyncIterator[tuple[str, Json]]:
     """Of server-sent events (HTML Living Standard, 9.2) the fields that the matchmaker sends."""
     name = ""
     async with http.stream("GET", path, headers={"Accept": "text/event-stream"}) as response:
-        if response.is_error and response.status_code < 500 and response.status_code != 429:
+        if not response.is_success:
             await response.aread()
             raise _error(response)
-        response.raise_for_status()
         async for line in response.aiter_lines():
             field, _, value = line.partition(": ")
             if field == "event":
@@ -249,17 +385,46 @@ async def _events(http: httpx.AsyncClient, path: str) -> AsyncIterator[tuple[str
                 yield name, json.loads(value)
 
 
-async def _withdraw(http: httpx.AsyncClient, ticket: asyncio.Task[Json]) -> None:
+async def _withdraw(http: httpx.AsyncClient, ticket_id: str) -> None:
     with contextlib.suppress(ManagerError, httpx.HTTPError):  # refused there is none, and any expires by itself
-        await asyncio.shield(_request(http, "DELETE", f"/tickets/{(await ticket)['id']}"))
+        await asyncio.shield(_request(http, "DELETE", f"/tickets/{ticket_id}", retry_for=5.0))
 
 
-async def _request(http: httpx.AsyncClient, method: str, path: str, **request: Any) -> Json:
-    """The JSON object answered, {} for an empty answer. Raises ManagerError."""
+async def _request(http: httpx.AsyncClient, method: str, path: str, *, retry_for: float = 0.0, **request: Any) -> Json:
+    """The JSON object answered, {} for an empty answer; asked again for up to `retry_for` seconds while the server
+    refuses for now. Raises ManagerError."""
+    return await _repeated(lambda: _request_once(http, method, path, **request), retry_for=retry_for)
+
+
+async def _repeated(call: Callable[[], Awaitable[Json]], *, retry_for: float, unreachable_for: float = 0.0) -> Json:
+    """What the call returns in the end. Raises ManagerError. `unreachable_for`: seconds for which it is repeated when
+    no answer comes, where it may be done twice."""
+    started, attempt = time.monotonic(), 0
+    while True:
+        try:
+            return await call()
+        except ManagerError as error:
+            patience = unreachable_for if error.status == 0 else retry_for if error.is_temporary else 0.0
+            pause = _pause(error.retry_after, attempt)
+            if time.monotonic() + pause - started > patience:
+                raise
+        await asyncio.sleep(pause)
+        attempt += 1
+
+
+def _pause(retry_after: float | None, attempt: int) -> float:
+    """Seconds until the next try: as the server said or twice as long each time, and a part more by chance, so that
+    clients that were refused together do not come back together."""
+    least = min(RETRY_AFTER * 2 ** min(attempt, 10), RETRY_AFTER_MAX) if retry_after is None else retry_after
+    return least + random.uniform(0.0, max(RETRY_AFTER, least / 4))  # noqa: S311 - it is no secret
+
+
+async def _request_once(http: httpx.AsyncClient, method: str, path: str, **request: Any) -> Json:
     try:
         response = await http.request(method, path, **request)
     except httpx.HTTPError as error:
-        raise ManagerUnreachable(f"{method} {path}: {type(error).__name__}") from None
+        asked = f"{method} {_shown(http.base_url, path)}"
+        raise ManagerUnreachable(f"No answer ({type(error).__name__}).", request=asked) from None
     if not response.is_success:
         raise _error(response)
     return _json_object(response)
@@ -267,8 +432,36 @@ async def _request(http: httpx.AsyncClient, method: str, path: str, **request: A
 
 def _error(response: httpx.Response) -> ManagerError:
     body = _json_object(response)
-    message = str(body.get("message", response.reason_phrase))
-    return ManagerError(response.status_code, str(body.get("code", "unknown")), message, body.get("details"))
+    return ManagerError(
+        response.status_code,
+        str(body.get("code", "unknown")),
+        str(body.get("message", response.reason_phrase)),
+        body.get("details"),
+        request=f"{response.request.method} {_shown(response.request.url)}",
+        retry_after=_retry_after(response),
+    )
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds, of either form of the header (RFC 9110, 10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()
+    try:
+        if value.isascii() and value.isdigit():
+            seconds = float(value)
+        else:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _shown(url: httpx.URL, path: str = "") -> str:
+    """Without what may be secret: user and password, query, and the ids of tickets."""
+    parts = f"{url.path.rstrip('/')}{path.partition('?')[0]}".split("/")
+    shown = ["{id}" if before in ("tickets", "members") else part for before, part in pairwise(["", *parts])]
+    port = f":{url.port}" if url.port else ""
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}{port}{'/'.join(shown)}"
 
 
 # -- parts of answers ------------------------------------------------------------------------------

@@ -4,9 +4,17 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
-from transports.control import ManagerError, ManagerUnreachable, RelayManager, connect_arguments, edgegap_arguments
+from transports.control import (
+    ManagerError,
+    ManagerUnreachable,
+    RelayManager,
+    _shown,
+    connect_arguments,
+    edgegap_arguments,
+)
 
 SESSION = {
     "session_id": "3960c873aafd-S",
@@ -158,3 +166,38 @@ def test_a_dialect_that_is_off_is_an_error():
     assert edgegap_arguments(session, seat=0)["user_token"] == 1
     with pytest.raises(KeyError, match="connect_token"):
         connect_arguments(session, seat=0)
+
+
+async def test_an_errors_text_has_field_code_url_and_the_next_step_and_no_secret(client, manager):
+    problems = {"users[0].ip": [{"message": "This field is required.", "code": "required"}]}
+    document = {"message": "The request is not valid.", "code": "invalid", "details": problems}
+    manager.answer = (400, json.dumps(document).encode())
+    with pytest.raises(ManagerError) as raised:
+        await client.create_session([{}])
+    text = str(raised.value)
+    assert text.startswith("400 invalid: The request is not valid. users[0].ip: This field is required.")
+    assert "[POST http://127.0.0.1:" in text and "/v1/relays/sessions]" in text
+    assert text.endswith("Next: correct what is named here and send it again.")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "https://user:password@host:8443/matchmaker/tickets/secret/events?key=x",
+            "https://host:8443/matchmaker/tickets/{id}/events",
+        ),
+        ("http://[::1]:80/groups/g/members/secret", "http://[::1]/groups/g/members/{id}"),
+    ],
+)
+def test_a_url_is_shown_without_secrets(url, shown):
+    assert _shown(httpx.URL(url)) == shown
+
+
+async def test_an_unreachable_managers_error_names_the_url():
+    async with RelayManager("http://127.0.0.1:9/causeway", "secret") as client:
+        with pytest.raises(ManagerUnreachable) as raised:
+            await client.beacons()
+    assert "[GET http://127.0.0.1:9/causeway/v1/locations/beacons]" in str(raised.value)
+    assert "Next: check the URL" in str(raised.value)
+    assert "secret" not in str(raised.value)

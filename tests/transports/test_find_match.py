@@ -4,6 +4,8 @@ import asyncio
 import base64
 import json
 import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -33,6 +35,8 @@ class Matchmaker:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Any]] = []
         self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.headers: list[dict[str, str]] = []  # of the requests
+        self.busy: list[dict[str, str]] = []  # headers of answers 429 that come first
         self.streams: list[bytes] = []
         self.beacons: list[dict[str, Any]] = []
         self.may_answer_tickets = threading.Event()
@@ -43,8 +47,12 @@ class Matchmaker:
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 matchmaker.requests.append((self.command, self.path, json.loads(body) if body else None))
-                status, content = matchmaker.answer(self.command, self.path)
+                matchmaker.headers.append(dict(self.headers))
+                more = matchmaker.busy.pop(0) if matchmaker.busy else None
+                status, content = (429, b"{}") if more is not None else matchmaker.answer(self.command, self.path)
                 self.send_response(status)
+                for name, value in (more or {}).items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -101,6 +109,86 @@ async def test_refused_ticket_is_a_typed_error(matchmaker: Matchmaker) -> None:
 async def test_nobody_there_is_a_typed_error() -> None:
     with pytest.raises(ManagerUnreachable):
         await find_match("http://127.0.0.1:9", "key", "duel")
+
+
+async def test_a_refusal_for_now_is_repeated_when_the_server_says(
+    matchmaker: Matchmaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beacons, ticket and stream, with both forms of the header and without it; the ticket under one key."""
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noting(seconds: float, *more: Any) -> Any:
+        pauses.append(seconds)
+        return await sleep(0, *more)
+
+    monkeypatch.setattr(control.asyncio, "sleep", noting)
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    matchmaker.busy = [{"Retry-After": "20"}]
+    cancelled = event("status", status="CANCELLED", reason="expired")
+    matchmaker.streams = [cancelled]
+    answer = matchmaker.answer
+
+    def busy_once(method: str, path: str) -> tuple[int, bytes]:
+        found = answer(method, path)
+        if (method, path) == ("GET", "/locations/beacons"):
+            matchmaker.busy = [{"Retry-After": later}, {}]
+        elif (method, path) == ("POST", "/tickets"):
+            matchmaker.busy = [{"Retry-After": "0"}]
+        return found
+
+    monkeypatch.setattr(matchmaker, "answer", busy_once)
+    with pytest.raises(MatchNotFound):
+        await find_match(matchmaker.url, "key", "duel")
+    [first, second, third, fourth] = [seconds for seconds in pauses if seconds]
+    assert 20 <= first <= 25
+    assert 35 <= second <= 50
+    assert third < 1 and fourth < 1
+    posts = [
+        sent for (method, *_), sent in zip(matchmaker.requests, matchmaker.headers, strict=True) if method == "POST"
+    ]
+    assert len(posts) == 3
+    assert len({sent["Idempotency-Key"] for sent in posts}) == 1
+
+
+def test_clients_that_were_refused_together_come_back_apart() -> None:
+    pauses = [control._pause(60.0, 0) for _ in range(500)]
+    assert min(pauses) >= 60
+    assert max(pauses) - min(pauses) > 10
+    assert [control._pause(None, attempt) // 1 for attempt in (0, 30)] <= [2, 13]
+
+
+async def test_who_cannot_be_measured_is_measured_again(matchmaker: Matchmaker) -> None:
+    """A relay that starts to answer only after the matchmaker refused a ticket without measurements."""
+    matchmaker.streams = [event("status", status="CANCELLED", reason="expired")]
+    empty = {"message": "No.", "code": "invalid", "details": {"attributes.pings": [{"message": "is empty"}]}}
+    matchmaker.refusal = (400, empty)
+    with node_process() as relay:
+        matchmaker.beacons = [city(("fra-1", 9))]
+        search = asyncio.create_task(find_match(matchmaker.url, "key", "duel", latencies="pings"))
+        async with asyncio.timeout(30):
+            while not any(method == "POST" for method, *_ in matchmaker.requests):
+                await asyncio.sleep(0.01)
+            matchmaker.refusal, matchmaker.beacons = None, [city(("fra-1", relay.client_port))]
+            with pytest.raises(MatchNotFound):
+                await search
+    asked = [body for method, path, body in matchmaker.requests if (method, path) == ("POST", "/tickets")]
+    assert asked[0]["attributes"] == {"pings": {}}
+    assert asked[-1]["attributes"]["pings"]["Frankfurt"] > 0
+
+
+async def test_time_that_is_up_says_what_was_missing(matchmaker: Matchmaker) -> None:
+    matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.pings": []}})
+    matchmaker.beacons = [city(("fra-1", 9))]
+    with pytest.raises(TimeoutError, match=r"none of 1 relays answered\. Next: let UDP"):
+        await find_match(matchmaker.url, "key", "duel", latencies="pings", search_timeout=4)
+
+
+async def test_a_ticket_that_is_refused_for_anything_else_is_not_sent_again(matchmaker: Matchmaker) -> None:
+    matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.elo": []}})
+    with pytest.raises(ManagerError):
+        await find_match(matchmaker.url, "key", "duel", latencies="pings")
+    assert [method for method, *_ in matchmaker.requests] == ["GET", "POST"]
 
 
 async def test_stream_that_breaks_is_followed_again(matchmaker: Matchmaker) -> None:

@@ -19,7 +19,7 @@ for name in names:
     try:
         importlib.import_module(name)
     except ImportError as error:
-        failed[name] = error.name
+        failed[name] = (error.name, str(error))
 print(json.dumps({"where": transports.__path__[0], "names": names, "failed": failed, "loaded": sorted(sys.modules)}))
 """
 
@@ -44,7 +44,7 @@ def installed(tmp_path_factory):
 def test_every_module_imports_with_the_standard_library_alone(installed):
     target, found = installed
     assert Path(found["where"]).is_relative_to(target)
-    assert found["failed"] == {
+    assert {module: name for module, (name, _) in found["failed"].items()} == {
         "transports.control": "httpx",  # the extra `rest`
         "transports.protocol.tokens": "cryptography",  # manager and node only
     }
@@ -57,3 +57,8 @@ def test_the_standard_and_the_type_marker_are_installed(installed):
     target, _ = installed
     assert (target / "transports/protocol/PROTOCOL.md").read_text().startswith("# The Causeway native protocol")
     assert (target / "transports/py.typed").exists()
+
+
+def test_an_extra_that_is_missing_is_named(installed):
+    _, found = installed
+    assert "pip install 'causeway-transports[rest]'" in found["failed"]["transports.control"][1]
