@@ -50,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("key", nargs="?", default="", help="the join key; asked for when it is not given")
     parser.add_argument("--name", default="", help="what the node is called; the host name by default")
     parser.add_argument("--public-ip", default="", help="where players reach this machine, when that is not its own")
+    parser.add_argument("--public-ipv6", default="", help="its IPv6 address, beside an IPv4 one; found by itself")
     parser.add_argument("--control-host", default="", help="the address at which the manager reaches the node")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another setting, without CAUSEWAY_NODE_"
@@ -94,6 +95,7 @@ def _settings(options: argparse.Namespace, kept: dict[str, str]) -> dict[str, st
     given = {
         "MANAGER_URL": manager,
         "PUBLIC_IP": public or ours,
+        "PUBLIC_IPV6": _public_ipv6(options, kept, public or ours),
         "CONTROL_HOST": options.control_host or kept.get(PREFIX + "CONTROL_HOST", ours),
         "NAME": options.name,
     }
@@ -105,6 +107,26 @@ def _settings(options: argparse.Namespace, kept: dict[str, str]) -> dict[str, st
     if not all(value.isprintable() and "'" not in value for value in given.values()):
         raise CannotJoin("a setting holds a quote, or a character that cannot be printed")
     return kept | {PREFIX + name: value for name, value in given.items() if value}
+
+
+def _public_ipv6(options: argparse.Namespace, kept: dict[str, str], public_ip: str) -> str:
+    """As given, as kept, or that of this machine's own route. Empty: it has none, or public_ip is one already."""
+    if ":" in public_ip:
+        return ""
+    if given := options.public_ipv6 or kept.get(PREFIX + "PUBLIC_IPV6", ""):
+        return str(given)
+    ours = _own_address(socket.AF_INET6, "2001:4860:4860::8888")
+    return ours if ours and ipaddress.ip_address(ours).is_global else ""
+
+
+def _own_address(family: socket.AddressFamily, towards: str) -> str:
+    """Sends nothing: UDP connects without a packet."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((towards, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
 
 
 def _address_towards(manager: str) -> str:

@@ -271,9 +271,15 @@ class BackfillApi(PlayApi):
 class BeaconNodeSerializer(serializers.Serializer):
     node = serializers.CharField(help_text="Its name, as measurements want it.")
     fqdn = serializers.CharField()
-    public_ip = serializers.CharField(source="host")
+    public_ip = serializers.SerializerMethodField(help_text="Of the caller's family, where there is one.")
+    ipv4 = serializers.CharField(allow_null=True, default=None)
+    ipv6 = serializers.CharField(allow_null=True, default=None)
     tcp_port = Port()
     udp_port = Port()
+
+    def get_public_ip(self, beacon: dict[str, Any]) -> str:
+        own = "ipv6" if ":" in self.context["player_ip"] else "ipv4"
+        return str(beacon.get(own) or beacon["host"])
 
 
 class BeaconsApi(PlayApi):
@@ -299,7 +305,8 @@ class BeaconsApi(PlayApi):
         Each city once: the first of its nodes by name stands for them all, which `nodes` lists. Cities that share a
         name have their region or country added."""
         found = selectors.fleet_names().beacons
-        return Response(self.OutputSerializer({"count": len(found), "beacons": found}).data)
+        context = {"player_ip": client_address(request._request)}
+        return Response(self.OutputSerializer({"count": len(found), "beacons": found}, context=context).data)
 
 
 class MatchmakerMonitorApi(APIView):

@@ -42,10 +42,13 @@ def assignment_of(
     Holds the player's own secrets, so it is nobody else's; of the others it says who sits where."""
     relay, mine = session["relay"], users[ticket.player_id]
     role = "server" if mine["seat"] == 0 else "client"
-    ports = {name: _port(port) for name, port in relay["ports"].items()}
+    address = mine["relay_ips"][0]
+    name = relay["host"] if relay["host"] != relay["ip"] else address  # a DNS name, where the relay has one
+    ports = {each: _port(port, name) for each, port in relay["ports"].items()}
     return {
-        "fqdn": relay["host"],
-        "public_ip": relay["ip"],
+        "fqdn": name,
+        "public_ip": address,
+        "relay_ips": mine["relay_ips"],
         "ports": {"gameport": ports[role], **ports},
         "location": dict(location) if location else None,
         "request_id": session["session_id"],
@@ -69,8 +72,10 @@ def public_part(assignment: Mapping[str, Any]) -> dict[str, Any]:
     return {name: assignment[name] for name in shared}
 
 
-def _port(port: Mapping[str, Any]) -> dict[str, Any]:
-    return {"internal": port["port"], "external": port["port"], "link": port["link"], "protocol": port["protocol"]}
+def _port(port: Mapping[str, Any], host: str) -> dict[str, Any]:
+    number = port["port"]
+    link = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+    return {"internal": number, "external": number, "link": link, "protocol": port["protocol"]}
 
 
 def _player(match: Match, number: int, player: str, users: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

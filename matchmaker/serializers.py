@@ -68,6 +68,9 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     """Holds the player's own secrets."""
 
     expires_at = serializers.CharField()
+    relay_ips = serializers.ListField(
+        child=serializers.CharField(), help_text="Where this player reaches the relay: to be tried in this order."
+    )
     seat = Seat(help_text="0: the host.")
     is_host = serializers.BooleanField()
     player_id = serializers.CharField()

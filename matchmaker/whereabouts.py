@@ -9,6 +9,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from web.choice_field import Choice
 from web.input_warnings import RequestSerializer
 from web.number_fields import Latitude, Longitude, Milliseconds, Share
 
@@ -17,7 +18,7 @@ from .profiles import MAX_LATENCY, MAX_VALUES
 MAX_MEASUREMENTS = 200  # of a ticket
 MAX_NAME = 50  # of a node or a location
 MAX_PER_MATCH = 2_000  # with as many latencies three quarters of the largest body that the manager takes
-FIELDS = ("measurements", "latencies", "latitude", "longitude")
+FIELDS = ("measurements", "latencies", "latitude", "longitude", "address_family")
 
 
 class TicketMeasurementSerializer(serializers.Serializer):
@@ -48,6 +49,12 @@ class WhereaboutsSerializer(RequestSerializer):
     )
     latitude = Latitude(required=False, allow_null=True)
     longitude = Longitude(required=False, allow_null=True)
+    address_family = Choice(
+        choices=["ipv4", "ipv6", "any"],
+        required=False,
+        allow_null=True,
+        help_text="In which the player reaches a relay; any: in both. Default: that of its address.",
+    )
 
     def validate_latencies(self, value: dict[str, float] | None) -> dict[str, float] | None:
         if value and (len(value) > MAX_VALUES or max(map(len, value)) > MAX_NAME):

@@ -67,10 +67,15 @@ class NodeConfig:
     manager makes them."""
 
     public_ip: str
-    """CAUSEWAY_NODE_PUBLIC_IP: where players reach the node. Needed with a manager."""
+    """CAUSEWAY_NODE_PUBLIC_IP: where players reach the node, its IPv4 address where it has both. Needed with a
+    manager."""
+
+    public_ipv6: str
+    """CAUSEWAY_NODE_PUBLIC_IPV6: its IPv6 address, beside an IPv4 one in the variable above
+    ([ipv6.md](ipv6.md))."""
 
     host: str
-    """CAUSEWAY_NODE_HOST: a DNS name for the public address."""
+    """CAUSEWAY_NODE_HOST: a DNS name for the public addresses."""
 
     bind: str
     """CAUSEWAY_NODE_BIND: the one local address to serve UDP on. Empty: all, IPv4 and IPv6."""
@@ -172,6 +177,7 @@ def _config(read: "_Reader") -> NodeConfig:
         control_key=read.secret("CONTROL_KEY"),
         token_keys=read.token_keys(),
         public_ip=public_ip,
+        public_ipv6=read.ip("PUBLIC_IPV6"),
         host=read.text("HOST"),
         bind=read.ip("BIND"),
         ports=read.ports(),
@@ -190,7 +196,23 @@ def _config(read: "_Reader") -> NodeConfig:
     )
     if config.manager_url and not public_ip:
         raise ConfigError(PREFIX + "PUBLIC_IP", "is needed with a manager: the address players reach this node at")
+    _check_families(config)
     return config
+
+
+def _check_families(config: NodeConfig) -> None:
+    if config.public_ipv6:
+        if ":" not in config.public_ipv6:
+            raise ConfigError(PREFIX + "PUBLIC_IPV6", "must be an IPv6 address")
+        if ":" in config.public_ip or not config.public_ip:
+            raise ConfigError(
+                PREFIX + "PUBLIC_IPV6", f"stands beside an IPv4 address in {PREFIX}PUBLIC_IP; one is enough"
+            )
+        if config.bind and config.bind != "::":
+            raise ConfigError(PREFIX + "BIND", "serves one family only: leave it empty for a node of both")
+    # A socket on "::" serves both.
+    elif config.public_ip and config.bind not in ("", "::") and (":" in config.bind) != (":" in config.public_ip):
+        raise ConfigError(PREFIX + "BIND", f"is of another family than {PREFIX}PUBLIC_IP: no player would reach it")
 
 
 def _control_url(host: str, port: int, public_ip: str) -> str:

@@ -131,11 +131,8 @@ class ManagerLink:
         self._pull_now.clear()
 
     def _introduction(self) -> dict[str, Any]:
-        config = self._node.config
         return {
-            "name": config.name,
-            "public_ip": config.public_ip,
-            "host": config.host,
+            "name": self._node.config.name,
             **self._description(),
         }
 
@@ -150,11 +147,15 @@ class ManagerLink:
         }
 
     def _description(self) -> dict[str, Any]:
+        config = self._node.config
         return {
-            "control_url": self._node.config.control_url,
+            "public_ip": config.public_ip,
+            "public_ipv6": config.public_ipv6 or None,
+            "host": config.host,
+            "control_url": config.control_url,
             "time": time.time(),
             "version": VERSION,
-            "capacity": self._node.config.capacity,
+            "capacity": config.capacity,
             "workers": self._node.worker_ports(),
         }
 

@@ -7,20 +7,27 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
+from . import happy_eyeballs
 from .protocol.errors import ConnectionClosed, ConnectionFailed
 from .protocol.events import STRAGGLERS, Closed, Event, Moved
 
 Address = Hashable
 
 
-async def resolve(host: str, port: int) -> list[tuple[Any, ...]]:
-    """Socket addresses of a host name or IP literal, in the system's order, each once. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    return list(dict.fromkeys(sockaddr for *_, sockaddr in found))
+async def resolve(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
+    """Socket addresses of a host name or IP literal, or of several: each once, the families in turns. Raises
+    OSError."""
+    return await asyncio.to_thread(happy_eyeballs.resolve, host, port)
+
+
+async def resolve_by_reach(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
+    """The same, with the address in front that answered a probe first (RFC 8305). Raises OSError."""
+    addresses = await resolve(host, port)
+    return await asyncio.to_thread(happy_eyeballs.by_reach, addresses) if len(addresses) > 1 else addresses
 
 
 class Machine(Protocol):

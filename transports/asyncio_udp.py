@@ -11,12 +11,13 @@ Or as a datagram transport whose addresses are seats, for code written against a
 
 import asyncio
 import base64
+import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from .asyncio_driver import Driver, Endpoint, resolve
+from .asyncio_driver import Driver, Endpoint, resolve, resolve_by_reach
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection, State, Stats
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
@@ -39,7 +40,7 @@ AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.DatagramProtocol)
 
 
 async def connect(
-    host: str,
+    host: str | Sequence[str],
     port: int,
     *,
     connect_token: bytes | str,
@@ -50,12 +51,13 @@ async def connect(
 ) -> "Connection":
     """Connect to the seat that the token names.
 
-    Token and key are bytes, or base64url text as the REST API gives them. A host name is resolved and its addresses are
-    tried in the system's order, each for an equal part of `connect_timeout` seconds: one after another, as a seat has
-    one connection. After silence it reconnects by itself for up to `reconnect_timeout` seconds.
+    Token and key are bytes, or base64url text as the REST API gives them. `host` is a name, an IP literal, or several
+    of them. Where that makes several addresses, the one that answers a probe first is tried first (RFC 8305), and each
+    for an equal part of `connect_timeout` seconds: one after another, as a seat has one connection. After silence it
+    reconnects by itself for up to `reconnect_timeout` seconds.
     Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError when the name does
     not resolve or no address has a route."""
-    addresses = await resolve(host, port)
+    addresses = await resolve_by_reach(host, port)
     failure: Exception = ConnectTimeout(connect_timeout)
     for address in addresses:
         machine = RelayConnection(
@@ -187,7 +189,7 @@ class SeatTransport(asyncio.DatagramTransport):
 
 
 async def create_datagram_endpoint(
-    protocol_factory: Callable[[], AnyProtocol], host: str, port: int, **options: Any
+    protocol_factory: Callable[[], AnyProtocol], host: str | Sequence[str], port: int, **options: Any
 ) -> tuple[SeatTransport, AnyProtocol]:
     """`connect` in the shape of the event loop's method of this name; `options` are those of `connect`."""
     connection = await connect(host, port, **options)
@@ -199,19 +201,23 @@ async def measure_beacons(
     beacons: Iterable[Mapping[str, Any]], *, within: float = 2.0, count: int = 5
 ) -> dict[str, Measured]:
     """{node: what was found} of beacons as the manager lists them (`control.beacons`), all at the same time, within so
-    many seconds whatever they do. What is unreachable has loss 1.0. `as_measurements` puts it into a request."""
-    interval = min(0.1, within / (2 * count))
+    many seconds whatever they do. What is unreachable has loss 1.0. `as_measurements` puts it into a request.
+    A beacon with an address of each family is measured at its `host`, and at the other one when that is silent."""
 
     async def one(beacon: Mapping[str, Any]) -> tuple[str, Measured]:
-        try:
-            async with asyncio.timeout(within):
-                host, port = str(beacon["host"]), int(beacon["udp_port"])
-                patience = within - interval * count - 0.1
-                found = await measure(
-                    host, port, count=count, interval=interval, patience=patience, within=within - 0.1
-                )
-        except (OSError, TimeoutError):
-            found = Measured(None, None, 1.0)
+        hosts = dict.fromkeys(str(host) for host in (beacon["host"], beacon.get("ipv4"), beacon.get("ipv6")) if host)
+        share = within / len(hosts)
+        interval = min(0.1, share / (2 * count))
+        found = Measured(None, None, 1.0)
+        for host in hosts:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(share):
+                    port, patience = int(beacon["udp_port"]), share - interval * count - 0.1
+                    found = await measure(
+                        host, port, count=count, interval=interval, patience=patience, within=share - 0.1
+                    )
+            if found.rtt_ms is not None:
+                break
         return str(beacon["node"]), found
 
     return dict(await asyncio.gather(*(one(beacon) for beacon in beacons)))

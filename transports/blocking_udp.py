@@ -14,9 +14,11 @@ import os
 import selectors
 import socket
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from . import happy_eyeballs
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection, State, Stats
 from .protocol.errors import ConnectionFailed, ConnectTimeout
@@ -32,7 +34,7 @@ MAX_PER_POLL = 512  # packets read in one poll, so that a flood cannot stall the
 
 
 def connect(
-    host: str,
+    host: str | Sequence[str],
     port: int,
     *,
     connect_token: bytes | str,
@@ -42,8 +44,7 @@ def connect(
 ) -> "Connection":
     """A connection that is ready to use; waits for it. Arguments, the order of addresses and what is raised are those
     of `asyncio_udp.connect`."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    addresses = list(dict.fromkeys(sockaddr[:2] for *_, sockaddr in found))
+    addresses = happy_eyeballs.by_reach(happy_eyeballs.resolve(host, port))
     failure: Exception = ConnectTimeout(connect_timeout)
     for address in addresses:
         try:

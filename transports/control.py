@@ -180,7 +180,7 @@ def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
     answer of `authorize_user`. Raises KeyError when the session has no such seat, no relay yet, or the dialect off."""
     user = _user(session, seat, "connect_token")
     return {
-        **_relay_address(session["relay"], seat),
+        **_relay_address(session["relay"], user),
         "connect_token": user["connect_token"],
         "seat_key": user["seat_key"],
     }
@@ -190,7 +190,7 @@ def edgegap_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
     """The same for `edgegap.EdgegapHost` (seat 0) and `edgegap.EdgegapClient`."""
     user = _user(session, seat, "authorization_token")
     return {
-        **_relay_address(session["relay"], seat),
+        **_relay_address(session["relay"], user),
         "user_token": user["authorization_token"],
         "session_token": session["authorization_token"],
     }
@@ -313,7 +313,7 @@ class _Search:
 def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
     """What the player passes to `asyncio_udp.connect` or `blocking_udp.connect`, from a ticket's assignment."""
     return {
-        "host": assignment["public_ip"],
+        "host": _one_or_all(assignment.get("relay_ips") or [assignment["public_ip"]]),
         "port": assignment["ports"]["gameport"]["external"],
         "connect_token": assignment["connect_token"],
         "seat_key": assignment["seat_key"],
@@ -476,9 +476,15 @@ def _user(session: Mapping[str, Any], seat: int, token: str) -> Mapping[str, Any
     raise KeyError(f"seat {seat}: no {token}, or no relay")
 
 
-def _relay_address(relay: Mapping[str, Any], seat: int) -> Json:
-    role = "server" if seat == 0 else "client"
-    return {"host": relay["ip"], "port": relay["ports"][role]["port"]}
+def _relay_address(relay: Mapping[str, Any], user: Mapping[str, Any]) -> Json:
+    role = "server" if user["seat"] == 0 else "client"
+    # Edgegap's own API knows one address for all.
+    return {"host": _one_or_all(user.get("relay_ips") or [relay["ip"]]), "port": relay["ports"][role]["port"]}
+
+
+def _one_or_all(addresses: Sequence[str]) -> str | list[str]:
+    """Several where the player may have both families: the adapters find out which of them works."""
+    return addresses[0] if len(addresses) == 1 else list(addresses)
 
 
 def _session_path(session_id: str) -> str:

@@ -12,12 +12,12 @@ below are sans-I/O and have the methods of those in `transports.protocol`.
 import asyncio
 import struct
 from collections import Counter, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from .asyncio_driver import Endpoint, resolve
+from .asyncio_driver import Endpoint, resolve_by_reach
 from .protocol.errors import ConnectionClosed, ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
 from .protocol.events import Event
 
@@ -165,15 +165,17 @@ class EdgegapClient(Endpoint):
     _machine: ClientMachine
     _machine_type: type[ClientMachine] = ClientMachine
 
-    def __init__(self, host: str, port: int, *, user_token: int, session_token: int, queue_size: int = 1024) -> None:
-        self._relay = (host, port)
+    def __init__(
+        self, host: str | Sequence[str], port: int, *, user_token: int, session_token: int, queue_size: int = 1024
+    ) -> None:
+        self._relay = (host if isinstance(host, str) else tuple(host), port)
         machine = self._machine_type(self._relay, user_token=user_token, session_token=session_token)
         super().__init__(machine, queue_size)
 
     async def open(self) -> Self:
-        """Start to ping. Raises OSError when the name does not resolve or has no route; the first address is taken, as
-        Edgegap's transports do."""
-        self._machine.node = (await resolve(*self._relay))[0]
+        """Start to ping. Raises OSError when the name does not resolve or has no route. Of several addresses the one
+        that answers a probe first is taken (RFC 8305); where none does, as at Edgegap's own relays, the first."""
+        self._machine.node = (await resolve_by_reach(*self._relay))[0]
         await self._driver.open()
         self._machine.connect(self._driver.now)
         self._driver.pump()

@@ -74,12 +74,12 @@ class RelayNodeAdmin(KeptAdmin):
         "last_seen_at",
     )
     list_filter = ("state", "is_draining", "packet_path", "location", "version")
-    search_fields = ("name", "public_ip", "host", "location__slug", "location__city")
+    search_fields = ("name", "public_ip", "public_ipv6", "host", "location__slug", "location__city")
     autocomplete_fields = ("location",)
     inlines = (RelayWorkerInline,)
     fields = (
         ("name", "location"),
-        ("public_ip", "host"),
+        ("public_ip", "public_ipv6", "host"),
         "price",
         ("state", "is_draining", "is_stopping", "missed_probes"),
         ("last_seen_at", "joined_at", "clock_offset_ms"),
@@ -89,6 +89,9 @@ class RelayNodeAdmin(KeptAdmin):
     )
     readonly_fields = (
         "name",
+        "public_ip",
+        "public_ipv6",
+        "host",
         "state",
         "is_draining",
         "is_stopping",

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, calling_node, presented_key
+from relaymgr.nodes.address_families import IPV4, IPV6, by_family
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
 from relaymgr.openapi import error_responses
@@ -61,6 +62,9 @@ class _NodeSerializer(RequestSerializer):
     """What a node says of itself, at join and with each heartbeat."""
 
     time = UnixTime(help_text="The node's clock, seconds since 1970.")
+    public_ip = AddressField(help_text="Where players reach it; IPv4 where it has both.")
+    public_ipv6 = AddressField(allow_null=True, default=None, help_text="Its IPv6 address, when public_ip is IPv4.")
+    host = serializers.CharField(max_length=253, allow_blank=True, default="", help_text="A DNS name for them.")
     version = serializers.CharField(max_length=20, allow_blank=True, default="")
     control_url = serializers.CharField(max_length=200)
     capacity = Integer(1, MAX_CAPACITY, help_text="Seats, over all workers.")
@@ -69,6 +73,18 @@ class _NodeSerializer(RequestSerializer):
     def validate_control_url(self, value: str) -> str:
         return control_url(value)
 
+    def validate_host(self, value: str) -> str:
+        if value and not _HOST_NAME.fullmatch(value):
+            raise serializers.ValidationError("This is not a host name.", "host")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        pair = attrs.get("public_ipv6"), attrs.get("public_ip")
+        if pair[0] and (by_family(*pair).keys() != {IPV4, IPV6} or by_family(pair[0]).keys() != {IPV6}):
+            text = "This stands beside an IPv4 address in public_ip, and is an IPv6 address."
+            raise serializers.ValidationError({"public_ipv6": [text]}, "family")
+        return attrs
+
 
 class NodeJoinApi(APIView):
     authentication_classes = (JoinKeyAuthentication,)
@@ -76,13 +92,6 @@ class NodeJoinApi(APIView):
 
     class InputSerializer(_NodeSerializer):
         name = serializers.SlugField(max_length=50)
-        public_ip = AddressField(help_text="Where players reach it.")
-        host = serializers.CharField(max_length=253, allow_blank=True, default="", help_text="A DNS name for it.")
-
-        def validate_host(self, value: str) -> str:
-            if value and not _HOST_NAME.fullmatch(value):
-                raise serializers.ValidationError("This is not a host name.", "host")
-            return value
 
     class OutputSerializer(serializers.Serializer):
         class TokenKeySerializer(serializers.Serializer):
@@ -123,6 +132,7 @@ class NodeHeartbeatApi(APIView):
     permission_classes = (IsNode,)
 
     class InputSerializer(_NodeSerializer):
+        public_ip = AddressField(required=False, help_text="As at join. Without it all three stay as they are.")
         boot_id = serializers.CharField(max_length=40)
         key_ids = serializers.ListField(child=Token(), max_length=100, default=list)
         draining = serializers.BooleanField(default=False)

@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from relaymgr.nodes.address_families import by_family
 from relaymgr.nodes.silence import silent_since
 from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import ApiKey
@@ -56,8 +57,11 @@ class RelayNode(models.Model):
 
     name = models.SlugField(unique=True)
     location = models.ForeignKey(Location, models.PROTECT, related_name="nodes")
-    public_ip = models.GenericIPAddressField()
-    host = models.CharField(max_length=253, blank=True, help_text="A DNS name for public_ip, or empty.")
+    public_ip = models.GenericIPAddressField(help_text="Where players reach it, IPv4 where it has both.")
+    public_ipv6 = models.GenericIPAddressField(
+        null=True, blank=True, protocol="IPv6", help_text="Its IPv6 address, when public_ip is IPv4."
+    )
+    host = models.CharField(max_length=253, blank=True, help_text="A DNS name for these addresses, or empty.")
     control_url = models.URLField(help_text="Where the manager reaches the node's control API.")
     state = models.CharField(max_length=10, choices=NodeState, default=NodeState.JOINING)
     is_draining = models.BooleanField(default=False, help_text="No new sessions; live ones are finished.")
@@ -88,6 +92,11 @@ class RelayNode(models.Model):
     def address(self) -> str:
         """What clients resolve: the DNS name, or the IP where there is none."""
         return self.host or self.public_ip
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """{"ipv4": ..., "ipv6": ...}, those that it has."""
+        return by_family(self.public_ip, self.public_ipv6)
 
     @property
     def status(self) -> str:

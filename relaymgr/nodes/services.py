@@ -111,6 +111,7 @@ def node_join(
     time: float,
     capacity: int,
     workers: Sequence[WorkerPorts],
+    public_ipv6: str | None = None,
     host: str = "",
     version: str = "",
 ) -> Joined:
@@ -126,6 +127,7 @@ def node_join(
     fields = {
         "location": found.location,
         "public_ip": public_ip,
+        "public_ipv6": public_ipv6,
         "host": host,
         "control_url": control_url,
         "version": version,
@@ -185,6 +187,9 @@ def node_heartbeat(
     control_url: str,
     capacity: int,
     workers: Sequence[WorkerPorts],
+    public_ip: str = "",
+    public_ipv6: str | None = None,
+    host: str = "",
     packet_path: str = "",
     packet_path_reason: str = "",
 ) -> RelayNode:
@@ -198,6 +203,8 @@ def node_heartbeat(
         "packet_path": packet_path,
         "packet_path_reason": packet_path_reason,
     }
+    if public_ip:
+        said |= {"public_ip": public_ip, "public_ipv6": public_ipv6, "host": host}
     if node.boot_id != boot_id:
         said |= {"boot_id": boot_id, "last_event": 0}  # its events are numbered anew
     was_stopping = node.is_stopping

@@ -237,6 +237,7 @@ class SessionPlacementApi(APIView):
             load_age_s = Seconds(allow_null=True)
             free_seats = Count()
             price = Number(-1e12, 1e12)
+            address_families = serializers.ListField(child=serializers.CharField(), help_text="ipv4, ipv6.")
             cost = Number(-1e9, 1e9, allow_null=True, help_text="The sum of the terms; null: excluded.")
             terms = TermSerializer(many=True)
             ties = TieSerializer(many=True, help_text="What decides between costs that nobody could tell apart.")
@@ -270,6 +271,9 @@ class SessionPlacementApi(APIView):
         filters = FilterSerializer(many=True)
         wishes = WishesSerializer(help_text="Of the request and the operator together.")
         players = Count()
+        address_families = serializers.ListField(
+            child=serializers.CharField(), help_text="Those that at least one player needs: ipv4, ipv6."
+        )
         policy = serializers.DictField(child=Number(-1e9, 1e9), help_text="Weights and caps.")
         candidates = CandidateSerializer(many=True, help_text="The best 20 first, then the first 20 excluded.")
         more_candidates = MoreSerializer(help_text="Counts of those that are not listed.")

@@ -81,6 +81,7 @@ def _candidate(node: RelayNode, place: Place, workers: list[RelayWorker], now: d
         load=load.load,
         load_age_s=load.age_s,
         price=node.price,
+        families=tuple(node.addresses),
     )
 
 

@@ -27,6 +27,10 @@ class NodeFull(Conflict):
     code, message = "node_full", "The node of the session has no free seat."
 
 
+class RelayUnreachable(Conflict):
+    code, message = "relay_unreachable", "The node of the session has no address of the family that the player needs."
+
+
 class SessionQuota(ApiError):
     status, code = 429, "session_quota"
     message = "The tenant has as many live sessions as it may have. Delete some."

@@ -28,6 +28,7 @@ def explain(ranking: Ranking) -> dict[str, Any]:
         "wishes": {kind: list(names) for kind, names in asdict(group.wishes).items()},
         "current": group.current,
         "players": group.size,
+        "address_families": list(group.families),
         "policy": asdict(ranking.policy),
         "candidates": [_candidate(ranking, index) for index in [*order[:told], *refused[:told]]],
         "more_candidates": {"usable": len(order[told:]), "excluded": len(refused[told:])},
@@ -91,6 +92,7 @@ def _candidate(ranking: Ranking, index: int) -> dict[str, Any]:
         "load": candidate.load,
         "load_age_s": candidate.load_age_s,
         "price": candidate.price,
+        "address_families": list(candidate.families),
         "cost": None if index in ranking.refused else float(ranking.cost[index]),
         "terms": [
             {"name": name, "ms": float(values[index]), "reason": _reason(ranking, name, index)}

@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
+from relaymgr.nodes.address_families import ANY, IPV4, IPV6
 from web.address_field import AddressField
 from web.choice_field import Choice
 from web.input_warnings import RequestSerializer
@@ -62,6 +63,13 @@ class PlayerSerializer(RequestSerializer):
     )
     latitude = Latitude(required=False, allow_null=True)
     longitude = Longitude(required=False, allow_null=True)
+
+    address_family = Choice(
+        choices=[IPV4, IPV6, ANY],
+        required=False,
+        allow_null=True,
+        help_text="In which the player reaches a relay; any: in both. Default: that of its address.",
+    )
 
     ip_field = ""  # set by subclasses
 

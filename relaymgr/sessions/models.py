@@ -6,6 +6,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.utils import timezone
 
+from relaymgr.nodes.address_families import needed_family
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import Tenant
@@ -110,6 +111,9 @@ class Seat(models.Model):
     number = models.PositiveSmallIntegerField()
     player_id = models.CharField(max_length=64, blank=True)
     ip = models.GenericIPAddressField(null=True, blank=True)
+    address_family = models.CharField(
+        max_length=4, blank=True, help_text="Asked for: ipv4, ipv6 or any. Empty: that of the address."
+    )
     latitude = models.FloatField(null=True, blank=True)
     longitude = models.FloatField(null=True, blank=True)
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
@@ -139,8 +143,15 @@ class Seat(models.Model):
             models.Index(fields=["report_after"], condition=models.Q(unreported__gt=0), name="seat_unreported"),
         ]
 
+    relay_ips: "list[str]"  # where a serializer has set it: what this player tries, in this order
+
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"
+
+    @property
+    def needed_family(self) -> str:
+        """In which its player reaches a relay. Empty: either, or it is not known."""
+        return needed_family(self.address_family, self.ip)
 
 
 class PlacementRule(models.Model):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from relaymgr.nodes.address_families import SHOWN
 from relaymgr.telemetry.estimation import Legs
 from relaymgr.telemetry.geography import Floats
 
@@ -49,7 +50,8 @@ POLICY = Policy()
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A node as it is now. `free_seats` of its emptiest worker; `load` 0..1, from a sample `load_age_s` old."""
+    """A node as it is now. `free_seats` of its emptiest worker; `load` 0..1, from a sample `load_age_s` old;
+    `families`: ipv4, ipv6, those in which players reach it."""
 
     node_id: int
     node: str
@@ -60,13 +62,15 @@ class Candidate:
     load: float
     load_age_s: float | None = None
     price: float = 0.0
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Who is to play together and how; `size` players, in the order of their seats.
 
-    `current`: the node they play over now, which is theirs already: it needs no free seats."""
+    `current`: the node they play over now, which is theirs already: it needs no free seats. `families`: those that at
+    least one of them needs, ipv4, ipv6."""
 
     size: int
     topology: str = "host"
@@ -74,6 +78,7 @@ class Group:
     filters: Sequence[Filter] = ()
     wishes: Wishes = field(default_factory=Wishes)
     current: str = ""
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +273,9 @@ def _refused(group: Group, candidates: Sequence[Candidate]) -> dict[int, tuple[s
             reasons += (candidate.state,)
         if candidate.is_draining:
             reasons += ("draining",)
+        for family in group.families:
+            if family not in candidate.families:
+                reasons += (f"no {SHOWN[family]} address",)
         if candidate.free_seats < group.size and candidate.node != group.current:
             reasons += ("full",)
         if reasons:

@@ -18,6 +18,11 @@ def legs_estimate(seats: Sequence[Seat], candidates: Sequence[Candidate]) -> Leg
     return estimate_legs(players_of(seats), sites_of(candidates), knowledge_now())
 
 
+def families_needed(seats: Sequence[Seat]) -> tuple[str, ...]:
+    """ipv4, ipv6: those that at least one of the players needs."""
+    return tuple(sorted({seat.needed_family for seat in seats} - {""}))
+
+
 def sites_of(candidates: Sequence[Candidate]) -> list[Site]:
     return [Site(c.node, c.place.slug, c.place.latitude, c.place.longitude) for c in candidates]
 

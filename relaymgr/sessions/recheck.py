@@ -17,7 +17,7 @@ from .filters import Filter, Wishes
 from .life import note
 from .models import EventKind, RelaySession, SessionState
 from .placement import POLICY, Candidate, Group, Ranking, rank
-from .players import players_of, sites_of
+from .players import families_needed, players_of, sites_of
 from .selectors import with_details
 
 AFTER = timedelta(seconds=60)  # of play
@@ -87,6 +87,7 @@ def _better(
         filters=[Filter(f["field"], tuple(f["values"]), f["filter_type"]) for f in session.filters],
         wishes=wishes,
         current=node,
+        families=families_needed(session.active_seats),
     )
     ranking = rank(group, candidates, estimate_legs(players, sites_of(candidates), knowledge))
     return _gain(ranking, node)

@@ -6,13 +6,14 @@ the context, for a key that may only read, they are null.
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.address_families import ANY, IPV4, IPV6, addresses_for, bracketed, common_address
 from web.number_fields import Latitude, Longitude, Milliseconds, Port, Token, UnixTime
 from web.number_fields import Seat as SeatNumber
 from web.root_path import root_path
@@ -33,6 +34,21 @@ def shows_tokens(serializer: serializers.BaseSerializer) -> bool:
     return bool(serializer.context.get("tokens", True))
 
 
+def relay_ip(session: RelaySession) -> str:
+    """The address of its relay that all its players reach, where there is one. Wants worker and node joined."""
+    node = session.worker.node if session.worker else None
+    if node is None:
+        return ""
+    return common_address(node.addresses, node.public_ip, [seat.needed_family for seat in session.active_seats])
+
+
+def seats_show_relay(session: RelaySession, seats: Iterable[Seat]) -> None:
+    """Set what each of these players tries."""
+    addresses, common = session.worker.node.addresses if session.worker else {}, relay_ip(session)
+    for seat in seats:
+        seat.relay_ips = addresses_for(addresses, common, seat.needed_family)
+
+
 class PortSerializer(serializers.Serializer):
     port = Port()
     protocol = serializers.CharField(help_text="UDP.")
@@ -45,8 +61,10 @@ class PortsSerializer(serializers.Serializer):
 
 
 class RelaySerializer(serializers.Serializer):
-    ip = serializers.IPAddressField()
-    host = serializers.CharField(help_text="A DNS name for the ip, or the ip.")
+    ip = serializers.IPAddressField(help_text="The one that all players reach, where there is one.")
+    host = serializers.CharField(help_text="A DNS name for the addresses, or the ip.")
+    ipv4 = serializers.IPAddressField(protocol="IPv4", allow_null=True)
+    ipv6 = serializers.IPAddressField(protocol="IPv6", allow_null=True)
     ports = PortsSerializer()
 
 
@@ -57,6 +75,10 @@ class SeatSerializer(serializers.Serializer):
     latitude = serializers.SerializerMethodField(help_text="0 where it is not known.")
     longitude = serializers.SerializerMethodField(help_text="0 where it is not known.")
     authorization_token = serializers.SerializerMethodField(help_text="u32: the user id of the edgegap dialect.")
+    address_family = serializers.SerializerMethodField(help_text="ipv4 or ipv6, which the player needs; any: either.")
+    relay_ips = serializers.ListField(
+        child=serializers.IPAddressField(), help_text="Where this player reaches the relay: to be tried in this order."
+    )
     player_id = serializers.CharField(allow_blank=True)
     seat = SeatNumber(source="number", help_text="0: the host.")
     connected = serializers.BooleanField(
@@ -66,6 +88,9 @@ class SeatSerializer(serializers.Serializer):
     )
     connect_token = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
+
+    def get_address_family(self, seat: Seat) -> str:
+        return seat.needed_family or ANY
 
     # Never null: Edgegap's C# samples read both as `double`, and their JSON reader stops at a null.
     @extend_schema_field(Latitude())
@@ -145,12 +170,16 @@ class SessionHeadSerializer(serializers.Serializer):
         if not session.is_linked or session.worker is None:
             return None
         worker, node = session.worker, session.worker.node
+        ip = relay_ip(session)
+        host = node.host or ip
         ports = {"server": worker.server_port, "client": worker.client_port}
         return {
-            "ip": node.public_ip,
-            "host": node.address,
+            "ip": ip,
+            "host": host,
+            "ipv4": node.addresses.get(IPV4),
+            "ipv6": node.addresses.get(IPV6),
             "ports": {
-                name: {"port": port, "protocol": "UDP", "link": f"{_in_link(node)}:{port}"}
+                name: {"port": port, "protocol": "UDP", "link": f"{bracketed(host)}:{port}"}
                 for name, port in ports.items()
             },
         }
@@ -184,7 +213,10 @@ class SessionSerializer(SessionHeadSerializer):
 
     @extend_schema_field(SeatSerializer(many=True))
     def get_session_users(self, session: RelaySession) -> list[dict[str, Any]]:
-        users = [self._seat.to_representation(seat) for seat in session.active_seats] if session.is_ready else []
+        if not session.is_ready:
+            return []
+        seats_show_relay(session, session.active_seats)
+        users = [self._seat.to_representation(seat) for seat in session.active_seats]
         if unknown_since_of(session, timezone.now()):
             users = [{**user, "connected": None} for user in users]
         return users
@@ -202,9 +234,5 @@ class SessionUserSerializer(SessionHeadSerializer):
 
     @extend_schema_field(SeatSerializer)
     def get_session_user(self, session: RelaySession) -> dict[str, Any]:
+        seats_show_relay(session, [self.context["seat"]])
         return SeatSerializer(self.context["seat"], context=self.context).data
-
-
-def _in_link(node: RelayNode) -> str:
-    """As it stands before a port: IPv6 literals in brackets (RFC 3986)."""
-    return f"[{node.address}]" if ":" in node.address else node.address

@@ -26,14 +26,14 @@ from relaymgr.tenants.models import Tenant
 
 from . import placement
 from .candidates import candidates_now, wishes_of
-from .errors import NodeFull, NodeSilent, SessionFull, SessionNotLive, SessionQuota, TokenUnknown
+from .errors import NodeFull, NodeSilent, RelayUnreachable, SessionFull, SessionNotLive, SessionQuota, TokenUnknown
 from .filters import Filter
 from .grants import grant_change, session_settle
 from .life import note, session_end
 from .measurements import measurements_check
 from .models import EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
 from .placing import session_place
-from .players import legs_estimate
+from .players import families_needed, legs_estimate
 from .selectors import session_get, sessions_live, sessions_live_lately
 from .tokens import new_seat_key, new_token, seal_connect_token
 
@@ -87,7 +87,8 @@ def session_create(
     seats = [_new_seat(session, number, user, taken) for number, user in enumerate(users)]
     for seat, measured in zip(seats, measurements_check(users), strict=True):
         seat.measured = measured
-    group = placement.Group(len(seats), topology, objective, filters, wishes_of(tenant, session.wishes))
+    wanted = wishes_of(tenant, session.wishes)
+    group = placement.Group(len(seats), topology, objective, filters, wanted, families=families_needed(seats))
     with tracing.span("placement", session=session.pk, players=len(seats)):
         candidates, workers = candidates_now()
         legs = legs_estimate(seats, candidates)
@@ -163,6 +164,7 @@ def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken
         number=number,
         player_id=user.get("player_id", ""),
         ip=user.get("ip"),
+        address_family=user.get("address_family", ""),
         latitude=user.get("latitude"),
         longitude=user.get("longitude"),
         latencies=user.get("latencies", {}),
@@ -201,6 +203,8 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
         if not worker_grow(worker_id=grant.worker_id):
             raise NodeFull
         seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
+        if seat.needed_family and seat.needed_family not in grant.worker.node.addresses:
+            raise RelayUnreachable(details={"address_family": seat.needed_family})
         (seat.measured,) = measurements_check([user])
         if "native" in session.dialects:
             key = token_key_current(node=grant.worker.node)

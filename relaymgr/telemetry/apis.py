@@ -9,14 +9,16 @@ from rest_framework.views import APIView
 from relaymgr.authentication import MayRead
 from relaymgr.client_address import client_address
 from relaymgr.geoip import locate
+from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.location_apis import LocationSerializer
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.models import RelayNode, RelayWorker
 from relaymgr.nodes.selectors import beacons
 from relaymgr.openapi import error_responses
 from relaymgr.telemetry.beacons import beacon_order
 from relaymgr.telemetry.estimation import Player, Site
 from relaymgr.telemetry.selectors import knowledge_now
 from web.address_field import AddressField
+from web.choice_field import Choice
 from web.input_warnings import RequestSerializer
 from web.number_fields import Count, Integer, Port
 
@@ -34,15 +36,29 @@ class BeaconListApi(APIView):
             help_text="Only so many: those that tell most.",
         )
         player_ip = AddressField(required=False, help_text="Whom they are for. Default: the caller.")
+        address_family = Choice(
+            choices=[IPV4, IPV6], required=False, help_text="Only nodes that have an address of it."
+        )
 
     class OutputSerializer(serializers.Serializer):
         class BeaconSerializer(serializers.Serializer):
             node = serializers.CharField(source="node.name")
-            host = serializers.CharField(source="node.public_ip", help_text="IP address.")
+            host = serializers.SerializerMethodField(help_text="IP address, of the player's family where there is one.")
+            ipv4 = serializers.SerializerMethodField(allow_null=True)
+            ipv6 = serializers.SerializerMethodField(allow_null=True)
             fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
             udp_port = Port(source="client_port")
             tcp_port = Port(source="client_port")
             location = LocationSerializer(source="node.location")
+
+            def get_host(self, worker: RelayWorker) -> str:
+                return worker.node.addresses.get(self.context["family"], worker.node.public_ip)
+
+            def get_ipv4(self, worker: RelayWorker) -> str | None:
+                return worker.node.addresses.get(IPV4)
+
+            def get_ipv6(self, worker: RelayWorker) -> str | None:
+                return worker.node.addresses.get(IPV6)
 
         count = Count()
         locations = BeaconSerializer(many=True)
@@ -58,11 +74,15 @@ class BeaconListApi(APIView):
         serializer.is_valid(raise_exception=True)
         query = serializer.validated_data
         found = list(beacons())
+        address = query.get("player_ip") or client_address(request._request)
+        if wanted := query.get("address_family"):
+            found = [worker for worker in found if wanted in worker.node.addresses]
         if "limit" in query:
-            player = _player(query.get("player_ip") or client_address(request._request))
+            player = _player(address)
             sites = [_site(worker.node) for worker in found]
             found = [found[index] for index in beacon_order(player, sites, knowledge_now(), query["limit"])]
-        return Response(self.OutputSerializer({"count": len(found), "locations": found}).data)
+        context = {"family": wanted or family_of(address)}
+        return Response(self.OutputSerializer({"count": len(found), "locations": found}, context=context).data)
 
 
 def _player(address: str) -> Player:

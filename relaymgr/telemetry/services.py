@@ -190,15 +190,34 @@ def _peers_store(answers: Iterable[Answer]) -> None:
 
 def peers_tell(answers: Iterable[Answer]) -> None:
     """Every node is to measure the way to all others: those that have another list are told the present one."""
-    told = beacons().values_list("node__name", "node__public_ip", "client_port")
-    targets = [{"node": name, "address": address, "port": port} for name, address, port in told]
-    version = hashlib.sha256(msgspec.json.encode(targets)).hexdigest()[:16]
-    stale = [answer.node for answer in answers if answer.report.probing != version]
-    tells = [
-        Tell(node.control_url, node.control_key, [peer for peer in targets if peer["node"] != node.name], version)
-        for node in stale
-    ]
+    listed = [(worker.node.name, worker.node.addresses, worker.client_port) for worker in beacons()]
+    tells = []
+    for families, nodes in _by_families(answers).items():
+        targets = [
+            {"node": name, "address": addresses[shared[0]], "port": port}
+            for name, addresses, port in listed
+            if (shared := [family for family in families if family in addresses])
+        ]
+        version = hashlib.sha256(msgspec.json.encode(targets)).hexdigest()[:16]
+        tells += [
+            Tell(
+                answer.node.control_url,
+                answer.node.control_key,
+                [peer for peer in targets if peer["node"] != answer.node.name],
+                version,
+            )
+            for answer in nodes
+            if answer.report.probing != version
+        ]
     tell_peers(tells, settings.NODE_PROBE_TIMEOUT)
+
+
+def _by_families(answers: Iterable[Answer]) -> dict[tuple[str, ...], list[Answer]]:
+    """By the families that the node has: it reaches its peers in those alone."""
+    found: dict[tuple[str, ...], list[Answer]] = {}
+    for answer in answers:
+        found.setdefault(tuple(sorted(answer.node.addresses)), []).append(answer)
+    return found
 
 
 def _due(what: str, answers: list[Answer], spacing: float) -> list[Answer]:

@@ -25,7 +25,7 @@ from tests.leaks import leaks
 from tests.servers import redis_database
 
 ROOT = Path(__file__).parent.parent.parent
-START_WITHIN = 60.0
+START_WITHIN = 120.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, within: float = 10.0) -> Any:
@@ -43,16 +43,17 @@ def wait_until(condition: Callable[[], Any], what: str, within: float = 10.0) ->
 class Stack:
     """A running `manage.py up`. `api` is an httpx client that holds a relay key of a tenant of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], host: str = "127.0.0.1") -> None:
         self.folder = folder
         self.environment = os.environ | environment | {"CAUSEWAY_STATE_DIR": str(folder)}
         self.port, self.relay_port = free_ports()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.host = host
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self.output = folder / "up.log"
 
     def start(self) -> None:
         argv = [sys.executable, "manage.py", "up"]
-        argv += ["--port", str(self.port), "--relay-port", str(self.relay_port)]
+        argv += ["--host", self.host, "--port", str(self.port), "--relay-port", str(self.relay_port)]
         with self.output.open("ab") as log:
             self.process = subprocess.Popen(argv, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         wait_until(self.is_up, f"manager and three nodes up; see {self.output}", START_WITHIN)
@@ -119,7 +120,11 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack(
-    folder: Path, database_url: str | None = None, broker_url: str | None = None, **settings: str
+    folder: Path,
+    database_url: str | None = None,
+    broker_url: str | None = None,
+    host: str = "127.0.0.1",
+    **settings: str,
 ) -> Iterator[Stack]:
     """A started stack; its database is `database_url`'s server, with a new database in it, or SQLite. `settings` go
     into the environment of its processes."""
@@ -128,7 +133,7 @@ def running_stack(
     environment = settings | ({"BROKER_URL": new_broker(broker_url)} if broker_url else {})
     if database_url:
         environment["DATABASE_URL"] = new_database(database_url)
-    stack = Stack(folder, environment)
+    stack = Stack(folder, environment, host)
     try:
         stack.start()
         yield stack

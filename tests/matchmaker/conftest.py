@@ -143,6 +143,7 @@ class ManagerStandIn:
         return {
             "player_id": user["player_id"],
             "seat": seat,
+            "relay_ips": ["203.0.113.9"],
             "authorization_token": 5000 + seat,
             "connect_token": f"connect-{user['player_id']}",
             "seat_key": f"key-{user['player_id']}",

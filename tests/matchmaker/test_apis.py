@@ -167,6 +167,16 @@ def test_a_city_is_one_beacon_and_cities_of_one_name_have_different_ones(players
     assert slugs["Springfield, Illinois"] == ["illinois-1", "illinois-2"]
 
 
+def test_beacons_have_the_address_of_the_callers_family_first(players: APIClient) -> None:
+    place = dict.fromkeys(("city", "country", "continent", "administrative_division", "timezone"), "")
+    beacon = {"node": "fra-1", "host": "203.0.113.9", "fqdn": "f.example.com", "udp_port": 1, "tcp_port": 1}
+    both = {"ipv4": "203.0.113.9", "ipv6": "2001:db8::9"}
+    Fleet.objects.create(beacons=[{**beacon, **both, "location": place}], fetched_at=timezone.now())
+    for caller, address in {"198.51.100.1": "203.0.113.9", "2001:db8:1::1": "2001:db8::9"}.items():
+        [shown] = players.get(f"{BASE}/locations/beacons", REMOTE_ADDR=caller).json()["beacons"]
+        assert (shown["public_ip"], shown["ipv4"], shown["ipv6"]) == (address, *both.values())
+
+
 def test_deleted_ticket_is_gone(search: Search, players: APIClient) -> None:
     path = f"{BASE}/tickets/{search()['id']}"
     assert players.delete(path).status_code == 204

@@ -142,3 +142,24 @@ def test_limits_are_settings_whose_documented_defaults_are_the_cores() -> None:
     assert RelayConfig(**defaults) == RelayConfig()
     for name, default in defaults.items():
         assert re.search(rf"`CAUSEWAY_NODE_{name.upper()}` \| [^|]+ \| `{default}` \|", page), name
+
+
+def test_a_node_has_an_address_of_each_family():
+    config = read(PUBLIC_IP="203.0.113.7", PUBLIC_IPV6="2001:db8::7")
+    assert (config.public_ip, config.public_ipv6) == ("203.0.113.7", "2001:db8::7")
+
+
+@pytest.mark.parametrize(
+    ("variable", "settings"),
+    [
+        ("PUBLIC_IPV6", {"PUBLIC_IP": "203.0.113.7", "PUBLIC_IPV6": "203.0.113.8"}),
+        ("PUBLIC_IPV6", {"PUBLIC_IP": "2001:db8::1", "PUBLIC_IPV6": "2001:db8::2"}),
+        ("PUBLIC_IPV6", {"PUBLIC_IPV6": "2001:db8::2"}),
+        ("BIND", {"PUBLIC_IP": "203.0.113.7", "PUBLIC_IPV6": "2001:db8::7", "BIND": "0.0.0.0"}),
+        ("BIND", {"PUBLIC_IP": "203.0.113.7", "BIND": "2001:db8::7"}),
+        ("BIND", {"PUBLIC_IP": "2001:db8::7", "BIND": "0.0.0.0"}),
+    ],
+)
+def test_addresses_at_which_nobody_would_be_served_are_refused(variable, settings):
+    with pytest.raises(ConfigError, match=f"CAUSEWAY_NODE_{variable}"):
+        read(**settings)

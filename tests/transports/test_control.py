@@ -160,6 +160,14 @@ def test_a_seat_that_is_not_there_is_an_error(session):
         connect_arguments(session, seat=9)
 
 
+def test_a_player_of_both_families_gets_both_addresses_and_another_its_own():
+    addresses = {0: ["203.0.113.7", "2001:db8::7"], 1: ["2001:db8::7"]}
+    users = [{**user, "relay_ips": addresses[user["seat"]]} for user in SESSION["session_users"]]
+    session = {**SESSION, "session_users": users}
+    assert connect_arguments(session, seat=0)["host"] == addresses[0]
+    assert edgegap_arguments(session, seat=1)["host"] == "2001:db8::7"
+
+
 def test_a_dialect_that_is_off_is_an_error():
     user = {"seat": 0, "authorization_token": 1, "connect_token": None, "seat_key": None}
     session = {**SESSION, "session_users": [user]}

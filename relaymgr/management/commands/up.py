@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import ipaddress
 import shutil
 import socket
 import sys
@@ -16,6 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
+from relaymgr.nodes.address_families import bracketed
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create
 from relaymgr.supervisor import Child, ChildExit, supervise
@@ -79,7 +79,7 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         children = [*_manager(host, port), *(_node(number, host, port, relay_port) for number in range(nodes))]
         children.append(_matchmaker(host, port))
-        self._say(f"manager at http://{host}:{port}/ with {nodes} nodes, state in {settings.STATE_DIR}")
+        self._say(f"manager at http://{bracketed(host)}:{port}/ with {nodes} nodes, state in {settings.STATE_DIR}")
         asyncio.run(supervise(children, self._say, functools.partial(_record, boot_id_new())))
 
     def _say(self, line: str) -> None:
@@ -121,7 +121,8 @@ def _require_free_ports(host: str, port: int, nodes: int, relay_port: int) -> No
 
 def _problem(kind: int, address: str, port: int) -> str:
     """Why nothing can listen there; empty when it can."""
-    with socket.socket(socket.AF_INET, kind) as probe:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as probe:
         if kind == socket.SOCK_STREAM:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -175,6 +176,7 @@ def _node(number: int, host: str, port: int, relay_port: int) -> Child:
         "CAUSEWAY_NODE_NAME": name,
         "CAUSEWAY_NODE_MANAGER_URL": f"http://{_reached_at(host)}:{port}",
         "CAUSEWAY_NODE_PUBLIC_IP": "127.0.0.1",
+        "CAUSEWAY_NODE_PUBLIC_IPV6": "" if _problem(socket.SOCK_DGRAM, "::1", 0) else "::1",
         "CAUSEWAY_NODE_CONTROL_PORT": str(port + 1 + number),
         "CAUSEWAY_NODE_BASE_PORT": str(relay_port + 2 * number),
         "CAUSEWAY_NODE_WORKERS": "1",
@@ -185,7 +187,10 @@ def _node(number: int, host: str, port: int, relay_port: int) -> Child:
 
 
 def _reached_at(host: str) -> str:
-    return "127.0.0.1" if ipaddress.ip_address(socket.gethostbyname(host)).is_unspecified else host
+    """As it stands in a URL."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - recognised, not bound to # nosec B104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}[host]  # noqa: S104 # nosec B104
+    return bracketed(host)
 
 
 def _join_key(name: str, place: dict[str, Any], state: Path) -> str:

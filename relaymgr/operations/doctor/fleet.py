@@ -12,6 +12,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from relaymgr.background import wait_for
+from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.control_client import Heard, NodeRefused, Probe, Silent, health_of, telemetry_of
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.selectors import placement_nodes
@@ -65,7 +66,8 @@ async def _examine(nodes: Sequence[RelayNode]) -> list[Examined]:
 def _ports(node: RelayNode) -> list[Port]:
     """Of workers that are there; one that is gone keeps its row without room."""
     workers = [worker for worker in node.workers.all() if worker.capacity]
-    return [(node.public_ip, port) for worker in workers for port in (worker.server_port, worker.client_port)]
+    ports = [port for worker in workers for port in (worker.server_port, worker.client_port)]
+    return [(address, port) for address in node.addresses.values() for port in ports]
 
 
 async def _resolve(host: str) -> list[str] | None:
@@ -217,12 +219,18 @@ def _link(of: Of, health: Heard | Silent) -> Iterator[Finding]:
 
 def udp(of: Of, node: RelayNode, ports: dict[Port, Measured | OSError]) -> Iterator[Finding]:
     """Ports that fare alike are told of together."""
-    for text, alike in groupby(sorted(ports, key=lambda port: _fate(ports[port])), key=lambda port: _fate(ports[port])):
+
+    def fate(port: Port) -> tuple[str, str]:
+        return port[0], _fate(ports[port])
+
+    for (address, text), alike in groupby(sorted(ports, key=fate), key=fate):
         numbers = ", ".join(str(port) for _, port in sorted(alike))
-        told = f"{node.public_ip}, ports {numbers}: {text}"
+        told = f"{address}, ports {numbers}: {text}"
         if text == REACHED:
             trips = [
-                found.rtt_ms for found in ports.values() if isinstance(found, Measured) and found.rtt_ms is not None
+                found.rtt_ms
+                for (reached, _), found in ports.items()
+                if reached == address and isinstance(found, Measured) and found.rtt_ms is not None
             ]
             yield of.ok("udp", f"{told} in {min(trips):.1f} ms")
         elif text == LOSSY:
@@ -231,11 +239,13 @@ def udp(of: Of, node: RelayNode, ports: dict[Port, Measured | OSError]) -> Itera
         else:
             todo = (
                 "Open these UDP ports to everybody in the firewall and the provider's rules; players come to "
-                "CAUSEWAY_NODE_PUBLIC_IP. If players do reach it, the way from the manager alone is closed."
+                f"{VARIABLES[family_of(address)]}. If players do reach it, the way from the manager alone is closed."
             )
             yield of.problem("udp", told, todo)
 
 
+# Whence players come by the address: a node of both families has its IPv6 address in the second.
+VARIABLES = {IPV4: "CAUSEWAY_NODE_PUBLIC_IP", IPV6: "CAUSEWAY_NODE_PUBLIC_IPV6 or CAUSEWAY_NODE_PUBLIC_IP"}
 REACHED, LOSSY, UNANSWERED = "answers", "answers, and loses packets", "no answer"
 
 
@@ -250,11 +260,14 @@ def _fate(found: Measured | OSError) -> str:
 def _name(of: Of, node: RelayNode, addresses: list[str] | None) -> Iterator[Finding]:
     if addresses is None:
         return
-    if node.public_ip in addresses:
-        yield of.ok("name", f"{node.host} is {node.public_ip}")
+    expected = sorted(node.addresses.values())
+    if set(expected) <= set(addresses):
+        yield of.ok("name", f"{node.host} is {', '.join(expected)}")
         return
     text = (
-        f"{node.host} is {', '.join(addresses)}, not {node.public_ip}" if addresses else f"{node.host} has no address"
+        f"{node.host} is {', '.join(addresses)}, not {', '.join(expected)}"
+        if addresses
+        else f"{node.host} has no address"
     )
     yield of.problem("name", text, "Mend the DNS record, or CAUSEWAY_NODE_HOST: players are sent to the name.")
 

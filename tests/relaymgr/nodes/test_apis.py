@@ -223,3 +223,32 @@ def test_revoked_node_key_is_401(beater: APIClient, node: RelayNode) -> None:
 
 def test_fields_of_a_later_version_are_ignored(joiner: APIClient) -> None:
     assert joiner.post(JOIN, joining(new_field={"a": 1}), format="json").status_code == 200
+
+
+def test_node_joins_with_an_address_of_each_family_and_may_change_them(joiner: APIClient) -> None:
+    answer = joiner.post(JOIN, joining(public_ipv6="2001:db8::7"), format="json").json()
+    node = RelayNode.objects.get()
+    assert node.addresses == {"ipv4": "203.0.113.7", "ipv6": "2001:db8::7"}
+    beater = client_with(answer["node_key"], "Bearer ")
+    assert beater.post(HEARTBEAT, beating(), format="json").status_code == 200
+    node.refresh_from_db()
+    assert node.addresses == {"ipv4": "203.0.113.7", "ipv6": "2001:db8::7"}
+    changed = beating(public_ip="203.0.113.8", public_ipv6=None, host="new.example.com")
+    assert beater.post(HEARTBEAT, changed, format="json").status_code == 200
+    node.refresh_from_db()
+    assert (node.addresses, node.host) == ({"ipv4": "203.0.113.8"}, "new.example.com")
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        {"public_ip": "2001:db8::1", "public_ipv6": "2001:db8::7"},
+        {"public_ipv6": "203.0.113.8"},
+        {"public_ipv6": "ff02::1"},
+        {"public_ip": "0.0.0.0"},
+    ],
+)
+def test_addresses_that_no_player_reaches_are_refused(joiner: APIClient, addresses: dict[str, str]) -> None:
+    response = joiner.post(JOIN, joining(**addresses), format="json")
+    assert response.status_code == 400
+    assert set(response.json()["details"]) <= {"public_ip", "public_ipv6"}

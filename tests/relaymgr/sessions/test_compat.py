@@ -192,6 +192,8 @@ def test_section_3_4_session_object(session: dict[str, Any], relay: RelayNode) -
     assert session["relay"] == {
         "ip": "127.0.0.1",
         "host": "127.0.0.1",
+        "ipv4": "127.0.0.1",
+        "ipv6": None,
         "ports": {
             "server": {
                 "port": worker.server_port,

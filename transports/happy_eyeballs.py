@@ -1,0 +1,137 @@
+"""Which of a relay's addresses works from here (RFC 8305, "Happy Eyeballs"): IPv6 may be there and lead nowhere.
+
+A seat has one connection, and a second CONNECT takes the place of the first; so it is probes that race, not connects.
+The first address gets a head start of 250 ms; the one whose probe is answered first is connected to first.
+"""
+
+import os
+import selectors
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from .protocol import packets
+from .protocol.errors import DecodeError
+
+HEAD_START = 0.25  # RFC 8305, 5: "Connection Attempt Delay"
+WITHIN = 1.5
+
+SocketAddress = tuple[Any, ...]
+
+# poll where there is one: select takes no file descriptor above 1023, and a game may have more.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+def resolve(hosts: str | Iterable[str], port: int) -> list[SocketAddress]:
+    """Socket addresses of a name, of an IP literal, or of several of them: each once, the families in turns. Blocks
+    while names are looked up. Raises OSError when there is none."""
+    found: list[SocketAddress] = []
+    failure: OSError | None = None
+    for host in [hosts] if isinstance(hosts, str) else hosts:
+        try:
+            found += [sockaddr for *_, sockaddr in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)]
+        except OSError as error:
+            failure = error
+    if not found:
+        raise failure or OSError("no address")
+    return in_turns(list(dict.fromkeys(found)))
+
+
+def in_turns(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
+    """The families by turns, beginning with that of the first (RFC 8305, 4)."""
+    first = [address for address in addresses if len(address) == len(addresses[0])]
+    second = [address for address in addresses if len(address) != len(addresses[0])]
+    return [address for pair in zip_longest(first, second) for address in pair if address is not None]
+
+
+def by_reach(
+    addresses: Sequence[SocketAddress], *, head_start: float = HEAD_START, within: float = WITHIN
+) -> list[SocketAddress]:
+    """The addresses, the one that answers first in front; as they are when none answers within so many seconds. Blocks.
+    Sends nothing when there is only one."""
+    if len(addresses) < 2:
+        return list(addresses)
+    with _Race(addresses) as race:
+        winner = race.run(head_start, within)
+    return list(addresses) if winner is None else [winner, *(each for each in addresses if each != winner)]
+
+
+class _Race:
+    def __init__(self, addresses: Sequence[SocketAddress]) -> None:
+        self._waiting = list(addresses)
+        self._running: dict[socket.socket, tuple[SocketAddress, bytes]] = {}
+        self._selector = _Selector()
+
+    def __enter__(self) -> "_Race":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._selector.close()
+        for runner in self._running:
+            runner.close()
+
+    def run(self, head_start: float, within: float) -> SocketAddress | None:
+        deadline = time.monotonic() + within
+        while (now := time.monotonic()) < deadline:
+            self._send_again()  # what was lost on the way is no verdict
+            while self._waiting and not self._start(self._waiting.pop(0)):
+                pass
+            if not self._running:
+                return None
+            turn = min(now + head_start, deadline)
+            while (left := turn - time.monotonic()) > 0:
+                if winner := self._first_answer(left):
+                    return winner
+                if not self._running:
+                    break  # refused: the next one need not wait for its turn
+        return None
+
+    def _start(self, address: SocketAddress) -> bool:
+        runner = socket.socket(socket.AF_INET6 if len(address) == 4 else socket.AF_INET, socket.SOCK_DGRAM)
+        nonce = os.urandom(16)
+        try:
+            runner.setblocking(False)
+            runner.connect(address)
+            runner.send(packets.Probe(nonce).encode())
+        except OSError:  # no route, no such family here
+            runner.close()
+            return False
+        self._running[runner] = address, nonce
+        self._selector.register(runner, selectors.EVENT_READ, runner)
+        return True
+
+    def _send_again(self) -> None:
+        for runner, (_, nonce) in list(self._running.items()):
+            try:
+                runner.send(packets.Probe(nonce).encode())
+            except OSError:
+                self._drop(runner)
+
+    def _first_answer(self, timeout: float) -> SocketAddress | None:
+        for key, _ in self._selector.select(timeout):
+            runner: socket.socket = key.data
+            try:
+                data = runner.recv(packets.MAX_INCOMING + 1)
+            except BlockingIOError:
+                continue
+            except OSError:  # nobody listens there
+                self._drop(runner)
+                continue
+            address, nonce = self._running[runner]
+            if _is_answer(data, nonce):
+                return address
+        return None
+
+    def _drop(self, runner: socket.socket) -> None:
+        self._selector.unregister(runner)
+        del self._running[runner]
+        runner.close()
+
+
+def _is_answer(data: bytes, nonce: bytes) -> bool:
+    try:
+        return data[:1] == bytes([packets.PacketType.PROBE_REPLY]) and packets.decode_probe_reply(data).nonce == nonce
+    except DecodeError:
+        return False
