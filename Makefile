@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address fuzz-paths kernel lock settings-page docs clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address fuzz-paths kernel lock release-check settings-page docs clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -69,6 +69,9 @@ lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes --group dev -c requirements.txt \
 		-o tests/requirements.txt
+
+release-check:         ## is every image pinned to its digest, as a release wants it
+	@python3 deploy/pin_images.py --check --release
 
 settings-page: $(VENV)/.run   ## write docs/settings.md from the code
 	@$(RUN) deploy/settings_page.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md

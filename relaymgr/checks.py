@@ -67,7 +67,11 @@ def _is_alone(kind: str) -> bool:
 
 @register(Tags.security)
 def settings_agree(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    production = (_secret_key, _debug, _hosts, _https, _broker, _cache, _matchmaker) if settings.IS_PRODUCTION else ()
+    production = (
+        (_secret_key, _debug, _hosts, _https, _broker, _passwords, _cache, _matchmaker)
+        if settings.IS_PRODUCTION
+        else ()
+    )
     return [message for check in (*production, _proxies, _debug_hosts, _database) for message in check()]
 
 
@@ -139,6 +143,28 @@ def _broker() -> Iterator[CheckMessage]:
     if not settings.BROKER_IS_REDIS:
         hint = "Set BROKER_URL to redis://host:port/number: the broker made of files serves one machine, for a trial."
         yield Error("BROKER_URL is not a Redis in production.", hint=hint, id="causeway.E010")
+
+
+def _passwords() -> Iterator[CheckMessage]:
+    """Who reaches the broker gives the workers their tasks: it asks for a password, as the database does."""
+    for name, url in {"BROKER_URL": settings.BROKER_URL, "CACHE_URL": settings.CACHE_URL}.items():
+        parts = urlsplit(url)
+        if parts.hostname and not parts.password and not _is_this_machine(parts.hostname):
+            hint = f"Give the server a password, and write {parts.scheme}://user:password@host:port/number."
+            yield Error(f"{name} has no password for a server on the network.", hint=hint, id="causeway.E013")
+    database = settings.DATABASES["default"]
+    if database.get("HOST") and not database.get("PASSWORD") and not _is_this_machine(database["HOST"]):
+        hint = "Write postgres://user:password@host:port/name."
+        yield Error("DATABASE_URL has no password for a server on the network.", hint=hint, id="causeway.E014")
+
+
+def _is_this_machine(host: str) -> bool:
+    if host.startswith("/") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _cache() -> Iterator[CheckMessage]:

@@ -84,7 +84,7 @@ def test_every_secret_of_the_compose_file_is_made(tmp_path: Path) -> None:
     made = {file.name: file.read_text().strip() for file in (tmp_path / "secrets").iterdir() if file.is_file()}
     assert made.keys() == yaml.safe_load(COMPOSE.read_text())["secrets"].keys()
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
-    assert len(set(made.values()) - {""}) == 5 and len(made["secret_key"]) >= 64
+    assert len(set(made.values()) - {""}) == 7 and len(made["secret_key"]) >= 64
     assert made["postgres_password"] in made["database_url"]
     subprocess.run([tmp_path / "deploy/new_secrets.sh"], check=True)
     assert (tmp_path / "secrets/secret_key").read_text().strip() == made["secret_key"], "none is made anew"

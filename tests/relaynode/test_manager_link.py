@@ -135,6 +135,7 @@ def test_a_node_introduces_itself_and_takes_its_keys(manager, node):
     assert body == {
         "name": "test",
         "public_ip": "127.0.0.1",
+        "public_ipv6": None,
         "host": "relay.example.com",
         "control_url": node.control_url,
         "version": "0.1.0",
