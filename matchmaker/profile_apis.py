@@ -1,7 +1,9 @@
 """HTTP, for a studio's backend and people: profiles and their versions, and what is in the pool."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
+from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -9,7 +11,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from web.input_warnings import InputWarning, RequestSerializer, warn
-from web.number_fields import INT32, Count, Seconds, Share, Version
+from web.number_fields import INT32, Count, Integer, Seconds, Share, Version
+from web.paging import NEXT_HELP, CursorField, part_after
 
 from . import selectors, services
 from .access import MayConfigure, tenant_of
@@ -17,7 +20,8 @@ from .models import Profile, ProfileVersion
 from .profiles import ProfileInvalid, differences, parse
 from .serializers import FullVersionSerializer, VersionSerializer, check_size, error_responses
 
-SHOWN = 200
+SHOWN = 200  # of a list, in one answer
+M = TypeVar("M", bound=Model)
 NUMBER = OpenApiParameter(
     "number", {"type": "integer", "minimum": 1, "maximum": INT32}, OpenApiParameter.PATH, description="Of a version."
 )
@@ -37,6 +41,21 @@ class ConfigSerializer(RequestSerializer):
         return attrs
 
 
+class PartQuerySerializer(RequestSerializer):
+    cursor = CursorField()
+    limit = Integer(1, SHOWN, default=SHOWN)
+
+
+def _query(kind: type[PartQuerySerializer], request: Request) -> dict[str, Any]:
+    serializer = kind(data=request.query_params)
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
+
+
+def _part(query: Mapping[str, Any], rows: QuerySet[M], order: tuple[str, ...]) -> tuple[list[M], str | None]:
+    return part_after(rows, order, query.get("cursor"), query["limit"])
+
+
 class ProfilesApi(ConfigureApi):
     class OutputSerializer(serializers.Serializer):
         class ItemSerializer(serializers.Serializer):
@@ -44,24 +63,36 @@ class ProfilesApi(ConfigureApi):
             active = Version(source="active.number", allow_null=True, default=None)
 
         profiles = ItemSerializer(many=True)
+        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
-    @extend_schema(operation_id="profile_list", responses={200: OutputSerializer, **error_responses()})
+    @extend_schema(
+        operation_id="profile_list",
+        parameters=[PartQuerySerializer],
+        responses={200: OutputSerializer, **error_responses(400)},
+    )
     def get(self, request: Request) -> Response:
-        found = Profile.objects.select_related("active").filter(tenant=tenant_of(request))
-        return Response(self.OutputSerializer({"profiles": found}).data)
+        rows = Profile.objects.select_related("active").filter(tenant=tenant_of(request))
+        found, following = _part(_query(PartQuerySerializer, request), rows, ("name",))
+        return Response(self.OutputSerializer({"profiles": found, "next_cursor": following}).data)
 
 
 class ProfileApi(ConfigureApi):
     class OutputSerializer(serializers.Serializer):
         name = serializers.CharField()
         active = FullVersionSerializer(allow_null=True)
-        versions = VersionSerializer(many=True)
+        versions = VersionSerializer(many=True, help_text="The newest first.")
+        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
-    @extend_schema(operation_id="profile_get", responses={200: OutputSerializer, **error_responses(404)})
+    @extend_schema(
+        operation_id="profile_get",
+        parameters=[PartQuerySerializer],
+        responses={200: OutputSerializer, **error_responses(400, 404)},
+    )
     def get(self, request: Request, name: str) -> Response:
         profile = selectors.profile_get(tenant=tenant_of(request), name=name)
-        versions = ProfileVersion.objects.select_related("profile").filter(profile=profile)
-        answer = {"name": profile.name, "active": profile.active, "versions": versions}
+        rows = ProfileVersion.objects.select_related("profile").filter(profile=profile)
+        versions, following = _part(_query(PartQuerySerializer, request), rows, ("-number",))
+        answer = {"name": profile.name, "active": profile.active, "versions": versions, "next_cursor": following}
         return Response(self.OutputSerializer(answer).data)
 
 
@@ -179,7 +210,7 @@ class ProfileDiffApi(ConfigureApi):
         return Response(self.OutputSerializer({"changes": changes}).data)
 
 
-class InspectQuerySerializer(RequestSerializer):
+class InspectQuerySerializer(PartQuerySerializer):
     profile = serializers.CharField(
         max_length=64, required=False, allow_blank=True, default="", help_text="Only of this profile."
     )
@@ -200,8 +231,9 @@ class InspectTicketsApi(ConfigureApi):
             created_at = serializers.DateTimeField()
             failures = Count()
 
-        count = Count(help_text="Of all; the newest 200 are shown.")
-        tickets = ItemSerializer(many=True)
+        count = Count(help_text="Of all.")
+        tickets = ItemSerializer(many=True, help_text="The newest first.")
+        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
     @extend_schema(
         operation_id="inspect_tickets",
@@ -210,9 +242,12 @@ class InspectTicketsApi(ConfigureApi):
     )
     def get(self, request: Request) -> Response:
         found = selectors.tickets_of(tenant=tenant_of(request))
-        if wanted := _profile_wanted(request):
+        query = _query(InspectQuerySerializer, request)
+        if wanted := _profile_wanted(query, request):
             found = found.filter(version__profile__name=wanted)
-        return Response(self.OutputSerializer({"count": found.count(), "tickets": found[:SHOWN]}).data)
+        part, following = _part(query, found, ("-created_at", "id"))
+        answer = {"count": found.count(), "tickets": part, "next_cursor": following}
+        return Response(self.OutputSerializer(answer).data)
 
 
 class InspectMatchesApi(ConfigureApi):
@@ -233,8 +268,9 @@ class InspectMatchesApi(ConfigureApi):
             last_error = serializers.CharField()
             created_at = serializers.DateTimeField()
 
-        count = Count(help_text="Of all; the newest 200 are shown.")
-        matches = ItemSerializer(many=True)
+        count = Count(help_text="Of all.")
+        matches = ItemSerializer(many=True, help_text="The newest first.")
+        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
     @extend_schema(
         operation_id="inspect_matches",
@@ -243,15 +279,16 @@ class InspectMatchesApi(ConfigureApi):
     )
     def get(self, request: Request) -> Response:
         found = selectors.matches_of(tenant=tenant_of(request))
-        if wanted := _profile_wanted(request):
+        query = _query(InspectQuerySerializer, request)
+        if wanted := _profile_wanted(query, request):
             found = found.filter(version__profile__name=wanted)
-        return Response(self.OutputSerializer({"count": found.count(), "matches": found[:SHOWN]}).data)
+        part, following = _part(query, found, ("-created_at", "id"))
+        answer = {"count": found.count(), "matches": part, "next_cursor": following}
+        return Response(self.OutputSerializer(answer).data)
 
 
-def _profile_wanted(request: Request) -> str:
-    serializer = InspectQuerySerializer(data=request.query_params)
-    serializer.is_valid(raise_exception=True)
-    wanted = str(serializer.validated_data["profile"])
+def _profile_wanted(query: Mapping[str, Any], request: Request) -> str:
+    wanted = str(query["profile"])
     if wanted and not Profile.objects.filter(tenant=tenant_of(request), name=wanted).exists():
         warn([InputWarning("profile", "profile_unknown", "There is no profile of this name.")])
     return wanted

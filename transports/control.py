@@ -144,6 +144,18 @@ class RelayManager:
         """When this returns nothing is forwarded any more."""
         await self._call("DELETE", _session_path(session_id))
 
+    async def sessions(self, **filters: Any) -> AsyncIterator[Json]:
+        """The live sessions, newest first, or those that the API's `filters` ask for. None is left out or given twice
+        when others begin or end meanwhile."""
+        query = {"limit": 200, **filters}
+        while True:
+            answer = await self._call("GET", "/v1/relays/sessions", params=query)
+            for session in answer["sessions"]:
+                yield session
+            if answer["next_cursor"] is None:
+                return
+            query["cursor"] = answer["next_cursor"]
+
     async def authorize_user(self, session_id: str, user_ip: str, **options: Any) -> Json:
         """Add a player to a live session; the answer holds the new `session_user`."""
         body = {"session_id": session_id, "user_ip": user_ip, **options}

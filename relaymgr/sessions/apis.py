@@ -24,6 +24,7 @@ from web.address_field import AddressField
 from web.choice_field import Choice
 from web.input_warnings import RequestSerializer
 from web.number_fields import Count, Integer, Milliseconds, Number, Seat, Seconds, Share, Token, UnixTime
+from web.paging import NEXT_HELP, CursorField, next_cursor
 
 from .fields import (
     METADATA_KEY,
@@ -41,7 +42,7 @@ from .grants import grants_of_node
 from .idempotency import session_create_once
 from .known_places import filters_warn, location_warn, users_known, wishes_warn
 from .models import SessionState
-from .selectors import session_get, session_list, session_page, session_placement
+from .selectors import ORDER, session_get, session_list, session_page, session_placement, sessions_after
 from .serializers import SessionSerializer, SessionUserSerializer
 from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, session_delete
 
@@ -114,8 +115,14 @@ class SessionsApi(APIView):
 
         state = Choice(choices=SessionState.choices, required=False, help_text="Live sessions only when left out.")
         location = serializers.SlugField(required=False, help_text="The slug of a location.")
-        page = Integer(1, 1_000_000, default=1)
+        page = Integer(1, 1_000_000, required=False, help_text="Or a cursor, which skips nothing. Default: 1.")
+        cursor = CursorField()
         limit = Integer(1, 200, default=50)
+
+        def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+            if "page" in attrs and "cursor" in attrs:
+                raise serializers.ValidationError({"cursor": ["Give a page or a cursor, not both."]}, "page_and_cursor")
+            return attrs
 
     class OutputSerializer(serializers.Serializer):
         class PaginationSerializer(serializers.Serializer):
@@ -131,7 +138,8 @@ class SessionsApi(APIView):
 
         sessions = SessionSerializer(many=True)
         total_count = Count()
-        pagination = PaginationSerializer()
+        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
+        pagination = PaginationSerializer(allow_null=True, help_text="Null where a cursor was given.")
 
     @extend_schema(
         operation_id="relay_session_create",
@@ -163,16 +171,19 @@ class SessionsApi(APIView):
         serializer = self.QuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
         query = serializer.validated_data
-        page, limit = query.pop("page"), query.pop("limit")
+        page, cursor, limit = query.pop("page", 1), query.pop("cursor", None), query.pop("limit")
         if "location" in query:
             location_warn(query["location"])
         sessions = session_list(tenant=_tenant(request), metadata=_metadata_query(request), **query)
         total = sessions.count()
-        answer = {
-            "sessions": session_page(sessions, page=page, limit=limit),
-            "total_count": total,
-            "pagination": _pagination(page, pages=max(1, math.ceil(total / limit))),
-        }
+        pagination: dict[str, Any] | None = None
+        if cursor is not None:
+            found, following = sessions_after(sessions, cursor=cursor, limit=limit)
+        else:
+            found = session_page(sessions, page=page, limit=limit)
+            pagination = _pagination(page, pages=max(1, math.ceil(total / limit)))
+            following = next_cursor(ORDER, found[-1] if found and pagination["has_next"] else None)
+        answer = {"sessions": found, "total_count": total, "next_cursor": following, "pagination": pagination}
         return Response(self.OutputSerializer(answer, context=_shown(request)).data)
 
 

@@ -17,6 +17,7 @@ from relaymgr.nodes.models import NodeStateChange
 from relaymgr.nodes.selectors import workers_at
 from relaymgr.remembered import remembered
 from relaymgr.tenants.models import Tenant
+from web.paging import part_after
 
 from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat
@@ -64,6 +65,18 @@ def sessions_wanted(*, state: str = "", location: str = "", metadata: Iterable[t
     for key, value in metadata:
         wanted &= _may_hold(key, value) & Q(Exact(Cast(KeyTextTransform(key, "metadata"), CharField()), value))
     return wanted
+
+
+ORDER = ("-created_at", "id")  # newest first
+
+
+def sessions_after(
+    sessions: QuerySet[RelaySession], *, cursor: list[str] | None, limit: int
+) -> tuple[list[RelaySession], str | None]:
+    """The part of `session_list` after the cursor, and the cursor of what follows. Raises ValidationError."""
+    found, following = part_after(sessions.only("pk", "created_at"), ORDER, cursor, limit)
+    ids = [session.pk for session in found]
+    return list(with_details(RelaySession.objects.filter(pk__in=ids))), following
 
 
 def session_page(sessions: QuerySet[RelaySession], *, page: int, limit: int) -> list[RelaySession]:

@@ -1,0 +1,77 @@
+"""Lists in parts by a cursor: the place after the last row that was given, so that no row is skipped when rows before
+it go away, and none is given twice when some come."""
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.db.models import Model, Q, QuerySet
+from rest_framework import serializers
+
+M = TypeVar("M", bound=Model)
+CURSOR_HELP = "The `next_cursor` of the answer before: what follows. Unlike a page it skips nothing while rows go away."
+NEXT_HELP = "Give it as `cursor` to get what follows. Null: this is the end."
+
+
+class CursorField(serializers.CharField):
+    """The values of the row after which the list goes on, by the fields of its order."""
+
+    default_error_messages = {"cursor": "This is no cursor. Take `next_cursor` of the answer before, as it is."}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=300, required=False, help_text=CURSOR_HELP, **options)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        text = super().to_internal_value(data)
+        try:
+            values = json.loads(base64.urlsafe_b64decode(text))
+        except (binascii.Error, ValueError, RecursionError):
+            self.fail("cursor")
+        if not isinstance(values, list) or not all(isinstance(value, str) and "\0" not in value for value in values):
+            self.fail("cursor")
+        return values
+
+
+def after(rows: QuerySet[M], order: tuple[str, ...], cursor: list[str] | None) -> QuerySet[M]:
+    """The rows in this order, after the one of the cursor. `order`: names of fields, "-" before those that fall;
+    together they are unique. Raises ValidationError for a cursor of another list."""
+    rows = rows.order_by(*order)
+    if cursor is None:
+        return rows
+    values = _values(rows.model, order, cursor)
+    beyond, same = Q(), Q()
+    for name, value in zip(order, values, strict=True):
+        field, comparison = (name[1:], "lt") if name.startswith("-") else (name, "gt")
+        beyond |= same & Q(**{f"{field}__{comparison}": value})
+        same &= Q(**{field: value})
+    # Said apart, an index on the first field finds where to begin.
+    first, comparison = (order[0][1:], "lte") if order[0].startswith("-") else (order[0], "gte")
+    return rows.filter(beyond, **{f"{first}__{comparison}": values[0]})
+
+
+def next_cursor(order: tuple[str, ...], last: Model | None) -> str | None:
+    """After this row; None where it is the end."""
+    if last is None:
+        return None
+    values = [getattr(last, name.removeprefix("-")) for name in order]
+    texts = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+    return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode()
+
+
+def part_after(
+    rows: QuerySet[M], order: tuple[str, ...], cursor: list[str] | None, limit: int
+) -> tuple[list[M], str | None]:
+    """At most `limit` rows after the cursor, and the cursor to go on with."""
+    found = list(after(rows, order, cursor)[: limit + 1])
+    return found[:limit], next_cursor(order, found[limit - 1] if len(found) > limit else None)
+
+
+def _values(model: type[Model], order: tuple[str, ...], cursor: list[str]) -> list[Any]:
+    try:
+        fields = [model._meta.get_field(name.removeprefix("-")) for name in order]
+        return [field.to_python(text) for field, text in zip(fields, cursor, strict=True)]  # type: ignore[union-attr]
+    except Exception:  # each kind of field raises its own
+        problem = CursorField.default_error_messages["cursor"]
+        raise serializers.ValidationError({"cursor": [problem]}, "cursor") from None
