@@ -23,7 +23,7 @@ class CursorField(serializers.CharField):
     def __init__(self, **options: Any) -> None:
         super().__init__(max_length=300, required=False, help_text=CURSOR_HELP, **options)
 
-    def to_internal_value(self, data: Any) -> list[str]:
+    def to_internal_value(self, data: Any) -> list[str]:  # type: ignore[override]
         text = super().to_internal_value(data)
         try:
             values = json.loads(base64.urlsafe_b64decode(text))

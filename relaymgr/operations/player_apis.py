@@ -13,13 +13,16 @@ from relaymgr.authentication import caller
 from relaymgr.openapi import error_responses
 from relaymgr.operations.player_data import Player, player_erase, player_export
 from relaymgr.tenants.models import Tenant
+from web.address_field import AddressField
+from web.input_warnings import RequestSerializer
+from web.number_fields import Count
 
 
-class PlayerDataInputSerializer(serializers.Serializer):
+class PlayerDataInputSerializer(RequestSerializer):
     """Which player: one of the two."""
 
     player_id = serializers.CharField(max_length=64, required=False, help_text="As in `users` of a session.")
-    ip = serializers.IPAddressField(required=False, help_text="An address, where players have no id.")
+    ip = AddressField(required=False, help_text="An address, where players have no id.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len(attrs) != 1:
@@ -51,10 +54,10 @@ class PlayerExportApi(APIView):
 
 class PlayerEraseApi(APIView):
     class OutputSerializer(serializers.Serializer):
-        seats = serializers.IntegerField(min_value=0)
-        matchmaker_rows = serializers.IntegerField(min_value=0)
-        live_sessions = serializers.IntegerField(
-            min_value=0, help_text="In which the player has a seat still, without a name now. Revoke it to end that."
+        seats = Count()
+        matchmaker_rows = Count()
+        live_sessions = Count(
+            help_text="In which the player has a seat still, without a name now. Revoke it to end that."
         )
 
     @extend_schema(
