@@ -15,6 +15,8 @@ from django.conf import settings
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
+from web.age import CLOCKS_AGREE_S
+
 from . import cities, matching, pool, profiles, why
 from .errors import NotFound
 from .models import Backfill, Fleet, Match, MatchState, Process, Profile, ProfileVersion, Status, Ticket
@@ -244,5 +246,6 @@ def location_of(slug: str) -> dict[str, Any] | None:
 
 
 def processes_alive() -> list[Process]:
-    since = timezone.now() - timedelta(seconds=ALIVE_FOR)
-    return list(Process.objects.filter(seen_at__gte=since))
+    now = timezone.now()
+    latest = now + timedelta(seconds=CLOCKS_AGREE_S)  # one from the future is of before the clock was stepped back
+    return list(Process.objects.filter(seen_at__range=(now - timedelta(seconds=ALIVE_FOR), latest)))

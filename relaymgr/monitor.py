@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.db import DatabaseError
 from django.urls import get_script_prefix, reverse
+from django.utils.crypto import salted_hmac
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -27,6 +28,7 @@ class MonitorApi(APIView):
 
     class OutputSerializer(HealthSerializer):
         nodes_ready = Count(help_text="How many nodes take sessions.")
+        installation = serializers.CharField(help_text="The same for all processes of one installation.")
         name = serializers.CharField()
         version = serializers.CharField()
         host = serializers.CharField(help_text="Under which the caller reached the manager.")
@@ -41,6 +43,7 @@ class MonitorApi(APIView):
         answer = {
             **health_report(found),
             "nodes_ready": nodes_ready or 0,
+            "installation": installation_id(),
             "name": settings.SPECTACULAR_SETTINGS["TITLE"],
             "version": settings.SPECTACULAR_SETTINGS["VERSION"],
             "host": request.get_host(),
@@ -48,6 +51,11 @@ class MonitorApi(APIView):
             "spec_url": request.build_absolute_uri(reverse("openapi")),
         }
         return Response(self.OutputSerializer(answer).data, status=200 if all(found.values()) else 503)
+
+
+def installation_id() -> str:
+    """Names the installation by its secret key, and discloses nothing of it."""
+    return salted_hmac("causeway.installation", "", algorithm="sha256").hexdigest()[:16]
 
 
 def _nodes_ready() -> int | None:

@@ -672,6 +672,8 @@ WEBHOOK_QUEUE = int(
 # The matchmaker
 
 _begin("The matchmaker's processes", "matchmaker")
+MATCHMAKER_MANAGER_URL_IS_SET = bool(_value("CAUSEWAY_MATCHMAKER_MANAGER_URL"))
+WEB_URL_FILE = STATE_DIR / "web.url"  # where `manage.py up` started its web server
 MATCHMAKER_MANAGER_URL = _text(
     "CAUSEWAY_MATCHMAKER_MANAGER_URL", "http://127.0.0.1:8000", "where they reach the manager"
 )

@@ -6,11 +6,13 @@ known ones: every page, answer and metric says so, and none of them counts such 
 
 from datetime import datetime, timedelta
 
+from web.age import age_s
+
 SILENT_AFTER = timedelta(seconds=6)  # three probes
 
 
 def silent_since(last_seen_at: datetime | None, now: datetime) -> datetime | None:
     """When the node last answered, if that is too long ago. None: its figures are current, or it never answered."""
-    if last_seen_at is None or now - last_seen_at <= SILENT_AFTER:
+    if last_seen_at is None or age_s(last_seen_at, now) <= SILENT_AFTER.total_seconds():
         return None
     return last_seen_at

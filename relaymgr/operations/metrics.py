@@ -32,6 +32,7 @@ from relaymgr.sessions.webhook_circuits import circuit_is_open
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.tenants.models import ApiKey
+from web.age import age_s
 from web.database import health
 
 SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
@@ -192,4 +193,4 @@ def _oldest(name: str, text: str, times: Iterable[datetime | None], now: datetim
 
 
 def _age(time: datetime, now: datetime) -> float:
-    return max(0.0, (now - time).total_seconds())
+    return age_s(time, now)

@@ -32,6 +32,7 @@ from relaymgr.sessions.models import Grant, SessionEvent, WebhookDelivery
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.process_exits import Restarts, recent_restarts
 from relaymgr.telemetry.series import counters_grown
+from web.age import age_s
 
 RATE_OVER = timedelta(seconds=10)
 GRANT_LAGS_AFTER = timedelta(seconds=10)
@@ -192,7 +193,7 @@ def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> No
         cpu=row["cpu"],
         capacity=seats,
         taken=seats - (row["free"] or 0),
-        silence=max(0.0, (now - seen_at).total_seconds()) if seen_at else None,
+        silence=age_s(seen_at, now) if seen_at else None,
         clock_offset_ms=row["clock_offset_ms"],
         sessions=samples[-1][1] if samples else None,
         connected=samples[-1][2] if samples else None,

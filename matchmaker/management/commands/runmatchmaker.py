@@ -101,7 +101,7 @@ class Matchmaker:
         waiting = selectors.waiting_by_version()
         self._count(waiting)
         for version_id, now_waiting in waiting.items():
-            is_time = time.time() >= self._look_again.get(version_id, float("inf"))
+            is_time = time.monotonic() >= self._look_again.get(version_id, float("inf"))
             if is_time or self._seen.get(version_id) != now_waiting:
                 self._pass(version_id, now_waiting)
         metrics.round_time.set_to_current_time()
@@ -113,7 +113,9 @@ class Matchmaker:
         if done is None:  # another process is at it; we look again to see what it left
             return
         self._seen[version_id] = waiting
-        self._look_again[version_id] = done.look_again or float("inf")
+        # Kept by the monotonic clock: the other one may be stepped meanwhile.
+        in_seconds = done.look_again - time.time() if done.look_again else float("inf")
+        self._look_again[version_id] = time.monotonic() + in_seconds
         metrics.matches.labels(label).inc(done.matches)
         for wait, quality in zip(done.waits, done.qualities, strict=True):
             metrics.wait.labels(label).observe(wait)

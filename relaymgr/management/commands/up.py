@@ -77,6 +77,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, host: str, port: int, nodes: int, relay_port: int, **options: Any) -> None:
         _require_free_ports(host, port, nodes, relay_port)
         call_command("migrate", verbosity=0)
+        _keep_url(f"http://{_reached_at(host)}:{port}")
         children = [*_manager(host, port), *(_node(number, host, port, relay_port) for number in range(nodes))]
         children.append(_matchmaker(host, port))
         self._say(f"manager at http://{bracketed(host)}:{port}/ with {nodes} nodes, state in {settings.STATE_DIR}")
@@ -85,6 +86,13 @@ class Command(BaseCommand):
     def _say(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
+
+
+def _keep_url(url: str) -> None:
+    """For `doctor`. Whole or not at all."""
+    draft = settings.WEB_URL_FILE.with_suffix(".new")
+    draft.write_text(url)
+    draft.replace(settings.WEB_URL_FILE)
 
 
 def _record(boot_id: str, ends: Sequence[ChildExit]) -> None:

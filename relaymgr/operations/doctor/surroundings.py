@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
@@ -11,9 +12,11 @@ from django.conf import settings
 from django.db.models import Max
 from django.utils import timezone
 
+from relaymgr.monitor import installation_id
 from relaymgr.sessions.models import WebhookDelivery, WebhookEndpoint
 from relaymgr.sessions.webhook_circuits import circuit_is_open
 from relaymgr.tenants.models import ApiKey, Scope
+from web.age import age_s
 
 from .findings import Finding, Of
 
@@ -25,45 +28,74 @@ LOW, VERY_LOW = 1_000_000_000, 100_000_000  # bytes
 WEB, MATCHMAKER, WEBHOOKS, DISK = Of("web"), Of("matchmaker"), Of("webhooks"), Of("disk")
 
 
-def web_answers() -> int | None:
-    """The status of GET /monitor at the address that the matchmaker is told; None: no answer."""
+@dataclass(frozen=True)
+class WebAnswer:
+    """Of GET /monitor at `url`. `status` None: no answer. `is_known`: the address is one that was set, or at which
+    `manage.py up` started its web server; else it is a guess."""
+
+    url: str
+    is_known: bool
+    status: int | None = None
+    is_ours: bool = False
+    message: str = ""
+
+
+def web_url() -> tuple[str, bool]:
+    """The web server's address, and whether that is known."""
+    if settings.MATCHMAKER_MANAGER_URL_IS_SET:
+        return settings.MATCHMAKER_MANAGER_URL, True
+    url = settings.WEB_URL_FILE.read_text().strip() if settings.WEB_URL_FILE.exists() else ""
+    return url or settings.MATCHMAKER_MANAGER_URL, bool(url)
+
+
+def web_answer() -> WebAnswer:
+    url, is_known = web_url()
     try:
-        url = f"{settings.MATCHMAKER_MANAGER_URL}/monitor"
-        return httpx.get(url, timeout=ANSWER_WITHIN_S, trust_env=False).status_code
+        answer = httpx.get(f"{url}/monitor", timeout=ANSWER_WITHIN_S, trust_env=False)
+        document = answer.json()
+        is_ours = document.get("installation") == installation_id()
+        return WebAnswer(url, is_known, answer.status_code, is_ours, str(document.get("message", "")))
     except (httpx.HTTPError, httpx.InvalidURL):
-        return None
+        return WebAnswer(url, is_known)
+    except (ValueError, AttributeError):  # no JSON, or no object
+        return WebAnswer(url, is_known, answer.status_code)
 
 
 def look_at_web() -> Iterator[Finding]:
     """From here, and by the nodes: their keys are noted when a request with them was answered."""
-    status, heard = web_answers(), web_heard_ago()
-    if status in (200, 503):
-        yield WEB.ok("answers", f"{settings.MATCHMAKER_MANAGER_URL} answers")
-    elif heard is not None and heard < NODES_HEARD_WITHIN:
-        ago = f"nodes reached it {heard.total_seconds():.0f} s ago"
-        yield WEB.ok("answers", f"{ago}; it is not at {settings.MATCHMAKER_MANAGER_URL} from here")
+    found, heard = web_answer(), web_heard_ago()
+    if found.is_ours and found.status == 200:
+        yield WEB.ok("answers", f"{found.url} answers")
+    elif found.is_ours:
+        yield WEB.warning("answers", f"{found.url} answers {found.status}: {found.message}", "See the other findings.")
+    elif not found.is_known and heard is not None and heard < NODES_HEARD_WITHIN:
+        text = f"nodes reached it {heard.total_seconds():.0f} s ago; it is not at {found.url} from here"
+        yield WEB.warning("answers", text, "Say where it is: CAUSEWAY_MATCHMAKER_MANAGER_URL.")
     else:
-        told = f"answers {status}" if status else "does not answer"
+        told = "does not answer"
+        if found.status is not None:
+            told = f"answers {found.status}, and is not of this installation (it has another SECRET_KEY)"
         last = f", and no node has reached it for {heard.total_seconds():.0f} s" if heard is not None else ""
         todo = (
             "Start it: uvicorn --http relaymgr.http_protocol:BoundedProtocol --no-proxy-headers "
             "relaymgr.asgi:application. "
             "If it is elsewhere, say where: CAUSEWAY_MATCHMAKER_MANAGER_URL."
         )
-        yield WEB.problem("answers", f"{settings.MATCHMAKER_MANAGER_URL} {told}{last}", todo)
+        yield WEB.problem("answers", f"{found.url} {told}{last}", todo)
 
 
 def web_heard_ago() -> timedelta | None:
     """Since a web server last answered a node, as far as it was noted; None: never."""
     last = ApiKey.objects.filter(scopes=[Scope.NODE.value]).aggregate(last=Max("last_used_at"))["last"]
-    return timezone.now() - last if last else None
+    return timedelta(seconds=age_s(last, timezone.now())) if last else None
 
 
 def look_at_matchmaker() -> Iterator[Finding]:
     """By its processes' rows: the model by name, for the manager knows nothing of the matchmaker."""
     processes = apps.get_model("matchmaker", "Process")._default_manager.filter(seen_at__gt=timezone.now() - GONE_AFTER)
     seen = list(processes.values_list("name", "seen_at", "manager_answers"))
-    alive = [name for name, seen_at, _ in seen if seen_at > timezone.now() - ALIVE_WITHIN]
+    now = timezone.now()
+    alive = [name for name, seen_at, _ in seen if age_s(seen_at, now) < ALIVE_WITHIN.total_seconds()]
     todo = "Start it: manage.py runmatchmaker, with CAUSEWAY_MATCHMAKER_KEY."
     if alive:
         yield MATCHMAKER.ok("runs", f"{len(alive)}: {', '.join(alive)}")

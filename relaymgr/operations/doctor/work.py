@@ -16,6 +16,8 @@ from relaymgr.operations.fleet import RESTARTS_BAD
 from relaymgr.operations.tasks import ECHO, echo
 from relaymgr.telemetry.models import Lease
 from relaymgr.telemetry.process_exits import recent_restarts
+from relaymgr.telemetry.services import ROUND_LEASE
+from web.age import CLOCKS_AGREE_S
 
 from .findings import Finding, Of
 
@@ -97,13 +99,21 @@ def look_at_beat() -> Iterator[Finding]:
 
 
 def last_round_age_s() -> float | None:
-    """Since the last round of probes, which beat starts and a worker does; 0 while one is under way, None: never."""
+    """Since the last round of probes, which beat starts and a worker does; 0 while one is under way, None: never.
+    Negative: so far in the future, by a clock that was stepped."""
     until = Lease.objects.filter(name="probe").values_list("until", flat=True).first()
-    return max(0.0, (timezone.now() - until).total_seconds()) if until else None
+    if until is None:
+        return None
+    age = (timezone.now() - until).total_seconds()
+    return age if age < -ROUND_LEASE - CLOCKS_AGREE_S else max(0.0, age)
 
 
 def round_age(age_s: float | None) -> Finding:
     every = SCHEDULE[ROUND][1]
+    if age_s is not None and age_s < 0:
+        text = f"the last round of probes lies {-age_s:.0f} s in the future: a clock was stepped back, or is wrong"
+        todo = "Synchronise the machines of web, worker and beat (NTP); `timedatectl` says how each stands."
+        return BEAT.problem("rounds", text, todo)
     if age_s is None or age_s > ROUND_LATE_S:
         text = "nodes were never probed" if age_s is None else f"the last round of probes was {age_s:.0f} s ago"
         todo = "Start it, once: celery -A relaymgr beat. It is well if only the worker is missing."

@@ -4,6 +4,7 @@ Names, reasons and metadata come from studios, players and nodes: whatever a ter
 """
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -52,6 +53,9 @@ class Commands(typer.core.TyperGroup):
     """Turns what services refuse with into one line on stderr and exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
+        # What went wrong is said in one line, and not also by the libraries on the way.
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             with deadline(WITHIN_S):
                 return super().invoke(ctx)
@@ -59,6 +63,8 @@ class Commands(typer.core.TyperGroup):
             refuse(error, as_json=bool(ctx.meta.get(_JSON)))
         except DatabaseError:
             refuse(DatabaseDown(), as_json=bool(ctx.meta.get(_JSON)))
+        finally:
+            logging.disable(before)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,14 +19,46 @@ pytestmark = pytest.mark.django_db
 NOBODY = "http://127.0.0.1:9"
 
 
+def answering(document: Any) -> Callable[[str, str, Any], tuple[int, bytes]]:
+    return lambda method, path, body: (200, json.dumps(document).encode())
+
+
 def test_web_server_that_answers_is_well(settings: Any, stand_in: StandIn) -> None:
     settings.MATCHMAKER_MANAGER_URL = stand_in.url
+    stand_in.answer = answering({"installation": surroundings.installation_id()})
     (found,) = surroundings.look_at_web()
     assert found.level is Level.OK
     assert stand_in.requests[0][:2] == ("GET", "/monitor")
 
 
-@pytest.mark.parametrize(("age", "level"), [(20, Level.OK), (600, Level.PROBLEM), (None, Level.PROBLEM)])
+def test_web_server_of_another_installation_is_a_problem(settings: Any, stand_in: StandIn) -> None:
+    settings.MATCHMAKER_MANAGER_URL = stand_in.url
+    for body in ({"installation": "another"}, {}, []):
+        stand_in.answer = answering(body)
+        (found,) = surroundings.look_at_web()
+        assert found.level is Level.PROBLEM and "not of this installation" in found.text
+
+
+def test_doctor_asks_where_up_started_its_web_server(settings: Any, stand_in: StandIn, tmp_path: Path) -> None:
+    settings.MATCHMAKER_MANAGER_URL, settings.WEB_URL_FILE = NOBODY, tmp_path / "web.url"
+    settings.WEB_URL_FILE.write_text(stand_in.url)
+    stand_in.answer = answering({"installation": surroundings.installation_id()})
+    (found,) = surroundings.look_at_web()
+    assert found.level is Level.OK and stand_in.url in found.text
+
+
+def test_web_server_that_was_stopped_is_not_seen_alive_through_its_nodes(settings: Any, tmp_path: Path) -> None:
+    settings.WEB_URL_FILE = tmp_path / "web.url"
+    settings.WEB_URL_FILE.write_text(NOBODY)
+    key, _ = api_key_create(tenant=None, name="node fra-1", scopes=[Scope.NODE])
+    ApiKey.objects.filter(pk=key.pk).update(last_used_at=timezone.now())
+    (found,) = surroundings.look_at_web()
+    assert found.level is Level.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("age", "level"), [(20, Level.WARNING), (-3600, Level.PROBLEM), (600, Level.PROBLEM), (None, Level.PROBLEM)]
+)
 def test_web_server_elsewhere_is_known_by_the_nodes_it_answers(settings: Any, age: int | None, level: Level) -> None:
     settings.MATCHMAKER_MANAGER_URL = NOBODY
     key, _ = api_key_create(tenant=None, name="node fra-1", scopes=[Scope.NODE])
@@ -50,6 +83,7 @@ def test_address_that_makes_no_sense_is_a_problem_too(settings: Any, url: str) -
         ("", 1, True, [Level.OK]),
         ("", 1, False, [Level.OK, Level.PROBLEM]),
         ("", 120, True, [Level.PROBLEM]),
+        ("", -3_600, True, [Level.PROBLEM]),  # of before the clock was stepped back
         ("", 7_200, True, [Level.OK]),
     ],
 )
