@@ -42,6 +42,7 @@ from .grants import grants_of_node
 from .idempotency import session_create_once
 from .known_places import filters_warn, location_warn, users_known, wishes_warn
 from .models import SessionState
+from .outward import is_private_url
 from .selectors import ORDER, session_get, session_list, session_page, session_placement, sessions_after
 from .serializers import SessionSerializer, SessionUserSerializer
 from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, session_delete
@@ -92,6 +93,12 @@ class SessionsApi(APIView):
                 message = f"Give at most {MAX_FILTER_VALUES} values in all filters together."
                 raise serializers.ValidationError(message, "max_length")
             return filters or []
+
+        def validate_webhook_url(self, url: str | None) -> str | None:
+            if url and not self.context["private_webhooks"] and is_private_url(url):
+                text = "The host is a private address, to which webhooks of this tenant do not go."
+                raise serializers.ValidationError(text, "webhook_private")
+            return url
 
         def validate_dialects(self, dialects: list[str]) -> list[str]:
             if "edgegap" in dialects and not self.context["edgegap_enabled"]:
@@ -150,7 +157,7 @@ class SessionsApi(APIView):
     def post(self, request: Request) -> Response:
         """Place a session on the relay that serves its players best. It is ready when this answers."""
         tenant = _tenant(request)
-        wanted = _session_input(tenant.edgegap_enabled).run_validation(request.data)
+        wanted = _session_input(tenant.edgegap_enabled, tenant.private_webhooks).run_validation(request.data)
         wanted["users"] = users_known(wanted["users"], "users[{index}].")
         wishes_warn(wanted["wishes"])
         filters_warn(wanted["filters"])
@@ -191,8 +198,9 @@ class SessionsApi(APIView):
 
 
 @functools.cache
-def _session_input(edgegap_enabled: bool) -> SessionsApi.InputSerializer:
-    return SessionsApi.InputSerializer(context={"edgegap_enabled": edgegap_enabled})
+def _session_input(edgegap_enabled: bool, private_webhooks: bool) -> SessionsApi.InputSerializer:
+    context = {"edgegap_enabled": edgegap_enabled, "private_webhooks": private_webhooks}
+    return SessionsApi.InputSerializer(context=context)
 
 
 @functools.cache

@@ -102,7 +102,8 @@ class OutwardNetwork(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         addresses = await lookups.addresses(self._owner, host, port)
         if not addresses or not (self._allow_private or all(is_public(address) for address in addresses)):
-            raise AddressRefused("not a public address")
+            found = ", ".join(address for address in addresses if not is_public(address)) or "none"
+            raise AddressRefused(f"not a public address: {found}")
         failure: Exception = AddressRefused("no address")
         for place, address in enumerate(addresses):
             # One of several must not use up the deadline: a host's IPv6 address may lead nowhere.
@@ -134,6 +135,23 @@ def _unwrapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.I
     if ip in NAT64:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+def is_private_url(url: str) -> bool:
+    """Whether the URL's host can only be this machine or a private network: `localhost`, or an address that is not
+    public, in any notation that a resolver takes (127.1, 0x7f000001, 2130706433). Other names are judged when they are
+    called: what they resolve to changes."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = str(ipaddress.ip_address(host))
+    except ValueError:
+        try:
+            address = socket.inet_ntoa(socket.inet_aton(host))
+        except (OSError, UnicodeError):
+            return False
+    return not is_public(address)
 
 
 def is_webhook_url(url: str) -> bool:

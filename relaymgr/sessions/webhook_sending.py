@@ -10,12 +10,14 @@ import httpcore
 from django.utils import timezone
 from standardwebhooks import Webhook
 
+from observability.plain_text import visible
+
 from .models import WebhookDelivery
-from .outward import OutwardNetwork
+from .outward import LookupsBusy, OutwardNetwork
 
 ATTEMPT_S = 10.0  # for all of it: resolve, connect, TLS, send, the head of the answer
 CLOSE_S = 1.0  # more, to give the connection up
-UNREACHABLE = "The URL could not be reached."  # never more: the owner must not learn what our network looks like
+UNREACHABLE = "The URL could not be reached"  # and why: for operators alone, no answer of the API shows it
 
 
 class Verdict(StrEnum):
@@ -45,7 +47,7 @@ class Sender:
             attempt.cancel()
             # httpcore closes what is cancelled behind a shield: that must not take for ever either.
             done, _ = await asyncio.wait({attempt}, timeout=CLOSE_S)
-        return attempt.result() if done and not attempt.cancelled() else Attempt(Verdict.FAILED, UNREACHABLE)
+        return attempt.result() if done and not attempt.cancelled() else _failed(f"no answer within {ATTEMPT_S:g} s")
 
     async def _attempt(self, delivery: WebhookDelivery) -> Attempt:
         try:
@@ -54,8 +56,10 @@ class Sender:
             ) as response:
                 # The body is never read: it is not ours to keep, and may be endless.
                 return _judge(response.status)
-        except Exception:
-            return Attempt(Verdict.FAILED, UNREACHABLE)
+        except LookupsBusy:
+            return _failed("too many names of this tenant are being looked up")
+        except Exception as error:
+            return _failed(f"{error}" or type(error).__name__)
 
     def _pool(self, delivery: WebhookDelivery) -> httpcore.AsyncConnectionPool:
         key = delivery.tenant_id, delivery.tenant.private_webhooks
@@ -69,6 +73,10 @@ class Sender:
             with contextlib.suppress(TimeoutError, RuntimeError):
                 async with asyncio.timeout(CLOSE_S):
                     await pool.aclose()
+
+
+def _failed(why: str) -> Attempt:
+    return Attempt(Verdict.FAILED, visible(f"{UNREACHABLE}: {why}.")[:200])
 
 
 def _judge(status: int) -> Attempt:

@@ -11,12 +11,23 @@ from django.utils import timezone
 
 from relaymgr.admin import KeptAdmin, act, show_once
 from relaymgr.errors import Conflict
+from relaymgr.sessions.outward import is_private_url
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
 
 
+class TenantForm(forms.ModelForm):
+    def clean(self) -> Any:
+        found = super().clean() or self.cleaned_data
+        if found.get("webhook_url") and not found.get("private_webhooks") and is_private_url(found["webhook_url"]):
+            text = "No webhook goes to a private address, unless private webhooks are allowed too."
+            self.add_error("webhook_url", forms.ValidationError(text, "webhook_private"))
+        return found
+
+
 @admin.register(Tenant)
 class TenantAdmin(KeptAdmin):
+    form = TenantForm
     list_display = ("slug", "name", "is_active", "usable_keys", "requests_per_minute", "max_sessions", "created_at")
     list_filter = ("is_active", "edgegap_enabled", "private_webhooks")
     search_fields = ("slug", "name")

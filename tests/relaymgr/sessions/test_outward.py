@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 import httpcore
 import pytest
 
-from relaymgr.sessions.outward import AddressRefused, Lookups, LookupsBusy, OutwardNetwork, is_public, is_webhook_url
+from relaymgr.sessions.outward import (
+    AddressRefused,
+    Lookups,
+    LookupsBusy,
+    OutwardNetwork,
+    is_private_url,
+    is_public,
+    is_webhook_url,
+)
 
 
 class Listener:
@@ -236,3 +244,17 @@ def test_webhook_urls(url: str) -> None:
 )
 def test_other_texts_are_no_webhook_urls(url: str) -> None:
     assert not is_webhook_url(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "a.localhost", "localhost.", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "10.1.2.3", "[::1]"]
+    + ["169.254.169.254", "[fd00::1]", "[::ffff:10.0.0.1]", "0.0.0.0", "192.168.1.1:8080"],
+)
+def test_a_host_that_can_only_be_private_is_known_without_a_lookup(host: str) -> None:
+    assert is_private_url(f"http://{host}/hook")
+
+
+@pytest.mark.parametrize("host", ["studio.example", "1.1.1.1", "[2606:4700::1111]", "localhost.example", "10.example"])
+def test_other_hosts_are_judged_when_they_are_called(host: str) -> None:
+    assert not is_private_url(f"https://{host}/hook")

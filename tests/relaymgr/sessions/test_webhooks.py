@@ -248,7 +248,7 @@ def test_hanging_receiver_does_not_hold_up_the_others(
     finally:
         hanging.close()
     outcomes = dict(WebhookDelivery.objects.values_list("url", "last_error"))
-    assert outcomes == {hanging.url: UNREACHABLE, receiver.url: ""}
+    assert outcomes == {hanging.url: f"{UNREACHABLE}: no answer within 0.5 s.", receiver.url: ""}
 
 
 def test_private_addresses_are_refused_without_a_connect_and_alike(
@@ -262,11 +262,18 @@ def test_private_addresses_are_refused_without_a_connect_and_alike(
         "http://169.254.169.254/",
         "http://x.invalid/",
     ]
+    allowed = Tenant.objects.filter(webhook_url="")
+    allowed.update(private_webhooks=True)
     for url in urls:
         create(api, webhook_url=url)
+    allowed.update(private_webhooks=False)
     assert deliver_due() == len(urls)
     assert receiver.requests == []
-    assert set(WebhookDelivery.objects.values_list("last_error", flat=True)) == {UNREACHABLE}
+    reasons = dict(WebhookDelivery.objects.values_list("url", "last_error"))
+    refused = f"{UNREACHABLE}: not a public address: "
+    assert reasons.pop("http://x.invalid/") == f"{UNREACHABLE}: the name does not resolve."
+    assert all(reason.startswith(refused) for reason in reasons.values()), reasons
+    assert reasons["http://169.254.169.254/"] == f"{refused}169.254.169.254."
 
 
 def test_proxy_of_the_environment_is_not_used(
