@@ -39,7 +39,11 @@ class MonitorApi(APIView):
     def get(self, request: Request) -> Response:
         database = health()
         nodes_ready = _nodes_ready() if database != "unavailable" else None
-        found = {"database": database == "works", "broker": broker_answers(), "nodes": bool(nodes_ready)}
+        found = {
+            "database": database == "works" and nodes_ready is not None,
+            "broker": broker_answers(),
+            "nodes": bool(nodes_ready),
+        }
         answer = {
             **health_report(found),
             "nodes_ready": nodes_ready or 0,
