@@ -57,6 +57,7 @@ def _arguments(arguments: list[str]) -> dict[str, str]:
 async def serve(config: NodeConfig) -> None:
     """Run the node until it is told to stop. Raises NodeError."""
     folder = StateFolder(config.state_dir)
+    folder.lock()
     keys = choose_keys(config, folder)
     signals = StopSignals()
     sockets = await _open_ports(config)

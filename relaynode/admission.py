@@ -102,6 +102,10 @@ class _RefusedError(Exception):
         self.detail = detail
 
 
+class _NotKnownYetError(Exception):
+    """The manager may have given this node a key that it has not read yet. The player repeats its CONNECT."""
+
+
 class Admission:
     """Answers CONNECT: the checks of PROTOCOL.md 6.1, in its order."""
 
@@ -140,6 +144,8 @@ class Admission:
         try:
             token = self._open(data, connect, now)
             return self._admit(connect, token, addr, port, now)
+        except _NotKnownYetError:
+            return self._drop("checking")
         except _RefusedError as refused:
             self._count_refused(addr, now)
             return self._refuse(connect.nonce, refused.code, refused.detail, addr, port)
@@ -159,13 +165,17 @@ class Admission:
         try:
             token = open_token(connect.token, self._keys)
         except UnknownKey:
+            if not self._sessions.grants_known:
+                raise _NotKnownYetError from None
             raise _RefusedError(Refusal.WRONG_NODE) from None
         except BadToken:
             raise _RefusedError(Refusal.BAD_TOKEN) from None
         if token.seat >= MAX_SEATS:
             raise _RefusedError(Refusal.BAD_TOKEN)
         if token.expires <= now:
-            raise _RefusedError(Refusal.TOKEN_EXPIRED)
+            # A session that is over needs no new token: the player is told which of the two it is.
+            is_over = token.session_expires <= now or self._sessions.is_over(token.session, token.issued)
+            raise _RefusedError(Refusal.SESSION_ENDED if is_over else Refusal.TOKEN_EXPIRED)
         if not connect_mac_is_right(data, connect, token.seat_key):
             raise _RefusedError(Refusal.BAD_MAC)
         if token.worker != self._worker:
@@ -174,7 +184,7 @@ class Admission:
 
     def _admit(self, connect: Connect, token: ConnectToken, addr: Address, port: int, now: float) -> Outgoing | None:
         session = self._exchange.table.sessions.get(token.session)
-        if self._sessions.has_ended(token.session) or token.session_expires <= now:
+        if self._sessions.is_over(token.session, token.issued) or token.session_expires <= now:
             raise _RefusedError(Refusal.SESSION_ENDED)
         seat = session.seats.get(token.seat) if session else None
         if seat and seat.revoked:

@@ -15,10 +15,12 @@ Lines keep their order, so when a command's result is read, all that it changed 
 | `configure` | `index`, `max_seats`, `limits` | null |
 | `keys` | `token_keys`: [[id, base64], ...] | null |
 | `restore` | `state`: as in `{"state": ...}` before | null |
+| `restore_ended` | `states`: of sessions that ended | null |
 | `serve` | | null; from now on packets are read |
 | `grant` | `grant` | the revision in force |
 | `end` | `session`, `reason` | null |
 | `drain` | `draining` | null |
+| `listed` | `known`: whether the list was read; of one taken over `at`, `ended_before`, `sessions` | those forgotten |
 | `announce_shutdown` | | null; native players are told |
 | `report` | `legs`: how many at most | `{"stats", "counters", "legs", "cpu_seconds", "receive_buffer", "memory"}` |
 

@@ -15,6 +15,7 @@ Drop = Literal[
     "unsupported_version",
     "source_limited",
     "seat_limited",
+    "checking",
     # edgegap
     "unknown_token",
     "session_ended",
@@ -39,6 +40,7 @@ Drop = Literal[
 
 Answer = Literal[
     "ping_valid",
+    "ping_checking",
     "ping_invalid",
     "ping_session_timeout",
     "welcome",

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_INTERVAL = 5.0
 PULL_INTERVAL = 60.0
 CALL_TIMEOUT = 5.0
+MAX_CLOCK_OFFSET = 60.0
 PULL_TIMEOUT = 30.0
 """A pull is the whole of what the node serves: megabytes."""
 
@@ -120,12 +121,16 @@ class ManagerLink:
         with _usable_answer():
             token_keys = token_keys_from_json(answer.get("token_keys"))
             listed = _list(answer, "sessions")
+            listed_at = float(answer["time"])
         if token_keys != self._node.keys.token_keys:
             log.info("token keys changed: %d now", len(token_keys))
             await self._node.set_keys(replace(self._node.keys, token_keys=token_keys))
         # A grant we cannot read is listed all the same: what we hold of that session plays on.
         names = {str(item.get("session")) for item in listed if isinstance(item, dict)}
-        await self._node.take_over(_grants(listed), names, asked_at)
+        grants = _grants(listed)
+        # A list that we cannot read whole, or of a strange time, says nothing of the sessions that it lacks.
+        is_whole = len(grants) == len(listed) and abs(listed_at - time.time()) < MAX_CLOCK_OFFSET
+        await self._node.take_over(grants, names, asked_at, listed_at if is_whole else 0.0)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._pull_now.wait(), PULL_INTERVAL)
         self._pull_now.clear()

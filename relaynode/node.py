@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -19,7 +20,7 @@ from .grants import Grant, GrantRefused
 from .packet_path import PacketPath
 from .peers import Peer, PeerMeter
 from .snapshot import SnapshotKeeper
-from .state_folder import NodeKeys, State, StateFolder
+from .state_folder import NodeKeys, Snapshot, State, StateFolder
 from .worker_process import EXITS_FOR, EXITS_REPORTED, Report, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ MAX_LEGS = 2000
 
 LinkState = Literal["none", "unreachable", "linked", "refused"]
 """How the node stands with the manager: there is none, it does not answer, all is well, it says our key is dead."""
+
+REMEMBER_ENDED = 60.0
+"""Seconds before a pull by which a session must have ended to be forgotten. Whatever was on its way then has arrived,
+and its connect tokens are older than the list, also by another clock."""
 
 ENDED_HERE = ("idle", "expired")  # ends that the manager learns from the node
 
@@ -49,12 +54,20 @@ class Node:
         self.link: LinkState = "none" if config.is_standalone else "unreachable"
         self.events = EventLog()
         self.workers = [
-            WorkerProcess(index, pair, pair_sockets, config.seats_per_worker, self._heard, packet_path, config.limits)
+            WorkerProcess(
+                index,
+                pair,
+                pair_sockets,
+                config.seats_per_worker,
+                functools.partial(self._heard, index),
+                packet_path,
+                config.limits,
+            )
             for index, (pair, pair_sockets) in enumerate(zip(config.ports, sockets, strict=True))
         ]
         self.peers = PeerMeter(os.urandom)
         self.probing = ""
-        self.snapshot = SnapshotKeeper(folder, self._states)
+        self.snapshot = SnapshotKeeper(folder, self._look, self._whole)
         self._folder = folder
         self._stopping = False
         self._started = time.monotonic()
@@ -62,7 +75,8 @@ class Node:
         self._cpu = [CpuMeter(self._started) for _ in self.workers]
         for worker in self.workers:
             worker.token_keys = keys.token_keys
-        self._restore(folder.read_sessions())
+            worker.grants_known = config.is_standalone
+        self._restore(folder.read_snapshot())
 
     @property
     def is_healthy(self) -> bool:
@@ -70,7 +84,7 @@ class Node:
 
     @property
     def live_sessions(self) -> int:
-        return sum(not is_ended(state) for worker in self.workers for state in worker.sessions.values())
+        return sum(len(worker.sessions) for worker in self.workers)
 
     # -- obeying
 
@@ -93,9 +107,10 @@ class Node:
         if holders:
             log.info("session %s ended: %s", session, reason)
 
-    async def take_over(self, grants: Iterable[Grant], listed: set[str], asked_at: float) -> None:
+    async def take_over(self, grants: Iterable[Grant], listed: set[str], asked_at: float, listed_at: float) -> None:
         """Serve these grants, and end every session that is not `listed`, but those that came after `asked_at` (of
-        `time.monotonic`), when the manager made the list. Raises WorkerDown."""
+        `time.monotonic`). The manager made the list at `listed_at`, seconds since 1970. Raises WorkerDown."""
+        is_whole = True
         for grant in grants:
             if self._revision(grant.session) < grant.revision:
                 try:
@@ -103,8 +118,21 @@ class Node:
                 except GrantRefused as refusal:
                     log.warning("session %s of the manager's list not taken over: %s", grant.session, refusal.code)
                     self._tell_of_end(grant.session)
+                    is_whole = is_whole and refusal.code == "session_ended"
         for session in self._live_before(asked_at) - listed:
             await self.end_session(session, "deleted")
+        await self._confirm(listed, asked_at, listed_at if is_whole else 0.0)
+
+    async def _confirm(self, listed: set[str], asked_at: float, listed_at: float) -> None:
+        """By this list no connect token of an unlisted session is valid (`Sessions.is_over`), so those that ended well
+        before it are forgotten. `listed_at` 0: it was not taken over whole, and says nothing of what it lacks."""
+        ended_before = time.time() - (time.monotonic() - asked_at) - REMEMBER_ENDED if listed_at else 0.0
+        for worker in self.workers:
+            for session in await worker.take_listed(listed_at, ended_before, listed):
+                self._first_seen.pop(session, None)
+                self.snapshot.changed(worker.index, session)
+        if listed_at:
+            self.snapshot.listed(listed_at)
 
     async def set_keys(self, keys: NodeKeys) -> None:
         """Use these from now on, also after a restart. Raises StateUnusable when only the first was possible."""
@@ -204,36 +232,31 @@ class Node:
         if grant.worker >= len(self.workers):
             raise GrantRefused("invalid", f"worker must be below {len(self.workers)}", "worker")
         for other in self.workers:
-            state = other.sessions.get(grant.session)
-            if state is not None and is_ended(state):
+            if grant.session in other.ended:
                 raise GrantRefused("session_ended", "the session was ended here")
-            if state is not None and other.index != grant.worker:
+            if grant.session in other.sessions and other.index != grant.worker:
                 raise GrantRefused("invalid", "worker must stay the same for a session", "worker")
         return self.workers[grant.worker]
 
-    def _state(self, session: str) -> State | None:
-        return next((worker.sessions[session] for worker in self.workers if session in worker.sessions), None)
-
     def _revision(self, session: str) -> int:
-        """That of the grant held; -1 for a session never heard of."""
-        state = self._state(session)
-        return -1 if state is None else int(state.get("revision", -1))
+        """That of the grant held; -1 for a session that is not served."""
+        return next((int(it.sessions[session]["revision"]) for it in self.workers if session in it.sessions), -1)
 
     def _live_before(self, moment: float) -> set[str]:
         return {
             session
             for worker in self.workers
-            for session, state in worker.sessions.items()
-            if not is_ended(state) and self._first_seen[session] < moment
+            for session in worker.sessions
+            if self._first_seen.get(session, 0.0) < moment
         }
 
     def _tell_of_end(self, session: str) -> None:
         """Once more, to a manager that missed it: the events of before a restart are gone."""
-        state = self._state(session)
-        if state is not None and is_ended(state) and state["reason"] in ENDED_HERE:
+        state = next((worker.ended[session] for worker in self.workers if session in worker.ended), None)
+        if state is not None and state["reason"] in ENDED_HERE:
             self.events.append(asdict(Event(time.time(), session, None, "session_ended", reason=state["reason"])))
 
-    def _heard(self, message: Message) -> None:
+    def _heard(self, worker: int, message: Message) -> None:
         """An event or a changed state from a worker."""
         if (event := message.get("event")) is not None:
             self.events.append(event)
@@ -241,33 +264,33 @@ class Node:
                 told = {"session_id": event["session"]}
                 log.info("session %s ended: %s", event["session"], event["reason"], extra=told)
         if (state := message.get("state")) is not None:
-            self._first_seen.setdefault(state["session"], time.monotonic())
-            self.snapshot.changed()
+            if state["ended"]:
+                self._first_seen.pop(state["session"], None)
+            else:
+                self._first_seen.setdefault(state["session"], time.monotonic())
+            self.snapshot.changed(worker, state["session"])
 
-    def _restore(self, snapshot: list[list[State]]) -> None:
-        for index, states in enumerate(snapshot):
+    def _restore(self, snapshot: Snapshot) -> None:
+        for index, states in enumerate(snapshot.workers):
             if index >= len(self.workers):
                 log.warning("snapshot: %d sessions of worker %d dropped: there is no such worker", len(states), index)
                 continue
-            self.workers[index].sessions = {state["session"]: state for state in states}
+            worker = self.workers[index]
+            for session, state in states.items():
+                (worker.ended if state["ended"] else worker.sessions)[session] = state
+        for worker in self.workers:
+            worker.listed_at = snapshot.listed_at
         if self.live_sessions:
             log.info("snapshot: %d sessions to serve again", self.live_sessions)
-        for worker in self.workers:
-            self._first_seen.update(dict.fromkeys(worker.sessions, 0.0))
 
-    def _states(self) -> list[list[State]]:
-        """What to write down; forgets ended sessions for which no token can be valid any more."""
-        now = time.time()
-        for worker in self.workers:
-            stale = [name for name, state in worker.sessions.items() if is_ended(state) and state["forget_at"] < now]
-            for session in stale:
-                del worker.sessions[session]
-                self._first_seen.pop(session, None)
-        return [list(worker.sessions.values()) for worker in self.workers]
+    def _look(self, worker: int, session: str) -> State | None:
+        held = self.workers[worker]
+        return held.sessions.get(session) or held.ended.get(session)
 
-
-def is_ended(state: State) -> bool:
-    return bool(state.get("ended"))
+    def _whole(self) -> Snapshot:
+        """What to write down."""
+        workers = [{**worker.ended, **worker.sessions} for worker in self.workers]
+        return Snapshot(workers, max(worker.listed_at for worker in self.workers))
 
 
 class CpuMeter:

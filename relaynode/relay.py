@@ -4,7 +4,7 @@ Time is an argument everywhere: seconds since 1970 that never step back. What ha
 challenges) is queued; a hot packet is looked up and returned.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 from transports.protocol.packets import MAX_DATAGRAM, NoticeCode, mac
@@ -150,6 +150,14 @@ class Relay:
     def set_draining(self, draining: bool, now: float) -> None:
         """While draining, no new sessions; new seats of those here are let in."""
         self._sessions.draining = draining
+
+    def set_grants_known(self, known: bool) -> None:
+        """False until the manager's list of sessions was read: unknown tokens are then being checked, not invalid."""
+        self._sessions.grants_known = known
+
+    def confirm_ended(self, listed_at: float, ended_before: float, listed: Collection[str]) -> list[str]:
+        """The manager's list, made at `listed_at` by its clock, is served. The ended sessions that are forgotten."""
+        return self._sessions.confirm_ended(listed_at, ended_before, listed)
 
     def notify_shutdown(self, now: float) -> None:
         """Queue NOTICE draining for every native player."""

@@ -20,6 +20,8 @@ class RelayConfig:
     probes_per_source: int = 1000  # a second; four times as many are refused, the rest is ignored
     stun_per_source: int = 20
     remember_ended: float = 86_400.0  # seconds an ended session is remembered whose last moment is not known
+    max_tombstones: int = 100_000  # ended sessions that are remembered; the oldest make room
+    max_ended_pairs: int = 50_000  # token pairs of sessions that ended within the last minute
 
     def __post_init__(self) -> None:
         if not 1 <= self.timeout <= 65:

@@ -261,6 +261,8 @@ class SeatTable:
         for seat in session.seats.values():
             self._set_token(seat, None)
         self.mirror.session_removed(session)
+        # A deadline may hold the session for another minute, and its seats are what takes room.
+        session.seats, session.by_connection_id = {}, {}
 
     def revoke(self, seat: Seat) -> None:
         """Its pair stays known, so that what it goes on to send is not taken for guessing."""

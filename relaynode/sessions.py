@@ -1,6 +1,9 @@
 """Sessions begin and end: by grant, by connect token, by the clock; and the ended ones are remembered for a while."""
 
-from collections.abc import Mapping
+import math
+from array import array
+from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,29 +12,63 @@ from .exchange import Exchange
 from .grants import Grant, GrantRefused
 from .seats import Session, token_pair
 
-_LOOK_AFTER = 60.0  # seconds between looks at a session, so that an ended one is soon let go
+_LOOK_AFTER = 60.0  # seconds between looks at a session
 _FOREVER = 1e11  # seconds since 1970
 _SHORTEST_MEMORY = 60.0  # seconds; what was sent before the end may still arrive
+_LISTED_SLACK = 30.0  # seconds; more than the clocks of two managers may differ
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A session that has ended, for as long as a token of it could still be valid."""
+    """A session that ended here. Neither a late grant nor a connect token starts it again. Times are seconds since
+    1970."""
 
     session: str
     reason: str
-    forget_at: float  # seconds since 1970
-    pairs: tuple[int, ...]  # its token pairs: players may not know yet that it is over, and are not guessing
+    ended_at: float
+    forget_at: float  # no token of it is valid after that
+
+
+class EndedPairs:
+    """The token pairs of sessions that ended within the last minute: their players may not know it yet, and are not
+    guessing. The oldest make room for new ones."""
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._reasons: dict[int, str] = {}
+        self._ends: deque[tuple[float, array[int]]] = deque()  # (when, the session's pairs), oldest first
+        self._count = 0
+
+    def add(self, pairs: Collection[int], reason: str, now: float) -> None:
+        if not pairs:
+            return
+        self._reasons.update(dict.fromkeys(pairs, reason))
+        self._ends.append((now, array("Q", pairs)))
+        self._count += len(pairs)
+        self.forget(now)
+
+    def reason(self, pair: int) -> str | None:
+        return self._reasons.get(pair)
+
+    def forget(self, now: float) -> None:
+        """What is older than a minute, or more than the maximum."""
+        while self._ends and (self._count > self._maximum or self._ends[0][0] <= now - _SHORTEST_MEMORY):
+            _, pairs = self._ends.popleft()
+            self._count -= len(pairs)
+            for pair in pairs:
+                self._reasons.pop(pair, None)
 
 
 class Sessions:
     def __init__(self, worker: int, exchange: Exchange) -> None:
         self.draining = False
+        self.grants_known = True  # False: the manager's list of sessions was not read yet, so there may be others
         self._worker = worker
         self._exchange = exchange
         self._table = exchange.table
-        self._tombstones: dict[str, Tombstone] = {}
-        self._ended_pairs: dict[int, str] = {}  # token pair: why its session ended
+        self._listed_at = 0.0  # when the manager made the last list that was taken over whole, by its clock
+        self._tombstones: dict[str, Tombstone] = {}  # in the order in which they ended
+        self._ended_pairs = EndedPairs(exchange.config.max_ended_pairs)
 
     # -- begin and change
 
@@ -103,32 +140,59 @@ class Sessions:
         if session is not None:
             self._end(session, reason, now)
         elif name not in self._tombstones:
-            self._bury(Tombstone(name, reason, now + self._exchange.config.remember_ended, ()))
+            self._bury(Tombstone(name, reason, now, now + self._exchange.config.remember_ended), now)
 
     def has_ended(self, name: str) -> bool:
         return name in self._tombstones
 
+    def is_over(self, name: str, issued: float) -> bool:
+        """Whether the session of a connect token, issued at that time, has ended: here, or before the manager's last
+        list, in which it would be. False for a session that is served."""
+        if name in self._table.sessions:
+            return False
+        return name in self._tombstones or issued < self._listed_at - _LISTED_SLACK
+
     def why_ended(self, pair: int) -> str | None:
-        """The reason for which the session of these two tokens ended; None when there was no such session."""
-        return self._ended_pairs.get(pair)
+        """The reason for which the session of these two tokens ended within the last minute; None: there was none."""
+        return self._ended_pairs.reason(pair)
+
+    def confirm_ended(self, listed_at: float, ended_before: float, listed: Collection[str]) -> list[str]:
+        """The manager's list of sessions, made at `listed_at`, was taken over: by it `is_over` knows what tombstones
+        before that moment say. Forgets and returns those that ended before `ended_before` and are not `listed`."""
+        self._listed_at = max(self._listed_at, listed_at)
+        gone = []
+        for name, tombstone in self._tombstones.items():
+            if tombstone.ended_at >= ended_before:
+                break
+            if name not in listed:
+                gone.append(name)
+        for name in gone:
+            del self._tombstones[name]
+        return gone
 
     def _end(self, session: Session, reason: str, now: float) -> None:
         for seat in session.seats.values():
             self._exchange.leave(seat, "ended", now)
-        pairs = tuple(seat.pair for seat in session.seats.values() if seat.pair is not None)
+        pairs = [seat.pair for seat in session.seats.values() if seat.pair is not None]
         self._table.remove_session(session)
-        forget_at = max(session.expires_at, now + _SHORTEST_MEMORY)
-        self._bury(Tombstone(session.name, reason, forget_at, pairs))
+        self._ended_pairs.add(pairs, reason, now)
+        if pairs:
+            self._exchange.deadlines.add(now + _SHORTEST_MEMORY, self._forget_pairs, None)
+        # Without the native dialect there are no connect tokens.
+        forget_at = max(session.expires_at, now + _SHORTEST_MEMORY) if session.native else now + _SHORTEST_MEMORY
+        self._bury(Tombstone(session.name, reason, now, forget_at), now)
 
-    def _bury(self, tombstone: Tombstone) -> None:
+    def _forget_pairs(self, _: None, now: float) -> None:
+        self._ended_pairs.forget(now)
+
+    def _bury(self, tombstone: Tombstone, now: float) -> None:
+        """Remember it; those first in line that are due, or too many, make room."""
         self._tombstones[tombstone.session] = tombstone
-        self._ended_pairs.update(dict.fromkeys(tombstone.pairs, tombstone.reason))
-        self._exchange.deadlines.add(tombstone.forget_at, self._forget, tombstone)
-
-    def _forget(self, tombstone: Tombstone, now: float) -> None:
-        del self._tombstones[tombstone.session]
-        for pair in tombstone.pairs:
-            self._ended_pairs.pop(pair, None)
+        while self._tombstones:
+            first = next(iter(self._tombstones.values()))
+            if first.forget_at > now and len(self._tombstones) <= self._exchange.config.max_tombstones:
+                break
+            del self._tombstones[first.session]
 
     def _look(self, session: Session, now: float) -> None:
         """End the session when its time is up, and say when to look again."""
@@ -187,13 +251,15 @@ class Sessions:
         tombstone = Tombstone(
             session=str(state["session"]),
             reason=str(state["reason"]),
+            ended_at=float(state["ended_at"]),
             forget_at=float(state["forget_at"]),
-            pairs=tuple(int(pair) for pair in state["pairs"]),
         )
         if tombstone.session in self._table.sessions or self.has_ended(tombstone.session):
             raise ValueError("the session is there already")
+        if not math.isfinite(tombstone.ended_at):
+            raise ValueError("ended_at is not a time")
         if now < tombstone.forget_at < _FOREVER:
-            self._bury(tombstone)
+            self._bury(tombstone, now)
 
     def _restore_session(self, state: Mapping[str, Any], now: float) -> None:
         grant = Grant.from_json(state["grant"])

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,21 @@ class Worker:
     def restore(self, state: Message) -> None:
         self._relay.restore_session(state, self._server.now())
 
+    def restore_ended(self, states: Sequence[Message]) -> None:
+        for state in states:
+            with contextlib.suppress(GrantRefused):  # what cannot be read is forgotten
+                self._relay.restore_session(state, self._server.now())
+
     def serve(self) -> None:
         self._server.start()
         if self._kernel is not None and self._ports is not None:
             self._kernel.serve(self._ports)
+
+    def listed(
+        self, known: bool, at: float = 0.0, ended_before: float = 0.0, sessions: Sequence[str] = ()
+    ) -> list[str]:
+        self._relay.set_grants_known(known)
+        return self._relay.confirm_ended(at, ended_before, sessions)
 
     def grant(self, grant: Message) -> int:
         parsed = Grant.from_json(grant)

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from .config import PREFIX, PortPair
 from .errors import WorkerDown
 from .grants import GrantRefused
 from .packet_path import PacketPath
+from .relay_config import RelayConfig
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ LIVED_LONG = 5.0
 """A worker that lived for so many seconds is replaced at once; one that dies young after a growing delay."""
 
 LONGEST_DELAY = 5.0
+MAX_ENDED = RelayConfig().max_tombstones
+ENDED_AT_ONCE = 1_000
 
 
 EXITS_REPORTED, EXITS_FOR = 20, 3_600.0
@@ -66,8 +69,9 @@ class Report:
 
 
 class WorkerProcess:
-    """`sessions` holds, by name, what there is to remember of each: kept true by the worker, given back after a death.
-    So are `token_keys`, by key id."""
+    """`sessions` holds, by name, the state of each live session, `ended` that of those that ended, in this order: kept
+    true by the worker, given back after a death. So are `token_keys`, by key id, and what is known of the manager's
+    list of sessions: whether it was read since the node started, and when the manager made the last one."""
 
     def __init__(
         self,
@@ -83,6 +87,9 @@ class WorkerProcess:
         self.index = index
         self.pair = pair
         self.sessions: dict[str, Message] = {}
+        self.ended: dict[str, Message] = {}
+        self.grants_known = True
+        self.listed_at = 0.0
         self.restarts = 0
         self.exits: deque[Exit] = deque(maxlen=EXITS_REPORTED)
         self._sockets = sockets
@@ -139,6 +146,16 @@ class WorkerProcess:
     async def set_draining(self, draining: bool) -> None:
         self._draining = draining
         await self._tell("drain", draining=draining)
+
+    async def take_listed(self, at: float, ended_before: float, sessions: Collection[str]) -> list[str]:
+        """The manager's list, made at `at` by its clock, is served. The sessions that ended before `ended_before` (by
+        ours) and are not among the listed `sessions` are forgotten: their names. Raises WorkerDown."""
+        self.grants_known, self.listed_at = True, max(self.listed_at, at)
+        still_listed = [name for name in sessions if name in self.ended]
+        gone: list[str] = await self.call("listed", known=True, at=at, ended_before=ended_before, sessions=still_listed)
+        for name in gone:
+            self.ended.pop(name, None)
+        return gone
 
     async def announce_shutdown(self) -> None:
         """Tell native players that they will need another relay."""
@@ -199,6 +216,10 @@ class WorkerProcess:
         await self._ask("configure", settings, START_TIMEOUT)
         await self._ask("keys", {"token_keys": _listed(self.token_keys)})
         await self._ask("drain", {"draining": self._draining})
+        await self._ask("listed", {"known": self.grants_known, "at": self.listed_at})
+        ended = list(self.ended.values())
+        for start in range(0, len(ended), ENDED_AT_ONCE):
+            await self._ask("restore_ended", {"states": ended[start : start + ENDED_AT_ONCE]})
         for session, state in list(self.sessions.items()):
             try:
                 await self._ask("restore", {"state": state})
@@ -243,12 +264,22 @@ class WorkerProcess:
     async def _read(self, channel: Channel) -> None:
         while (message := await channel.receive()) is not None:
             if (state := message.get("state")) is not None:
-                self.sessions[state["session"]] = state
+                self._remember(state)
             if "id" in message:
                 self._settle_call(message)
             else:
                 self._on_message(message)
         self._lost()
+
+    def _remember(self, state: Message) -> None:
+        session = state["session"]
+        if not state["ended"]:
+            self.sessions[session] = state
+            return
+        self.sessions.pop(session, None)
+        self.ended[session] = state
+        if len(self.ended) > MAX_ENDED:
+            del self.ended[next(iter(self.ended))]
 
     def _settle_call(self, message: Message) -> None:
         answer = self._answers.get(message["id"])

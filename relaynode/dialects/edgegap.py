@@ -17,6 +17,7 @@ from ..sessions import Sessions
 _PING, _DATA = 1, 2
 # Never Disconnected (0): some clients stop for good when they read it (W20).
 _STATES: dict[Answer, bytes] = {
+    "ping_checking": b"\x01\x01",
     "ping_valid": b"\x01\x02",
     "ping_invalid": b"\x01\x03",
     "ping_session_timeout": b"\x01\x04",
@@ -79,11 +80,15 @@ class Edgegap:
             if kind != _PING:
                 return self._drop("session_ended")
             return self._answer("ping_session_timeout" if reason == "idle" else "ping_invalid", addr, port)
-        self._guessers.take(addr, now, pair >> 32)
+        is_known = self._sessions.grants_known  # else the manager may list the session: nobody can be said to guess
+        if is_known:
+            self._guessers.take(addr, now, pair >> 32)
         if kind != _PING:
-            return self._drop("unknown_token")
+            return self._drop("unknown_token" if is_known else "checking")
         allowed = not self._flood.count(now) and self._strangers.take(addr, now)
-        return self._answer("ping_invalid", addr, port) if allowed else self._drop("source_limited")
+        if not allowed:
+            return self._drop("source_limited")
+        return self._answer("ping_invalid" if is_known else "ping_checking", addr, port)
 
     def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:
         """Bind or move the seat to `addr`, from where tokens of its own came; or what stands against it."""

@@ -20,6 +20,8 @@ from tests.relaynode.players import (
     relay_with,
     user_token,
 )
+from transports.protocol import packets
+from transports.protocol.errors import Refusal
 from transports.protocol.packets import Notice, NoticeCode, PacketType
 
 OTHER = "00000000000a-S"
@@ -262,10 +264,118 @@ def test_an_ended_session_stays_ended(relay: Relay) -> None:
     state = relay.session_state(SESSION)
     assert state is not None
     assert (state["session"], state["ended"], state["reason"]) == (SESSION, True, "idle")
-    assert state["forget_at"] == NOW + 3600
+    assert (state["ended_at"], state["forget_at"]) == (NOW + 301, NOW + 3600)
+    assert EdgegapPlayer(relay, 1).ping(NOW + 302) == 4
     after = restart(relay, now=NOW + 400)
     assert refused(after, grant_of(revision=9), NOW + 400)[0] == "session_ended"
-    assert EdgegapPlayer(after, 1).ping(NOW + 400) == 4
+
+
+def test_the_token_pairs_of_an_ended_session_are_kept_for_a_minute_and_not_in_its_state(relay: Relay) -> None:
+    relay.end_session(SESSION, "idle", NOW)
+    assert EdgegapPlayer(relay, 1).ping(NOW + 59) == 4
+    relay.handle_timer(NOW + 61)
+    assert EdgegapPlayer(relay, 1).ping(NOW + 61) == 3
+    state = relay.session_state(SESSION)
+    assert state is not None
+    assert state.keys() == {"ended", "session", "reason", "ended_at", "forget_at"}
+
+
+def test_kept_token_pairs_are_bounded_and_the_oldest_make_room() -> None:
+    relay = relay_with(seats=3, config=RelayConfig(max_ended_pairs=3))
+    relay.end_session(SESSION, "idle", NOW)
+    assert EdgegapPlayer(relay, 1).ping(NOW + 1) == 4
+    other = grant_json(session=OTHER, token=77)
+    relay.apply_grant(Grant.from_json(other), NOW + 1)
+    relay.end_session(OTHER, "idle", NOW + 1)
+    assert EdgegapPlayer(relay, 1).ping(NOW + 2) == 3
+
+
+def test_a_session_without_connect_tokens_is_forgotten_after_a_minute(relay: Relay) -> None:
+    relay.apply_grant(grant_of(revision=2, dialects=["edgegap"]), NOW)
+    relay.end_session(SESSION, "deleted", NOW)
+    state = relay.session_state(SESSION)
+    assert state is not None
+    assert state["forget_at"] == NOW + 60
+
+
+def test_ended_sessions_that_are_remembered_are_bounded() -> None:
+    relay = relay_with(config=RelayConfig(max_tombstones=2))
+    for number in range(3):
+        relay.end_session(f"{number:012x}-S", "deleted", NOW + number)
+    assert relay.session_state(f"{0:012x}-S") is None
+    assert relay.session_state(f"{2:012x}-S") is not None
+
+
+def connect_answer(player: NativePlayer, now: float, **changes: Any) -> int:
+    """The packet type of the answer, or the refusal's code."""
+    connect = player.connect_packet(player.token(**changes))
+    answer = player.send_raw(connect.encode(player.seat_key), now)
+    assert answer is not None
+    kind = answer[1][0]
+    return packets.decode_refused(answer[1]).code if kind == PacketType.REFUSED else kind
+
+
+def test_the_managers_list_confirms_that_no_token_of_an_ended_session_is_valid(relay: Relay) -> None:
+    player = NativePlayer(relay, 1)
+    relay.end_session(SESSION, "deleted", NOW + 10)
+    assert relay.confirm_ended(NOW + 60, NOW, []) == []
+    assert relay.confirm_ended(NOW + 120, NOW + 60, [SESSION]) == []
+    assert relay.session_state(SESSION) is not None
+    assert relay.confirm_ended(NOW + 180, NOW + 120, []) == [SESSION]
+    assert relay.session_state(SESSION) is None
+    assert connect_answer(player, NOW + 181) == Refusal.SESSION_ENDED
+    # After a restart the time of the list is all that is left of it.
+    after = Relay(worker=0, config=RelayConfig(), random=os.urandom)
+    after.confirm_ended(NOW + 180, 0.0, [])
+    assert connect_answer(NativePlayer(after, 1), NOW + 181) == Refusal.SESSION_ENDED
+    assert connect_answer(NativePlayer(after, 1), NOW + 181, issued=int(NOW) + 179) == PacketType.WELCOME
+
+
+def test_a_token_that_expired_with_its_session_says_that_the_session_is_over(relay: Relay) -> None:
+    player = NativePlayer(relay, 1)
+    expired = {"expires": int(NOW) + 5}
+    assert connect_answer(player, NOW + 6, **expired) == Refusal.TOKEN_EXPIRED
+    assert connect_answer(player, NOW + 6, **expired, session_expires=int(NOW) + 5) == Refusal.SESSION_ENDED
+    relay.end_session(SESSION, "deleted", NOW + 7)
+    assert connect_answer(player, NOW + 8, **expired) == Refusal.SESSION_ENDED
+
+
+# -- before the manager's list was read
+
+
+def test_unknown_tokens_are_being_checked_until_the_managers_list_was_read() -> None:
+    relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
+    relay.set_grants_known(False)
+    player = EdgegapPlayer(relay, 1)
+    for attempt in range(30):  # more than are let guess
+        assert player.send(b"data", now=NOW + attempt / 100) is None
+    assert player.ping(NOW + 1) == 1
+    relay.apply_grant(grant_of(), NOW + 1)
+    assert player.ping(NOW + 1) == 2, "what was sent before was no guessing"
+    assert drops(relay) == {"checking": 30}
+    relay.set_grants_known(True)
+    stranger = EdgegapPlayer(relay, 4)
+    assert stranger.ping(NOW + 2) == 3
+
+
+def test_pings_that_are_being_checked_are_answered_as_often_as_invalid_ones() -> None:
+    relay = Relay(worker=0, config=RelayConfig(bad_tokens_per_source=5), random=os.urandom)
+    relay.set_grants_known(False)
+    player = EdgegapPlayer(relay, 1)
+    answers = [player.ping(NOW) for _ in range(20)]
+    assert answers[0] == 1
+    assert answers[-1] is None
+
+
+def test_a_key_that_may_not_have_been_read_yet_is_not_the_wrong_node() -> None:
+    relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
+    relay.set_grants_known(False)
+    player = NativePlayer(relay, 1)
+    connect = player.connect_packet(player.token(key_id=99))
+    assert player.send_raw(connect.encode(player.seat_key)) is None
+    assert drops(relay) == {"checking": 1}
+    relay.set_grants_known(True)
+    assert connect_answer(player, NOW, key_id=99) == Refusal.WRONG_NODE
 
 
 def test_what_is_past_is_not_restored(relay: Relay) -> None:
@@ -302,8 +412,9 @@ def good_state() -> dict[str, Any]:
         "text",
         {},
         {"ended": True},
-        {"ended": True, "session": SESSION, "reason": "x", "forget_at": "soon", "pairs": []},
-        {"ended": True, "session": SESSION, "reason": "x", "forget_at": 10**400, "pairs": []},
+        {"ended": True, "session": SESSION, "reason": "x", "ended_at": NOW, "forget_at": "soon"},
+        {"ended": True, "session": SESSION, "reason": "x", "ended_at": float("nan"), "forget_at": NOW + 5},
+        {"ended": True, "session": SESSION, "reason": "x", "ended_at": NOW, "forget_at": 10**400},
         good_state() | {"grant": None},
         good_state() | {"connects": []},
         good_state() | {"connects": {"1": -1}},

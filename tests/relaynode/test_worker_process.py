@@ -24,8 +24,8 @@ STATE = {
     "session": "00000000beef-S",
     "ended": True,
     "reason": "deleted",
+    "ended_at": time.time(),
     "forget_at": time.time() + 86_400,  # longer than any run of the tests
-    "pairs": [],
 }
 
 
@@ -86,7 +86,44 @@ async def test_what_a_command_changed_is_known_when_it_returns(worker):
     await worker.call("grant", grant=body)
     assert worker.sessions[body["session"]]["revision"] == 1
     await worker.call("end", session=body["session"], reason="deleted")
-    assert worker.sessions[body["session"]]["ended"] is True
+    assert body["session"] not in worker.sessions
+    assert worker.ended[body["session"]]["reason"] == "deleted"
+
+
+async def test_ended_sessions_are_forgotten_once_the_managers_list_confirms_them(worker):
+    over, listed = grant(), grant()
+    for body in (over, listed):
+        await worker.call("grant", grant=body)
+        await worker.call("end", session=body["session"], reason="idle")
+    now = time.time()
+    assert await worker.take_listed(now, now - 60, {listed["session"]}) == []
+    assert await worker.take_listed(now, now + 60, {listed["session"]}) == [over["session"]]
+    assert list(worker.ended) == [listed["session"]]
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker.down()
+    with pytest.raises(GrantRefused):
+        await worker.call("grant", grant=listed)
+    await worker.call("grant", grant=over)
+
+
+async def test_a_replaced_worker_knows_as_little_of_the_managers_list_as_the_one_before(worker):
+    await worker.up()
+    assert await ping_state(worker) == 3
+    worker.grants_known = False
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker.down()
+    await worker.up()
+    assert await ping_state(worker) == 1
+
+
+async def ping_state(worker) -> int:
+    """What an edgegap player with unknown tokens is answered."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+        player.setblocking(False)
+        player.connect(("127.0.0.1", worker.pair.client))
+        await loop.sock_sendall(player, struct.pack("<IIB", 5, 6, 1))
+        return (await asyncio.wait_for(loop.sock_recv(player, 10), 5))[1]
 
 
 async def test_a_replaced_worker_gets_back_what_it_served(worker):
@@ -193,10 +230,11 @@ async def test_counters_go_on_growing_from_one_process_to_the_next(worker):
     ],
 )
 async def test_state_that_makes_no_sense_is_dropped_and_the_rest_served(worker, garbage, caplog):
-    worker.sessions = {"00000000dead-S": {"session": "00000000dead-S", **garbage}, STATE["session"]: STATE}
+    worker.sessions = {"00000000dead-S": {"session": "00000000dead-S", **garbage}}
+    worker.ended = {STATE["session"]: STATE}
     with pytest.raises(GrantRefused):
         await worker.call("grant", grant=grant(session=STATE["session"]))
-    assert list(worker.sessions) == [STATE["session"]]
+    assert not worker.sessions
     assert "00000000dead-S cannot be restored" in caplog.text
 
 
