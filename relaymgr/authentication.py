@@ -129,7 +129,7 @@ class JoinKeyAuthentication(BaseAuthentication):
     """A join key that still lets a node join. `node_join` uses it up."""
 
     def authenticate(self, request: Request) -> tuple[None, JoinKey]:
-        key = join_key_get(presented=presented_key(request) or "")
+        key = join_key_get(presented=presented_key(request) or "", or_repeat=True)
         if key is None:
             refuse(request, JoinKeyInvalid())
         return None, key

@@ -508,6 +508,14 @@ NODE_MAX_CLOCK_SKEW = 5.0
 NODE_PROBE_TIMEOUT = _number(
     "CAUSEWAY_PROBE_TIMEOUT", 1.0, 0.01, 10, "seconds a node may take to answer a probe; there is one each 2 s"
 )
+NODE_DISTRUST_SECONDS = _number(
+    "CAUSEWAY_NODE_DISTRUST_SECONDS",
+    86_400,
+    60,
+    31_536_000,
+    "seconds for which the measurements of a node are not believed after they contradicted those of players or of most "
+    "other nodes",
+)
 JOIN_KEY_LIFETIME = _number(
     "CAUSEWAY_JOIN_KEY_LIFETIME", 86_400, 60, 31_536_000, "seconds for which a new join key may be used"
 )

@@ -70,18 +70,19 @@ async def serve(config: NodeConfig) -> None:
     snapshot = asyncio.create_task(node.snapshot.run())
     http = asyncio.create_task(control.run())
     workers = [asyncio.create_task(worker.run()) for worker in node.workers]
+    keeping = asyncio.create_task(node.keep_keys())
     peers = asyncio.create_task(PeerProber(node.peers, config.peer_probe_interval).run())
     link = [] if config.is_standalone else [asyncio.create_task(ManagerLink(node).run())]
     beacons = [await open_beacon(config.bind, pair.client) for pair in config.ports]
     try:
-        await _first_of(signals.first.wait(), snapshot, http, peers, *workers, *link)
+        await _first_of(signals.first.wait(), snapshot, http, keeping, peers, *workers, *link)
         log.info("stopping")
         await node.wind_down(signals.second)
     finally:
         for beacon in beacons:
             if beacon is not None:
                 beacon.close()
-        await _cancel(peers, *link)
+        await _cancel(keeping, peers, *link)
         control.stop()
         await _cancel(*workers)
         packet_path.close()

@@ -90,7 +90,11 @@ class ControlApi:
         return JSONResponse({"draining": self._node.draining})
 
     async def health(self, request: Request) -> Response:
-        status = {"status": "ok" if self._node.is_healthy else "worker_down", "manager": self._node.link}
+        status = {
+            "status": "ok" if self._node.is_healthy else "worker_down",
+            "manager": self._node.link,
+            "boot_id": self._node.boot_id,
+        }
         return JSONResponse(status, 200 if self._node.is_healthy else 503)
 
     async def metrics(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from .config import VERSION
-from .errors import JoinRefused, NodeError
+from .errors import JoinRefused, NodeError, StateUnusable
 from .grants import Grant, GrantRefused
 from .node import LinkState, Node
 from .state_folder import NodeKeys, token_keys_from_json
@@ -31,6 +31,7 @@ MAX_CLOCK_OFFSET = 60.0
 PULL_TIMEOUT = 30.0
 """A pull is the whole of what the node serves: megabytes."""
 
+IDENTITY_TAKEN = "identity_taken"
 _RETRY_STATUSES = (408, 425, 429)
 _VERBS = {"refused": "refuses", "unreachable": "does not answer"}
 
@@ -40,7 +41,11 @@ class ManagerFault(Exception):
 
 
 class Rejected(Exception):
-    """The manager said no, in these words and with a code of docs/node-api.md."""
+    """The manager said no, in these words and with a `code` of docs/node-api.md."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
 
 
 class Backoff:
@@ -66,6 +71,8 @@ class ManagerLink:
         self._node = node
         self._heartbeat_interval = HEARTBEAT_INTERVAL
         self._told = False
+        self._was_accepted = False  # a heartbeat of this process
+        self._may_pull = asyncio.Event()
         self._pull_now = asyncio.Event()
 
     async def run(self) -> None:
@@ -91,8 +98,12 @@ class ManagerLink:
         backoff = Backoff()
         while True:
             try:
+                await self._node.reserve_keys()  # a key that cannot be kept must not be asked for
                 answer = await self._call("POST", "/v1/nodes:join", self._node.config.join_key, self._introduction())
                 keys = _keys_of(answer)
+            except StateUnusable as error:
+                log.error("not joining yet: %s", error)
+                await asyncio.sleep(backoff.next())
             except Rejected as refusal:
                 raise JoinRefused(f"the manager refused this node: {refusal}") from None
             except ManagerFault as fault:
@@ -105,8 +116,20 @@ class ManagerLink:
                 return
 
     async def _heartbeat(self) -> None:
-        answer = await self._call("POST", "/v1/nodes/self/heartbeat", self._node.keys.node_key, self._heartbeat_body())
+        key = self._node.keys.node_key
+        try:
+            answer = await self._call("POST", "/v1/nodes/self/heartbeat", key, self._heartbeat_body())
+        except Rejected as refusal:
+            if refusal.code != IDENTITY_TAKEN:
+                self._may_pull.set()
+                raise
+            self._may_pull.clear()
+            await self._node.stand_aside(str(refusal), was_accepted=self._was_accepted)
+            await asyncio.sleep(self._heartbeat_interval)
+            return
         self._found()
+        self._was_accepted = True
+        self._may_pull.set()
         self._take_interval(answer)
         if sorted(map(str, _list(answer, "key_ids"))) != sorted(map(str, self._node.keys.token_keys)):
             self._pull_now.set()
@@ -116,8 +139,10 @@ class ManagerLink:
         await asyncio.sleep(self._heartbeat_interval)
 
     async def _pull(self) -> None:
+        await self._may_pull.wait()
         asked_at = time.monotonic()
-        answer = await self._call("GET", "/v1/nodes/self/grants", self._node.keys.node_key, within=PULL_TIMEOUT)
+        path = f"/v1/nodes/self/grants?boot_id={self._node.boot_id}"
+        answer = await self._call("GET", path, self._node.keys.node_key, within=PULL_TIMEOUT)
         with _usable_answer():
             token_keys = token_keys_from_json(answer.get("token_keys"))
             listed = _list(answer, "sessions")
@@ -267,4 +292,4 @@ def _rejection(status: int, document: dict[str, Any]) -> Rejected:
     details = document.get("details")
     if details:
         message += " " + json.dumps(details)[:300]
-    return Rejected(f"{message} ({str(document.get('code') or status)[:50]})")
+    return Rejected(message, str(document.get("code") or status)[:50])

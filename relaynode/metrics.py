@@ -65,6 +65,10 @@ class _NodeCollector(Collector):
         yield InfoMetricFamily("causeway_node", "What runs here.", {"version": VERSION})
         yield GaugeMetricFamily("causeway_node_draining", "1: takes no new sessions.", node.draining)
         yield GaugeMetricFamily("causeway_node_manager_linked", "1: the manager answers.", node.link == "linked")
+        duplicate = "1: the manager says that another live process has this node's identity."
+        yield GaugeMetricFamily("causeway_node_duplicate", duplicate, node.link == "duplicate")
+        unwritten = "1: keys or snapshot cannot be written, as on a full disk; it is tried again."
+        yield GaugeMetricFamily("causeway_node_state_unwritten", unwritten, not node.is_state_written)
         yield GaugeMetricFamily("causeway_node_capacity_seats", "Seats it may hold.", node.config.capacity)
         path = GaugeMetricFamily("causeway_node_packet_path", "1: the path in use.", labels=["path"])
         for name in ("kernel", "portable"):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from .channel import Message
 from .config import VERSION, NodeConfig
+from .errors import StateUnusable
 from .event_log import EventLog
 from .events import Event
 from .grants import Grant, GrantRefused
@@ -27,8 +28,11 @@ log = logging.getLogger(__name__)
 
 MAX_LEGS = 2000
 
-LinkState = Literal["none", "unreachable", "linked", "refused"]
-"""How the node stands with the manager: there is none, it does not answer, all is well, it says our key is dead."""
+LinkState = Literal["none", "unreachable", "linked", "refused", "duplicate"]
+"""How the node stands with the manager: there is none, it does not answer, all is well, it says that our key is dead,
+or that another live process has our identity."""
+
+RETRY_KEYS_AFTER = 5.0  # seconds
 
 REMEMBER_ENDED = 60.0
 """Seconds before a pull by which a session must have ended to be forgotten. Whatever was on its way then has arrived,
@@ -69,6 +73,8 @@ class Node:
         self.probing = ""
         self.snapshot = SnapshotKeeper(folder, self._look, self._whole)
         self._folder = folder
+        self._keys_changed = asyncio.Event()
+        self._writing_keys = asyncio.Lock()
         self._stopping = False
         self._started = time.monotonic()
         self._first_seen: dict[str, float] = {}
@@ -135,10 +141,52 @@ class Node:
             self.snapshot.listed(listed_at)
 
     async def set_keys(self, keys: NodeKeys) -> None:
-        """Use these from now on, also after a restart. Raises StateUnusable when only the first was possible."""
+        """Use these from now on, also after a restart. On a full disk the latter has to wait (`keep_keys`)."""
         self.keys = keys
         await asyncio.gather(*(worker.set_token_keys(keys.token_keys) for worker in self.workers))
-        await asyncio.to_thread(self._folder.write_keys, keys)
+        self._keys_changed.set()
+        await self._write_keys()
+
+    async def reserve_keys(self) -> None:
+        """Raises StateUnusable when there would be no room for keys."""
+        await asyncio.to_thread(self._folder.reserve_keys)
+
+    async def keep_keys(self) -> None:
+        """Write keys that could not be written yet, until cancelled."""
+        while True:
+            await self._keys_changed.wait()
+            await asyncio.sleep(RETRY_KEYS_AFTER)
+            await self._write_keys()
+
+    async def _write_keys(self) -> None:
+        async with self._writing_keys:
+            keys = self.keys
+            if not self._keys_changed.is_set():
+                return
+            try:
+                await asyncio.to_thread(self._folder.write_keys, keys)
+            except StateUnusable as error:
+                log.error("keys not written, trying again: %s", error)
+                return
+            if keys is self.keys:
+                self._keys_changed.clear()
+
+    @property
+    def is_state_written(self) -> bool:
+        """False: keys or snapshot on the disk are older than those in use, and cannot be written."""
+        return not (self._keys_changed.is_set() or self.snapshot.is_failing)
+
+    async def stand_aside(self, reason: str, *, was_accepted: bool) -> None:
+        """Another live process has this node's identity. Take no new sessions; and when the manager never accepted
+        this process, serve nothing: what it restored is the other one's."""
+        if self.link != "duplicate":
+            log.error("another process runs as this node: %s. No new sessions are taken until it is gone", reason)
+        self.link = "duplicate"
+        await self.set_draining(True)
+        if not was_accepted:
+            for worker in self.workers:
+                for session in worker.withdraw():
+                    self.snapshot.changed(worker.index, session)
 
     async def set_draining(self, draining: bool) -> None:
         """Refuse new sessions, or take them again; a node that is stopping goes on refusing."""

@@ -161,6 +161,14 @@ class WorkerProcess:
         """Tell native players that they will need another relay."""
         await self._tell("announce_shutdown")
 
+    def withdraw(self) -> list[str]:
+        """Serve and remember nothing any more; the names of what was. The process is replaced by an empty one."""
+        names = [*self.sessions, *self.ended]
+        if names:
+            self.sessions, self.ended = {}, {}
+            self._kill()
+        return names
+
     async def report(self, legs: int = 0) -> Report:
         """The worker's own word, or what was last heard while there is none."""
         if self.is_up:

@@ -62,6 +62,7 @@ PURE = [
     "relaymgr.telemetry.beacons",
     "relaymgr.telemetry.knowledge",
     "relaymgr.telemetry.series",
+    "relaymgr.telemetry.trust",
     "relaymgr.sessions.placement",
     "relaymgr.sessions.filters",
     "relaymgr.sessions.explanation",

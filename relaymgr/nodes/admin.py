@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from relaymgr.admin import KeptAdmin, ReadOnlyAdmin, RecordedAdmin, Warned, act, show_once
 from relaymgr.errors import Conflict
-from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.services import (
     join_key_create,
     join_key_revoke,
@@ -257,3 +257,24 @@ class JoinKeyAdmin(RecordedAdmin):
         if not join_key_revoke(join_key=key):
             raise Conflict("It was used, or had expired, before.")
         return f"{key} is revoked."
+
+
+@admin.register(NodeIncident)
+class NodeIncidentAdmin(ReadOnlyAdmin):
+    """What nodes did that none in order does. To delete an outlier is to believe its node again."""
+
+    list_display = ("node", "kind", "detail", "count", "first_at", "last_at")
+    list_filter = ("kind", "node")
+    list_select_related = ("node",)
+    actions = ("believe",)
+
+    @act(
+        "Forget",
+        effect="The incident is deleted. A node whose measurements were not believed is believed again, until they "
+        "contradict others again.",
+        permission="delete",
+    )
+    def believe(self, request: HttpRequest, incident: NodeIncident) -> str:
+        text = str(incident)
+        incident.delete()
+        return f"Forgotten: {text}."

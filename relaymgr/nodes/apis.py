@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, calling_node, presented_key
+from relaymgr.client_address import client_address
 from relaymgr.nodes.address_families import IPV4, IPV6, by_family
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
@@ -22,7 +23,7 @@ from web.input_warnings import RequestSerializer
 from web.number_fields import Integer, Port, Seconds, Token, UnixTime
 
 MAX_WORKERS = 256  # a connect token names its worker in one byte
-MAX_CAPACITY = 10_000_000
+MAX_CAPACITY = 1_000_000  # as a node's own setting
 _CONTROL_URL = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+/?")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 
@@ -41,6 +42,18 @@ def _is_address(url: str) -> bool:
         return bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port or an IPv6 literal that is none
         return False
+
+
+class PlainField(serializers.CharField):
+    """Printable ASCII: it is shown on pages and written to logs."""
+
+    default_error_messages = {"not_plain": "Use printable ASCII characters only."}
+
+    def to_internal_value(self, data: Any) -> str:
+        text: str = super().to_internal_value(data)
+        if not (text.isascii() and text.isprintable()):
+            self.fail("not_plain")
+        return text
 
 
 class _WorkersField(serializers.ListField):
@@ -65,7 +78,7 @@ class _NodeSerializer(RequestSerializer):
     public_ip = AddressField(help_text="Where players reach it; IPv4 where it has both.")
     public_ipv6 = AddressField(allow_null=True, default=None, help_text="Its IPv6 address, when public_ip is IPv4.")
     host = serializers.CharField(max_length=253, allow_blank=True, default="", help_text="A DNS name for them.")
-    version = serializers.CharField(max_length=20, allow_blank=True, default="")
+    version = PlainField(max_length=20, allow_blank=True, default="")
     control_url = serializers.CharField(max_length=200)
     capacity = Integer(1, MAX_CAPACITY, help_text="Seats, over all workers.")
     workers = _WorkersField()
@@ -133,11 +146,11 @@ class NodeHeartbeatApi(APIView):
 
     class InputSerializer(_NodeSerializer):
         public_ip = AddressField(required=False, help_text="As at join. Without it all three stay as they are.")
-        boot_id = serializers.CharField(max_length=40)
+        boot_id = PlainField(max_length=40)
         key_ids = serializers.ListField(child=Token(), max_length=100, default=list)
         draining = serializers.BooleanField(default=False)
-        packet_path = serializers.CharField(max_length=10, allow_blank=True, default="")
-        packet_path_reason = serializers.CharField(max_length=200, allow_blank=True, default="")
+        packet_path = PlainField(max_length=10, allow_blank=True, default="")
+        packet_path_reason = PlainField(max_length=200, allow_blank=True, default="")
 
     class OutputSerializer(serializers.Serializer):
         time = UnixTime(help_text="The manager's clock, seconds since 1970.")
@@ -154,7 +167,8 @@ class NodeHeartbeatApi(APIView):
         """A node says that it is there, and what it is made of."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        node = node_heartbeat(node=calling_node(request), **serializer.validated_data)
+        address = client_address(request._request)
+        node = node_heartbeat(node=calling_node(request), address=address, **serializer.validated_data)
         answer = {
             "time": timezone.now().timestamp(),
             "heartbeat_interval": settings.NODE_HEARTBEAT_INTERVAL,

@@ -26,6 +26,7 @@ from relaymgr.logs import request_id
 from relaymgr.nodes.models import RelayNode
 
 CALL_TIMEOUT = 2.0
+ALIVE_TIMEOUT = 1.0  # seconds; of two processes that run as one node, one answers at once
 MAX_ANSWER = 4_000_000  # bytes; 10,000 events and 2,000 legs are about 2 MB
 MAX_PROBES_AT_ONCE = 400  # sockets; below the usual limit of 1,024 open files
 MAX_KEPT = 400  # connections, of nodes that are asked for telemetry; further nodes get a new one each time
@@ -62,6 +63,16 @@ def put_session(node: RelayNode, grant: dict[str, Any], timeout_s: float = CALL_
 def delete_session(node: RelayNode, session_id: str, reason: str, timeout_s: float = CALL_TIMEOUT) -> None:
     """When this returns, the node forwards nothing of the session any more. Raises NodeUnreachable, NodeRefused."""
     _call(node, "DELETE", f"/sessions/{session_id}", timeout_s, params={"reason": reason})
+
+
+def boot_id_of(node: RelayNode, timeout_s: float = ALIVE_TIMEOUT) -> str | None:
+    """Of the process that answers at the node's control URL; None: none does."""
+    try:
+        _, content = wait_for(_exchange("GET", node.control_url + "/healthz", timeout_s))
+    except (NodeUnreachable, *NO_ANSWER):
+        return None
+    boot_id = (_document(content) or {}).get("boot_id")
+    return boot_id if isinstance(boot_id, str) else None
 
 
 def drain(node: RelayNode, timeout_s: float = CALL_TIMEOUT) -> None:

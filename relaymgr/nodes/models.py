@@ -73,6 +73,14 @@ class RelayNode(models.Model):
     control_key = SealedField(editable=False)
     version = models.CharField(max_length=20, blank=True)
     boot_id = models.CharField(max_length=40, blank=True, editable=False)
+    refused_boot_id = models.CharField(
+        max_length=40,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="Of another process that runs as this node.",
+    )
     last_event = models.PositiveBigIntegerField(default=0, editable=False)
     packet_path = models.CharField(max_length=10, blank=True)
     packet_path_reason = models.CharField(max_length=200, blank=True)
@@ -81,6 +89,9 @@ class RelayNode(models.Model):
     last_seen_at = models.DateTimeField(null=True, blank=True)
     clock_offset_ms = models.FloatField(default=0.0)
     joined_at = models.DateTimeField(auto_now_add=True)
+    joined_with = models.ForeignKey(
+        "JoinKey", models.SET_NULL, null=True, blank=True, editable=False, related_name="nodes"
+    )
 
     class Meta:
         ordering = ["name"]
@@ -129,6 +140,33 @@ class NodeStateChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node}: {self.after}"
+
+
+class IncidentKind(models.TextChoices):
+    """What a node does that a node in order never does."""
+
+    DUPLICATE = "duplicate", "a second process runs with its identity"
+    NOT_GRANTED = "not_granted", "it reports on sessions or seats that it was not granted"
+    OVER_BUDGET = "over_budget", "it reports more events than are taken in"
+    OUTLIER = "outlier", "its measurements contradict those of players or of other nodes"
+
+
+class NodeIncident(models.Model):
+    """The last time that a node did something it should not, and how often it did."""
+
+    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="incidents")
+    kind = models.CharField(max_length=20, choices=IncidentKind)
+    detail = models.CharField(max_length=300, blank=True)
+    count = models.PositiveBigIntegerField(default=1)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-last_at"]
+        constraints = [models.UniqueConstraint(fields=["node", "kind"], name="node_incident_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.get_kind_display()}"
 
 
 class RelayWorker(models.Model):

@@ -16,8 +16,9 @@ from transports.protocol.proofs import proof_key
 READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
 
 
-def join_key_get(*, presented: str) -> JoinKey | None:
-    """The join key that was presented, if it still lets a node join; with its location."""
+def join_key_get(*, presented: str, or_repeat: bool = False) -> JoinKey | None:
+    """The join key that was presented, if it still lets a node join; with its location. `or_repeat`: or if a node may
+    join with it once more, since it never used what it was answered."""
     parts = split_key(presented)
     if parts is None:
         return None
@@ -25,7 +26,11 @@ def join_key_get(*, presented: str) -> JoinKey | None:
     key = JoinKey.objects.select_related("location").filter(prefix=prefix).first()
     if key is None or not hashes_match(key.secret_hash, secret_hash):
         return None
-    return key if key.used_at is None and key.expires_at > timezone.now() else None
+    if key.expires_at <= timezone.now():
+        return None
+    if key.used_at is None or (or_repeat and key.nodes.filter(boot_id="", last_seen_at=None).exists()):
+        return key
+    return None
 
 
 def placement_nodes() -> QuerySet[RelayNode]:

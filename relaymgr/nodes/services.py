@@ -2,10 +2,11 @@
 
 import base64
 import logging
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -18,8 +19,10 @@ from relaymgr.audit.models import Via
 from relaymgr.audit.services import act_record, repeated_act_record
 from relaymgr.errors import Conflict, Invalid, Unauthorized
 from relaymgr.nodes import control_client
+from relaymgr.nodes.incidents import incident_record
 from relaymgr.nodes.models import (
     DRAINING,
+    IncidentKind,
     JoinKey,
     Location,
     NodeState,
@@ -49,6 +52,11 @@ class ClockSkew(Conflict):
 
 class NameTaken(Conflict):
     code, message = "name_taken", "A node of that name is alive. Choose another name, or stop that node first."
+
+
+class IdentityTaken(Conflict):
+    code = "identity_taken"
+    message = "Another live process runs as this node. Stop one of them; a copied machine needs its own state folder."
 
 
 class NodeInUse(Conflict):
@@ -119,7 +127,7 @@ def node_join(
 
     Raises JoinKeyInvalid, ClockSkew, Invalid, NameTaken; the join key is used up only when none is raised.
     """
-    found = join_key_get(presented=join_key)
+    found = join_key_get(presented=join_key, or_repeat=True)
     if found is None:
         raise JoinKeyInvalid
     clock_check(time=time)
@@ -153,20 +161,19 @@ def node_join(
 def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayNode, str]:
     """The node's row and its new node key. All keys it had before are dead."""
     now = timezone.now()
-    usable = JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now, uses_left__gt=0)
-    used_up = Case(When(uses_left=1, then=Value(now)), output_field=DateTimeField())
-    if usable.update(uses_left=F("uses_left") - 1, used_at=used_up) != 1:
-        raise JoinKeyInvalid
     node = RelayNode.objects.select_for_update().filter(name=name).first() or RelayNode(name=name)
-    if node.pk and max(node.joined_at, node.last_seen_at or node.joined_at) > now - ALIVE_WITHIN:
-        raise NameTaken
+    if not _is_repeated(node, join_key, fields):
+        _join_key_use(join_key, now)
+        if node.pk and max(node.joined_at, node.last_seen_at or node.joined_at) > now - ALIVE_WITHIN:
+            raise NameTaken
     before = node.status if node.pk else ""
     old_key, (node.key, plain) = node.key, api_key_create(tenant=None, name=f"node {name}", scopes=[Scope.NODE])
     for field, value in fields.items():
         setattr(node, field, value)
     node.control_key = secrets.token_urlsafe(32)
     node.state, node.missed_probes, node.is_stopping = NodeState.JOINING, 0, False
-    node.boot_id, node.last_event, node.joined_at = "", 0, now
+    node.boot_id, node.refused_boot_id, node.last_event, node.joined_at = "", "", 0, now
+    node.joined_with = join_key
     node.save()
     if old_key:
         api_key_revoke(key=old_key)
@@ -174,6 +181,21 @@ def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayN
     state_change_record(node=node, before=before, reason="joined")
     JoinKey.objects.filter(pk=join_key.pk).update(used_by=node)
     return node, plain
+
+
+def _is_repeated(node: RelayNode, join_key: JoinKey, fields: dict[str, Any]) -> bool:
+    """Whether the same node joined with this key and never used what it was answered: the answer was lost, or could not
+    be kept."""
+    is_unused = bool(node.pk) and node.joined_with_id == join_key.pk and not node.boot_id and node.last_seen_at is None
+    return is_unused and all(getattr(node, name) == fields[name] for name in ("public_ip", "control_url"))
+
+
+def _join_key_use(join_key: JoinKey, now: datetime) -> None:
+    """Raises JoinKeyInvalid."""
+    usable = JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now, uses_left__gt=0)
+    used_up = Case(When(uses_left=1, then=Value(now)), output_field=DateTimeField())
+    if usable.update(uses_left=F("uses_left") - 1, used_at=used_up) != 1:
+        raise JoinKeyInvalid
 
 
 def node_heartbeat(
@@ -192,10 +214,14 @@ def node_heartbeat(
     host: str = "",
     packet_path: str = "",
     packet_path_reason: str = "",
+    address: str = "",
 ) -> RelayNode:
-    """Notes what a node says of itself, and returns it as it is now. Raises ClockSkew, Invalid."""
+    """Notes what a node says of itself, and returns it as it is now. `address`: where the call came from.
+
+    Raises ClockSkew, Invalid, IdentityTaken."""
     clock_check(time=time)
     workers_check(workers=workers, capacity=capacity)
+    boot_check(node=node, boot_id=boot_id, control_url=control_url, address=address)
     said = {
         "version": version,
         "is_stopping": draining,
@@ -206,7 +232,7 @@ def node_heartbeat(
     if public_ip:
         said |= {"public_ip": public_ip, "public_ipv6": public_ipv6, "host": host}
     if node.boot_id != boot_id:
-        said |= {"boot_id": boot_id, "last_event": 0}  # its events are numbered anew
+        said |= {"boot_id": boot_id, "refused_boot_id": "", "last_event": 0}  # its events are numbered anew
     was_stopping = node.is_stopping
     with transaction.atomic():
         RelayNode.objects.filter(pk=node.pk).update(**said)
@@ -256,11 +282,29 @@ def _audit_nodes(action: str, names: Sequence[str]) -> None:
         act_record(via=Via.MANAGER, actor="probes", action=action, target=f"{more} more nodes")
 
 
+def boot_check(*, node: RelayNode, boot_id: str, control_url: str, address: str) -> None:
+    """Raises IdentityTaken for a process that is not the one we know while that one is alive: it answers where we reach
+    the node. A node that was restarted answers there itself."""
+    if node.boot_id in ("", boot_id) or control_client.boot_id_of(node) != node.boot_id:
+        return
+    RelayNode.objects.filter(pk=node.pk).update(refused_boot_id=boot_id)
+    detail = f"process {boot_id[:8]} at {address or 'an unknown address'} ({control_url}) was refused"
+    detail += f"; process {node.boot_id[:8]} is alive at {node.control_url}"
+    incident_record(node_id=node.pk, kind=IncidentKind.DUPLICATE, detail=detail)
+    raise IdentityTaken(details={"boot_id": node.boot_id, "control_url": node.control_url})
+
+
+def grants_check(*, node: RelayNode, boot_id: str) -> None:
+    """Raises IdentityTaken for a process whose heartbeat was refused: what the node serves is the other one's."""
+    if boot_id and boot_id == node.refused_boot_id != node.boot_id:
+        raise IdentityTaken
+
+
 def clock_check(*, time: float) -> None:
     """Raises ClockSkew. Tokens expire by the node's clock, and a replay is told by it."""
     skew = time - timezone.now().timestamp()
-    if abs(skew) > settings.NODE_MAX_CLOCK_SKEW:
-        raise ClockSkew(details={"skew_seconds": round(skew, 3)})
+    if not abs(skew) <= settings.NODE_MAX_CLOCK_SKEW:  # NaN neither
+        raise ClockSkew(details={"skew_seconds": round(skew, 3)} if math.isfinite(skew) else {})
 
 
 def workers_check(*, workers: Sequence[WorkerPorts], capacity: int) -> None:

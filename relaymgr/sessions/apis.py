@@ -14,10 +14,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.authentication import IsNode, caller
+from relaymgr.authentication import IsNode, caller, calling_node
 from relaymgr.errors import Invalid
-from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_keys_open
+from relaymgr.nodes.services import grants_check
 from relaymgr.openapi import error_responses
 from relaymgr.tenants.models import Scope, Tenant
 from web.address_field import AddressField
@@ -384,10 +384,15 @@ class NodeGrantsApi(APIView):
         token_keys = TokenKeySerializer(many=True)
         sessions = GrantSerializer(many=True)
 
-    @extend_schema(operation_id="nodes_grants", responses={200: OutputSerializer, **error_responses()})
+    @extend_schema(
+        operation_id="nodes_grants",
+        parameters=[OpenApiParameter("boot_id", description="Of the calling process, as in its heartbeats.")],
+        responses={200: OutputSerializer, **error_responses(409)},
+    )
     def get(self, request: Request) -> Response:
         """All that the calling node is to serve (docs/node-api.md)."""
-        node = cast(RelayNode, caller(request).node)  # IsNode lets no other key in
+        node = calling_node(request)
+        grants_check(node=node, boot_id=request.query_params.get("boot_id", ""))
         keys = [{"id": key.key_id, "key": key.key} for key in token_keys_open(node=node)]
         # The documents are what is PUT to nodes: sent as they are.
         return Response({"time": timezone.now().timestamp(), "token_keys": keys, "sessions": grants_of_node(node=node)})

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,8 @@ from django.db.models.lookups import Exact
 from relaymgr.nodes.models import NodeStateChange
 from relaymgr.nodes.selectors import workers_at
 from relaymgr.remembered import remembered
+from relaymgr.telemetry.granted import SeatFacts, SeatOfNode
+from relaymgr.telemetry.prefixes import prefix_of
 from relaymgr.tenants.models import Tenant
 from web.paging import part_after
 
@@ -142,3 +144,20 @@ def sessions_live(tenant: Tenant) -> int:
 
 
 sessions_live_lately = remembered(sessions_live)
+
+
+SESSIONS_AT_ONCE = 500
+
+
+def seats_granted(sessions: Collection[str]) -> dict[SeatOfNode, SeatFacts]:
+    """The seats of these sessions on each node that was granted them (`telemetry.granted`)."""
+    found: dict[SeatOfNode, SeatFacts] = {}
+    wanted = sorted(sessions)
+    for start in range(0, len(wanted), SESSIONS_AT_ONCE):
+        seats = Seat.objects.filter(session__in=wanted[start : start + SESSIONS_AT_ONCE]).order_by()
+        columns = ("session__grants__worker__node", "session", "number", "session__tenant", "ip", "measured")
+        for node, session, number, tenant, ip, measured in seats.values_list(*columns):
+            if node is not None:
+                own_ms = {name: sample[0] for name, sample in measured.items()}
+                found[node, session, number] = SeatFacts(tenant, prefix_of(ip) if ip else "", own_ms)
+    return found

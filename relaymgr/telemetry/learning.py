@@ -1,7 +1,7 @@
 """Writes: what legs say of their address prefixes, and what all samples together teach."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -9,12 +9,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from relaymgr.geoip import locate
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.incidents import distrusted_ids, incident_record
+from relaymgr.nodes.models import IncidentKind, RelayNode
 from relaymgr.rows import rows_upsert
 from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
 from relaymgr.telemetry.knowledge import Row, Where, knowledge_to_json, learn
 from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
 from relaymgr.telemetry.prefixes import Players, first_address, of_players, players_remember, wide_network
+from relaymgr.telemetry.trust import outliers
 
 MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
 MAX_OF_NETWORK = 256  # of them in one IPv6 /32, as many as an IPv4 /16 has: one network must not outvote all others
@@ -69,7 +71,12 @@ def knowledge_learn() -> Knowledge:
     nodes = list(RelayNode.objects.select_related("location"))
     sites = [Site(node.name, node.location.slug, node.location.latitude, node.location.longitude) for node in nodes]
     now = timezone.now()
-    knowledge = learn(sites, _prefix_rows(now) + _peer_rows(now))
+    prefixes, peers = _prefix_rows(now), _peer_rows(now)
+    doubted = outliers_doubt(nodes, prefixes, peers)
+    rows = [({name: ms for name, ms in row.items() if name not in doubted}, where) for row, where in prefixes]
+    believed = [row for node, row in peers.items() if node not in doubted]
+    rows += [({name: ms for name, ms in row.items() if name not in doubted}, None) for row in believed]
+    knowledge = learn(sites, rows)
     with transaction.atomic():
         Learnt.objects.all().delete()
         Learnt.objects.create(at=now, document=knowledge_to_json(knowledge))
@@ -93,7 +100,23 @@ def _prefix_rows(now: datetime) -> list[tuple[Row, Where]]:
     return [(row, (found.latitude, found.longitude) if found else None) for row, found in located]
 
 
-def _peer_rows(now: datetime) -> list[tuple[Row, Where]]:
-    """What nodes measured to each other. They have no access line, so they say nothing of distance for players."""
+def _peer_rows(now: datetime) -> dict[str, Row]:
+    """What each node measured to the others. They have no access line, so they say nothing of distance for players."""
     fresh = PeerLegs.objects.filter(at__gt=now - timedelta(seconds=MAX_AGE_S))
-    return [({name: leg[0] for name, leg in legs.items()}, None) for legs in fresh.values_list("legs", flat=True)]
+    told = fresh.values_list("node__name", "legs")
+    return {node: {name: leg[0] for name, leg in legs.items()} for node, legs in told}
+
+
+def outliers_doubt(
+    nodes: Sequence[RelayNode], prefixes: Sequence[tuple[Row, Where]], peers: Mapping[str, Row]
+) -> set[str]:
+    """Records the nodes whose measurements cannot be true, forgets what they claimed of players, and gives the names of
+    all that are not believed."""
+    ids = {node.name: node.pk for node in nodes}
+    where = {node.name: (node.location.latitude, node.location.longitude) for node in nodes}
+    for name, why in outliers(prefixes, peers, where).items():
+        if name in ids:
+            incident_record(node_id=ids[name], kind=IncidentKind.OUTLIER, detail=why)
+    doubted = distrusted_ids()
+    PrefixLeg.objects.filter(node__in=doubted).delete()
+    return {name for name, pk in ids.items() if pk in doubted}

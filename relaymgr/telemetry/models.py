@@ -1,6 +1,7 @@
 """What nodes report, and the lease that keeps a round from overlapping itself."""
 
 from django.db import models
+from django.db.models.functions import Now
 
 from relaymgr.nodes.models import RelayNode
 
@@ -134,7 +135,8 @@ class NodeEvent(models.Model):
     node = models.ForeignKey(RelayNode, models.CASCADE, related_name="events")
     boot_id = models.CharField(max_length=40)
     number = models.PositiveBigIntegerField()
-    at = models.DateTimeField()
+    at = models.DateTimeField(help_text="By the node, within the last day.")
+    stored_at = models.DateTimeField(db_default=Now(), db_index=True, editable=False)
     session_id = models.CharField(max_length=20)
     seat = models.PositiveSmallIntegerField(null=True)
     kind = models.CharField(max_length=30)

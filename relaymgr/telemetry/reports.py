@@ -21,7 +21,10 @@ from relaymgr.telemetry.prefixes import first_address, prefix_of
 MAX_LEGS, MAX_EVENTS, MAX_WORKERS, MAX_PEERS = 2_000, 10_000, 256, 2_000
 MAX_EXITS = 20
 MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
+MAX_COUNTERS = 200  # different ones
+EVENT_KINDS = frozenset({"seat_joined", "seat_left", "seat_moved", "session_ended"})
 MAX_TIME = 32_503_680_000.0  # the year 3000
+DIALECTS = frozenset({"native", "edgegap"})
 LEG_FIGURES = ("legs", "leg_rtt_ms", "leg_rtt_most", "leg_loss")
 
 _WORD = re.compile(r"\A[a-z0-9_]{1,30}\Z")
@@ -74,7 +77,10 @@ class Event(Struct, rename={"number": "n"}, gc=False):
     reason: str
 
     def __post_init__(self) -> None:
-        self.dialect, self.reason = _clean(self.dialect, 10), _clean(self.reason, 50)
+        if self.kind not in EVENT_KINDS:
+            raise ValueError("kind")
+        self.dialect = self.dialect if self.dialect in DIALECTS else ""
+        self.reason = self.reason if _is_word(self.reason) else ""
 
 
 class WorkerExit(Struct, gc=False):
@@ -97,7 +103,7 @@ class _Worker(Struct, gc=False):
 class _Document(Struct):
     boot_id: Annotated[str, Meta(min_length=1)]
     time: Time
-    cpu: Annotated[float, Meta(ge=0, le=1e6)]  # of a core
+    cpu: Annotated[float, Meta(ge=0, le=1e6)]  # of a core; more than one is taken for one
     workers: Annotated[list[_Worker], Meta(max_length=MAX_WORKERS)]
     legs: Annotated[list[Any], Meta(max_length=MAX_LEGS)]
     events: Annotated[list[Any], Meta(max_length=MAX_EVENTS)]
@@ -145,7 +151,7 @@ def parse_report(document: dict[str, Any]) -> Report:
         time=told.time,
         version=_clean(told.version, 20),
         draining=told.draining is True,
-        cpu=told.cpu,
+        cpu=min(told.cpu, 1.0),
         packet_path=_clean(told.packet_path, 10),
         packet_path_reason=_clean(told.packet_path_reason, 200),
         sessions=min(sum(worker.sessions for worker in workers), MAX_COUNT),
@@ -177,8 +183,8 @@ def leg_figures(legs: Sequence[Leg]) -> tuple[int, float | None, float | None, f
 def _counters(workers: list[_Worker]) -> dict[str, int]:
     totals: Counter[str] = Counter()
     for worker in workers:
-        totals.update(worker.counters)
-    return {name: min(count, MAX_BIG) for name, count in totals.items() if len(name) <= 30 and _is_word(name)}
+        totals.update({name: n for name, n in worker.counters.items() if name in totals or len(totals) < MAX_COUNTERS})
+    return {name: min(count, MAX_BIG) for name, count in totals.items() if _is_word(name)}
 
 
 @functools.lru_cache(maxsize=1_000)

@@ -124,10 +124,12 @@ def samples_prune() -> int:
     def older(seconds: float) -> datetime:
         return now - timedelta(seconds=seconds)
 
-    samples = [model.objects.filter(at__lt=older(settings.SAMPLE_AGE)) for model in (NodeSample, LegSample, NodeEvent)]
+    samples = [model.objects.filter(at__lt=older(settings.SAMPLE_AGE)) for model in (NodeSample, LegSample)]
+    # By our own clock: a node dates its events.
+    events = NodeEvent.objects.filter(stored_at__lt=older(settings.SAMPLE_AGE))
     summaries = [
         NodeSummary.objects.filter(seconds=MINUTE, at__lt=older(settings.MINUTE_AGE)),
         NodeSummary.objects.filter(seconds=HOUR, at__lt=older(settings.HOUR_AGE)),
     ]
     exits = ProcessExit.objects.filter(at__lt=now - EXITS_KEPT)
-    return sum(rows.delete()[0] for rows in [*samples, *summaries, exits])
+    return sum(rows.delete()[0] for rows in [*samples, events, *summaries, exits])

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,23 +12,27 @@ from django.conf import settings
 from django.core.cache import BaseCache, cache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import transaction
+from django.db.models import Count
 from django.utils import timezone
 
 from relaymgr import metrics
 from relaymgr.hints import hint
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.incidents import distrusted_ids, incident_record
+from relaymgr.nodes.models import IncidentKind, RelayNode
 from relaymgr.nodes.selectors import beacons
 from relaymgr.nodes.services import state_changes_record
 from relaymgr.rows import rows_insert, rows_update, rows_upsert
 from relaymgr.telemetry.estimation import Sample
+from relaymgr.telemetry.granted import SeatFacts, SeatOfNode, granted
 from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs, ProcessExit
 from relaymgr.telemetry.process_exits import process_exits_record
-from relaymgr.telemetry.reports import LEG_FIGURES, Report, leg_figures, parse_report
+from relaymgr.telemetry.reports import LEG_FIGURES, Event, Leg, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
+from relaymgr.telemetry.trust import is_contradicted, tenants_against
 
 __all__ = [
     "events_take",
@@ -50,6 +54,9 @@ LEG_SPACING = 10  # seconds between two samples of a leg that are kept
 _OWN_MEMORY = LocMemCache("telemetry", {"max_entries": 100_000})  # while the cache is down
 PEER_TURN, PEER_TURNS = 2.0, 15  # seconds; a node tells of the others once in so many turns
 BATCH = 1_000  # rows
+MAX_EVENTS_TAKEN = 1_000  # of a node in a round; it is asked for the rest in the next one
+MAX_EVENTS_WAITING = 5_000  # of a node, that were not acted on yet; no more are taken until they are
+EVENT_AGE = 86_400.0  # seconds; an event that a node dates further back is taken for one of that age
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,13 @@ class Answer:
     def has_all_events(self) -> bool:
         """The node numbers its events from 1 at each boot: asked from a number of an earlier one, it told too few."""
         return self.report.boot_id == self.node.boot_id or self.node.last_event == 0
+
+    def events(self) -> list[Event]:
+        """Those to take in now, oldest first."""
+        if not self.has_all_events:
+            return []
+        new = {event.number: event for event in self.report.events if event.number > self.node.last_event}
+        return [new[number] for number in sorted(new)[:MAX_EVENTS_TAKEN]]
 
 
 def probe_round() -> int | None:
@@ -96,10 +110,9 @@ def answers_store(nodes: Collection[RelayNode], answers: list[Answer]) -> None:
     with transaction.atomic():
         _samples_store(answers)
         _legs_store(_due("legs", [answer for answer in answers if answer.report.legs], LEG_SPACING))
-        _peers_store(answers)
-        _events_store(answers)
+        _peers_store(answers, {node.name for node in nodes})
         _exits_store(answers)
-        _heard_store(answers)
+        _heard_store(answers, _events_store(answers))
         _missed_store(nodes, {answer.node.pk for answer in answers})
         state_changes_record([(node, before[node.pk], _why(node)) for node in nodes if node.status != before[node.pk]])
 
@@ -153,34 +166,76 @@ def _samples_store(answers: Iterable[Answer]) -> None:
     )
 
 
-def _legs_store(answers: Iterable[Answer]) -> None:
-    """A leg changes slowly and there are many: of each node a sample of its legs is kept each LEG_SPACING."""
+def _legs_store(answers: Sequence[Answer]) -> None:
+    """A leg changes slowly and there are many: of each node a sample of its legs is kept each LEG_SPACING. Those that a
+    node was not granted, or that nobody believes, are not kept."""
+    if not answers:
+        return
+    facts = granted({(answer.node.pk, leg.session, leg.seat) for answer in answers for leg in answer.report.legs})
+    distrusted = distrusted_ids(among=[answer.node.pk for answer in answers])
+    legs: list[tuple[Answer, Leg, SeatFacts]] = []
+    for answer in answers:
+        mine = [(leg, facts.get((answer.node.pk, leg.session, leg.seat))) for leg in answer.report.legs]
+        known = [(answer, leg, seat) for leg, seat in mine if seat is not None]
+        _not_granted(answer, len(mine) - len(known), "legs")
+        if answer.node.pk not in distrusted and not _is_contradicted(answer, known):
+            legs += known
     rows_insert(
         LegSample,
         ("node", "at", "session_id", "seat", "rtt_ms", "jitter_ms", "loss"),
         (
             (answer.node.pk, answer.at, leg.session, leg.seat, leg.rtt_ms, leg.jitter_ms, leg.loss)
-            for answer in answers
-            for leg in answer.report.legs
+            for answer, leg, _ in legs
         ),
     )
     prefixes_remember(
         (
             (leg.prefix, leg.player, answer.node.pk, Sample(leg.rtt_ms, leg.jitter_ms, leg.loss))
-            for answer in answers
-            for leg in answer.report.legs
-            if leg.rtt_ms is not None
+            for answer, leg, seat in legs
+            if leg.rtt_ms is not None and _is_prefix_of(leg.prefix, seat)
         ),
         at=timezone.now(),
     )
 
 
-def _peers_store(answers: Iterable[Answer]) -> None:
+def _not_granted(answer: Answer, count: int, what: str) -> None:
+    if count:
+        detail = f"{count} {what} in one report"
+        incident_record(node_id=answer.node.pk, kind=IncidentKind.NOT_GRANTED, detail=detail, count=count)
+
+
+def _is_prefix_of(prefix: str, seat: SeatFacts) -> bool:
+    """A player has one network of each family; of one that it did not name nothing can be said."""
+    return not seat.prefix or seat.prefix == prefix or (":" in seat.prefix) != (":" in prefix)
+
+
+def _is_contradicted(answer: Answer, legs: Sequence[tuple[Answer, Leg, SeatFacts]]) -> bool:
+    """By the players of two tenants: one alone could be lying about the node. Or of the only one there is."""
+    name = answer.node.name
+    compared = [
+        (seat.tenant, is_contradicted(leg.rtt_ms, seat.own_ms[name]))
+        for _, leg, seat in legs
+        if leg.rtt_ms is not None and name in seat.own_ms
+    ]
+    against = tenants_against(compared)
+    if not against or (len(against) == 1 and len({seat.tenant for _, _, seat in legs}) > 1):
+        return False
+    share = f"{sum(bad for _, bad in compared)} of {len(compared)}"
+    detail = f"its legs are much shorter than players measured them: {share}"
+    incident_record(node_id=answer.node.pk, kind=IncidentKind.OUTLIER, detail=detail)
+    return True
+
+
+def _peers_store(answers: Iterable[Answer], names: Collection[str]) -> None:
     legs = (
         (
             answer.node.pk,
             answer.at,
-            {peer.node: (peer.rtt_ms, peer.jitter_ms, peer.loss, peer.loss_large) for peer in answer.report.peers},
+            {
+                peer.node: (peer.rtt_ms, peer.jitter_ms, peer.loss, peer.loss_large)
+                for peer in answer.report.peers
+                if peer.node in names
+            },
         )
         for answer in answers
         if answer.report.peers
@@ -240,28 +295,57 @@ def _not_done(memory: BaseCache, keys: Collection[str], spacing: float) -> list[
     return due
 
 
-def _events_store(answers: Iterable[Answer]) -> None:
-    """A round that dies half-way is told the same events again, so those that are there already are no error."""
-    events = [
-        NodeEvent(
-            node=answer.node,
-            boot_id=answer.report.boot_id,
-            number=event.number,
-            at=datetime.fromtimestamp(event.at, UTC),
-            session_id=event.session,
-            seat=event.seat,
-            kind=event.kind,
-            dialect=event.dialect,
-            reason=event.reason,
-        )
-        for answer in answers
-        if answer.has_all_events
-        for event in answer.report.events
-        if event.number > answer.node.last_event
-    ]
-    NodeEvent.objects.bulk_create(events, ignore_conflicts=True, batch_size=BATCH)
-    if events:
+def _events_store(answers: Sequence[Answer]) -> dict[int, int]:
+    """{node of which not all events were taken in: the number of the last that was, 0 for none}. A round that dies
+    half-way is told the same events again, so those that are there already are no error."""
+    taken = {answer.node.pk: answer.events() for answer in answers if answer.report.events}
+    overfull = _overfull([node_id for node_id, events in taken.items() if events])
+    for node_id in overfull:
+        incident_record(node_id=node_id, kind=IncidentKind.OVER_BUDGET, detail=f"{MAX_EVENTS_WAITING} events wait")
+        taken[node_id] = []
+    facts = granted({_about(node_id, event) for node_id, events in taken.items() for event in events})
+    rows = []
+    for answer in answers:
+        events = taken.get(answer.node.pk, [])
+        mine = [event for event in events if _about(answer.node.pk, event) in facts]
+        _not_granted(answer, len(events) - len(mine), "events")
+        rows += [_event_row(answer, event) for event in mine]
+    NodeEvent.objects.bulk_create(rows, ignore_conflicts=True, batch_size=BATCH)
+    if rows:
         hint("relaymgr.sessions.tasks.events_apply")
+    return {
+        node_id: max((event.number for event in events), default=0)
+        for node_id, events in taken.items()
+        if len(events) >= MAX_EVENTS_TAKEN or node_id in overfull
+    }
+
+
+def _about(node_id: int, event: Event) -> SeatOfNode:
+    """The seat that the event is about; that of the host for a whole session."""
+    return node_id, event.session, event.seat or 0
+
+
+def _overfull(node_ids: Sequence[int]) -> list[int]:
+    """The nodes of which enough events wait. One query, none for no nodes."""
+    if not node_ids:
+        return []
+    waiting = NodeEvent.objects.filter(node__in=node_ids).order_by().values("node").annotate(count=Count("pk"))
+    return list(waiting.filter(count__gte=MAX_EVENTS_WAITING).values_list("node", flat=True))
+
+
+def _event_row(answer: Answer, event: Event) -> NodeEvent:
+    now = answer.heard.answered_at
+    return NodeEvent(
+        node=answer.node,
+        boot_id=answer.report.boot_id,
+        number=event.number,
+        at=datetime.fromtimestamp(min(max(event.at, now - EVENT_AGE), now), UTC),
+        session_id=event.session,
+        seat=event.seat,
+        kind=event.kind,
+        dialect=event.dialect,
+        reason=event.reason,
+    )
 
 
 def _exits_store(answers: Iterable[Answer]) -> None:
@@ -286,7 +370,8 @@ EVER = ("last_seen_at", "cpu", "clock_offset_ms")
 SELDOM = ("state", "missed_probes", "is_stopping", "version", "packet_path", "packet_path_reason")
 
 
-def _heard_store(answers: Iterable[Answer]) -> None:
+def _heard_store(answers: Iterable[Answer], taken: Mapping[int, int]) -> None:
+    """`taken`: as `_events_store` gives it."""
     heard, changed = [], []
     for answer in answers:
         node, report = answer.node, answer.report
@@ -299,7 +384,7 @@ def _heard_store(answers: Iterable[Answer]) -> None:
         heard.append(node)
         if [getattr(node, name) for name in SELDOM] != before:
             changed.append(node)
-        _cursor_store(answer)
+        _cursor_store(answer, taken.get(node.pk))
     _nodes_store(heard, EVER)
     _nodes_store(changed, SELDOM)
 
@@ -308,10 +393,12 @@ def _nodes_store(nodes: Iterable[RelayNode], names: tuple[str, ...]) -> None:
     rows_update(RelayNode, names, [[*(getattr(node, name) for name in names), node.pk] for node in nodes])
 
 
-def _cursor_store(answer: Answer) -> None:
+def _cursor_store(answer: Answer, taken: int | None) -> None:
     node, report = answer.node, answer.report
     # By the boot we asked: a heartbeat of a new boot may have come in between and set the cursor back.
     cursor = report.last_event if answer.has_all_events else 0
+    if taken is not None and answer.has_all_events:
+        cursor = max(taken, node.last_event)
     if (report.boot_id, cursor) != (node.boot_id, node.last_event):
         same = RelayNode.objects.filter(pk=node.pk, boot_id=node.boot_id)
         same.update(boot_id=report.boot_id, last_event=cursor)

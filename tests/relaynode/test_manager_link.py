@@ -4,7 +4,9 @@ import asyncio
 import base64
 import json
 import os
+import socket
 import stat
+import struct
 import threading
 import time
 from typing import Any
@@ -379,3 +381,108 @@ def test_a_fleet_does_not_come_back_all_at_once():
     delays = [[(backoff := Backoff()).next()] + [backoff.next() for _ in range(9)] for _ in range(50)]
     assert all(0.25 <= first <= 0.5 and 15 <= last <= 30 for first, *_, last in delays)
     assert len({last for *_, last in delays}) > 40
+
+
+# -- another process with the same identity
+
+
+def taken(*_):
+    message = "Another live process runs as this node."
+    return 409, {"message": message, "code": "identity_taken", "details": {"boot_id": "b" * 32}}
+
+
+def ping_state(node: NodeProcess, tokens: tuple[int, int]) -> int:
+    """What an edgegap player with these tokens (its own, the session's) is answered."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+        player.settimeout(10)
+        player.connect(("127.0.0.1", node.client_port))
+        player.send(struct.pack("<IIB", *tokens, 1))
+        return player.recv(10)[1]
+
+
+def test_a_second_process_of_one_identity_serves_nothing_and_says_why(manager, node):
+    body = grant()
+    manager.sessions = [body]
+    joined(node)
+    eventually(lambda: sessions(node) == 1)
+    eventually(lambda: body["session"] in (node.state_dir / "sessions.jsonl").read_text())
+    node.kill()
+    pulls = len(manager.heard(GRANTS))
+    manager.answers[HEARTBEAT] = taken()
+    node.start()
+    eventually(lambda: link(node) == "duplicate")
+    eventually(lambda: sessions(node) == 0)
+    assert node.call("PUT", f"/sessions/{(other := grant())['session']}", other)[1]["code"] == "draining"
+    assert "another process runs as this node" in node.log
+    assert len(manager.heard(GRANTS)) == pulls, "what the other serves is none of its business"
+    assert "causeway_node_duplicate 1.0" in node.call("GET", "/metrics")[1]
+    # The other one is gone.
+    manager.answers.clear()
+    eventually(lambda: link(node) == "linked" and sessions(node) == 1)
+    assert not node.telemetry()["draining"]
+
+
+def test_a_process_that_was_accepted_finishes_its_sessions_beside_a_second_one(manager, node):
+    manager.sessions = [grant()]
+    joined(node)
+    eventually(lambda: sessions(node) == 1)
+    manager.answers[HEARTBEAT] = taken()
+    eventually(lambda: link(node) == "duplicate" and node.telemetry()["draining"])
+    assert sessions(node) == 1
+
+
+def test_one_state_folder_serves_one_process(node, manager):
+    joined(node)
+    second = NodeProcess(STATE_DIR=str(node.state_dir), MANAGER_URL=manager.url, JOIN_KEY="join-secret")
+    try:
+        second.start(wait=False)
+        assert second.wait() == 5
+        assert "another node process uses it" in second.log
+    finally:
+        second.close()
+
+
+# -- what is not known yet
+
+
+def test_until_the_first_pull_after_a_restart_an_unknown_player_is_being_checked(manager, node):
+    body = grant()
+    tokens = body["seats"][1]["token"], body["token"]
+    manager.sessions = [body]
+    joined(node)
+    eventually(lambda: sessions(node) == 1)
+    node.kill()
+    (node.state_dir / "sessions.jsonl").unlink(missing_ok=True)  # the crash came before it was written
+    manager.answers[GRANTS] = 503, {}
+    node.start()
+    eventually(lambda: link(node) == "linked")
+    assert ping_state(node, tokens) == 1
+    manager.answers.clear()
+    eventually(lambda: sessions(node) == 1)
+    assert ping_state(node, tokens) == 2
+    assert ping_state(node, (tokens[0], tokens[1] + 1)) == 3
+
+
+# -- a full disk
+
+
+def test_a_node_that_could_not_keep_its_keys_does_not_use_up_its_join_key(manager, node):
+    (node.state_dir / "keys.reserve").mkdir(parents=True)  # so that there is no room for it
+    node.start()
+    eventually(lambda: "not joining yet" in node.log)
+    assert not manager.heard(JOIN)
+    (node.state_dir / "keys.reserve").rmdir()
+    eventually(lambda: link(node) == "linked")
+    assert len(manager.heard(JOIN)) == 1
+    assert (node.state_dir / "keys.json").exists()
+
+
+def test_keys_that_cannot_be_written_are_used_and_written_later(manager, node):
+    (node.state_dir / "keys.new").mkdir(parents=True)
+    node.start()
+    eventually(lambda: link(node) == "linked")
+    assert "keys not written, trying again" in node.log
+    assert "causeway_node_state_unwritten 1.0" in node.call("GET", "/metrics")[1]
+    (node.state_dir / "keys.new").rmdir()
+    eventually((node.state_dir / "keys.json").exists)
+    assert len(manager.heard(JOIN)) == 1

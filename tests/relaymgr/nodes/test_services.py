@@ -113,7 +113,7 @@ def test_join_key_with_uses_works_so_often(location: Location) -> None:
     join(key, name="fra-1")
     assert (JoinKey.objects.get().uses_left, JoinKey.objects.get().used_at) == (1, None)
     with pytest.raises(NameTaken):
-        join(key, name="fra-1")
+        join(key, name="fra-1", public_ip="203.0.113.8")
     assert JoinKey.objects.get().uses_left == 1, "a refused join takes no use"
     last = join(key, name="fra-2").node
     used = JoinKey.objects.get()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from relaymgr.nodes import control_client
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.services import node_heartbeat
 from relaymgr.telemetry import services, tasks
@@ -139,7 +140,7 @@ def test_events_are_stored_once_and_hinted(heard: RelayNode, stand_in: Any, hint
     assert (heard.boot_id, heard.last_event) == ("6f1c", 8)
     stored = NodeEvent.objects.get()
     assert (stored.node, stored.boot_id, stored.number, stored.kind) == (heard, "6f1c", 8, "seat_joined")
-    assert stored.at.timestamp() == pytest.approx(1795257590.2)
+    assert stored.at == pytest.approx(timezone.now() - timedelta(days=1), abs=timedelta(minutes=1)), "of long ago"
     assert hints == ["relaymgr.sessions.tasks.events_apply"]
     probe_round()  # the node, asked after 8, tells of it again all the same
     assert NodeEvent.objects.count() == 1
@@ -189,6 +190,7 @@ def test_heartbeat_of_a_new_boot_during_the_probe_is_not_overwritten(heard: Rela
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(services, "fetch_telemetry", restart_meanwhile(telemetry()))
+        patch.setattr(control_client, "boot_id_of", lambda node: "second")
         probe_round()
     node.refresh_from_db()
     assert (node.boot_id, node.last_event) == ("second", 0)
@@ -207,7 +209,7 @@ def test_taken_events_are_gone_oldest_first_and_by_kind(heard: RelayNode, stand_
     assert [taken.number for taken in events_take(limit=1, kinds=["seat_joined"])] == [1]
     assert [taken.number for taken in events_take(limit=9, kinds=["seat_joined", "session_ended"])] == [2, 4]
     assert events_take(limit=9, kinds=["seat_joined"]) == []
-    assert NodeEvent.objects.get().number == 3
+    assert not NodeEvent.objects.exists(), "what nobody knows is not kept"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -307,10 +309,11 @@ def test_queries_do_not_multiply_with_events_and_legs(
 
 def test_what_is_too_old_is_pruned_and_no_more(heard: RelayNode, settings: Any) -> None:
     probe_round()
-    NodeEvent.objects.update(at=timezone.now())  # the document's is from when it was written
     assert samples_prune() == 0
-    for model in (NodeSample, LegSample, NodeEvent):
-        model.objects.update(at=timezone.now() - timedelta(seconds=settings.SAMPLE_AGE + 1))
+    old = timezone.now() - timedelta(seconds=settings.SAMPLE_AGE + 1)
+    for model in (NodeSample, LegSample):
+        model.objects.update(at=old)
+    NodeEvent.objects.update(stored_at=old)
     probe_round()
     assert samples_prune() == 3
     assert NodeSample.objects.count() == 1
