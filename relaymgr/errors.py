@@ -41,6 +41,7 @@ class ApiError(Exception):
     status = 500
     code = "error"
     message = "Something went wrong."
+    retry_after: int | None = None  # seconds, where it is known when the same request can succeed
 
     def __init__(self, message: str = "", *, code: str = "", details: dict[str, Any] | None = None):
         self.message = message or self.message
@@ -104,7 +105,10 @@ _CODES: list[tuple[type[Exception], str]] = [
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook. None: not ours to answer; Django logs it and sends `server_error`."""
     if isinstance(error, ApiError):
-        return _reply(error.status, error.sentence, error.code, error.details, _challenge(error.status))
+        headers = _challenge(error.status)
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
+        return _reply(error.status, error.sentence, error.code, error.details, headers)
     if isinstance(error, Http404):
         return _reply(404, NotFound.message, NotFound.code)
     if isinstance(error, PermissionDenied):

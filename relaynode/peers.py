@@ -18,6 +18,7 @@ SMALL, LARGE = packets.MIN_PROBE, 1000  # bytes
 KEEP = 16  # answers, of each size, that figures are made of
 PATIENCE = 2.0  # seconds, after which a probe is lost
 MAX_PEERS = 2000
+GAP = 1.0  # seconds that the process did not run, from which on probes under way are not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,10 @@ class PeerMeter:
             peer, size, _ = self._pending.pop(nonce)
             self._tallies.setdefault((peer, size), _Tally()).outcomes.append(None)
 
+    def forget_pending(self) -> None:
+        """We did not run for a while: of probes that were under way then nothing can be said."""
+        self._pending.clear()
+
     def figures(self, now: float) -> list[dict[str, Any]]:
         """As in docs/node-api.md: peers that have answered at least once."""
         found = []
@@ -141,6 +146,7 @@ class PeerProber:
         self._interval = interval
         self._loop = asyncio.get_running_loop()
         self._sockets = {family: _socket(family) for family in (socket.AF_INET, socket.AF_INET6)}
+        self._ran_at = self._loop.time()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -161,10 +167,21 @@ class PeerProber:
         for peer in peers:
             for datagram in self._meter.probe(peer, self._loop.time()):
                 self._send(datagram, peer)
-            await asyncio.sleep(self._interval / len(peers))
+            await self._pause(self._interval / len(peers))
         if not peers:
-            await asyncio.sleep(self._interval)
+            await self._pause(self._interval)
         self._meter.give_up(self._loop.time())
+
+    async def _pause(self, seconds: float) -> None:
+        end = self._loop.time() + seconds
+        while (left := end - self._loop.time()) > 0:
+            await asyncio.sleep(min(left, GAP / 2))
+            self._notice_gap()
+
+    def _notice_gap(self) -> None:
+        before, self._ran_at = self._ran_at, self._loop.time()
+        if self._ran_at - before > GAP:
+            self._meter.forget_pending()
 
     def _send(self, datagram: bytes, peer: Peer) -> None:
         opened = self._sockets[socket.AF_INET6 if ":" in peer.address else socket.AF_INET]
@@ -173,6 +190,7 @@ class PeerProber:
                 opened.sendto(datagram, (peer.address, peer.port))
 
     def _read(self, opened: socket.socket) -> None:
+        self._notice_gap()
         with contextlib.suppress(OSError):
             for _ in range(64):
                 self._meter.receive_datagram(opened.recv(2048), self._loop.time())

@@ -126,6 +126,10 @@ class Relay:
     def handle_timer(self, now: float) -> None:
         self._exchange.deadlines.run(now)
 
+    def extend_timers(self, gap: float, now: float) -> None:
+        """The process did not run for `gap` seconds until `now`: nobody was silent for that time."""
+        self._exchange.table.extend_silence(gap, now)
+
     def next_event(self) -> Event | None:
         events = self._exchange.events
         return events.popleft() if events else None

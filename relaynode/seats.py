@@ -264,6 +264,14 @@ class SeatTable:
         # A deadline may hold the session for another minute, and its seats are what takes room.
         session.seats, session.by_connection_id = {}, {}
 
+    def extend_silence(self, gap: float, now: float) -> None:
+        """Count `gap` seconds less of each seat's silence, and of each session's."""
+        for session in self.sessions.values():
+            session.since = min(session.since + gap, now)
+            for seat in session.seats.values():
+                if seat.last_heard:
+                    seat.last_heard = min(seat.last_heard + gap, now)
+
     def revoke(self, seat: Seat) -> None:
         """Its pair stays known, so that what it goes on to send is not taken for guessing."""
         seat.revoked = True

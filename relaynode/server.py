@@ -17,6 +17,11 @@ ENOUGH = 512
 """Datagrams to be sent for one batch that was read: a batch that asks for more makes the next one smaller, so that the
 other port, timers and commands get their turn also when each packet goes to a hundred players."""
 
+GAP = 1.0  # seconds that this process did not run, from which on every timer is extended
+WATCH = 0.5  # seconds between two looks at the clock of a process that has nothing to do
+LATE = 0.1  # seconds; a timer that is later than that judges after what waits in the sockets
+DRAINED_AT_ONCE = 256  # batches of a socket
+
 
 def fast_lane(relay: Relay, udp: tuple[UdpPort, UdpPort]) -> FastLane | None:
     """None where datagrams are not read in batches, or the kernel path keeps the table too."""
@@ -49,6 +54,7 @@ class UdpServer:
         self._timer_at = float("inf")
         self._appetite = BATCH
         self._received_packets = self._received_bytes = 0
+        self._ran_at = time.monotonic()
 
     def now(self) -> float:
         return time.monotonic() + self._clock_offset
@@ -56,6 +62,7 @@ class UdpServer:
     def start(self) -> None:
         for port in (SERVER_PORT, CLIENT_PORT):
             self._loop.add_reader(self._sockets[port], self._drain, port)
+        self._watch()
         self.settle()
 
     def settle(self) -> None:
@@ -78,9 +85,21 @@ class UdpServer:
         """Bytes, of the smaller one."""
         return min(ports.receive_buffer(udp) for udp in self._sockets)
 
-    def _drain(self, port: int) -> None:
-        """Read one batch, have each datagram judged, and send all that comes of them, in their order."""
-        before = self._handed_over()
+    def _watch(self) -> None:
+        """So that also an idle process knows when it ran last."""
+        self._notice_gap()
+        self._loop.call_later(WATCH, self._watch)
+
+    def _notice_gap(self) -> None:
+        """Stopped by a signal, or with its whole machine: whoever was silent meanwhile may have sent all the time."""
+        before, self._ran_at = self._ran_at, time.monotonic()
+        if (gap := self._ran_at - before) > GAP:
+            self._relay.extend_timers(gap, self.now())
+
+    def _drain(self, port: int) -> int:
+        """Read one batch, have each datagram judged, and send all that comes of them, in their order. How many."""
+        self._notice_gap()
+        before, read = self._handed_over(), self._received_packets
         udp, now = self._ports[port], self.now()
         if self._lane is not None and isinstance(udp, BatchedUdpPort):
             sizes = udp.incoming.sizes(udp.read(self._appetite))
@@ -94,6 +113,7 @@ class UdpServer:
         came_of_it = self._handed_over() - before
         self._appetite = max(self._appetite // 2, 1) if came_of_it > ENOUGH else min(self._appetite * 2, BATCH)
         self._tell()
+        return self._received_packets - read
 
     def _count_received(self, sizes: list[int]) -> None:
         self._received_packets += len(sizes)
@@ -131,6 +151,14 @@ class UdpServer:
         self._timer = self._loop.call_later(max(at - self.now(), 0), self._fire)
 
     def _fire(self) -> None:
+        is_late = self.now() - self._timer_at > LATE
         self._timer, self._timer_at = None, float("inf")
+        self._notice_gap()
+        if is_late:
+            # Readers and timers of a loop that was held up are due at once: what players sent comes first.
+            for port in (SERVER_PORT, CLIENT_PORT):
+                for _ in range(DRAINED_AT_ONCE):
+                    if not self._drain(port):
+                        break
         self._relay.handle_timer(self.now())
         self.settle()

@@ -36,6 +36,15 @@ class SessionQuota(ApiError):
     message = "The tenant has as many live sessions as it may have. Delete some."
 
 
+class CreationQuota(ApiError):
+    status, code = 429, "creation_quota"
+    message = "The tenant has created as many sessions as it may in a minute. Wait, or have the limit raised."
+
+    def __init__(self, *, limit: int, retry_after: int) -> None:
+        super().__init__(details={"sessions_per_minute": limit})
+        self.retry_after = retry_after
+
+
 class NoRelay(Unavailable):
     code, message = "no_relay", "No relay node took the session."
 

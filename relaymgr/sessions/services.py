@@ -23,10 +23,20 @@ from relaymgr.nodes.services import worker_grow, worker_release
 from relaymgr.rows import objects_insert
 from relaymgr.telemetry.estimation import Legs
 from relaymgr.tenants.models import Tenant
+from relaymgr.throttling import take
 
 from . import placement
 from .candidates import candidates_now, wishes_of
-from .errors import NodeFull, NodeSilent, RelayUnreachable, SessionFull, SessionNotLive, SessionQuota, TokenUnknown
+from .errors import (
+    CreationQuota,
+    NodeFull,
+    NodeSilent,
+    RelayUnreachable,
+    SessionFull,
+    SessionNotLive,
+    SessionQuota,
+    TokenUnknown,
+)
 from .filters import Filter
 from .grants import grant_change, session_settle
 from .life import note, session_end
@@ -63,11 +73,15 @@ def session_create(
     """A session that its node has confirmed, as `session_get` reads it. The order of `users` is that of the seats, but
     with `choose_host` the user who makes the best host comes first.
 
-    Raises SessionQuota; NoRelay when no node takes it: the session then exists, failed, with the explanation.
+    Raises SessionQuota, CreationQuota; NoRelay when no node takes it: the session then exists, failed, with the
+    explanation.
     """
     # Not exact when several are created in the same moment: it is there against floods. Refused is nobody by memory.
     if sessions_live_lately(tenant) >= tenant.max_sessions and sessions_live(tenant) >= tenant.max_sessions:
         raise SessionQuota
+    allowance = take("session-creations", str(tenant.pk), tenant.sessions_per_minute)
+    if not allowance.is_granted:
+        raise CreationQuota(limit=allowance.limit, retry_after=allowance.resets_in)
     taken: set[int] = set()
     session = RelaySession(
         tenant=tenant,

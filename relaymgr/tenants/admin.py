@@ -28,7 +28,15 @@ class TenantForm(forms.ModelForm):
 @admin.register(Tenant)
 class TenantAdmin(KeptAdmin):
     form = TenantForm
-    list_display = ("slug", "name", "is_active", "usable_keys", "requests_per_minute", "max_sessions", "created_at")
+    list_display = (
+        "slug",
+        "name",
+        "is_active",
+        "usable_keys",
+        "requests_per_minute",
+        "sessions_per_minute",
+        "max_sessions",
+    )
     list_filter = ("is_active", "edgegap_enabled", "private_webhooks")
     search_fields = ("slug", "name")
     readonly_fields = ("created_at",)

@@ -39,6 +39,12 @@ class Tenant(models.Model):
     requests_per_minute = models.PositiveIntegerField(
         default=1200, validators=[MinValueValidator(1)], help_text="For each API key."
     )
+    sessions_per_minute = models.PositiveIntegerField(
+        default=3_000,
+        db_default=3_000,
+        validators=[MinValueValidator(1)],
+        help_text="Created; with all its keys, and by a matchmaker for it.",
+    )
     max_sessions = models.PositiveIntegerField(default=10_000, help_text="Live at one time.")
     edgegap_enabled = models.BooleanField(default=True, help_text="The unauthenticated edgegap dialect.")
     private_webhooks = models.BooleanField(

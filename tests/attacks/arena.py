@@ -26,7 +26,8 @@ _PREPARE_TENANT = """
 import sys
 from relaymgr.tenants.models import Tenant
 Tenant.objects.filter(slug={slug!r}).update(
-    requests_per_minute=1_000_000, max_sessions=100_000, private_webhooks=True, webhook_url={webhook_url!r})
+    requests_per_minute=1_000_000, sessions_per_minute=1_000_000, max_sessions=100_000, private_webhooks=True,
+    webhook_url={webhook_url!r})
 """
 
 

@@ -332,7 +332,8 @@ def _columns(connection: psycopg.Connection[Any], table: str) -> list[str]:
 
 def _lift_limits(stack: Stack) -> None:
     with psycopg.connect(stack.environment["DATABASE_URL"]) as connection:
-        connection.execute("UPDATE tenants_tenant SET max_sessions = 1000000, requests_per_minute = 1000000")
+        limits = ("max_sessions", "requests_per_minute", "sessions_per_minute")
+        connection.execute(f"UPDATE tenants_tenant SET {', '.join(f'{limit} = 1000000' for limit in limits)}")
 
 
 @contextlib.contextmanager

@@ -388,3 +388,40 @@ def saved(node: NodeProcess) -> str:
     """The snapshot on disk."""
     path = node.state_dir / "sessions.jsonl"
     return path.read_text() if path.exists() else ""
+
+
+def test_a_node_that_was_stopped_as_a_whole_ends_nothing_when_it_goes_on(node):
+    """As by the migration of its virtual machine. Players sent all the time, and a moment before it goes on, too."""
+    node.put_grant(grant(idle_timeout=2))
+    host, player = EdgegapPlayer(node, 0), EdgegapPlayer(node, 1)
+    assert (host.ping(), player.ping()) == (VALID, VALID)
+    processes = [node.pid, *node.worker_pids()]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(8):  # 4 s
+            time.sleep(0.5)
+            host.socket.send(host.tokens + b"\x01")
+            player.socket.send(player.tokens + b"\x01")
+    finally:
+        for pid in reversed(processes):
+            os.kill(pid, signal.SIGCONT)
+    assert host.hears() == player.hears() == VALID
+    assert ("session_ended", None) not in node.events()
+    assert [kind for kind, _ in node.events()] == ["seat_joined", "seat_joined"]
+    assert node.worker_pids() == processes[1:], "a worker that was stopped with its parent does not hang"
+
+
+def test_a_session_whose_players_could_not_be_heard_is_not_idle_by_a_pause(node):
+    """Nothing waits in the sockets: the gap itself is no silence."""
+    node.put_grant(grant(idle_timeout=2))
+    host = EdgegapPlayer(node, 0)
+    assert host.ping() == VALID
+    processes = [node.pid, *node.worker_pids()]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(3)
+    for pid in reversed(processes):
+        os.kill(pid, signal.SIGCONT)
+    assert host.ping() == VALID
+    assert ("session_ended", None) not in node.events()

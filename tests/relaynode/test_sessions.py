@@ -436,3 +436,30 @@ def test_a_state_does_not_replace_what_is_served(relay: Relay) -> None:
     with pytest.raises(GrantRefused):
         relay.restore_session(good_state(), NOW)
     assert relay.stats()["sessions"] == 1
+
+
+# -- the process was stopped
+
+
+def test_time_in_which_the_node_did_not_run_is_nobodys_silence(relay: Relay) -> None:
+    host, player = EdgegapPlayer(relay, 0), NativePlayer(relay, 1)
+    host.ping(NOW)
+    player.connect(now=NOW)
+    events(relay)
+    relay.extend_timers(400, NOW + 405)
+    relay.handle_timer(NOW + 405)
+    assert relay.stats()["connected"] == 2
+    assert not events(relay)
+    relay.handle_timer(NOW + 411)
+    assert relay.stats()["connected"] == 0
+    assert relay.stats()["sessions"] == 1
+    relay.handle_timer(NOW + 702)
+    assert events(relay)[-1] == (None, "session_ended", "idle")
+
+
+def test_an_extension_lets_no_moment_lie_in_the_future(relay: Relay) -> None:
+    host = EdgegapPlayer(relay, 0)
+    host.ping(NOW)
+    relay.extend_timers(1000, NOW + 1)
+    relay.handle_timer(NOW + 12)
+    assert relay.stats()["connected"] == 0

@@ -23,6 +23,7 @@ def tenants(as_json: Json = False) -> None:
                 "active": tenant.is_active,
                 "sessions": live.get(tenant.pk, 0),
                 "max_sessions": tenant.max_sessions,
+                "sessions_per_minute": tenant.sessions_per_minute,
                 "requests_per_minute": tenant.requests_per_minute,
                 "edgegap_enabled": tenant.edgegap_enabled,
                 "allowed_cors_origins": tenant.allowed_cors_origins,
@@ -35,16 +36,18 @@ def tenants(as_json: Json = False) -> None:
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
-    columns = ("tenant", "full name", "active", "sessions", "at most", "requests a minute", "edgegap", "made")
+    quotas = ("at most", "sessions a minute", "requests a minute")
+    columns = ("tenant", "full name", "active", "sessions", *quotas, "edgegap", "made")
     names = (
         "name",
         "full_name",
         "active",
         "sessions",
         "max_sessions",
+        "sessions_per_minute",
         "requests_per_minute",
         "edgegap_enabled",
         "created_at",
     )
     rows = ([tenant[name] for name in names] for tenant in document["tenants"])
-    yield table(columns, rows, numbers=("sessions", "at most", "requests a minute"))
+    yield table(columns, rows, numbers=("sessions", *quotas))

@@ -177,6 +177,26 @@ def test_quota_of_live_sessions(session: dict[str, Any], api: APIClient) -> None
     create(api)
 
 
+def test_quota_of_creations(relay: RelayNode, api: APIClient) -> None:
+    Tenant.objects.update(sessions_per_minute=2)
+    made = [create(api), create(api)]
+    for session in made:
+        api.delete(f"{SESSIONS}/{session['session_id']}")
+    response = api.post(SESSIONS, TWO_USERS, format="json")
+    assert (response.status_code, response.json()["code"]) == (429, "creation_quota")
+    assert response.json()["details"] == {"sessions_per_minute": 2}
+    assert 1 <= int(response.headers["Retry-After"]) <= 60
+    assert api.get(SESSIONS).status_code == 200
+
+
+def test_one_tenants_creations_are_not_anothers(relay: RelayNode, api: APIClient) -> None:
+    Tenant.objects.update(sessions_per_minute=1)
+    create(api)
+    other = Tenant.objects.create(slug="other", sessions_per_minute=1)
+    create(client_with(api_key_create(tenant=other, name="test", scopes=["relay"])[1]))
+    assert api.post(SESSIONS, TWO_USERS, format="json").status_code == 429
+
+
 def test_create_asks_the_database_a_bounded_number_of_times(
     relay: RelayNode, api: APIClient, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
