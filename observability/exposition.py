@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import re
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -18,12 +19,16 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from observability.connections import Unauthenticated
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.registry import Collector
 
 logger = logging.getLogger(__name__)
 
+PER_ADDRESS, IN_ALL = 8, 32  # connections
+CONNECTION_SECONDS = 10  # which one may last
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own variable; it is read when that is first imported
 
 
@@ -94,11 +99,47 @@ def serve(port: int, *, host: str, key: str, observe: Callable[[], None] = lambd
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """Each connection has a thread, so there are few of them, and none lasts."""
+
     daemon_threads = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections: Unauthenticated[socket.socket] = Unauthenticated(PER_ADDRESS, IN_ALL)
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            oldest = self._connections.add(request, client_address[0])
+        if oldest is not None:
+            _hang_up(oldest)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader that left, or was cut off."""
+        logger.debug("a reader of metrics left", exc_info=True)
+
+    def service_actions(self) -> None:
+        """Twice a second."""
+        with self._lock:
+            late = self._connections.older_than(CONNECTION_SECONDS)
+        for connection in late:
+            _hang_up(connection)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Its thread reads the end, and closes it."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10  # seconds for a reader that says nothing
+    timeout = CONNECTION_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

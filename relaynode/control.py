@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from observability import tracing
 from observability.correlation import request_id_of, trace_id_of
+from observability.guarded_http import GuardedProtocol, authenticated
 from observability.log_lines import bound
 
 from .errors import WorkerDown
@@ -27,6 +28,7 @@ from .node import Node
 from .peers import MAX_PEERS, Peer
 
 MAX_BODY = 1 << 20
+MAX_CONNECTIONS = 512  # those without the control key are far fewer (observability.guarded_http)
 STOP_TIMEOUT = 1
 END_REASONS = ("deleted", "idle", "expired", "failed", "migrated")
 _SESSION = re.compile(r"[0-9a-f]{12}-S")
@@ -144,6 +146,7 @@ class RequireKey:
             answer.headers["WWW-Authenticate"] = "Bearer"
             await answer(scope, receive, send)
         else:
+            authenticated(scope)
             await self._app(scope, receive, send)
 
 
@@ -182,7 +185,8 @@ class ControlServer:
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=STOP_TIMEOUT,
-                limit_concurrency=256,
+                http=GuardedProtocol,
+                limit_concurrency=MAX_CONNECTIONS,
             )
         )
 

@@ -261,20 +261,23 @@ class JoinKeyAdmin(RecordedAdmin):
 
 @admin.register(NodeIncident)
 class NodeIncidentAdmin(ReadOnlyAdmin):
-    """What nodes did that none in order does. To delete an outlier is to believe its node again."""
+    """What nodes did that none in order does. Once an outlier is forgotten its node is believed again."""
 
     list_display = ("node", "kind", "detail", "count", "first_at", "last_at")
     list_filter = ("kind", "node")
     list_select_related = ("node",)
-    actions = ("believe",)
+    actions = ("forget",)
+
+    def has_forget_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("nodes.delete_nodeincident")
 
     @act(
         "Forget",
         effect="The incident is deleted. A node whose measurements were not believed is believed again, until they "
         "contradict others again.",
-        permission="delete",
+        permission="forget",
     )
-    def believe(self, request: HttpRequest, incident: NodeIncident) -> str:
+    def forget(self, request: HttpRequest, incident: NodeIncident) -> str:
         text = str(incident)
         incident.delete()
         return f"Forgotten: {text}."

@@ -20,6 +20,7 @@ APPS = ("audit", "tenants", "nodes", "telemetry", "relay_sessions", "matchmaker"
 OPERATES = (
     ("nodes", "change_relaynode"),
     ("nodes", "change_location"),
+    ("nodes", "delete_nodeincident"),
     ("relay_sessions", "change_relaysession"),
     ("relay_sessions", "add_placementrule"),
     ("relay_sessions", "change_placementrule"),

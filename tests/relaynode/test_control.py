@@ -1,5 +1,7 @@
 """The control API over HTTP, of a real node. What its workers then do to packets: tests/flows/test_node_process.py."""
 
+import contextlib
+import http.client
 import itertools
 import json
 import socket
@@ -253,3 +255,51 @@ def test_headers_that_are_not_well_formed_reach_no_line(node):
     urllib.request.urlopen(call, timeout=10).close()
     (line,) = [json.loads(line) for line in node.log.splitlines() if f"{body['session']} opened" in line]
     assert "request_id" not in line and "trace_id" not in line
+
+
+# -- connections that say nothing
+
+
+def idle(node, count):
+    return [socket.create_connection(("127.0.0.1", node.control_port), timeout=10) for _ in range(count)]
+
+
+def test_idle_connections_do_not_shut_the_manager_out(node):
+    held = idle(node, 300)
+    try:
+        assert node.telemetry()["boot_id"]
+        assert put(node, grant())[0] == 200
+        assert held[0].recv(1) == b"", "the oldest made room"
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def test_a_request_that_never_ends_is_cut_off(node):
+    (connection,) = idle(node, 1)
+    began = time.monotonic()
+    with connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        connection.settimeout(0.25)
+        while time.monotonic() < began + 30:
+            try:
+                if not connection.recv(100):
+                    break
+            except TimeoutError:
+                connection.sendall(b"X")
+    assert 4 < time.monotonic() - began < 29
+
+
+def test_connections_with_the_key_are_not_counted(node):
+    held = idle(node, 60)
+    keyed = http.client.HTTPConnection("127.0.0.1", node.control_port, timeout=10)
+    keyed.request("GET", "/telemetry", headers={"Authorization": f"Bearer {node.control_key}"})
+    keyed.getresponse().read()
+    kept = keyed.sock
+    held += idle(node, 60)
+    keyed.request("GET", "/telemetry", headers={"Authorization": f"Bearer {node.control_key}"})
+    assert keyed.getresponse().status == 200
+    assert keyed.sock is kept
+    for connection in held:
+        connection.close()
+    keyed.close()

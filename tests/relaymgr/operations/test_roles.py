@@ -17,7 +17,8 @@ from django.utils import timezone
 from matchmaker.models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 from relaymgr.admin import RecordedAdmin
 from relaymgr.audit.models import AuditEntry, Via
-from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode
+from relaymgr.nodes.incidents import incident_record
+from relaymgr.nodes.models import IncidentKind, JoinKey, Location, NodeIncident, NodeStateChange, RelayNode
 from relaymgr.nodes.services import join_key_create, token_key_roll
 from relaymgr.operations.roles import ROLES, roles_make
 from relaymgr.sessions.models import (
@@ -53,6 +54,7 @@ TABLE: dict[str, dict[type[Model], str]] = {
     "operator": {
         RelayNode: "change -drain -undrain -ban",
         Location: "change",
+        NodeIncident: "-forget",
         RelaySession: "-delete -ban_node",
         Seat: "-revoke",
         WebhookDelivery: "-retry",
@@ -106,6 +108,7 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
     WebhookDelivery.objects.create(tenant=tenant, session=session, event="ready", url="https://x.example", payload="{}")
     WebhookEndpoint.objects.create(tenant=tenant, host="https://x.example", failures=5, retry_at=now, changed_at=now)
     PlacementRule.objects.create(kind="prefer", node=node)
+    incident_record(node_id=node.pk, kind=IncidentKind.OUTLIER, detail="it contradicts ams, lon")
     api_key_create(tenant=tenant, name="test", scopes=["relay"])
     join_key_create(location=node.location)
     token_key_roll(node=node)

@@ -1,0 +1,58 @@
+"""HTTP by uvicorn, on a port that others than its clients can reach too."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from observability.connections import Unauthenticated
+
+HEAD_SECONDS = 5.0  # for the head of a request
+REQUEST_SECONDS = 30.0  # for its body
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's, with a time limit for each request that is read, and few connections without a key.
+
+    `uvicorn.Config(http=GuardedProtocol)`. The application says by `authenticated` that a request showed its key."""
+
+    unauthenticated: "Unauthenticated[GuardedProtocol]" = Unauthenticated()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self._cut)
+        oldest = self.unauthenticated.add(self, self.client[0] if self.client else "")
+        if oldest is not None:
+            oldest._cut()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        self.unauthenticated.remove(self)
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["causeway.connection"] = self  # type: ignore[typeddict-unknown-key]
+        self._allow(HEAD_SECONDS)
+
+    def on_headers_complete(self) -> None:
+        self._allow(REQUEST_SECONDS)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._deadline.cancel()  # from here on it is uvicorn's limit of idle connections
+        super().on_message_complete()
+
+    def _allow(self, seconds: float) -> None:
+        self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self._cut)
+
+    def _cut(self) -> None:
+        self.transport.abort()
+
+
+def authenticated(scope: Any) -> None:
+    """The connection of this request does not count among those without a key any more."""
+    connection = scope.get("causeway.connection")
+    if connection is not None:
+        connection.unauthenticated.remove(connection)
