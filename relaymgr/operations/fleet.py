@@ -207,9 +207,25 @@ class Backlog:
     oldest_event: float | None = None  # seconds it has waited
 
 
-def alerts_of(nodes: Sequence[Node], backlog: Backlog, restarts: Sequence[Restarts] = ()) -> list[Alert]:
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """What a node did that none in order does (`nodes.incidents`)."""
+
+    node: str
+    kind: str
+    detail: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.node}: {self.kind} ({self.detail})."
+
+
+def alerts_of(
+    nodes: Sequence[Node], backlog: Backlog, restarts: Sequence[Restarts] = (), incidents: Sequence[Incident] = ()
+) -> list[Alert]:
     """The worst first."""
     found = [*_fleet_alerts(nodes), *_node_alerts(nodes), *_backlog_alerts(backlog), *_restart_alerts(restarts)]
+    found += [Alert("bad", incident.sentence, "admin:nodes_nodeincident_changelist") for incident in incidents]
     return sorted(found, key=lambda alert: alert.look)
 
 

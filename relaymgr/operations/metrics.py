@@ -25,7 +25,7 @@ from observability import exposition
 from observability.database import pool_observe
 from relaymgr.authentication import refuse
 from relaymgr.errors import NotFound, Unauthorized
-from relaymgr.nodes.models import DRAINING, NodeState, RelayNode
+from relaymgr.nodes.models import DRAINING, NodeIncident, NodeState, RelayNode
 from relaymgr.sessions.grants import unconfirmed_by_answering
 from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery, WebhookEndpoint
 from relaymgr.sessions.webhook_circuits import circuit_is_open
@@ -61,7 +61,7 @@ class FleetCollector(Collector):
         now = timezone.now()
         families: list[Metric] = []
         try:
-            for ask in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys, _restarts):
+            for ask in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys, _restarts, _incidents):
                 families += ask(now)
         except DatabaseError:
             families = []
@@ -174,6 +174,14 @@ def _restarts(now: datetime) -> Iterator[Metric]:
     for each in recent_restarts(now):
         family.add_metric([each.supervisor, each.process], each.count)
     yield family
+
+
+def _incidents(now: datetime) -> Iterator[Metric]:
+    age = _per_node("incident_age_seconds", "Since the node last did what none in order does.", "kind")
+    rows = NodeIncident.objects.order_by().values_list("node__name", "node__location__slug", "kind", "last_at")
+    for node, location, kind, last_at in rows:
+        age.add_metric([node, location, kind], _age(last_at, now))
+    yield age
 
 
 def _per_node(name: str, text: str, *more: str) -> GaugeMetricFamily:

@@ -6,7 +6,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from relaymgr.nodes.models import NodeStateChange, RelayNode
+from relaymgr.nodes.incidents import incidents_recent
+from relaymgr.nodes.models import NodeIncident, NodeStateChange, RelayNode
 from relaymgr.operations.fleet import CLOCK_OFF_MS, FULL, STATES, Node, span
 from relaymgr.operations.latency import Matrix, Neighbour, Told, matrix_of, neighbours_of
 from relaymgr.operations.selectors import grants_lagging, node_now
@@ -75,7 +76,15 @@ def head_of(row: RelayNode) -> Head:
     newest = live.select_related("tenant").defer("placement").order_by("-created_at")[:SESSIONS]
     lagging = grants_lagging(now).filter(worker__node=row).count()
     changes = [(each, STATES.get(each.after, "info")) for each in row.state_changes.all()[:CHANGES]]
-    return Head(node, row, list(findings_of(row, node, lagging)), list(newest), changes)
+    incidents = incidents_recent().filter(node=row)
+    findings = [*findings_of(row, node, lagging), *map(_incident_finding, incidents)]
+    return Head(node, row, findings, list(newest), changes)
+
+
+def _incident_finding(incident: NodeIncident) -> Finding:
+    times = "once" if incident.count == 1 else f"{incident.count} times"
+    kind = incident.get_kind_display()
+    return Finding("bad", f"{kind[0].upper()}{kind[1:]}: {incident.detail} ({times}).")
 
 
 def findings_of(row: RelayNode, node: Node, lagging: int) -> Iterator[Finding]:

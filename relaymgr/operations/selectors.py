@@ -12,12 +12,14 @@ from django.utils import timezone
 
 from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes import models as fleet_models
+from relaymgr.nodes.incidents import incidents_recent
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.nodes.silence import silent_since
 from relaymgr.operations.fleet import (
     STATES,
     Alert,
     Backlog,
+    Incident,
     Location,
     Node,
     Place,
@@ -53,6 +55,7 @@ COLUMNS = (
 LISTED = 40  # nodes; a larger fleet shows its troubled and its busiest ones
 COUNTED = 10_000  # rows of a backlog, at most
 RECENT_EVENTS, RECENT_ACTS, RECENT_CHANGES = 12, 6, 6
+INCIDENTS = 20
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,12 @@ class Now:
         )
 
 
+def incidents_now() -> list[Incident]:
+    """Of the last minutes, the newest first."""
+    found = incidents_recent().select_related("node")[:INCIDENTS]
+    return [Incident(each.node.name, each.get_kind_display(), each.detail) for each in found]
+
+
 def fleet_now() -> Now:
     now = timezone.now()
     locations = [
@@ -155,7 +164,7 @@ def fleet_now() -> Now:
         at=now,
         nodes=nodes,
         places=places_of(locations, nodes),
-        alerts=alerts_of(nodes, _backlog(now), restarts),
+        alerts=alerts_of(nodes, _backlog(now), restarts, incidents_now()),
         restarts=restarts,
         events=list(SessionEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
         acts=list(AuditEntry.objects.all()[:RECENT_ACTS]),

@@ -9,12 +9,14 @@ from datetime import timedelta
 from itertools import groupby
 
 from django.conf import settings
+from django.db.models import Prefetch
 from django.utils import timezone
 
 from relaymgr.background import wait_for
 from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.control_client import Heard, NodeRefused, Probe, Silent, health_of, telemetry_of
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.incidents import incidents_recent
+from relaymgr.nodes.models import IncidentKind, NodeState, RelayNode
 from relaymgr.nodes.selectors import placement_nodes
 from relaymgr.telemetry.reports import Report, parse_report
 from transports.protocol.probing import Measured
@@ -41,7 +43,8 @@ class Examined:
 
 
 def look() -> Iterator[Finding]:
-    nodes = list(placement_nodes().prefetch_related("token_keys"))
+    recent = Prefetch("incidents", incidents_recent(), to_attr="recent_incidents")
+    nodes = list(placement_nodes().prefetch_related("token_keys", recent))
     yield from fleet(nodes)
     examined = wait_for(_examine(nodes))
     versions = {node.version for node in nodes if node.state != NodeState.LOST}
@@ -127,6 +130,7 @@ def _node(each: Examined, versions: set[str]) -> Iterator[Finding]:
     yield from _link(of, each.health)
     yield from udp(of, each.node, each.ports)
     yield from _name(of, each.node, each.addresses)
+    yield from _incidents(of, each.node)
     yield seats(of, each.node)
     yield token_keys(of, each.node)
 
@@ -213,6 +217,9 @@ def _link(of: Of, health: Heard | Silent) -> Iterator[Finding]:
     elif link == "refused":
         todo = "Empty its state folder and let it join with a new key: relayctl join-key LOCATION."
         yield of.problem("link", "the manager refuses its key", todo)
+    elif link == "duplicate":
+        todo = "Stop one of the two processes; a copied machine needs an empty state folder and a join key."
+        yield of.problem("link", "the process that answers there is a second one of this node", todo)
     elif link == "none":
         yield of.problem("link", "it stands alone, with no manager", "Set CAUSEWAY_NODE_MANAGER_URL where it runs.")
 
@@ -270,6 +277,17 @@ def _name(of: Of, node: RelayNode, addresses: list[str] | None) -> Iterator[Find
         else f"{node.host} has no address"
     )
     yield of.problem("name", text, "Mend the DNS record, or CAUSEWAY_NODE_HOST: players are sent to the name.")
+
+
+def _incidents(of: Of, node: RelayNode) -> Iterator[Finding]:
+    """Recent ones, and that its measurements are not believed."""
+    todo = {
+        IncidentKind.DUPLICATE: "Stop one of the two; a copied machine needs an empty state folder and a join key.",
+        IncidentKind.OUTLIER: "Look at its machine; when it is in order, forget the incident in the admin.",
+    }
+    for incident in node.recent_incidents:  # type: ignore[attr-defined]
+        step = todo.get(IncidentKind(incident.kind), "Is its machine still yours alone? Drain it, and look at its log.")
+        yield of.problem("incidents", f"{incident.get_kind_display()}: {incident.detail}", step)
 
 
 def seats(of: Of, node: RelayNode) -> Finding:
