@@ -401,6 +401,7 @@ def ping_state(node: NodeProcess, tokens: tuple[int, int]) -> int:
 
 
 def test_a_second_process_of_one_identity_serves_nothing_and_says_why(manager, node):
+    manager.start()
     body = grant()
     manager.sessions = [body]
     joined(node)
@@ -423,6 +424,7 @@ def test_a_second_process_of_one_identity_serves_nothing_and_says_why(manager, n
 
 
 def test_a_process_that_was_accepted_finishes_its_sessions_beside_a_second_one(manager, node):
+    manager.start()
     manager.sessions = [grant()]
     joined(node)
     eventually(lambda: sessions(node) == 1)
@@ -432,6 +434,7 @@ def test_a_process_that_was_accepted_finishes_its_sessions_beside_a_second_one(m
 
 
 def test_one_state_folder_serves_one_process(node, manager):
+    manager.start()
     joined(node)
     second = NodeProcess(STATE_DIR=str(node.state_dir), MANAGER_URL=manager.url, JOIN_KEY="join-secret")
     try:
@@ -446,6 +449,7 @@ def test_one_state_folder_serves_one_process(node, manager):
 
 
 def test_until_the_first_pull_after_a_restart_an_unknown_player_is_being_checked(manager, node):
+    manager.start()
     body = grant()
     tokens = body["seats"][1]["token"], body["token"]
     manager.sessions = [body]
@@ -467,6 +471,7 @@ def test_until_the_first_pull_after_a_restart_an_unknown_player_is_being_checked
 
 
 def test_a_node_that_could_not_keep_its_keys_does_not_use_up_its_join_key(manager, node):
+    manager.start()
     (node.state_dir / "keys.reserve").mkdir(parents=True)  # so that there is no room for it
     node.start()
     eventually(lambda: "not joining yet" in node.log)
@@ -478,6 +483,7 @@ def test_a_node_that_could_not_keep_its_keys_does_not_use_up_its_join_key(manage
 
 
 def test_keys_that_cannot_be_written_are_used_and_written_later(manager, node):
+    manager.start()
     (node.state_dir / "keys.new").mkdir(parents=True)
     node.start()
     eventually(lambda: link(node) == "linked")

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('tenants', '0002_allowed_cors_origins'),
+        ('tenants', '0003_player_addresses'),
     ]
 
     operations = [
