@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('nodes', '0003_state_changes'),
+        ('nodes', '0004_public_ipv6'),
     ]
 
     operations = [
