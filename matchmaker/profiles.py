@@ -14,7 +14,7 @@ many seconds of waiting on.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +37,12 @@ DEFAULTS = {
 # What each type of rule is set by: name -> (smallest, whether it is a whole number).
 SETTINGS: dict[str, dict[str, tuple[float, bool]]] = {
     "player_count": {"team_count": (1, True), "min_team_size": (1, True), "max_team_size": (1, True)},
-    "latencies": {"difference": (0, False), "max_latency": (0, False)},
+    "latencies": {"difference": (0, False), "max_latency": (0, False), "unmeasured": (0, False)},
     "number_difference": {"max_difference": (0, False)},
     "string_equality": {},
     "intersection": {"overlap": (1, True)},
 }
+OPTIONAL = frozenset({"unmeasured"})
 HOSTS = ("first", "best_connected")
 # Passed on to the manager with the request for a session; it checks the values of the last four.
 SESSION_OPTIONS: dict[str, type | tuple[str, ...]] = {
@@ -89,6 +90,7 @@ class Profile:
 
     stages: tuple[Stage, ...]
     latencies: str | None
+    unmeasured: float | None  # ms, to every city, that a player counts with who measured none; None: it is refused
     strings: tuple[str, ...]
     expiration: float
     removal: float
@@ -150,9 +152,13 @@ class _Parser:
         if self.problems:
             raise ProfileInvalid(sorted(self.problems, key=lambda problem: problem.path))
         named = {name: rule["type"] for name, rule in config["rules"]["initial"].items()}
+        latencies = next((name for name, kind in named.items() if kind == "latencies"), None)
         return Profile(
             stages=stages,
-            latencies=next((name for name, kind in named.items() if kind == "latencies"), None),
+            latencies=latencies,
+            unmeasured=(config["rules"]["initial"][latencies].get("attributes") or {}).get("unmeasured")
+            if latencies
+            else None,
             strings=tuple(name for name, kind in named.items() if kind == "string_equality"),
             expiration=periods["ticket_expiration_period"],
             removal=periods["ticket_removal_period"],
@@ -177,6 +183,9 @@ class _Parser:
             if self.problems:
                 break
             stages.append(self._stage(since, kinds, settings, path))
+        for name, setting in settings.items():
+            if setting.get("unmeasured", 0) > max(stage.max_latency for stage in stages):
+                self._problem(f"rules.initial.{name}.attributes.unmeasured", "is above every max_latency: no match")
         return tuple(stages)
 
     def _initial(self, rules: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
@@ -195,7 +204,7 @@ class _Parser:
             given = dict(self._object(rule.get("attributes") or {}, f"{path}.attributes"))
             if kind == "player_count" and "team_size" in given:  # the older name of both
                 given |= dict.fromkeys(("min_team_size", "max_team_size"), given.pop("team_size"))
-            for missing in SETTINGS[kind].keys() - given.keys():
+            for missing in SETTINGS[kind].keys() - given.keys() - OPTIONAL:
                 self._problem(f"{path}.attributes.{missing}", "is missing")
             kinds[name], settings[name] = kind, self._settings(kind, given, f"{path}.attributes")
         self._count(kinds, "player_count", least=1)
@@ -238,6 +247,8 @@ class _Parser:
                 self._problem(f"{path}.{name}", "is not a rule of rules.initial")
                 continue
             new = self._settings(kinds[name], self._object(change, f"{path}.{name}"), f"{path}.{name}")
+            if "unmeasured" in new:
+                self._problem(f"{path}.{name}.unmeasured", "is fixed when a ticket is made: it cannot change with time")
             settings[name] = settings[name] | new
 
     def _stage(
@@ -302,6 +313,19 @@ def attribute_problems(profile: Profile, attributes: Mapping[str, Any]) -> list[
         if reason:
             problems.append(Problem(name, reason))
     return problems
+
+
+def with_unmeasured(profile: Profile, attributes: Mapping[str, Any], cities: Iterable[str]) -> Mapping[str, Any]:
+    """The attributes; of a player who measured nothing with what the profile's `unmeasured` says, for these cities.
+
+    0 is no measurement: it is what clients send that cannot measure."""
+    name = profile.latencies
+    if name is None or profile.unmeasured is None:
+        return attributes
+    found = attributes.get(name)
+    if found and not (isinstance(found, dict) and all(_is_number(ms) and ms <= 0 for ms in found.values())):
+        return attributes
+    return {**attributes, name: dict.fromkeys(sorted(cities)[:MAX_VALUES], profile.unmeasured)}
 
 
 def group_problems(profile: Profile, members: list[Mapping[str, Any]]) -> list[Problem]:

@@ -15,7 +15,7 @@ from . import selectors
 from .errors import AlreadyMatched, GroupClosed, GroupFull, NoEarlierVersion, NotFound, invalid
 from .life import match_abandon
 from .models import Backfill, Group, Match, MatchState, Profile, ProfileVersion, Status, Ticket
-from .profiles import Problem, ProfileInvalid, attribute_problems, group_problems, parse
+from .profiles import Problem, ProfileInvalid, attribute_problems, group_problems, parse, with_unmeasured
 from .profiles import Profile as Rules
 from .selectors import backfill_players, group_members, profile_get, rules_of, version_get
 
@@ -101,11 +101,11 @@ def ticket_create(
 ) -> Ticket:
     """A ticket that searches. Raises ValidationError."""
     version, rules = _active_version(tenant, profile)
-    _check_attributes(rules, attributes)
+    attributes = _checked_attributes(rules, attributes)
     return _searching(_ticket(tenant, version, attributes, player_ip, whereabouts), rules, timezone.now())
 
 
-def tickets_create_together(*, tenant: str, players: Sequence[Mapping[str, Any]]) -> list[Ticket]:
+def tickets_create_together(*, tenant: str, players: Sequence[dict[str, Any]]) -> list[Ticket]:
     """A group that searches at once. `players`: profile, attributes, player_ip and whereabouts of each, in this order.
 
     Raises ValidationError: nothing is made then."""
@@ -115,8 +115,13 @@ def tickets_create_together(*, tenant: str, players: Sequence[Mapping[str, Any]]
     version, rules = _active_version(tenant, names.pop())
     if len(players) > rules.max_group:
         raise invalid([Problem("player_tickets", f"a team of this profile has at most {rules.max_group} players")])
-    for index, player in enumerate(players):
-        _check_attributes(rules, player["attributes"], under=f"player_tickets[{index}].attributes")
+    players = [
+        {
+            **player,
+            "attributes": _checked_attributes(rules, player["attributes"], f"player_tickets[{index}].attributes"),
+        }
+        for index, player in enumerate(players)
+    ]
     if problems := group_problems(rules, [player["attributes"] for player in players]):
         raise invalid(problems, under="player_tickets")
     now = timezone.now()
@@ -154,12 +159,16 @@ def tickets_cancel(tickets: Sequence[Ticket], reason: str) -> int:
     return waiting.update(status=Status.CANCELLED, reason=reason, remove_at=remove_at)
 
 
-def _check_attributes(rules: Rules, attributes: Mapping[str, Any], under: str = "attributes") -> None:
+def _checked_attributes(rules: Rules, attributes: Mapping[str, Any], under: str = "attributes") -> Mapping[str, Any]:
+    """As they are kept: with what the profile says of a player who measured nothing."""
+    if rules.unmeasured is not None:
+        attributes = with_unmeasured(rules, attributes, selectors.fleet_names().slugs_by_city)
     if problems := attribute_problems(rules, attributes):
         raise invalid(problems, under=under)
     if rules.latencies and (known := selectors.fleet_names().slugs_by_city.keys()):
         path = f"{under}.{rules.latencies}.{{name}}"
         warn(unknown_names(attributes[rules.latencies], frozenset(known), path, "beacon", "beacon_unknown"))
+    return attributes
 
 
 def _ticket(
@@ -195,7 +204,7 @@ def group_create(
 ) -> Ticket:
     """A group of one: its first member. It searches when all are ready (compat spec 5.2). Raises ValidationError."""
     version, rules = _active_version(tenant, profile)
-    _check_attributes(rules, attributes)
+    attributes = _checked_attributes(rules, attributes)
     with transaction.atomic():
         group = Group.objects.create(version=version)
         return _join(group, rules, _ticket(tenant, version, attributes, player_ip, whereabouts), is_ready)
@@ -219,7 +228,7 @@ def member_add(
             raise invalid([Problem("profile", f"the group is made for {group.version.profile.name}")])
         if len(members) >= rules.max_group:
             raise GroupFull
-        _check_attributes(rules, attributes)
+        attributes = _checked_attributes(rules, attributes)
         if problems := group_problems(rules, [*(member.attributes for member in members), attributes]):
             raise invalid(problems, under="attributes")
         return _join(group, rules, _ticket(tenant, group.version, attributes, player_ip, whereabouts), is_ready)
@@ -329,7 +338,7 @@ def backfill_create(
         expires_at=timezone.now() + BACKFILL_LIFETIME,
     )
     for player in backfill_players(backfill):
-        _check_attributes(rules, player.attributes)
+        _checked_attributes(rules, player.attributes)
     backfill.save(force_insert=True)
     return backfill
 

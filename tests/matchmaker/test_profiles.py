@@ -15,6 +15,7 @@ from matchmaker.profiles import (
     differences,
     group_problems,
     parse,
+    with_unmeasured,
 )
 from tests.matchmaker.conftest import CONFIG
 
@@ -201,3 +202,38 @@ def test_differences_are_leaves_by_path() -> None:
         ("a.b", 1, 3),
         ("d", None, [1]),
     ]
+
+
+# A player who measured nothing
+
+
+def with_latencies(expansions: dict[str, Any] | None = None, **attributes: float) -> dict[str, Any]:
+    count = {"type": "player_count", "attributes": {"team_count": 2, "min_team_size": 1, "max_team_size": 1}}
+    pings = {"type": "latencies", "attributes": {"difference": 100, "max_latency": 200, **attributes}}
+    return {"rules": {"initial": {"size": count, "pings": pings}, "expansions": expansions or {}}}
+
+
+@pytest.mark.parametrize("sent", [{}, {"pings": {}}, {"pings": None}, {"pings": {"Oslo": 0, "Lima": 0.0}}])
+def test_a_player_who_measured_nothing_counts_as_the_profile_says(sent: dict[str, Any]) -> None:
+    rules = parse(with_latencies(unmeasured=150))
+    assert with_unmeasured(rules, sent, ["Oslo", "Lima"]) == {"pings": {"Lima": 150, "Oslo": 150}}
+    strict = parse(with_latencies())
+    assert with_unmeasured(strict, sent, ["Oslo"]) == sent
+
+
+@pytest.mark.parametrize("sent", [{"pings": {"Oslo": 20, "Lima": 0}}, {"pings": "fast"}, {"pings": {"Oslo": "x"}}])
+def test_what_a_player_measured_or_got_wrong_is_left_alone(sent: dict[str, Any]) -> None:
+    assert with_unmeasured(parse(with_latencies(unmeasured=150)), sent, ["Oslo"]) == sent
+
+
+@pytest.mark.parametrize(
+    "config",
+    [with_latencies(unmeasured=300), with_latencies(expansions={"10": {"pings": {"unmeasured": 20}}}, unmeasured=150)],
+)
+def test_a_worth_without_effect_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ProfileInvalid):
+        parse(config)
+
+
+def test_a_worth_within_a_later_limit_is_taken() -> None:
+    assert parse(with_latencies(expansions={"10": {"pings": {"max_latency": 400}}}, unmeasured=300)).unmeasured == 300
