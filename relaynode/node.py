@@ -225,7 +225,8 @@ class Node:
         cpu = [meter.share(report.cpu_seconds) for meter, report in zip(self._cpu, reports, strict=True)]
         return {
             "boot_id": self.boot_id,
-            "time": time.time(),
+            # That of the worker which is furthest off: tokens and sessions are judged by it.
+            "time": time.time() + max((worker.clock_error for worker in self.workers), key=abs),
             "uptime": round(time.monotonic() - self._started, 3),
             "version": VERSION,
             "draining": self.draining,

@@ -51,9 +51,9 @@ class Worker:
 
     # -- commands
 
-    def configure(self, index: int, max_seats: int, limits: dict[str, int]) -> None:
+    def configure(self, index: int, max_seats: int, limits: dict[str, int], clock_offset: float) -> None:
+        """`clock_offset`: what the time since 1970 is ahead of the monotonic clock, all this process's life."""
         config = RelayConfig(max_seats=max_seats, max_sessions=max_seats, **limits)
-        clock_offset = time.time() - time.monotonic()
         if self._ports is not None:
             server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
             our_ports = server_port, client_port

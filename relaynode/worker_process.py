@@ -39,6 +39,11 @@ MAX_ENDED = RelayConfig().max_tombstones
 ENDED_AT_ONCE = 1_000
 
 
+CLOCK_LOOK_EVERY, CLOCK_STEP = 1.0, 2.0
+"""A worker keeps the time with which it began, by a clock that is never stepped and that stands still while the machine
+is suspended. When the system's clock is so many seconds away from that, the worker is replaced: the next one begins
+with the right time, and with the sessions."""
+
 EXITS_REPORTED, EXITS_FOR = 20, 3_600.0
 """The node reports so many ends of its workers, for so many seconds."""
 
@@ -104,12 +109,23 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
+        self._wall_clock: Callable[[], float] = time.time
+        self._clock_offset: float | None = None  # with which the present process began
         self._report = Report()
         self._before = Report()  # the sum over the processes that died
 
     @property
     def is_up(self) -> bool:
         return self._up.is_set()
+
+    @property
+    def clock_error(self) -> float:
+        """Seconds that the worker's clock is ahead of the system's."""
+        return 0.0 if self._clock_offset is None else self._clock_offset - self._offset_now()
+
+    def _offset_now(self) -> float:
+        """What the system's clock is ahead of the monotonic one."""
+        return self._wall_clock() - time.monotonic()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -196,6 +212,7 @@ class WorkerProcess:
         channel = await Channel.over(ours)
         self._channel = channel
         reading = asyncio.create_task(self._read(channel))
+        clock = asyncio.create_task(self._watch_clock())
         try:
             with contextlib.suppress(WorkerDown):
                 await self._prepare()
@@ -206,9 +223,16 @@ class WorkerProcess:
             self._packet_path.withdraw(self.pair)
             self._lost()
             reading.cancel()
+            clock.cancel()
             channel.close()
             status = await _ended(process)
         return status
+
+    async def _watch_clock(self) -> None:
+        while abs(self.clock_error) < CLOCK_STEP:  # noqa: ASYNC110 - nothing tells of a step
+            await asyncio.sleep(CLOCK_LOOK_EVERY)
+        log.warning("worker %d: the system's clock was stepped by %+.1f s", self.index, -self.clock_error)
+        self._kill()
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
         front = self._packet_path.front
@@ -220,7 +244,13 @@ class WorkerProcess:
         )
 
     async def _prepare(self) -> None:
-        settings = {"index": self.index, "max_seats": self._max_seats, "limits": self._limits}
+        offset = self._clock_offset = self._offset_now()
+        settings = {
+            "index": self.index,
+            "max_seats": self._max_seats,
+            "limits": self._limits,
+            "clock_offset": offset,
+        }
         await self._ask("configure", settings, START_TIMEOUT)
         await self._ask("keys", {"token_keys": _listed(self.token_keys)})
         await self._ask("drain", {"draining": self._draining})

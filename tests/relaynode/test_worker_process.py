@@ -293,3 +293,36 @@ async def test_a_worker_that_dies_young_is_not_restarted_in_a_frenzy(monkeypatch
     waits = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert all(wait >= least for wait, least in zip(waits, (0.1, 0.3, 0.7), strict=True)), waits
     assert "status 1" in caplog.text
+
+
+@pytest.mark.parametrize("step", [3_600.0, -3_600.0])
+async def test_a_worker_whose_clock_is_wrong_is_replaced_by_one_with_the_right_time(worker, step):
+    """The machine's clock is stepped, or the machine was suspended: its monotonic clock stood still."""
+    await worker.up()
+    body = grant(expires_at=time.time() + 7_200)
+    assert await worker.call("grant", grant=body) == 1
+    first = worker.pid
+    assert abs(worker.clock_error) < 1
+    worker._wall_clock = lambda: time.time() + step
+    assert abs(worker.clock_error + step) < 1, "reported as long as it is so"
+    async with asyncio.timeout(20):
+        while not worker.is_up or worker.pid == first:
+            await asyncio.sleep(0.01)
+    assert abs(worker.clock_error) < 1
+    assert worker.sessions[body["session"]]["session"] == body["session"]
+    # The new process judges by the new time: a session that is over by it is refused.
+    over = grant(session="0000000000ff-S", expires_at=time.time() + step - 60)
+    over_by_now = await refusal_or_end(worker, over)
+    assert over_by_now
+
+
+async def refusal_or_end(worker, body) -> bool:
+    """Whether the worker takes the session for one that is over."""
+    try:
+        await worker.call("grant", grant=body)
+    except GrantRefused:
+        return True
+    async with asyncio.timeout(10):
+        while not worker.sessions.get(body["session"], {}).get("ended"):
+            await asyncio.sleep(0.01)
+    return True
