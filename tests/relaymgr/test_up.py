@@ -34,6 +34,14 @@ def test_taken_port_is_refused_by_name() -> None:
             call_command("up", "--port", str(port))
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="wants IPv6 on loopback")
+def test_ipv6_address_is_looked_at_in_its_own_family() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError, match=rf"Port {port} \(web\) cannot be used: Address already in use"):
+            call_command("up", "--host", "::1", "--port", str(port))
+
+
 def _free_port() -> int:
     """One with three free after it, most likely: the nodes' control ports."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
