@@ -37,6 +37,7 @@ class Candidate(Struct):
     load: float = 0.0
     load_age_s: float | None = None
     price: float = 0.0
+    address_families: list[str] = []
     cost: float | None = None
     terms: list[Term] = []
     ties: list[Tie] = []
@@ -87,6 +88,7 @@ class Explanation(Struct):
     wishes: Wishes = field(default_factory=Wishes)
     current: str | None = None
     players: int = 0
+    address_families: list[str] = []
     policy: dict[str, float] = {}
     candidates: list[Candidate] = []
     more_candidates: More = field(default_factory=More)
