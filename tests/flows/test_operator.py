@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -214,6 +215,40 @@ def test_page_says_when_the_manager_does_not_answer(browser: Browser, stack: Sta
     context.clear_cookies()  # a session that has expired ends on the login page, not inside this one
     page.wait_for_url("**/admin/login/**", timeout=15_000)
     context.close()
+
+
+def test_a_silent_node_is_shown_as_such_and_leaves_a_trace(
+    page: Page, stack: Stack, play: Callable[..., Playing]
+) -> None:
+    session = create(stack, near="singapore")
+    name = f"{session['location']}-1"
+    play(session)
+    row = page.get_by_role("region", name="Nodes", exact=True).locator("tr", has_text=name)
+    expect(row).to_contain_text("3", timeout=15_000)
+    pid = stack.pid(name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        expect(row).to_contain_text("last known", timeout=30_000)
+        expect(page.locator(".ops-figures")).to_contain_text("of them last known")
+        page.goto(f"{stack.url}/admin/relay_sessions/relaysession/{session['session_id']}/change/")
+        expect(page.locator("#seat-1")).to_contain_text("unknown since", timeout=15_000)
+        shown = stack.api.get(f"/v1/relays/sessions/{session['session_id']}").json()
+        assert shown["unknown_since"] and [user["connected"] for user in shown["session_users"]] == [None] * 3
+        if SCREENSHOTS:
+            for kind, path in (("silent-session", page.url), ("silent-front", f"{stack.url}/admin/")):
+                page.goto(path)
+                faults_in_each_look(page, kind)
+        expect(page.locator("body")).to_be_visible()
+        page.goto(f"{stack.url}/admin/nodes/nodestatechange/")
+        wait_until(
+            lambda: page.reload() and "suspect" in page.locator("#result_list").inner_text(), "it is suspect", 30
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: stack.api.get("/monitor").json()["nodes_ready"] == 3, "the node is back", 30)
+    page.goto(f"{stack.url}/admin/")
+    changes = page.get_by_role("region", name="State changes of nodes")
+    expect(changes.locator("tr", has_text=name).filter(has_text="suspect").first).to_be_visible(timeout=15_000)
 
 
 # Every kind of page, in every look
