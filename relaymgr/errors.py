@@ -85,6 +85,11 @@ class TooLarge(ApiError):
     status, code, message = 413, "too_large", "The body is larger than a megabyte."
 
 
+class UnsupportedEncoding(ApiError):
+    status, code = 415, "unsupported_content_encoding"
+    message = "Send the body as it is, or with Content-Encoding: gzip."
+
+
 class Unavailable(ApiError):
     status, code, message = 503, "unavailable", "This cannot be done right now. Try again."
 

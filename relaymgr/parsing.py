@@ -10,17 +10,12 @@ from django.conf import settings
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from relaymgr.errors import ApiError, TooLarge
+from relaymgr.errors import TooLarge, UnsupportedEncoding
 
 MAX_DEPTH = 20
 # Beyond them no column, no float and no client's integer holds a number: Python would, and fail much later.
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 GZIP = 16 + zlib.MAX_WBITS
-
-
-class UnsupportedEncoding(ApiError):
-    status, code = 415, "unsupported_content_encoding"
-    message = "Send the body as it is, or with Content-Encoding: gzip."
 
 
 class BoundedJSONParser(BaseParser):

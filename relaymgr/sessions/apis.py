@@ -145,8 +145,8 @@ class SessionsApi(APIView):
 
         sessions = SessionSerializer(many=True)
         total_count = Count()
-        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
         pagination = PaginationSerializer(allow_null=True, help_text="Null where a cursor was given.")
+        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
     @extend_schema(
         operation_id="relay_session_create",

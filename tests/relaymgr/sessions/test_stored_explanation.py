@@ -1,13 +1,16 @@
 """An explanation that another version of the manager stored is read, wherever one is shown."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from msgspec import structs
+from rest_framework import serializers
 from rest_framework.test import APIClient
 
+from relaymgr.sessions.apis import SessionPlacementApi
 from relaymgr.sessions.models import RelaySession
 from relaymgr.sessions.page import placement_of
-from relaymgr.sessions.stored_explanation import completed
+from relaymgr.sessions.stored_explanation import Explanation, completed
 from tests.relaymgr.operations.relayctl.conftest import Relayctl, relayctl  # noqa: F401 - a fixture
 
 EARLIER = {
@@ -54,3 +57,17 @@ def test_what_is_there_is_kept() -> None:
 def test_a_session_that_was_never_placed_has_nothing_to_explain(stored: RelaySession, api: APIClient) -> None:
     answer = api.get(f"/v1/relays/sessions/{stored.pk}/placement")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_placed")
+
+
+def test_nothing_that_is_served_is_forgotten() -> None:
+    """Each field of the answer, and each that a placement stores, has its place in the stored shape."""
+
+    def compare(serializer: Any, shape: Any) -> None:
+        parts = {part.encode_name: part.type for part in structs.fields(shape)}
+        assert serializer.fields.keys() <= parts.keys()
+        for name, field in serializer.fields.items():
+            child = getattr(field, "child", field)
+            if isinstance(child, serializers.Serializer):
+                compare(child, get_args(parts[name])[0] if get_args(parts[name]) else parts[name])
+
+    compare(SessionPlacementApi.OutputSerializer(), Explanation)
