@@ -98,7 +98,7 @@ def session(
     receiver: Receiver, tenant: Tenant, api: APIClient, make_stand_in_node: Callable[..., Any], players: APIClient
 ) -> RelaySession:
     """Everything that is ever kept of two players, of their session, their search and their networks."""
-    node, _ = make_stand_in_node()
+    node, _ = make_stand_in_node(public_ipv6="2001:db8::1")
     answer = api.post("/v1/relays/sessions", {"users": USERS}, format="json", headers={"Idempotency-Key": "ann-4711"})
     assert answer.status_code == 200, answer.content
     made = RelaySession.objects.get()
