@@ -6,15 +6,19 @@ nowhere. The search is whole for small pools and bounded for large ones, so that
 
 A match is legal when it is legal by the present rules of *every* member: one that has waited for longer never drags
 one that has not into what its own rules still forbid. Full matches first; a smaller one only when a member is about
-to expire or to reach its next expansion (compat spec 5.5), and then the largest legal.
+to expire or to reach its next expansion (compat spec 5.5), or an expansion has lowered its min_team_size, and then the
+largest legal.
+
+A pass has a budget, and ends when it is spent; the next one goes on where it ended, so that a part of the pool which is
+hard to match does not keep the rest from being looked at.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .pool import Pool, Ticket, Unit, members, units_of
-from .profiles import Profile, Stage
+from .budget import Budget
+from .pool import ANYWHERE, Pool, Ticket, Unit, members, units_of, with_unmeasured
+from .profiles import LARGEST, MAX_SEATS, SMALLEST, Profile, Stage
 from .search import Search, Selection, packing
 
 # How long before an expansion or the expiry a smaller match may be made, in seconds: enough for several passes.
@@ -23,6 +27,10 @@ NEAR_END = 2.0
 CANDIDATES = 32
 # Steps of the search that a whole pass may spend on going back, and one seed of them.
 BACKTRACKING, BACKTRACKING_OF_SEED = 20_000, 1_000
+# What a match costs that is to be written, in steps.
+STEPS_PER_MATCH = 1_000
+# The share of a pass's budget that is kept for matches which are not full.
+FOR_SMALLER = 0.3
 # Beacons a match may be made at, the seed's nearest first.
 BEACONS = 8
 # What a whole time of waiting is worth against the largest difference allowed by one rule.
@@ -46,10 +54,13 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """A match that plays and has room for one unit more. `unit`: who plays there, as one."""
+    """A match that plays and has room for one unit more, of at most `room` players. `unit`: who plays there, as one;
+    `refused`: tickets that may not go there."""
 
     id: str
     unit: Unit
+    room: int = MAX_SEATS
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +71,45 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
+    """`resume`: the pass ended before its time; the next one begins with those who wait since then. `unreadable`:
+    tickets whose attributes the rules cannot work with."""
+
     matches: list[Match]
     filled: list[Filled]
     look_again: float | None  # when time alone may change something
+    resume: float | None = None
+    unreadable: tuple[str, ...] = ()
 
 
-def make_matches(profile: Profile, tickets: Sequence[Ticket], now: float, backfills: Sequence[Backfill] = ()) -> Pass:
-    """One pass over all who wait in a profile. Times in seconds; every attribute is there and valid."""
-    units = units_of(profile, tickets, now)
-    making = _Making(profile, Pool(profile, units), now)
+def make_matches(
+    profile: Profile,
+    tickets: Sequence[Ticket],
+    now: float,
+    backfills: Sequence[Backfill] = (),
+    budget: Budget | None = None,
+    start: float | None = None,
+) -> Pass:
+    """One pass over all who wait in a profile. Times in seconds. Seeds are taken by age, beginning with the first that
+    waits since `start` or later, and after the youngest with the oldest."""
+    budget = budget or Budget()
+    units, unreadable = units_of(profile, tickets, now)
+    budget.spend(len(units))
+    making = _Making(profile, Pool(profile, units), now, budget)
     filled = [found for backfill in backfills if (found := making.fill(backfill))]
-    matches = [match for index in range(len(units)) if (match := making.match(index, full=True))]
-    ending = [index for index, unit in enumerate(units) if _is_near_end(profile, unit, now)]
-    matches += [match for index in ending if (match := making.match(index, full=False))]
+    first = next((index for index, unit in enumerate(units) if start is not None and unit.since >= start), 0)
+    seeds = [*range(first, len(units)), *range(first)]
+    matches, ended_at = making.all_of(seeds, full=True, reserve=FOR_SMALLER)
+    ending = [index for index in seeds if _accepts_smaller(profile, units[index], now)]
+    smaller, smaller_ended_at = making.all_of(ending, full=False)
     left = [unit for index, unit in enumerate(units) if making.pool.waiting >> index & 1]
-    return Pass(matches, filled, min((_next_look(profile, unit, now) for unit in left), default=None))
+    stopped = ended_at if ended_at is not None else smaller_ended_at
+    return Pass(
+        matches=matches + smaller,
+        filled=filled,
+        look_again=min((_next_look(profile, unit, now) for unit in left), default=None),
+        resume=None if stopped is None else units[stopped].since,
+        unreadable=tuple(unreadable),
+    )
 
 
 def _ends(profile: Profile, unit: Unit) -> list[float]:
@@ -86,9 +121,9 @@ def _lead(profile: Profile) -> float:
     return min(NEAR_END, profile.expiration / 4)
 
 
-def _is_near_end(profile: Profile, unit: Unit, now: float) -> bool:
+def _accepts_smaller(profile: Profile, unit: Unit, now: float) -> bool:
     age = now - unit.since
-    return any(0 <= end - age <= _lead(profile) for end in _ends(profile, unit))
+    return unit.stage.accepts_smaller or any(0 <= end - age <= _lead(profile) for end in _ends(profile, unit))
 
 
 def _next_look(profile: Profile, unit: Unit, now: float) -> float:
@@ -99,14 +134,26 @@ def _next_look(profile: Profile, unit: Unit, now: float) -> float:
 class _Making:
     """One pass over one pool."""
 
-    def __init__(self, profile: Profile, pool: Pool, now: float) -> None:
-        self.profile, self.pool, self.now = profile, pool, now
+    def __init__(self, profile: Profile, pool: Pool, now: float, budget: Budget) -> None:
+        self.profile, self.pool, self.now, self.budget = profile, pool, now, budget
         self.backtracking = BACKTRACKING
+
+    def all_of(self, seeds: Iterable[int], *, full: bool, reserve: float = 0.0) -> tuple[list[Match], int | None]:
+        """A match around each seed, where there is one; and the seed at which the budget was spent."""
+        matches = []
+        for index in seeds:
+            if self.budget.is_spent(reserve):
+                return matches, index
+            if match := self.match(index, full):
+                self.budget.spend(STEPS_PER_MATCH)
+                matches.append(match)
+        return matches, None
 
     def match(self, index: int, full: bool) -> Match | None:
         """The best match around the unit of that index, taken out of the pool."""
         if not self.pool.waiting >> index & 1:
             return None
+        self.budget.spend()
         seed = self.pool.units[index]
         start = Selection.of(seed)
         wanted = seed.stage.team_count * (seed.stage.max_team_size if full else seed.stage.min_team_size)
@@ -117,7 +164,7 @@ class _Making:
             around = found if beacon is None else self.pool.near(seed, beacon, found)
             if seed.size + self.pool.players(around) < wanted:
                 continue
-            for candidates in self._candidates(seed, beacon, around, wanted):
+            for candidates in self._candidates(seed, beacon, around, full, wanted):
                 chosen = self._search(start.at(beacon, seed), candidates, full)
                 if chosen:
                     self.pool.take((index, *chosen.indices))
@@ -125,26 +172,40 @@ class _Making:
         return None
 
     def fill(self, backfill: Backfill) -> Filled | None:
-        """One unit for a match that plays: the closest. Sizes of teams do not count (compat spec 5.6)."""
-        seed = backfill.unit
-        found = self.pool.compatible(seed)
+        """One unit for a match that plays: the closest. Sizes of teams do not count (compat spec 5.6), but the room."""
+        if self.budget.is_spent(FOR_SMALLER):
+            return None
+        [seed] = with_unmeasured([backfill.unit], self.pool.units)
+        found = self.pool.compatible(seed) & self.pool.no_larger_than(backfill.room)
         for beacon in self._beacons(seed):
             around = found if beacon is None else self.pool.near(seed, beacon, found)
             start = Selection.of(seed).at(beacon, seed)
             for index in self._ordered(seed, beacon, around, CANDIDATES):
-                if start.allows(self.pool.units[index]):
+                unit = self.pool.units[index]
+                if start.allows(unit) and not backfill.refused.intersection(unit.tickets):
                     self.pool.take((index,))
-                    return Filled(backfill.id, self.pool.units[index].tickets)
+                    return Filled(backfill.id, unit.tickets)
         return None
 
     def _beacons(self, seed: Unit) -> list[str] | list[None]:
         if self.profile.latencies is None:
             return [None]
+        if not seed.is_measured:
+            return [*list(seed.latencies)[: BEACONS - 1], ANYWHERE] if seed.latencies else []
         return sorted(seed.latencies, key=lambda beacon: (seed.latencies[beacon], beacon))[:BEACONS]
 
-    def _candidates(self, seed: Unit, beacon: str | None, found: int, wanted: int) -> Iterator[list[int]]:
-        """Lists to search, the better first: the close ones when they are enough to choose from, then all."""
-        limit = max(CANDIDATES, 2 * wanted)
+    def _candidates(
+        self, seed: Unit, beacon: str | None, found: int, full: bool, wanted: int
+    ) -> Iterator[list[int]]:
+        """Lists to search, the better first: the close ones when they are enough to choose from, then all.
+
+        For a match that is not full, those who accept the smallest come first: with one who wants more a selection is
+        not legal again before it is as large."""
+        limit = max(CANDIDATES, 2 * seed.stage.team_count * seed.stage.max_team_size)
+        if not full:
+            ordered = self._ordered(seed, beacon, found, limit)
+            yield sorted(ordered, key=lambda index: self.pool.units[index].stage.min_team_size)
+            return
         close = self.pool.close(seed, found)
         if close != found and seed.size + self.pool.players(close) >= 2 * wanted:
             yield self._ordered(seed, beacon, close, limit)
@@ -152,6 +213,7 @@ class _Making:
 
     def _ordered(self, seed: Unit, beacon: str | None, found: int, limit: int) -> list[int]:
         units, cost = self.pool.units, self._cost(seed, beacon)
+        self.budget.spend(min(limit, found.bit_count()))
         return [index for _, index in sorted((cost(units[index]), index) for index in members(found, limit))]
 
     def _cost(self, seed: Unit, beacon: str | None) -> Callable[[Unit], float]:
@@ -175,10 +237,11 @@ class _Making:
         return cost
 
     def _search(self, start: Selection, candidates: list[int], full: bool) -> Selection | None:
-        spare = min(BACKTRACKING_OF_SEED, self.backtracking)
-        search = Search(self.pool.units, candidates, full, steps=len(candidates) + spare)
-        found = search.run(start)
-        self.backtracking -= max(0, spare - search.steps)
+        spare = max(0, min(BACKTRACKING_OF_SEED, self.backtracking))
+        budget = Budget(len(candidates) + spare + 1)
+        found = Search(self.pool.units, candidates, full, budget).run(start)
+        self.backtracking -= max(0, spare - max(0, budget.left))
+        self.budget.spend(budget.spent)
         return found
 
     def _made(self, chosen: "Selection", units: Sequence[Unit]) -> Match:
@@ -240,4 +303,4 @@ def _quality(units: Sequence[Unit], beacon: str | None, loosest: Stage) -> float
 
 
 def _share(part: float, whole: float) -> float:
-    return part / whole if 0 < whole < math.inf else 0.0
+    return part / whole if SMALLEST <= whole <= LARGEST else 0.0

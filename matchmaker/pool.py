@@ -6,15 +6,17 @@ finds a little too much, never too little, as numbers are filed in cells: search
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .profiles import Profile, Stage
+from .profiles import LARGEST, MAX_VALUES, SMALLEST, Profile, Stage
 
 # A lookup that would touch more cells than this does not narrow by them.
 MAX_CELLS = 64
+# The beacon of those who measured none, where nobody in the pool measured any.
+ANYWHERE = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,38 @@ class Unit:
     values: tuple[frozenset[str], ...]
     overlaps: tuple[int, ...]  # how many of each must be shared, at this stage
     latencies: dict[str, float]  # ms; without the beacons above the stage's max_latency
+    is_measured: bool  # False: its latencies are what the profile says an unmeasured player is worth
 
 
-def units_of(profile: Profile, tickets: Iterable[Ticket], now: float) -> list[Unit]:
-    """Oldest first. Tickets that have expired are left out."""
+def units_of(profile: Profile, tickets: Iterable[Ticket], now: float) -> tuple[list[Unit], list[str]]:
+    """Oldest first; and the tickets whose attributes no unit can be made of. Tickets that have expired are left out."""
     members: dict[str, list[Ticket]] = defaultdict(list)
     for ticket in tickets:
         if now - ticket.since < profile.expiration:
             members[ticket.group or ticket.id].append(ticket)
-    units = [unit_of(profile, group, now) for group in members.values()]
-    return sorted(units, key=lambda unit: (unit.since, unit.tickets))
+    units, unreadable = [], []
+    for group in members.values():
+        try:
+            units.append(unit_of(profile, group, now))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            unreadable += [ticket.id for ticket in group]
+    return with_unmeasured(sorted(units, key=lambda unit: (unit.since, unit.tickets))), unreadable
+
+
+def with_unmeasured(units: list[Unit], others: Iterable[Unit] = ()) -> list[Unit]:
+    """Units of which no player measured a beacon are at every beacon that the pool (and `others`) knows."""
+    if all(unit.is_measured for unit in units):
+        return units
+    known = Counter(beacon for unit in (*units, *others) if unit.is_measured for beacon in unit.latencies)
+    beacons = [beacon for beacon, _ in sorted(known.items(), key=lambda item: (-item[1], item[0]))[:MAX_VALUES]]
+    return [unit if unit.is_measured else _everywhere(unit, beacons) for unit in units]
+
+
+def _everywhere(unit: Unit, beacons: Iterable[str]) -> Unit:
+    """In the order in which they are tried."""
+    stage = unit.stage
+    latencies = dict.fromkeys((*beacons, ANYWHERE), stage.unmeasured) if stage.unmeasured <= stage.max_latency else {}
+    return replace(unit, latencies=latencies)
 
 
 def unit_of(profile: Profile, group: Sequence[Ticket], now: float) -> Unit:
@@ -70,14 +94,20 @@ def unit_of(profile: Profile, group: Sequence[Ticket], now: float) -> Unit:
         values=tuple(frozenset[str].intersection(*(frozenset(row[name]) for row in rows)) for name in stage.overlaps),
         overlaps=tuple(stage.overlaps.values()),
         latencies=_latencies([row[profile.latencies] for row in rows], stage) if profile.latencies else {},
+        is_measured=not profile.latencies or any(row[profile.latencies] for row in rows),
     )
 
 
 def _latencies(rows: list[Mapping[str, float]], stage: Stage) -> dict[str, float]:
+    """The means over all rows; an empty one, of a player who measured nothing, counts as the stage says."""
     if len(rows) == 1:
         return {beacon: ms for beacon, ms in rows[0].items() if ms <= stage.max_latency}
-    shared = set(rows[0]).intersection(*rows[1:])
-    means = {beacon: math.fsum(row[beacon] for row in rows) / len(rows) for beacon in shared}
+    measured = [row for row in rows if row]
+    if not measured:
+        return {}
+    unmeasured = (len(rows) - len(measured)) * stage.unmeasured
+    shared = set(measured[0]).intersection(*measured[1:])
+    means = {beacon: (math.fsum(row[beacon] for row in measured) + unmeasured) / len(rows) for beacon in shared}
     return {beacon: ms for beacon, ms in means.items() if ms <= stage.max_latency}
 
 
@@ -85,7 +115,7 @@ class _Cells:
     """Sets of units by a number. Cells are half as wide as the tightest limit in use."""
 
     def __init__(self, limit: float) -> None:
-        self.width = limit / 2 if 0 < limit < math.inf else 1.0
+        self.width = max(SMALLEST, limit / 2) if 0 < limit < LARGEST else 1.0
         self._sets: dict[int, int] = defaultdict(int)
 
     def add(self, value: float, bit: int) -> None:
@@ -93,6 +123,8 @@ class _Cells:
 
     def near(self, value: float, reach: float, everyone: int) -> int:
         """All units within `reach` of the value, and perhaps some a little further."""
+        if reach > LARGEST:
+            return everyone
         first, last = math.floor((value - reach) / self.width), math.floor((value + reach) / self.width)
         if last - first > MAX_CELLS:
             return everyone
@@ -153,6 +185,13 @@ class Pool:
         """Of `found`, those that reach the beacon about as fast."""
         reach = unit.stage.difference
         return found & self._beacons[beacon].near(unit.latencies[beacon], reach, found)
+
+    def no_larger_than(self, size: int) -> int:
+        """Units of at most so many players."""
+        found = 0
+        for each, units in self._sizes.items():
+            found |= units if each <= size else 0
+        return found
 
     def players(self, found: int) -> int:
         return sum(size * (found & units).bit_count() for size, units in self._sizes.items())

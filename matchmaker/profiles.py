@@ -12,11 +12,12 @@ A rule's name is the name of the attribute a ticket brings for it. An expansion 
 many seconds of waiting on.
 """
 
+import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from web.origins import origins_problem
 
@@ -24,8 +25,10 @@ MAX_SEATS = 255  # of a relay session
 MAX_ATTRIBUTES = 32
 MAX_VALUES = 64  # in an array of strings, beacons in an object
 MAX_TEXT = 128
-LARGEST = 1e12
+# Of every number: what is between 0 and the smallest would overflow in a division.
+SMALLEST, LARGEST = 1e-6, 1e12
 MAX_LATENCY = 60_000.0  # ms
+MAX_ATTRIBUTES_BYTES = 16_384  # of a ticket's attributes, as JSON
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST = 24 * 3600.0
 
@@ -34,26 +37,46 @@ DEFAULTS = {
     "ticket_removal_period": "1m",
     "group_inactivity_removal_period": "5m",
 }
-# What each type of rule is set by: name -> (smallest, whether it is a whole number).
-SETTINGS: dict[str, dict[str, tuple[float, bool]]] = {
-    "player_count": {"team_count": (1, True), "min_team_size": (1, True), "max_team_size": (1, True)},
-    "latencies": {"difference": (0, False), "max_latency": (0, False), "unmeasured": (0, False)},
-    "number_difference": {"max_difference": (0, False)},
+
+
+class Setting(NamedTuple):
+    """The values that a setting may have; both ends are included."""
+
+    least: float
+    most: float = LARGEST
+    is_whole: bool = False
+    is_required: bool = True
+
+
+# What each type of rule is set by.
+SETTINGS: dict[str, dict[str, Setting]] = {
+    "player_count": dict.fromkeys(("team_count", "min_team_size", "max_team_size"), Setting(1, is_whole=True)),
+    "latencies": {
+        "difference": Setting(0),
+        "max_latency": Setting(SMALLEST),
+        "unmeasured": Setting(SMALLEST, is_required=False),
+    },
+    "number_difference": {"max_difference": Setting(0)},
     "string_equality": {},
-    "intersection": {"overlap": (1, True)},
+    "intersection": {"overlap": Setting(1, MAX_VALUES, is_whole=True)},
 }
-OPTIONAL = frozenset({"unmeasured"})
 HOSTS = ("first", "best_connected")
-# Passed on to the manager with the request for a session; it checks the values of the last four.
-SESSION_OPTIONS: dict[str, type | tuple[str, ...]] = {
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+MAX_PROFILES = 50  # in a configuration file
+SHARED = ("max_deployment_retry_count",)  # what such a file says once for all of its profiles
+# Passed on to the manager with the request for a session, with the values that it accepts.
+SESSION_OPTIONS: dict[str, type | tuple[str, ...] | range] = {
     "topology": ("host", "mesh"),
     "objective": ("worst", "sum", "spread"),
-    "idle_timeout": int,
-    "max_lifetime": int,
+    "idle_timeout": range(10, 86_400 + 1),
+    "max_lifetime": range(60, 86_400 + 1),
     "dialects": list,
     "filters": list,
     "limits": dict,
 }
+DIALECTS = ("native", "edgegap")
+FILTER_FIELDS = ("location", "country", "continent", "region", "city", "tags")
+FILTER_TYPES = ("any", "all", "not")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +105,8 @@ class Stage:
     max_latency: float  # ms
     numbers: dict[str, float]
     overlaps: dict[str, int]
+    unmeasured: float  # ms to every beacon that a player counts as who measured none
+    accepts_smaller: bool  # an expansion has lowered min_team_size: a match that is not full is made at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +115,6 @@ class Profile:
 
     stages: tuple[Stage, ...]
     latencies: str | None
-    unmeasured: float | None  # ms, to every city, that a player counts with who measured none; None: it is refused
     strings: tuple[str, ...]
     expiration: float
     removal: float
@@ -135,6 +159,10 @@ class _Parser:
 
     def profile(self) -> Profile:
         config = self._object(self.config, "")
+        if isinstance(config.get("profiles"), dict):
+            names = ", ".join(map(repr, sorted(map(str, config["profiles"]))[:20])) or "there are none"
+            reason = f"this is a whole configuration file: give one of its profiles ({names}), or import it as a whole"
+            raise ProfileInvalid([Problem("profiles", reason)])
         known = {*DEFAULTS, "rules", "host", "session", "application", "max_deployment_retry_count"}
         known.add("allowed_cors_origins")
         if problem := origins_problem(config.get("allowed_cors_origins", [])):
@@ -146,8 +174,7 @@ class _Parser:
         retries = config.get("max_deployment_retry_count", 3)
         if not _is_whole(retries) or not 0 <= retries <= 10:
             self._problem("max_deployment_retry_count", "must be a whole number from 0 to 10")
-        if config.get("host", "first") not in HOSTS:
-            self._problem("host", f"must be one of {', '.join(HOSTS)}")
+        self._host(config)
         session = self._session(config.get("session", {}))
         if self.problems:
             raise ProfileInvalid(sorted(self.problems, key=lambda problem: problem.path))
@@ -156,9 +183,6 @@ class _Parser:
         return Profile(
             stages=stages,
             latencies=latencies,
-            unmeasured=(config["rules"]["initial"][latencies].get("attributes") or {}).get("unmeasured")
-            if latencies
-            else None,
             strings=tuple(name for name, kind in named.items() if kind == "string_equality"),
             expiration=periods["ticket_expiration_period"],
             removal=periods["ticket_removal_period"],
@@ -167,6 +191,17 @@ class _Parser:
             host=config.get("host", "first"),
             session=session,
         )
+
+    def _host(self, config: Mapping[str, Any]) -> None:
+        host = config.get("host", "first")
+        if host not in HOSTS:
+            self._problem("host", f"must be one of {', '.join(HOSTS)}")
+        elif host == "best_connected":
+            rules = config.get("rules")
+            initial = rules.get("initial") if isinstance(rules, dict) else None
+            found = initial.values() if isinstance(initial, dict) else ()
+            if not any(isinstance(rule, dict) and rule.get("type") == "latencies" for rule in found):
+                self._problem("host", "best_connected has no effect without a rule of type latencies")
 
     def _stages(self, rules: Mapping[str, Any], expiration: float) -> tuple[Stage, ...]:
         for name in rules.keys() - {"initial", "expansions"}:
@@ -182,7 +217,9 @@ class _Parser:
             self._expand(self._object(expansions[key], path), kinds, settings, path)
             if self.problems:
                 break
-            stages.append(self._stage(since, kinds, settings, path))
+            stages.append(self._stage(since, kinds, settings, path, stages[0].min_team_size))
+            if replace(stages[-1], since=stages[-2].since, accepts_smaller=stages[-2].accepts_smaller) == stages[-2]:
+                self._problem(path, "changes nothing")
         for name, setting in settings.items():
             if setting.get("unmeasured", 0) > max(stage.max_latency for stage in stages):
                 self._problem(f"rules.initial.{name}.attributes.unmeasured", "is above every max_latency: no match")
@@ -204,8 +241,9 @@ class _Parser:
             given = dict(self._object(rule.get("attributes") or {}, f"{path}.attributes"))
             if kind == "player_count" and "team_size" in given:  # the older name of both
                 given |= dict.fromkeys(("min_team_size", "max_team_size"), given.pop("team_size"))
-            for missing in SETTINGS[kind].keys() - given.keys() - OPTIONAL:
-                self._problem(f"{path}.attributes.{missing}", "is missing")
+            for missing, setting in SETTINGS[kind].items():
+                if setting.is_required and missing not in given:
+                    self._problem(f"{path}.attributes.{missing}", "is missing")
             kinds[name], settings[name] = kind, self._settings(kind, given, f"{path}.attributes")
         self._count(kinds, "player_count", least=1)
         self._count(kinds, "latencies", least=0)
@@ -223,9 +261,8 @@ class _Parser:
             if name not in SETTINGS[kind]:
                 self._problem(f"{path}.{name}", f"is not a setting of {kind}")
                 continue
-            least, whole = SETTINGS[kind][name]
-            if not (_is_whole(value) if whole else _is_number(value)) or not least <= value <= LARGEST:
-                self._problem(f"{path}.{name}", f"must be a {'whole ' if whole else ''}number of at least {least:g}")
+            if reason := _setting_problem(SETTINGS[kind][name], value):
+                self._problem(f"{path}.{name}", reason)
                 continue
             checked[name] = value
         return checked
@@ -247,12 +284,15 @@ class _Parser:
                 self._problem(f"{path}.{name}", "is not a rule of rules.initial")
                 continue
             new = self._settings(kinds[name], self._object(change, f"{path}.{name}"), f"{path}.{name}")
-            if "unmeasured" in new:
-                self._problem(f"{path}.{name}.unmeasured", "is fixed when a ticket is made: it cannot change with time")
             settings[name] = settings[name] | new
 
     def _stage(
-        self, since: float, kinds: Mapping[str, str], settings: Mapping[str, Mapping[str, float]], path: str
+        self,
+        since: float,
+        kinds: Mapping[str, str],
+        settings: Mapping[str, Mapping[str, float]],
+        path: str,
+        first_min: int = 0,
     ) -> Stage:
         by_kind = {kind: {name: settings[name] for name in kinds if kinds[name] == kind} for kind in SETTINGS}
         [(count_name, count)] = by_kind["player_count"].items()
@@ -261,15 +301,19 @@ class _Parser:
             self._problem(f"{path}.{count_name}", "min_team_size is above max_team_size")
         if not 2 <= count["team_count"] * count["max_team_size"] <= MAX_SEATS:
             self._problem(f"{path}.{count_name}", f"a full match must have 2 to {MAX_SEATS} players")
+        max_latency = latencies.get("max_latency", math.inf)
+        unmeasured = latencies.get("unmeasured", max_latency / 2)
         return Stage(
             since=since,
             team_count=int(count["team_count"]),
             min_team_size=int(count["min_team_size"]),
             max_team_size=int(count["max_team_size"]),
             difference=latencies.get("difference", math.inf),
-            max_latency=latencies.get("max_latency", math.inf),
+            max_latency=max_latency,
             numbers={name: rule["max_difference"] for name, rule in by_kind["number_difference"].items()},
             overlaps={name: int(rule["overlap"]) for name, rule in by_kind["intersection"].items()},
+            unmeasured=unmeasured,
+            accepts_smaller=count["min_team_size"] < first_min,
         )
 
     def _session(self, session: Any) -> dict[str, Any]:
@@ -280,8 +324,12 @@ class _Parser:
                 self._problem(f"session.{name}", f"is not one of {', '.join(SESSION_OPTIONS)}")
             elif isinstance(wanted, tuple) and value not in wanted:
                 self._problem(f"session.{name}", f"must be one of {', '.join(wanted)}")
+            elif isinstance(wanted, range) and not (_is_whole(value) and value in wanted):
+                self._problem(f"session.{name}", f"must be a whole number from {wanted[0]} to {wanted[-1]}")
             elif isinstance(wanted, type) and (not isinstance(value, wanted) or isinstance(value, bool)):
                 self._problem(f"session.{name}", f"must be of the type {wanted.__name__}")
+            elif name in SESSION_CHECKS and (reason := SESSION_CHECKS[name](value)):
+                self._problem(f"session.{name}", reason)
         return dict(options)
 
     def _period(self, text: Any, path: str) -> float:
@@ -291,7 +339,7 @@ class _Parser:
             self._problem(path, 'must be a time such as "500ms", "30s", "5m" or "1h", up to a day')
         return seconds
 
-    def _object(self, value: Any, path: str) -> Mapping[str, Any]:
+    def _object(self, value: Any, path: str) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
         self._problem(path or "config", "must be an object")
@@ -301,7 +349,96 @@ class _Parser:
         self.problems.append(Problem(path, reason))
 
 
+def _setting_problem(setting: Setting, value: Any) -> str:
+    """The reason why the setting cannot have this value; "" where it can."""
+    whole = "whole " if setting.is_whole else ""
+    if not (_is_whole(value) if setting.is_whole else _is_number(value)) or value < setting.least:
+        return f"must be a {whole}number of at least {setting.least:g}"
+    if value > setting.most:
+        return f"must be a {whole}number of at most {setting.most:g}"
+    if 0 < value < SMALLEST:
+        return f"must be 0, or at least {SMALLEST:g}"
+    return ""
+
+
+# What the manager would refuse at each match, and so no match could ever be played.
+
+
+def _dialects_problem(value: list[Any]) -> str:
+    fits = value and all(name in DIALECTS for name in value)
+    return "" if fits else f"must name one or more of {', '.join(DIALECTS)}"
+
+
+def _filters_problem(value: list[Any]) -> str:
+    return "" if len(value) <= 50 and all(map(_is_filter, value)) else (
+        f"must be up to 50 objects of field ({', '.join(FILTER_FIELDS)}), filter_type ({', '.join(FILTER_TYPES)}) and "
+        "values (1 to 100 strings of up to 100 characters)"
+    )  # fmt: skip
+
+
+def _is_filter(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"field", "values", "filter_type"}:
+        return False
+    values = value["values"]
+    are_texts = isinstance(values, list) and 1 <= len(values) <= 100 and all(map(_is_text, values))
+    is_known = value["field"] in FILTER_FIELDS and value["filter_type"] in FILTER_TYPES
+    return are_texts and is_known and all(len(text) <= 100 for text in values)
+
+
+def _limits_problem(value: dict[Any, Any]) -> str:
+    for scope, rates in value.items():
+        if scope not in ("seat", "session") or not isinstance(rates, dict):
+            return "must have the objects seat and session"
+        for unit, rate in rates.items():
+            if unit not in ("packets", "bytes") or not _is_whole(rate) or not 1 <= rate <= 2**31:
+                return f"{scope} must have packets and bytes, whole numbers from 1 to 2147483648"
+    return ""
+
+
+SESSION_CHECKS: Mapping[str, Callable[[Any], str]] = {
+    "dialects": _dialects_problem,
+    "filters": _filters_problem,
+    "limits": _limits_problem,
+}
+
+
+# -- a whole configuration file --------------------------------------------------------------------
+
+
+def profiles_of(config: Any) -> dict[str, Any]:
+    """Each profile of Edgegap's configuration file, with what the file says for all of them. Raises ProfileInvalid."""
+    found = config.get("profiles") if isinstance(config, dict) else None
+    if not isinstance(found, dict) or not 0 < len(found) <= MAX_PROFILES:
+        raise ProfileInvalid([Problem("profiles", f"must be an object of 1 to {MAX_PROFILES} profiles by name")])
+    known = {"version", "inspect", "allowed_cors_origins", "profiles", *SHARED}
+    problems = [Problem(name, "is not a setting of a configuration file") for name in config.keys() - known]
+    problems += [
+        Problem(f"profiles.{name}", "is no name: letters, digits, _ . and -, up to 64")
+        for name in found
+        if not re.fullmatch(NAME, str(name))
+    ]
+    shared = {name: config[name] for name in SHARED if name in config}
+    profiles = {name: {**shared, **profile} if isinstance(profile, dict) else profile for name, profile in found.items()}
+    for name, profile in profiles.items():
+        try:
+            parse(profile)
+        except ProfileInvalid as error:
+            problems += [Problem(f"profiles.{name}.{problem.path}", problem.reason) for problem in error.problems]
+    if problems:
+        raise ProfileInvalid(sorted(problems, key=lambda problem: problem.path))
+    return profiles
+
+
 # -- a ticket's attributes -------------------------------------------------------------------------
+
+
+def without_failed_pings(profile: Profile, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that `attribute_problems` accepts, without latencies of 0 and less: those are beacons that did not
+    answer (compat spec B1)."""
+    if profile.latencies is None:
+        return dict(attributes)
+    measured = {beacon: ms for beacon, ms in attributes[profile.latencies].items() if ms > 0}
+    return {**attributes, profile.latencies: measured}
 
 
 def attribute_problems(profile: Profile, attributes: Mapping[str, Any]) -> list[Problem]:
@@ -312,25 +449,16 @@ def attribute_problems(profile: Profile, attributes: Mapping[str, Any]) -> list[
         reason = CHECKS[kind](attributes[name]) if name in attributes else "is missing"
         if reason:
             problems.append(Problem(name, reason))
+    if not problems and len(json.dumps(attributes)) > MAX_ATTRIBUTES_BYTES:
+        problems.append(Problem("", f"the attributes are longer than {MAX_ATTRIBUTES_BYTES} bytes of JSON"))
     return problems
 
 
-def with_unmeasured(profile: Profile, attributes: Mapping[str, Any], cities: Iterable[str]) -> Mapping[str, Any]:
-    """The attributes; of a player who measured nothing with what the profile's `unmeasured` says, for these cities.
-
-    0 is no measurement: it is what clients send that cannot measure."""
-    name = profile.latencies
-    if name is None or profile.unmeasured is None:
-        return attributes
-    found = attributes.get(name)
-    if found and not (isinstance(found, dict) and all(_is_number(ms) and ms <= 0 for ms in found.values())):
-        return attributes
-    return {**attributes, name: dict.fromkeys(sorted(cities)[:MAX_VALUES], profile.unmeasured)}
-
-
-def group_problems(profile: Profile, members: list[Mapping[str, Any]]) -> list[Problem]:
+def group_problems(profile: Profile, members: Sequence[Mapping[str, Any]]) -> list[Problem]:
     """What keeps players whose attributes are each valid from being matched as one group."""
     problems = []
+    if len(members) > profile.max_group:
+        problems.append(Problem("", f"a team of this profile has at most {profile.max_group} players"))
     for name in profile.strings:
         if len({member[name] for member in members}) > 1:
             problems.append(Problem(name, "differs within the group"))
@@ -342,7 +470,8 @@ def group_problems(profile: Profile, members: list[Mapping[str, Any]]) -> list[P
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Finite. An integer is not asked: one of 400 digits is no float."""
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_whole(value: Any) -> bool:
@@ -354,7 +483,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _number(value: Any) -> str:
-    return "" if _is_number(value) and abs(value) <= LARGEST else f"must be a number of at most {LARGEST:g}"
+    return "" if _is_number(value) and abs(value) <= LARGEST else f"must be a number from {-LARGEST:g} to {LARGEST:g}"
 
 
 def _text(value: Any) -> str:
@@ -368,10 +497,11 @@ def _texts(value: Any) -> str:
 
 
 def _latencies(value: Any) -> str:
-    if not isinstance(value, dict) or not 0 < len(value) <= MAX_VALUES or not all(map(_is_text, value)):
-        return f"must be an object of 1 to {MAX_VALUES} beacons and their milliseconds"
-    if not all(_is_number(ms) and 0 <= ms <= MAX_LATENCY for ms in value.values()):
-        return f"every latency must be a number of milliseconds from 0 to {MAX_LATENCY:g}"
+    """0 and less is a beacon that did not answer; no latency at all is a player who could measure none."""
+    if not isinstance(value, dict) or len(value) > MAX_VALUES or not all(map(_is_text, value)):
+        return f"must be an object of up to {MAX_VALUES} beacons and their milliseconds"
+    if not all(_is_number(ms) and -LARGEST <= ms <= MAX_LATENCY for ms in value.values()):
+        return f"every latency must be a number of milliseconds up to {MAX_LATENCY:g}"
     return ""
 
 

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from .budget import Budget
 from .pool import Unit
+
+# Steps after which a way to put groups into teams is looked for no more. Exact packing is as hard as any puzzle.
+PACKING_STEPS = 1_000
 
 Span = tuple[float, float, float]  # lowest, highest, and by how much they may differ
 Shared = tuple[frozenset[str], int]  # what all share, and how many they must
@@ -51,8 +55,8 @@ class Selection:
         ms = seed.latencies[beacon]
         return replace(self, beacon=beacon, latency=(ms, ms, seed.stage.difference))
 
-    def add(self, index: int, unit: Unit) -> "Selection | None":
-        """None when the rules, or the sizes of the teams, forbid it."""
+    def add(self, index: int, unit: Unit, budget: Budget) -> "Selection | None":
+        """None when the rules, or the sizes of the teams, forbid it, or no packing of the groups is found."""
         stage = unit.stage
         min_team, max_team = max(self.min_team, stage.min_team_size), min(self.max_team, stage.max_team_size)
         size = self.size + unit.size
@@ -62,7 +66,7 @@ class Selection:
         if merged is None:
             return None
         sizes = (*self.sizes, 1) if unit.size == 1 else tuple(sorted((*self.sizes, unit.size), reverse=True))
-        if sizes[0] > 1 and packing(sizes, self.team_count, 0, max_team) is None:
+        if sizes[0] > 1 and _packed(sizes, self.team_count, 0, max_team, budget) is None:
             return None
         spans, values, latency = merged
         return Selection(
@@ -100,11 +104,11 @@ class Selection:
     def is_full(self) -> bool:
         return self.size == self.team_count * self.max_team
 
-    @property
-    def is_legal(self) -> bool:
-        """As it stands: every team can have the smallest size, a group alone shares what it must, nobody is alone."""
-        fits = packing(self.sizes, self.team_count, self.min_team, self.max_team)
-        return self.size >= 2 and fits is not None and all(len(shared) >= least for shared, least in self.values)
+    def is_legal(self, budget: Budget) -> bool:
+        """As it stands: every team can have the smallest size, and a group alone shares what it must."""
+        if self.size < self.team_count * self.min_team or any(len(shared) < least for shared, least in self.values):
+            return False
+        return _packed(self.sizes, self.team_count, self.min_team, self.max_team, budget) is not None
 
 
 def _widened(span: Span, value: float, limit: float) -> Span | None:
@@ -114,10 +118,10 @@ def _widened(span: Span, value: float, limit: float) -> Span | None:
 
 class Search:
     """Depth first over the candidates in their order. Looking for a full match it stops at the first; otherwise it goes
-    for the largest legal one. Gives up after `steps` tries."""
+    for the largest legal one. Gives up when the budget is spent."""
 
-    def __init__(self, units: Sequence[Unit], candidates: list[int], full: bool, steps: int) -> None:
-        self.units, self.candidates, self.full, self.steps = units, candidates, full, steps
+    def __init__(self, units: Sequence[Unit], candidates: list[int], full: bool, budget: Budget) -> None:
+        self.units, self.candidates, self.full, self.budget = units, candidates, full, budget
         self.best: Selection | None = None
         self.players_from = [0] * (len(candidates) + 1)  # in the candidates from each place on
         for place in range(len(candidates) - 1, -1, -1):
@@ -128,43 +132,57 @@ class Search:
         return found if found or self.full else self.best
 
     def _deepen(self, chosen: Selection, place: int) -> Selection | None:
-        if chosen.is_full and chosen.is_legal:
+        if chosen.is_full and chosen.is_legal(self.budget):
             return chosen
-        if not self.full and (self.best is None or chosen.size > self.best.size) and chosen.is_legal:
+        if not self.full and (self.best is None or chosen.size > self.best.size) and chosen.is_legal(self.budget):
             self.best = chosen
         for at in range(place, len(self.candidates)):
             reachable = chosen.size + self.players_from[at]
             needed = chosen.team_count * chosen.max_team if self.full else (self.best.size + 1 if self.best else 0)
-            if reachable < needed or self.steps <= 0:
+            if reachable < needed or self.budget.is_spent():
                 return None
-            self.steps -= 1
+            self.budget.spend()
             index = self.candidates[at]
-            more = chosen.add(index, self.units[index])
+            more = chosen.add(index, self.units[index], self.budget)
             found = self._deepen(more, at + 1) if more else None
             if found:
                 return found
         return None
 
 
-@lru_cache(maxsize=65_536)
 def packing(sizes: tuple[int, ...], teams: int, least: int, most: int) -> tuple[int, ...] | None:
-    """A team for each of `sizes` (largest first), so that every team has `least` to `most` players; None: impossible.
+    """A team for each of `sizes` (largest first), so that every team has `least` to `most` players; None: there is no
+    way, or none was found in PACKING_STEPS steps."""
+    return _packing(sizes, teams, least, most)[0]
 
-    Groups stay whole. Each goes to the emptiest team first."""
-    if sum(sizes) < teams * least:
-        return None
+
+def _packed(sizes: tuple[int, ...], teams: int, least: int, most: int, budget: Budget) -> tuple[int, ...] | None:
+    """`packing`; going back is paid for, the same whether the answer is remembered or not."""
+    places, steps = _packing(sizes, teams, least, most)
+    budget.spend(max(0, steps - len(sizes)))
+    return places
+
+
+@lru_cache(maxsize=65_536)
+def _packing(sizes: tuple[int, ...], teams: int, least: int, most: int) -> tuple[tuple[int, ...] | None, int]:
+    """And the steps it took. Groups stay whole; each goes to the emptiest team first."""
+    if not teams * least <= sum(sizes) <= teams * most:
+        return None, 0
     if not sizes or sizes[0] == 1:  # single players fit wherever there is room
-        return tuple(index % teams for index in range(len(sizes))) if len(sizes) <= teams * most else None
+        return tuple(index % teams for index in range(len(sizes))), 0
     filled = [0] * teams
     placed: list[int] = []
     hopeless: set[tuple[int, ...]] = set()  # how full teams were, in any order, where the rest did not fit
+    steps = 0
 
     def place(index: int) -> bool:
+        nonlocal steps
         if index == len(sizes):
             return min(filled) >= least
         state = (index, *sorted(filled))
-        if state in hopeless:
+        if state in hopeless or steps >= PACKING_STEPS:
             return False
+        steps += 1
         for team in sorted(range(teams), key=filled.__getitem__):
             if filled[team] + sizes[index] > most:
                 break
@@ -177,4 +195,4 @@ def packing(sizes: tuple[int, ...], teams: int, least: int, most: int) -> tuple[
         hopeless.add(state)
         return False
 
-    return tuple(placed) if place(0) else None
+    return (tuple(placed) if place(0) else None), steps

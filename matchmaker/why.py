@@ -25,7 +25,7 @@ class Why:
 
 def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: float) -> Why:
     """Raises KeyError when the ticket is not among those who wait."""
-    units = units_of(profile, tickets, now)
+    units, _ = units_of(profile, tickets, now)
     own = next((unit for unit in units if ticket_id in unit.tickets), None)
     if own is None:
         raise KeyError(ticket_id)
@@ -103,7 +103,7 @@ class Kept:
 
 def kept(profile: Profile, tickets: Sequence[Ticket], now: float) -> list[Kept]:
     """`tickets`: all of a match that was made at `now`. In the order of `Profile.rules`."""
-    units = units_of(profile, tickets, now)
+    units, _ = units_of(profile, tickets, now)
     if not units:
         return []
     found = [*_numbers_kept(units), *_strings_kept(profile, units), *_overlaps_kept(units)]
