@@ -5,6 +5,8 @@ A `matchmaker` key may stand in a game that players have: it makes and follows t
 own. What shows or changes the whole of a studio wants the `relay` key of a backend.
 """
 
+import hashlib
+import json
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -14,8 +16,11 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from .errors import ScopeMissing
+from .errors import ScopeMissing, invalid
+from .profiles import Problem
+from .services import Requester
 
+MAX_KEY = 255  # characters of an Idempotency-Key
 client_address = import_string(settings.MATCHMAKER_CLIENT_ADDRESS)
 throttling = import_module(settings.MATCHMAKER_THROTTLING)
 
@@ -40,6 +45,24 @@ def tenant_of(request: Request) -> str:
 def is_backend(request: Request) -> bool:
     """And not a player's game."""
     return "relay" in cast(Caller, request.auth).scopes
+
+
+def requester(request: Request) -> Requester:
+    """Who asks, and by which Idempotency-Key. Raises ValidationError for a key that is too long."""
+    tenant = tenant_of(request)
+    is_caller_backend = is_backend(request)
+    network = "" if is_caller_backend else _digest(player_subject(request))[:16]
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if not key:
+        return Requester(tenant, network, is_caller_backend)
+    if len(key) > MAX_KEY:
+        raise invalid([Problem("Idempotency-Key", f"must have at most {MAX_KEY} characters")])
+    body = _digest(json.dumps(request.data, sort_keys=True))
+    return Requester(tenant, network, is_caller_backend, _digest(f"{tenant}/{request.path_info}/{key}"), body)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Scoped(BasePermission):
@@ -89,7 +112,9 @@ def player_subject(request: Request) -> str:
     return f"{tenant_of(request)}:{throttling.client_network(request._request)}"
 
 
-def take_or_refuse(kind: str, request: Request, limit: int, weight: int = 1) -> None:
-    """Counts something other than requests, such as tickets, against a limit of a minute for the player's address.
-    Raises Throttled (429 with Retry-After)."""
-    throttling.require(kind, player_subject(request), limit, weight)
+def take_tickets(request: Request, tickets: int) -> None:
+    """Counts tickets, not requests, against the limit of a minute for the player's address; a backend has none. Raises
+    Throttled (429 with Retry-After)."""
+    if not is_backend(request):
+        limit = settings.MATCHMAKER_TICKETS_PER_MINUTE
+        throttling.require("ticket", player_subject(request), limit, min(tickets, limit))

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import RegexValidator
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html_join
@@ -75,13 +75,25 @@ class VersionForm(forms.ModelForm):
         return self.cleaned_data["config"]
 
 
+class SetAsideFilter(admin.SimpleListFilter):
+    title, parameter_name = "passes", "passes"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("set_aside", "set aside after failures")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ProfileVersion]) -> QuerySet[ProfileVersion]:
+        if self.value() == "set_aside":
+            return queryset.filter(pass_state__set_aside_until__isnull=False)
+        return queryset
+
+
 @admin.register(ProfileVersion)
 class ProfileVersionAdmin(ReadOnly):
-    list_display = ("__str__", "note", "created_at", "activated_at")
-    list_filter = ("profile__tenant",)
+    list_display = ("__str__", "note", "created_at", "activated_at", "passes")
+    list_filter = ("profile__tenant", SetAsideFilter)
     search_fields = ("profile__name", "note")
-    list_select_related = ("profile",)
-    actions = ("activate",)
+    list_select_related = ("profile", "pass_state")
+    actions = ("activate", "try_again")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_activate_permission(request)
@@ -90,7 +102,16 @@ class ProfileVersionAdmin(ReadOnly):
         return super().get_form(request, obj, change, **kwargs) if obj else VersionForm
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        shown = ("profile", "number", "note", "created_at", "activated_at", "config", "against_the_active_one")
+        shown = (
+            "profile",
+            "number",
+            "note",
+            "created_at",
+            "activated_at",
+            "passes",
+            "config",
+            "against_the_active_one",
+        )
         return shown if obj else list(VersionForm.base_fields)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -103,6 +124,25 @@ class ProfileVersionAdmin(ReadOnly):
         active = version.profile.active
         rows = list(differences(active.config, version.config)) if active else []
         return format_html_join("\n", "<div>{}: {} &rarr; {}</div>", rows) if rows else "nothing"
+
+    @admin.display(description="last pass")
+    def passes(self, version: ProfileVersion) -> str:
+        state = getattr(version, "pass_state", None)
+        if state is None:
+            return "none yet"
+        if state.set_aside_until:
+            return f"set aside after {state.failures} failures: {state.error}"
+        return f"{state.waiting} waiting, {1000 * state.duration:.0f} ms" if state.passed_at else "none yet"
+
+    @act(
+        "Try again now",
+        effect="A version that was set aside after failures is matched again at once.",
+        permission="activate",
+        applies=lambda version: bool(getattr(version, "pass_state", None) and version.pass_state.set_aside_until),
+    )
+    def try_again(self, request: HttpRequest, version: ProfileVersion) -> str:
+        services.version_try_again(version)
+        return f"{version} is matched again."
 
     @act("Make active", effect="New tickets are matched by this version.", permission="activate")
     def activate(self, request: HttpRequest, version: ProfileVersion) -> str:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -14,10 +14,11 @@ from rest_framework.views import APIView
 from web.address_field import AddressField
 from web.health import HealthSerializer, health_report
 from web.input_warnings import RequestSerializer, unknown_names, warn
-from web.number_fields import Count, Port, Seconds
+from web.number_fields import Count, Port, Seconds, Version
 
 from . import selectors, services
-from .access import MayPlay, PlayerThrottle, about_profile, client_address, is_backend, tenant_of
+from .access import MayPlay, PlayerThrottle, about_profile, client_address, requester, take_tickets, tenant_of
+from .models import PassState
 from .serializers import (
     BackfillSerializer,
     GroupSerializer,
@@ -26,12 +27,19 @@ from .serializers import (
     check_size,
     error_responses,
 )
+from .services import Player
 from .whereabouts import WhereaboutsSerializer
-from .why import Why
+from .why import REASONS, Why
 
 MAX_GROUP = 255
 MAX_PLAYING = 255
-NOT_WAITING = Why(0, 0, 0, {}, None, {}, 0.0)
+NOT_WAITING = Why("", 0, 0, 0, 0, 0, 0, {}, None, {}, 0.0)
+PLAYER_ID = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}\Z"
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    location=OpenApiParameter.HEADER,
+    description="A request that is sent again with the same key makes nothing new and answers with the first tickets.",
+)
 
 
 class PlayApi(APIView):
@@ -45,12 +53,29 @@ class PlayerSerializer(WhereaboutsSerializer):
     profile = serializers.CharField(max_length=64)
     attributes = serializers.DictField(required=False, allow_null=True, help_text="One for each rule of the profile.")
     player_ip = AddressField(required=False, allow_null=True, help_text="The caller's own address when left out.")
+    player_id = serializers.RegexField(
+        PLAYER_ID,
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        help_text="Your name for the player, which others see, and which has one active ticket. Left out: one is made.",
+    )
+    rejoin_key = serializers.CharField(
+        max_length=100, required=False, allow_null=True, allow_blank=True, help_text="Of an earlier assignment."
+    )
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         found = super().to_internal_value(data)
         found["attributes"] = found.get("attributes") or {}
         found["player_ip"] = found.get("player_ip") or self.context["address"]
+        for name in ("player_id", "rejoin_key"):
+            found[name] = found.get(name) or ""
         return found
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["rejoin_key"] and not attrs["player_id"]:
+            raise serializers.ValidationError({"player_id": ["A rejoin_key comes with its player_id."]}, "required")
+        return super().validate(attrs)
 
 
 class MemberInputSerializer(PlayerSerializer):
@@ -85,11 +110,14 @@ class TicketsApi(PlayApi):
     @extend_schema(
         operation_id="ticket_create",
         request=PlayerSerializer,
-        responses={201: TicketSerializer, **error_responses(400, 413, 415)},
+        parameters=[IDEMPOTENCY_KEY],
+        responses={201: TicketSerializer, **error_responses(400, 409, 413, 415, 422)},
     )
     def post(self, request: Request) -> Response:
         """Search for a match."""
-        ticket = services.ticket_create(tenant=tenant_of(request), **_validated(PlayerSerializer, request))
+        player = Player(**_validated(PlayerSerializer, request))
+        take_tickets(request, 1)
+        ticket = services.ticket_create(requester(request), player)
         return Response(TicketSerializer(ticket).data, status=201)
 
 
@@ -109,10 +137,20 @@ class TicketApi(PlayApi):
 
 class TicketWhyApi(PlayApi):
     class OutputSerializer(serializers.Serializer):
+        class SetAsideSerializer(serializers.Serializer):
+            until = serializers.DateTimeField()
+            failures = Count(help_text="Passes that failed in a row.")
+            error = serializers.CharField()
+
         status = serializers.CharField()
+        reason = serializers.ChoiceField(
+            ["", "set_aside", "not_looked_at", *REASONS], help_text="Why it waits; empty when it does not search."
+        )
         waiting = Count(help_text="Players in the pool, without the own group.")
-        compatible = Count(help_text="Of them, those that no rule keeps away, each taken alone.")
+        compared = Count(help_text="Of them, those with whom it was compared: who has waited the longest.")
+        compatible = Count(help_text="Of those, the ones that no rule keeps away, each taken alone.")
         wanted = Count(help_text="Players that are missing for a full match.")
+        wanted_least = Count(help_text="Players that are missing for the smallest match.")
         blocked = serializers.DictField(
             child=Count(), help_text="Rule: players it keeps away; one may be counted under several."
         )
@@ -120,16 +158,43 @@ class TicketWhyApi(PlayApi):
         changes = serializers.DictField(help_text="What the next expansion changes.")
         expires = Seconds(min_value=-1e9, help_text="Seconds from now.")
         estimate = Seconds(allow_null=True, help_text="Seconds still to wait, by the latest matches.")
+        version = Version(help_text="Of the profile.")
+        is_active_version = serializers.BooleanField(
+            help_text="False: the ticket does not fit the active version, and only meets others of its own."
+        )
+        last_pass = serializers.DateTimeField(allow_null=True, help_text="When the pool was last looked at.")
+        set_aside = SetAsideSerializer(
+            allow_null=True, help_text="Passes over the version fail, and are tried again later."
+        )
 
     @extend_schema(operation_id="ticket_why", responses={200: OutputSerializer, **error_responses(404)})
     def get(self, request: Request, ticket_id: str) -> Response:
         """Why the ticket still waits. For one that waits no more all counts are 0."""
         ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
         about_profile(request, ticket.version.profile.name)
-        found = selectors.ticket_why(ticket)
-        estimate = selectors.wait_estimate(ticket) if found else None
-        answer = {"status": ticket.status, "estimate": estimate, **asdict(found or NOT_WAITING)}
+        why = selectors.ticket_why(ticket)
+        found = asdict(why.found or NOT_WAITING)
+        state = why.state
+        if state is not None and state.set_aside_until is not None:
+            found["reason"] = "set_aside" if why.found else ""
+        elif why.found and (state is None or state.passed_at is None):
+            found["reason"] = "not_looked_at"
+        answer = {
+            **found,
+            "status": ticket.status,
+            "estimate": selectors.wait_estimate(ticket) if why.found else None,
+            "version": ticket.version.number,
+            "is_active_version": why.is_active,
+            "last_pass": state.passed_at if state else None,
+            "set_aside": _set_aside(state),
+        }
         return Response(self.OutputSerializer(answer).data)
+
+
+def _set_aside(state: PassState | None) -> dict[str, Any] | None:
+    if state is None or state.set_aside_until is None:
+        return None
+    return {"until": state.set_aside_until, "failures": state.failures, "error": state.error}
 
 
 class GroupTicketsApi(PlayApi):
@@ -142,13 +207,15 @@ class GroupTicketsApi(PlayApi):
     @extend_schema(
         operation_id="group_tickets_create",
         request=InputSerializer,
-        responses={201: OutputSerializer, **error_responses(400, 413, 415)},
+        parameters=[IDEMPOTENCY_KEY],
+        responses={201: OutputSerializer, **error_responses(400, 409, 413, 415, 422)},
         deprecated=True,
     )
     def post(self, request: Request) -> Response:
         """A whole group searches at once. Answers with a ticket for each, in the order asked."""
         players = _validated(self.InputSerializer, request)["player_tickets"]
-        tickets = services.tickets_create_together(tenant=tenant_of(request), players=players)
+        take_tickets(request, len(players))
+        tickets = services.tickets_create_together(requester(request), [Player(**player) for player in players])
         return Response(self.OutputSerializer({"player_tickets": tickets}).data, status=201)
 
 
@@ -156,11 +223,15 @@ class GroupsApi(PlayApi):
     @extend_schema(
         operation_id="group_create",
         request=MemberInputSerializer,
-        responses={201: MemberSerializer, **error_responses(400, 413, 415)},
+        parameters=[IDEMPOTENCY_KEY],
+        responses={201: MemberSerializer, **error_responses(400, 409, 413, 415, 422)},
     )
     def post(self, request: Request) -> Response:
         """A group, and its first member. It searches once every member is ready."""
-        member = services.group_create(tenant=tenant_of(request), **_validated(MemberInputSerializer, request))
+        wanted = _validated(MemberInputSerializer, request)
+        is_ready = wanted.pop("is_ready")
+        take_tickets(request, 1)
+        member = services.group_create(requester(request), Player(**wanted), is_ready=is_ready)
         return Response(MemberSerializer(member).data, status=201)
 
 
@@ -182,12 +253,15 @@ class MembersApi(PlayApi):
     @extend_schema(
         operation_id="member_create",
         request=MemberInputSerializer,
-        responses={201: MemberSerializer, **error_responses(400, 404, 409, 413, 415)},
+        parameters=[IDEMPOTENCY_KEY],
+        responses={201: MemberSerializer, **error_responses(400, 404, 409, 413, 415, 422)},
     )
     def post(self, request: Request, group_id: UUID) -> Response:
         """Join a group that does not search yet."""
         wanted = _validated(MemberInputSerializer, request)
-        member = services.member_add(tenant=tenant_of(request), group_id=group_id, **wanted)
+        is_ready = wanted.pop("is_ready")
+        take_tickets(request, 1)
+        member = services.member_add(requester(request), Player(**wanted), group_id=group_id, is_ready=is_ready)
         return Response(MemberSerializer(member).data, status=201)
 
 
@@ -243,15 +317,13 @@ class BackfillsApi(PlayApi):
     @extend_schema(
         operation_id="backfill_create",
         request=InputSerializer,
-        responses={201: BackfillSerializer, **error_responses(400, 413, 415)},
+        responses={201: BackfillSerializer, **error_responses(400, 403, 409, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """A match that plays takes one more group. It expires after a minute: send another while there is room."""
+        """A match that plays takes one more group. It expires after a minute: send another while there is room, which
+        takes the place of the one before. For a backend, or the host of the match with its `host_key`."""
         wanted = _validated(self.InputSerializer, request)
-        any_session = is_backend(request)
-        backfill = services.backfill_create(
-            tenant=tenant_of(request), any_session=any_session, **{"tickets": {}, **wanted}
-        )
+        backfill = services.backfill_create(requester(request), **{"tickets": {}, **wanted})
         return Response(BackfillSerializer(backfill).data, status=201)
 
 

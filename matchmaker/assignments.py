@@ -5,6 +5,7 @@ from typing import Any
 
 from .models import Match, Ticket
 from .profiles import Profile
+from .proofs import host_key, rejoin_key
 from .whereabouts import nearest
 
 
@@ -36,6 +37,7 @@ def assignment_of(
     users: Mapping[str, Mapping[str, Any]],
     ticket: Ticket,
     location: Mapping[str, Any] | None,
+    team_ids: Mapping[str, str],
 ) -> dict[str, Any]:
     """Edgegap's assignment (compat spec 5.3), with the relay as the server, and what this one player needs to play.
 
@@ -58,11 +60,16 @@ def assignment_of(
         "seat": mine["seat"],
         "is_host": mine["seat"] == 0,
         "player_id": ticket.player_id,
-        "players": [_player(match, number, player, users) for number, player in enumerate(match.seats)],
+        "players": [
+            {"player_id": player, "seat": user["seat"], "team_id": team_ids.get(player)}
+            for player, user in sorted(users.items(), key=lambda each: each[1]["seat"])
+        ],
         "session_token": session["authorization_token"],
         "user_token": mine["authorization_token"],
         "connect_token": mine["connect_token"],
         "seat_key": mine["seat_key"],
+        "rejoin_key": rejoin_key(session["session_id"], ticket.player_id),
+        "host_key": host_key(session["session_id"]) if mine["seat"] == 0 else None,
     }
 
 
@@ -76,8 +83,3 @@ def _port(port: Mapping[str, Any], host: str) -> dict[str, Any]:
     number = port["port"]
     link = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
     return {"internal": number, "external": number, "link": link, "protocol": port["protocol"]}
-
-
-def _player(match: Match, number: int, player: str, users: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    team = next(index for index, team in enumerate(match.teams) if player in team)
-    return {"player_id": player, "seat": users[player]["seat"], "team_id": f"{match.pk}-{team}"}

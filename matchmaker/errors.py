@@ -22,12 +22,40 @@ class AlreadyMatched(APIException):
 
 class GroupClosed(APIException):
     status_code, default_code = 409, "group_closed"
-    default_detail = "The group is searching, or was cancelled: nobody can join or change it any more."
+    default_detail = "The group is searching, or was cancelled: its members cannot change any more."
 
 
 class GroupFull(APIException):
     status_code, default_code = 409, "group_full"
     default_detail = "The group is as large as a team of its profile may be."
+
+
+class PlayerHasTicket(APIException):
+    status_code, default_code = 409, "player_has_ticket"
+    default_detail = "The player has an active ticket. Withdraw it, or wait for its end, before making another."
+
+
+class TooManyTickets(APIException):
+    status_code, default_code = 429, "too_many_tickets"
+    default_detail = "Too many tickets are active, from this network or of this tenant. Try again later."
+    wait = 5  # seconds; for Retry-After
+
+
+class KeyMismatch(APIException):
+    status_code, default_code = 422, "idempotency_mismatch"
+    default_detail = "This Idempotency-Key was used with another body."
+
+
+class NotTheHost(APIException):
+    status_code, default_code = 403, "not_the_host"
+    default_detail = (
+        "Only a backend, or the host of the match with the host_key of its assignment, may ask for a backfill."
+    )
+
+
+class SessionFull(APIException):
+    status_code, default_code = 409, "session_full"
+    default_detail = "The session has as many players as a full match of the profile."
 
 
 class NoEarlierVersion(APIException):

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from django.db import DatabaseError, close_old_connections
+from django.db import close_old_connections
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -124,8 +124,8 @@ class Watcher:
         while self._followers:
             try:
                 found = await asyncio.to_thread(_statuses, list(self._followers))
-            except DatabaseError:
-                logger.exception("the database failed, the events wait")
+            except Exception:  # of any kind: all streams of this process depend on this loop
+                logger.exception("the statuses could not be read, the events wait")
                 await asyncio.sleep(LOOK_AGAIN)
                 continue
             for ticket_id, events in self._followers.items():

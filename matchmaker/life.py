@@ -1,71 +1,171 @@
 """What the matchmaker does by itself, one unit of work per function: a pass, one match forward, sweeping up.
 
 Every state is a row, and every change a conditional UPDATE or made under a row lock, so that any number of processes
-work side by side and each may die anywhere: a pass is one transaction; a match that nobody moves forward any more is
-taken over when its claim runs out, and the request for its session is repeated under the same Idempotency-Key.
+work side by side and each may die anywhere: a pass reads and thinks without a lock, and claims its tickets in one short
+transaction; a match that no process moves forward any more is taken over when its claim runs out, and the request for
+its session is repeated under the same Idempotency-Key.
+
+What a tenant or a player made may be anything. So each unit of work fails alone: a version whose pass fails is set
+aside for a while that doubles, a match whose move fails is tried again and then abandoned, and every pass has a budget.
 """
 
 import logging
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Min, Q, QuerySet
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 
-from . import metrics, selectors
+from . import metrics, selectors, why
 from .assignments import assignment_of, session_request
+from .budget import Budget
 from .manager_client import Json, Manager, ManagerRefused, ManagerUnreachable
 from .matching import Filled, make_matches
 from .matching import Match as Proposal
-from .models import Backfill, Fleet, Group, Match, MatchState, Process, ProfileVersion, Status, Ticket
+from .models import (
+    Backfill,
+    Fleet,
+    Group,
+    Match,
+    MatchState,
+    PassState,
+    Process,
+    ProfileVersion,
+    Status,
+    Ticket,
+)
 from .player_data import without_players
 
 logger = logging.getLogger(__name__)
 
 CLAIM = timedelta(seconds=6)  # longer than one call to the manager may take
-PATIENCE = 5  # attempts without an outcome, about 15 s, before the players of a match search on
+MAX_ATTEMPTS = 5  # without an outcome, about 15 s, before the players of a match search on
+MAX_UNDO_ATTEMPTS = 200  # of an abandoned match, more than an hour: its session ends by itself
 LONGEST_DELAY = 30.0
 CHUNK = 5_000  # rows named in one query: databases limit their number
 PROCESSES_KEPT = timedelta(hours=1)
+LEASE = timedelta(seconds=5)  # longer than a pass may take
+PASS_STEPS, PASS_SECONDS = 200_000, 0.25  # what one pass may do before it is another's turn
+ROTATION_REST = 1.0  # seconds; a pool larger than one pass looks at is gone through again after them
+LONGEST_SET_ASIDE = timedelta(minutes=5)
 
 
 # -- a pass ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """`look_again`: when time alone may change something, seconds since 1970; None: never."""
+class PassResult:
+    """`look_again`: when time alone may change something, seconds since 1970; None: never. `is_complete`: the whole
+    pool has been looked at. `steps`: the work done."""
 
     matches: int
     waits: list[float]
     qualities: list[float]
     look_again: float | None
+    is_complete: bool = True
+    steps: int = 0
+    has_failed: bool = False
 
 
-def version_pass(version_id: int) -> Passed | None:
-    """Match those who wait under one version. None: another process is at it.
+def version_pass(version_id: int, steps: int = PASS_STEPS, seconds: float = PASS_SECONDS) -> PassResult | None:
+    """Match those who wait under one version. None: another process is at it, or the version is set aside.
 
-    The row lock is the claim. It goes with its transaction, also when the process is killed."""
-    with transaction.atomic():
-        # NO KEY: tickets that are created meanwhile refer to the row and must not wait for us.
-        locked = ProfileVersion.objects.select_for_update(skip_locked=True, no_key=True, of=("self",))
-        version = locked.select_related("profile").filter(pk=version_id).first()
-        if version is None:
-            return None
-        now = timezone.now()
-        tickets = selectors.pool_of(version_id, now)
-        backfills = selectors.backfills_of(version, now)
-        found = make_matches(selectors.rules_of(version), tickets, now.timestamp(), backfills)
-        formed = _form(version, found.matches, found.filled, now)
-    return Passed(
+    A failure is the version's own, which is set aside. Raises DatabaseError where not even that can be written."""
+    state = _lease(version_id)
+    if state is None:
+        return None
+    started = time.monotonic()
+    try:
+        version = ProfileVersion.objects.select_related("profile").get(pk=version_id)
+        return _pass(version, state, Budget(steps, seconds, time.monotonic), started)
+    except Exception as error:
+        return _set_aside(state, error)
+
+
+def _lease(version_id: int) -> PassState | None:
+    now = timezone.now()
+    state, _ = PassState.objects.get_or_create(pk=version_id)
+    free = Q(leased_until=None) | Q(leased_until__lte=now) | Q(leased_until__gt=now + 2 * LEASE)  # a clock was wrong
+    ready = Q(set_aside_until=None) | Q(set_aside_until__lte=now) | Q(set_aside_until__gt=now + 2 * LONGEST_SET_ASIDE)
+    until = now + LEASE
+    if not PassState.objects.filter(free, ready, pk=version_id).update(leased_until=until):
+        return None
+    state.leased_until = until
+    return state
+
+
+def _pass(version: ProfileVersion, state: PassState, budget: Budget, started: float) -> PassResult:
+    now = timezone.now()
+    window = selectors.pool_of(version.pk, now, since=state.window)
+    backfills, unreadable = selectors.backfills_of(version, now)
+    rules = selectors.rules_of(version)
+    found = make_matches(rules, window.tickets, now.timestamp(), backfills, budget, state.resume)
+    _cancel_unreadable(version, found.unreadable, unreadable, now)
+    formed = _form(version, found.matches, found.filled, now)
+    # A window is left when all of it has been looked at.
+    next_window = state.window if found.resume is not None else window.next_from
+    is_whole = state.window is None and window.next_from is None
+    look_again = _look_again(version.pk, found.look_again, now)
+    if not is_whole:  # what time changes in the other windows is not known here
+        look_again = min(look_again or math.inf, now.timestamp() + ROTATION_REST)
+    PassState.objects.filter(pk=version.pk).update(
+        leased_until=None,
+        passed_at=now,
+        duration=time.monotonic() - started,
+        players=len(window.tickets),
+        waiting=len(window.tickets) if is_whole else _searching_count(version),
+        resume=found.resume,
+        window=next_window,
+        failures=0,
+        set_aside_until=None,
+        error="",
+    )
+    return PassResult(
         matches=len(formed),
         waits=[match.wait for match in formed],
         qualities=[match.quality for match in formed],
-        look_again=_look_again(version_id, found.look_again, now),
+        look_again=look_again,
+        is_complete=found.resume is None and window.next_from is None,
+        steps=budget.spent,
     )
+
+
+def _searching_count(version: ProfileVersion) -> int:
+    return Ticket.objects.filter(version=version, status=Status.SEARCHING).count()
+
+
+def _set_aside(state: PassState, error: Exception) -> PassResult:
+    """The version rests for a while that doubles with each failure."""
+    failures = state.failures + 1
+    delay = min(LONGEST_SET_ASIDE, timedelta(seconds=2.0 ** min(failures, 16)))
+    text = f"{type(error).__name__}: {error}"[:200]
+    PassState.objects.filter(pk=state.pk).update(
+        leased_until=None, failures=failures, set_aside_until=timezone.now() + delay, error=text
+    )
+    logger.error(
+        "the pass over version %s failed, it is set aside for %.0f s", state.pk, delay.total_seconds(), exc_info=error
+    )
+    return PassResult(0, [], [], time.time() + delay.total_seconds(), has_failed=True)
+
+
+def _cancel_unreadable(
+    version: ProfileVersion, tickets: Sequence[str], backfills: Sequence[object], now: datetime
+) -> None:
+    """What the rules cannot work with waits for nothing. Their attributes were checked when they were made: this is a
+    fault, which must not cost the others of the version their matches."""
+    ended = {"status": Status.CANCELLED, "reason": "unreadable", "remove_at": now + selectors.removal_of(version)}
+    for start in range(0, len(tickets), CHUNK):
+        chosen = Ticket.objects.filter(pk__in=tickets[start : start + CHUNK], status=Status.SEARCHING)
+        logger.error("%s tickets of version %s cannot be read by its rules", chosen.update(**ended), version.pk)
+    if backfills:
+        Backfill.objects.filter(pk__in=list(backfills), status=Status.SEARCHING).update(**ended)
 
 
 def _look_again(version_id: int, by_rules: float | None, now: datetime) -> float | None:
@@ -77,28 +177,36 @@ def _look_again(version_id: int, by_rules: float | None, now: datetime) -> float
 def _form(
     version: ProfileVersion, proposals: Sequence[Proposal], filled: Sequence[Filled], now: datetime
 ) -> list[Match]:
-    """Claim the tickets. A proposal of which a ticket was withdrawn meanwhile is dropped."""
+    """Claim the tickets, in one transaction. A proposal of which a ticket was withdrawn meanwhile is dropped."""
+    if not proposals and not filled:
+        return []
     wanted = [ticket for proposal in proposals for ticket in proposal.tickets]
     wanted += [ticket for one in filled for ticket in one.tickets]
-    claimed = _claim_tickets(version, wanted, now)
     slugs = selectors.fleet_names().slugs_by_city
-    matches: list[Match] = []
-    for proposal in proposals:
-        if all(ticket in claimed for ticket in proposal.tickets):
-            matches.append(_match(version, proposal, claimed, slugs, now))
-    for one in filled:
-        if all(ticket in claimed for ticket in one.tickets) and _backfill_claim(one):
-            matches.append(_backfill_match(version, one, claimed, slugs, now))
-    Match.objects.bulk_create(matches)
-    by_player = {ticket.player_id: ticket.pk for ticket in claimed.values()}
-    for match in matches:  # one short query each: far quicker than a bulk_update of as many rows
-        taken = Ticket.objects.filter(pk__in=[by_player[player] for player in match.seats])
-        taken.update(match=match, status=Status.MATCH_FOUND)
+    with transaction.atomic():
+        claimed = _claim_tickets(version, wanted, now)
+        matches: list[Match] = []
+        for proposal in proposals:
+            if _are_claimed(proposal.tickets, claimed):
+                matches.append(_match(version, proposal, claimed, slugs, now))
+        for one in filled:
+            if _are_claimed(one.tickets, claimed) and _backfill_claim(one):
+                matches.append(_backfill_match(version, one, claimed, slugs, now))
+        Match.objects.bulk_create(matches)
+        by_player = {ticket.player_id: ticket.pk for ticket in claimed.values()}
+        for match in matches:  # one short query each: far quicker than a bulk_update of as many rows
+            taken = Ticket.objects.filter(pk__in=[by_player[player] for player in match.seats])
+            taken.update(match=match, status=Status.MATCH_FOUND)
     return matches
 
 
+def _are_claimed(tickets: Sequence[str], claimed: dict[str, Ticket]) -> bool:
+    players = {claimed[ticket].player_id for ticket in tickets if ticket in claimed}
+    return len(players) == len(tickets)  # each a player of its own
+
+
 def _claim_tickets(version: ProfileVersion, wanted: Sequence[str], now: datetime) -> dict[str, Ticket]:
-    """Those that still wait, locked until the pass is committed."""
+    """Those that still wait, locked until they are written."""
     rows = Ticket.objects.select_for_update(no_key=True, of=("self",)).filter(selectors.searching(now), version=version)
     return {
         ticket.pk: ticket
@@ -118,6 +226,7 @@ def _match(
         quality=proposal.quality,
         is_full=proposal.full,
         wait=_mean_wait(tickets, now),
+        explanation=_explanation(version, tickets, now),
         created_at=now,
         next_attempt_at=now,
     )
@@ -125,19 +234,53 @@ def _match(
     return match
 
 
+def _explanation(version: ProfileVersion, tickets: Sequence[Ticket], now: datetime) -> Json:
+    """Kept with the match: the tickets are removed long before its session ends."""
+    pool = [
+        selectors.pool_ticket(ticket.pk, ticket.searching_since, ticket.attributes, ticket.group_id)
+        for ticket in tickets
+        if ticket.searching_since
+    ]
+    kept = why.kept(selectors.rules_of(version), pool, now.timestamp())
+    waited = {ticket.player_id: round(ticket.waited(now) or 0.0, 3) for ticket in tickets}
+    return {"rules": [asdict(rule) for rule in kept], "waited": waited}
+
+
 def _backfill_match(
     version: ProfileVersion, filled: Filled, claimed: dict[str, Ticket], slugs: dict[str, list[str]], now: datetime
 ) -> Match:
     tickets = [claimed[pk] for pk in filled.tickets]
     backfill = Backfill.objects.get(pk=filled.backfill)
+    origin = selectors.match_of_session(tenant=version.profile.tenant, session_id=backfill.session_id)
     players = [ticket.player_id for ticket in tickets]
     match = Match(
-        version=version, backfill=backfill, teams=[players], seats=players, created_at=now, next_attempt_at=now
+        version=version,
+        backfill=backfill,
+        origin=origin,
+        session_id=backfill.session_id,
+        teams=_teams_with(origin, players),
+        seats=players,
+        wait=_mean_wait(tickets, now),
+        explanation=_explanation(version, tickets, now),
+        created_at=now,
+        next_attempt_at=now,
     )
-    match.session_id = backfill.attributes["assignment"]["request_id"]
-    match.wait = _mean_wait(tickets, now)
     match.request = session_request(match, tickets, selectors.rules_of(version), slugs)
     return match
+
+
+def _teams_with(origin: Match | None, players: Sequence[str]) -> list[list[str]]:
+    """The newcomers, at the place of the smallest team of the match; of a returning player, its own team."""
+    if origin is None:
+        return [list(players)]
+    later = Match.objects.filter(origin=origin, state=MatchState.ASSIGNED).values_list("teams", flat=True)
+    teams = [set(team) for team in origin.teams]
+    for other in later:
+        for team, more in zip(teams, other, strict=False):
+            team.update(more)
+    own = [index for index, team in enumerate(teams) if team.intersection(players)]
+    place = own[0] if own else min(range(len(teams)), key=lambda index: len(teams[index]))
+    return [list(players) if index == place else [] for index in range(len(teams))]
 
 
 def _backfill_claim(filled: Filled) -> bool:
@@ -153,9 +296,10 @@ def _mean_wait(tickets: Sequence[Ticket], now: datetime) -> float:
 # -- a match's way to its session ------------------------------------------------------------------
 
 
-def match_forward(manager: Manager) -> bool:
-    """Take one match that is due and move it forward: to its session, or to its end. False: none is due."""
-    match = _claim_match()
+def match_forward(manager: Manager, tenant: str | None = None) -> bool:
+    """Take one match that is due, of this tenant or of any, and move it forward: to its session, or to its end. False:
+    none is due."""
+    match = _claim_match(tenant)
     if match is None:
         return False
     try:
@@ -167,12 +311,24 @@ def match_forward(manager: Manager) -> bool:
             _assign(manager, match)
     except ManagerUnreachable as error:
         _later(match, str(error))
+    except Exception as error:
+        logger.exception("match %s could not be moved forward", match.pk)
+        _later(match, f"{type(error).__name__}: {error}")
     return True
 
 
-def _claim_match() -> Match | None:
+def tenants_with_due_matches(limit: int = 100) -> list[str]:
+    """By the time since when the first of each is due."""
+    due = Match.objects.filter(next_attempt_at__lte=timezone.now()).order_by().values("version__profile__tenant")
+    first = due.annotate(first=Min("next_attempt_at")).order_by("first")
+    return list(first.values_list("version__profile__tenant", flat=True)[:limit])
+
+
+def _claim_match(tenant: str | None) -> Match | None:
     now = timezone.now()
     due = Match.objects.filter(next_attempt_at__lte=now).order_by("next_attempt_at")
+    if tenant is not None:
+        due = due.filter(version__profile__tenant=tenant)
     if not due.exists():  # most of the time; and it takes no lock
         return None
     with transaction.atomic():
@@ -200,29 +356,53 @@ def _assign(manager: Manager, match: Match) -> None:
 
 
 def _assign_backfill(manager: Manager, match: Match) -> None:
+    tenant = _tenant(match)
     users: dict[str, Json] = {}
-    session: Json = {}
     try:
+        session = manager.session_get(tenant, match.session_id)
+        seated = {user["player_id"]: user for user in session["session_users"]}
+        if "seated" not in match.request:  # by an earlier attempt some of the newcomers may have a seat
+            match.request["seated"] = sorted(seated)
+            Match.objects.filter(pk=match.pk).update(request=match.request)
+        if reason := _refusal(match, set(match.request["seated"])):
+            match_fail(match, reason)
+            return
         for user in match.request["users"]:
-            session = manager.user_authorize(_tenant(match), match.session_id, user)
-            users[user["player_id"]] = session["session_user"]
+            answer = manager.user_authorize(tenant, match.session_id, user)
+            users[user["player_id"]] = answer["session_user"]
     except ManagerRefused as error:
         # Of a group some may have a seat by now: they are put out again.
         match_abandon(match, error.code)
         return
-    _assigned(match, session, users)
+    _assigned(match, {**session, **answer}, {**seated, **users})
+
+
+def _refusal(match: Match, seated: set[str]) -> str:
+    """Why the session takes none of them, as it is now; "": it does. The manager gives a player_id that has a seat this
+    seat again, with its secrets: only one who proved to be that player may have it."""
+    if not seated:
+        return "session_ended"
+    tickets = Ticket.objects.filter(match=match.pk, status=Status.MATCH_FOUND, player_id__in=seated)
+    if tickets.exclude(returns_to__in=(match.session_id, selectors.ANY_SESSION)).exists():
+        return "player_id_taken"
+    more = set(match.seats) - seated
+    if more and len(seated) + len(more) > selectors.rules_of(match.version).max_players:
+        return "session_full"
+    return ""
 
 
 def _assigned(match: Match, session: Json, users: dict[str, Json]) -> None:
     """The status and the assignment in one transaction (M10)."""
     now = timezone.now()
     location = selectors.location_of(session.get("location") or "")
-    removal = timedelta(seconds=selectors.rules_of(match.version).removal)
+    remove_at = now + selectors.removal_of(match.version)
+    team_ids = selectors.team_ids(match)
     with transaction.atomic():
         won = Match.objects.filter(pk=match.pk, state=MatchState.FORMING).update(
             state=MatchState.ASSIGNED,
             session_id=session["session_id"],
             location=session.get("location") or "",
+            session_expires_at=parse_datetime(session.get("expires_at") or ""),
             assigned_at=now,
             next_attempt_at=None,
             last_error="",
@@ -231,10 +411,10 @@ def _assigned(match: Match, session: Json, users: dict[str, Json]) -> None:
         if not won:  # abandoned meanwhile: `_undo` finds the session by its key
             return
         for ticket in Ticket.objects.filter(match=match.pk, status=Status.MATCH_FOUND):
-            assignment = assignment_of(match, session, users, ticket, location)
-            changes = {"status": Status.HOST_ASSIGNED, "remove_at": now + removal}
+            assignment = assignment_of(match, session, users, ticket, location, team_ids)
+            changes = {"status": Status.HOST_ASSIGNED, "remove_at": remove_at}
             Ticket.objects.filter(pk=ticket.pk).update(assignment=assignment, **changes)
-        Backfill.objects.filter(matches=match.pk).update(status=Status.HOST_ASSIGNED, remove_at=now + removal)
+        Backfill.objects.filter(matches=match.pk).update(status=Status.HOST_ASSIGNED, remove_at=remove_at)
     metrics.outcomes.labels("assigned").inc()
 
 
@@ -262,29 +442,32 @@ def match_abandon(match: Match, reason: str) -> bool:
 
 
 def _release(match: Match, reason: str) -> None:
-    """Back to searching, after a while that doubles; cancelled when it has failed too often (compat spec 5.3)."""
+    """Back to searching, after a while that doubles; cancelled when it has failed too often (compat spec 5.3). What
+    fails in a match that asked for a backfill is no failure of the ticket's."""
     now = timezone.now()
-    rules = selectors.rules_of(match.version)
+    remove_at = now + selectors.removal_of(match.version)
+    max_retries = selectors.max_retries_of(match.version)
     for ticket in Ticket.objects.select_for_update(no_key=True).filter(match=match.pk, status=Status.MATCH_FOUND):
-        ticket.match, ticket.failures = None, ticket.failures + 1
-        if ticket.failures > rules.max_retries:
+        ticket.match = None
+        ticket.failures += 1 if match.backfill_id is None else 0
+        if ticket.failures > max_retries:
             ticket.status, ticket.reason = Status.CANCELLED, reason[:50]
-            ticket.remove_at = now + timedelta(seconds=rules.removal)
+            ticket.remove_at = remove_at
         else:
             ticket.status = Status.SEARCHING
-            ticket.search_after = now + timedelta(seconds=0.5 * 2**ticket.failures)
+            ticket.search_after = now + timedelta(seconds=0.5 * 2**ticket.failures) if ticket.failures else None
         ticket.save(update_fields=["match", "failures", "status", "reason", "remove_at", "search_after"])
-    gone = timedelta(seconds=rules.removal)
-    Backfill.objects.filter(matches=match.pk).update(status=Status.CANCELLED, remove_at=now + gone)
+    Backfill.objects.filter(matches=match.pk).update(status=Status.CANCELLED, reason=reason[:50], remove_at=remove_at)
 
 
 def _undo(manager: Manager, match: Match) -> None:
-    """No session, and no seat in one, is left that nobody holds. Repeating the request is how we learn of it."""
+    """No session, and no seat in one, is left that no player holds. Repeating the request is how we learn of it."""
     tenant = _tenant(match)
     try:
         if match.session_id:
-            players = {user["player_id"] for user in match.request["users"]}
-            for user in manager.session_get(tenant, match.session_id)["session_users"]:
+            # Not those who had a seat before this match.
+            players = set(match.seats) - set(match.request.get("seated", match.seats))
+            for user in manager.session_get(tenant, match.session_id)["session_users"] if players else ():
                 if user["player_id"] in players:
                     manager.user_revoke(tenant, match.session_id, user["authorization_token"])
         else:
@@ -297,11 +480,14 @@ def _undo(manager: Manager, match: Match) -> None:
 
 
 def _later(match: Match, error: str) -> None:
-    if match.state == MatchState.FORMING and match.attempts >= PATIENCE:
+    if match.state == MatchState.FORMING and match.attempts >= MAX_ATTEMPTS:
         match_abandon(match, "manager_unreachable")
         return
     delay = min(LONGEST_DELAY, 0.25 * 2 ** min(match.attempts, 10))
     waiting = Match.objects.filter(pk=match.pk, state=match.state)
+    if match.state == MatchState.ABANDONED and match.attempts >= MAX_UNDO_ATTEMPTS:
+        waiting.update(state=MatchState.FAILED, next_attempt_at=None, last_error=error[:100])
+        return
     waiting.update(next_attempt_at=timezone.now() + timedelta(seconds=delay), last_error=error[:100])
     logger.warning("match %s is tried again in %.1f s: %s", match.pk, delay, error)
 
@@ -314,17 +500,24 @@ def _tenant(match: Match) -> str:
 
 
 def sweep() -> int:
-    """What time alone ends. How many tickets expired."""
+    """What time alone ends, a bounded number of rows at a time. How many tickets expired."""
     now = timezone.now()
     expired = _expire(now)
-    Ticket.objects.filter(remove_at__lte=now).delete()
-    Backfill.objects.filter(remove_at__lte=now).delete()
-    Group.objects.filter(members=None, created_at__lt=now - timedelta(minutes=1)).delete()
+    _delete_some(Ticket.objects.filter(remove_at__lte=now))
+    _delete_some(Backfill.objects.filter(remove_at__lte=now))
+    _delete_some(Group.objects.filter(members=None, created_at__lt=now - timedelta(minutes=1)))
     # Not less than the manager keeps idempotency keys; estimates are made from them.
-    kept = Match.objects.filter(created_at__lt=now - timedelta(hours=settings.MATCH_KEEP_HOURS), tickets=None)
-    kept.filter(state__in=(MatchState.ASSIGNED, MatchState.FAILED)).delete()
+    over = Q(session_expires_at=None) | Q(session_expires_at__lt=now)
+    old = Match.objects.filter(over, created_at__lt=now - timedelta(hours=settings.MATCH_KEEP_HOURS), tickets=None)
+    _delete_some(old.filter(state__in=(MatchState.ASSIGNED, MatchState.FAILED)))
     Process.objects.filter(seen_at__lt=now - PROCESSES_KEPT).delete()
     return expired
+
+
+def _delete_some(rows: QuerySet[Any]) -> None:
+    keys = list(rows.order_by().values_list("pk", flat=True)[:CHUNK])
+    if keys:
+        rows.model._default_manager.filter(pk__in=keys).delete()
 
 
 def _expire(now: datetime) -> int:
@@ -333,8 +526,8 @@ def _expire(now: datetime) -> int:
     count = 0
     concerned = Q(pk__in=tickets.values("version")) | Q(pk__in=backfills.values("version"))
     for version in ProfileVersion.objects.filter(concerned):
-        ended = {"status": Status.CANCELLED, "remove_at": now + timedelta(seconds=selectors.rules_of(version).removal)}
-        count += tickets.filter(version=version).update(reason="expired", **ended)
+        ended = {"status": Status.CANCELLED, "reason": "expired", "remove_at": now + selectors.removal_of(version)}
+        count += tickets.filter(version=version).update(**ended)
         backfills.filter(version=version).update(**ended)
     return count
 
@@ -343,7 +536,7 @@ def fleet_refresh(manager: Manager) -> bool:
     """Ask the manager for its locations and beacons. False: it does not answer."""
     try:
         beacons, locations = manager.beacons(), manager.locations()
-    except (ManagerUnreachable, ManagerRefused) as error:
+    except (ManagerUnreachable, ManagerRefused, LookupError, TypeError) as error:
         logger.warning("the manager does not say where its relays are: %s", error)
         return False
     Fleet.objects.update_or_create(

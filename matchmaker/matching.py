@@ -140,7 +140,7 @@ class _Making:
 
     def all_of(self, seeds: Iterable[int], *, full: bool, reserve: float = 0.0) -> tuple[list[Match], int | None]:
         """A match around each seed, where there is one; and the seed at which the budget was spent."""
-        matches = []
+        matches: list[Match] = []
         for index in seeds:
             if self.budget.is_spent(reserve):
                 return matches, index
@@ -194,9 +194,7 @@ class _Making:
             return [*list(seed.latencies)[: BEACONS - 1], ANYWHERE] if seed.latencies else []
         return sorted(seed.latencies, key=lambda beacon: (seed.latencies[beacon], beacon))[:BEACONS]
 
-    def _candidates(
-        self, seed: Unit, beacon: str | None, found: int, full: bool, wanted: int
-    ) -> Iterator[list[int]]:
+    def _candidates(self, seed: Unit, beacon: str | None, found: int, full: bool, wanted: int) -> Iterator[list[int]]:
         """Lists to search, the better first: the close ones when they are enough to choose from, then all.
 
         For a match that is not full, those who accept the smallest come first: with one who wants more a selection is

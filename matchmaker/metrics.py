@@ -38,6 +38,16 @@ pass_seconds = Histogram(
     BY_PROFILE,
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15),
 )
+pass_failures = Counter(
+    "causeway_matchmaker_pass_failures", "Passes that failed; the version is then set aside for a while.", BY_PROFILE
+)
+set_aside = Gauge("causeway_matchmaker_versions_set_aside", "Versions set aside after failures.", BY_PROFILE)
+unfinished = Counter(
+    "causeway_matchmaker_passes_unfinished",
+    "Passes that used up their budget before they had seen the pool.",
+    BY_PROFILE,
+)
+pass_steps = Counter("causeway_matchmaker_pass_steps", "Work done in passes, in steps.", BY_PROFILE)
 manager_answers = Gauge("causeway_matchmaker_manager_answers", "1: the manager answered when it was last asked.")
 round_time = Gauge("causeway_matchmaker_last_round_timestamp_seconds", "When the last round over all pools was done.")
 

@@ -68,6 +68,26 @@ class Status(models.TextChoices):
     CANCELLED = "CANCELLED"
 
 
+ACTIVE = (Status.INITIAL, Status.SEARCHING, Status.MATCH_FOUND)
+
+
+class PassState(models.Model):
+    """The last pass over the tickets of a version, and who makes the next. No row is locked during a pass: a process
+    leases the version, and a lease that is not given back runs out."""
+
+    version = models.OneToOneField(ProfileVersion, models.CASCADE, primary_key=True, related_name="pass_state")
+    leased_until = models.DateTimeField(null=True, blank=True)
+    passed_at = models.DateTimeField(null=True, blank=True)
+    duration = models.FloatField(default=0.0, help_text="Seconds that the last pass took.")
+    players = models.PositiveIntegerField(default=0, help_text="Players whom the last pass looked at.")
+    waiting = models.PositiveIntegerField(default=0, help_text="Tickets that searched when the last pass began.")
+    resume = models.FloatField(null=True, blank=True, help_text="The last pass did not get further than this time.")
+    window = models.DateTimeField(null=True, blank=True, help_text="The next pass reads tickets from this time on.")
+    failures = models.PositiveIntegerField(default=0, help_text="Passes that failed in a row.")
+    set_aside_until = models.DateTimeField(null=True, blank=True)
+    error = models.CharField(max_length=200, blank=True)
+
+
 class Group(models.Model):
     """Players who want to play together. Its status and match are those of its members."""
 
@@ -93,6 +113,9 @@ class Match(models.Model):
     version = models.ForeignKey(ProfileVersion, models.PROTECT, related_name="matches")
     state = models.CharField(max_length=10, choices=MatchState, default=MatchState.FORMING)
     backfill = models.ForeignKey("Backfill", models.SET_NULL, null=True, blank=True, related_name="matches")
+    origin = models.ForeignKey(
+        "self", models.SET_NULL, null=True, blank=True, help_text="The match that this backfill fills."
+    )
     teams = models.JSONField(help_text="Player ids by team.")
     seats = models.JSONField(help_text="Player ids in the order of their seats, the host first.")
     request = models.JSONField(
@@ -106,8 +129,12 @@ class Match(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True, default=timezone.now, help_text="None: done.")
     last_error = models.CharField(max_length=100, blank=True)
+    explanation = models.JSONField(
+        default=dict, help_text="How long each player had waited, and how the match keeps each rule."
+    )
     created_at = models.DateTimeField(default=timezone.now)
     assigned_at = models.DateTimeField(null=True, blank=True)
+    session_expires_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-created_at"]
@@ -115,6 +142,7 @@ class Match(models.Model):
         indexes = [
             models.Index(fields=["next_attempt_at"], name="match_next_attempt"),
             models.Index(fields=["version", "-created_at"], name="match_version_created"),
+            models.Index(fields=["session_id"], name="match_session"),
         ]
 
     def __str__(self) -> str:
@@ -123,6 +151,11 @@ class Match(models.Model):
     def team_of(self, player_id: str) -> int | None:
         """The index of the player's team."""
         return next((index for index, team in enumerate(self.teams) if player_id in team), None)
+
+    def team_id(self, player_id: str) -> str | None:
+        """The same for the players of one team, also for those who came into it by a backfill."""
+        team = self.team_of(player_id)
+        return None if team is None else f"{self.origin_id or self.pk}-{team}"
 
 
 class Ticket(models.Model):
@@ -136,7 +169,16 @@ class Ticket(models.Model):
     status = models.CharField(max_length=15, choices=Status, default=Status.SEARCHING)
     reason = models.CharField(max_length=50, blank=True, help_text="Why it was cancelled.")
     is_ready = models.BooleanField(default=True)
-    player_id = models.CharField(max_length=20, unique=True, default=new_player_id, help_text="What other players see.")
+    player_id = models.CharField(max_length=64, default=new_player_id, help_text="What other players see.")
+    player_scope = models.CharField(
+        max_length=64, blank=True, help_text="Where the player may have no other active ticket; empty: anywhere."
+    )
+    returns_to = models.CharField(
+        max_length=20, blank=True, help_text="The session in which the player has proved to have a seat; *: any."
+    )
+    network = models.CharField(max_length=16, blank=True, help_text="Digest of the network that the ticket came from.")
+    request_key = models.CharField(max_length=64, blank=True, editable=False)
+    request_digest = models.CharField(max_length=64, blank=True, editable=False)
     player_ip = models.GenericIPAddressField()
     attributes = models.JSONField()
     whereabouts = models.JSONField(
@@ -158,6 +200,18 @@ class Ticket(models.Model):
             models.Index(fields=["status", "version", "searching_since"], name="ticket_waiting"),
             models.Index(fields=["status", "expires_at"], name="ticket_expires"),
             models.Index(fields=["remove_at"], name="ticket_remove"),
+            models.Index(fields=["tenant", "status"], name="ticket_tenant_status"),
+            models.Index(fields=["network", "status"], name="ticket_network_status"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "player_scope", "player_id"],
+                condition=models.Q(status__in=ACTIVE),
+                name="ticket_one_active_per_player",
+            ),
+            models.UniqueConstraint(
+                fields=["request_key"], condition=~models.Q(request_key=""), name="ticket_request_once"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -166,8 +220,7 @@ class Ticket(models.Model):
     @property
     def team_id(self) -> str | None:
         """Of its match: the same for the players of one team."""
-        team = self.match.team_of(self.player_id) if self.match else None
-        return None if team is None else f"{self.match_id}-{team}"
+        return self.match.team_id(self.player_id) if self.match else None
 
     def waited(self, until: datetime) -> float | None:
         """Seconds; None: it has not begun to search."""
@@ -181,6 +234,10 @@ class Backfill(models.Model):
     tenant = models.CharField(max_length=50)
     version = models.ForeignKey(ProfileVersion, models.PROTECT, related_name="backfills")
     status = models.CharField(max_length=15, choices=Status, default=Status.SEARCHING)
+    reason = models.CharField(max_length=50, blank=True, help_text="Why it was cancelled.")
+    session_id = models.CharField(max_length=20, default="")
+    room = models.PositiveSmallIntegerField(default=0, help_text="Players whom it takes at most.")
+    seated = models.JSONField(default=list, help_text="Ids of the players who have a seat in the session.")
     attributes = models.JSONField()
     tickets = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
@@ -190,6 +247,13 @@ class Backfill(models.Model):
     class Meta:
         ordering = ["-created_at"]
         indexes = [models.Index(fields=["status", "version"], name="backfill_waiting")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "session_id"],
+                condition=models.Q(status__in=ACTIVE),
+                name="backfill_one_open_per_session",
+            )
+        ]
 
 
 class Fleet(models.Model):

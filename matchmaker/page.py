@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.utils import timezone
 
 from . import selectors, why
-from .models import Match, MatchState, Status, Ticket
+from .models import Match, MatchState, PassState, Status, Ticket
 
 LOOKS: Mapping[str, str] = {
     Status.INITIAL: "idle",
@@ -27,6 +27,9 @@ class TicketPage:
     look: str
     waited: float | None  # seconds
     why: why.Why | None  # None: it does not search
+    reason: str  # in a sentence
+    state: PassState | None  # of the last pass over its version
+    is_active_version: bool
     changes: Sequence[str]
     estimate: float | None
 
@@ -51,11 +54,12 @@ class MatchPage:
     match: Match
     look: str
     players: Sequence[Player]
-    kept: Sequence[why.Kept]  # none when a ticket is gone: what a rule saw of it went with it
+    kept: Sequence[Mapping[str, str]]  # rule, type, found, allowed
 
 
 def ticket_page(ticket: Ticket) -> TicketPage:
-    found = selectors.ticket_why(ticket)
+    explained = selectors.ticket_why(ticket)
+    found = explained.found
     until = ticket.match.created_at if ticket.match else timezone.now()
     changes = found.changes if found else {}
     return TicketPage(
@@ -63,6 +67,9 @@ def ticket_page(ticket: Ticket) -> TicketPage:
         look=LOOKS[ticket.status],
         waited=ticket.waited(until),
         why=found,
+        reason=why.REASONS.get(found.reason, "") if found else "",
+        state=explained.state,
+        is_active_version=explained.is_active,
         changes=[f"{rule}: {name} {value:g}" for rule, settings in changes.items() for name, value in settings.items()],
         estimate=selectors.wait_estimate(ticket) if found else None,
     )
@@ -70,25 +77,15 @@ def ticket_page(ticket: Ticket) -> TicketPage:
 
 def match_page(match: Match) -> MatchPage:
     tickets = {ticket.player_id: ticket for ticket in match.tickets.defer("assignment")}
+    waited = match.explanation.get("waited", {})
     players = [
         Player(
             seat=seat,
             team=match.team_of(player_id),
             player_id=player_id,
             ticket=tickets.get(player_id),
-            waited=tickets[player_id].waited(match.created_at) if player_id in tickets else None,
+            waited=waited.get(player_id),
         )
         for seat, player_id in enumerate(match.seats)
     ]
-    return MatchPage(match, LOOKS[match.state], players, _kept(match, [player.ticket for player in players]))
-
-
-def _kept(match: Match, tickets: Sequence[Ticket | None]) -> list[why.Kept]:
-    known = [
-        selectors.pool_ticket(ticket.pk, ticket.searching_since, ticket.attributes, ticket.group_id)
-        for ticket in tickets
-        if ticket and ticket.searching_since
-    ]
-    if len(known) < len(tickets):
-        return []
-    return why.kept(selectors.rules_of(match.version), known, match.created_at.timestamp())
+    return MatchPage(match, LOOKS[match.state], players, match.explanation.get("rules", []))

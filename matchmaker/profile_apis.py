@@ -121,6 +121,32 @@ class ProfileValidateApi(ConfigureApi):
         return Response(self.OutputSerializer({"valid": True, "problems": []}).data)
 
 
+class ProfilesImportApi(ConfigureApi):
+    class InputSerializer(serializers.Serializer):
+        config = serializers.DictField(help_text="A whole Edgegap configuration: `profiles`, and what goes for all.")
+        note = serializers.CharField(max_length=200, required=False, allow_blank=True)
+        activate = serializers.BooleanField(default=False)
+
+    class OutputSerializer(serializers.Serializer):
+        class ItemSerializer(serializers.Serializer):
+            profile = serializers.CharField(source="profile.name")
+            number = Version()
+
+        versions = ItemSerializer(many=True)
+
+    @extend_schema(
+        operation_id="profiles_import",
+        request=InputSerializer,
+        responses={201: OutputSerializer, **error_responses(400, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """A version of each profile of a configuration file, or of none when anything is wrong with any of them."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        versions = services.profiles_import(tenant=tenant_of(request), **serializer.validated_data)
+        return Response(self.OutputSerializer({"versions": versions}).data, status=201)
+
+
 class VersionsApi(ConfigureApi):
     class InputSerializer(ConfigSerializer):
         note = serializers.CharField(max_length=200, required=False, allow_blank=True)
@@ -250,26 +276,48 @@ class InspectTicketsApi(ConfigureApi):
         return Response(self.OutputSerializer(answer).data)
 
 
+class MatchItemSerializer(serializers.Serializer):
+    id = serializers.CharField()
+    profile = serializers.CharField(source="version.profile.name")
+    version = Version(source="version.number")
+    state = serializers.CharField()
+    teams = serializers.JSONField()
+    seats = serializers.JSONField()
+    session_id = serializers.CharField()
+    location = serializers.CharField()
+    quality = Share()
+    is_full = serializers.BooleanField()
+    wait = Seconds()
+    attempts = Count()
+    last_error = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class InspectMatchApi(ConfigureApi):
+    class OutputSerializer(MatchItemSerializer):
+        class ExplanationSerializer(serializers.Serializer):
+            class RuleSerializer(serializers.Serializer):
+                rule = serializers.CharField()
+                type = serializers.CharField()
+                found = serializers.CharField(help_text="How near the players are to each other.")
+                allowed = serializers.CharField()
+
+            rules = RuleSerializer(many=True)
+            waited = serializers.DictField(child=Seconds(), help_text="Player id: seconds before the match.")
+
+        explanation = ExplanationSerializer()
+
+    @extend_schema(operation_id="inspect_match", responses={200: OutputSerializer, **error_responses(404)})
+    def get(self, request: Request, match_id: str) -> Response:
+        """One match, and why these players were put together; for as long as its session may live, a day at least."""
+        match = selectors.match_get(tenant=tenant_of(request), match_id=match_id)
+        return Response(self.OutputSerializer(match).data)
+
+
 class InspectMatchesApi(ConfigureApi):
     class OutputSerializer(serializers.Serializer):
-        class ItemSerializer(serializers.Serializer):
-            id = serializers.CharField()
-            profile = serializers.CharField(source="version.profile.name")
-            version = Version(source="version.number")
-            state = serializers.CharField()
-            teams = serializers.JSONField()
-            seats = serializers.JSONField()
-            session_id = serializers.CharField()
-            location = serializers.CharField()
-            quality = Share()
-            is_full = serializers.BooleanField()
-            wait = Seconds()
-            attempts = Count()
-            last_error = serializers.CharField()
-            created_at = serializers.DateTimeField()
-
         count = Count(help_text="Of all.")
-        matches = ItemSerializer(many=True, help_text="The newest first.")
+        matches = MatchItemSerializer(many=True, help_text="The newest first.")
         next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
     @extend_schema(

@@ -143,6 +143,11 @@ class Profile:
         """Players: the largest team any stage allows."""
         return max(stage.max_team_size for stage in self.stages)
 
+    @property
+    def max_players(self) -> int:
+        """Of the largest match that any stage allows."""
+        return max(stage.team_count * stage.max_team_size for stage in self.stages)
+
 
 # -- configuration -> profile ----------------------------------------------------------------------
 
@@ -418,7 +423,9 @@ def profiles_of(config: Any) -> dict[str, Any]:
         if not re.fullmatch(NAME, str(name))
     ]
     shared = {name: config[name] for name in SHARED if name in config}
-    profiles = {name: {**shared, **profile} if isinstance(profile, dict) else profile for name, profile in found.items()}
+    profiles = {
+        name: {**shared, **profile} if isinstance(profile, dict) else profile for name, profile in found.items()
+    }
     for name, profile in profiles.items():
         try:
             parse(profile)

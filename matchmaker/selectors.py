@@ -3,9 +3,9 @@
 import json
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -19,8 +19,14 @@ from web.age import CLOCKS_AGREE_S
 
 from . import cities, matching, pool, profiles, why
 from .errors import NotFound
-from .models import Backfill, Fleet, Match, MatchState, Process, Profile, ProfileVersion, Status, Ticket
+from .models import Backfill, Fleet, Match, MatchState, PassState, Process, Profile, ProfileVersion, Status, Ticket
 
+ANY_SESSION = "*"  # Ticket.returns_to of a player whom a backend vouches for
+WINDOW = 4_000  # tickets that one pass looks at
+CHUNK = 500  # rows read at once
+MAX_BACKFILLS = 200  # that one pass looks at
+SAMPLE = 1_000  # tickets with which a ticket is compared to say why it waits
+UNREADABLE_REMOVAL = 60.0  # seconds; where the configuration does not say
 ALIVE_FOR = 10.0  # seconds a process counts as running after it was last seen
 RECENT = 50  # matches that the estimate of the wait is made from
 
@@ -47,6 +53,21 @@ def version_get(*, profile: Profile, number: int) -> ProfileVersion:
 def rules_of(version: ProfileVersion) -> profiles.Profile:
     """Each configuration is parsed once."""
     return _rules(json.dumps(version.config))
+
+
+def removal_of(version: ProfileVersion) -> timedelta:
+    """How long what has ended can be read; also under a configuration that cannot be read any more."""
+    try:
+        return timedelta(seconds=rules_of(version).removal)
+    except profiles.ProfileInvalid:
+        return timedelta(seconds=UNREADABLE_REMOVAL)
+
+
+def max_retries_of(version: ProfileVersion) -> int:
+    try:
+        return rules_of(version).max_retries
+    except profiles.ProfileInvalid:
+        return 0
 
 
 @lru_cache(maxsize=256)
@@ -101,8 +122,43 @@ def backfill_get(*, tenant: str, backfill_id: UUID) -> Backfill:
     return backfill
 
 
+def match_of_session(*, tenant: str, session_id: str) -> Match | None:
+    """The match that the session was made for."""
+    made = Match.objects.select_related("version__profile").filter(session_id=session_id, origin=None, backfill=None)
+    return made.filter(version__profile__tenant=tenant, state=MatchState.ASSIGNED).first()
+
+
+def players_of_session(origin: Match | None) -> set[str]:
+    """All who were given a seat in it, by the match itself and by backfills."""
+    if origin is None:
+        return set()
+    matches = Match.objects.filter(session_id=origin.session_id, state=MatchState.ASSIGNED)
+    return {player for seats in matches.values_list("seats", flat=True) for player in seats}
+
+
+def team_ids(match: Match) -> dict[str, str]:
+    """Of all players of its session, as far as matches made here gave them a seat."""
+    later = Match.objects.filter(origin=match.origin_id, state=MatchState.ASSIGNED) if match.origin_id else ()
+    matches = [match, *([match.origin] if match.origin else []), *later]
+    return {player: team for each in matches for player in each.seats if (team := each.team_id(player))}
+
+
+def match_get(*, tenant: str, match_id: str) -> Match:
+    """Raises NotFound."""
+    match = matches_of(tenant=tenant).filter(pk=match_id).first()
+    if match is None:
+        raise NotFound("There is no such match, or it was removed.")
+    return match
+
+
 def matches_of(*, tenant: str) -> QuerySet[Match]:
     return Match.objects.select_related("version__profile").filter(version__profile__tenant=tenant)
+
+
+def versions_set_aside() -> list[tuple[str, str]]:
+    """(tenant, profile) of each version that is set aside after failures."""
+    rows = PassState.objects.filter(set_aside_until__isnull=False)
+    return list(rows.values_list("version__profile__tenant", "version__profile__name")[:1_000])
 
 
 # -- the pool --------------------------------------------------------------------------------------
@@ -117,49 +173,107 @@ def pool_ticket(ticket_id: str, since: datetime, attributes: dict[str, Any], gro
     return pool.Ticket(ticket_id, since.timestamp(), attributes, str(group_id or ""))
 
 
-def pool_of(version_id: int, now: datetime) -> list[pool.Ticket]:
-    """Who waits under a version. A group of which one is missing is left out."""
-    rows = Ticket.objects.filter(searching(now), version=version_id)
-    found = [
-        pool_ticket(ticket_id, since, attributes, group_id)
-        for ticket_id, since, attributes, group_id in rows.values_list(
-            "pk", "searching_since", "attributes", "group_id"
-        )
-        if since
-    ]
-    missing = Ticket.objects.filter(version=version_id, group__isnull=False).exclude(searching(now))
-    broken = {str(group_id) for group_id in missing.values_list("group_id", flat=True)}
-    return [ticket for ticket in found if ticket.group not in broken]
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The tickets that one pass looks at. `next_from`: where the next pass begins; None: these are all, or the end."""
+
+    tickets: list[pool.Ticket]
+    next_from: datetime | None
 
 
-def backfills_of(version: ProfileVersion, now: datetime) -> list[matching.Backfill]:
-    """Oldest first."""
+def pool_of(version_id: int, now: datetime, since: datetime | None = None, limit: int = WINDOW) -> Window:
+    """Who waits under a version: the oldest of those who began at `since` or later. Groups are there whole or not at
+    all; one of which a member does not search is left out."""
+    rows = Ticket.objects.filter(searching(now), version=version_id).order_by("searching_since", "pk")
+    found: list[pool.Ticket] = []
+    last: tuple[datetime, str] | None = None
+    while len(found) < limit:
+        if last is not None:
+            more = rows.filter(Q(searching_since__gt=last[0]) | Q(searching_since=last[0], pk__gt=last[1]))
+        else:
+            more = rows if since is None else rows.filter(searching_since__gte=since)
+        chunk = list(more.values_list("pk", "searching_since", "attributes", "group_id")[:CHUNK])
+        found += [pool_ticket(pk, began, attributes, group) for pk, began, attributes, group in chunk if began]
+        if len(chunk) < CHUNK:
+            return Window(_whole_groups(found, now), None)
+        assert chunk[-1][1] is not None  # noqa: S101 - those who search have begun to
+        last = chunk[-1][1], chunk[-1][0]
+    return Window(_whole_groups(found, now), last[0] if last else None)
+
+
+def _whole_groups(found: list[pool.Ticket], now: datetime) -> list[pool.Ticket]:
+    have = Counter(ticket.group for ticket in found if ticket.group)
+    if not have:
+        return found
+    whole: set[str] = set()
+    groups = list(have)
+    for start in range(0, len(groups), CHUNK):
+        members = Ticket.objects.filter(group_id__in=groups[start : start + CHUNK]).order_by().values("group_id")
+        for row in members.annotate(all=Count("pk"), searching=Count("pk", filter=searching(now))):
+            if row["all"] == row["searching"] == have[str(row["group_id"])]:
+                whole.add(str(row["group_id"]))
+    return [ticket for ticket in found if not ticket.group or ticket.group in whole]
+
+
+def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[matching.Backfill], list[UUID]]:
+    """Oldest first; and those whose players' attributes the rules cannot work with."""
     rows = Backfill.objects.filter(version=version, status=Status.SEARCHING, expires_at__gt=now).order_by("created_at")
     rules = rules_of(version)
-    return [matching.Backfill(str(row.pk), pool.unit_of(rules, backfill_players(row), now.timestamp())) for row in rows]
+    found: list[tuple[Backfill, pool.Unit]] = []
+    unreadable: list[UUID] = []
+    for row in rows[:MAX_BACKFILLS]:
+        try:
+            found.append((row, pool.unit_of(rules, backfill_players(row, rules), now.timestamp())))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            unreadable.append(row.pk)
+    namesakes = _namesakes(version, [row for row, _ in found])
+    backfills = [matching.Backfill(str(row.pk), unit, row.room, _without_proof(row, namesakes)) for row, unit in found]
+    return backfills, unreadable
 
 
-def backfill_players(backfill: Backfill) -> list[pool.Ticket]:
-    """Who plays there: each with their own attributes, over which those of the backfill go."""
+def _namesakes(version: ProfileVersion, backfills: Sequence[Backfill]) -> list[tuple[str, str, str]]:
+    """(ticket, player_id, returns_to) of the tickets whose player_id is that of one who plays in any of the matches."""
+    seated = sorted({player for backfill in backfills for player in backfill.seated})
+    same = Ticket.objects.filter(tenant=version.profile.tenant, version=version, status=Status.SEARCHING)
+    return [
+        row
+        for start in range(0, len(seated), CHUNK)
+        for row in same.filter(player_id__in=seated[start : start + CHUNK]).values_list("pk", "player_id", "returns_to")
+    ]
+
+
+def _without_proof(backfill: Backfill, namesakes: Sequence[tuple[str, str, str]]) -> frozenset[str]:
+    """Tickets that would be given a seat which is another's."""
+    proved = (backfill.session_id, ANY_SESSION)
+    return frozenset(pk for pk, player, to in namesakes if player in backfill.seated and to not in proved)
+
+
+def backfill_players(backfill: Backfill, rules: profiles.Profile | None = None) -> list[pool.Ticket]:
+    """Who plays there: each with their own attributes, over which those of the backfill go. With `rules`, as a pass
+    wants them."""
     shared = {name: value for name, value in backfill.attributes.items() if name != "assignment"}
     rows = [ticket.get("attributes", {}) for ticket in backfill.tickets.values()] or [{}]
     since = backfill.created_at.timestamp()
-    return [pool.Ticket(str(index), since, row | shared) for index, row in enumerate(rows)]
+    found = [row | shared for row in rows]
+    if rules is not None:
+        found = [profiles.without_failed_pings(rules, row) for row in found]
+    return [pool.Ticket(str(index), since, row) for index, row in enumerate(found)]
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What tells a pool from itself a moment ago, without reading it."""
+    """What tells a pool from itself a moment ago, without reading it. `tenant`: whose profile it is."""
 
     tickets: int
     newest: datetime | None
     backfills: int
     newest_backfill: datetime | None
     oldest: datetime | None = field(default=None, compare=False)
+    tenant: str = field(default="", compare=False)
 
 
 def waiting_by_version() -> dict[int, Waiting]:
-    tickets = Ticket.objects.filter(status=Status.SEARCHING).order_by().values("version")
+    tickets = Ticket.objects.filter(status=Status.SEARCHING).order_by().values("version", "tenant")
     found = {
         row["version"]: row
         for row in tickets.annotate(count=Count("pk"), newest=Max("searching_since"), oldest=Min("searching_since"))
@@ -168,7 +282,7 @@ def waiting_by_version() -> dict[int, Waiting]:
     more = {row["version"]: row for row in backfills.annotate(count=Count("pk"), newest=Max("created_at"))}
     nothing: dict[str, Any] = defaultdict(lambda: None, count=0)
     return {
-        version: Waiting(row["count"], row["newest"], other["count"], other["newest"], row["oldest"])
+        version: Waiting(row["count"], row["newest"], other["count"], other["newest"], row["oldest"], row["tenant"])
         for version in found
         for row, other in [(found[version], more.get(version, nothing))]
     }
@@ -183,13 +297,36 @@ def ticket_counts() -> dict[str, int]:
 # -- why -------------------------------------------------------------------------------------------
 
 
-def ticket_why(ticket: Ticket) -> why.Why | None:
-    """None when the ticket is not searching."""
+@dataclass(frozen=True, slots=True)
+class TicketWhy:
+    """`found`: None when the ticket is not searching. `state`: of the last pass over its version; None: none was made.
+    `is_active`: whether new tickets are made under its version."""
+
+    found: why.Why | None
+    state: PassState | None
+    is_active: bool
+
+
+def ticket_why(ticket: Ticket) -> TicketWhy:
+    """Compares the ticket with those who have waited the longest, at most SAMPLE; how many wait in all was counted by
+    the last pass. The cost does not grow with the pool."""
     now = timezone.now()
+    state = PassState.objects.filter(version=ticket.version_id).first()
+    is_active = ticket.version.profile.active_id == ticket.version_id
+    if ticket.status != Status.SEARCHING or ticket.searching_since is None:
+        return TicketWhy(None, state, is_active)
+    others = pool_of(ticket.version_id, now, limit=SAMPLE).tickets
+    if all(other.id != ticket.pk for other in others):
+        mine = Ticket.objects.filter(group=ticket.group_id) if ticket.group_id else Ticket.objects.filter(pk=ticket.pk)
+        rows = mine.filter(searching(now)).values_list("pk", "searching_since", "attributes", "group_id")
+        others += [pool_ticket(pk, since, attributes, group) for pk, since, attributes, group in rows if since]
     try:
-        return why.explain(rules_of(ticket.version), pool_of(ticket.version_id, now), ticket.pk, now.timestamp())
-    except KeyError:
-        return None
+        found = why.explain(rules_of(ticket.version), others, ticket.pk, now.timestamp())
+    except (KeyError, profiles.ProfileInvalid):
+        return TicketWhy(None, state, is_active)
+    if state is not None and state.waiting > SAMPLE:
+        found = replace(found, waiting=max(found.waiting, state.waiting - found.own))
+    return TicketWhy(found, state, is_active)
 
 
 def wait_estimate(ticket: Ticket) -> float | None:

@@ -51,7 +51,7 @@ class AssignedLocationSerializer(serializers.Serializer):
 class AssignedPlayerSerializer(serializers.Serializer):
     player_id = serializers.CharField()
     seat = Seat()
-    team_id = serializers.CharField()
+    team_id = serializers.CharField(allow_null=True, help_text="Null for players who came in by other ways.")
 
 
 class GroupAssignmentSerializer(serializers.Serializer):
@@ -79,6 +79,10 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     user_token = Token(help_text="edgegap dialect: the user id.")
     connect_token = serializers.CharField(allow_null=True, help_text="native dialect.")
     seat_key = serializers.CharField(allow_null=True, help_text="native dialect.")
+    rejoin_key = serializers.CharField(help_text="With it a later ticket of this player_id gets the same seat again.")
+    host_key = serializers.CharField(
+        allow_null=True, help_text="Of the host alone: with it the session may be backfilled by a player's key."
+    )
 
 
 class TicketSerializer(serializers.Serializer):
@@ -126,6 +130,7 @@ class BackfillSerializer(serializers.Serializer):
     id = serializers.UUIDField()
     profile = serializers.CharField(source="version.profile.name")
     status = serializers.ChoiceField(choices=Status.choices)
+    reason = serializers.CharField(help_text="Why it was cancelled.")
     tickets = serializers.JSONField()
     assigned_ticket = serializers.SerializerMethodField(help_text="Who joins: null until then.")
     attributes = serializers.JSONField()

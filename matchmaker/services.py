@@ -1,24 +1,58 @@
 """Writes that callers ask for: profiles, tickets, groups, backfills. What happens by itself is in `life`."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import Max
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import F, Max
 from django.utils import timezone
 
 from web.input_warnings import unknown_names, warn
 
 from . import selectors
-from .errors import AlreadyMatched, GroupClosed, GroupFull, NoEarlierVersion, NotFound, invalid
+from .errors import (
+    AlreadyMatched,
+    GroupClosed,
+    GroupFull,
+    KeyMismatch,
+    NoEarlierVersion,
+    NotFound,
+    NotTheHost,
+    PlayerHasTicket,
+    SessionFull,
+    invalid,
+)
 from .life import match_abandon
-from .models import Backfill, Group, Match, MatchState, Profile, ProfileVersion, Status, Ticket
-from .profiles import Problem, ProfileInvalid, attribute_problems, group_problems, parse, with_unmeasured
+from .models import Backfill, Group, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
+from .profiles import (
+    Problem,
+    ProfileInvalid,
+    attribute_problems,
+    group_problems,
+    parse,
+    profiles_of,
+    without_failed_pings,
+)
 from .profiles import Profile as Rules
-from .selectors import backfill_players, group_members, profile_get, rules_of, version_get
+from .proofs import is_host_key, session_of_rejoin_key
+from .quotas import take_places
+from .selectors import (
+    ANY_SESSION,
+    backfill_players,
+    group_members,
+    match_of_session,
+    players_of_session,
+    profile_get,
+    rules_of,
+    version_get,
+)
 
+MAX_BACKFILL_BYTES = 65_536
 BACKFILL_LIFETIME = timedelta(minutes=1)  # the game renews by making another; spec 5.6 leaves the length open
 
 # -- profiles --------------------------------------------------------------------------------------
@@ -40,6 +74,19 @@ def profile_version_create(
         if activate:
             _activate(profile, version)
     return version
+
+
+def profiles_import(*, tenant: str, config: Any, note: str = "", activate: bool = False) -> list[ProfileVersion]:
+    """A version of each profile of a whole configuration file, or of none. Raises ValidationError, problems by path."""
+    try:
+        profiles = profiles_of(config)
+    except ProfileInvalid as error:
+        raise invalid(error.problems, under="config") from None
+    with transaction.atomic():
+        return [
+            profile_version_create(tenant=tenant, name=name, config=profile, note=note, activate=activate)
+            for name, profile in sorted(profiles.items())
+        ]
 
 
 def profile_activate(*, tenant: str, name: str, number: int) -> ProfileVersion:
@@ -71,18 +118,46 @@ def _activate(profile: Profile, version: ProfileVersion) -> None:
     _move_waiting(profile, version)
 
 
-def _move_waiting(profile: Profile, version: ProfileVersion) -> None:
-    """Tickets with other attributes than the version wants play out their time under the one they were made for."""
+def version_try_again(version: ProfileVersion) -> None:
+    """Of a version that was set aside after failures."""
+    PassState.objects.filter(pk=version.pk).update(set_aside_until=None)
+
+
+def _move_waiting(profile: Profile, version: ProfileVersion, since: datetime | None = None) -> None:
+    """Tickets, and groups, that could have been made under the version go on under it. Those that do not fit it play
+    out their time under the one they were made for. `since`: only those made since then."""
     rules = rules_of(version)
     waiting = Ticket.objects.filter(version__profile=profile, status__in=(Status.INITIAL, Status.SEARCHING))
-    fitting: dict[Any, list[str]] = {}
-    for ticket_id, group, attributes in waiting.values_list("pk", "group_id", "attributes"):
-        fitting.setdefault(group or ticket_id, []).append("" if attribute_problems(rules, attributes) else ticket_id)
-    moved = [ticket for members in fitting.values() if all(members) for ticket in members]
+    waiting = waiting.exclude(version=version)
+    if since is not None:
+        waiting = waiting.filter(created_at__gte=since)
+    units: dict[Any, list[tuple[str, dict[str, Any]]]] = {}
+    for ticket_id, group, attributes in waiting.values_list("pk", "group_id", "attributes").iterator(chunk_size=1_000):
+        units.setdefault(group or ticket_id, []).append((ticket_id, attributes))
+    moved = [ticket for members in units.values() if _fits(rules, members) for ticket, _ in members]
     for start in range(0, len(moved), 500):
         chosen = Ticket.objects.filter(pk__in=moved[start : start + 500], status__in=(Status.INITIAL, Status.SEARCHING))
         chosen.update(version=version)
         Group.objects.filter(members__in=chosen).update(version=version)
+
+
+def _fits(rules: Rules, members: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
+    """As at the creation of a ticket or of a group."""
+    attributes = [each for _, each in members]
+    return not any(attribute_problems(rules, each) for each in attributes) and not group_problems(rules, attributes)
+
+
+def move_late_tickets() -> None:
+    """Tickets that were being made while another version became active were made under the one before."""
+    late = Profile.objects.filter(
+        versions__tickets__status__in=(Status.INITIAL, Status.SEARCHING),
+        versions__tickets__created_at__gte=F("active__activated_at"),
+    ).exclude(active=F("versions"))
+    for profile in late.select_related("active").distinct()[:100]:
+        active = profile.active
+        if active is not None:
+            with transaction.atomic():
+                _move_waiting(profile, active, since=active.activated_at)
 
 
 def _active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rules]:
@@ -96,42 +171,66 @@ def _active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rules]:
 # -- tickets ---------------------------------------------------------------------------------------
 
 
-def ticket_create(
-    *, tenant: str, profile: str, attributes: Mapping[str, Any], player_ip: str, whereabouts: Mapping[str, Any]
-) -> Ticket:
-    """A ticket that searches. Raises ValidationError."""
-    version, rules = _active_version(tenant, profile)
-    attributes = _checked_attributes(rules, attributes)
-    return _searching(_ticket(tenant, version, attributes, player_ip, whereabouts), rules, timezone.now())
+@dataclass(frozen=True)
+class Requester:
+    """Who asks. `network`: a digest of the network, "" for a backend, which no limit of networks concerns. A backend is
+    believed who a player is. `key`: a digest of the Idempotency-Key, "" without one; `body`: one of the request."""
+
+    tenant: str
+    network: str = ""
+    is_backend: bool = False
+    key: str = ""
+    body: str = ""
 
 
-def tickets_create_together(*, tenant: str, players: Sequence[dict[str, Any]]) -> list[Ticket]:
-    """A group that searches at once. `players`: profile, attributes, player_ip and whereabouts of each, in this order.
+@dataclass(frozen=True)
+class Player:
+    """What a ticket is made of. `player_id` "": the matchmaker makes one. `rejoin_key`: of an earlier assignment."""
 
-    Raises ValidationError: nothing is made then."""
-    names = {player["profile"] for player in players}
+    profile: str
+    attributes: Mapping[str, Any]
+    player_ip: str
+    whereabouts: Mapping[str, Any]
+    player_id: str = ""
+    rejoin_key: str = ""
+
+
+def ticket_create(requester: Requester, player: Player) -> Ticket:
+    """A ticket that searches; the one that the request made before, if it is repeated.
+
+    Raises ValidationError, KeyMismatch, PlayerHasTicket, TooManyTickets."""
+    if earlier := _made_before(requester):
+        return earlier[0]
+    version, rules = _active_version(requester.tenant, player.profile)
+    ticket = _ticket(requester, version, rules, player, requester.key)
+    take_places(requester.tenant, requester.network, 1)
+    return _insert(requester, lambda: [_searching(ticket, rules, timezone.now())])[0]
+
+
+def tickets_create_together(requester: Requester, players: Sequence[Player]) -> list[Ticket]:
+    """A group that searches at once; or the one that the request made before. A ticket for each, in this order.
+
+    Raises as `ticket_create`: nothing is made then."""
+    if earlier := _made_before(requester):
+        return earlier
+    names = {player.profile for player in players}
     if len(names) > 1:
         raise invalid([Problem("player_tickets", "name different profiles")])
-    version, rules = _active_version(tenant, names.pop())
-    if len(players) > rules.max_group:
-        raise invalid([Problem("player_tickets", f"a team of this profile has at most {rules.max_group} players")])
-    players = [
-        {
-            **player,
-            "attributes": _checked_attributes(rules, player["attributes"], f"player_tickets[{index}].attributes"),
-        }
-        for index, player in enumerate(players)
-    ]
-    if problems := group_problems(rules, [player["attributes"] for player in players]):
+    version, rules = _active_version(requester.tenant, names.pop())
+    tickets = []
+    for index, player in enumerate(players):
+        key = "" if index else requester.key
+        tickets.append(_ticket(requester, version, rules, player, key, under=f"player_tickets[{index}]."))
+    if problems := group_problems(rules, [ticket.attributes for ticket in tickets]):
         raise invalid(problems, under="player_tickets")
+    take_places(requester.tenant, requester.network, len(tickets))
     now = timezone.now()
-    with transaction.atomic():
+
+    def insert() -> list[Ticket]:
         group = Group.objects.create(version=version)
-        tickets = [
-            _ticket(tenant, version, player["attributes"], player["player_ip"], player["whereabouts"])
-            for player in players
-        ]
         return [_searching(ticket, rules, now, group) for ticket in tickets]
+
+    return _insert(requester, insert)
 
 
 def ticket_delete(*, tenant: str, ticket_id: str) -> None:
@@ -159,28 +258,68 @@ def tickets_cancel(tickets: Sequence[Ticket], reason: str) -> int:
     return waiting.update(status=Status.CANCELLED, reason=reason, remove_at=remove_at)
 
 
-def _checked_attributes(rules: Rules, attributes: Mapping[str, Any], under: str = "attributes") -> Mapping[str, Any]:
-    """As they are kept: with what the profile says of a player who measured nothing."""
-    if rules.unmeasured is not None:
-        attributes = with_unmeasured(rules, attributes, selectors.fleet_names().slugs_by_city)
-    if problems := attribute_problems(rules, attributes):
-        raise invalid(problems, under=under)
-    if rules.latencies and (known := selectors.fleet_names().slugs_by_city.keys()):
-        path = f"{under}.{rules.latencies}.{{name}}"
-        warn(unknown_names(attributes[rules.latencies], frozenset(known), path, "beacon", "beacon_unknown"))
-    return attributes
+def _made_before(requester: Requester) -> list[Ticket]:
+    """The tickets, in their order, that the first request with this key made, as they are now. Raises KeyMismatch."""
+    if not requester.key:
+        return []
+    tickets = Ticket.objects.select_related("match", "version__profile")
+    first = tickets.filter(request_key=requester.key).first()
+    if first is None:
+        return []
+    if first.request_digest != requester.body:
+        raise KeyMismatch
+    # Of a group that gathers each member was made by a request of its own.
+    rest = tickets.filter(group=first.group_id, request_digest=first.request_digest, request_key="")
+    return [first, *rest.order_by("created_at", "pk")] if first.group_id else [first]
+
+
+def _insert(requester: Requester, insert: Callable[[], list[Ticket]]) -> list[Ticket]:
+    """All or none. One of two equal requests at the same moment makes them, and both answer with them."""
+    try:
+        with transaction.atomic():
+            return insert()
+    except IntegrityError:
+        if earlier := _made_before(requester):
+            return earlier
+        raise PlayerHasTicket from None
 
 
 def _ticket(
-    tenant: str, version: ProfileVersion, attributes: Mapping[str, Any], player_ip: str, whereabouts: Mapping[str, Any]
+    requester: Requester, version: ProfileVersion, rules: Rules, player: Player, key: str, under: str = ""
 ) -> Ticket:
-    return Ticket(
-        tenant=tenant,
+    """Not yet in the database. Raises ValidationError."""
+    if problems := attribute_problems(rules, player.attributes):
+        raise invalid(problems, under=f"{under}attributes")
+    if rules.latencies and (known := selectors.fleet_names().slugs_by_city.keys()):
+        path = f"{under}attributes.{rules.latencies}.{{name}}"
+        warn(unknown_names(player.attributes[rules.latencies], frozenset(known), path, "beacon", "beacon_unknown"))
+    ticket = Ticket(
+        tenant=requester.tenant,
         version=version,
-        attributes=dict(attributes),
-        player_ip=player_ip,
-        whereabouts=dict(whereabouts),
+        attributes=without_failed_pings(rules, player.attributes),
+        player_ip=player.player_ip,
+        whereabouts=dict(player.whereabouts),
+        returns_to=_returns_to(requester, player, under),
+        network=requester.network,
+        request_key=key,
+        request_digest=requester.body,
     )
+    if player.player_id:
+        ticket.player_id = player.player_id
+        is_one_everywhere = settings.MATCHMAKER_ONE_TICKET_PER_PLAYER == "tenant"
+        ticket.player_scope = "" if is_one_everywhere else version.profile.name
+    return ticket
+
+
+def _returns_to(requester: Requester, player: Player, under: str) -> str:
+    if requester.is_backend and player.player_id:
+        return ANY_SESSION
+    if not player.rejoin_key:
+        return ""
+    session_id = session_of_rejoin_key(player.rejoin_key, player.player_id)
+    if session_id is None:
+        raise invalid([Problem(f"{under}rejoin_key", "is not the one that this player_id got with its assignment")])
+    return session_id
 
 
 def _searching(ticket: Ticket, rules: Rules, now: datetime, group: Group | None = None) -> Ticket:
@@ -193,54 +332,51 @@ def _searching(ticket: Ticket, rules: Rules, now: datetime, group: Group | None 
 # -- groups ----------------------------------------------------------------------------------------
 
 
-def group_create(
-    *,
-    tenant: str,
-    profile: str,
-    attributes: Mapping[str, Any],
-    player_ip: str,
-    whereabouts: Mapping[str, Any],
-    is_ready: bool,
-) -> Ticket:
-    """A group of one: its first member. It searches when all are ready (compat spec 5.2). Raises ValidationError."""
-    version, rules = _active_version(tenant, profile)
-    attributes = _checked_attributes(rules, attributes)
-    with transaction.atomic():
-        group = Group.objects.create(version=version)
-        return _join(group, rules, _ticket(tenant, version, attributes, player_ip, whereabouts), is_ready)
+def group_create(requester: Requester, player: Player, *, is_ready: bool) -> Ticket:
+    """A group of one: its first member. It searches when all are ready (compat spec 5.2). Raises as `ticket_create`."""
+    if earlier := _made_before(requester):
+        return earlier[0]
+    version, rules = _active_version(requester.tenant, player.profile)
+    member = _ticket(requester, version, rules, player, requester.key)
+    take_places(requester.tenant, requester.network, 1)
+    return _insert(requester, lambda: [_join(Group.objects.create(version=version), rules, member, is_ready=is_ready)])[
+        0
+    ]
 
 
-def member_add(
-    *,
-    tenant: str,
-    group_id: UUID,
-    profile: str,
-    attributes: Mapping[str, Any],
-    player_ip: str,
-    whereabouts: Mapping[str, Any],
-    is_ready: bool,
-) -> Ticket:
-    """Raises NotFound, ValidationError, GroupClosed (M11: nobody joins one that searches), GroupFull."""
-    with transaction.atomic():
-        group, members = _open_group(tenant, group_id)
+def member_add(requester: Requester, player: Player, *, group_id: UUID, is_ready: bool) -> Ticket:
+    """Raises as `ticket_create`, and NotFound, GroupClosed (M11: nobody joins one that searches), GroupFull."""
+    if earlier := _made_before(requester):
+        return earlier[0]
+
+    def insert() -> list[Ticket]:
+        group, members = _open_group(requester.tenant, group_id)
         rules = rules_of(group.version)
-        if group.version.profile.name != profile:
+        if group.version.profile.name != player.profile:
             raise invalid([Problem("profile", f"the group is made for {group.version.profile.name}")])
         if len(members) >= rules.max_group:
             raise GroupFull
-        attributes = _checked_attributes(rules, attributes)
-        if problems := group_problems(rules, [*(member.attributes for member in members), attributes]):
+        member = _ticket(requester, group.version, rules, player, requester.key)
+        if problems := group_problems(rules, [*(each.attributes for each in members), member.attributes]):
             raise invalid(problems, under="attributes")
-        return _join(group, rules, _ticket(tenant, group.version, attributes, player_ip, whereabouts), is_ready)
+        take_places(requester.tenant, requester.network, 1)
+        return [_join(group, rules, member, is_ready=is_ready)]
+
+    return _insert(requester, insert)[0]
 
 
 def member_ready(*, tenant: str, group_id: UUID, member_id: str, is_ready: bool) -> Ticket:
-    """Raises NotFound, GroupClosed."""
+    """Repeated, it answers as the first time, also when the group searches by then. Raises NotFound, GroupClosed."""
     with transaction.atomic():
-        group, members = _open_group(tenant, group_id)
+        group = _locked_group(group_id)
+        members = group_members(tenant=tenant, group_id=group_id)
         member = next((member for member in members if member.pk == member_id), None)
         if member is None:
             raise NotFound("There is no such member of the group.")
+        if group is None or any(each.status != Status.INITIAL for each in members):
+            if member.is_ready == is_ready and member.status != Status.CANCELLED:
+                return member
+            raise GroupClosed
         Ticket.objects.filter(pk=member_id).update(is_ready=is_ready)
         _search_when_all_are_ready(group, rules_of(group.version))
     return Ticket.objects.select_related("match", "version__profile").get(pk=member_id)
@@ -281,15 +417,19 @@ def _group_cancel(members: Sequence[Ticket]) -> None:
 
 def _open_group(tenant: str, group_id: UUID) -> tuple[Group, list[Ticket]]:
     """Locked until the transaction ends. Raises NotFound, GroupClosed."""
-    group = Group.objects.select_for_update(no_key=True, of=("self",)).select_related("version__profile")
-    found = group.filter(pk=group_id).first()
+    found = _locked_group(group_id)
     members = group_members(tenant=tenant, group_id=group_id)
     if found is None or any(member.status != Status.INITIAL for member in members):
         raise GroupClosed
     return found, members
 
 
-def _join(group: Group, rules: Rules, member: Ticket, is_ready: bool) -> Ticket:
+def _locked_group(group_id: UUID) -> Group | None:
+    group = Group.objects.select_for_update(no_key=True, of=("self",)).select_related("version__profile")
+    return group.filter(pk=group_id).first()
+
+
+def _join(group: Group, rules: Rules, member: Ticket, *, is_ready: bool) -> Ticket:
     member.group, member.is_ready, member.status = group, is_ready, Status.INITIAL
     member.expires_at = timezone.now() + timedelta(seconds=rules.group_inactivity)
     member.save(force_insert=True)
@@ -313,34 +453,57 @@ def _search_when_all_are_ready(group: Group, rules: Rules) -> None:
 
 
 def backfill_create(
-    *,
-    tenant: str,
-    profile: str,
-    attributes: Mapping[str, Any],
-    tickets: Mapping[str, Mapping[str, Any]],
-    any_session: bool,
+    requester: Requester, *, profile: str, attributes: Mapping[str, Any], tickets: Mapping[str, Mapping[str, Any]]
 ) -> Backfill:
     """`attributes` hold `assignment`, whose request_id is the relay session, and what the rules want to know that the
-    players' own attributes in `tickets` do not say. Without `any_session` it must be one of a match made here: a
-    player's key is not to bring others into a session of the player's choice. Raises ValidationError."""
-    version, rules = _active_version(tenant, profile)
+    players' own attributes in `tickets` do not say. A player's key may ask for the session of a match made here, with
+    the `host_key` that the assignment of its host holds: nobody brings others into a session of its own choice. Takes
+    the place of the session's open backfill. Raises ValidationError, NotTheHost, SessionFull, AlreadyMatched."""
+    version, rules = _active_version(requester.tenant, profile)
     assignment = attributes.get("assignment")
-    if not isinstance(assignment, Mapping) or not isinstance(assignment.get("request_id"), str):
+    if not isinstance(assignment, Mapping) or not _is_session_id(assignment.get("request_id")):
         raise invalid([Problem("attributes.assignment.request_id", "must be the id of the relay session")])
-    here = Match.objects.filter(version__profile__tenant=tenant, session_id=assignment["request_id"])
-    if not any_session and not here.filter(state=MatchState.ASSIGNED).exists():
-        raise invalid([Problem("attributes.assignment.request_id", "is no session of a match made here")])
+    session_id = assignment["request_id"]
+    origin = match_of_session(tenant=requester.tenant, session_id=session_id)
+    if not requester.is_backend:
+        if origin is None or not is_host_key(assignment.get("host_key"), session_id):
+            raise NotTheHost
+        if origin.version.profile_id != version.profile_id:
+            raise invalid([Problem("profile", f"the match is one of {origin.version.profile.name}")])
     backfill = Backfill(
-        tenant=tenant,
+        tenant=requester.tenant,
         version=version,
-        attributes=dict(attributes),
+        session_id=session_id,
+        attributes={**attributes, "assignment": {k: v for k, v in assignment.items() if k != "host_key"}},
         tickets=dict(tickets),
         expires_at=timezone.now() + BACKFILL_LIFETIME,
     )
+    if len(json.dumps([backfill.attributes, backfill.tickets])) > MAX_BACKFILL_BYTES:
+        raise invalid([Problem("", f"attributes and tickets are longer than {MAX_BACKFILL_BYTES} bytes of JSON")])
     for player in backfill_players(backfill):
-        _checked_attributes(rules, player.attributes)
-    backfill.save(force_insert=True)
+        if problems := attribute_problems(rules, player.attributes):
+            raise invalid(problems, under="attributes")
+    seated = players_of_session(origin)
+    # A backend's list of who plays is believed; a host's is not.
+    playing = len(tickets) if requester.is_backend and tickets else len(seated)
+    if playing >= rules.max_players:
+        raise SessionFull
+    backfill.room = rules.max_players - playing
+    backfill.seated = sorted(seated | {str(each.get("player_id", name)) for name, each in tickets.items()})
+    waiting = Backfill.objects.filter(tenant=requester.tenant, session_id=session_id)
+    try:
+        with transaction.atomic():
+            waiting.filter(status=Status.SEARCHING).update(
+                status=Status.CANCELLED, reason="replaced", remove_at=timezone.now() + timedelta(seconds=rules.removal)
+            )
+            backfill.save(force_insert=True)
+    except IntegrityError:  # the open one has found a group, or another was made at the same moment
+        raise AlreadyMatched("The session's open backfill has found a group, which is joining.") from None
     return backfill
+
+
+def _is_session_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 20
 
 
 def backfill_delete(*, backfill: Backfill) -> None:

@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from . import apis, profile_apis
 from .events import TicketEventsApi
+from .profiles import NAME
 
 
 class IdConverter(StringConverter):
@@ -13,7 +14,7 @@ class IdConverter(StringConverter):
 
 
 class NameConverter(StringConverter):
-    regex = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+    regex = NAME
 
 
 register_converter(IdConverter, "id")
@@ -35,6 +36,7 @@ urlpatterns = [
     path("backfills/<uuid:backfill_id>", apis.BackfillApi.as_view()),
     path("profiles", profile_apis.ProfilesApi.as_view()),
     path("profiles:validate", profile_apis.ProfileValidateApi.as_view()),
+    path("profiles:import", profile_apis.ProfilesImportApi.as_view()),
     path("profiles/<name:name>", profile_apis.ProfileApi.as_view()),
     path("profiles/<name:name>/diff", profile_apis.ProfileDiffApi.as_view()),
     path("profiles/<name:name>/rollback", profile_apis.ProfileRollbackApi.as_view()),
@@ -43,5 +45,6 @@ urlpatterns = [
     path("profiles/<name:name>/versions/<int:number>/activate", profile_apis.VersionActivateApi.as_view()),
     path("inspect/tickets", profile_apis.InspectTicketsApi.as_view()),
     path("inspect/matches", profile_apis.InspectMatchesApi.as_view()),
+    path("inspect/matches/<id:match_id>", profile_apis.InspectMatchApi.as_view()),
     path("swagger/v1/swagger.json", SpectacularJSONAPIView.as_view(urlconf="matchmaker.urls")),
 ]

@@ -8,15 +8,28 @@ from dataclasses import dataclass
 from .pool import Ticket, Unit, units_of
 from .profiles import Profile, Stage
 
+REASONS = {
+    "no_beacon": "no beacon is within max_latency for the ticket",
+    "alone": "no other player waits",
+    "rules": "the rules keep all the others away",
+    "too_few": "those who could play with it are fewer than the smallest match needs",
+    "not_full": "there are enough for a smaller match, which is made near the next expansion or the end",
+    "not_together": "there are enough for a full match, each taken alone, but not all of them with each other",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Why:
     """Counts are of players. `blocked`: rule -> players it keeps away; one player may be kept away by several rules.
-    Times in seconds from now; `next_expansion` None when no rule changes any more."""
+    Times in seconds from now; `next_expansion` None when no rule changes any more. `reason`: see REASONS."""
 
+    reason: str
+    own: int  # players in the ticket's group, itself included
     waiting: int  # in the pool, without the ticket's own group
+    compared: int  # of them, those with whom the ticket was compared
     compatible: int  # kept away by no rule, looking at the two alone
     wanted: int  # for a full match, beyond the own group
+    wanted_least: int  # for the smallest match
     blocked: dict[str, int]
     next_expansion: float | None
     changes: dict[str, dict[str, float]]  # what it changes: rule or player_count -> setting -> new value
@@ -38,15 +51,34 @@ def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: fl
         for rule in rules:
             blocked[rule] += other.size
     later = [stage for stage in profile.stages if stage.since > now - own.since]
+    waiting = sum(unit.size for unit in others)
+    wanted = own.stage.team_count * own.stage.max_team_size - own.size
+    wanted_least = max(0, own.stage.team_count * own.stage.min_team_size - own.size)
     return Why(
-        waiting=sum(unit.size for unit in others),
+        reason=_reason(profile, own, waiting, compatible, wanted, wanted_least),
+        own=own.size,
+        waiting=waiting,
+        compared=waiting,
         compatible=compatible,
-        wanted=own.stage.team_count * own.stage.max_team_size - own.size,
+        wanted=wanted,
+        wanted_least=wanted_least,
         blocked=dict(blocked.most_common()),
         next_expansion=later[0].since - (now - own.since) if later else None,
         changes=_changes(profile, own.stage, later[0]) if later else {},
         expires=profile.expiration - (now - own.since),
     )
+
+
+def _reason(profile: Profile, own: Unit, waiting: int, compatible: int, wanted: int, wanted_least: int) -> str:
+    if profile.latencies and not own.latencies:
+        return "no_beacon"
+    if not waiting and wanted_least:
+        return "alone"
+    if not compatible and wanted_least:
+        return "rules"
+    if compatible < wanted_least:
+        return "too_few"
+    return "not_full" if compatible < wanted else "not_together"
 
 
 def blocking(profile: Profile, a: Unit, b: Unit) -> Iterator[str]:

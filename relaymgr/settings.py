@@ -695,6 +695,27 @@ _begin("The matchmaker's API", "web")
 MATCHMAKER_REQUESTS_PER_MINUTE = int(
     _number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6, "requests to it from each address")
 )
+MATCHMAKER_TICKETS_PER_MINUTE = int(
+    _number("CAUSEWAY_MATCHMAKER_TICKETS_PER_MINUTE", 1_200, 1, 1e6, "tickets that players of one address may make")
+)
+MATCHMAKER_MAX_TICKETS = int(
+    _number("CAUSEWAY_MATCHMAKER_MAX_TICKETS", 50_000, 1, 1e7, "active tickets of a tenant at one time")
+)
+MATCHMAKER_MAX_TICKETS_PER_ADDRESS = int(
+    _number(
+        "CAUSEWAY_MATCHMAKER_MAX_TICKETS_PER_ADDRESS",
+        1_000,
+        1,
+        1e7,
+        "active tickets that came from one address at one time, of a tenant; a backend's are not counted",
+    )
+)
+MATCHMAKER_ONE_TICKET_PER_PLAYER = _choice(
+    "CAUSEWAY_MATCHMAKER_ONE_TICKET_PER_PLAYER",
+    "tenant",
+    ("tenant", "profile"),
+    "within what a player_id may have one active ticket",
+)
 # By name: the matchmaker imports nothing of the manager.
 MATCHMAKER_THROTTLING = "relaymgr.throttling"
 MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"

@@ -67,6 +67,7 @@ PURE = [
     "relaymgr.sessions.filters",
     "relaymgr.sessions.explanation",
     "relaymgr.sessions.stored_explanation",
+    "matchmaker.budget",
     "matchmaker.matching",
     "matchmaker.pool",
     "matchmaker.profiles",

@@ -9,6 +9,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from matchmaker.manager_client import Manager
+from matchmaker.quotas import forget_counts
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.relaymgr.conftest import (  # noqa: F401  fixtures
@@ -32,6 +33,11 @@ CONFIG: dict[str, Any] = {
         "expansions": {"30": {"elo": {"max_difference": 500}}},
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_tickets_counted() -> None:
+    forget_counts()
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker import selectors
-from matchmaker.models import Fleet, Status, Ticket
+from matchmaker.models import Fleet, Group, PassState, ProfileVersion, Status, Ticket
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
-from tests.relaymgr.conftest import client_with
+from tests.relaymgr.conftest import client_with, in_threads
 
 pytestmark = pytest.mark.django_db
 Search = Callable[..., dict[str, Any]]
@@ -46,11 +46,11 @@ BAD_ATTRIBUTES: list[tuple[Any, dict[str, str]]] = [
     ({}, {"attributes.elo": "is missing"}),
     (None, {"attributes.elo": "is missing"}),
     ({"elo": 1, "shoe": 43}, {"attributes.shoe": "is not an attribute of this profile"}),
-    ({"elo": "1"}, {"attributes.elo": "must be a number of at most 1e+12"}),
-    ({"elo": True}, {"attributes.elo": "must be a number of at most 1e+12"}),
-    ({"elo": 1e13}, {"attributes.elo": "must be a number of at most 1e+12"}),
-    ({"elo": None}, {"attributes.elo": "must be a number of at most 1e+12"}),
-    ({"elo": [1]}, {"attributes.elo": "must be a number of at most 1e+12"}),
+    ({"elo": "1"}, {"attributes.elo": "must be a number from -1e+12 to 1e+12"}),
+    ({"elo": True}, {"attributes.elo": "must be a number from -1e+12 to 1e+12"}),
+    ({"elo": 1e13}, {"attributes.elo": "must be a number from -1e+12 to 1e+12"}),
+    ({"elo": None}, {"attributes.elo": "must be a number from -1e+12 to 1e+12"}),
+    ({"elo": [1]}, {"attributes.elo": "must be a number from -1e+12 to 1e+12"}),
 ]
 
 
@@ -177,6 +177,21 @@ def test_beacons_have_the_address_of_the_callers_family_first(players: APIClient
         assert (shown["public_ip"], shown["ipv4"], shown["ipv6"]) == (address, *both.values())
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "1e400", "9" * 5000])
+@pytest.mark.parametrize("path", ["tickets", "profiles:validate", "profiles:import", "groups"])
+def test_numbers_beyond_all_bounds_are_400(api: APIClient, profile: str, path: str, number: str) -> None:
+    rule = '{"type": "number_difference", "attributes": {"max_difference": NUMBER}}'
+    bodies = {
+        "tickets": '{"profile": "duel", "attributes": {"elo": NUMBER}, "latitude": NUMBER}',
+        "groups": '{"profile": "duel", "attributes": {"elo": NUMBER}}',
+        "profiles:validate": '{"config": {"max_deployment_retry_count": NUMBER, "rules": {"initial": {"a": RULE}}}}',
+        "profiles:import": '{"config": {"profiles": {"a": {"rules": {"initial": {"a": RULE}}}}}}',
+    }
+    text = bodies[path].replace("RULE", rule).replace("NUMBER", number)
+    answer = api.post(f"{BASE}/{path}", text, content_type="application/json")
+    assert answer.status_code == 400 or answer.json()["valid"] is False
+
+
 def test_deleted_ticket_is_gone(search: Search, players: APIClient) -> None:
     path = f"{BASE}/tickets/{search()['id']}"
     assert players.delete(path).status_code == 204
@@ -215,6 +230,115 @@ def test_why_tells_which_rule_blocks_whom(search: Search, players: APIClient) ->
     assert 29 < why["next_expansion"] <= 30
     assert 59 < why["expires"] <= 60
     assert why["estimate"] is None
+
+
+def test_why_names_the_reason(search: Search, players: APIClient) -> None:
+    ticket = search(1000)
+    path = f"{BASE}/tickets/{ticket['id']}/why"
+    assert players.get(path).json()["reason"] == "not_looked_at"
+    PassState.objects.create(version=ProfileVersion.objects.get(), passed_at=timezone.now())
+    assert players.get(path).json()["reason"] == "alone"
+    search(5000)
+    assert players.get(path).json()["reason"] == "rules"
+    search(1010)
+    assert players.get(path).json()["reason"] == "not_full"
+    Ticket.objects.update(status=Status.CANCELLED)
+    assert players.get(path).json()["reason"] == ""
+
+
+# -- one request, one player, one ticket -----------------------------------------------------------
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {"profile": "duel", "attributes": {"elo": 1}, **more}
+
+
+def test_request_sent_again_with_its_key_makes_nothing_new(players: APIClient, profile: str) -> None:
+    headers = {"HTTP_IDEMPOTENCY_KEY": "abc"}
+    first, second = (players.post(f"{BASE}/tickets", body(), format="json", **headers) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json() == second.json()
+    other = players.post(f"{BASE}/tickets", body(attributes={"elo": 2}), format="json", **headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    assert players.post(f"{BASE}/tickets", body(), format="json").json()["id"] != first.json()["id"]
+    long = players.post(f"{BASE}/tickets", body(), format="json", HTTP_IDEMPOTENCY_KEY="x" * 256)
+    assert "Idempotency-Key" in problems(long)
+    assert Ticket.objects.count() == 2
+
+
+@pytest.mark.parametrize("path", ["group-tickets", "groups", "members"])
+def test_groups_are_made_once_for_a_key(players: APIClient, profile: str, path: str) -> None:
+    made = players.post(f"{BASE}/groups", member(), format="json").json()
+    path = f"groups/{made['group_id']}/members" if path == "members" else path
+    asked = {"player_tickets": [body(), body()]} if path == "group-tickets" else member()
+    answers = [players.post(f"{BASE}/{path}", asked, format="json", HTTP_IDEMPOTENCY_KEY="k").json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert Ticket.objects.count() == (3 if path == "group-tickets" else 2)
+
+
+def test_key_answers_with_the_ticket_as_it_is_now(players: APIClient, profile: str) -> None:
+    first = players.post(f"{BASE}/tickets", body(), format="json", HTTP_IDEMPOTENCY_KEY="k").json()
+    Ticket.objects.update(status=Status.CANCELLED, reason="expired")
+    again = players.post(f"{BASE}/tickets", body(), format="json", HTTP_IDEMPOTENCY_KEY="k").json()
+    assert (again["id"], again["status"]) == (first["id"], "CANCELLED")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_equal_requests_at_the_same_moment_make_one_ticket(tenant: Tenant, profile: str) -> None:
+    _, key = api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])
+
+    def send() -> Any:
+        answer = client_with(key, word="").post(f"{BASE}/tickets", body(), format="json", HTTP_IDEMPOTENCY_KEY="k")
+        return answer.status_code, answer.json().get("id")
+
+    answers = in_threads(*[send] * 4)
+    assert {status for status, _ in answers} == {201}
+    assert len({ticket for _, ticket in answers}) == 1
+    assert Ticket.objects.count() == 1
+
+
+def test_player_has_one_active_ticket(players: APIClient, make_profile: Callable[..., None], settings: Any) -> None:
+    make_profile("duel")
+    make_profile("quick")
+    anna = body(player_id="anna@example.com")
+    first = players.post(f"{BASE}/tickets", anna, format="json").json()
+    assert first["player_id"] == "anna@example.com"
+    for path, asked in [
+        ("tickets", anna),
+        ("tickets", {**anna, "profile": "quick"}),
+        ("groups", {**anna, "is_ready": True}),
+        ("group-tickets", {"player_tickets": [body(), anna]}),
+    ]:
+        refused = players.post(f"{BASE}/{path}", asked, format="json")
+        assert (refused.status_code, refused.json()["code"]) == (409, "player_has_ticket")
+    assert Ticket.objects.count() == 1, "all or none"
+
+    Ticket.objects.update(status=Status.HOST_ASSIGNED)
+    assert players.post(f"{BASE}/tickets", anna, format="json").status_code == 201, "it may play again"
+    Ticket.objects.all().delete()
+    settings.MATCHMAKER_ONE_TICKET_PER_PLAYER = "profile"
+    codes = [
+        players.post(f"{BASE}/tickets", {**anna, "profile": name}, format="json").status_code
+        for name in ("duel", "quick", "duel")
+    ]
+    assert codes == [201, 201, 409]
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "a b", "x\u202egnp.exe", "-a", "a\nb"])
+def test_player_id_is_plain_text(players: APIClient, profile: str, name: str) -> None:
+    assert "player_id" in problems(players.post(f"{BASE}/tickets", body(player_id=name), format="json"))
+
+
+def test_ready_member_says_so_again_and_gets_the_same_answer(players: APIClient, profile: str) -> None:
+    made = players.post(f"{BASE}/groups", member(), format="json").json()
+    path = f"{BASE}/groups/{made['group_id']}/members/{made['member_id']}"
+    first, second = (players.patch(path, {"is_ready": True}, format="json") for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json() == second.json()
+    assert first.json()["status"] == "SEARCHING"
+    assert players.patch(path, {"is_ready": False}, format="json").json()["code"] == "group_closed"
+    Ticket.objects.update(status=Status.CANCELLED)
+    assert players.patch(path, {"is_ready": True}, format="json").json()["code"] == "group_closed"
 
 
 # -- groups ----------------------------------------------------------------------------------------
@@ -309,8 +433,8 @@ def test_group_tickets_are_answered_in_order_and_all_or_none(players: APIClient,
 def test_backfill_round(api: APIClient, players: APIClient, profile: str) -> None:
     attributes = {"assignment": {"request_id": "000000000001-S"}}
     body = {"profile": profile, "attributes": attributes, "tickets": {"a": {"attributes": {"elo": 1000}}}}
-    refused = problems(players.post(f"{BASE}/backfills", body, format="json"))
-    assert refused == {"attributes.assignment.request_id": "is no session of a match made here"}
+    refused = players.post(f"{BASE}/backfills", body, format="json")
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_the_host")
     made = api.post(f"{BASE}/backfills", body, format="json")
     assert made.status_code == 201, made.content
     path = f"{BASE}/backfills/{made.json()['id']}"
@@ -344,12 +468,12 @@ def versions(api: APIClient, **changes: Any) -> Any:
 
 
 def test_versions_are_numbered_compared_activated_and_rolled_back(api: APIClient) -> None:
-    assert [versions(api).json()["number"], versions(api, host="best_connected").json()["number"]] == [1, 2]
+    assert [versions(api).json()["number"], versions(api, max_deployment_retry_count=1).json()["number"]] == [1, 2]
     third = api.post(f"{BASE}/profiles/duel/versions", {"config": CONFIG, "note": "back"}, format="json").json()
     assert (third["number"], third["is_active"]) == (3, False)
     assert api.get(f"{BASE}/profiles").json() == {"profiles": [{"name": "duel", "active": 2}]}
     changes = api.get(f"{BASE}/profiles/duel/diff", {"old": 1, "new": 2}).json()["changes"]
-    assert changes == [{"path": "host", "old": None, "new": "best_connected"}]
+    assert changes == [{"path": "max_deployment_retry_count", "old": None, "new": 1}]
     assert api.post(f"{BASE}/profiles/duel/versions/3/activate").json()["is_active"] is True
     assert [api.post(f"{BASE}/profiles/duel/rollback").json()["number"] for _ in range(2)] == [2, 1]
     assert api.post(f"{BASE}/profiles/duel/rollback").json()["code"] == "no_earlier_version"
@@ -372,10 +496,44 @@ def test_bad_configuration_is_refused_with_path_and_reason(api: APIClient) -> No
 
 def test_waiting_tickets_that_fit_move_to_the_new_version(api: APIClient, search: Search) -> None:
     search()
-    versions(api, host="best_connected")
+    versions(api, max_deployment_retry_count=1)
     assert Ticket.objects.get().version.number == 2
     versions(api, rules={"initial": {**CONFIG["rules"]["initial"], "mode": {"type": "string_equality"}}})
     assert Ticket.objects.get().version.number == 2
+
+
+def test_groups_that_do_not_fit_the_new_version_as_a_group_keep_theirs(api: APIClient, players: APIClient) -> None:
+    initial = {**CONFIG["rules"]["initial"], "mode": {"type": "string_equality"}}
+    versions(api, rules={"initial": initial})
+    attributes = {"elo": 1, "mode": "x"}
+    for group in ([attributes] * 2, [attributes] * 1):
+        tickets = {"player_tickets": [{"profile": "duel", "attributes": each} for each in group]}
+        assert players.post(f"{BASE}/group-tickets", tickets, format="json").status_code == 201
+    size = {"type": "player_count", "attributes": {"team_count": 2, "min_team_size": 1, "max_team_size": 1}}
+    versions(api, rules={"initial": {**initial, "size": size}})
+    by_version = Ticket.objects.order_by("version__number").values_list("version__number", flat=True)
+    assert list(by_version) == [1, 1, 2], "a group of two is larger than a team"
+    left = Ticket.objects.filter(version__number=1)[0]
+    why = players.get(f"{BASE}/tickets/{left.pk}/why").json()
+    assert (why["version"], why["is_active_version"]) == (1, False)
+    assert Group.objects.filter(version__number=1).count() == 1
+
+
+def test_configuration_file_is_imported_whole_or_the_answer_says_what_to_give(
+    api: APIClient, players: APIClient
+) -> None:
+    ranked = {**CONFIG, "application": {"name": "game", "version": "1"}}
+    config = {"version": "3.2.1", "inspect": True, "profiles": {"casual": CONFIG, "ranked": ranked}}
+    refused = problems(api.post(f"{BASE}/profiles/duel/versions", {"config": config}, format="json"))
+    assert "give one of its profiles ('casual', 'ranked')" in refused["config.profiles"]
+    imported = api.post(f"{BASE}/profiles:import", {"config": config, "activate": True}, format="json")
+    assert imported.json() == {"versions": [{"profile": name, "number": 1} for name in ("casual", "ranked")]}
+    assert players.post(f"{BASE}/tickets", body(profile="casual"), format="json").status_code == 201
+    config["profiles"]["broken"] = {"rules": 7}
+    assert "config.profiles.broken.rules" in problems(
+        api.post(f"{BASE}/profiles:import", {"config": config}, format="json")
+    )
+    assert ProfileVersion.objects.count() == 2, "all or none"
 
 
 @pytest.mark.parametrize("path", ["profiles/none", "profiles/none/versions/1", "profiles/none/diff?old=1&new=2"])

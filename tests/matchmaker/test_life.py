@@ -185,8 +185,8 @@ def test_killed_after_the_claim_another_takes_the_match_over(search: Search, man
     for n in range(4):
         search(n)
     one_pass()
-    assert life._claim_match() is not None  # and here its process dies
-    assert life._claim_match() is None, "claimed"
+    assert life._claim_match(None) is not None  # and here its process dies
+    assert life._claim_match(None) is None, "claimed"
     hurry()
     assert life.match_forward(manager)
     assert statuses() == [Status.HOST_ASSIGNED] * 4
@@ -199,8 +199,8 @@ def test_session_of_a_match_given_up_is_deleted_and_its_players_search_on(
         search(n)
     one_pass()
     manager_stand_in.creates_before_failing = True
-    manager_stand_in.fails = [(500, {})] * life.PATIENCE
-    for _ in range(life.PATIENCE):
+    manager_stand_in.fails = [(500, {})] * life.MAX_ATTEMPTS
+    for _ in range(life.MAX_ATTEMPTS):
         assert life.match_forward(manager)
         hurry()
     assert statuses() == [Status.SEARCHING] * 4
@@ -219,7 +219,7 @@ def test_answer_that_comes_after_giving_up_assigns_nobody(
     for n in range(4):
         search(n)
     one_pass()
-    match = life._claim_match()
+    match = life._claim_match(None)
     assert match
     assert life.match_abandon(match, "late")
     life._assign(manager, match)
@@ -334,15 +334,144 @@ def test_group_of_which_one_is_refused_takes_no_seat(
     assert statuses() == [Status.SEARCHING] * 2
 
 
-def test_player_may_backfill_the_match_it_is_in(players: APIClient, search: Search, manager: Manager) -> None:
-    for n in range(4):
+def played(search: Search, manager: Manager, players: int = 4) -> list[dict[str, Any]]:
+    """Assignments of a match, its host's first. Two players are half of a full match."""
+    for n in range(players):
         search(n)
+    Ticket.objects.update(searching_since=timezone.now() - timedelta(seconds=59.5))
     one_pass()
     life.match_forward(manager)
-    given = Ticket.objects.all()[0].assignment
-    attributes = {"assignment": {"request_id": given["request_id"]}, "elo": 1}
-    body = {"profile": "duel", "attributes": attributes}
-    assert players.post("/matchmaker/backfills", body, format="json").status_code == 201
+    return sorted((ticket.assignment for ticket in Ticket.objects.all()), key=lambda given: given["seat"])
+
+
+def ask_for_backfill(client: APIClient, assignment: dict[str, Any], **body: Any) -> Any:
+    body = {"profile": "duel", "attributes": {"assignment": assignment, "elo": 1}, **body}
+    return client.post("/matchmaker/backfills", body, format="json")
+
+
+def test_only_the_host_may_backfill_its_match_and_only_while_there_is_room(
+    players: APIClient, search: Search, manager: Manager
+) -> None:
+    host, guest = played(search, manager, players=2)
+    assert guest["host_key"] is None
+    forged = {**guest, "host_key": host["host_key"][::-1]}
+    for assignment in (guest, forged, {**host, "request_id": "000000000099-S"}, {**host, "host_key": 7}):
+        assert ask_for_backfill(players, assignment).json()["code"] == "not_the_host"
+    made = ask_for_backfill(players, host)
+    assert made.status_code == 201
+    assert "host_key" not in made.json()["attributes"]["assignment"]
+
+
+def test_full_match_takes_nobody(players: APIClient, search: Search, manager: Manager) -> None:
+    host, *_ = played(search, manager)
+    assert ask_for_backfill(players, host).json()["code"] == "session_full"
+
+
+def test_backfills_of_a_hostile_host_never_pull_in_more_than_a_full_match(
+    players: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
+) -> None:
+    """A player pulled 24 of 24 searching players into its session of two."""
+    host, _ = played(search, manager, players=2)
+    for n in range(24):
+        search(1000 * n + 1 if n else 1)
+    Ticket.objects.filter(status=Status.SEARCHING).update(attributes={"elo": 1}, search_after=None)
+    ProfileVersion.objects.update()
+    for _ in range(30):
+        ask_for_backfill(players, host)
+        waiting = Backfill.objects.filter(status=Status.SEARCHING).count()
+        assert waiting <= 1, "one open backfill for a session"
+        one_pass()
+        while life.match_forward(manager):
+            pass
+    session = manager_stand_in.by_id(host["request_id"])
+    assert len(session["session_users"]) == 4
+    assert Ticket.objects.filter(failures__gt=0).count() == 0, "nobody paid for it"
+    assert Ticket.objects.filter(status=Status.HOST_ASSIGNED).count() >= 24, "the others play with each other"
+
+
+def test_another_backfill_of_a_session_takes_the_place_of_the_first(api: APIClient, profile: str) -> None:
+    assignment = {"request_id": "000000000001-S"}
+    first, second = (ask_for_backfill(api, assignment).json() for _ in range(2))
+    assert Backfill.objects.get(pk=first["id"]).reason == "replaced"
+    assert Backfill.objects.get(pk=second["id"]).status == Status.SEARCHING
+    Backfill.objects.filter(pk=second["id"]).update(status=Status.MATCH_FOUND)
+    assert ask_for_backfill(api, assignment).json()["code"] == "already_matched"
+
+
+def test_session_that_filled_up_meanwhile_takes_nobody_and_nobody_pays_for_it(
+    api: APIClient, players: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
+) -> None:
+    playing(api, manager_stand_in)
+    search(1010)
+    one_pass()
+    manager_stand_in.by_id("000000000001-S")["session_users"] += [
+        manager_stand_in._user({"player_id": f"p{n}"}, n) for n in range(1, 4)
+    ]
+    life.match_forward(manager)
+    ticket = Ticket.objects.get()
+    assert (ticket.status, ticket.failures, ticket.search_after) == (Status.SEARCHING, 0, None)
+    assert Backfill.objects.get().reason == "session_full"
+    assert len(manager_stand_in.by_id("000000000001-S")["session_users"]) == 4
+
+
+def test_newcomer_is_told_of_all_players_and_plays_in_the_smaller_team(
+    players: APIClient, search: Search, manager: Manager
+) -> None:
+    host, guest = played(search, manager, players=2)
+    assert ask_for_backfill(players, host).status_code == 201
+    search(1)
+    one_pass()
+    life.match_forward(manager)
+    newcomer = Ticket.objects.latest("created_at")
+    seats = {each["player_id"]: each["seat"] for each in newcomer.assignment["players"]}
+    assert seats == {host["player_id"]: 0, guest["player_id"]: 1, newcomer.player_id: 2}
+    teams = {each["team_id"] for each in newcomer.assignment["players"]}
+    assert teams == {each["team_id"] for each in host["players"]}
+    assert newcomer.team_id in teams
+
+
+def test_returning_player_gets_its_own_seat_and_no_other_player_gets_it(
+    api: APIClient, players: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
+) -> None:
+    for name in ("anna", "bert"):
+        search(1, player_id=name)
+    Ticket.objects.update(searching_since=timezone.now() - timedelta(seconds=59.5))
+    one_pass()
+    life.match_forward(manager)
+    host = Ticket.objects.get(player_id="anna").assignment
+    bert = Ticket.objects.get(player_id="bert").assignment
+    body = {"profile": "duel", "attributes": {"elo": 1}, "player_id": "bert"}
+    wrong = players.post("/matchmaker/tickets", {**body, "rejoin_key": host["rejoin_key"]}, format="json")
+    assert wrong.status_code == 400
+    assert "rejoin_key" in wrong.json()["details"]
+
+    thief = search(1, player_id="bert")  # knows the name, as every player of the match does
+    ask_for_backfill(players, host)
+    one_pass()
+    assert Ticket.objects.get(pk=thief["id"]).status == Status.SEARCHING
+    players.delete(f"/matchmaker/tickets/{thief['id']}")
+
+    back = search(1, player_id="bert", rejoin_key=bert["rejoin_key"])
+    assert one_pass() == 1
+    life.match_forward(manager)
+    again = players.get(f"/matchmaker/tickets/{back['id']}").json()["assignment"]
+    assert (again["seat"], again["seat_key"]) == (bert["seat"], bert["seat_key"])
+    assert len(manager_stand_in.by_id(host["request_id"])["session_users"]) == 2
+
+
+def test_seat_of_another_is_not_given_away_where_only_the_manager_knows_of_it(
+    api: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
+) -> None:
+    session = manager_stand_in._create({"metadata": {"match": "old"}, "users": [{"player_id": "anna"}]})
+    assert ask_for_backfill(api, {"request_id": session["session_id"]}).status_code == 201
+    search(1, player_id="anna")
+    assert one_pass() == 1
+    life.match_forward(manager)
+    ticket = Ticket.objects.get()
+    assert (ticket.status, ticket.assignment) == (Status.SEARCHING, None)
+    assert Backfill.objects.get().reason == "player_id_taken"
+    life.match_forward(manager)
+    assert len(session["session_users"]) == 1, "and its owner keeps it"
 
 
 # -- time ------------------------------------------------------------------------------------------

@@ -8,15 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matchmaker.matching import make_matches
+from matchmaker.pool import Ticket
 from matchmaker.profiles import (
+    DIALECTS,
+    SESSION_OPTIONS,
     Problem,
     ProfileInvalid,
     attribute_problems,
     differences,
     group_problems,
     parse,
-    with_unmeasured,
+    profiles_of,
+    without_failed_pings,
 )
+from relaymgr.sessions.apis import DIALECTS as manager_dialects
+from relaymgr.sessions.apis import SessionsApi
 from tests.matchmaker.conftest import CONFIG
 
 EXAMPLES = sorted((Path(__file__).parent.parent.parent / "examples" / "profiles").glob("*.json"))
@@ -65,6 +72,14 @@ def test_application_of_an_edgegap_configuration_is_read_over() -> None:
     parse(with_rules() | {"application": {"name": "game", "version": "1"}})
 
 
+def pings(**attributes: Any) -> dict[str, Any]:
+    return {"type": "latencies", "attributes": {"difference": 50, "max_latency": 100} | attributes}
+
+
+def maps(overlap: int) -> dict[str, Any]:
+    return {"type": "intersection", "attributes": {"overlap": overlap}}
+
+
 CASES: list[tuple[Any, str, str]] = [
     ([], "config", "object"),
     ({}, "rules", "object"),
@@ -76,7 +91,14 @@ CASES: list[tuple[Any, str, str]] = [
     (with_rules() | {"ticket_removal_period": "2d"}, "ticket_removal_period", "a time such as"),
     (with_rules() | {"session": {"colour": 1}}, "session.colour", "not one of"),
     (with_rules() | {"session": {"topology": "ring"}}, "session.topology", "one of host, mesh"),
-    (with_rules() | {"session": {"idle_timeout": "9"}}, "session.idle_timeout", "of the type int"),
+    (with_rules() | {"session": {"idle_timeout": "9"}}, "session.idle_timeout", "from 10 to 86400"),
+    (with_rules() | {"session": {"max_lifetime": 59}}, "session.max_lifetime", "from 60 to 86400"),
+    (with_rules() | {"session": {"dialects": []}}, "session.dialects", "one or more of native, edgegap"),
+    (with_rules() | {"session": {"dialects": ["udp"]}}, "session.dialects", "one or more of native, edgegap"),
+    (with_rules() | {"session": {"filters": [{"field": "city"}]}}, "session.filters", "objects of field"),
+    (with_rules() | {"session": {"limits": {"seat": {"packets": 0}}}}, "session.limits", "from 1 to"),
+    (with_rules() | {"host": "best_connected"}, "host", "no effect without a rule of type latencies"),
+    ({"version": "3.2.1", "profiles": {"casual": {}, "ranked": {}}}, "profiles", "('casual', 'ranked')"),
     ({"rules": {"initial": {"size": SIZE}, "later": {}}}, "rules.later", "not known"),
     ({"rules": {"initial": {}}}, "rules.initial", "exactly one rule of type player_count and has 0"),
     (with_rules(more=SIZE), "rules.initial", "exactly one rule of type player_count and has 2"),
@@ -87,6 +109,14 @@ CASES: list[tuple[Any, str, str]] = [
     (with_rules(a={"type": "number_difference"}), "rules.initial.a.attributes.max_difference", "missing"),
     (with_rules(a=elo(-1)), "rules.initial.a.attributes.max_difference", "at least 0"),
     (with_rules(a=elo(float("nan"))), "rules.initial.a.attributes.max_difference", "number"),
+    (with_rules(a=elo(1e-320)), "rules.initial.a.attributes.max_difference", "0, or at least 1e-06"),
+    (with_rules(a=elo(10**400)), "rules.initial.a.attributes.max_difference", "at most 1e+12"),
+    (with_rules({"9": {"size": {"team_count": 10**400}}}), "rules.expansions.9.size.team_count", "at most 1e+12"),
+    (with_rules(a=pings(max_latency=0)), "rules.initial.a.attributes.max_latency", "at least 1e-06"),
+    (with_rules(a=pings(unmeasured=101)), "rules.initial.a.attributes.unmeasured", "above every max_latency"),
+    (with_rules(a=maps(65)), "rules.initial.a.attributes.overlap", "at most 64"),
+    (with_rules({"9": {"a": {"max_difference": 1}}}, a=elo(1)), "rules.expansions.9", "changes nothing"),
+    (with_rules({"9": {}}), "rules.expansions.9", "changes nothing"),
     (with_rules(a=elo("9")), "rules.initial.a.attributes.max_difference", "number"),
     (
         with_rules(a={"type": "string_equality", "attributes": {"x": 1}}),
@@ -170,9 +200,10 @@ def test_good_attributes_have_no_problem() -> None:
         ("maps", "ab"),
         ("maps", ["a", 7]),
         ("maps", ["a"] * 65),
-        ("pings", {}),
+        ("elo", 10**400),
+        ("elo", -(10**400)),
         ("pings", [3]),
-        ("pings", {"Frankfurt": -1}),
+        ("pings", {"Frankfurt": 10**400}),
         ("pings", {"Frankfurt": float("nan")}),
         ("pings", {"Frankfurt": "3"}),
         ("pings", {"x" * 129: 3}),
@@ -181,6 +212,23 @@ def test_good_attributes_have_no_problem() -> None:
 )
 def test_bad_attribute_is_named(name: str, value: Any) -> None:
     assert [problem.path for problem in attribute_problems(EVERY_KIND, GOOD | {name: value})] == [name]
+
+
+def test_pings_that_failed_are_no_measurement() -> None:
+    """The SDKs, and browsers, write 0 for a beacon that did not answer."""
+    zeros = GOOD | {"pings": {"Frankfurt": 0, "Tokyo": -1, "Chicago": 4}}
+    assert attribute_problems(EVERY_KIND, zeros) == []
+    assert without_failed_pings(EVERY_KIND, zeros)["pings"] == {"Chicago": 4}
+    assert without_failed_pings(EVERY_KIND, GOOD | {"pings": {"Frankfurt": 0}})["pings"] == {}
+    assert attribute_problems(EVERY_KIND, GOOD | {"pings": {}}) == []
+
+
+def test_attributes_are_bounded_as_a_whole() -> None:
+    long = GOOD | {"maps": [f"{n:0128}" for n in range(64)], "mode": "x" * 128}
+    assert attribute_problems(EVERY_KIND, long) == []
+    many = parse(with_rules(a=maps(1), b=maps(1), c=maps(1)))
+    [problem] = attribute_problems(many, dict.fromkeys("abc", long["maps"]))
+    assert "longer than 16384 bytes" in problem.reason
 
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "other"]), json_values))
@@ -195,6 +243,46 @@ def test_group_must_be_able_to_be_together() -> None:
         Problem("mode", "differs within the group"),
         Problem("maps", "the group has fewer than 1 values in common"),
     ]
+
+
+def test_group_is_no_larger_than_a_team() -> None:
+    assert [problem.path for problem in group_problems(EVERY_KIND, [GOOD] * 3)] == [""]
+
+
+def test_session_options_are_those_that_the_manager_takes() -> None:
+    """At both ends of each range, and one beyond."""
+    for name, wanted in SESSION_OPTIONS.items():
+        if isinstance(wanted, range):
+            for value in (wanted[0] - 1, wanted[0], wanted[-1], wanted[-1] + 1):
+                manager = SessionsApi.InputSerializer(
+                    data={"users": [{"ip": "192.0.2.1"}], name: value}, context={"edgegap_enabled": True}
+                )
+                assert manager.is_valid() == (value in wanted), (name, value)
+    assert set(DIALECTS) == set(manager_dialects)
+
+
+EDGEGAP_FILES = sorted((Path(__file__).parent / "edgegap_configurations").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", EDGEGAP_FILES, ids=[path.stem for path in EDGEGAP_FILES])
+def test_edgegaps_configuration_files_are_taken_whole(path: Path) -> None:
+    """In the form of the examples in its documentation. Every smaller match that a profile allows can be made."""
+    for profile in map(parse, profiles_of(json.loads(path.read_text())).values()):
+        stage = profile.stages[-1]
+        size = stage.team_count * stage.min_team_size
+        attributes = {"number_difference": 5, "string_equality": "x", "intersection": ["a"], "latencies": {"Paris": 20}}
+        row = {name: attributes[kind] for name, kind in profile.rules.items()}
+        waited = min(stage.since + 0.5, profile.expiration) if len(profile.stages) > 1 else profile.expiration - 0.5
+        tickets = [Ticket(f"t{n}", 1000.0 - waited, row) for n in range(size)]
+        assert [len(match.tickets) for match in make_matches(profile, tickets, 1000.0).matches] == [size]
+
+
+def test_problems_of_a_configuration_file_are_named_by_profile() -> None:
+    with pytest.raises(ProfileInvalid) as raised:
+        profiles_of({"profiles": {"a": with_rules() | {"host": 7}, "b b": with_rules()}, "colour": 1})
+    assert {problem.path for problem in raised.value.problems} == {"profiles.a.host", "profiles.b b", "colour"}
+    shared = profiles_of({"profiles": {"a": with_rules()}, "max_deployment_retry_count": 7, "inspect": True})
+    assert parse(shared["a"]).max_retries == 7
 
 
 def test_differences_are_leaves_by_path() -> None:
@@ -213,22 +301,9 @@ def with_latencies(expansions: dict[str, Any] | None = None, **attributes: float
     return {"rules": {"initial": {"size": count, "pings": pings}, "expansions": expansions or {}}}
 
 
-@pytest.mark.parametrize("sent", [{}, {"pings": {}}, {"pings": None}, {"pings": {"Oslo": 0, "Lima": 0.0}}])
-def test_a_player_who_measured_nothing_counts_as_the_profile_says(sent: dict[str, Any]) -> None:
-    rules = parse(with_latencies(unmeasured=150))
-    assert with_unmeasured(rules, sent, ["Oslo", "Lima"]) == {"pings": {"Lima": 150, "Oslo": 150}}
-    strict = parse(with_latencies())
-    assert with_unmeasured(strict, sent, ["Oslo"]) == sent
-
-
-@pytest.mark.parametrize("sent", [{"pings": {"Oslo": 20, "Lima": 0}}, {"pings": "fast"}, {"pings": {"Oslo": "x"}}])
-def test_what_a_player_measured_or_got_wrong_is_left_alone(sent: dict[str, Any]) -> None:
-    assert with_unmeasured(parse(with_latencies(unmeasured=150)), sent, ["Oslo"]) == sent
-
-
 @pytest.mark.parametrize(
     "config",
-    [with_latencies(unmeasured=300), with_latencies(expansions={"10": {"pings": {"unmeasured": 20}}}, unmeasured=150)],
+    [with_latencies(unmeasured=300), with_latencies(expansions={"10": {"pings": {"unmeasured": 500}}}, unmeasured=150)],
 )
 def test_a_worth_without_effect_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ProfileInvalid):
@@ -236,4 +311,7 @@ def test_a_worth_without_effect_is_refused(config: dict[str, Any]) -> None:
 
 
 def test_a_worth_within_a_later_limit_is_taken() -> None:
-    assert parse(with_latencies(expansions={"10": {"pings": {"max_latency": 400}}}, unmeasured=300)).unmeasured == 300
+    assert (
+        parse(with_latencies(expansions={"10": {"pings": {"max_latency": 400}}}, unmeasured=300)).stages[0].unmeasured
+        == 300
+    )

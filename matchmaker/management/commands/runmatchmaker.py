@@ -1,7 +1,8 @@
 """The matchmaker's process. Run as many as you like: they share the work by profile and by match.
 
-The main thread makes passes over the pools that changed and sweeps up once a second; other threads move matches to
-their sessions. SIGTERM and SIGINT finish the round. Killed anywhere it leaves nothing that another does not take up.
+The main thread makes passes over the pools that changed, in turns; other threads move matches to their sessions, and
+one asks the manager for its relays and sweeps up. SIGTERM and SIGINT finish the round. Killed anywhere it leaves
+nothing that another does not take up.
 """
 
 import logging
@@ -10,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
@@ -18,9 +20,10 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from matchmaker import life, metrics, selectors
+from matchmaker import life, metrics, selectors, services
 from matchmaker.manager_client import Manager
 from matchmaker.models import Process, ProfileVersion, Status
+from matchmaker.turns import Due, Lanes, Turns
 from observability import exposition, tracing
 from observability.database import pool_observe
 from web.database import deadline
@@ -58,29 +61,34 @@ class Command(BaseCommand):
 
 
 class Matchmaker:
+    """The main thread makes passes; others move matches to their sessions, and one keeps house."""
+
     def __init__(self, manager: Manager, threads: int) -> None:
         self.manager = manager
         self.process = Process(name=f"{socket.gethostname()}:{os.getpid()}")
         self._stopping = threading.Event()
         self._formed = threading.Semaphore(0)  # wakes one thread for each match that this process forms
         self._threads = [threading.Thread(target=self._move_matches, daemon=True) for _ in range(threads)]
+        self._threads.append(threading.Thread(target=self._keep_house, daemon=True))
+        self._lanes = Lanes(threads)
+        self._turns = Turns()
+        self._waiting: dict[int, selectors.Waiting] = {}
         self._seen: dict[int, selectors.Waiting] = {}
         self._look_again: dict[int, float] = {}
         self._labels: dict[int, str] = {}
-        self._swept = self._fleet_read = float("-inf")
+        self._looked = self._fleet_read = float("-inf")
+        self._look_takes = 0.0
         self._manager_answers = False
+        self._set_aside: set[str] = set()
 
     def run(self) -> None:
         for thread in self._threads:
             thread.start()
         while not self._stopping.is_set():
-            started = time.monotonic()
             with deadline(DATABASE_WITHIN):
                 is_done = self._try(self._round)
             if not is_done:
                 self._stopping.wait(REST_AFTER_FAILURE)
-            # A look that takes long, over a very large pool, is not repeated without a pause.
-            self._stopping.wait(max(LOOK_EVERY, (time.monotonic() - started) / 2))
         for thread in self._threads:
             thread.join()
 
@@ -88,34 +96,49 @@ class Matchmaker:
         self._stopping.set()
 
     def _round(self) -> None:
+        """Looks at who waits when it is time to, and makes one pass; rests where none is due."""
         now = time.monotonic()
-        if now - self._fleet_read >= FLEET_EVERY:
-            self._fleet_read = now
-            self._manager_answers = life.fleet_refresh(self.manager)
-            metrics.manager_answers.set(self._manager_answers)
-        if now - self._swept >= SWEEP_EVERY:
-            self._swept = now
-            life.process_seen(self.process, self._manager_answers)
-            metrics.expired.inc(life.sweep())
-            self._count_tickets()
-        waiting = selectors.waiting_by_version()
-        self._count(waiting)
-        for version_id, now_waiting in waiting.items():
-            is_time = time.monotonic() >= self._look_again.get(version_id, float("inf"))
-            if is_time or self._seen.get(version_id) != now_waiting:
-                self._pass(version_id, now_waiting)
-        metrics.round_time.set_to_current_time()
+        # A look that takes long, over very many tickets, is not repeated without a pause.
+        if now - self._looked >= max(LOOK_EVERY, self._look_takes * 2):
+            self._waiting = selectors.waiting_by_version()
+            self._looked, self._look_takes = now, time.monotonic() - now
+            self._count(self._waiting)
+            metrics.round_time.set_to_current_time()
+        due = self._turns.next(self._due())
+        if due is None:
+            self._stopping.wait(max(0.01, self._looked + LOOK_EVERY - time.monotonic()))
+            return
+        started = time.monotonic()
+        self._pass(due.version, self._waiting[due.version])
+        self._turns.charge(due, time.monotonic() - started)
+
+    def _due(self) -> Iterator[Due]:
+        now = time.monotonic()
+        for version, waiting in self._waiting.items():
+            if now >= self._look_again.get(version, float("inf")) or self._seen.get(version) != waiting:
+                oldest = waiting.oldest.timestamp() if waiting.oldest else 0.0
+                yield Due(version, waiting.tenant, oldest)
 
     def _pass(self, version_id: int, waiting: selectors.Waiting) -> None:
         label = self._label(version_id)
+        started = time.monotonic()
         with metrics.pass_seconds.labels(label).time():
             done = life.version_pass(version_id)
-        if done is None:  # another process is at it; we look again to see what it left
-            return
         self._seen[version_id] = waiting
+        if done is None:  # another process is at it, or it is set aside: we look again to see what was left
+            self._look_again[version_id] = time.monotonic() + LOOK_EVERY
+            return
         # Kept by the monotonic clock: the other one may be stepped meanwhile.
         in_seconds = done.look_again - time.time() if done.look_again else float("inf")
         self._look_again[version_id] = time.monotonic() + in_seconds
+        metrics.pass_steps.labels(label).inc(done.steps)
+        if done.has_failed:
+            metrics.pass_failures.labels(label).inc()
+        if not done.is_complete:
+            metrics.unfinished.labels(label).inc()
+            # A pool that is hard to match is gone through at a third of the speed.
+            rest = 0.0 if done.matches else max(LOOK_EVERY, 2 * (time.monotonic() - started))
+            self._look_again[version_id] = min(self._look_again[version_id], time.monotonic() + rest)
         metrics.matches.labels(label).inc(done.matches)
         for wait, quality in zip(done.waits, done.qualities, strict=True):
             metrics.wait.labels(label).observe(wait)
@@ -124,7 +147,7 @@ class Matchmaker:
             self._formed.release(done.matches)
 
     def _count(self, waiting: dict[int, selectors.Waiting]) -> None:
-        """Of a profile, over all of its versions; 0 for one in which nobody waits any more."""
+        """Of a profile, over all of its versions; 0 for one in which no ticket waits any more."""
         counts, oldest = dict.fromkeys(self._labels.values(), 0), dict.fromkeys(self._labels.values(), 0.0)
         now = timezone.now()
         for version_id, found in waiting.items():
@@ -136,16 +159,14 @@ class Matchmaker:
             metrics.waiting.labels(label).set(counts[label])
             metrics.oldest.labels(label).set(oldest.get(label, 0.0))
 
-    def _count_tickets(self) -> None:
-        found = selectors.ticket_counts()
-        for status in Status.values:
-            metrics.tickets.labels(status.lower()).set(found.get(status, 0))
-
     def _label(self, version_id: int) -> str:
         if version_id not in self._labels:
-            profile = ProfileVersion.objects.select_related("profile").get(pk=version_id).profile
-            self._labels[version_id] = metrics.profile_label(profile.tenant, profile.name)
+            version = ProfileVersion.objects.select_related("profile").filter(pk=version_id).first()
+            profile = version.profile if version else None
+            self._labels[version_id] = metrics.profile_label(profile.tenant, profile.name) if profile else metrics.OTHER
         return self._labels[version_id]
+
+    # -- other threads
 
     def _move_matches(self) -> None:
         """One match after the other; also those that another process formed, or left when it died."""
@@ -157,12 +178,52 @@ class Matchmaker:
 
     def _move_all(self) -> None:
         while not self._stopping.is_set():
-            with deadline(DATABASE_WITHIN):
-                if not life.match_forward(self.manager):
-                    return
+            lane = self._lanes.enter(life.tenants_with_due_matches)
+            if lane is None:
+                return
+            try:
+                with deadline(DATABASE_WITHIN):
+                    if not life.match_forward(self.manager, tenant=lane):
+                        return
+            finally:
+                self._lanes.leave(lane)
+
+    def _keep_house(self) -> None:
+        """What must not hold up a pass: the manager may take seconds to answer, and a sweep may find much."""
+        while not self._stopping.is_set():
+            for work in (self._read_fleet, self._report, self._sweep, services.move_late_tickets, self._count_tickets):
+                with deadline(DATABASE_WITHIN):
+                    self._try(work)
+            self._stopping.wait(SWEEP_EVERY)
+        connection.close()
+
+    def _read_fleet(self) -> None:
+        now = time.monotonic()
+        if now - self._fleet_read >= FLEET_EVERY:
+            self._fleet_read = now
+            self._manager_answers = life.fleet_refresh(self.manager)
+            metrics.manager_answers.set(self._manager_answers)
+
+    def _report(self) -> None:
+        life.process_seen(self.process, self._manager_answers)
+
+    def _sweep(self) -> None:
+        metrics.expired.inc(life.sweep())
+
+    def _count_tickets(self) -> None:
+        found = selectors.ticket_counts()
+        for status in Status.values:
+            metrics.tickets.labels(status.lower()).set(found.get(status, 0))
+        counts = dict.fromkeys(self._set_aside, 0)
+        for tenant, name in selectors.versions_set_aside():
+            label = metrics.profile_label(tenant, name)
+            counts[label] = counts.get(label, 0) + 1
+        for label, count in counts.items():
+            metrics.set_aside.labels(label).set(count)
+        self._set_aside = set(counts)
 
     def _try(self, work: Any) -> bool:
-        """A failure, of the database for instance, ends the round and not the process."""
+        """A failure, of the database for instance, ends this piece of work and not the process."""
         try:
             work()
         except DatabaseError as error:

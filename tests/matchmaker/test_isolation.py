@@ -1,0 +1,358 @@
+"""Attacks on the matchmaker, each beside a second tenant whose players are to be matched as if nothing were.
+
+What others wait for is counted in passes and steps, which are the same on every machine, not in seconds.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from matchmaker import life, selectors, services
+from matchmaker.management.commands.runmatchmaker import Matchmaker
+from matchmaker.manager_client import Manager
+from matchmaker.models import Match, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
+from matchmaker.turns import Due, Lanes, Turns
+from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.services import api_key_create
+from tests.matchmaker.conftest import CONFIG, ManagerStandIn
+from tests.relaymgr.conftest import client_with
+
+pytestmark = pytest.mark.django_db
+
+
+def profile_for(tenant: str, name: str = "duel", **changes: Any) -> ProfileVersion:
+    config = {**CONFIG, **changes}
+    return services.profile_version_create(tenant=tenant, name=name, config=config, activate=True)
+
+
+def waiting_tickets(version: ProfileVersion, count: int, age: float = 1.0, **attributes: Any) -> list[Ticket]:
+    now = timezone.now()
+    return Ticket.objects.bulk_create(
+        Ticket(
+            tenant=version.profile.tenant,
+            version=version,
+            attributes=attributes,
+            player_ip="192.0.2.1",
+            searching_since=now - timedelta(seconds=age - n / 1e6),
+            expires_at=now + timedelta(seconds=60),
+        )
+        for n in range(count)
+    )
+
+
+def one_pass_each(matchmaker: Matchmaker, rounds: int) -> list[int]:
+    """The versions in the order in which they were looked at."""
+    order: list[int] = []
+    make_pass = matchmaker._pass
+
+    def noting(version: int, waiting: Any) -> None:
+        order.append(version)
+        make_pass(version, waiting)
+
+    matchmaker._pass = noting  # type: ignore[method-assign]
+    for _ in range(rounds):
+        matchmaker._round()
+    return order
+
+
+@pytest.fixture
+def matchmaker(manager: Manager) -> Matchmaker:
+    return Matchmaker(manager, threads=2)
+
+
+@pytest.fixture
+def victim() -> ProfileVersion:
+    return profile_for("victim")
+
+
+def matched(version: ProfileVersion) -> int:
+    return Ticket.objects.filter(version=version, status=Status.MATCH_FOUND).count()
+
+
+# -- a profile whose passes fail -------------------------------------------------------------------
+
+
+def test_version_whose_pass_fails_is_set_aside_and_the_others_are_matched_in_the_same_round(
+    matchmaker: Matchmaker, victim: ProfileVersion
+) -> None:
+    hostile = profile_for("attacker")
+    # As the version of an earlier release may be: nothing checks what stands in the database.
+    rules = {"initial": {**CONFIG["rules"]["initial"], "elo": {"type": "number_difference", "attributes": {}}}}
+    ProfileVersion.objects.filter(pk=hostile.pk).update(config={**CONFIG, "rules": rules})
+    waiting_tickets(hostile, 4, age=50, elo=1)
+    waiting_tickets(victim, 4, elo=1)
+    assert set(one_pass_each(matchmaker, 2)) == {hostile.pk, victim.pk}
+    assert matched(victim) == 4
+
+    state = PassState.objects.get(pk=hostile.pk)
+    assert state.failures == 1
+    assert state.set_aside_until > timezone.now()
+    assert "max_difference: is missing" in state.error
+    assert life.version_pass(hostile.pk) is None, "it rests"
+    for failures in (2, 3):
+        PassState.objects.filter(pk=hostile.pk).update(set_aside_until=timezone.now())
+        result = life.version_pass(hostile.pk)
+        assert result
+        assert result.has_failed
+        state = PassState.objects.get(pk=hostile.pk)
+        assert state.failures == failures
+        assert state.set_aside_until > timezone.now() + timedelta(seconds=2**failures - 1)
+    assert selectors.versions_set_aside() == [("attacker", "duel")]
+
+    ProfileVersion.objects.filter(pk=hostile.pk).update(config=CONFIG)
+    services.version_try_again(hostile)
+    result = life.version_pass(hostile.pk)
+    assert result
+    assert result.matches == 1
+    assert (PassState.objects.get(pk=hostile.pk).failures, selectors.versions_set_aside()) == (0, [])
+
+
+def test_why_and_the_console_show_that_a_version_is_set_aside(
+    players: APIClient, search: Callable[..., dict[str, Any]], admin_client: Any
+) -> None:
+    ticket = search()
+    version = ProfileVersion.objects.get()
+    PassState.objects.create(
+        version=version, failures=3, set_aside_until=timezone.now() + timedelta(seconds=9), error="OverflowError: x"
+    )
+    why = players.get(f"/matchmaker/tickets/{ticket['id']}/why").json()
+    assert (why["reason"], why["set_aside"]["failures"]) == ("set_aside", 3)
+    assert why["set_aside"]["error"] == "OverflowError: x"
+    shown = admin_client.get("/admin/matchmaker/profileversion/?passes=set_aside").content.decode()
+    assert "set aside after 3 failures: OverflowError: x" in shown
+    page = admin_client.get(f"/admin/matchmaker/ticket/{Ticket.objects.get().player_id}/now").content.decode()
+    assert "OverflowError: x" in page
+
+
+def test_one_unreadable_ticket_is_cancelled_and_costs_its_own_version_nothing(victim: ProfileVersion) -> None:
+    waiting_tickets(victim, 4, elo=1)
+    [broken] = waiting_tickets(victim, 1, age=30, elo="x")
+    result = life.version_pass(victim.pk)
+    assert result
+    assert (result.matches, result.has_failed) == (1, False)
+    broken.refresh_from_db()
+    assert (broken.status, broken.reason) == (Status.CANCELLED, "unreadable")
+
+
+def test_version_that_cannot_be_read_keeps_nobody_from_expiring(victim: ProfileVersion) -> None:
+    hostile = profile_for("attacker")
+    for version in (hostile, victim):
+        waiting_tickets(version, 1, elo=1)
+    ProfileVersion.objects.filter(pk=hostile.pk).update(config={"rules": 7})
+    Ticket.objects.update(expires_at=timezone.now())
+    assert life.sweep() == 2
+
+
+def test_match_that_cannot_be_moved_forward_is_given_up_and_the_others_are_not_held_up(
+    manager: Manager, manager_stand_in: ManagerStandIn, victim: ProfileVersion
+) -> None:
+    hostile = profile_for("attacker")
+    for version in (hostile, victim):
+        waiting_tickets(version, 4, elo=1)
+        life.version_pass(version.pk)
+    stolen = Match.objects.get(version=hostile)
+    create = manager_stand_in._create
+
+    def without_users(body: dict[str, Any]) -> dict[str, Any]:
+        session = create(body)
+        return {"session_id": "1-S", "ready": True} if body["metadata"]["match"] == stolen.pk else session
+
+    manager_stand_in._create = without_users  # type: ignore[method-assign]
+    assert life.match_forward(manager)
+    assert life.match_forward(manager)
+    assert Ticket.objects.filter(version=victim, status=Status.HOST_ASSIGNED).count() == 4
+    for _ in range(life.MAX_ATTEMPTS):
+        Match.objects.filter(pk=stolen.pk).update(next_attempt_at=timezone.now())
+        life.match_forward(manager)
+    stolen.refresh_from_db()
+    assert stolen.state != MatchState.FORMING
+    assert Ticket.objects.filter(version=hostile, status=Status.SEARCHING).count() == 4
+
+
+# -- work without bound ----------------------------------------------------------------------------
+
+
+def test_pass_over_groups_that_are_hard_to_pack_ends_at_its_budget_and_holds_no_lock(victim: ProfileVersion) -> None:
+    size = {"type": "player_count", "attributes": {"team_count": 10, "min_team_size": 25, "max_team_size": 25}}
+    hostile = profile_for("attacker", rules={"initial": {"size": size}})
+    requester = services.Requester("attacker", is_backend=True)
+    player = services.Player("duel", {}, "192.0.2.1", {})
+    for n in range(41):
+        services.tickets_create_together(requester, [player] * (4 + (7 * n) % 7 + n % 2))
+    result = life.version_pass(hostile.pk)
+    assert result
+    assert result.steps < life.PASS_STEPS * 1.1
+
+
+def test_tenants_take_turns_by_the_time_they_use() -> None:
+    """A tenant with a hundred versions, each dear, delays another's by one pass."""
+    turns, order = Turns(), []
+    flood = [Due(n, "flood", oldest=0.0) for n in range(100)]
+    quiet = Due(1000, "quiet", oldest=50.0)
+    for _ in range(40):
+        chosen = turns.next([*flood, quiet])
+        assert chosen
+        order.append(chosen.tenant)
+        turns.charge(chosen, 0.25 if chosen.tenant == "flood" else 0.01)
+    gaps = "".join("q" if tenant == "quiet" else "f" for tenant in order).split("q")
+    assert max(map(len, gaps)) <= 1
+    assert order.count("quiet") > 35, "what it uses is little, and so it waits little"
+
+
+def test_versions_of_one_tenant_are_looked_at_in_turn_the_oldest_ticket_first() -> None:
+    turns, order = Turns(), []
+    due = [Due(1, "a", oldest=3.0), Due(2, "a", oldest=1.0), Due(3, "a", oldest=2.0)]
+    for _ in range(6):
+        chosen = turns.next(due)
+        assert chosen
+        order.append(chosen.version)
+        turns.charge(chosen, 1.0)
+    assert order == [2, 3, 1, 2, 3, 1]
+
+
+def test_tenant_that_was_idle_has_no_claim_to_the_time_it_did_not_use() -> None:
+    turns, old, new = Turns(), Due(1, "old", 0.0), Due(2, "new", 0.0)
+    for _ in range(100):
+        turns.charge(old, 1.0)
+    order = []
+    for _ in range(10):
+        chosen = turns.next([old, new])
+        assert chosen
+        order.append(chosen.tenant)
+        turns.charge(chosen, 1.0)
+    assert 4 <= order.count("old") <= 6
+
+
+def test_calls_to_the_manager_of_one_tenant_never_take_all_threads() -> None:
+    lanes = Lanes(threads=4)
+    taken = [lanes.enter(lambda: ["flood"]) for _ in range(4)]
+    assert taken == ["flood"] * 3 + [None]
+    assert lanes.enter(lambda: ["flood", "quiet"]) == "quiet"
+    lanes.leave("flood")
+    assert lanes.enter(lambda: ["flood", "quiet"]) in ("flood", "quiet")
+    lanes = Lanes(threads=4)
+    served = []
+    for _ in range(6):
+        tenant = lanes.enter(lambda: ["flood", "quiet", "third"])
+        assert tenant
+        served.append(tenant)
+        lanes.leave(tenant)
+    assert served == ["flood", "quiet", "third"] * 2
+
+
+def test_large_pool_delays_another_tenant_by_one_pass_of_bounded_work(
+    matchmaker: Matchmaker, victim: ProfileVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool larger than a pass looks at, in which nobody fits anybody."""
+    monkeypatch.setattr(selectors, "WINDOW", 100)
+    monkeypatch.setattr(selectors, "CHUNK", 50)
+    monkeypatch.setattr(selectors.pool_of, "__defaults__", (None, 100))
+    hostile = profile_for("attacker")
+    for n in range(12):
+        waiting_tickets(hostile, 50, age=40 - n / 10, elo=1000 * n)
+    Ticket.objects.filter(version=hostile).update(attributes={"elo": 1})
+    for n, ticket in enumerate(Ticket.objects.filter(version=hostile)):
+        Ticket.objects.filter(pk=ticket.pk).update(attributes={"elo": 1000 * n})
+    waiting_tickets(victim, 4, elo=1)
+    assert victim.pk in one_pass_each(matchmaker, 2)
+    assert matched(victim) == 4
+    assert PassState.objects.get(pk=hostile.pk).players <= 100
+    # And in the large pool itself the youngest are looked at before long.
+    waiting_tickets(hostile, 4, age=1, elo=9e9)
+    passes = 0
+    while not matched(hostile):
+        assert life.version_pass(hostile.pk)
+        passes += 1
+        assert passes < 10
+
+
+def test_groups_are_looked_at_whole_also_where_a_window_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "CHUNK", 2)
+    version = profile_for("studio")
+    requester = services.Requester("studio", is_backend=True)
+    for n in range(4):
+        services.tickets_create_together(requester, [services.Player("duel", {"elo": n}, "192.0.2.1", {})] * 2)
+    window = selectors.pool_of(version.pk, timezone.now(), limit=3)
+    assert len(window.tickets) % 2 == 0
+    assert window.next_from is not None
+    rest = selectors.pool_of(version.pk, timezone.now(), since=window.next_from, limit=100)
+    everyone = set(Ticket.objects.values_list("pk", flat=True))
+    assert {ticket.id for ticket in (*window.tickets, *rest.tickets)} == everyone
+
+
+def test_why_costs_the_same_for_a_large_pool(
+    players: APIClient,
+    search: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_max_num_queries: Any,
+) -> None:
+    monkeypatch.setattr(selectors, "SAMPLE", 20)
+    monkeypatch.setattr(selectors, "CHUNK", 20)
+    ticket = search(1)
+    version = ProfileVersion.objects.get()
+    waiting_tickets(version, 200, age=30, elo=900)
+    life.version_pass(version.pk, steps=1)
+    with django_assert_max_num_queries(12):
+        why = players.get(f"/matchmaker/tickets/{ticket['id']}/why").json()
+    assert (why["waiting"], why["compared"]) == (200, 20)
+    assert why["last_pass"] is not None
+
+
+# -- quotas ----------------------------------------------------------------------------------------
+
+
+def test_active_tickets_of_a_tenant_are_bounded_and_others_have_their_own(
+    tenant: Tenant, players: APIClient, profile: str, settings: Any
+) -> None:
+    settings.MATCHMAKER_MAX_TICKETS = 3
+    body = {"profile": profile, "attributes": {"elo": 1}}
+    group = {"player_tickets": [body] * 2}
+    assert players.post("/matchmaker/group-tickets", group, format="json").status_code == 201
+    refused = players.post("/matchmaker/group-tickets", group, format="json")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_tickets"), "tickets count, not requests"
+    assert refused.headers["Retry-After"] == "5"
+    assert players.post("/matchmaker/tickets", body, format="json").status_code == 201
+    assert players.post("/matchmaker/tickets", body, format="json").status_code == 429
+
+    other = Tenant.objects.create(name="Other", slug="other")
+    profile_for("other")
+    others = client_with(api_key_create(tenant=other, name="game", scopes=["matchmaker"])[1], word="")
+    assert others.post("/matchmaker/tickets", body, format="json").status_code == 201
+
+
+def test_active_tickets_of_an_address_are_bounded_but_not_those_of_a_backend(
+    players: APIClient, api: APIClient, profile: str, settings: Any
+) -> None:
+    settings.MATCHMAKER_MAX_TICKETS_PER_ADDRESS = 2
+    body = {"profile": profile, "attributes": {"elo": 1}}
+    codes = [players.post("/matchmaker/tickets", body, format="json").status_code for _ in range(3)]
+    assert codes == [201, 201, 429]
+    elsewhere = players.post("/matchmaker/tickets", body, format="json", REMOTE_ADDR="198.51.100.9")
+    assert elsewhere.status_code == 201
+    assert [api.post("/matchmaker/tickets", body, format="json").status_code for _ in range(3)] == [201] * 3
+
+
+def test_tickets_of_an_address_are_counted_and_not_its_requests(
+    players: APIClient, api: APIClient, profile: str, settings: Any
+) -> None:
+    settings.MATCHMAKER_TICKETS_PER_MINUTE = 5
+    body = {"profile": profile, "attributes": {"elo": 1}}
+    group = {"player_tickets": [body] * 2}
+    answers = [players.post("/matchmaker/group-tickets", group, format="json") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 429]
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+    assert Ticket.objects.count() == 4
+    assert [api.post("/matchmaker/group-tickets", group, format="json").status_code for _ in range(3)] == [201] * 3
+
+
+def test_tickets_made_while_a_version_was_changed_go_on_under_the_new_one() -> None:
+    first = profile_for("studio")
+    second = profile_for("studio", max_deployment_retry_count=1)
+    [late] = waiting_tickets(first, 1, elo=1)
+    services.move_late_tickets()
+    late.refresh_from_db()
+    assert late.version_id == second.pk == Profile.objects.get().active_id
