@@ -1,6 +1,5 @@
 """Writes that callers ask for: profiles, tickets, groups, backfills. What happens by itself is in `life`."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -52,7 +51,6 @@ from .selectors import (
     version_get,
 )
 
-MAX_BACKFILL_BYTES = 65_536
 BACKFILL_LIFETIME = timedelta(minutes=1)  # the game renews by making another; spec 5.6 leaves the length open
 
 # -- profiles --------------------------------------------------------------------------------------
@@ -478,8 +476,6 @@ def backfill_create(
         tickets=dict(tickets),
         expires_at=timezone.now() + BACKFILL_LIFETIME,
     )
-    if len(json.dumps([backfill.attributes, backfill.tickets])) > MAX_BACKFILL_BYTES:
-        raise invalid([Problem("", f"attributes and tickets are longer than {MAX_BACKFILL_BYTES} bytes of JSON")])
     for player in backfill_players(backfill):
         if problems := attribute_problems(rules, player.attributes):
             raise invalid(problems, under="attributes")

@@ -61,6 +61,7 @@ ACCESS: dict[str, dict[str, set[str]]] = {
     "/matchmaker/backfills/{backfill_id}": {"GET": PLAYERS, "DELETE": PLAYERS},
     "/matchmaker/profiles": {"GET": WATCHERS},
     "/matchmaker/profiles:validate": {"POST": BACKENDS},
+    "/matchmaker/profiles:import": {"POST": BACKENDS},
     "/matchmaker/profiles/{name}": {"GET": WATCHERS},
     "/matchmaker/profiles/{name}/diff": {"GET": WATCHERS},
     "/matchmaker/profiles/{name}/rollback": {"POST": BACKENDS},
@@ -69,6 +70,7 @@ ACCESS: dict[str, dict[str, set[str]]] = {
     "/matchmaker/profiles/{name}/versions/{number}/activate": {"POST": BACKENDS},
     "/matchmaker/inspect/tickets": {"GET": WATCHERS},
     "/matchmaker/inspect/matches": {"GET": WATCHERS},
+    "/matchmaker/inspect/matches/{match_id}": {"GET": WATCHERS},
 }
 
 

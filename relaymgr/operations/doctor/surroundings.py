@@ -109,6 +109,11 @@ def look_at_matchmaker() -> Iterator[Finding]:
         yield MATCHMAKER.problem("runs", "none runs, though it has a key", todo)
     else:
         yield MATCHMAKER.ok("runs", "none is set up")
+    states = apps.get_model("matchmaker", "PassState")._default_manager.filter(set_aside_until__isnull=False)
+    aside = states.values_list("version__profile__tenant", "version__profile__name", "version__number", "error")[:5]
+    for tenant, name, number, error in aside:
+        todo = "The console shows it under Profile versions; its tenant can activate another version."
+        yield MATCHMAKER.warning("set aside", f"{tenant}/{name} v{number}, whose passes fail: {error}", todo)
 
 
 def look_at_webhooks() -> Iterator[Finding]:
