@@ -302,8 +302,10 @@ class InspectMatchApi(ConfigureApi):
                 found = serializers.CharField(help_text="How near the players are to each other.")
                 allowed = serializers.CharField()
 
-            rules = RuleSerializer(many=True)
-            waited = serializers.DictField(child=Seconds(), help_text="Player id: seconds before the match.")
+            rules = RuleSerializer(many=True, default=list)
+            waited = serializers.DictField(
+                child=Seconds(), default=dict, help_text="Player id: seconds before the match."
+            )
 
         explanation = ExplanationSerializer()
 

@@ -10,6 +10,7 @@ SAMPLES = {
     "session_id": "123456789abc-S",
     "ticket_id": "0" * 20,
     "member_id": "0" * 20,
+    "match_id": "0" * 20,
     "group_id": "00000000-0000-4000-8000-000000000000",
     "backfill_id": "00000000-0000-4000-8000-000000000000",
     "name": "nothing",

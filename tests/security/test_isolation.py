@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from matchmaker.models import Match, ProfileVersion
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
@@ -66,6 +67,7 @@ def owned(
         "session_id": session["session_id"],
         "token": str(session["session_users"][0]["authorization_token"]),
         "ticket_id": search()["id"],
+        "match_id": Match.objects.create(version=ProfileVersion.objects.get(), teams=[], seats=[]).pk,
         "group_id": group["group_id"],
         "member_id": group["member_id"],
         "backfill_id": owner.post("/matchmaker/backfills", backfill, format="json").json()["id"],
