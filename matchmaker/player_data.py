@@ -64,14 +64,15 @@ def player_erase(*, tenant: str, player_id: str = "", ip: str = "") -> int:
                 match.seats = [ERASED if seat == player else seat for seat in match.seats]
                 match.teams = [[ERASED if seat == player else seat for seat in team] for team in match.teams]
                 match.request = without_players(match.request)
-                match.save(update_fields=["seats", "teams", "request"])
+                match.explanation.get("waited", {}).pop(player, None)
+                match.save(update_fields=["seats", "teams", "request", "explanation"])
                 erased += 1
     return erased
 
 
 def without_players(request: dict[str, Any]) -> dict[str, Any]:
     """The request for a session once it is over: addresses and measurements are not needed any more."""
-    return {name: value for name, value in request.items() if name != "users"}
+    return {name: value for name, value in request.items() if name not in ("users", "seated")}
 
 
 def _tickets(tenant: str, player_id: str, ip: str) -> QuerySet[Ticket]:
