@@ -607,7 +607,7 @@ def test_beacons_and_places_that_are_not_there_are_warned_of(players: APIClient,
     assert (refused.status_code, Ticket.objects.count()) == (400, 1)
 
 
-def test_a_ticket_of_a_player_who_measured_nothing_is_taken_where_the_profile_says_what_it_is_worth(
+def test_a_ticket_of_a_player_who_measured_nothing_is_taken(
     players: APIClient, make_profile: Callable[..., None]
 ) -> None:
     beacon = {"node": "a", "host": "203.0.113.7", "fqdn": "a", "tcp_port": 1, "udp_port": 2}
@@ -616,11 +616,12 @@ def test_a_ticket_of_a_player_who_measured_nothing_is_taken_where_the_profile_sa
         beacons=[{**beacon, "location": place}], locations=[{"slug": "oslo", "city": "Oslo"}], fetched_at=timezone.now()
     )
     size = {"type": "player_count", "attributes": {"team_count": 2, "min_team_size": 1, "max_team_size": 1}}
-    for name, attributes in (("lenient", {"unmeasured": 150}), ("strict", {})):
+    for name, attributes in (("worth", {"unmeasured": 150}), ("plain", {})):
         pings = {"type": "latencies", "attributes": {"difference": 100, "max_latency": 200, **attributes}}
         make_profile(name, rules={"initial": {"size": size, "pings": pings}})
-    body = {"player_ip": "192.0.2.1", "attributes": {"pings": {}}}
-    assert players.post(f"{BASE}/tickets", {**body, "profile": "strict"}, format="json").status_code == 400
-    answer = players.post(f"{BASE}/tickets", {**body, "profile": "lenient"}, format="json")
-    assert answer.status_code == 201, answer.content
-    assert Ticket.objects.get(pk=answer.json()["id"]).attributes == {"pings": {"Oslo": 150}}
+    for name in ("worth", "plain"):
+        for pings in ({}, {"Oslo": 0}, {"Oslo": 0, "Lima": -1}):
+            asked = {"player_ip": "192.0.2.1", "attributes": {"pings": pings}, "profile": name}
+            answer = players.post(f"{BASE}/tickets", asked, format="json")
+            assert answer.status_code == 201, answer.content
+            assert Ticket.objects.get(pk=answer.json()["id"]).attributes == {"pings": {}}
