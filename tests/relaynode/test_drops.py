@@ -1,5 +1,6 @@
 """Every reason to drop a packet: provoked, counted under its name, answered with nothing."""
 
+import os
 import struct
 
 import pytest
@@ -111,6 +112,13 @@ def test_source_limited(relay: Relay) -> None:
     answers = [receive(relay, packets.Probe(bytes(16)).encode()) for _ in range(limit + 5)]
     assert answers.count(None) == 5
     assert drops(relay) == {"source_limited": 5}
+
+
+def test_checking() -> None:
+    relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
+    relay.set_grants_known(False)
+    assert EdgegapPlayer(relay, 1).send(b"data") is None
+    assert drops(relay) == {"checking": 1}
 
 
 def test_unknown_token(relay: Relay) -> None:
