@@ -5,6 +5,7 @@ instruction; the section "maps" holds a struct map for each.
 """
 
 import os
+import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -155,8 +156,11 @@ class Front:
 
 def attach_front(interfaces: Iterable[int]) -> Front:
     """Natively where the drivers can, else in the generic way, which is slower. Raises BpfError."""
+    interfaces = list(interfaces)
     file = read_object()
     maps = make_maps(file, file.maps_of("front"), 1)
+    for interface in interfaces:
+        maps["macs"].put(interface.to_bytes(4, "little"), mac_address(interface).ljust(8, b"\0"))
     program = load(file, "front", maps)
     links: list[int] = []
     is_native = True
@@ -173,7 +177,18 @@ def attach_front(interfaces: Iterable[int]) -> Front:
         raise
     finally:
         os.close(program)
+        os.close(maps["macs"].fd)
     return Front(PortTable(maps["ports"].fd), tuple(links), is_native)
+
+
+def mac_address(interface: int) -> bytes:
+    """6 bytes; zeros where the system does not say, which no frame is for. When it changes later, frames go to the
+    sockets, until the node is restarted."""
+    try:
+        text = Path("/sys/class/net", socket.if_indextoname(interface), "address").read_text().strip()
+        return bytes.fromhex(text.replace(":", ""))[:6]
+    except (OSError, ValueError):
+        return bytes(6)
 
 
 def _bytes_of(data: bytes, section: _Section) -> bytes:

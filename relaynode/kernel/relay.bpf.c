@@ -72,6 +72,8 @@ struct seat {
     struct rule rule;       // written through `gate` alone
     u64 packets_at, bytes_at, heard, received, sent, highest, told_over;
     struct hop hop;         // where its packets come from
+    u64 staged_number;      // of a packet passed up, that the core has not accepted yet; 0: none
+    struct hop staged;      // where that one came from
     u64 seen[2 * WINDOW / 64];
 };
 
@@ -85,6 +87,7 @@ struct name {
 };
 
 struct map SEC("maps") ports = {MAP_PROG_ARRAY, 4, 4, 65536};
+struct map SEC("maps") macs = {MAP_HASH, 4, 8, 64};         // interface -> its address, in the low 6 bytes
 struct map SEC("maps") seats = {MAP_ARRAY, 4, sizeof(struct seat), 0};
 struct map SEC("maps") sessions = {MAP_ARRAY, 4, sizeof(struct session), 0};
 struct map SEC("maps") pairs = {MAP_HASH, 8, 4, 0};         // both tokens -> seat
@@ -125,6 +128,8 @@ INLINE int take_lock(struct session *session) {
         if (!__sync_val_compare_and_swap(&session->lock, 0, 1)) return 1;
     return 0;
 }
+// For what the next packet may do as well.
+INLINE int try_lock(struct session *session) { return !__sync_val_compare_and_swap(&session->lock, 0, 1); }
 INLINE void release_lock(struct session *session) { __sync_lock_test_and_set(&session->lock, 0); }
 
 // -- the replay window (PROTOCOL.md 7), as a ring of words in the manner of RFC 6479
@@ -331,19 +336,34 @@ INLINE struct seat *seat_named(u32 session, u32 name) {
 }
 
 // Answers go back the way a player's packets come: the same neighbour, the same interface.
-INLINE void learn_hop(struct xdp_md *ctx, struct seat *seat, struct session *session) {
+INLINE int read_hop(struct xdp_md *ctx, struct hop *hop) {
     u8 *data = (u8 *)(long)ctx->data, *end = (u8 *)(long)ctx->data_end;
-    if (data + ETHERNET > end) return;
-    u64 theirs = load32(data + 6) | (u64)load16(data + 10) << 32;
-    u64 ours = load32(data) | (u64)load16(data + 4) << 32;
-    u8 *macs = seat->hop.macs;
-    if (seat->hop.interface == ctx->ingress_ifindex && (load32(macs) | (u64)load16(macs + 4) << 32) == theirs &&
-        (load32(macs + 6) | (u64)load16(macs + 10) << 32) == ours)
-        return;
-    if (!take_lock(session)) return;
-    seat->hop.interface = ctx->ingress_ifindex;
-    store32(macs, theirs), store16(macs + 4, theirs >> 32);
-    store32(macs + 6, ours), store16(macs + 10, ours >> 32);
+    if (data + ETHERNET > end) return -1;
+    hop->interface = ctx->ingress_ifindex;
+    store32(hop->macs, load32(data + 6)), store16(hop->macs + 4, load16(data + 10));
+    store32(hop->macs + 6, load32(data)), store16(hop->macs + 10, load16(data + 4));
+    return 0;
+}
+
+INLINE int is_same_hop(const struct hop *one, const struct hop *other) {
+    return one->interface == other->interface && load32(one->macs) == load32(other->macs) &&
+           load32(one->macs + 4) == load32(other->macs + 4) && load32(one->macs + 8) == load32(other->macs + 8);
+}
+
+INLINE void learn_hop(struct seat *seat, struct session *session, const struct hop *hop) {
+    if (is_same_hop(&seat->hop, hop) || !try_lock(session)) return;
+    seat->hop = *hop;
+    release_lock(session);
+}
+
+// Of a packet with a right tag, which may be a replay until its number is marked: nothing is learnt from it before, and
+// only the first copy of the newest number counts. Marked it is by `settle`, of which the next packet takes notice here,
+// or by the core. (Compared by its difference, or the verifier would follow each case on its own.)
+INLINE void stage_hop(struct seat *seat, struct session *session, const struct hop *hop, u64 number) {
+    if (is_same_hop(&seat->hop, hop) || !try_lock(session)) return;
+    if (seat->staged_number && !is_new(seat, seat->staged_number)) seat->hop = seat->staged;
+    u64 newest = later(seat->highest, seat->staged_number);
+    if ((newest - number) >> 63) seat->staged = *hop, seat->staged_number = number;
     release_lock(session);
 }
 
@@ -513,8 +533,9 @@ INLINE int relay_edgegap(struct xdp_md *ctx, const struct packet *packet, const 
     if (!session) return XDP_PASS;
     u32 version = *(volatile u32 *)&session->version;
     struct way way = {.head = EDGEGAP_HEAD};
-    if (seat->rule.dialect != EDGEGAP || !is_from(packet, &seat->rule)) return XDP_PASS;
-    learn_hop(ctx, seat, session);
+    struct hop hop;
+    if (seat->rule.dialect != EDGEGAP || !is_from(packet, &seat->rule) || read_hop(ctx, &hop)) return XDP_PASS;
+    learn_hop(seat, session, &hop);
     if (kind != EDGEGAP_DATA) return XDP_PASS;
     if (seat->rule.number) {
         target = seat->rule.host ? map_lookup(&seats, &seat->rule.host) : 0;
@@ -549,7 +570,9 @@ INLINE int relay_native(struct xdp_md *ctx, const struct packet *packet, const u
     if (place + TAG > end) return XDP_PASS;
     brought = load64(place);
     if (brought != tag) return XDP_PASS;
-    learn_hop(ctx, seat, session);
+    struct hop hop;
+    if (read_hop(ctx, &hop)) return XDP_PASS;
+    stage_hop(seat, session, &hop, number);
     if (kind != NATIVE_DATA) return XDP_PASS;
     if (wanted == EVERYONE) {
         if (rule->mesh || !rule->number) return XDP_PASS;
@@ -574,10 +597,14 @@ SEC("xdp/relay") int relay(struct xdp_md *ctx) {
     return relay_edgegap(ctx, &packet, body, end);
 }
 
-// Finds the worker whose port it is. A port of nobody's goes on as if we were not here.
+// Finds the worker whose port it is. Any other port goes on as if we were not here; so does a frame for another machine,
+// which a switch that floods or an interface that listens to everything brings: the stack throws it away.
 SEC("xdp/front") int front(struct xdp_md *ctx) {
     u8 *data = (u8 *)(long)ctx->data, *end = (u8 *)(long)ctx->data_end;
     if (data + ETHERNET + IPV4 + UDP > end) return XDP_PASS;
+    u32 interface = ctx->ingress_ifindex;
+    u64 *mac = map_lookup(&macs, &interface);
+    if (!mac || *mac != (load32(data) | (u64)load16(data + 4) << 32)) return XDP_PASS;
     u16 ether_type = load16(data + 12);
     u8 *ip = data + ETHERNET, *udp = ip + IPV4;
     if (ether_type == 0xdd86) {
@@ -622,7 +649,7 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
     } else if (seat && request->what == SET_SEAT) {
         session->version++;
         seat->rule = request->rule;
-        seat->hop.interface = 0;  // it may have moved
+        seat->hop.interface = 0, seat->staged_number = 0;  // it may have moved
         if (value & ANEW_QUOTA) seat->packets_at = seat->bytes_at = 0;
         if (value & ANEW_CONNECTION) {
             seat->heard = seat->received = seat->sent = seat->highest = seat->told_over = 0;
@@ -631,7 +658,10 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
         }
     } else if (seat && request->what == ACCEPT) {
         request->value = is_new(seat, value);
-        if (request->value) mark(seat, value), seat->received++;
+        if (request->value) {
+            mark(seat, value), seat->received++;
+            if (seat->staged_number == value) seat->hop = seat->staged;
+        }
     } else if (seat && request->what == NUMBER) {
         request->value = ++seat->sent;
     } else if (seat && request->what == TAKE) {

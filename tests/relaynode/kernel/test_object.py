@@ -37,7 +37,7 @@ def test_maps_have_the_sizes_that_python_packs() -> None:
     maps = loader.read_object().maps
     window = 2 * 1024 // 8
     hop = 16
-    assert maps["seats"].value_size == _SEAT.size + hop + window
+    assert maps["seats"].value_size == _SEAT.size + hop + 8 + hop + window
     assert _REQUEST.size % 8 == _RULE.size % 8 == 0
     assert maps["ports"].kind == bpf.PROG_ARRAY
 

@@ -1,14 +1,27 @@
 """Both paths do the same with the same packets: the cases by name. The random streams are in test_differential.py."""
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.relaynode.kernel.frames import Endpoint, checksum
+from relaynode.kernel import bpf, loader
+from relaynode.kernel.maps import _SEAT
+from tests.relaynode.kernel.frames import OUR_MAC, THEIR_MAC, Datagram, Endpoint, checksum, frame
 from tests.relaynode.kernel.players import EdgegapPlayer, NativePlayer, grant, session_name
-from tests.relaynode.kernel.twins import CLIENT_PORT, NOW, SERVER_PORT, Twins, needs_kernel
+from tests.relaynode.kernel.twins import (
+    _PASS,
+    _TX,
+    CLIENT_PORT,
+    NOW,
+    OUR_PORTS,
+    SERVER,
+    SERVER_PORT,
+    Twins,
+    needs_kernel,
+)
 from transports.protocol import packets
 from transports.protocol.packets import PacketType
 
@@ -91,6 +104,7 @@ def test_a_native_player_and_an_edgegap_host(twins: Twins, size: int) -> None:
     ((_, _, data),) = player.send(0, b"hello")
     name = int.from_bytes(data[1:5], "little")
     host.ping()
+    player.send(0, b"warm")  # of which the next one takes notice: its number is marked by then
     before = twins.kernel.forwarded
     payload = bytes(index % 251 for index in range(size))
     ((_, to, data),) = player.send(0, payload)
@@ -405,3 +419,69 @@ def test_a_target_of_the_other_family_is_left_to_the_stack(make_twins: Callable[
         assert to == host.at
     assert twins.kernel.forwarded == 0
     twins.assert_same()
+
+
+ATTACKER_MAC = bytes.fromhex("0200000000aa")
+
+
+def hop_of(twins: Twins, player: NativePlayer) -> bytes:
+    """The neighbour to whom the program sends what is for the player."""
+    mirror = twins.kernel.mirror
+    seat = twins.kernel.relay._exchange.table.sessions[session_name()].seats[player.seat]
+    value = mirror._maps["seats"].get(struct.pack("<I", mirror._kept[seat].slot))
+    assert value is not None
+    return value[_SEAT.size + 4 : _SEAT.size + 10]
+
+
+def from_mac(mac: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: data[:6] + mac + data[12:]
+
+
+@pytest.mark.parametrize("kind", [PacketType.DATA, PacketType.PING, PacketType.PONG])
+def test_a_replayed_packet_from_another_neighbour_turns_no_traffic(twins: Twins, kind: PacketType) -> None:
+    """The attacker is in the same network and has recorded packets whose tags are right."""
+    host, player = playing_native(twins)
+    assert hop_of(twins, host) == THEIR_MAC
+    recorded = []
+    for index in range(4):
+        recorded.append(host.packet(1, packets.Ping(bytes(8), index).encode(), kind))
+        twins.send(host.at, recorded[-1], CLIENT_PORT)
+        for data in recorded:
+            twins.send(host.at, data, CLIENT_PORT, raw=from_mac(ATTACKER_MAC))
+        assert hop_of(twins, host) == THEIR_MAC
+    player.send(0, b"still to the host")
+    twins.assert_same()
+    assert twins.portable.counters()["drop_replayed"] >= 10
+
+
+@pytest.mark.parametrize("kind", [PacketType.DATA, PacketType.PING])
+def test_a_player_behind_another_router_is_followed(twins: Twins, kind: PacketType) -> None:
+    host, _ = playing_native(twins)
+    for _ in range(2):
+        data = host.packet(1, packets.Ping(bytes(8), 0).encode(), kind)
+        twins.send(host.at, data, CLIENT_PORT, raw=from_mac(ATTACKER_MAC))
+    assert hop_of(twins, host) == ATTACKER_MAC
+
+
+def test_a_frame_for_another_machine_is_left_to_the_stack(twins: Twins) -> None:
+    """As a switch that floods brings it; the stack throws away what is not for us."""
+    _, player = playing_native(twins)
+    file = loader.read_object()
+    maps = loader.make_maps(file, file.maps_of("front"), 1)
+    program = loader.load(file, "front", maps)
+    try:
+        loopback = 1  # where a test run's packets come from
+        maps["macs"].put(struct.pack("<I", loopback), OUR_MAC.ljust(8, b"\0"))
+        loader.PortTable(maps["ports"].fd).put(OUR_PORTS[CLIENT_PORT], twins.kernel._programs.relay)
+        runner = bpf.Runner(program, 2048)
+
+        def verdict(mac: bytes) -> int:
+            sent = Datagram(player.at, Endpoint(SERVER[twins.version], OUR_PORTS[CLIENT_PORT]), player.packet(0, b"x"))
+            return runner.run(mac + frame(sent)[6:])[0]
+
+        assert verdict(OUR_MAC) == _TX
+        for other in (ATTACKER_MAC, b"\xff" * 6, bytes.fromhex("01005e000001")):
+            assert verdict(other) == _PASS
+    finally:
+        for descriptor in (program, *(it.fd for it in maps.values())):
+            os.close(descriptor)
