@@ -107,6 +107,12 @@ class PlayerThrottle(throttling.Throttle):  # type: ignore[misc, name-defined]  
         return settings.MATCHMAKER_REQUESTS_PER_MINUTE
 
 
+class FollowThrottle(PlayerThrottle):
+    """Following a ticket counts apart: whom a limit let make a ticket learns what becomes of it, before it is gone."""
+
+    kind = "player-follow"
+
+
 def player_subject(request: Request) -> str:
     """Whom limits of a player's calls count: its address, for each tenant alone."""
     return f"{tenant_of(request)}:{throttling.client_network(request._request)}"

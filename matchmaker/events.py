@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from web.database import deadline
 
 from . import selectors
-from .access import about_profile, tenant_of
+from .access import FollowThrottle, about_profile, tenant_of
 from .apis import PlayApi
 from .errors import NotFound
 from .models import Status
@@ -47,6 +47,7 @@ class EventStreamRenderer(BaseRenderer):
 
 class TicketEventsApi(PlayApi):
     renderer_classes = (EventStreamRenderer, JSONRenderer)
+    throttle_classes = (FollowThrottle,)
 
     @extend_schema(
         operation_id="ticket_events",

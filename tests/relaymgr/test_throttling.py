@@ -183,3 +183,10 @@ def test_clients_behind_a_proxy_that_writes_ports_are_counted_one_by_one(
         ("unknown", "unknown", "_hidden"),
     ]:
         assert [status(first), status(second), status(other)] == [401, 429, 401]
+
+
+def test_following_a_ticket_counts_apart_from_other_calls(tenant: Tenant, embedded_clock: Clock, settings: Any) -> None:
+    settings.MATCHMAKER_REQUESTS_PER_MINUTE = 1
+    players = client_with(api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])[1])
+    assert [players.get("/matchmaker/locations/beacons").status_code for _ in range(2)] == [200, 429]
+    assert [players.get(f"/matchmaker/tickets/{'0' * 20}/events").status_code for _ in range(2)] == [404, 429]
