@@ -35,7 +35,10 @@ from transports.protocol.errors import ConnectionFailed  # noqa: E402
 STATE = Path(os.environ.get("CAUSEWAY_STATE_DIR", ROOT / "var"))
 # Locked by the `manage.py up` it tells of, for as long as that lives: a number alone may be another process by now.
 RUNNING, LOG = STATE / "up.running", STATE / "log" / "up.log"
-START_WITHIN, STOP_WITHIN = 90.0, 60.0
+# Keys and the password of the last run, until `make clean`: readable by their owner only, as is the whole folder.
+ACCESS = STATE / "demo.json"
+START_WITHIN, STOP_WITHIN, WRITTEN_WITHIN = 90.0, 60.0, 5.0
+ASK_AFTER = 10.0  # seconds without the nodes until it is looked up why
 PACKETS_PER_SECOND = 30
 STAMP = struct.Struct("<BId")  # seat, number, time sent
 PADDING = bytes(87)  # makes the payload 100 bytes, a usual size in games
@@ -240,26 +243,37 @@ def running() -> Running | None:
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        pid, port = RUNNING.read_text().split()
-        return Running(int(pid), int(port))
+        return read_running()
     return None
+
+
+def read_running() -> Running:
+    """Another demo locks the file, and then writes it: until the line is whole it is waited for."""
+    deadline = time.monotonic() + WRITTEN_WITHIN
+    while not (line := RUNNING.read_text()).endswith("\n"):
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"{RUNNING} is locked by a process, and does not say by which")
+        time.sleep(0.05)
+    pid, port = line.split()
+    return Running(int(pid), int(port))
 
 
 def start_up(port: int, relay_port: int) -> Running:
     STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
     LOG.parent.mkdir(exist_ok=True)
     argv = [sys.executable, "manage.py", "up", "--port", str(port), "--relay-port", str(relay_port)]
-    with LOG.open("wb") as log, RUNNING.open("w") as lock:
+    with LOG.open("wb") as log, RUNNING.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)  # not before it is ours
         process = subprocess.Popen(
             argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock.fileno()]
         )
-        lock.write(f"{process.pid} {port}")
+        lock.write(f"{process.pid} {port}\n")
     return Running(process.pid, port)
 
 
 def wait_until_up(url: str) -> None:
-    deadline = time.monotonic() + START_WITHIN
+    deadline, ask_at = time.monotonic() + START_WITHIN, time.monotonic() + ASK_AFTER
     with console.status("Starting the manager, a Celery worker, beat, a matchmaker and three relay nodes") as status:
         while True:
             if running() is None:
@@ -269,9 +283,32 @@ def wait_until_up(url: str) -> None:
             if ready >= 3:
                 return
             status.update("Manager is up; waiting for its relay nodes" + f" ({ready} of 3 ready)" * bool(health))
+            if health and time.monotonic() > ask_at:
+                undrain_nodes()
+                ask_at = float("inf")
             if time.monotonic() > deadline:
-                raise DemoFailed(f"the nodes were not ready within {START_WITHIN:.0f} s; the logs are in {LOG.parent}")
+                raise DemoFailed(
+                    f"the nodes were not ready within {START_WITHIN:.0f} s ({why_not_ready()}); the logs are in "
+                    f"{LOG.parent}"
+                )
             time.sleep(0.2)
+
+
+def nodes() -> list[dict[str, Any]]:
+    return list(json.loads(manage("relayctl", "nodes", "--json"))["nodes"])
+
+
+def undrain_nodes() -> None:
+    """A node that was drained stays so over `make stop`, and the demo needs all three."""
+    for node in nodes():
+        if node["draining"]:
+            console.print(f"{node['name']} was drained: undraining it")
+            manage("relayctl", "undrain", node["name"])
+
+
+def why_not_ready() -> str:
+    found = [f"{node['name']} is {node['state']}" for node in nodes() if node["state"] != "ready" or node["draining"]]
+    return ", ".join(found) or "fewer than three have joined"
 
 
 def packet_path() -> str:
@@ -353,15 +390,38 @@ def demo(options: argparse.Namespace) -> None:
         is_kept = not options.once
         console.print(f"Manager, worker, beat, matchmaker and three relay nodes are up at {up.url}")
         console.print(f"Packet path of the nodes: {packet_path()}")
-        key = manage("api_key", "demo", "--create-tenant")
-        with httpx.Client(base_url=up.url, headers={"Authorization": f"token {key}"}, timeout=10) as api:
-            players_key = manage("api_key", "demo", "--scope", "matchmaker")
-            run_match(api, players_key, options.seconds)
+        access = access_of_last_run(up.url) or new_access()
+        with httpx.Client(base_url=up.url, headers={"Authorization": f"token {access['key']}"}, timeout=10) as api:
+            run_match(api, access["players_key"], options.seconds)
         if is_kept:
-            show_what_to_do_next(up.url, key, players_key)
+            show_what_to_do_next(up.url, access)
     finally:
         if not is_kept and running():
             stop()
+
+
+def access_of_last_run(url: str) -> dict[str, str] | None:
+    """Its keys and its password, if they still work."""
+    try:
+        access = json.loads(ACCESS.read_text())
+        headers = {"Authorization": f"token {access['key']}"}
+        works = httpx.get(f"{url}/v1/relays/sessions", headers=headers, timeout=10).status_code == 200
+        return {name: str(access[name]) for name in ("key", "players_key", "username", "password")} if works else None
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not whole
+        return None
+
+
+def new_access() -> dict[str, str]:
+    key = manage("api_key", "demo", "--create-tenant")
+    players_key = manage("api_key", "demo", "--scope", "matchmaker")
+    username, password = manage("admin_login").split()
+    access = {"key": key, "players_key": players_key, "username": username, "password": password}
+    draft = ACCESS.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(access))
+    draft.replace(ACCESS)
+    return access
 
 
 def run_match(api: httpx.Client, players_key: str, seconds: float) -> None:
@@ -377,7 +437,7 @@ def run_match(api: httpx.Client, players_key: str, seconds: float) -> None:
     took = (time.monotonic() - last) * 1000
     console.print(f"Four tickets, one match: all four were HOST_ASSIGNED {took:.0f} ms after the last ticket")
     session = api.get(f"/v1/relays/sessions/{assignments[0]['request_id']}").raise_for_status().json()
-    show_placement(api.get(session["placement"]).json())
+    show_placement(api.get(session["placement"]).raise_for_status().json())
     named = zip(assignments, PLAYERS, strict=True)
     names = [player["name"] for _, player in sorted(named, key=lambda pair: pair[0]["seat"])]
     asyncio.run(play(session, names, api, seconds))
@@ -406,16 +466,16 @@ def wait_for_assignment(game: httpx.Client, ticket: str) -> dict[str, Any]:
     return dict(shown["assignment"])
 
 
-def show_what_to_do_next(url: str, key: str, players_key: str) -> None:
+def show_what_to_do_next(url: str, access: dict[str, str]) -> None:
     python = Path(sys.executable)
-    username, password = manage("admin_login").split()
+    key, players_key = access["key"], access["players_key"]
     body = json.dumps({"users": [{"ip": "192.0.2.10"}, {"ip": "192.0.2.20"}]})
     console.print(
         f"""
 Everything goes on running. Look around:
 
   Admin      {url}/admin/
-             user {username}, password {password} (shown this once)
+             user {access["username"]}, password {access["password"]} (kept until `make clean`)
   API docs   {url}/docs
   Stop       make stop
 

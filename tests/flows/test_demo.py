@@ -1,6 +1,7 @@
 """`make demo ARGS=--once` as a new user runs it, shorter: it plays, shows, revokes, and cleans up after itself."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -35,6 +36,20 @@ def test_demo_plays_a_session_in_both_dialects_and_stops_what_it_started(tmp_pat
         assert "cw_" not in log.read_text(), f"a key stands in {log.name}"
 
 
+def manage(state: Path, *arguments: str) -> None:
+    environment = os.environ | {"CAUSEWAY_STATE_DIR": str(state)}
+    for name in ("DATABASE_URL", "BROKER_URL"):
+        environment.pop(name, None)
+    subprocess.run(
+        [sys.executable, "manage.py", *arguments], cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+
+
+def access(shown: str) -> set[str]:
+    """The keys and the password that a demo showed."""
+    return set(re.findall(r"cw_\w+|password \S+", shown))
+
+
 def test_second_demo_uses_what_runs_and_stop_ends_it(tmp_path: Path) -> None:
     port, relay_port = free_ports()
     first = ["--seconds", "1", "--port", str(port), "--relay-port", str(relay_port)]
@@ -44,6 +59,15 @@ def test_second_demo_uses_what_runs_and_stop_ends_it(tmp_path: Path) -> None:
         second = run_demo(tmp_path, "--seconds", "1", "--port", "1")
         assert second.returncode == 0, second.stdout + second.stderr
         assert f"Already running at http://127.0.0.1:{port}" in second.stdout
+
+        manage(tmp_path, "relayctl", "drain", "virginia-1")
+        run_demo(tmp_path, "--stop")
+        third = run_demo(tmp_path, *first)
+        assert third.returncode == 0, third.stdout + third.stderr
+        assert "virginia-1 was drained" in third.stdout
+        # Those of the first run: nothing is made anew on each.
+        assert access(second.stdout) == access(third.stdout) and len(access(third.stdout)) >= 3
+        assert (tmp_path / "demo.json").stat().st_mode & 0o077 == 0
     finally:
         stopped = run_demo(tmp_path, "--stop")
     assert "Stopped" in stopped.stdout
