@@ -14,6 +14,7 @@ from django.core.cache import cache
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from relaymgr.audit.models import AuditEntry
 from relaymgr.celery import app
 from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker
 from relaymgr.tenants.models import Tenant
@@ -56,6 +57,13 @@ def embedded_clock(monkeypatch: pytest.MonkeyPatch, settings: LazySettings) -> C
 def _nodes_have_time(settings: LazySettings) -> None:
     """To confirm a session: a busy machine holds up a node that is well."""
     settings.GRANT_TIMEOUT = 10
+
+
+@pytest.fixture
+def admin_user(admin_user: Any) -> Any:
+    """pytest-django's, without the entry of the audit log that tells of its making."""
+    AuditEntry.objects.all().delete()
+    return admin_user
 
 
 @pytest.fixture
