@@ -60,10 +60,10 @@ def _nodes_have_time(settings: LazySettings) -> None:
 
 
 @pytest.fixture
-def admin_user(admin_user: Any) -> Any:
-    """pytest-django's, without the entry of the audit log that tells of its making."""
+def admin_client(admin_client: Any) -> Any:
+    """pytest-django's, without the entries of the audit log for the person and the login."""
     AuditEntry.objects.all().delete()
-    return admin_user
+    return admin_client
 
 
 @pytest.fixture
