@@ -7,4 +7,7 @@ class MatchmakerConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from matchmaker import cors  # noqa: F401 - connects itself
+        from matchmaker import cors, player_data  # noqa: F401 - cors connects itself
+        from web.player_data import stores
+
+        stores.append(player_data)

@@ -5,12 +5,12 @@ from typing import Any
 
 from django.utils import timezone
 
-from matchmaker import player_data as matchmaker
 from relaymgr.audit.models import Via
 from relaymgr.audit.services import act_record
 from relaymgr.sessions import player_data as sessions
 from relaymgr.sessions.player_data import Player, sessions_live_with
 from relaymgr.tenants.models import Tenant
+from web.player_data import stores
 
 __all__ = ["Player", "digest", "player_erase", "player_export"]
 
@@ -27,8 +27,9 @@ def player_export(*, tenant: Tenant, player: Player, via: Via, actor: str) -> di
         "ip": player.ip,
         "at": timezone.now(),
         **sessions.player_export(tenant=tenant, player=player),
-        **matchmaker.player_export(tenant=tenant.slug, player_id=player.player_id, ip=player.ip),
     }
+    for store in stores:
+        found |= store.player_export(tenant=tenant.slug, player_id=player.player_id, ip=player.ip)
     _record("player.export", tenant, player, via, actor, f"{len(found['seats'])} seats")
     return found
 
@@ -38,7 +39,9 @@ def player_erase(*, tenant: Tenant, player: Player, via: Via, actor: str) -> dic
     seat: it plays on, without a name."""
     live = sessions_live_with(tenant=tenant, player=player)
     # The matchmaker first: it might make a session of a ticket meanwhile.
-    rows = matchmaker.player_erase(tenant=tenant.slug, player_id=player.player_id, ip=player.ip)
+    rows = sum(
+        store.player_erase(tenant=tenant.slug, player_id=player.player_id, ip=player.ip) for store in stores
+    )
     seats = sessions.player_erase(tenant=tenant, player=player)
     _record("player.erase", tenant, player, via, actor, f"{seats} seats, {rows} rows of the matchmaker")
     return {"seats": seats, "matchmaker_rows": rows, "live_sessions": live}
