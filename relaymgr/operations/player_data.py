@@ -39,9 +39,7 @@ def player_erase(*, tenant: Tenant, player: Player, via: Via, actor: str) -> dic
     seat: it plays on, without a name."""
     live = sessions_live_with(tenant=tenant, player=player)
     # The matchmaker first: it might make a session of a ticket meanwhile.
-    rows = sum(
-        store.player_erase(tenant=tenant.slug, player_id=player.player_id, ip=player.ip) for store in stores
-    )
+    rows = sum(store.player_erase(tenant=tenant.slug, player_id=player.player_id, ip=player.ip) for store in stores)
     seats = sessions.player_erase(tenant=tenant, player=player)
     _record("player.erase", tenant, player, via, actor, f"{seats} seats, {rows} rows of the matchmaker")
     return {"seats": seats, "matchmaker_rows": rows, "live_sessions": live}

@@ -26,6 +26,7 @@ from web.input_warnings import RequestSerializer
 from web.number_fields import Count, Integer, Milliseconds, Number, Seat, Seconds, Share, Token, UnixTime
 from web.paging import NEXT_HELP, CursorField, next_cursor
 
+from ..ssrf_guard import is_private_url
 from .fields import (
     METADATA_KEY,
     FilterSerializer,
@@ -42,7 +43,6 @@ from .grants import grants_of_node
 from .idempotency import session_create_once
 from .known_places import filters_warn, location_warn, users_known, wishes_warn
 from .models import SessionState
-from .outward import is_private_url
 from .selectors import ORDER, session_get, session_list, session_page, session_placement, sessions_after
 from .serializers import SessionSerializer, SessionUserSerializer
 from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, session_delete

@@ -16,8 +16,8 @@ from web.choice_field import Choice
 from web.input_warnings import RequestSerializer
 from web.number_fields import Integer, Latitude, Longitude, Milliseconds, Share
 
+from ..ssrf_guard import is_webhook_url
 from .filters import Filter
-from .outward import is_webhook_url
 
 MAX_LATENCIES = 1000
 MAX_LATENCY_MS = 60_000.0

@@ -12,8 +12,8 @@ from standardwebhooks import Webhook
 
 from observability.plain_text import visible
 
+from ..ssrf_guard import LookupsBusy, OutwardNetwork
 from .models import WebhookDelivery
-from .outward import LookupsBusy, OutwardNetwork
 
 ATTEMPT_S = 10.0  # for all of it: resolve, connect, TLS, send, the head of the answer
 CLOSE_S = 1.0  # more, to give the connection up

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from relaymgr.admin import KeptAdmin, act, show_once
 from relaymgr.errors import Conflict
-from relaymgr.sessions.outward import is_private_url
+from relaymgr.ssrf_guard import is_private_url
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import httpcore
 import pytest
 
-from relaymgr.sessions.outward import (
+from relaymgr.ssrf_guard import (
     AddressRefused,
     Lookups,
     LookupsBusy,
