@@ -40,7 +40,7 @@ share_between_processes()
 
 PART = 65_536  # bytes of a response that are given to the server at once
 DISCARD_WITHIN = 2.0  # seconds
-WAITING_MAX, WAITING_OF_ONE_MAX = 4_000, 1_000  # requests that wait for their turn, in all and of one address
+WAITING_MAX = 4_000  # requests that wait for their turn: 2,000 of one tenant, 1,000 of one address of a key of it
 FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 
 
@@ -220,7 +220,7 @@ class _Turns:
     """Who may use one of the threads next."""
 
     def __init__(self, slots: int) -> None:
-        self._queue: FairQueue[asyncio.Future[str]] = FairQueue(slots, WAITING_MAX, WAITING_OF_ONE_MAX)
+        self._queue: FairQueue[asyncio.Future[str]] = FairQueue(slots, WAITING_MAX)
 
     async def take(self, path: Path, receive: Any, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """What `call` returns, once it is this request's turn. Raises ClientLeft, and Refused where too many wait."""

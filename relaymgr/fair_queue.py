@@ -2,7 +2,9 @@
 
 Requests queue at the end of a path: tenant, key, address. Every level takes turns (round robin, as in hierarchical fair
 queueing; Bennett and Zhang, 1996), so a tenant's thousand waiting requests delay another tenant's one by a single turn,
-and a player's key does the same within its studio. Pure: no clock, no loop, no thread.
+and a player's key does the same within its studio. Nor can any of them fill the queue: at every level each may have as
+many waiting as there is still room for (dynamic thresholds; Choudhury and Hahne, 1998), so there is room for another
+one however many wait. Pure: no clock, no loop, no thread.
 """
 
 from collections import OrderedDict, deque
@@ -15,15 +17,18 @@ Path = tuple[str, ...]
 class FairQueue(Generic[Item]):
     """`slots` items run at once, at most half of them of one branch, the first level of a path."""
 
-    def __init__(self, slots: int, waiting_max: int, leaf_max: int) -> None:
-        """`waiting_max` items wait in all, `leaf_max` at the end of one path."""
+    def __init__(self, slots: int, waiting_max: int) -> None:
+        """Fewer than `waiting_max` items wait in all: half as many of one branch alone, a third of one key in it, a
+        quarter of one address of that."""
         self._slots = slots
         self._branch_slots = max(1, (slots + 1) // 2)
         self._waiting_max = waiting_max
-        self._leaf_max = leaf_max
         self._turns: _Turns[Item] = _Turns()
         self._running: dict[str, int] = {}
-        self.waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        return self._turns.waiting
 
     @property
     def running(self) -> int:
@@ -31,10 +36,7 @@ class FairQueue(Generic[Item]):
 
     def put(self, path: Path, item: Item) -> bool:
         """False: too many wait already, and the item was not taken."""
-        if self.waiting >= self._waiting_max or not self._turns.put(path, item, self._leaf_max):
-            return False
-        self.waiting += 1
-        return True
+        return self._turns.put(path, item, self._waiting_max)
 
     def take(self) -> tuple[str, Item] | None:
         """The next item that may run, and its branch, which `done` wants back. None: no slot is free for any."""
@@ -45,7 +47,6 @@ class FairQueue(Generic[Item]):
         if taken is None:
             return None
         branch, item = taken
-        self.waiting -= 1
         self._running[branch] = self._running.get(branch, 0) + 1
         return branch, item
 
@@ -61,17 +62,20 @@ class _Turns(Generic[Item]):
     def __init__(self) -> None:
         self._children: OrderedDict[str, _Turns[Item]] = OrderedDict()
         self._items: deque[Item] = deque()
+        self.waiting = 0
 
-    def put(self, path: Path, item: Item, leaf_max: int) -> bool:
-        if not path:
-            if len(self._items) >= leaf_max:
-                return False
-            self._items.append(item)
-            return True
-        child = self._children.get(path[0]) or _Turns()
-        if not child.put(path[1:], item, leaf_max):
+    def put(self, path: Path, item: Item, room: int) -> bool:
+        """`room`: how many may wait here. A child may have as many as are left of it."""
+        if self.waiting >= room:
             return False
-        self._children[path[0]] = child
+        if not path:
+            self._items.append(item)
+        else:
+            child = self._children.get(path[0]) or _Turns()
+            if not child.put(path[1:], item, room - self.waiting):
+                return False
+            self._children[path[0]] = child
+        self.waiting += 1
         return True
 
     def take(self, full: set[str]) -> tuple[str, Item] | None:
@@ -81,7 +85,8 @@ class _Turns(Generic[Item]):
             return None
         child = self._children[name]
         item = child._next()
-        if child._is_empty():
+        self.waiting -= 1
+        if not child.waiting:
             del self._children[name]
         else:
             self._children.move_to_end(name)
@@ -89,10 +94,8 @@ class _Turns(Generic[Item]):
 
     def _next(self) -> Item:
         if self._items:
+            self.waiting -= 1
             return self._items.popleft()
         taken = self.take(set())
         assert taken is not None  # noqa: S101 - an empty child is removed at once
         return taken[1]
-
-    def _is_empty(self) -> bool:
-        return not self._items and not self._children

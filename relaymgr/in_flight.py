@@ -1,4 +1,8 @@
-"""How much may be held at once, by all, by one branch (a tenant), and by one address of a branch."""
+"""How much may be held at once, by all, by one branch (a tenant), and by one address of a branch.
+
+Beside its limit each has as much as is still free (as in fair_queue.py): several branches, or many addresses of one,
+that hold all they can leave room for another one.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -33,9 +37,12 @@ class InFlight:
     def take(self, path: Path, units: int) -> None:
         """Raises OverBudget, and then holds none of them."""
         limits = self._limits
+        room = limits.total
         for level, limit in zip(self._levels(path), (limits.total, limits.branch, limits.address), strict=True):
-            if self._held[level] + units > limit:
+            held = self._held[level]
+            if held + units > min(limit, room):
                 raise OverBudget
+            room -= held
         for level in self._levels(path):
             self._held[level] += units
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from relaymgr.fair_queue import FairQueue
 
 
-def queue(slots: int = 1, waiting_max: int = 1000, leaf_max: int = 100) -> FairQueue[str]:
-    return FairQueue(slots, waiting_max, leaf_max)
+def queue(slots: int = 1, waiting_max: int = 1000) -> FairQueue[str]:
+    return FairQueue(slots, waiting_max)
 
 
 def drained(waiting: FairQueue[str]) -> list[str]:
@@ -60,15 +60,26 @@ def test_a_single_slot_is_everybodys() -> None:
     assert waiting.take() is None
 
 
-def test_queues_are_bounded_for_a_path_and_in_all() -> None:
-    waiting = queue(waiting_max=5, leaf_max=3)
-    assert [waiting.put(("a",), "a") for _ in range(4)] == [True, True, True, False]
-    assert [waiting.put(("b",), "b") for _ in range(3)] == [True, True, False]
-    assert waiting.waiting == 5
+def test_no_tenant_fills_the_queue_whatever_addresses_and_keys_it_has() -> None:
+    waiting = queue(waiting_max=1000)
+    for hostile in ("first", "second", "third"):
+        for number in range(4000):
+            waiting.put((hostile, f"key-{number % 7}", f"address-{number}"), hostile)
+    assert waiting.waiting < 1000
+    assert waiting.put(("quiet", "key", "address"), "quiet")
+    assert drained(waiting).index("quiet") <= 3
+
+
+def test_no_address_fills_the_part_of_its_tenant_or_key() -> None:
+    waiting = queue(waiting_max=400)
+    accepted = [waiting.put(("studio", "player key", "flood"), "flood") for _ in range(400)]
+    assert accepted.count(True) == 100
+    assert waiting.put(("studio", "player key", "another"), "another player")
+    assert waiting.put(("studio", "backend key", "address"), "backend")
 
 
 def test_a_refused_item_leaves_nothing_behind() -> None:
-    waiting = queue(leaf_max=0)
+    waiting = queue(waiting_max=0)
     assert not waiting.put(("a", "b"), "item")
     assert waiting.take() is None
 
