@@ -324,8 +324,8 @@ BODY_BYTES_IN_FLIGHT = int(
         1_000_000,
         1e11,
         "bytes of bodies, and of responses, that one process holds for slow clients; a quarter of it for one tenant, "
-        "an eighth for one address of it, a sixteenth for bodies without a key, and never more than is still free; beyond "
-        "that the answer is 503 `busy`",
+        "an eighth for one address of it, a sixteenth for bodies without a key, and never more than is still free; "
+        "beyond that the answer is 503 `busy`",
     )
 )
 CONNECTIONS_PER_ADDRESS = int(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.staticfiles.storage import ManifestStaticFilesStorage
+from django.utils.module_loading import import_string
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "relaymgr" / "settings.py"
@@ -142,7 +144,8 @@ def test_static_files_are_hashed_when_a_folder_is_named(load: Load) -> None:
     assert load()["WHITENOISE_USE_FINDERS"]
     collected = load(CAUSEWAY_STATIC_ROOT="/srv/static")
     assert not collected["WHITENOISE_USE_FINDERS"]
-    assert "Manifest" in collected["STORAGES"]["staticfiles"]["BACKEND"]
+    backend = import_string(collected["STORAGES"]["staticfiles"]["BACKEND"])
+    assert issubclass(backend, ManifestStaticFilesStorage)
 
 
 def test_every_variable_is_noted_and_has_a_help_text(load: Load) -> None:
