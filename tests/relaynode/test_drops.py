@@ -108,10 +108,20 @@ def test_unsupported_version(relay: Relay) -> None:
 
 
 def test_source_limited(relay: Relay) -> None:
+    """Over its limit a source is answered that its probes are refused, for a while; then not at all."""
     limit = RelayConfig().probes_per_source
-    answers = [receive(relay, packets.Probe(bytes(16)).encode()) for _ in range(limit + 5)]
-    assert answers.count(None) == 5
-    assert drops(relay) == {"source_limited": 5}
+    answers = [receive(relay, packets.Probe(bytes(16)).encode()) for _ in range(3 * limit)]
+    unanswered = answers.count(None)
+    assert unanswered > 0
+    assert drops(relay) == {"source_limited": unanswered}
+
+
+def test_seat_limited(native: NativePlayer, relay: Relay) -> None:
+    """A player that connects again and again; the answer to one CONNECT more waits for the next second."""
+    answers = [native.send_raw(native.connect_packet().encode(native.seat_key)) for _ in range(20)]
+    unanswered = answers.count(None)
+    assert 0 < unanswered < 20
+    assert drops(relay) == {"seat_limited": unanswered}
 
 
 def test_checking() -> None:

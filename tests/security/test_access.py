@@ -40,6 +40,7 @@ ACCESS: dict[str, dict[str, set[str]]] = {
     "/v1/ips/lookup": {"POST": ANY_KEY},
     "/v1/locations": {"GET": ANY_KEY},
     "/v1/locations/beacons": {"GET": ANY_KEY},
+    "/v1/tenant": {"GET": WATCHERS, "PATCH": BACKENDS},
     "/v1/players:export": {"POST": BACKENDS},
     "/v1/players:erase": {"POST": BACKENDS},
     "/v1/relays/sessions": {"GET": WATCHERS, "POST": BACKENDS},
