@@ -22,8 +22,8 @@ BEFORE = {
     "audit": "0001_initial",
     "tenants": "0001_initial",
     "nodes": "0001_initial",
-    "telemetry": "0002_learning",
-    "relay_sessions": "0002_placement",
+    "telemetry": "0001_initial",
+    "relay_sessions": "0001_initial",
     "matchmaker": "0001_initial",
 }
 
