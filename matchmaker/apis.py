@@ -18,6 +18,7 @@ from web.number_fields import Count, Port, Seconds, Version
 
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, about_profile, client_address, requester, take_tickets, tenant_of
+from .errors import FleetUnknown
 from .models import PassState
 from .serializers import (
     BackfillSerializer,
@@ -97,7 +98,10 @@ def _warn_of_places(wanted: dict[str, Any]) -> None:
     players = wanted.get("player_tickets", [wanted])
     if not any(player.get("whereabouts") for player in players):
         return
-    known = selectors.fleet_names().places
+    names = selectors.fleet_names()
+    if not names.is_known:
+        return
+    known = names.places
     for index, player in enumerate(players):
         under = f"player_tickets[{index}]." if "player_tickets" in wanted else ""
         found, what, code = player["whereabouts"], "node or location", "place_unknown"
@@ -375,8 +379,11 @@ class BeaconsApi(PlayApi):
         """What to measure for a ticket: for its measurements, and for the latencies attribute, which names cities.
 
         Each city once: the first of its nodes by name stands for them all, which `nodes` lists. Cities that share a
-        name have their region or country added."""
-        found = selectors.fleet_names().beacons
+        name have their region or country added. 503 until the matchmaker knows them."""
+        names = selectors.fleet_names()
+        if not names.is_known:
+            raise FleetUnknown  # and not: there are none
+        found = names.beacons
         context = {"player_ip": client_address(request._request)}
         return Response(self.OutputSerializer({"count": len(found), "beacons": found}, context=context).data)
 

@@ -73,10 +73,28 @@ def assignment_of(
     }
 
 
+def completed(assignment: Mapping[str, Any]) -> dict[str, Any]:
+    """With all that an assignment has: one that another version stored may lack some of it."""
+    texts = ("fqdn", "public_ip", "request_id", "match_id", "player_id", "rejoin_key")
+    nothing = ("placement", "expires_at", "location", "connect_token", "seat_key", "host_key")
+    return {
+        **dict.fromkeys(texts, ""),
+        **dict.fromkeys(nothing),
+        "seat": 0,
+        "is_host": assignment.get("seat") == 0,
+        "players": [],
+        "session_token": 0,
+        "user_token": 0,
+        "relay_ips": [assignment["public_ip"]] if "public_ip" in assignment else [],
+        **assignment,
+    }
+
+
 def public_part(assignment: Mapping[str, Any]) -> dict[str, Any]:
     """Without what belongs to one player alone: what a whole group may see."""
     shared = ("fqdn", "public_ip", "ports", "location", "request_id", "match_id", "placement")
-    return {name: assignment[name] for name in shared}
+    found = completed(assignment)
+    return {name: found[name] for name in shared}
 
 
 def _port(port: Mapping[str, Any], host: str) -> dict[str, Any]:

@@ -41,6 +41,12 @@ class TooManyTickets(APIException):
     wait = 5  # seconds; for Retry-After
 
 
+class FleetUnknown(APIException):
+    status_code, default_code = 503, "fleet_unknown"
+    default_detail = "The matchmaker has not yet learned from the manager where its relays are. Try again."
+    wait = 2  # seconds; for Retry-After
+
+
 class KeyMismatch(APIException):
     status_code, default_code = 422, "idempotency_mismatch"
     default_detail = "This Idempotency-Key was used with another body."

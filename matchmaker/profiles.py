@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from web.origins import origins_problem
+from web.session_options import filter_contradiction, option_conflicts
 
 MAX_SEATS = 255  # of a relay session
 MAX_ATTRIBUTES = 32
@@ -77,6 +78,8 @@ SESSION_OPTIONS: dict[str, type | tuple[str, ...] | range] = {
 DIALECTS = ("native", "edgegap")
 FILTER_FIELDS = ("location", "country", "continent", "region", "city", "tags")
 FILTER_TYPES = ("any", "all", "not")
+MAX_FILTER_VALUES, MAX_DIALECTS = 500, 10  # as the manager takes them
+MIN_EXPIRATION = 1.0  # seconds: a ticket that ends before the next pass over its pool is never matched
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,10 @@ class _Parser:
         for name in config.keys() - known:
             self._problem(name, "is not a setting of a profile")
         periods = {name: self._period(config.get(name, text), name) for name, text in DEFAULTS.items()}
+        if 0 < periods["ticket_expiration_period"] < MIN_EXPIRATION:
+            self._problem(
+                "ticket_expiration_period", f"must be {MIN_EXPIRATION:g} s at least: no pass would see a ticket"
+            )
         stages = self._stages(self._object(config.get("rules"), "rules"), periods["ticket_expiration_period"])
         retries = config.get("max_deployment_retry_count", 3)
         if not _is_whole(retries) or not 0 <= retries <= 10:
@@ -335,6 +342,9 @@ class _Parser:
                 self._problem(f"session.{name}", f"must be of the type {wanted.__name__}")
             elif name in SESSION_CHECKS and (reason := SESSION_CHECKS[name](value)):
                 self._problem(f"session.{name}", reason)
+        if not self.problems:
+            for path, reason in option_conflicts(options):
+                self._problem(f"session.{path}", reason)
         return dict(options)
 
     def _period(self, text: Any, path: str) -> float:
@@ -370,15 +380,19 @@ def _setting_problem(setting: Setting, value: Any) -> str:
 
 
 def _dialects_problem(value: list[Any]) -> str:
-    fits = value and all(name in DIALECTS for name in value)
+    fits = 0 < len(value) <= MAX_DIALECTS and all(name in DIALECTS for name in value)
     return "" if fits else f"must name one or more of {', '.join(DIALECTS)}"
 
 
 def _filters_problem(value: list[Any]) -> str:
-    return "" if len(value) <= 50 and all(map(_is_filter, value)) else (
-        f"must be up to 50 objects of field ({', '.join(FILTER_FIELDS)}), filter_type ({', '.join(FILTER_TYPES)}) and "
-        "values (1 to 100 strings of up to 100 characters)"
-    )  # fmt: skip
+    if not (len(value) <= 50 and all(map(_is_filter, value))):
+        return (
+            f"must be up to 50 objects of field ({', '.join(FILTER_FIELDS)}), filter_type ({', '.join(FILTER_TYPES)}) "
+            "and values (1 to 100 strings of up to 100 characters)"
+        )
+    if sum(len(each["values"]) for each in value) > MAX_FILTER_VALUES:
+        return f"must have at most {MAX_FILTER_VALUES} values in all filters together"
+    return filter_contradiction(value)
 
 
 def _is_filter(value: Any) -> bool:
@@ -387,7 +401,7 @@ def _is_filter(value: Any) -> bool:
     values = value["values"]
     are_texts = isinstance(values, list) and 1 <= len(values) <= 100 and all(map(_is_text, values))
     is_known = value["field"] in FILTER_FIELDS and value["filter_type"] in FILTER_TYPES
-    return are_texts and is_known and all(len(text) <= 100 for text in values)
+    return are_texts and is_known and all(len(text) <= 100 and text.strip() for text in values)
 
 
 def _limits_problem(value: dict[Any, Any]) -> str:

@@ -346,21 +346,22 @@ def wait_estimate(ticket: Ticket) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class FleetNames:
-    """The fleet as tickets see it."""
+    """The fleet as tickets see it. `is_known`: the manager has said what is in it; until then all are empty."""
 
     beacons: list[dict[str, Any]]  # one of each city
     slugs_by_city: dict[str, list[str]]  # tickets name places by their city, the manager by a slug
     places: frozenset[str]  # what a player's latencies and measurements may name: nodes and slugs
+    is_known: bool
 
 
 _fleet_names: tuple[float, FleetNames] | None = None
 
 
 def fleet_names() -> FleetNames:
-    """Remembered for FLEET_MEMORY seconds: each ticket asks."""
+    """Remembered for FLEET_MEMORY seconds once it is known: each ticket asks."""
     global _fleet_names
     now = time.monotonic()
-    if _fleet_names is None or now >= _fleet_names[0] + settings.FLEET_MEMORY:
+    if _fleet_names is None or not _fleet_names[1].is_known or now >= _fleet_names[0] + settings.FLEET_MEMORY:
         _fleet_names = now, _read_fleet()
     return _fleet_names[1]
 
@@ -373,7 +374,7 @@ def _read_fleet() -> FleetNames:
     for location in locations:
         slugs.setdefault(names[cities.city_of(location)], []).append(location["slug"])
     places = frozenset(location["slug"] for location in locations) | {beacon["node"] for beacon in beacons}
-    return FleetNames(cities.beacons_by_city(beacons, names), slugs, places)
+    return FleetNames(cities.beacons_by_city(beacons, names), slugs, places, is_known=fleet is not None)
 
 
 def location_of(slug: str) -> dict[str, Any] | None:

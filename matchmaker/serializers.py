@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from web.number_fields import Port, Seat, Token, Version
 
-from .assignments import public_part
+from .assignments import completed, public_part
 from .models import Backfill, Status, Ticket
 
 # Of the whole project, so that the API's document has one shape of errors.
@@ -83,6 +83,9 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     host_key = serializers.CharField(
         allow_null=True, help_text="Of the host alone: with it the session may be backfilled by a player's key."
     )
+
+    def to_representation(self, instance: Any) -> Any:
+        return super().to_representation(completed(instance))
 
 
 class TicketSerializer(serializers.Serializer):

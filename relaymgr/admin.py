@@ -6,6 +6,7 @@ list, for many rows at once, and on the row's page; what else offers it links to
 Whoever may not do it is not offered it, and is refused. Every act is kept in the audit log, with how it went.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,9 +14,12 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import FieldError, PermissionDenied, ValidationError
 from django.core.paginator import Paginator
-from django.db.models import DateTimeField, Model, QuerySet
+from django.db import DataError, ProgrammingError
+from django.db.models import DateTimeField, JSONField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -27,10 +31,13 @@ from rest_framework.exceptions import APIException
 from relaymgr.audit.models import Via
 from relaymgr.audit.services import act_record
 from relaymgr.errors import ApiError
-from relaymgr.widgets import NamedDateTime
+from relaymgr.widgets import AnyAutocomplete, FilledJSON, NamedDateTime
+
+logger = logging.getLogger(__name__)
 
 MAX_ROWS = 500  # of one act: each may be a call to a node
 STOP_POLLING = 286  # htmx's
+LOOKUP_ERRORS = (ValueError, TypeError, IndexError, OverflowError, FieldError, DataError, ProgrammingError)
 COUNTED = 10_000  # rows of a list; beyond, it says "more than", and a search finds the others
 
 
@@ -113,7 +120,7 @@ class RecordedAdmin(admin.ModelAdmin):
             rows = self.get_queryset(request).filter(pk__in=given.getlist("pk")[:MAX_ROWS]).order_by("pk")
             if not rows:
                 raise Http404
-        except (ValueError, ValidationError):
+        except (ValueError, OverflowError, ValidationError, DataError):
             raise Http404 from None
         next_url = self._next_url(request, given.get("next", ""))
         form = found.form(request.POST or None)
@@ -169,6 +176,44 @@ class RecordedAdmin(admin.ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         title = {"title": capfirst(self.opts.verbose_name_plural)}
         return super().changelist_view(request, title | (extra_context or {}))
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if isinstance(db_field, JSONField) and not db_field.null:
+            kwargs["form_class"] = FilledJSON
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = AnyAutocomplete(db_field, self.admin_site, using=kwargs.get("using"))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """A query string that no filter understands shows the list with a note. Django answers 500 to many of them,
+        and what PostgreSQL refuses, such as a NUL, comes as far as the database."""
+        try:
+            return super().get_changelist_instance(request)
+        except LOOKUP_ERRORS as error:
+            if not request.GET:
+                raise
+            logger.info("a list was asked for with a query that it cannot use: %s", type(error).__name__)
+            raise IncorrectLookupParameters from error
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
+        """An action for rows that no row can be is refused; Django answers 500."""
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)[:MAX_ROWS]
+        try:
+            queryset.filter(pk__in=chosen).exists()
+        except (ValueError, OverflowError, ValidationError, DataError):
+            messages.error(request, "There are no such rows. Choose some of the list.")
+            return HttpResponseRedirect(request.get_full_path())
+        return super().response_action(request, queryset)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """None also for an id that the database refuses."""
+        try:
+            return super().get_object(request, object_id, from_field)
+        except (DataError, OverflowError, UnicodeError):
+            return None
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")

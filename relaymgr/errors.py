@@ -237,6 +237,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
         response = defaults.server_error(request)
         response.status_code = 503
         return response
+    if isinstance(error, DataError):  # of a view that is not DRF's, such as the console's
+        return bad_request(request, error)
     if _is_page(request):
         return defaults.server_error(request)
     return JsonResponse(_body(ApiError.message, ApiError.code), status=500)

@@ -1,8 +1,36 @@
-"""Django's fields of the admin, with names for those who hear the page instead of seeing it."""
+"""Django's fields of the admin, with names for those who hear the page instead of seeing it, and for any input."""
 
 from typing import Any
 
-from django.contrib.admin.widgets import AdminSplitDateTime
+from django import forms
+from django.contrib.admin.widgets import AdminSplitDateTime, AutocompleteSelect
+from django.core.exceptions import ValidationError
+
+
+class FilledJSON(forms.JSONField):
+    """Nothing, and null, stand for the default of the column, which cannot be null."""
+
+    def clean(self, value: Any) -> Any:
+        found = super().clean(value)
+        if found is not None:
+            return found
+        return self.initial() if callable(self.initial) else self.initial
+
+
+class AnyAutocomplete(AutocompleteSelect):
+    """Shows a form again in which something is chosen that no row can be; Django's fails."""
+
+    def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
+        return super().optgroups(name, [each for each in value if self._may_be_a_row(each)], attr)
+
+    def _may_be_a_row(self, value: Any) -> bool:
+        if value in ("", None):
+            return True
+        try:
+            number = self.field.remote_field.model._meta.pk.to_python(value)
+        except ValidationError:
+            return False
+        return not isinstance(number, int) or number.bit_length() < 64
 
 
 class NamedDateTime(AdminSplitDateTime):

@@ -28,6 +28,7 @@ HEARTBEAT_INTERVAL = 5.0
 PULL_INTERVAL = 60.0
 CALL_TIMEOUT = 5.0
 MAX_CLOCK_OFFSET = 60.0
+MAX_RETRY_AFTER = 60.0
 PULL_TIMEOUT = 30.0
 """A pull is the whole of what the node serves: megabytes."""
 
@@ -37,7 +38,11 @@ _VERBS = {"refused": "refuses", "unreachable": "does not answer"}
 
 
 class ManagerFault(Exception):
-    """The manager did not answer, or with something we cannot use. Try again later."""
+    """The manager did not answer, or with something we cannot use. Try again later, not before `retry_after` s."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Rejected(Exception):
@@ -57,10 +62,12 @@ class Backoff:
     def __init__(self) -> None:
         self._delay = self.FIRST
 
-    def next(self) -> float:
+    def next(self, error: Exception | None = None) -> float:
+        """Not less than the manager asked for with the error, and then up to a quarter more at random."""
         delay = self._delay
         self._delay = min(delay * 2, self.LONGEST)
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - guards nothing
+        asked = error.retry_after if isinstance(error, ManagerFault) else 0.0
+        return max(delay * random.uniform(0.5, 1.0), asked * random.uniform(1.0, 1.25))  # noqa: S311 - guards nothing
 
     def reset(self) -> None:
         self._delay = self.FIRST
@@ -108,7 +115,7 @@ class ManagerLink:
                 raise JoinRefused(f"the manager refused this node: {refusal}") from None
             except ManagerFault as fault:
                 self._heartbeat_failed(fault)
-                await asyncio.sleep(backoff.next())
+                await asyncio.sleep(backoff.next(fault))
             else:
                 await self._node.set_keys(keys)
                 self._take_interval(answer)
@@ -199,7 +206,7 @@ class ManagerLink:
                 await call()
             except (Rejected, ManagerFault, NodeError) as error:
                 failed(error)
-                await asyncio.sleep(backoff.next())
+                await asyncio.sleep(backoff.next(error))
             else:
                 backoff.reset()
 
@@ -218,7 +225,7 @@ class ManagerLink:
             return document
         if 400 <= response.status_code < 500 and response.status_code not in _RETRY_STATUSES:
             raise _rejection(response.status_code, document or {})
-        raise ManagerFault(f"status {response.status_code}")
+        raise ManagerFault(f"status {response.status_code}", _retry_after(response))
 
     def _take_interval(self, answer: dict[str, Any]) -> None:
         interval = answer.get("heartbeat_interval")
@@ -276,6 +283,12 @@ def _list(answer: dict[str, Any], name: str) -> list[Any]:
     if not isinstance(value, list):
         raise ManagerFault(f"its answer has no list {name}")
     return value
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds, as our manager writes it; a proxy's date is left to the back-off."""
+    text = response.headers.get("Retry-After", "").strip()
+    return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else 0.0
 
 
 def _document(response: httpx.Response) -> dict[str, Any] | None:

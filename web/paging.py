@@ -4,7 +4,7 @@ it go away, and none is given twice when some come."""
 import base64
 import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.db.models import Model, Q, QuerySet
@@ -29,8 +29,8 @@ class CursorField(serializers.CharField):
             values = json.loads(base64.urlsafe_b64decode(text))
         except (binascii.Error, ValueError, RecursionError):
             self.fail("cursor")
-        if not isinstance(values, list) or not all(isinstance(value, str) and "\0" not in value for value in values):
-            self.fail("cursor")
+        if not isinstance(values, list) or not all(isinstance(value, str) and value.isprintable() for value in values):
+            self.fail("cursor")  # neither a NUL nor half a surrogate pair, which no database takes
         return values
 
 
@@ -71,7 +71,11 @@ def part_after(
 def _values(model: type[Model], order: tuple[str, ...], cursor: list[str]) -> list[Any]:
     try:
         fields = [model._meta.get_field(name.removeprefix("-")) for name in order]
-        return [field.to_python(text) for field, text in zip(fields, cursor, strict=True)]  # type: ignore[union-attr]
+        values = [field.to_python(text) for field, text in zip(fields, cursor, strict=True)]  # type: ignore[union-attr]
+        for value in values:
+            if isinstance(value, datetime):
+                value.astimezone(UTC)  # what lies beyond the years 1 to 9999 there, no database can be asked for
+        return values
     except Exception:  # each kind of field raises its own
         problem = CursorField.default_error_messages["cursor"]
         raise serializers.ValidationError({"cursor": [problem]}, "cursor") from None

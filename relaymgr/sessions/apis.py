@@ -5,6 +5,7 @@ A client that knows only Edgegap's API never notices ours. Paths have no trailin
 
 import functools
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from django.utils import timezone
@@ -22,9 +23,10 @@ from relaymgr.openapi import error_responses
 from relaymgr.tenants.models import Scope, Tenant
 from web.address_field import AddressField
 from web.choice_field import Choice
-from web.input_warnings import RequestSerializer
+from web.input_warnings import InputWarning, RequestSerializer, warn
 from web.number_fields import Count, Integer, Milliseconds, Number, Seat, Seconds, Share, Token, UnixTime
 from web.paging import NEXT_HELP, CursorField, next_cursor
+from web.session_options import UNITS, option_conflicts
 
 from ..ssrf_guard import is_private_url
 from .fields import (
@@ -161,6 +163,7 @@ class SessionsApi(APIView):
         wanted["users"] = users_known(wanted["users"], "users[{index}].")
         wishes_warn(wanted["wishes"])
         filters_warn(wanted["filters"])
+        warn(_option_warnings(request.data, wanted))
         key = _idempotency_key(request)
         if key:
             session = session_create_once(tenant=tenant, key=key, body=request.data, **wanted)
@@ -400,6 +403,18 @@ class NodeGrantsApi(APIView):
 
 def _tenant(request: Request) -> Tenant:
     return cast(Tenant, caller(request).tenant)  # MayUseRelays lets no key in that has none
+
+
+def _option_warnings(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[InputWarning]:
+    """Of options that the caller gave; what is left out has a default, which does not contradict it."""
+    options: dict[str, Any] = {name: wanted[name] for name in ("idle_timeout", "max_lifetime") if name in given}
+    limits = given.get("limits") or {}
+    options["limits"] = {
+        scope: {unit: wanted["limits"][scope][unit] for unit in UNITS if unit in limits.get(scope, {})}
+        for scope in ("seat", "session")
+    }
+    for path, reason in option_conflicts(options):
+        yield InputWarning(path, "no_effect", f"This {reason}.")
 
 
 def _shown(request: Request) -> dict[str, bool]:

@@ -44,7 +44,7 @@ def key(stack: Stack) -> str:
         assert answer.status_code == 201, answer.text
     player_key = stack.manage("api_key", "flows", "--scope", "matchmaker").strip()
     with httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": player_key}) as players:
-        wait_until(lambda: players.get("/locations/beacons").json()["count"] == 3, "the beacons are known", 20)
+        wait_until(lambda: players.get("/locations/beacons").json().get("count") == 3, "the beacons are known", 20)
     return player_key
 
 

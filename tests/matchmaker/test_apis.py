@@ -1,5 +1,6 @@
 """The Gen2 API (compat spec 5) and ours beside it, on a real database."""
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -132,6 +133,22 @@ def test_beacons_have_the_names_that_measurements_want(players: APIClient) -> No
     Fleet.objects.create(beacons=[{**beacon, "location": place}], fetched_at=timezone.now())
     [shown] = players.get(f"{BASE}/locations/beacons").json()["beacons"]
     assert (shown["node"], shown["public_ip"]) == ("fra-1", "203.0.113.9")
+
+
+def test_beacons_are_not_said_to_be_none_before_they_are_known(players: APIClient, profile: str) -> None:
+    """A game that is told "none" searches without measurements."""
+    answer = players.get(f"{BASE}/locations/beacons")
+    assert (answer.status_code, answer.json()["code"], answer["Retry-After"]) == (503, "fleet_unknown", "2")
+    ticket = players.post(
+        f"{BASE}/tickets",
+        {"profile": profile, "attributes": {"elo": 1}, "latencies": {"frankfurt": 5}},
+        format="json",
+    )
+    assert "warnings" not in ticket.json()
+    with override_settings(FLEET_MEMORY=600):
+        assert players.get(f"{BASE}/locations/beacons").status_code == 503
+        Fleet.objects.create(fetched_at=timezone.now())
+        assert players.get(f"{BASE}/locations/beacons").json() == {"count": 0, "beacons": []}
 
 
 def test_a_city_is_one_beacon_and_cities_of_one_name_have_different_ones(players: APIClient) -> None:
@@ -568,6 +585,7 @@ def test_without_a_key_only_the_monitor_answers(db: None) -> None:
 
 
 def test_M12_too_many_requests_are_429_with_retry_after(players: APIClient, profile: str) -> None:
+    Fleet.objects.create(fetched_at=timezone.now())
     with override_settings(MATCHMAKER_REQUESTS_PER_MINUTE=3):
         answers = [players.get(f"{BASE}/locations/beacons") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -625,3 +643,39 @@ def test_a_ticket_of_a_player_who_measured_nothing_is_taken(
             answer = players.post(f"{BASE}/tickets", asked, format="json")
             assert answer.status_code == 201, answer.content
             assert Ticket.objects.get(pk=answer.json()["id"]).attributes == {"pings": {}}
+
+
+def test_an_assignment_that_another_version_stored_is_shown(players: APIClient, profile: str) -> None:
+    group = players.post(f"{BASE}/groups", {"profile": profile, "attributes": {"elo": 1}}, format="json").json()
+    port = {"internal": 1, "external": 1, "link": "r.example.com:1", "protocol": "UDP"}
+    ports = {"gameport": port, "server": port, "client": port}
+    stored = {"fqdn": "r.example.com", "public_ip": "203.0.113.9", "request_id": "x", "seat": 0, "ports": ports}
+    Ticket.objects.update(assignment=stored, status=Status.HOST_ASSIGNED)
+    path = f"{BASE}/groups/{group['group_id']}"
+    for shown in (
+        players.get(f"{BASE}/tickets/{group['member_id']}"),
+        players.get(f"{path}/members/{group['member_id']}"),
+        players.get(path),
+    ):
+        assert shown.status_code == 200
+        assert shown.json()["assignment"]["public_ip"] == "203.0.113.9"
+    assert players.get(f"{BASE}/tickets/{group['member_id']}").json()["assignment"]["relay_ips"] == ["203.0.113.9"]
+
+
+def _cursor(*values: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        _cursor("2026-01-01T00:00:00Z", "a\0b"),
+        _cursor("2026-01-01T00:00:00Z", "\ud800"),
+        _cursor("0001-01-01T00:00:00+23:59", "a"),
+        _cursor("9999-12-31T23:59:59-23:59", "a"),
+        _cursor("a"),
+    ],
+)
+@pytest.mark.parametrize("path", [f"{BASE}/inspect/tickets", f"{BASE}/inspect/matches", "/v1/relays/sessions"])
+def test_a_cursor_that_no_list_gave_is_400(api: APIClient, path: str, cursor: str) -> None:
+    assert problems(api.get(path, {"cursor": cursor})).keys() == {"cursor"}

@@ -315,3 +315,39 @@ def test_a_worth_within_a_later_limit_is_taken() -> None:
         parse(with_latencies(expansions={"10": {"pings": {"max_latency": 400}}}, unmeasured=300)).stages[0].unmeasured
         == 300
     )
+
+
+def _filter(field: str, kind: str, *values: str) -> dict[str, Any]:
+    return {"field": field, "filter_type": kind, "values": list(values)}
+
+
+def with_filters(*filters: dict[str, Any]) -> dict[str, Any]:
+    return {"session": {"filters": list(filters)}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"session": {"idle_timeout": 600, "max_lifetime": 300}}, "session.idle_timeout"),
+        ({"session": {"limits": {"seat": {"bytes": 9}, "session": {"bytes": 8}}}}, "session.limits.seat.bytes"),
+        (with_filters(_filter("city", "any", "Paris"), _filter("city", "not", "paris")), "session.filters"),
+        (with_filters(_filter("tags", "all", "a", "b"), _filter("tags", "not", "b")), "session.filters"),
+        (with_filters(*[_filter("city", "any", *map(str, range(100)))] * 6), "session.filters"),
+        (with_filters(_filter("city", "any", " ")), "session.filters"),
+        ({"session": {"dialects": ["native"] * 11}}, "session.dialects"),
+        (
+            {"ticket_expiration_period": "100ms", "rules": {"initial": CONFIG["rules"]["initial"]}},
+            "ticket_expiration_period",
+        ),
+    ],
+)
+def test_what_could_never_have_its_effect_is_refused(changes: dict[str, Any], path: str) -> None:
+    """Each match would fail at the manager, or no ticket would live to see a pass."""
+    with pytest.raises(ProfileInvalid) as refused:
+        parse(CONFIG | changes)
+    assert [problem.path for problem in refused.value.problems] == [path]
+
+
+def test_filters_that_leave_something_are_taken() -> None:
+    filters = [_filter("city", "any", "Paris", "Rome"), _filter("city", "not", "paris"), _filter("tags", "not", "Rome")]
+    assert parse(CONFIG | {"session": {"filters": filters, "idle_timeout": 300, "max_lifetime": 300}})

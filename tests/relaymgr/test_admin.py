@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.contrib import admin
@@ -211,7 +212,7 @@ def test_node_form_leaves_what_the_node_says_alone(admin_client: Client, node: R
     data |= {f"workers-{name}": "0" for name in ("TOTAL_FORMS", "INITIAL_FORMS", "MIN_NUM_FORMS", "MAX_NUM_FORMS")}
     assert admin_client.post(reverse("admin:nodes_relaynode_change", args=[node.pk]), data).status_code == 302
     node.refresh_from_db()
-    assert (node.public_ip, node.price, node.state) == ("203.0.113.8", 2.5, NodeState.READY)
+    assert (node.public_ip, node.price, node.state) == ("203.0.113.7", 2.5, NodeState.READY)
 
 
 @pytest.mark.parametrize("tags", ['{"a": 1}', '["a", 1]', '"a"', '[""]'])
@@ -222,3 +223,41 @@ def test_tags_are_a_list_of_words(admin_client: Client, location: Location, tags
         reverse("admin:nodes_location_change", args=[location.pk]), data | {"tags": tags}, follow=True
     )
     assert "list of words" in html.unescape(response.content.decode())
+
+
+@pytest.mark.parametrize("tags", ["", "null"])
+def test_emptied_json_is_the_default(admin_client: Client, location: Location, tags: str) -> None:
+    page = admin_client.get(reverse("admin:nodes_location_change", args=[location.pk]))
+    data = {name: value for name, value in page.context["adminform"].form.initial.items() if value is not None}
+    response = admin_client.post(reverse("admin:nodes_location_change", args=[location.pk]), data | {"tags": tags})
+    assert response.status_code == 302
+    location.refresh_from_db()
+    assert location.tags == []
+
+
+MALFORMED = ("", "a\0b", "9" * 400, str(2**63), "0001-01-01T00:00:00+23:59", "\u202e")
+
+
+@pytest.mark.parametrize("name", ["nodes_location", "relay_sessions_relaysession", "matchmaker_match"])
+@pytest.mark.parametrize("value", MALFORMED, ids=["nothing", "nul", "long", "int64", "year", "bidi"])
+@pytest.mark.django_db(transaction=True)
+def test_malformed_queries_ids_and_choices_are_no_server_error(
+    admin_client: Client, location: Location, name: str, value: str
+) -> None:
+    """Whatever a link or a form holds: also what only PostgreSQL refuses, such as a NUL."""
+    rows = reverse(f"admin:{name}_changelist")
+    key = "slug" if name == "nodes_location" else "id"
+    queries = [{"q": value}, {"p": value}, {"o": value}]
+    queries += [{key + lookup: value} for lookup in ("", "__in", "__range", "__gte", "__isnull", "__year", "__nothing")]
+    answers = [admin_client.get(rows, query) for query in queries]
+    answers += [admin_client.get(f"{rows}{quote(value or ' ')}/{page}/") for page in ("change", "history", "delete")]
+    answers += [admin_client.post(rows, {"action": "delete_selected", "_selected_action": value, "index": value})]
+    answers += [admin_client.get(f"{rows}acts/drain", {"pk": value})]
+    assert [answer.status_code for answer in answers if answer.status_code >= 500] == []
+
+
+@pytest.mark.parametrize("value", MALFORMED, ids=["nothing", "nul", "long", "int64", "year", "bidi"])
+def test_form_with_a_choice_that_no_row_can_be_is_shown_again(admin_client: Client, value: str) -> None:
+    form = reverse("admin:tenants_apikey_add")
+    assert admin_client.get(form, {"tenant": value}).status_code == 200
+    assert admin_client.post(form, {"tenant": value, "name": "x", "scopes": "relay"}).status_code == 200

@@ -1,12 +1,12 @@
 """Every error has one shape."""
 
 import pytest
-from django.db import OperationalError
-from django.test import Client
+from django.db import DataError, OperationalError
+from django.test import Client, RequestFactory
 from rest_framework import exceptions, serializers
 from rest_framework.test import APIClient
 
-from relaymgr.errors import ApiError, Conflict, Invalid, NotFound, Unauthorized, exception_handler, fields
+from relaymgr.errors import ApiError, Conflict, Invalid, NotFound, Unauthorized, exception_handler, fields, server_error
 
 
 class Nested(serializers.Serializer):
@@ -169,3 +169,17 @@ def test_admin_keeps_its_pages(client: Client) -> None:
     response = client.get("/admin/nothing")
     assert response.status_code in (302, 404)
     assert "json" not in response.get("Content-Type", "")
+
+
+def test_a_value_that_a_column_cannot_hold_is_400() -> None:
+    """Of DRF's views here, of others, such as the console's, by `handler500`."""
+    response = exception_handler(DataError("value too long for type character varying(50)"), {})
+    assert response is not None
+    assert (response.status_code, response.data["code"]) == (400, "invalid")
+    for path, kind in (("/v1/anything", "application/json"), ("/admin/", "text/html")):
+        try:
+            raise DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        except DataError:
+            answer = server_error(RequestFactory().get(path))
+        assert answer.status_code == 400
+        assert answer["Content-Type"].startswith(kind)

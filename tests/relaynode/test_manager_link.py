@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from relaynode.manager_link import Backoff
+from relaynode.manager_link import Backoff, ManagerFault
 from tests.nodeproc import NodeProcess, eventually, free_ports
 from tests.relaynode.test_control import grant
 
@@ -73,8 +73,8 @@ class Manager:
         answer = self.answers.get(path)
         if callable(answer):
             answer = await asyncio.to_thread(answer)
-        if isinstance(answer, bytes):
-            return Response(answer)
+        if isinstance(answer, bytes | Response):
+            return Response(answer) if isinstance(answer, bytes) else answer
         status, document = answer or (200, self._right(path))
         return JSONResponse(document, status)
 
@@ -492,3 +492,27 @@ def test_keys_that_cannot_be_written_are_used_and_written_later(manager, node):
     (node.state_dir / "keys.new").rmdir()
     eventually((node.state_dir / "keys.json").exists)
     assert len(manager.heard(JOIN)) == 1
+
+
+def test_manager_that_asks_for_patience_gets_it() -> None:
+    """Of several nodes that were refused together none comes back early, and not all at one moment."""
+    fault = ManagerFault("status 429", retry_after=20.0)
+    pauses = [Backoff().next(fault) for _ in range(50)]
+    assert all(20.0 <= pause <= 25.0 for pause in pauses)
+    assert len(set(pauses)) > 1
+
+
+def test_node_waits_as_long_as_the_manager_says(manager, node):
+    manager.start()
+    refusal = JSONResponse({"message": "Later.", "code": "throttled"}, 429, headers={"Retry-After": "2"})
+    times: list[float] = []
+
+    def refuse() -> Response:
+        times.append(time.monotonic())
+        return refusal
+
+    manager.answers[JOIN] = refuse
+    node.start(wait=False)
+    eventually(lambda: len(times) >= 2, 15)
+    del manager.answers[JOIN]
+    assert times[1] - times[0] >= 2.0
