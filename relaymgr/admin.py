@@ -198,7 +198,7 @@ class RecordedAdmin(admin.ModelAdmin):
             logger.info("a list was asked for with a query that it cannot use: %s", type(error).__name__)
             raise IncorrectLookupParameters from error
 
-    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
         """An action for rows that no row can be is refused; Django answers 500."""
         chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)[:MAX_ROWS]
         try:
@@ -206,7 +206,7 @@ class RecordedAdmin(admin.ModelAdmin):
         except (ValueError, OverflowError, ValidationError, DataError):
             messages.error(request, "There are no such rows. Choose some of the list.")
             return HttpResponseRedirect(request.get_full_path())
-        return super().response_action(request, queryset)
+        return super().response_action(request, queryset, *args, **kwargs)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """None also for an id that the database refuses."""

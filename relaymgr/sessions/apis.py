@@ -163,7 +163,7 @@ class SessionsApi(APIView):
         wanted["users"] = users_known(wanted["users"], "users[{index}].")
         wishes_warn(wanted["wishes"])
         filters_warn(wanted["filters"])
-        warn(_option_warnings(request.data, wanted))
+        warn(_option_warnings(cast(Mapping[str, Any], request.data), wanted))
         key = _idempotency_key(request)
         if key:
             session = session_create_once(tenant=tenant, key=key, body=request.data, **wanted)
