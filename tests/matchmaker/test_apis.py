@@ -488,7 +488,10 @@ def test_versions_are_numbered_compared_activated_and_rolled_back(api: APIClient
     assert [versions(api).json()["number"], versions(api, max_deployment_retry_count=1).json()["number"]] == [1, 2]
     third = api.post(f"{BASE}/profiles/duel/versions", {"config": CONFIG, "note": "back"}, format="json").json()
     assert (third["number"], third["is_active"]) == (3, False)
-    assert api.get(f"{BASE}/profiles").json() == {"profiles": [{"name": "duel", "active": 2}]}
+    assert api.get(f"{BASE}/profiles").json() == {
+        "profiles": [{"name": "duel", "active": 2}],
+        "next_cursor": None,
+    }
     changes = api.get(f"{BASE}/profiles/duel/diff", {"old": 1, "new": 2}).json()["changes"]
     assert changes == [{"path": "max_deployment_retry_count", "old": None, "new": 1}]
     assert api.post(f"{BASE}/profiles/duel/versions/3/activate").json()["is_active"] is True

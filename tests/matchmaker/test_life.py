@@ -433,29 +433,24 @@ def test_newcomer_is_told_of_all_players_and_plays_in_the_smaller_team(
 def test_returning_player_gets_its_own_seat_and_no_other_player_gets_it(
     api: APIClient, players: APIClient, search: Search, manager: Manager, manager_stand_in: ManagerStandIn
 ) -> None:
-    for name in ("anna", "bert"):
-        search(1, player_id=name)
-    Ticket.objects.update(searching_since=timezone.now() - timedelta(seconds=59.5))
-    one_pass()
-    life.match_forward(manager)
-    host = Ticket.objects.get(player_id="anna").assignment
-    bert = Ticket.objects.get(player_id="bert").assignment
-    body = {"profile": "duel", "attributes": {"elo": 1}, "player_id": "bert"}
+    host, guest = played(search, manager, players=2)
+    name = guest["player_id"]
+    body = {"profile": "duel", "attributes": {"elo": 1}, "player_id": name}
     wrong = players.post("/matchmaker/tickets", {**body, "rejoin_key": host["rejoin_key"]}, format="json")
     assert wrong.status_code == 400
     assert "rejoin_key" in wrong.json()["details"]
 
-    thief = search(1, player_id="bert")  # knows the name, as every player of the match does
-    ask_for_backfill(players, host)
+    thief = search(1, player_id=name)  # knows the name, as every player of the match does
+    assert ask_for_backfill(players, host).status_code == 201
     one_pass()
     assert Ticket.objects.get(pk=thief["id"]).status == Status.SEARCHING
     players.delete(f"/matchmaker/tickets/{thief['id']}")
 
-    back = search(1, player_id="bert", rejoin_key=bert["rejoin_key"])
+    back = search(1, player_id=name, rejoin_key=guest["rejoin_key"])
     assert one_pass() == 1
     life.match_forward(manager)
     again = players.get(f"/matchmaker/tickets/{back['id']}").json()["assignment"]
-    assert (again["seat"], again["seat_key"]) == (bert["seat"], bert["seat_key"])
+    assert (again["seat"], again["seat_key"]) == (guest["seat"], guest["seat_key"])
     assert len(manager_stand_in.by_id(host["request_id"])["session_users"]) == 2
 
 

@@ -47,13 +47,17 @@ def test_beacons_are_the_nodes_own_ports(api: APIClient, make_node: Callable[...
     beacon = {
         "node": "a",
         "host": "203.0.113.7",
+        "ipv4": "203.0.113.7",
+        "ipv6": None,
         "fqdn": "a.example.com",
         "udp_port": 31001,
         "tcp_port": 31001,
         "location": PLACE,
     }
     assert answer["locations"][0] == beacon
-    assert (answer["locations"][1]["host"], answer["locations"][1]["fqdn"]) == ("2001:db8::7", "2001:db8::7")
+    other = answer["locations"][1]
+    assert (other["host"], other["fqdn"]) == ("2001:db8::7", "2001:db8::7")
+    assert (other["ipv4"], other["ipv6"]) == (None, "2001:db8::7")
 
 
 @pytest.mark.parametrize(

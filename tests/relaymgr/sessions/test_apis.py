@@ -49,11 +49,12 @@ def test_session_says_where_it_is_and_keeps_what_it_was_given(relay: RelayNode, 
 
 def test_host_is_the_dns_name_and_links_to_ipv6_have_brackets(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
     make_stand_in_node(public_ip="2001:db8::7")
-    relay = create(api)["relay"]
+    users = [{"ip": "2001:db8:1::1"}, {"ip": "2001:db8:2::2"}]
+    relay = create(api, users=users)["relay"]
     assert relay["host"] == relay["ip"] == "2001:db8::7"
     assert relay["ports"]["client"]["link"] == "[2001:db8::7]:31001"
     RelayNode.objects.update(host="fra-1.example.com")
-    relay = create(api)["relay"]
+    relay = create(api, users=users)["relay"]
     assert (relay["ip"], relay["host"]) == ("2001:db8::7", "fra-1.example.com")
     assert relay["ports"]["client"]["link"] == "fra-1.example.com:31001"
 
@@ -81,6 +82,7 @@ def test_ip_may_be_left_out_when_something_else_is_known(
 
 
 def test_ipv6_players(relay: RelayNode, api: APIClient) -> None:
+    RelayNode.objects.update(public_ipv6="::1")
     assert create(api, users=[{"ip": "2001:db8::1"}])["session_users"][0]["ip_address"] == "2001:db8::1"
 
 
