@@ -23,7 +23,7 @@ from transports.protocol.tokens import ConnectToken, open_token
 
 from .addresses import Address, Outgoing, address_bytes, ip_and_port
 from .exchange import Exchange
-from .grants import Grant, GrantRefused, Limits
+from .grants import FOREVER, Grant, GrantRefused, Limits
 from .limits import FloodMeter, SourceLimiter, connect_at
 from .seats import Link, Random, Seat, Session
 from .sessions import Sessions
@@ -237,7 +237,7 @@ class Admission:
             topology="mesh" if token.mesh else "host",
             dialects=("native",),
             idle_timeout=max(token.idle_timeout, 1),
-            expires_at=token.session_expires,
+            expires_at=min(token.session_expires, FOREVER - 1),  # later ones could not be restored after a restart
             limits=Limits(token.session_packets, token.session_bytes),
             seats=(),
         )

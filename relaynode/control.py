@@ -2,7 +2,6 @@
 
 import contextlib
 import hmac
-import json
 import re
 import socket
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from observability.log_lines import bound
 
 from .errors import WorkerDown
 from .grants import Grant, GrantRefused
+from .json_reading import read_json
 from .metrics import CONTENT_TYPE, render
 from .node import Node
 from .peers import MAX_PEERS, Peer
@@ -219,8 +219,8 @@ async def _json_body(request: Request) -> object:
         if len(body) > MAX_BODY:
             raise ApiError(413, "too_large", f"the body must not be longer than {MAX_BODY} bytes")
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return read_json(body)
+    except ValueError:
         raise ApiError(400, "invalid", "the body must be JSON") from None
 
 

@@ -10,6 +10,7 @@ from transports.protocol.packets import MAX_SEATS, NATIVE_FIRST, NATIVE_LAST, ST
 Topology = Literal["host", "mesh"]
 
 DIALECTS = ("edgegap", "native")
+FOREVER = 1e11  # seconds since 1970; no time of a grant is as late
 _SESSION = re.compile(r"[0-9a-f]{12}-S")
 _U32 = 0xFFFFFFFF
 _STUN_COOKIE = int.from_bytes(STUN_COOKIE, "little")
@@ -159,7 +160,7 @@ def _integer(fields: Mapping[str, Any], name: str, lowest: int, highest: int, pa
 
 def _seconds(fields: Mapping[str, Any], name: str) -> float:
     value = fields.get(name)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e11:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < FOREVER:
         raise _invalid(name, "must be seconds, more than 0")
     return value
 

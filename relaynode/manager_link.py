@@ -19,6 +19,7 @@ import httpx
 from .config import VERSION
 from .errors import JoinRefused, NodeError, StateUnusable
 from .grants import Grant, GrantRefused
+from .json_reading import read_json
 from .node import LinkState, Node
 from .state_folder import NodeKeys, token_keys_from_json
 
@@ -255,7 +256,7 @@ def _pull_failed(error: Exception) -> None:
 def _usable_answer() -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ManagerFault(f"its answer makes no sense: {error}") from None
 
 
@@ -293,8 +294,8 @@ def _retry_after(response: httpx.Response) -> float:
 
 def _document(response: httpx.Response) -> dict[str, Any] | None:
     try:
-        document = json.loads(response.content)
-    except (ValueError, RecursionError):
+        document = read_json(response.content)
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from .events import Event, Reason
 from .exchange import Exchange
-from .grants import Grant, GrantRefused
+from .grants import FOREVER, Grant, GrantRefused
 from .seats import Session, token_pair
 
 _LOOK_AFTER = 60.0  # seconds between looks at a session
-_FOREVER = 1e11  # seconds since 1970
 _SHORTEST_MEMORY = 60.0  # seconds; what was sent before the end may still arrive
 _LISTED_SLACK = 30.0  # seconds; more than the clocks of two managers may differ
 
@@ -258,7 +257,7 @@ class Sessions:
             raise ValueError("the session is there already")
         if not math.isfinite(tombstone.ended_at):
             raise ValueError("ended_at is not a time")
-        if now < tombstone.forget_at < _FOREVER:
+        if now < tombstone.forget_at < FOREVER:
             self._bury(tombstone, now)
 
     def _restore_session(self, state: Mapping[str, Any], now: float) -> None:

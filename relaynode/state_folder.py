@@ -20,6 +20,8 @@ from typing import Any
 
 from .config import MAX_WORKERS, is_key_text
 from .errors import StateUnusable
+from .grants import FOREVER
+from .json_reading import read_json
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,6 @@ FORMAT = 1
 KEYS, RESERVE, SNAPSHOT = "keys.json", "keys.reserve", "sessions.jsonl"
 KEYS_SIZE = 16_384  # bytes; more than keys take
 SESSION_NAME = re.compile(r"[0-9a-f]{12}-S")
-FOREVER = 1e11  # seconds since 1970
 
 State = dict[str, Any]
 """What there is to remember of one session: its name under "session", whether it "ended", the rest is the core's."""
@@ -280,18 +281,11 @@ def _record(line: bytes) -> object:
     checksum, _, content = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(content):
         raise ValueError("the checksum is wrong")
-    return _json(content)
-
-
-def _json(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
+    return read_json(content)
 
 
 def _keys(content: bytes) -> NodeKeys:
-    document = _json(content)
+    document = read_json(content)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError("another program or version wrote it")
     return NodeKeys.from_json(document)

@@ -72,7 +72,6 @@ def test_a_session_is_served_by_the_worker_it_names(node):
         ({"worker": 2}, "worker"),
         ({"topology": "star"}, "topology"),
         ({"dialects": []}, "dialects"),
-        ({"expires_at": float("nan")}, "expires_at"),
         ({"expires_at": 1.0}, "expires_at"),
         ({"seats": [{"seat": 255, "token": 1, "revoked": False, "limits": {}}]}, "seats[0].seat"),
         ({"session": "ffffffffffff-S"}, "session"),
@@ -83,6 +82,19 @@ def test_a_grant_that_makes_no_sense_is_refused_by_field(node, change, field):
     status, answer = put(node, body | change, body["session"])
     assert (status, answer["code"], list(answer["details"])) == (400, "invalid", [field])
     assert answer["details"][field] == [{"code": "invalid", "message": answer["message"]}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800", "x\udfff"])
+def test_what_could_not_be_reported_again_is_no_json(node, value):
+    """json.loads takes it, and then no answer could be encoded, telemetry included."""
+    body = grant()
+    for status, answer in (
+        put(node, body | {"expires_at": value}, body["session"]),
+        node.call("POST", "/probes", {"version": value, "targets": []}),
+        node.call("POST", "/probes", {"version": "x", "targets": [{"node": value, "address": "::1", "port": 1}]}),
+    ):
+        assert (status, answer["code"], answer["message"]) == (400, "invalid", "the body must be JSON")
+    assert node.telemetry()["probing"] != value
 
 
 def test_a_session_does_not_change_its_worker(node):

@@ -217,7 +217,7 @@ class Stream:
 
 
 def test_a_random_stream_is_the_same_on_both_paths() -> None:
-    for seed in range(4):
+    for seed in range(2):
         stream = Stream(seed)
         stream.run(STREAM)
         assert stream.twins.kernel.forwarded > STREAM / 20, "the program had its share"
