@@ -48,19 +48,23 @@ def boot_id_new() -> str:
 
 
 def process_exits_record(exits: Iterable[ProcessExit]) -> int:
-    """Stores those that are new; how many. Reporting one again changes nothing."""
+    """Stores those that are new, in two queries; how many. Reporting one again changes nothing."""
     by_supervisor: dict[str, list[ProcessExit]] = {}
     for exit in exits:
         by_supervisor.setdefault(exit.supervisor, []).append(exit)
-    stored = 0
+    if not by_supervisor:
+        return 0
+    known: dict[str, set[tuple[str, str, int]]] = {supervisor: set() for supervisor in by_supervisor}
+    kept = ProcessExit.objects.filter(supervisor__in=known, at__gt=timezone.now() - RECENT).order_by()
+    for supervisor, boot_id, process, number in kept.values_list("supervisor", "boot_id", "process", "number"):
+        known[supervisor].add((boot_id, process, number))
+    new: list[ProcessExit] = []
     for supervisor, reported in by_supervisor.items():
-        kept = ProcessExit.objects.filter(supervisor=supervisor, at__gt=timezone.now() - RECENT).order_by()
-        known = set(kept.values_list("boot_id", "process", "number"))
-        new = [exit for exit in reported if (exit.boot_id, exit.process, exit.number) not in known]
-        new = new[: max(0, PER_HOUR - len(known))]
-        ProcessExit.objects.bulk_create(new, ignore_conflicts=True)
-        stored += len(new)
-    return stored
+        mine = known[supervisor]
+        unknown = [exit for exit in reported if (exit.boot_id, exit.process, exit.number) not in mine]
+        new += unknown[: max(0, PER_HOUR - len(mine))]
+    ProcessExit.objects.bulk_create(new, ignore_conflicts=True)
+    return len(new)
 
 
 def recent_restarts(now: datetime) -> Sequence[Restarts]:

@@ -100,6 +100,20 @@ def location(db: None) -> Location:
 
 
 @pytest.fixture
+def tokyo(db: None) -> Location:
+    return Location.objects.create(
+        slug="tokyo",
+        city="Tokyo",
+        country="Japan",
+        country_code="JP",
+        continent="Asia",
+        region="Kanto",
+        latitude=35.68,
+        longitude=139.69,
+    )
+
+
+@pytest.fixture
 def make_node(location: Location) -> Callable[..., RelayNode]:
     """A ready node with one worker of 100 seats; keyword arguments are fields of the node."""
 

@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode, TokenKey
+from relaymgr.nodes.models import IncidentKind, JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, TokenKey
 from relaymgr.sessions.grants import grants_of_node
 from relaymgr.sessions.models import (
     EventKind,
@@ -27,10 +27,11 @@ from relaymgr.sessions.models import (
     Seat,
     SessionEvent,
     WebhookDelivery,
+    WebhookEndpoint,
 )
 from relaymgr.sessions.recheck import AFTER, sessions_recheck
 from relaymgr.sessions.upkeep import events_apply
-from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg
+from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg, ProcessExit
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 
@@ -118,6 +119,11 @@ class Fleet:
         PrefixLeg.objects.create(prefix=f"192.0.{n}.0/24", node=node, at=now, ms=20, jitter_ms=1, loss=0)
         PeerLegs.objects.create(node=node, at=now, legs={})
         NodeStateChange.objects.create(node=node, at=now, after="ready")
+        NodeIncident.objects.create(node=node, kind=IncidentKind.OUTLIER, first_at=now, last_at=now)
+        ProcessExit.objects.create(
+            supervisor=node.name, process="relay worker 0", boot_id="b", number=1, at=now, status=1, lived=1
+        )
+        WebhookEndpoint.objects.create(tenant=other, host="https://x.example", failures=5, retry_at=now, changed_at=now)
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ TABLE: dict[str, dict[type[Model], str]] = {
         Tenant: "add change -create_key -roll_webhook_secret",
         ApiKey: "add change -revoke -roll",
         Profile: "-roll_back",
-        ProfileVersion: "add -activate",
+        ProfileVersion: "add -activate -try_again",
         Seat: "-erase_player",
         User: "add change delete",
     },
@@ -268,6 +268,6 @@ def test_person_is_given_a_role_when_made() -> None:
     assert client.post(url(User, "add"), form).status_code == 302
     nina = User.objects.get(username="nina")
     assert nina.is_staff and [group.name for group in nina.groups.all()] == ["operator"]
-    entry = AuditEntry.objects.get(action="user.add")
-    assert (entry.actor, entry.target) == ("the administrator", "nina")
+    entry = AuditEntry.objects.get(action="user.add", target="nina")
+    assert (entry.via, entry.actor) == (Via.ADMIN, "the administrator")
     assert not AuditEntry.objects.filter(detail__contains="tulip").exists()

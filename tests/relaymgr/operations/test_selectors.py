@@ -98,10 +98,10 @@ def test_as_many_queries_for_a_large_fleet(
         SessionEvent.objects.bulk_create(SessionEvent(session=each, at=NOW, kind="ready") for each in sessions)
 
     grow("a", 1)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(12):
         assert len(fleet_now().listed) == 1
     grow("b", LISTED + 5)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(12):
         now = fleet_now()
     assert (len(now.nodes), len(now.listed), len(now.events)) == (LISTED + 6, LISTED, 12)
 

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import Location, RelayNode, TokenKey
+from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.nodeproc import NodeProcess, node_process
@@ -70,17 +70,3 @@ def stranger(db: None) -> APIClient:
     """Speaks with a key of another tenant."""
     other = Tenant.objects.create(name="Other", slug="other")
     return client_with(api_key_create(tenant=other, name="test", scopes=["relay"])[1])
-
-
-@pytest.fixture
-def tokyo(db: None) -> Location:
-    return Location.objects.create(
-        slug="tokyo",
-        city="Tokyo",
-        country="Japan",
-        country_code="JP",
-        continent="Asia",
-        region="Kanto",
-        latitude=35.68,
-        longitude=139.69,
-    )

@@ -33,6 +33,10 @@ def test_a_supervisor_that_invents_exits_does_not_fill_the_table() -> None:
     for boot in range(4):
         process_exits_record(an_exit(number, boot_id=str(boot)) for number in range(PER_HOUR // 2))
     assert ProcessExit.objects.count() == PER_HOUR
+    mine = [an_exit(number, boot_id="new") for number in range(3)]
+    others = [an_exit(number, boot_id="0", supervisor="fra-1") for number in range(3)]
+    assert process_exits_record(mine + others) == 3, "what one reported counts for that one alone"
+    assert ProcessExit.objects.filter(supervisor="fra-1").count() == 3
 
 
 def test_only_the_last_hour_is_recent_and_old_ones_go() -> None:

@@ -6,11 +6,9 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.models import RelaySession
-from tests.relaymgr.sessions.conftest import SESSIONS, tokyo
+from tests.relaymgr.sessions.conftest import SESSIONS
 
 from .conftest import Relayctl
-
-__all__ = ["tokyo"]
 
 
 @pytest.fixture

@@ -16,7 +16,11 @@ def test_keys_are_listed_without_their_secret(tenant: Tenant, relayctl: Relayctl
     for output in (relayctl("keys", "--json").output, relayctl("keys").output):
         assert plain.split("_", 2)[2] not in output
         assert key.secret_hash not in output
+    Tenant.objects.create(name="Other", slug="other")
     assert document("keys", "--tenant", "other") == {"keys": []}
+    assert document("keys", "--tenant", "studio")["keys"] == [found]
+    refused = relayctl("keys", "--tenant", "nobody")
+    assert (refused.exit_code, refused.stderr.split(": ")[1]) == (1, "tenant_unknown")
 
 
 def test_revoked_key_is_dead_and_shown_on_request(

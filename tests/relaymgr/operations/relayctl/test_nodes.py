@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from relaymgr.audit.models import AuditEntry
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.telemetry.models import NodeSample, PeerLegs
 from tests.nodeproc import NodeProcess
 from tests.relaymgr.conftest import StandIn
@@ -14,13 +14,20 @@ from tests.relaymgr.conftest import StandIn
 from .conftest import Relayctl
 
 
-def test_nodes_are_listed_and_filtered(make_node: Callable[..., RelayNode], document: Callable[..., Any]) -> None:
+def test_nodes_are_listed_and_filtered(
+    make_node: Callable[..., RelayNode],
+    tokyo: Location,
+    document: Callable[..., Any],
+    relayctl: Relayctl,
+) -> None:
     make_node("fra-1")
     make_node("fra-2", state="lost")
     assert [node["name"] for node in document("nodes")["nodes"]] == ["fra-1", "fra-2"]
     assert [node["name"] for node in document("nodes", "--state", "lost")["nodes"]] == ["fra-2"]
     assert [node["name"] for node in document("nodes", "--location", "frankfurt")["nodes"]] == ["fra-1", "fra-2"]
     assert document("nodes", "--location", "tokyo") == {"nodes": []}
+    refused = relayctl("nodes", "--location", "nowhere")
+    assert (refused.exit_code, refused.stderr.split(": ")[1]) == (1, "location_unknown")
 
 
 def test_seats_and_draining_are_told(make_node: Callable[..., RelayNode], relayctl: Relayctl) -> None:

@@ -6,9 +6,10 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.audit.models import AuditEntry
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.models import RelaySession, Seat
 from relaymgr.telemetry.models import LegSample
+from relaymgr.tenants.models import Tenant
 from tests.nodeproc import NodeProcess
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 
@@ -21,7 +22,14 @@ def make(api: APIClient, **extra: Any) -> str:
     return str(response.json()["session_id"])
 
 
-def test_sessions_are_found_by_what_they_are(relay: RelayNode, api: APIClient, document: Callable[..., Any]) -> None:
+def test_sessions_are_found_by_what_they_are(
+    relay: RelayNode,
+    api: APIClient,
+    make_node: Callable[..., RelayNode],
+    tokyo: Location,
+    document: Callable[..., Any],
+    relayctl: Relayctl,
+) -> None:
     ranked, quick = make(api, metadata={"mode": "ranked", "round": 2}), make(api, metadata={"mode": "quick"})
 
     def ids(*arguments: str) -> set[str]:
@@ -29,8 +37,13 @@ def test_sessions_are_found_by_what_they_are(relay: RelayNode, api: APIClient, d
 
     assert ids() == ids("--tenant", "studio", "--node", "fra-1", "--location", "frankfurt") == {ranked, quick}
     assert ids("--metadata", "mode=ranked") == ids("--metadata", "mode=ranked", "--metadata", "round=2") == {ranked}
-    assert ids("--tenant", "other") == ids("--node", "x") == ids("--location", "x") == ids("--state", "ended") == set()
-    assert ids("--metadata", "mode=") == set()
+    Tenant.objects.create(name="Other", slug="other")
+    make_node("tok-1", location=tokyo)
+    assert ids("--tenant", "other") == ids("--node", "tok-1") == ids("--location", "tokyo") == set()
+    assert ids("--state", "ended") == ids("--metadata", "mode=") == set()
+    for filter, code in (("tenant", "tenant_unknown"), ("node", "node_unknown"), ("location", "location_unknown")):
+        refused = relayctl("sessions", f"--{filter}", "x")
+        assert (refused.exit_code, refused.stderr.split(": ")[1]) == (1, code)
 
 
 def test_newest_come_first_and_more_are_announced(
