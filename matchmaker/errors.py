@@ -64,6 +64,11 @@ class SessionFull(APIException):
     default_detail = "The session has as many players as a full match of the profile."
 
 
+class VersionChanged(APIException):
+    status_code, default_code = 409, "version_changed"
+    default_detail = "Another version is active than the request names. Read the profile, then decide again."
+
+
 class NoEarlierVersion(APIException):
     status_code, default_code = 409, "no_earlier_version"
     default_detail = "No version was active before the present one."

@@ -191,14 +191,25 @@ class VersionActivateApi(ConfigureApi):
 
 
 class ProfileRollbackApi(ConfigureApi):
+    class QuerySerializer(RequestSerializer):
+        active = Version(
+            required=False,
+            help_text="Only if this version is the active one: with it a request sent again does not go back twice.",
+        )
+
     @extend_schema(
         operation_id="profile_rollback",
+        parameters=[QuerySerializer],
         request=None,
-        responses={200: VersionSerializer, **error_responses(404, 409, 415)},
+        responses={200: VersionSerializer, **error_responses(400, 404, 409, 415)},
     )
     def post(self, request: Request, name: str) -> Response:
         """Back to the version that was active before."""
-        return Response(_fresh(services.profile_rollback(tenant=tenant_of(request), name=name)))
+        serializer = self.QuerySerializer(data=request.query_params)
+        serializer.is_valid(raise_exception=True)
+        known = serializer.validated_data.get("active")
+        version = services.profile_rollback(tenant=tenant_of(request), name=name, known_active=known)
+        return Response(_fresh(version))
 
 
 def _fresh(version: ProfileVersion) -> Any:

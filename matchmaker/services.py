@@ -24,6 +24,7 @@ from .errors import (
     NotTheHost,
     PlayerHasTicket,
     SessionFull,
+    VersionChanged,
     invalid,
 )
 from .life import match_abandon
@@ -96,9 +97,12 @@ def profile_activate(*, tenant: str, name: str, number: int) -> ProfileVersion:
     return version
 
 
-def profile_rollback(*, tenant: str, name: str) -> ProfileVersion:
-    """Back to the version that was activated before the active one. Raises NotFound, NoEarlierVersion."""
+def profile_rollback(*, tenant: str, name: str, known_active: int | None = None) -> ProfileVersion:
+    """Back to the version that was activated before the active one. `known_active`: its number as the caller knows it; a
+    request that is sent again does not go back twice. Raises NotFound, NoEarlierVersion, VersionChanged."""
     profile = profile_get(tenant=tenant, name=name)
+    if known_active is not None and (profile.active is None or profile.active.number != known_active):
+        raise VersionChanged
     earlier = ProfileVersion.objects.filter(profile=profile).order_by("-activated_at")
     active = profile.active
     version = earlier.filter(activated_at__lt=active.activated_at).first() if active else None

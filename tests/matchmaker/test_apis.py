@@ -682,3 +682,12 @@ def _cursor(*values: str) -> str:
 @pytest.mark.parametrize("path", [f"{BASE}/inspect/tickets", f"{BASE}/inspect/matches", "/v1/relays/sessions"])
 def test_a_cursor_that_no_list_gave_is_400(api: APIClient, path: str, cursor: str) -> None:
     assert problems(api.get(path, {"cursor": cursor})).keys() == {"cursor"}
+
+
+def test_a_rollback_sent_again_does_not_go_back_twice(api: APIClient, make_profile: Callable[..., None]) -> None:
+    for seconds in (60, 61, 62):
+        make_profile(ticket_expiration_period=f"{seconds}s")
+    answers = [api.post(f"{BASE}/profiles/duel/rollback?active=3") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 409]
+    assert answers[1].json()["code"] == "version_changed"
+    assert api.get(f"{BASE}/profiles/duel").json()["active"]["number"] == 2

@@ -23,12 +23,14 @@ from tests.flows.stack import ROOT, free_ports, wait_until
 pytestmark = [pytest.mark.flow, pytest.mark.django_db(transaction=True)]
 
 LENGTH = 999_000
+SIZE = {"team_count": 1, "min_team_size": 2, "max_team_size": 2}
 SETTINGS = {
     "CAUSEWAY_BODY_TIMEOUT": "2",
     "CAUSEWAY_BODY_BYTES_IN_FLIGHT": "8000000",
     "CAUSEWAY_CONNECTIONS_PER_ADDRESS": "250",
     "CAUSEWAY_CLIENT_TIMEOUT": "3",
     "CAUSEWAY_LOG_LEVEL": "ERROR",
+    "CAUSEWAY_STREAMS_PER_ADDRESS": "3",
 }
 
 
@@ -206,3 +208,36 @@ def test_matchmakers_calls_do_not_wait_behind_those_of_players(web: Web, key: st
         for thread in threads:
             thread.join()
     assert statistics.median(of_service) < statistics.median(of_players) / 2
+
+
+def test_one_address_holds_no_more_streams_than_it_may(web: Web, key: str) -> None:
+    """What is over is refused at once, with the time to wait; one that ends makes room for another."""
+    headers = {"Authorization": f"token {key}"}
+    config = {"rules": {"initial": {"size": {"type": "player_count", "attributes": SIZE}}}}
+    with httpx.Client(base_url=f"{web.url}/matchmaker", headers=headers, timeout=20) as http:
+        made = http.post("/profiles/duel/versions", json={"config": config, "activate": True})
+        assert made.status_code == 201, made.text
+        ticket = http.post("/tickets", json={"profile": "duel"}).json()["id"]
+
+        def follow() -> httpx.Response:
+            return http.send(http.build_request("GET", f"/tickets/{ticket}/events"), stream=True)
+
+        held = [follow() for _ in range(3)]
+        lines = [each.iter_lines() for each in held]  # kept: a stream ends with its iterator
+        assert [next(each) for each in lines] == ["event: status"] * 3
+        refused = follow()
+        assert refused.status_code == 429
+        assert json.loads(refused.read())["code"] == "too_many_streams"
+        assert int(refused.headers["Retry-After"]) > 0
+        held.pop().close()
+        wait_until(lambda: _is_followed(follow(), held), "an ended stream makes room", 20)
+        for each in held:
+            each.close()
+
+
+def _is_followed(response: httpx.Response, held: list[httpx.Response]) -> bool:
+    if response.status_code != 200:
+        response.close()
+        return False
+    held.append(response)
+    return True
