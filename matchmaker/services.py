@@ -98,8 +98,8 @@ def profile_activate(*, tenant: str, name: str, number: int) -> ProfileVersion:
 
 
 def profile_rollback(*, tenant: str, name: str, known_active: int | None = None) -> ProfileVersion:
-    """Back to the version that was activated before the active one. `known_active`: its number as the caller knows it; a
-    request that is sent again does not go back twice. Raises NotFound, NoEarlierVersion, VersionChanged."""
+    """Back to the version that was activated before the active one. `known_active`: its number as the caller knows it:
+    a request that is sent again does not go back twice. Raises NotFound, NoEarlierVersion, VersionChanged."""
     profile = profile_get(tenant=tenant, name=name)
     if known_active is not None and (profile.active is None or profile.active.number != known_active):
         raise VersionChanged
