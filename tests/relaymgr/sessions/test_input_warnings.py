@@ -116,3 +116,14 @@ def test_every_operation_with_a_body_or_a_query_lists_what_nothing_reads(api: AP
         answer, refused = answers
         assert listed(answer) == {"unlikely": "unknown_field"}, path
         assert (refused.status_code, list(refused.json()["details"])) == (400, ["unlikely"]), path
+
+
+CONFLICTS = {"idle_timeout": 600, "max_lifetime": 300, "limits": {"seat": {"packets": 9}, "session": {"packets": 8}}}
+
+
+def test_options_that_contradict_each_other_are_warned_of(api: APIClient, ready_node: RelayNode) -> None:
+    answer = api.post(SESSIONS, {**TWO_USERS, **CONFLICTS}, format="json")
+    assert listed(answer) == {"idle_timeout": "no_effect", "limits.seat.packets": "no_effect"}
+    assert api.post(f"{SESSIONS}?strict=1", {**TWO_USERS, **CONFLICTS}, format="json").status_code == 400
+    # A default contradicts nothing that the caller said.
+    assert "warnings" not in api.post(SESSIONS, {**TWO_USERS, "max_lifetime": 60}, format="json").json()
