@@ -40,7 +40,7 @@ class Player:
             _source, payload = await self.link.receive()
             self.answers[NUMBER.unpack_from(payload)[0]] = time.monotonic()
 
-    async def until_answered(self, within: float = 5.0) -> None:
+    async def until_answered(self, within: float = 30.0) -> None:
         """Waits for the answers still under way."""
         deadline = time.monotonic() + within
         while self.lost and time.monotonic() < deadline:

@@ -66,7 +66,7 @@ class StubbornNative(StubbornLink):
         )
         await super().open()
         self._machine.connect(time.monotonic())
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while self._machine.state is not State.RELAYED:
             assert time.monotonic() < deadline, "not welcomed"
             self._transmit()

@@ -49,11 +49,11 @@ class Web:
         argv = [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--port", str(self.port)]
         with (folder / "web.log").open("wb") as log:
             self.process = subprocess.Popen(argv, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
-        wait_until(lambda: self.monitor()[0] == "database works", "the web server is up", 60)
+        wait_until(lambda: self.monitor()[0] == "database works", "the web server is up")
 
     def manage(self, *arguments: str, status: int = 0) -> str:
         argv = [sys.executable, "manage.py", *arguments]
-        done = subprocess.run(argv, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(argv, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
@@ -106,8 +106,8 @@ def test_a_database_that_takes_no_writes_is_unhealthy_and_still_read(web: Web) -
     expected = web.write()
     web.execute(*READ_ONLY)
     try:
-        wait_until(lambda: web.write() == (503, "database_read_only"), "writes are refused", 30)
-        wait_until(lambda: web.monitor() == ("database fails", 503), "/monitor is judged by a write", 30)
+        wait_until(lambda: web.write() == (503, "database_read_only"), "writes are refused")
+        wait_until(lambda: web.monitor() == ("database fails", 503), "/monitor is judged by a write")
         assert web.read() == 200
         assert web.monitor() == ("database fails", 503), "reading does not make it healthy"
         findings = json.loads(web.manage("relayctl", "doctor", "--json", status=1))["findings"]
@@ -115,8 +115,8 @@ def test_a_database_that_takes_no_writes_is_unhealthy_and_still_read(web: Web) -
         assert (writes["level"], writes["text"]) == ("problem", "it is read-only")
     finally:
         web.execute(*WRITABLE)
-    wait_until(lambda: web.write() == expected, "writes are taken again", 30)
-    wait_until(lambda: web.monitor()[0] == "database works", "/monitor is healthy again", 30)
+    wait_until(lambda: web.write() == expected, "writes are taken again")
+    wait_until(lambda: web.monitor()[0] == "database works", "/monitor is healthy again")
 
 
 def test_a_pooled_connection_to_a_former_primary_is_dropped_at_its_first_refusal(web: Web) -> None:
@@ -127,7 +127,7 @@ def test_a_pooled_connection_to_a_former_primary_is_dropped_at_its_first_refusal
     web.execute("ALTER DATABASE postgres SET default_transaction_read_only = off", *READ_ONLY)
     try:
         found: list[tuple[int, str]] = []
-        wait_until(lambda: found.append(web.write()) or found[-1] == before[0], "writes are taken again", 30)
+        wait_until(lambda: found.append(web.write()) or found[-1] == before[0], "writes are taken again")
         refused = found[:-1]
         assert refused, "the connections were not read-only: the test shows nothing"
         assert set(refused) <= {(503, "database_read_only"), (503, "database_unavailable")}
@@ -165,7 +165,7 @@ def test_requests_are_answered_while_postgresql_is_paused(web: Web) -> None:
         calls = [callers.submit(timed, call) for _ in range(10) for call in (web.write, web.read, web.monitor)]
         found = [call.result() for call in calls]
         again = timed(web.write)
-        wait_until(lambda: web.monitor() == ("database fails", 503), "/monitor finds it out", 30)
+        wait_until(lambda: web.monitor() == ("database fails", 503), "/monitor finds it out")
     answers = {answer for answer, _ in found}
     assert answers <= {
         (503, "database_unavailable"),
@@ -176,13 +176,16 @@ def test_requests_are_answered_while_postgresql_is_paused(web: Web) -> None:
     # What is known of a silent server shortens the waits: also the last of a queue is answered soon after its deadline.
     assert max(seconds for _, seconds in found) < 4 * REQUEST_SECONDS + 5
     assert again[0][0] == 503
-    wait_until(lambda: web.write() == expected, "writes are taken again", 30)
-    wait_until(lambda: web.monitor()[0] == "database works", "/monitor is healthy again", 30)
+    wait_until(lambda: web.write() == expected, "writes are taken again")
+    wait_until(lambda: web.monitor()[0] == "database works", "/monitor is healthy again")
 
 
 def test_a_command_does_not_wait_for_ever(web: Web) -> None:
+    started = time.monotonic()
+    web.manage("relayctl", "doctor", "--json", status=1)
+    without = time.monotonic() - started  # of this machine, as busy as it is now
     with paused(web.server):
         started = time.monotonic()
         findings = json.loads(web.manage("relayctl", "doctor", "--json", status=1))["findings"]
-        assert time.monotonic() - started < 55
+        assert time.monotonic() - started < 40 + 3 * without
     assert any((each["area"], each["level"]) == ("database", "problem") for each in findings)

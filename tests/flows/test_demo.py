@@ -11,7 +11,7 @@ import pytest
 
 from tests.flows.stack import ROOT, free_ports
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.flow
 
 
 def run_demo(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ import pytest
 from tests.flows.browser import running_browser
 from tests.flows.stack import Stack, wait_until
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.flow
 
 CONFIG = {
     "ticket_expiration_period": "1h",

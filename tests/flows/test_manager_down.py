@@ -19,7 +19,7 @@ from tests.flows.game import answer_everyone, open_host, open_player
 from tests.flows.stack import Stack, running_stack, wait_until
 from tests.flows.test_main_job import create, play_for
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.flow
 
 
 @dataclass

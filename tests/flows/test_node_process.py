@@ -61,7 +61,7 @@ class Player:
 
     def asks(self, data: bytes) -> bytes:
         """What is answered; asks again twice a second, as games do."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             self.socket.send(data)
             if select.select([self.socket], [], [], 0.5)[0]:

@@ -112,7 +112,7 @@ def test_one_trace_spans_caller_manager_and_node(stack: Stack, session: dict[str
         return {span.name: (service, span) for service, span in collector.of_trace(TRACE)}
 
     on_node = "PUT /sessions/{session}"
-    wait_until(lambda: {on_node, "POST /v1/relays/sessions"} <= spans().keys(), "the spans arrive", 20)
+    wait_until(lambda: {on_node, "POST /v1/relays/sessions"} <= spans().keys(), "the spans arrive")
     found = spans()
     (web, root), (_, placement), (_, grant) = found["POST /v1/relays/sessions"], found["placement"], found["grant"]
     (node, put), (_, call) = found[on_node], found["PUT"]
@@ -128,7 +128,7 @@ def test_one_trace_spans_caller_manager_and_node(stack: Stack, session: dict[str
 
 
 def test_spans_hold_no_secret_and_no_address(stack: Stack, session: dict[str, Any], collector: Collector) -> None:
-    wait_until(lambda: collector.of_trace(TRACE), "spans arrive", 20)
+    wait_until(lambda: collector.of_trace(TRACE), "spans arrive")
     everything = b"".join(collector.raw)
     for secret in secrets_of(stack, session):
         assert secret.encode() not in everything
@@ -136,7 +136,7 @@ def test_spans_hold_no_secret_and_no_address(stack: Stack, session: dict[str, An
 
 
 def test_probes_make_no_traces(stack: Stack, session: dict[str, Any], collector: Collector) -> None:
-    wait_until(lambda: collector.of_trace(TRACE), "spans arrive", 20)
+    wait_until(lambda: collector.of_trace(TRACE), "spans arrive")
     assert not [span.name for _, span in list(collector.spans) if "telemetry" in span.name]
 
 
@@ -147,7 +147,7 @@ def test_lines_of_manager_and_node_name_request_session_and_trace(stack: Stack, 
         return {line["logger"] for line in lines(stack) if about.items() <= line.items()}
 
     wanted = {"relaymgr.sessions.life", "django_structlog.middlewares.request", "relaynode.node"}
-    wait_until(lambda: wanted <= loggers(), f"{wanted} tell of the request, not only {loggers()}", 10)
+    wait_until(lambda: wanted <= loggers(), f"{wanted} tell of the request, not only {loggers()}")
 
 
 def test_lines_have_one_shape_and_no_secret(stack: Stack, session: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def test_each_process_serves_its_own_metrics_to_who_has_the_key(
     stack: Stack, session: dict[str, Any], ports: dict[str, int]
 ) -> None:
     probe = 'causeway_task_seconds_count{outcome="done",task="relaymgr.telemetry.tasks.probe"}'
-    wait_until(lambda: probe in page(ports["WORKER"]), "the worker counts its tasks", 20)
+    wait_until(lambda: probe in page(ports["WORKER"]), "the worker counts its tasks")
     assert 'causeway_probes_total{outcome="answered"}' in page(ports["WORKER"])
     assert 'causeway_task_wait_seconds_count{queue="probe"}' in page(ports["WORKER"])
     assert 'causeway_tasks_sent_total{task="relaymgr.telemetry.tasks.probe"}' in page(ports["BEAT"])
@@ -203,7 +203,7 @@ def test_a_restart_leaves_its_trace_wherever_an_operator_looks(stack: Stack) -> 
         return {(each["supervisor"], each["process"]): each for each in found}
 
     both = {("manage.py up", "beat"), ("frankfurt-1", "relay worker 0")}
-    wait_until(lambda: both <= restarts().keys(), "both are in relayctl status", 30)
+    wait_until(lambda: both <= restarts().keys(), "both are in relayctl status")
     found = restarts()
     assert {(found[name]["count"], found[name]["status"]) for name in both} == {(1, -signal.SIGKILL)}
     web = page(stack.port)

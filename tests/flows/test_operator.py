@@ -25,7 +25,7 @@ LOOKS = [(1280, "light"), (390, "dark")] + ([(1280, "dark"), (390, "light")] if 
 # What a style sheet imports is not fetched again: axe looks for it beside the page.
 AXE = {"resultTypes": ["violations"], "preload": False}
 
-pytestmark = [pytest.mark.flow, pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.flow, pytest.mark.browser]
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,10 @@ def test_figures_follow_the_players_without_a_reload(page: Page, stack: Stack, p
     page.evaluate("window.notReloaded = true")
     play(create(stack))
     players = page.locator(".ops-figures div", has_text="Players connected").locator("dd")
-    expect(players).to_have_text("3", timeout=15_000)
+    expect(players).to_have_text("3")
     packets = page.locator(".ops-figures div", has_text="Packets a second").locator("dd")
     # 2 players send 30 a second, and each gets an answer.
-    wait_until(lambda: int(packets.inner_text().split()[0].replace(",", "")) > 60, "packets are counted", 15)
+    wait_until(lambda: int(packets.inner_text().split()[0].replace(",", "")) > 60, "packets are counted")
     assert page.evaluate("window.notReloaded")
 
 
@@ -171,7 +171,7 @@ def test_drained_node_takes_no_sessions_until_it_is_undrained(
         confirm(plain, "Undrain", "virginia-1")
         expect(plain.locator(".messagelist")).to_contain_text("virginia-1 takes sessions again.")
     # It is chosen again once it has said, with its next heartbeat, that it drains no more.
-    wait_until(lambda: node_of(stack, create(stack, near="virginia")) == "virginia-1", "it takes sessions again", 15)
+    wait_until(lambda: node_of(stack, create(stack, near="virginia")) == "virginia-1", "it takes sessions again")
     page.goto(f"{stack.url}/admin/audit/auditentry/")
     expect(page.locator("#result_list")).to_contain_text("node.undrain")
 
@@ -184,7 +184,7 @@ def test_revoked_player_is_cut_off_and_the_other_plays_on(
     playing = play(session, dialect)
     wait_until(lambda: playing.answers(1) > 10 and playing.answers(2) > 10, "both play")
 
-    page.locator(".ops-live").get_by_role("link", name=session["session_id"]).first.click(timeout=15_000)
+    page.locator(".ops-live").get_by_role("link", name=session["session_id"]).first.click()
     expect(page.locator("#content")).to_contain_text(session["session_id"])
     expect(page.locator("#content")).to_contain_text("the longest path")  # why it is where it is
     expect(page.locator("#content")).to_contain_text(node_of(stack, session))
@@ -209,11 +209,11 @@ def test_page_says_when_the_manager_does_not_answer(browser: Browser, stack: Sta
     page = context.new_page()
     log_in(page, stack, login)
     page.route("**/admin/now/", lambda route: route.abort())
-    expect(page.get_by_role("alert")).to_contain_text("The manager does not answer", timeout=15_000)
+    expect(page.get_by_role("alert")).to_contain_text("The manager does not answer")
     page.unroute("**/admin/now/")
-    expect(page.locator("#unreachable")).to_be_hidden(timeout=15_000)
+    expect(page.locator("#unreachable")).to_be_hidden()
     context.clear_cookies()  # a session that has expired ends on the login page, not inside this one
-    page.wait_for_url("**/admin/login/**", timeout=15_000)
+    page.wait_for_url("**/admin/login/**")
     context.close()
 
 
@@ -224,14 +224,14 @@ def test_a_silent_node_is_shown_as_such_and_leaves_a_trace(
     name = f"{session['location']}-1"
     play(session)
     row = page.get_by_role("region", name="Nodes", exact=True).locator("tr", has_text=name)
-    expect(row).to_contain_text("3", timeout=15_000)
+    expect(row).to_contain_text("3")
     pid = stack.pid(name)
     os.kill(pid, signal.SIGSTOP)
     try:
-        expect(row).to_contain_text("last known", timeout=30_000)
+        expect(row).to_contain_text("last known")
         expect(page.locator(".ops-figures")).to_contain_text("of them last known")
         page.goto(f"{stack.url}/admin/relay_sessions/relaysession/{session['session_id']}/change/")
-        expect(page.locator("#seat-1")).to_contain_text("unknown since", timeout=15_000)
+        expect(page.locator("#seat-1")).to_contain_text("unknown since")
         shown = stack.api.get(f"/v1/relays/sessions/{session['session_id']}").json()
         assert shown["unknown_since"] and [user["connected"] for user in shown["session_users"]] == [None] * 3
         if SCREENSHOTS:
@@ -245,10 +245,10 @@ def test_a_silent_node_is_shown_as_such_and_leaves_a_trace(
         )
     finally:
         os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: stack.api.get("/monitor").json()["nodes_ready"] == 3, "the node is back", 30)
+    wait_until(lambda: stack.api.get("/monitor").json()["nodes_ready"] == 3, "the node is back")
     page.goto(f"{stack.url}/admin/")
     changes = page.get_by_role("region", name="State changes of nodes")
-    expect(changes.locator("tr", has_text=name).filter(has_text="suspect").first).to_be_visible(timeout=15_000)
+    expect(changes.locator("tr", has_text=name).filter(has_text="suspect").first).to_be_visible()
 
 
 # Every kind of page, in every look
@@ -260,7 +260,7 @@ def matchmaking_of(stack: Stack) -> dict[str, str]:
     body = {"config": config, "activate": True}
     assert stack.api.post("/matchmaker/profiles/duel/versions", json=body).status_code == 201
     key = stack.manage("api_key", "flows", "--scope", "matchmaker").strip()
-    with httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": key}, timeout=10) as players:
+    with httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": key}, timeout=60) as players:
         for elo in (1000, 1010, 1020, 1030, 5000):
             assert players.post("/tickets", json={"profile": "duel", "attributes": {"elo": elo}}).status_code == 201
 
@@ -271,7 +271,7 @@ def matchmaking_of(stack: Stack) -> dict[str, str]:
     def matched() -> bool:
         return [ticket["status"] for ticket in tickets()] == ["HOST_ASSIGNED"] * 4 + ["SEARCHING"]
 
-    wait_until(matched, "four of five play", 20)
+    wait_until(matched, "four of five play")
     played, *_, waits = tickets()
     (match,) = stack.api.get("/matchmaker/inspect/matches").json()["matches"]
     return {

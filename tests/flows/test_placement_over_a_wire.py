@@ -107,7 +107,7 @@ def api(lab: Wire, keys: dict[str, str], processes: None) -> APIClient:
             node=node, index=0, server_port=SERVER_PORT, client_port=SERVER_PORT + 1, capacity=100, free_seats=100
         )
         TokenKey.objects.create(node=node, key_id=7, key=base64.b64encode(bytes(32)).decode())
-    wait_until(lambda: probe_round() == 3, "all three nodes are heard", 30)
+    wait_until(lambda: probe_round() == 3, "all three nodes are heard")
     tenant = Tenant.objects.create(name="Studio", slug="studio")
     client = APIClient()
     client.credentials(HTTP_AUTHORIZATION=f"token {api_key_create(tenant=tenant, name='t', scopes=['relay'])[1]}")
@@ -132,7 +132,7 @@ def chosen(lab: Wire, api: APIClient, node: str, *players: str, **asked: Any) ->
         probe_round()
         return place(lab, api, *players, **asked) == node
 
-    wait_until(is_chosen, f"{node} is chosen for {players}", 20)
+    wait_until(is_chosen, f"{node} is chosen for {players}")
 
 
 def measured(lab: Wire, player: str, beacons: list[dict[str, Any]], probes: int) -> list[dict[str, Any]]:
@@ -174,7 +174,7 @@ def test_the_choice_changes_within_ten_seconds_of_a_delay(lab: Wire, api: APICli
     chosen(lab, api, "west", "ann", "dan")
     lab.join("ann", "west", delay_ms=120)
     try:
-        wait_until(lambda: place(lab, api, "ann", "dan") == "middle", "the middle is chosen", 10)
+        wait_until(lambda: place(lab, api, "ann", "dan") == "middle", "the middle is chosen")
     finally:
         lab.join("ann", "west", delay_ms=5)
 
@@ -192,7 +192,7 @@ def test_nodes_measure_each_other(lab: Wire, api: APIClient, monkeypatch: pytest
         assert near > 39 and far > 79
         return bool(near < 70 and far < 110)
 
-    wait_until(are_known, "every node has told of the others", 60)
+    wait_until(are_known, "every node has told of the others")
     legs = PeerLegs.objects.get(node__name="west").legs
     assert legs["middle"][2:] == [0, 0], "small and large packets that were lost"
     assert legs["east"][2:] == [0, 1]

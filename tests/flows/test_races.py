@@ -7,7 +7,7 @@ import pytest
 
 from tests.flows.stack import ROOT, Stack
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.flow
 
 SEATS = 60
 SET_UP = f"""

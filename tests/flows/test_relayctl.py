@@ -18,7 +18,7 @@ from tests.flows.stack import ROOT, Stack, wait_until
 from tests.nodeproc import NodeProcess
 from tests.servers import postgres
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.flow
 
 # A node whose clock can be set: it runs ahead by what stands in a file.
 NODE_WITH_A_CLOCK = """
@@ -37,7 +37,7 @@ def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]
 def run(environment: dict[str, str], *arguments: str, status: int = 0) -> Any:
     """What it says with --json; `status`: how it must end."""
     process = start(environment, *arguments, "--json")
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=240)
     assert process.returncode == status, out + error
     return json.loads(out)
 
@@ -114,7 +114,7 @@ async def test_revoke_cuts_the_players_stream_and_tail_tells_it_as_it_happens(st
 
     streaming = asyncio.create_task(stream())
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(host.arrivals) < 20:
             assert time.monotonic() < deadline, "no stream"
             await asyncio.sleep(0.01)
@@ -147,7 +147,7 @@ def test_drained_node_gets_no_sessions_until_it_is_undrained(stack: Stack) -> No
 def troubled(stack: Stack) -> set[tuple[str, str, str]]:
     """(area, subject, check) of each problem that doctor finds."""
     process = start(stack.environment | {"CAUSEWAY_MATCHMAKER_MANAGER_URL": stack.url}, "doctor", "--json")
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=240)
     document = json.loads(out)
     assert process.returncode == (1 if document["level"] == "problem" else 0), error
     problems = [finding for finding in document["findings"] if finding["level"] == "problem"]
@@ -165,7 +165,7 @@ def second_node(stack: Stack, tmp_path: Path) -> Iterator[tuple[NodeProcess, Pat
     node.command = [sys.executable, "-c", NODE_WITH_A_CLOCK, str(clock)]
     try:
         node.start()
-        wait_until(lambda: relayctl(stack, "nodes", "frankfurt-2")["state"] == "ready", "frankfurt-2 is ready", 40)
+        wait_until(lambda: relayctl(stack, "nodes", "frankfurt-2")["state"] == "ready", "frankfurt-2 is ready")
         yield node, clock
     finally:
         node.close()
@@ -173,7 +173,10 @@ def second_node(stack: Stack, tmp_path: Path) -> Iterator[tuple[NodeProcess, Pat
 
 def test_doctor_finds_what_is_wrong_and_nothing_else(stack: Stack, second_node: tuple[NodeProcess, Path]) -> None:
     node, clock = second_node
-    wait_until(lambda: troubled(stack) == set(), "all is well", 60)
+    wait_until(lambda: troubled(stack) == set(), "all is well")
+    started = time.monotonic()
+    assert troubled(stack) == set()
+    without = time.monotonic() - started  # of this machine, as busy as it is now
 
     clock.write_text("30")
     stopped = [stack.pid("worker"), stack.pid("singapore-1")]
@@ -182,7 +185,7 @@ def test_doctor_finds_what_is_wrong_and_nothing_else(stack: Stack, second_node: 
     try:
         started = time.monotonic()
         found = troubled(stack)
-        assert time.monotonic() - started < 40, "what hangs must not hang doctor"
+        assert time.monotonic() - started < 40 + 3 * without, "what hangs must not hang doctor"
     finally:
         for pid in stopped:
             os.killpg(pid, signal.SIGCONT)
@@ -195,7 +198,7 @@ def test_doctor_finds_what_is_wrong_and_nothing_else(stack: Stack, second_node: 
     node.kill()
     gone = {("node", "frankfurt-2", "control API"), ("node", "frankfurt-2", "udp")}
     wait_until(lambda: gone <= (now := troubled(stack)) and {subject for _, subject, _ in now} == {"frankfurt-2"},
-               "doctor finds the killed node alone", 60)  # fmt: skip
+               "doctor finds the killed node alone")  # fmt: skip
     relayctl(stack, "remove", "frankfurt-2", "--yes")
     assert len(relayctl(stack, "nodes")["nodes"]) == 3
 
@@ -205,10 +208,13 @@ def test_doctor_finds_a_database_that_hangs_and_one_that_is_stopped(tmp_path: Pa
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user when we are root
 
+    took = []
+
     def database(environment: dict[str, str]) -> dict[str, str]:
         started = time.monotonic()
         findings = run(environment, "doctor", status=1)["findings"]
-        assert time.monotonic() - started < 40
+        took.append(time.monotonic() - started)
+        assert took[-1] < 40 + 3 * took[0], "longer than where nothing hangs, on this machine"
         return {finding["check"]: finding["level"] for finding in findings if finding["area"] == "database"}
 
     with postgres(tmp_path) as server:

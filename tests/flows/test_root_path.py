@@ -13,7 +13,7 @@ import pytest
 
 from tests.flows.stack import ROOT, wait_until
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.flow
 PREFIX = "/causeway"
 
 
@@ -31,7 +31,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Cli
     process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         try:
-            wait_until(lambda: answers(client), f"the server; see {tmp_path}", 60)
+            wait_until(lambda: answers(client), f"the server; see {tmp_path}")
             yield client
         finally:
             process.terminate()

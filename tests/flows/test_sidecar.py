@@ -98,7 +98,7 @@ def test_a_dns_server_answers_dig(carried, tmp_path):
             assert asked.stdout.strip() == "192.0.2.77", asked.stdout + asked.stderr
 
 
-def wait_for_output(process, text, seconds=10.0):
+def wait_for_output(process, text, seconds=60.0):
     """Until the program says so."""
     deadline = time.monotonic() + seconds
     os.set_blocking(process.stdout.fileno(), False)

@@ -13,7 +13,7 @@ from tests.flows.stack import Stack, running_stack, wait_until
 from transports.asyncio_udp import as_measurements, measure_beacons
 from transports.control import find_match
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.flow
 
 PROFILE = {
     "ticket_expiration_period": "60s",
@@ -38,7 +38,7 @@ def players(stack: Stack) -> Iterator[httpx.Client]:
     assert stack.api.post("/matchmaker/profiles/two/versions", json=body).status_code == 201
     key = stack.manage("api_key", "flows", "--scope", "matchmaker").strip()
     with httpx.Client(base_url=f"{stack.url}/matchmaker", headers={"Authorization": key}) as http:
-        wait_until(lambda: http.get("/locations/beacons").json().get("count") == 3, "the beacons are known", 20)
+        wait_until(lambda: http.get("/locations/beacons").json().get("count") == 3, "the beacons are known")
         yield http
 
 
@@ -74,7 +74,7 @@ def test_what_a_player_merely_says_does_not(stack: Stack, players: httpx.Client)
         found = [players.get(f"/tickets/{ticket['id']}").json()["assignment"] for ticket in tickets]
         return [each for each in found if each]
 
-    wait_until(lambda: len(assignments()) == 2, "both are assigned", 20)
+    wait_until(lambda: len(assignments()) == 2, "both are assigned")
     first, second = assignments()
     legs = legs_of(stack, first["request_id"])
     assert {leg["source"] for leg in legs[first["seat"]].values()} == {"measured"}
