@@ -208,7 +208,7 @@ def test_doctor_finds_a_database_that_hangs_and_one_that_is_stopped(tmp_path: Pa
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user when we are root
 
-    took = []
+    took: list[float] = []
 
     def database(environment: dict[str, str]) -> dict[str, str]:
         started = time.monotonic()
