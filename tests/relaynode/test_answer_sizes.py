@@ -54,7 +54,13 @@ def ended(relay: Relay) -> bytes:
     return pair + b"\1"
 
 
+def before_the_first_pull(relay: Relay) -> bytes:
+    relay.set_grants_known(False)
+    return bytes(range(1, 9)) + b"\1"
+
+
 CASES = [
+    Case("ping_checking", before_the_first_pull),
     Case("welcome", connect),
     Case("refused", lambda relay: shortest_connect(1)),
     Case("refused", lambda relay: shortest_connect(2)),
