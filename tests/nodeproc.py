@@ -20,8 +20,9 @@ from typing import Any
 from tests.leaks import leaks
 
 ROOT = Path(__file__).parent.parent
-START_WITHIN = 15.0
-STOP_WITHIN = 10.0
+# Against hanging only: a busy machine needs many times what a free one does.
+START_WITHIN = 120.0
+STOP_WITHIN = 60.0
 
 
 class NodeProcess:
@@ -191,7 +192,7 @@ class NodeProcess:
             self.control_url + path, data, {"Authorization": f"Bearer {key}"}, method=method
         )
         try:
-            with _opener.open(request, timeout=10) as response:
+            with _opener.open(request, timeout=60) as response:
                 return response.status, _parsed(response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -241,7 +242,7 @@ def free_ports(count: int) -> int:
             return base
 
 
-def eventually(holds: Callable[[], bool], within: float = 10.0) -> None:
+def eventually(holds: Callable[[], bool], within: float = 60.0) -> None:
     """Wait until `holds()`; fails when it does not in time."""
     deadline = time.monotonic() + within
     while not holds():
