@@ -22,12 +22,20 @@ PROFILE = {
         }
     },
 }
-_PREPARE_TENANT = """
-import sys
+# One process for all of it: loading Django is what takes long.
+_MAKE_TENANTS = """
+import json
 from relaymgr.tenants.models import Tenant
-Tenant.objects.filter(slug={slug!r}).update(
-    requests_per_minute=1_000_000, sessions_per_minute=1_000_000, max_sessions=100_000, private_webhooks=True,
-    webhook_url={webhook_url!r})
+from relaymgr.tenants.services import api_key_create
+made = []
+for slug in ("bystander", "attacker", "neighbour"):
+    tenant = Tenant.objects.create(
+        name=slug, slug=slug, requests_per_minute=1_000_000, max_sessions=100_000, private_webhooks=True,
+        webhook_url={webhook_url!r} if slug == "bystander" else "",
+    )
+    keys = [api_key_create(tenant=tenant, name=scope, scopes=[scope])[1] for scope in ("relay", "matchmaker")]
+    made.append([slug, *keys])
+print(json.dumps(made))
 """
 
 
@@ -63,9 +71,6 @@ class Arena:
         tenant = self.tenants[slug]
         return Target(self.stack.url, tenant.relay_key, tenant.player_key, self.control_urls, hanging_url, join_key)
 
-    def set_webhook(self, slug: str, url: str) -> None:
-        self.stack.manage("shell", "-v", "0", "-c", _PREPARE_TENANT.format(slug=slug, webhook_url=url))
-
     def memory(self) -> dict[str, float]:
         """MB of resident memory for each process of ours, with its children."""
         names = ("web", "worker", "matchmaker", "frankfurt-1", "virginia-1", "singapore-1")
@@ -96,11 +101,9 @@ def running_arena(servers: Servers, bystander_webhook: str) -> Iterator[Arena]:
         environment = PRODUCTION | {"CAUSEWAY_WORKER_METRICS_PORT": str(free_ports(1))}
         stack = opened.enter_context(running_stack(state, servers.database, servers.broker, **environment))
         arena = Arena(stack, {}, [f"http://127.0.0.1:{stack.port + 1 + number}" for number in range(3)])
-        for slug in ("bystander", "attacker", "neighbour"):
-            relay_key = stack.manage("api_key", slug, "--create-tenant").strip()
-            player_key = stack.manage("api_key", slug, "--scope", "matchmaker").strip()
+        made = stack.manage("shell", "-v", "0", "-c", _MAKE_TENANTS.format(webhook_url=bystander_webhook))
+        for slug, relay_key, player_key in json.loads(made):
             arena.tenants[slug] = Tenant(slug, relay_key, player_key)
-            arena.set_webhook(slug, bystander_webhook if slug == "bystander" else "")
             _activate_profile(stack, relay_key)
         with httpx.Client(base_url=stack.url, headers={"Authorization": player_key}) as players:
             wait_until(lambda: players.get("/matchmaker/locations/beacons").json()["count"] == 3, "the beacons", 20)

@@ -242,19 +242,37 @@ async def joins_and_leaves(scene: Scene) -> None:
 
 
 async def backfill_hijack(scene: Scene) -> None:
-    """A player's key posts a backfill for a session of its own and waits for others to be sent there."""
+    """The host of a full match posts backfills for it, with its own secret and without, to pull other players in."""
+    assignment = await _own_match(scene)
 
-    async def once() -> None:
+    async def once(**secret: str) -> None:
         body = {
             "profile": "duel",
-            "attributes": {"assignment": {"request_id": "000000000000-S"}},
+            "attributes": {"assignment": {"request_id": assignment["request_id"], **secret}},
             "tickets": {"mine": {"attributes": {"elo": 1000}, "player_ip": "198.51.100.9"}},
+            **secret,
         }
-        if await scene.player.ask("POST", "/matchmaker/backfills", body):
-            scene.tally.notes["backfills accepted"] = scene.tally.notes.get("backfills accepted", 0) + 1
+        await scene.player.ask("POST", "/matchmaker/backfills", body)
         await asyncio.sleep(0.2)
 
-    await scene.side_by_side(2, once)
+    await asyncio.gather(
+        scene.side_by_side(1, once), scene.side_by_side(1, lambda: once(host_key=assignment["host_key"]))
+    )
+
+
+async def _own_match(scene: Scene) -> dict[str, Any]:
+    """The assignment of the host of a match of two, made by the attacker alone."""
+    made = []
+    for _ in range(2):
+        body = {"profile": "duel", "attributes": {"elo": 5}}
+        made.append(await scene.player.ask("POST", TICKETS, body, count=False))
+    while not scene.stop.is_set():
+        for ticket in made:
+            found = await scene.player.ask("GET", f"{TICKETS}/{ticket['id']}", count=False)
+            if found and found["assignment"] and found["assignment"]["is_host"]:
+                return dict(found["assignment"])
+        await asyncio.sleep(0.2)
+    return {"request_id": "", "host_key": ""}
 
 
 async def wrong_keys(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from tests.attacks.bystander import Samples, WebhookReceiver, observe
 from tests.nodeproc import free_ports
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
-SECONDS = 3.0
+SECONDS = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ async def test_huge_numbers_and_maps_are_refused_with_a_code(arena: Arena, recei
 async def test_a_player_cannot_pull_others_into_its_session(arena: Arena, receiver: WebhookReceiver) -> None:
     _, tally = await beside(arena, receiver, "backfill_hijack")
     assert not tally.accepted
-    assert {code.partition(" ")[0] for code in tally.refused} <= {"400", "403"}, tally.refused
+    assert set(tally.refused) == {"403 not_the_host", "409 session_full"}
 
 
 async def test_a_flood_of_wrong_keys_is_refused(arena: Arena, receiver: WebhookReceiver) -> None:
