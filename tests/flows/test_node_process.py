@@ -133,7 +133,7 @@ class NativePlayer(Player):
 
 @pytest.fixture
 def node():
-    with node_process(DRAIN_SECONDS="30") as started:
+    with node_process(DRAIN_SECONDS="600") as started:
         started.put_grant(grant())
         yield started
 
