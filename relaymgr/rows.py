@@ -65,9 +65,10 @@ def rows_upsert(model: type[Model], names: Sequence[str], rows: Iterable[Row], *
     _run_many(f"{_insert(model, fields)} {conflict}", fields, rows)
 
 
-def rows_update(model: type[Model], names: Sequence[str], rows: Iterable[Row]) -> None:
-    """Each row: values for the columns `names`, then the primary key of whom to give them."""
-    statement, fields = _update(model, tuple(names), (model._meta.pk.name,))
+def rows_update(model: type[Model], names: Sequence[str], rows: Iterable[Row], *, where: Sequence[str] = ()) -> None:
+    """Each row: values for the columns `names`, then those of the columns `where` of the row to give them; by default
+    its primary key."""
+    statement, fields = _update(model, tuple(names), tuple(where) or (model._meta.pk.name,))
     _run_many(statement, fields, rows)
 
 

@@ -1,29 +1,61 @@
 """What a node does that a node in order never does: recorded once for each kind, shown to operators, and alerted on."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import F, QuerySet
+from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from relaymgr.nodes.models import IncidentKind, NodeIncident
+from relaymgr.rows import rows_update
 
 logger = logging.getLogger(__name__)
 
 RECENT = timedelta(minutes=10)  # shown as a problem for so long after the last time
 
 
+@dataclass(frozen=True)
+class Incident:
+    """`detail`: for people. `count`: how often it happened."""
+
+    node_id: int
+    detail: str
+    count: int = 1
+
+
 def incident_record(*, node_id: int, kind: IncidentKind, detail: str, count: int = 1) -> None:
     """One more time, or `count` of them. `detail`: the last, for people."""
-    now, detail = timezone.now(), detail[:300]
-    mine = NodeIncident.objects.filter(node_id=node_id, kind=kind)
-    if mine.update(count=F("count") + count, detail=detail, last_at=now):
+    incidents_record(kind, [Incident(node_id, detail, count)])
+
+
+def incidents_record(kind: IncidentKind, incidents: Iterable[Incident]) -> None:
+    """At most one of each node. As many queries for all nodes of a fleet as for one."""
+    by_node = {each.node_id: each for each in incidents}
+    if not by_node:
         return
-    new = NodeIncident(node_id=node_id, kind=kind, detail=detail, count=count, first_at=now, last_at=now)
-    NodeIncident.objects.bulk_create([new], ignore_conflicts=True)
-    logger.warning("node %d: %s: %s", node_id, kind.label, detail)
+    now = timezone.now()
+    with transaction.atomic():
+        # In one order, so that two processes that record the same never wait for each other in a circle.
+        rows = NodeIncident.objects.select_for_update().filter(kind=kind, node__in=by_node).order_by("pk")
+        known = list(rows)
+        for row in known:
+            each = by_node.pop(row.node_id)
+            row.count, row.detail, row.last_at = row.count + each.count, each.detail[:300], now
+        changed = ("count", "detail", "last_at")
+        rows_update(NodeIncident, changed, [[*(getattr(row, name) for name in changed), row.pk] for row in known])
+        new = [
+            NodeIncident(
+                node_id=node_id, kind=kind, detail=each.detail[:300], count=each.count, first_at=now, last_at=now
+            )
+            for node_id, each in by_node.items()
+        ]
+        NodeIncident.objects.bulk_create(new, ignore_conflicts=True)
+    for row in new:
+        logger.warning("node %d: %s: %s", row.node_id, kind.label, row.detail)
 
 
 def incidents_recent() -> QuerySet[NodeIncident]:

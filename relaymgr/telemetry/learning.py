@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from relaymgr.geoip import locate
-from relaymgr.nodes.incidents import distrusted_ids, incident_record
+from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import IncidentKind, RelayNode
 from relaymgr.rows import rows_upsert
 from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
@@ -114,9 +114,8 @@ def outliers_doubt(
     all that are not believed."""
     ids = {node.name: node.pk for node in nodes}
     where = {node.name: (node.location.latitude, node.location.longitude) for node in nodes}
-    for name, why in outliers(prefixes, peers, where).items():
-        if name in ids:
-            incident_record(node_id=ids[name], kind=IncidentKind.OUTLIER, detail=why)
+    found = outliers(prefixes, peers, where)
+    incidents_record(IncidentKind.OUTLIER, [Incident(ids[name], why) for name, why in found.items() if name in ids])
     doubted = distrusted_ids()
     PrefixLeg.objects.filter(node__in=doubted).delete()
     return {name for name, pk in ids.items() if pk in doubted}

@@ -18,7 +18,7 @@ from django.utils import timezone
 from relaymgr import metrics
 from relaymgr.hints import hint
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
-from relaymgr.nodes.incidents import distrusted_ids, incident_record
+from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import IncidentKind, RelayNode
 from relaymgr.nodes.selectors import beacons
 from relaymgr.nodes.services import state_changes_record
@@ -174,12 +174,19 @@ def _legs_store(answers: Sequence[Answer]) -> None:
     facts = granted({(answer.node.pk, leg.session, leg.seat) for answer in answers for leg in answer.report.legs})
     distrusted = distrusted_ids(among=[answer.node.pk for answer in answers])
     legs: list[tuple[Answer, Leg, SeatFacts]] = []
+    not_granted, contradicted = [], []
     for answer in answers:
         mine = [(leg, facts.get((answer.node.pk, leg.session, leg.seat))) for leg in answer.report.legs]
         known = [(answer, leg, seat) for leg, seat in mine if seat is not None]
-        _not_granted(answer, len(mine) - len(known), "legs")
-        if answer.node.pk not in distrusted and not _is_contradicted(answer, known):
+        not_granted.append((answer, len(mine) - len(known)))
+        if answer.node.pk in distrusted:
+            continue
+        if contradiction := _contradiction(answer, known):
+            contradicted.append(Incident(answer.node.pk, contradiction))
+        else:
             legs += known
+    _not_granted_record(not_granted, "legs")
+    incidents_record(IncidentKind.OUTLIER, contradicted)
     rows_insert(
         LegSample,
         ("node", "at", "session_id", "seat", "rtt_ms", "jitter_ms", "loss"),
@@ -198,10 +205,9 @@ def _legs_store(answers: Sequence[Answer]) -> None:
     )
 
 
-def _not_granted(answer: Answer, count: int, what: str) -> None:
-    if count:
-        detail = f"{count} {what} in one report"
-        incident_record(node_id=answer.node.pk, kind=IncidentKind.NOT_GRANTED, detail=detail, count=count)
+def _not_granted_record(counts: Iterable[tuple[Answer, int]], what: str) -> None:
+    found = [Incident(answer.node.pk, f"{count} {what} in one report", count) for answer, count in counts if count]
+    incidents_record(IncidentKind.NOT_GRANTED, found)
 
 
 def _is_prefix_of(prefix: str, seat: SeatFacts) -> bool:
@@ -209,8 +215,8 @@ def _is_prefix_of(prefix: str, seat: SeatFacts) -> bool:
     return not seat.prefix or seat.prefix == prefix or (":" in seat.prefix) != (":" in prefix)
 
 
-def _is_contradicted(answer: Answer, legs: Sequence[tuple[Answer, Leg, SeatFacts]]) -> bool:
-    """By the players of two tenants: one alone could be lying about the node. Or of the only one there is."""
+def _contradiction(answer: Answer, legs: Sequence[tuple[Answer, Leg, SeatFacts]]) -> str:
+    """By the players of two tenants: one alone could lie about the node. Or of the only one there is. Empty: none."""
     name = answer.node.name
     compared = [
         (seat.tenant, is_contradicted(leg.rtt_ms, seat.own_ms[name]))
@@ -219,11 +225,9 @@ def _is_contradicted(answer: Answer, legs: Sequence[tuple[Answer, Leg, SeatFacts
     ]
     against = tenants_against(compared)
     if not against or (len(against) == 1 and len({seat.tenant for _, _, seat in legs}) > 1):
-        return False
+        return ""
     share = f"{sum(bad for _, bad in compared)} of {len(compared)}"
-    detail = f"its legs are much shorter than players measured them: {share}"
-    incident_record(node_id=answer.node.pk, kind=IncidentKind.OUTLIER, detail=detail)
-    return True
+    return f"its legs are much shorter than players measured them: {share}"
 
 
 def _peers_store(answers: Iterable[Answer], names: Collection[str]) -> None:
@@ -300,16 +304,17 @@ def _events_store(answers: Sequence[Answer]) -> dict[int, int]:
     half-way is told the same events again, so those that are there already are no error."""
     taken = {answer.node.pk: answer.events() for answer in answers if answer.report.events}
     overfull = _overfull([node_id for node_id, events in taken.items() if events])
-    for node_id in overfull:
-        incident_record(node_id=node_id, kind=IncidentKind.OVER_BUDGET, detail=f"{MAX_EVENTS_WAITING} events wait")
-        taken[node_id] = []
+    detail = f"{MAX_EVENTS_WAITING} events wait"
+    incidents_record(IncidentKind.OVER_BUDGET, [Incident(node_id, detail) for node_id in overfull])
+    taken |= {node_id: [] for node_id in overfull}
     facts = granted({_about(node_id, event) for node_id, events in taken.items() for event in events})
-    rows = []
+    rows, not_granted = [], []
     for answer in answers:
         events = taken.get(answer.node.pk, [])
         mine = [event for event in events if _about(answer.node.pk, event) in facts]
-        _not_granted(answer, len(events) - len(mine), "events")
+        not_granted.append((answer, len(events) - len(mine)))
         rows += [_event_row(answer, event) for event in mine]
+    _not_granted_record(not_granted, "events")
     NodeEvent.objects.bulk_create(rows, ignore_conflicts=True, batch_size=BATCH)
     if rows:
         hint("relaymgr.sessions.tasks.events_apply")
@@ -372,7 +377,7 @@ SELDOM = ("state", "missed_probes", "is_stopping", "version", "packet_path", "pa
 
 def _heard_store(answers: Iterable[Answer], taken: Mapping[int, int]) -> None:
     """`taken`: as `_events_store` gives it."""
-    heard, changed = [], []
+    heard, changed, cursors = [], [], []
     for answer in answers:
         node, report = answer.node, answer.report
         before = [getattr(node, name) for name in SELDOM]
@@ -384,7 +389,11 @@ def _heard_store(answers: Iterable[Answer], taken: Mapping[int, int]) -> None:
         heard.append(node)
         if [getattr(node, name) for name in SELDOM] != before:
             changed.append(node)
-        _cursor_store(answer, taken.get(node.pk))
+        boot_id, last_event = _cursor(answer, taken.get(node.pk))
+        if (boot_id, last_event) != (node.boot_id, node.last_event):
+            cursors.append((boot_id, last_event, node.pk, node.boot_id))
+    # By the boot we asked: a heartbeat of a new boot may have come in between and set the cursor back.
+    rows_update(RelayNode, ("boot_id", "last_event"), cursors, where=("id", "boot_id"))
     _nodes_store(heard, EVER)
     _nodes_store(changed, SELDOM)
 
@@ -393,15 +402,12 @@ def _nodes_store(nodes: Iterable[RelayNode], names: tuple[str, ...]) -> None:
     rows_update(RelayNode, names, [[*(getattr(node, name) for name in names), node.pk] for node in nodes])
 
 
-def _cursor_store(answer: Answer, taken: int | None) -> None:
-    node, report = answer.node, answer.report
-    # By the boot we asked: a heartbeat of a new boot may have come in between and set the cursor back.
-    cursor = report.last_event if answer.has_all_events else 0
-    if taken is not None and answer.has_all_events:
-        cursor = max(taken, node.last_event)
-    if (report.boot_id, cursor) != (node.boot_id, node.last_event):
-        same = RelayNode.objects.filter(pk=node.pk, boot_id=node.boot_id)
-        same.update(boot_id=report.boot_id, last_event=cursor)
+def _cursor(answer: Answer, taken: int | None) -> tuple[str, int]:
+    """The boot, and the number of the event after which the node is asked in the next round."""
+    if not answer.has_all_events:
+        return answer.report.boot_id, 0
+    last = answer.report.last_event if taken is None else max(taken, answer.node.last_event)
+    return answer.report.boot_id, last
 
 
 def _missed_store(nodes: Iterable[RelayNode], heard: set[int]) -> None:

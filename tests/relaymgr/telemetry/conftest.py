@@ -1,7 +1,8 @@
 import pytest
 
+from relaymgr.sessions.selectors import seats_granted
 from relaymgr.telemetry import services
-from relaymgr.telemetry.granted import SeatFacts
+from relaymgr.telemetry.granted import SeatFacts, granted_by
 
 
 @pytest.fixture(autouse=True)
@@ -9,3 +10,8 @@ def _everything_is_granted(request: pytest.FixtureRequest, monkeypatch: pytest.M
     """These tests make up sessions that no node was granted; test_rogue_node.py looks at what that means."""
     if "real_grants" not in request.fixturenames:
         monkeypatch.setattr(services, "granted", lambda seats: dict.fromkeys(seats, SeatFacts(1, "", {})))
+
+
+@pytest.fixture
+def real_grants() -> None:
+    granted_by(seats_granted)  # forgets those of other tests

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 
-from relaymgr.nodes.models import Location, NodeState, RelayNode
+from relaymgr.nodes.models import IncidentKind, Location, NodeIncident, NodeState, RelayNode
 from relaymgr.telemetry.models import LegSample, NodeSample, PrefixLeg
 from relaymgr.telemetry.services import probe_round
 from tests.relaymgr.telemetry.documents import telemetry
@@ -24,6 +25,7 @@ class Fleet:
     """An asyncio server on a thread: answers at once, but for the nodes that hang."""
 
     def __init__(self) -> None:
+        self.hanging: tuple[str, ...] = HANGING
         self.loop = asyncio.new_event_loop()
         self.started = threading.Event()
         self.document: dict[str, Any] = telemetry() | {"time": time.time(), "events": [], "last_event": 0}
@@ -46,7 +48,7 @@ class Fleet:
     async def _answer(self, reader: Any, writer: Any) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         name = head.split("/")[1]
-        if name in HANGING:
+        if name in self.hanging:
             await asyncio.sleep(30)
         if head.startswith("POST"):  # told which peers to measure
             size = int(head.lower().split("content-length:")[1].split()[0])
@@ -70,6 +72,14 @@ def fleet() -> Iterator[Fleet]:
     made = Fleet()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def patient(fleet: Fleet, settings: Any) -> Fleet:
+    """All answer, and are waited for: the machine may be busy with others."""
+    fleet.hanging = ()
+    settings.NODE_PROBE_TIMEOUT = 30.0
+    return fleet
 
 
 def nodes(fleet: Fleet, location: Location, count: int) -> None:
@@ -103,13 +113,31 @@ def test_two_hundred_nodes_are_heard_and_those_that_hang_delay_nobody(
 
 
 def test_legs_of_many_nodes_are_stored_in_few_queries(
-    fleet: Fleet, location: Location, django_assert_max_num_queries: Any
+    patient: Fleet, location: Location, django_assert_max_num_queries: Any
 ) -> None:
-    leg, fleet.document["legs"] = fleet.document["legs"][0], []
-    nodes(fleet, location, 60)
-    probe_round()  # each node's boot is new
-    fleet.document["legs"] = [leg | {"seat": seat, "prefix": f"198.51.{seat}.0/24"} for seat in range(20)]
+    leg, patient.document["legs"] = patient.document["legs"][0], []
+    nodes(patient, location, 60)
+    assert probe_round() == 60
+    patient.document["legs"] = [leg | {"seat": seat, "prefix": f"198.51.{seat}.0/24"} for seat in range(20)]
     with django_assert_max_num_queries(40):
-        probe_round()
-    assert LegSample.objects.count() == 59 * 20
-    assert PrefixLeg.objects.count() == 59 * 20
+        assert probe_round() == 60
+    assert LegSample.objects.count() == 60 * 20
+    assert PrefixLeg.objects.count() == 60 * 20
+
+
+def test_what_many_nodes_were_not_granted_is_recorded_in_few_queries(
+    patient: Fleet, location: Location, django_assert_max_num_queries: Any, real_grants: None
+) -> None:
+    """As after the database was set back to a backup: every node reports on sessions that it no longer knows."""
+    patient.document["legs"] = []
+    nodes(patient, location, 60)
+    with django_assert_max_num_queries(40):  # each node's boot is new
+        assert probe_round() == 60
+    patient.document["legs"] = telemetry()["legs"][:1]
+    for reports in (1, 2):
+        cache.clear()  # which spaces the legs of a node
+        with django_assert_max_num_queries(40):
+            assert probe_round() == 60
+        assert set(NodeIncident.objects.values_list("kind", "count")) == {(IncidentKind.NOT_GRANTED, reports)}
+        assert NodeIncident.objects.count() == 60
+    assert not LegSample.objects.exists()

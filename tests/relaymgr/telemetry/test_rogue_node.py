@@ -10,9 +10,7 @@ from django.utils import timezone
 
 from relaymgr.nodes.models import IncidentKind, NodeIncident, RelayNode
 from relaymgr.sessions.models import Grant, RelaySession, Seat
-from relaymgr.sessions.selectors import seats_granted
 from relaymgr.telemetry import services
-from relaymgr.telemetry.granted import granted_by
 from relaymgr.telemetry.models import LegSample, NodeEvent, PeerLegs, PrefixLeg
 from relaymgr.telemetry.services import knowledge_learn, probe_round, samples_prune
 from relaymgr.tenants.models import Tenant
@@ -21,11 +19,6 @@ from tests.relaymgr.telemetry.documents import telemetry
 pytestmark = pytest.mark.django_db
 
 MakeNode = Callable[..., RelayNode]
-
-
-@pytest.fixture
-def real_grants() -> None:
-    granted_by(seats_granted)  # forgets those of other tests
 
 
 @pytest.fixture
