@@ -52,7 +52,8 @@ LONGEST_DELAY = 30.0
 CHUNK = 5_000  # rows named in one query: databases limit their number
 PROCESSES_KEPT = timedelta(hours=1)
 LEASE = timedelta(seconds=5)  # longer than a pass may take
-PASS_STEPS, PASS_SECONDS = 200_000, 0.25  # what one pass may do before it is another's turn
+# What one pass may do before it is another's turn. Seconds of CPU time: a busy machine ends no pass that did little.
+PASS_STEPS, PASS_SECONDS = 200_000, 0.25
 ROTATION_REST = 1.0  # seconds; a pool larger than one pass looks at is gone through again after them
 LONGEST_SET_ASIDE = timedelta(minutes=5)
 
@@ -84,7 +85,7 @@ def version_pass(version_id: int, steps: int = PASS_STEPS, seconds: float = PASS
     started = time.monotonic()
     try:
         version = ProfileVersion.objects.select_related("profile").get(pk=version_id)
-        return _pass(version, state, Budget(steps, seconds, time.monotonic), started)
+        return _pass(version, state, Budget(steps, seconds, time.thread_time), started)
     except Exception as error:
         return _set_aside(state, error)
 
