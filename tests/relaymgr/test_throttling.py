@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from rest_framework.test import APIClient
 
+from matchmaker import selectors
+from matchmaker.models import Fleet
 from relaymgr.celery import app
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import node_key_roll
@@ -16,6 +19,13 @@ from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests import servers
 from tests.relaymgr.conftest import Clock, client_with
+
+
+@pytest.fixture
+def fleet_known(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the matchmaker knows of the fleet, it answers 503 to who asks for beacons."""
+    monkeypatch.setattr(selectors, "_fleet_names", None)  # that of another test
+    Fleet.objects.create(pk=1, beacons=[], locations=[], fetched_at=timezone.now())
 
 
 def test_headers_count_down_on_every_answer(tenant: Tenant, api: APIClient, embedded_clock: Clock) -> None:
@@ -101,7 +111,12 @@ def test_requests_without_a_key_are_limited_by_address(
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGSTOP])
 def test_redis_that_fails_stops_and_slows_neither_api(
-    api: APIClient, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, signal_: signal.Signals
+    fleet_known: None,
+    api: APIClient,
+    tmp_path: Path,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    signal_: signal.Signals,
 ) -> None:
     """Cache and broker are one real Redis, which dies or hangs. Both APIs and both monitors go on answering."""
     Tenant.objects.update(requests_per_minute=1)
@@ -129,7 +144,7 @@ def test_redis_that_fails_stops_and_slows_neither_api(
 
 
 def test_players_of_both_apis_share_no_count_and_get_the_headers(
-    tenant: Tenant, embedded_clock: Clock, settings: Any
+    fleet_known: None, tenant: Tenant, embedded_clock: Clock, settings: Any
 ) -> None:
     settings.MATCHMAKER_REQUESTS_PER_MINUTE = 2
     players = client_with(api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])[1])
@@ -153,7 +168,9 @@ def test_wrong_keys_of_one_v6_network_are_counted_together(db: None, embedded_cl
     assert client.get("/v1/ip", REMOTE_ADDR="198.51.100.9").status_code == 401
 
 
-def test_players_of_one_v6_network_are_counted_together(tenant: Tenant, embedded_clock: Clock, settings: Any) -> None:
+def test_players_of_one_v6_network_are_counted_together(
+    fleet_known: None, tenant: Tenant, embedded_clock: Clock, settings: Any
+) -> None:
     settings.MATCHMAKER_REQUESTS_PER_MINUTE = 60
     players = client_with(api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])[1])
     seen = [players.get("/matchmaker/locations/beacons", REMOTE_ADDR=address).status_code for address in V6]
@@ -185,7 +202,9 @@ def test_clients_behind_a_proxy_that_writes_ports_are_counted_one_by_one(
         assert [status(first), status(second), status(other)] == [401, 429, 401]
 
 
-def test_following_a_ticket_counts_apart_from_other_calls(tenant: Tenant, embedded_clock: Clock, settings: Any) -> None:
+def test_following_a_ticket_counts_apart_from_other_calls(
+    fleet_known: None, tenant: Tenant, embedded_clock: Clock, settings: Any
+) -> None:
     settings.MATCHMAKER_REQUESTS_PER_MINUTE = 1
     players = client_with(api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])[1])
     assert [players.get("/matchmaker/locations/beacons").status_code for _ in range(2)] == [200, 429]
