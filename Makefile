@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address attack fuzz fuzz-paths kernel lock release-check settings-page docs clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-find-match attack fuzz fuzz-paths kernel lock release-check settings-page docs clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -58,6 +58,9 @@ bench-flood: $(VENV)/.dev     ## a million spoofed packets beside a game (root, 
 
 bench-one-address: $(VENV)/.dev ## 2,000 players behind one address: connecting, coming back, probing (ARGS="--players N")
 	@$(RUN) -m tests.bench.bench_one_address $(ARGS)
+
+bench-find-match: $(VENV)/.dev ## what 500 searches for a match at once cost one web process (ARGS="--players N --default-limits")
+	@$(RUN) -m tests.bench.bench_find_match $(ARGS)
 
 attack: $(VENV)/.dev          ## attacks on a real stack beside a tenant that must not notice (ARGS="--seconds N NAME ...")
 	@$(RUN) -m tests.attacks $(ARGS)

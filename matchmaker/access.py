@@ -108,9 +108,12 @@ class PlayerThrottle(throttling.Throttle):  # type: ignore[misc, name-defined]  
 
 
 class FollowThrottle(PlayerThrottle):
-    """Following a ticket counts apart: whom a limit let make a ticket learns what becomes of it, before it is gone."""
+    """Following a ticket counts apart: each ticket that an address may make can be followed by two streams a minute."""
 
     kind = "player-follow"
+
+    def limit(self, request: Request) -> int:
+        return super().limit(request) + 2 * settings.MATCHMAKER_TICKETS_PER_MINUTE
 
 
 def player_subject(request: Request) -> str:

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from web.address_field import AddressField
 from web.health import HealthSerializer, health_report
 from web.input_warnings import RequestSerializer, unknown_names, warn
+from web.measurements import measured
 from web.number_fields import Count, Port, Seconds, Version
 
 from . import selectors, services
@@ -27,6 +28,7 @@ from .serializers import (
     TicketSerializer,
     check_size,
     error_responses,
+    ticket_data,
 )
 from .services import Player
 from .whereabouts import WhereaboutsSerializer
@@ -94,7 +96,7 @@ def _validated(kind: type[serializers.Serializer], request: Request) -> dict[str
 
 
 def _warn_of_places(wanted: dict[str, Any]) -> None:
-    """Of those that a player measured and that are not in the fleet."""
+    """Of those that a player measured and that are not in the fleet; and takes out what is no measurement."""
     players = wanted.get("player_tickets", [wanted])
     if not any(player.get("whereabouts") for player in players):
         return
@@ -104,7 +106,8 @@ def _warn_of_places(wanted: dict[str, Any]) -> None:
     known = names.places
     for index, player in enumerate(players):
         under = f"player_tickets[{index}]." if "player_tickets" in wanted else ""
-        found, what, code = player["whereabouts"], "node or location", "place_unknown"
+        found, what, code = measured(player["whereabouts"], under), "node or location", "place_unknown"
+        player["whereabouts"] = found
         warn(unknown_names(found.get("latencies", ()), known, under + "latencies.{name}", what, code))
         nodes = [item["node"] for item in found.get("measurements", ())]
         warn(unknown_names(nodes, known, f"{under}measurements", what, code))
@@ -122,15 +125,15 @@ class TicketsApi(PlayApi):
         player = Player(**_validated(PlayerSerializer, request))
         take_tickets(request, 1)
         ticket = services.ticket_create(requester(request), player)
-        return Response(TicketSerializer(ticket).data, status=201)
+        return Response(ticket_data(ticket), status=201)
 
 
 class TicketApi(PlayApi):
     @extend_schema(operation_id="ticket_get", responses={200: TicketSerializer, **error_responses(404)})
     def get(self, request: Request, ticket_id: str) -> Response:
-        ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
+        ticket = selectors.ticket_shown(tenant=tenant_of(request), ticket_id=ticket_id)
         about_profile(request, ticket.version.profile.name)
-        return Response(TicketSerializer(ticket).data)
+        return Response(ticket_data(ticket))
 
     @extend_schema(operation_id="ticket_delete", responses={204: None, **error_responses(404, 409)})
     def delete(self, request: Request, ticket_id: str) -> Response:
@@ -380,12 +383,14 @@ class BeaconsApi(PlayApi):
 
         Each city once: the first of its nodes by name stands for them all, which `nodes` lists. Cities that share a
         name have their region or country added. 503 until the matchmaker knows them."""
-        names = selectors.fleet_names()
-        if not names.is_known:
+        fleet, address = selectors.fleet_names(), client_address(request._request)
+        if not fleet.is_known:
             raise FleetUnknown  # and not: there are none
-        found = names.beacons
-        context = {"player_ip": client_address(request._request)}
-        return Response(self.OutputSerializer({"count": len(found), "beacons": found}, context=context).data)
+        family = "ipv6" if ":" in address else "ipv4"
+        if family not in fleet.answers:
+            found = {"count": len(fleet.beacons), "beacons": fleet.beacons}
+            fleet.answers[family] = self.OutputSerializer(found, context={"player_ip": address}).data
+        return Response(fleet.answers[family])
 
 
 class MatchmakerMonitorApi(APIView):

@@ -1,13 +1,16 @@
 """Server-sent events of a ticket: each status when it changes, so that nobody has to poll.
 
-One watcher in a web process asks the database for the statuses of all tickets that are followed, in one query, for as
-long as any is. A stream starts with the present state: who connects again has missed nothing that still counts.
+One watcher in a web process asks the database for the statuses of all tickets that are followed, in one query, and for
+the tickets whose status changed, in another, for as long as any is followed. A stream starts with the present state: a
+client that connects again has missed nothing that still counts.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -23,14 +26,14 @@ from web.database import deadline
 from . import selectors
 from .access import FollowThrottle, about_profile, tenant_of
 from .apis import PlayApi
-from .errors import NotFound
 from .models import Status
-from .serializers import TicketSerializer, error_responses
+from .serializers import error_responses, ticket_data
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.15  # seconds
 LOOK_AGAIN = 2.0  # after a failure
+READ_AT_ONCE = 100  # tickets
 DATABASE_WITHIN = 10.0
 KEEP_ALIVE = 15.0  # a comment this often tells proxies that the stream lives
 FINAL = {Status.HOST_ASSIGNED, Status.CANCELLED}
@@ -55,29 +58,27 @@ class TicketEventsApi(PlayApi):
     )
     def get(self, request: Request, ticket_id: str) -> StreamingHttpResponse:
         """Event `status` with the ticket as data, now and after each change; the stream ends with a final status."""
-        ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
+        ticket = selectors.ticket_shown(tenant=tenant_of(request), ticket_id=ticket_id)
         about_profile(request, ticket.version.profile.name)
-        response = StreamingHttpResponse(_stream(ticket.tenant, ticket.pk), content_type="text/event-stream")
+        response = StreamingHttpResponse(_stream(ticket_data(ticket)), content_type="text/event-stream")
         response["Cache-Control"] = "no-store"
         response["X-Accel-Buffering"] = "no"
         return response
 
 
-async def _stream(tenant: str, ticket_id: str) -> AsyncIterator[bytes]:
-    status = None
-    watcher = Watcher.of_this_loop()
-    with watcher.watching(ticket_id) as changed:
-        while status not in FINAL:
-            changed.clear()
-            ticket = await asyncio.to_thread(_read, tenant, ticket_id)
-            if ticket is None:
-                yield _event("removed", {"id": ticket_id})
-                return
-            if ticket["status"] != status:
-                status = ticket["status"]
-                yield _event("status", ticket)
-            elif not await _within(changed, KEEP_ALIVE):
+async def _stream(ticket: dict[str, Any]) -> AsyncIterator[bytes]:
+    """`ticket`: as it was a moment ago."""
+    with Watcher.of_this_loop().following(ticket["id"], ticket["status"]) as follower:
+        yield _event("status", ticket)
+        while follower.status not in FINAL:
+            if not await _within(follower.changed, KEEP_ALIVE):
                 yield b": still here\n\n"
+                continue
+            follower.changed.clear()
+            if follower.ticket is None:
+                yield _event("removed", {"id": ticket["id"]})
+                return
+            yield _event("status", follower.ticket)
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:
@@ -93,8 +94,23 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
+class Follower:
+    """Of one stream: the newest state of its ticket. `ticket`: None once it is gone, and before the first change."""
+
+    def __init__(self, status: str) -> None:
+        self.status: str | None = status
+        self.ticket: dict[str, Any] | None = None
+        self.changed = asyncio.Event()
+
+    def update(self, ticket: dict[str, Any] | None) -> None:
+        status = ticket["status"] if ticket else None
+        if status != self.status:
+            self.status, self.ticket = status, ticket
+            self.changed.set()
+
+
 class Watcher:
-    """Sets an event when the status of a followed ticket changes, or the ticket is gone."""
+    """Updates the followers of a ticket when its status changes, or the ticket is gone."""
 
     _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "Watcher"]] = WeakKeyDictionary()
 
@@ -103,53 +119,46 @@ class Watcher:
         return cls._of_loop.setdefault(asyncio.get_running_loop(), cls())
 
     def __init__(self) -> None:
-        self._followers: dict[str, set[asyncio.Event]] = {}
-        self._seen: dict[str, str | None] = {}
+        self._followers: dict[str, set[Follower]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def watching(self, ticket_id: str) -> "_Following":
-        return _Following(self, ticket_id)
-
-    def add(self, ticket_id: str, event: asyncio.Event) -> None:
-        self._followers.setdefault(ticket_id, set()).add(event)
+    @contextmanager
+    def following(self, ticket_id: str, status: str) -> Iterator[Follower]:
+        """While inside. `status`: what the follower knows."""
+        follower = Follower(status)
+        self._followers.setdefault(ticket_id, set()).add(follower)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._look())
-
-    def remove(self, ticket_id: str, event: asyncio.Event) -> None:
-        self._followers[ticket_id].discard(event)
-        if not self._followers[ticket_id]:
-            del self._followers[ticket_id]
-            self._seen.pop(ticket_id, None)
+        try:
+            yield follower
+        finally:
+            self._followers[ticket_id].discard(follower)
+            if not self._followers[ticket_id]:
+                del self._followers[ticket_id]
 
     async def _look(self) -> None:
         while self._followers:
+            began = time.monotonic()
             try:
-                found = await asyncio.to_thread(_statuses, list(self._followers))
+                await self._update(list(self._followers))
             except Exception:  # of any kind: all streams of this process depend on this loop
                 logger.exception("the statuses could not be read, the events wait")
                 await asyncio.sleep(LOOK_AGAIN)
                 continue
-            for ticket_id, events in self._followers.items():
-                status = found.get(ticket_id)
-                if self._seen.get(ticket_id, "") != status:
-                    self._seen[ticket_id] = status
-                    for event in events:
-                        event.set()
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(max(LOOK_EVERY, min(time.monotonic() - began, LOOK_AGAIN)))  # half of the time at most
 
+    async def _update(self, ticket_ids: list[str]) -> None:
+        found = await asyncio.to_thread(_statuses, ticket_ids)
+        changed = [each for each in ticket_ids if any(one.status != found.get(each) for one in self._of(each))]
+        for start in range(0, len(changed), READ_AT_ONCE):
+            some = changed[start : start + READ_AT_ONCE]
+            tickets = await asyncio.to_thread(_read, some)
+            for ticket_id in some:
+                for follower in self._of(ticket_id):
+                    follower.update(tickets.get(ticket_id))
 
-class _Following:
-    """Context manager: an event that is set on change, while inside."""
-
-    def __init__(self, watcher: Watcher, ticket_id: str) -> None:
-        self._watcher, self._ticket_id, self._event = watcher, ticket_id, asyncio.Event()
-
-    def __enter__(self) -> asyncio.Event:
-        self._watcher.add(self._ticket_id, self._event)
-        return self._event
-
-    def __exit__(self, *error: object) -> None:
-        self._watcher.remove(self._ticket_id, self._event)
+    def _of(self, ticket_id: str) -> set[Follower]:
+        return self._followers.get(ticket_id, set())
 
 
 # In threads of their own, which no request closes the connections of.
@@ -163,11 +172,10 @@ def _statuses(ticket_ids: list[str]) -> dict[str, str]:
         close_old_connections()
 
 
-def _read(tenant: str, ticket_id: str) -> dict[str, Any] | None:
+def _read(ticket_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Those that there are."""
     try:
         with deadline(DATABASE_WITHIN):
-            return dict(TicketSerializer(selectors.ticket_get(tenant=tenant, ticket_id=ticket_id)).data)
-    except NotFound:
-        return None
+            return {ticket.pk: ticket_data(ticket) for ticket in selectors.tickets_shown(ticket_ids)}
     finally:
         close_old_connections()

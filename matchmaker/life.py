@@ -49,6 +49,9 @@ CLAIM = timedelta(seconds=6)  # longer than one call to the manager may take
 MAX_ATTEMPTS = 5  # without an outcome, about 15 s, before the players of a match search on
 MAX_UNDO_ATTEMPTS = 200  # of an abandoned match, more than an hour: its session ends by itself
 LONGEST_DELAY = 30.0
+# An assignment can be read for so long at least: a client that was refused comes back after the minute that a limit
+# counts, and up to a quarter more (transports.control), and may be refused once again.
+ASSIGNED_FOR = timedelta(seconds=180)
 CHUNK = 5_000  # rows named in one query: databases limit their number
 PROCESSES_KEPT = timedelta(hours=1)
 LEASE = timedelta(seconds=5)  # longer than a pass may take
@@ -396,7 +399,7 @@ def _assigned(match: Match, session: Json, users: dict[str, Json]) -> None:
     """The status and the assignment in one transaction (M10)."""
     now = timezone.now()
     location = selectors.location_of(session.get("location") or "")
-    remove_at = now + selectors.removal_of(match.version)
+    remove_at = now + max(selectors.removal_of(match.version), ASSIGNED_FOR)
     team_ids = selectors.team_ids(match)
     with transaction.atomic():
         won = Match.objects.filter(pk=match.pk, state=MatchState.FORMING).update(

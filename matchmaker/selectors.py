@@ -28,6 +28,7 @@ MAX_BACKFILLS = 200  # that one pass looks at
 SAMPLE = 1_000  # tickets with which a ticket is compared to say why it waits
 UNREADABLE_REMOVAL = 60.0  # seconds; where the configuration does not say
 ALIVE_FOR = 10.0  # seconds a process counts as running after it was last seen
+MAX_ACTIVE = 1_000  # active versions that are remembered
 RECENT = 50  # matches that the estimate of the wait is made from
 
 
@@ -53,6 +54,31 @@ def version_get(*, profile: Profile, number: int) -> ProfileVersion:
 def rules_of(version: ProfileVersion) -> profiles.Profile:
     """Each configuration is parsed once."""
     return _rules(json.dumps(version.config))
+
+
+_active: dict[tuple[str, str], tuple[float, ProfileVersion, profiles.Profile]] = {}
+
+
+def active_version(*, tenant: str, name: str) -> tuple[ProfileVersion, profiles.Profile] | None:
+    """What new tickets are made under, not to be changed; None: there is no active profile of the name. Remembered for
+    FLEET_MEMORY seconds, as each ticket asks: `move_late_tickets` takes care of those of an activation's moment."""
+    now = time.monotonic()
+    if (known := _active.get((tenant, name))) and now < known[0] + settings.FLEET_MEMORY:
+        return known[1], known[2]
+    profile = Profile.objects.select_related("active").filter(tenant=tenant, name=name).first()
+    if profile is None or profile.active is None:
+        return None
+    version, rules = profile.active, rules_of(profile.active)
+    version.profile = profile
+    if len(_active) >= MAX_ACTIVE:
+        _active.clear()
+    _active[tenant, name] = now, version, rules
+    return version, rules
+
+
+def forget_active_versions() -> None:
+    """After one was activated through this process."""
+    _active.clear()
 
 
 def removal_of(version: ProfileVersion) -> timedelta:
@@ -110,8 +136,29 @@ def _tickets(tenant: str) -> QuerySet[Ticket]:
     return Ticket.objects.select_related("match", "version__profile").filter(tenant=tenant)
 
 
+# What a player is shown, and no more: the rest of a match and of a profile is long, and has to be parsed.
+_SHOWN = (
+    *("tenant", "group_id", "player_ip", "player_id", "created_at", "expires_at", "status", "reason", "assignment"),
+    *("match__teams", "match__origin_id", "version__profile__name"),
+)
+
+
+def ticket_shown(*, tenant: str, ticket_id: str) -> Ticket:
+    """With what its player is shown. Raises NotFound."""
+    ticket = _tickets(tenant).only(*_SHOWN).filter(pk=ticket_id).order_by().first()
+    if ticket is None:
+        raise NotFound("There is no such ticket, or it was removed.")
+    return ticket
+
+
+def tickets_shown(ticket_ids: Sequence[str]) -> list[Ticket]:
+    """Those that there are, of whatever tenant."""
+    tickets = Ticket.objects.select_related("match", "version__profile").only(*_SHOWN)
+    return list(tickets.filter(pk__in=ticket_ids).order_by())
+
+
 def statuses(ticket_ids: Sequence[str]) -> dict[str, str]:
-    return dict(Ticket.objects.filter(pk__in=ticket_ids).values_list("pk", "status"))
+    return dict(Ticket.objects.filter(pk__in=ticket_ids).order_by().values_list("pk", "status"))
 
 
 def backfill_get(*, tenant: str, backfill_id: UUID) -> Backfill:
@@ -352,6 +399,7 @@ class FleetNames:
     slugs_by_city: dict[str, list[str]]  # tickets name places by their city, the manager by a slug
     places: frozenset[str]  # what a player's latencies and measurements may name: nodes and slugs
     is_known: bool
+    answers: dict[str, Any] = field(default_factory=dict)  # by the caller's family: the beacons as the API lists them
 
 
 _fleet_names: tuple[float, FleetNames] | None = None

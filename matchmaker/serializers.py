@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -101,6 +101,13 @@ class TicketSerializer(serializers.Serializer):
     status = serializers.ChoiceField(choices=Status.choices)
     reason = serializers.CharField(help_text="Why it was cancelled.")
     assignment = AssignmentSerializer(allow_null=True)
+
+
+_TICKET = TicketSerializer()  # to make one copies all of its fields
+
+
+def ticket_data(ticket: Ticket) -> dict[str, Any]:
+    return cast(dict[str, Any], _TICKET.to_representation(ticket))
 
 
 class MemberSerializer(serializers.Serializer):

@@ -10,8 +10,10 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max
 from django.utils import timezone
+from rest_framework.exceptions import APIException
 
 from web.input_warnings import unknown_names, warn
+from web.measurements import not_measured
 
 from . import selectors
 from .errors import (
@@ -43,6 +45,7 @@ from .proofs import is_host_key, session_of_rejoin_key
 from .quotas import take_places
 from .selectors import (
     ANY_SESSION,
+    active_version,
     backfill_players,
     group_members,
     match_of_session,
@@ -111,6 +114,7 @@ def profile_rollback(*, tenant: str, name: str, known_active: int | None = None)
     with transaction.atomic():
         Profile.objects.filter(pk=profile.pk).update(active=version)
         _move_waiting(profile, version)
+    selectors.forget_active_versions()
     return version
 
 
@@ -118,6 +122,7 @@ def _activate(profile: Profile, version: ProfileVersion) -> None:
     ProfileVersion.objects.filter(pk=version.pk).update(activated_at=timezone.now())
     Profile.objects.filter(pk=profile.pk).update(active=version)
     _move_waiting(profile, version)
+    transaction.on_commit(selectors.forget_active_versions)
 
 
 def version_try_again(version: ProfileVersion) -> None:
@@ -164,10 +169,10 @@ def move_late_tickets() -> None:
 
 def _active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rules]:
     """What a new ticket is made under. Raises ValidationError (M12: an unknown profile is 400)."""
-    profile = Profile.objects.select_related("active").filter(tenant=tenant, name=name).first()
-    if profile is None or profile.active is None:
+    found = active_version(tenant=tenant, name=name)
+    if found is None:
         raise invalid([Problem("profile", f"there is no active profile {name}")])
-    return profile.active, rules_of(profile.active)
+    return found
 
 
 # -- tickets ---------------------------------------------------------------------------------------
@@ -201,11 +206,15 @@ def ticket_create(requester: Requester, player: Player) -> Ticket:
     """A ticket that searches; the one that the request made before, if it is repeated.
 
     Raises ValidationError, KeyMismatch, PlayerHasTicket, TooManyTickets."""
-    if earlier := _made_before(requester):
-        return earlier[0]
-    version, rules = _active_version(requester.tenant, player.profile)
-    ticket = _ticket(requester, version, rules, player, requester.key)
-    take_places(requester.tenant, requester.network, 1)
+    try:
+        version, rules = _active_version(requester.tenant, player.profile)
+        ticket = _ticket(requester, version, rules, player, requester.key)
+        take_places(requester.tenant, requester.network, 1)
+    except APIException:
+        if earlier := _made_before(requester):
+            return earlier[0]
+        raise
+    # Hardly any request is a repetition: the constraint finds those, so that the others need no query for it.
     return _insert(requester, lambda: [_searching(ticket, rules, timezone.now())])[0]
 
 
@@ -292,9 +301,11 @@ def _ticket(
     """Not yet in the database. Raises ValidationError."""
     if problems := attribute_problems(rules, player.attributes):
         raise invalid(problems, under=f"{under}attributes")
-    if rules.latencies and (known := selectors.fleet_names().slugs_by_city.keys()):
-        path = f"{under}attributes.{rules.latencies}.{{name}}"
-        warn(unknown_names(player.attributes[rules.latencies], frozenset(known), path, "beacon", "beacon_unknown"))
+    if rules.latencies:
+        latencies, path = player.attributes[rules.latencies], f"{under}attributes.{rules.latencies}"
+        warn(not_measured(latencies, path))
+        if known := frozenset(selectors.fleet_names().slugs_by_city):
+            warn(unknown_names(latencies, known, f"{path}.{{name}}", "beacon", "beacon_unknown"))
     ticket = Ticket(
         tenant=requester.tenant,
         version=version,

@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from web.choice_field import Choice
 from web.input_warnings import RequestSerializer
-from web.number_fields import Latitude, Longitude, Milliseconds, Share
+from web.number_fields import Latitude, Longitude, Milliseconds, RoundTrip, Share
 
 from .profiles import MAX_LATENCY, MAX_VALUES
 
@@ -25,7 +25,7 @@ class TicketMeasurementSerializer(serializers.Serializer):
     """What a player found at a relay's beacon, and the relay's signature (PROTOCOL.md 11.1)."""
 
     node = serializers.SlugField(max_length=MAX_NAME)
-    rtt_ms = Milliseconds(max_value=MAX_LATENCY)
+    rtt_ms = RoundTrip(max_value=MAX_LATENCY, help_text="0 and less: not measured.")
     jitter_ms = Milliseconds(max_value=MAX_LATENCY, default=0.0)
     loss = Share(default=0.0)
     proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
@@ -42,7 +42,7 @@ class WhereaboutsSerializer(RequestSerializer):
         help_text="What the player measured, signed by relays: the relay of the match is chosen by it.",
     )
     latencies = serializers.DictField(
-        child=Milliseconds(max_value=MAX_LATENCY),
+        child=RoundTrip(max_value=MAX_LATENCY),
         required=False,
         allow_null=True,
         help_text="The same unsigned: {location or node: milliseconds}. The profile's latencies rule does not see it.",

@@ -106,6 +106,18 @@ _counters: dict[str, OrderedDict[str, tuple[int, float]]] = {}
 _counters_lock = threading.Lock()
 
 
+class _KeptClient(RedisCacheClient):
+    """Django makes a Redis for each call, which costs more than the call."""
+
+    def __init__(self, servers: list[str], **options: Any) -> None:
+        super().__init__(servers, **options)
+        self._kept: dict[int, Redis] = {}
+
+    def get_client(self, key: Any = None, *, write: bool = False) -> Redis:
+        pool = self._get_connection_pool(write)
+        return self._kept.get(id(pool)) or self._kept.setdefault(id(pool), self._client(connection_pool=pool))
+
+
 class _GuardedRedis(Redis):
     """Fails at once for some seconds after it failed to reach the server."""
 
@@ -129,7 +141,7 @@ def _client(servers: tuple[str, ...], options: tuple[tuple[str, Any], ...]) -> R
         "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         **dict(options),
     }
-    client = RedisCacheClient(list(servers), **given)
+    client = _KeptClient(list(servers), **given)
     breaker = CircuitBreaker((RedisError, OSError))
     client._client = type("GuardedRedis", (_GuardedRedis,), {"breaker": breaker})  # type: ignore[attr-defined]
     return client

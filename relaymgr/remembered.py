@@ -19,6 +19,15 @@ def remembered(read: Callable[P, T]) -> Callable[P, T]:
     Several threads get the same answer: it is not to be changed. What must not be missed is tested again where it is
     acted on, as by `worker_reserve`.
     """
+    return remembered_where(lambda answer: True)(read)
+
+
+def remembered_where(is_kept: Callable[[T], bool]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """As `remembered`, of the answers for which `is_kept` is true."""
+    return lambda read: _remembered(read, is_kept)
+
+
+def _remembered(read: Callable[P, T], is_kept: Callable[[T], bool]) -> Callable[P, T]:
     answers: dict[object, tuple[float, T]] = {}
 
     @functools.wraps(read)
@@ -28,7 +37,7 @@ def remembered(read: Callable[P, T]) -> Callable[P, T]:
         if at and now < at + settings.FLEET_MEMORY:
             return answer  # type: ignore[return-value]
         found = read(*args, **kwargs)
-        if settings.FLEET_MEMORY:
+        if settings.FLEET_MEMORY and is_kept(found):
             if len(answers) >= MOST:
                 answers.clear()
             answers[asked] = now, found

@@ -84,6 +84,12 @@ class Milliseconds(_RangedNumber):
     pass
 
 
+class RoundTrip(Milliseconds):
+    """As a player reports it. 0 and less are no measurement, and no error (web.measurements)."""
+
+    low = -1e9
+
+
 class Seconds(_RangedNumber):
     pass
 

@@ -14,7 +14,7 @@ from relaymgr.nodes.address_families import ANY, IPV4, IPV6
 from web.address_field import AddressField
 from web.choice_field import Choice
 from web.input_warnings import RequestSerializer
-from web.number_fields import Integer, Latitude, Longitude, Milliseconds, Share
+from web.number_fields import Integer, Latitude, Longitude, Milliseconds, RoundTrip, Share
 
 from ..ssrf_guard import is_webhook_url
 from .filters import Filter
@@ -31,7 +31,7 @@ class MeasurementSerializer(serializers.Serializer):
     """What a player found at a node's beacon, and the node's signature (PROTOCOL.md 11.1)."""
 
     node = serializers.SlugField(max_length=MAX_NAME)
-    rtt_ms = Milliseconds(max_value=MAX_LATENCY_MS)
+    rtt_ms = RoundTrip(max_value=MAX_LATENCY_MS, help_text="0 and less: not measured.")
     jitter_ms = Milliseconds(max_value=MAX_LATENCY_MS, default=0.0)
     loss = Share(default=0.0)
     proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
@@ -44,10 +44,10 @@ class PlayerSerializer(RequestSerializer):
         max_length=64, required=False, allow_blank=True, allow_null=True, help_text="Your name for the player."
     )
     latencies = serializers.DictField(
-        child=Milliseconds(max_value=MAX_LATENCY_MS),
+        child=RoundTrip(max_value=MAX_LATENCY_MS),
         required=False,
         allow_null=True,
-        help_text="What the player measured: {location or node: milliseconds there and back}.",
+        help_text="What the player measured: {location or node: round trip in milliseconds}; 0 and less: not measured.",
     )
     measurements = serializers.ListField(
         child=MeasurementSerializer(),

@@ -6,6 +6,7 @@ from typing import Any
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.remembered import remembered
 from web.input_warnings import InputWarning, unknown_names, warn
+from web.measurements import measured
 
 from .filters import Filter, names_of
 
@@ -29,10 +30,12 @@ def filter_names(field: str) -> frozenset[str]:
 
 
 def users_known(users: Sequence[dict[str, Any]], path: str) -> Sequence[dict[str, Any]]:
-    """The users without what they say of places that are not there: it is not stored. Warns of it. `path`: how errors
+    """The users without round trips that are no measurements, and without what they say of places that are not there:
+    neither is stored. Warns of both. `path`: how errors
     name a user, with {index} for its number."""
     if not any(user.keys() & {"latencies", "measurements"} for user in users):
         return users
+    users = [measured(user, path.format(index=index)) for index, user in enumerate(users)]
     known = place_names()
     warn(_of_users(users, known, path))
     return [_known_part(user, known) for user in users]

@@ -1,7 +1,8 @@
 """Reads."""
 
+from relaymgr.remembered import remembered_where
 from relaymgr.tenants.keys import hashes_match, split_key
-from relaymgr.tenants.models import ApiKey, Tenant
+from relaymgr.tenants.models import ApiKey, Scope, Tenant
 
 
 def tenant_active(*, slug: str) -> Tenant | None:
@@ -9,12 +10,18 @@ def tenant_active(*, slug: str) -> Tenant | None:
 
 
 def api_key_get(*, presented: str) -> ApiKey | None:
-    """The usable key that was presented, with its tenant; None for any other. One query, or none."""
+    """The usable key that was presented, with its tenant; None for any other. One query, or none: a key of players,
+    which thousands of them present at the same moment, is remembered for FLEET_MEMORY seconds."""
     parts = split_key(presented)
-    if parts is None:
-        return None
-    prefix, secret_hash = parts
+    key = _key(*parts) if parts else None
+    return key if key is not None and key.is_usable else None
+
+
+def _is_for_players(key: ApiKey | None) -> bool:
+    return key is not None and set(key.scopes) == {Scope.MATCHMAKER} and key.is_usable
+
+
+@remembered_where(_is_for_players)
+def _key(prefix: str, secret_hash: str) -> ApiKey | None:
     key = ApiKey.objects.select_related("tenant").filter(prefix=prefix).first()
-    if key is None or not hashes_match(key.secret_hash, secret_hash) or not key.is_usable:
-        return None
-    return key
+    return key if key is not None and hashes_match(key.secret_hash, secret_hash) else None

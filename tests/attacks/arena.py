@@ -74,7 +74,7 @@ class Arena:
     def memory(self) -> dict[str, float]:
         """MB of resident memory for each process of ours, with its children."""
         names = ("web", "worker", "matchmaker", "frankfurt-1", "virginia-1", "singapore-1")
-        return {name: sum(map(_resident, _family(self.stack.pid(name)))) for name in names}
+        return {name: sum(map(_resident, family(self.stack.pid(name)))) for name in names}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _activate_profile(stack: Stack, relay_key: str) -> None:
     assert answer.status_code == 201, answer.text
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """The process and all that descend from it."""
     found = [pid]
     for parent in found:

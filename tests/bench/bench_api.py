@@ -78,7 +78,7 @@ class Results:
 
 def measure(plan: Plan, stack: Stack) -> Results:
     results = Results(plan, f"{os.cpu_count()} x {_processor()}, Linux {platform.release()}")
-    _lift_limits(stack)
+    lift_limits(stack)
     with _matchmaker_halted(stack):
         asyncio.run(_measure(plan, stack, results))
         _node_restart(stack, results)
@@ -275,7 +275,7 @@ def _list_at_volume(plan: Plan, stack: Stack, results: Results) -> None:
     """The list of a tenant with that many sessions: copies of real rows, as nodes play no part in it."""
     say(f"writing {plan.rows} sessions for the list")
     key = stack.manage("api_key", "volume", "--create-tenant").strip()
-    _lift_limits(stack)
+    lift_limits(stack)
     with psycopg.connect(stack.environment["DATABASE_URL"], autocommit=True) as connection:
         _copy_sessions(connection, plan.rows)
     last = math.ceil(plan.rows / 50)
@@ -330,7 +330,7 @@ def _columns(connection: psycopg.Connection[Any], table: str) -> list[str]:
     return [name for (name,) in connection.execute(asked, [table])]
 
 
-def _lift_limits(stack: Stack) -> None:
+def lift_limits(stack: Stack) -> None:
     with psycopg.connect(stack.environment["DATABASE_URL"]) as connection:
         limits = ("max_sessions", "requests_per_minute", "sessions_per_minute")
         connection.execute(f"UPDATE tenants_tenant SET {', '.join(f'{limit} = 1000000' for limit in limits)}")

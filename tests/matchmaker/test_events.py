@@ -26,7 +26,7 @@ async def read(ticket: dict[str, Any], *acts: Callable[[], Any]) -> list[tuple[s
     waiting = list(acts)
     found = []
     async with asyncio.timeout(10):
-        async for chunk in events._stream("studio", ticket["id"]):
+        async for chunk in events._stream(ticket):
             if chunk.startswith(b":"):
                 continue
             found.append(shown(chunk))
@@ -53,8 +53,14 @@ async def test_each_change_is_told_and_the_last_ends_the_stream(search: Search, 
 async def test_late_reader_gets_the_present_state_and_is_done(search: Search) -> None:
     ticket = await asyncio.to_thread(search)
     await asyncio.to_thread(lambda: Ticket.objects.update(status=Status.CANCELLED, reason="expired"))
-    [(name, data)] = await read(ticket)
+    [(name, data)] = await read((await asyncio.to_thread(events._read, [ticket["id"]]))[ticket["id"]])
     assert (name, data["status"], data["reason"]) == ("status", "CANCELLED", "expired")
+
+
+async def test_a_change_between_the_first_read_and_the_stream_is_not_missed(search: Search) -> None:
+    ticket = await asyncio.to_thread(search)
+    await asyncio.to_thread(lambda: Ticket.objects.update(status=Status.CANCELLED, reason="expired"))
+    assert [data["status"] for _, data in await read(ticket)] == ["SEARCHING", "CANCELLED"]
 
 
 async def test_removed_ticket_ends_the_stream(search: Search) -> None:
@@ -66,7 +72,7 @@ async def test_removed_ticket_ends_the_stream(search: Search) -> None:
 async def test_comment_keeps_a_quiet_stream_alive(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "KEEP_ALIVE", 0.05)
     ticket = await asyncio.to_thread(search)
-    stream = events._stream("studio", ticket["id"])
+    stream = events._stream(ticket)
     assert [(await anext(stream))[:1] for _ in range(3)] == [b"e", b":", b":"]
     await stream.aclose()
 
@@ -74,13 +80,16 @@ async def test_comment_keeps_a_quiet_stream_alive(search: Search, monkeypatch: p
 async def test_many_streams_cost_one_query_a_look(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     tickets = [await asyncio.to_thread(search, n) for n in range(3)]
     asked: list[list[str]] = []
-    statuses = events._statuses
+    reads: list[list[str]] = []
+    statuses, tickets_read = events._statuses, events._read
     monkeypatch.setattr(events, "_statuses", lambda ids: asked.append(ids) or statuses(ids))
+    monkeypatch.setattr(events, "_read", lambda ids: reads.append(ids) or tickets_read(ids))
     readers = [asyncio.create_task(read(ticket)) for ticket in tickets]
     while not any(len(ids) == 3 for ids in asked):
         await asyncio.sleep(0.01)
     await asyncio.to_thread(lambda: Ticket.objects.update(status=Status.CANCELLED))
     assert [found[-1][1]["status"] for found in await asyncio.gather(*readers)] == ["CANCELLED"] * 3
+    assert [len(ids) for ids in reads] == [3]
 
 
 def test_stream_is_not_cached_and_accepts_event_source(players: APIClient, search: Search) -> None:
