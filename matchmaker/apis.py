@@ -89,28 +89,26 @@ def _validated(kind: type[serializers.Serializer], request: Request) -> dict[str
     serializer = kind(data=request.data, context={"address": client_address(request._request)})
     serializer.is_valid(raise_exception=True)
     wanted = serializer.validated_data
-    _warn_of_places(wanted)
+    _judge_measurements(wanted)
     if name := wanted.get("profile") or next((each["profile"] for each in wanted.get("player_tickets", ())), ""):
         about_profile(request, name)
     return wanted
 
 
-def _warn_of_places(wanted: dict[str, Any]) -> None:
-    """Of those that a player measured and that are not in the fleet; and takes out what is no measurement."""
+def _judge_measurements(wanted: dict[str, Any]) -> None:
+    """Takes out what is no measurement, and warns of it and of measured places that are not in the fleet."""
     players = wanted.get("player_tickets", [wanted])
     if not any(player.get("whereabouts") for player in players):
         return
     names = selectors.fleet_names()
-    if not names.is_known:
-        return
-    known = names.places
     for index, player in enumerate(players):
         under = f"player_tickets[{index}]." if "player_tickets" in wanted else ""
-        found, what, code = measured(player["whereabouts"], under), "node or location", "place_unknown"
-        player["whereabouts"] = found
-        warn(unknown_names(found.get("latencies", ()), known, under + "latencies.{name}", what, code))
-        nodes = [item["node"] for item in found.get("measurements", ())]
-        warn(unknown_names(nodes, known, f"{under}measurements", what, code))
+        player["whereabouts"] = found = measured(player["whereabouts"], under)
+        if names.is_known:
+            what, code = "node or location", "place_unknown"
+            warn(unknown_names(found.get("latencies", ()), names.places, under + "latencies.{name}", what, code))
+            nodes = [item["node"] for item in found.get("measurements", ())]
+            warn(unknown_names(nodes, names.places, f"{under}measurements", what, code))
 
 
 class TicketsApi(PlayApi):

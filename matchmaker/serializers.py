@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -107,7 +107,7 @@ _TICKET = TicketSerializer()  # to make one copies all of its fields
 
 
 def ticket_data(ticket: Ticket) -> dict[str, Any]:
-    return cast(dict[str, Any], _TICKET.to_representation(ticket))
+    return _TICKET.to_representation(ticket)
 
 
 class MemberSerializer(serializers.Serializer):

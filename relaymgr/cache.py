@@ -114,8 +114,8 @@ class _KeptClient(RedisCacheClient):
         self._kept: dict[int, Redis] = {}
 
     def get_client(self, key: Any = None, *, write: bool = False) -> Redis:
-        pool = self._get_connection_pool(write)
-        return self._kept.get(id(pool)) or self._kept.setdefault(id(pool), self._client(connection_pool=pool))
+        pool = self._get_connection_pool(write)  # type: ignore[attr-defined]
+        return self._kept.get(id(pool)) or self._kept.setdefault(id(pool), self._client(connection_pool=pool))  # type: ignore[attr-defined]
 
 
 class _GuardedRedis(Redis):

@@ -220,7 +220,9 @@ def main() -> None:
         folder.chmod(0o711)  # PostgreSQL runs as another user when we are root
         state = folder / "state"
         state.mkdir()
-        environment = PRODUCTION | {"WEB_CONCURRENCY": "1", METRICS_KEY: secrets.token_urlsafe(24), **FOR_PEER} | ({} if plan.default_limits else RAISED)
+        environment = PRODUCTION | FOR_PEER | {"WEB_CONCURRENCY": "1", METRICS_KEY: secrets.token_urlsafe(24)}
+        if not plan.default_limits:
+            environment |= RAISED
         with (
             postgres(folder) as database,
             redis(folder) as broker,

@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 
 from matchmaker import selectors
 from matchmaker.models import Fleet, Group, PassState, ProfileVersion, Status, Ticket
+from matchmaker.quotas import forget_counts
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
@@ -85,7 +86,7 @@ GOOD = {"node": "fra-1", "rtt_ms": 20}
 @pytest.mark.parametrize(
     ("whereabouts", "field", "code"),
     [
-        ({"measurements": [{**GOOD, "rtt_ms": -1}]}, "measurements[0].rtt_ms", "min_value"),
+        ({"measurements": [{**GOOD, "rtt_ms": 1e6}]}, "measurements[0].rtt_ms", "max_value"),
         ({"measurements": [GOOD, {**GOOD, "rtt_ms": "NaN"}]}, "measurements[1].rtt_ms", "invalid"),
         ({"measurements": [{**GOOD, "loss": 2}]}, "measurements[0].loss", "max_value"),
         ({"measurements": [{**GOOD, "node": "a b"}]}, "measurements[0].node", "invalid"),
@@ -626,6 +627,61 @@ def test_beacons_and_places_that_are_not_there_are_warned_of(players: APIClient,
     }
     refused = players.post(f"{BASE}/tickets?strict=1", body, format="json")
     assert (refused.status_code, Ticket.objects.count()) == (400, 1)
+
+
+def test_round_trips_of_0_and_less_are_no_measurement_and_are_warned_of(
+    players: APIClient, make_profile: Callable[..., None]
+) -> None:
+    """What an SDK or a browser reports for a ping that failed."""
+    beacons = {"type": "latencies", "attributes": {"difference": 100, "max_latency": 200}}
+    make_profile(rules={"initial": {**CONFIG["rules"]["initial"], "beacons": beacons}})
+    measurements = [{**GOOD, "node": "a", "rtt_ms": ms} for ms in (0, -1, 5)]
+    body = {
+        "profile": "duel",
+        "attributes": {"elo": 1, "beacons": {"A": 0, "B": -1, "C": 7}},
+        "latencies": {"a": 0, "b": -1, "c": 5},
+        "measurements": measurements,
+    }
+    answer = players.post(f"{BASE}/tickets", body, format="json").json()
+    assert {each["field"] for each in answer["warnings"] if each["code"] == "not_measured"} == {
+        "attributes.beacons.A",
+        "attributes.beacons.B",
+        "latencies.a",
+        "latencies.b",
+        "measurements[0].rtt_ms",
+        "measurements[1].rtt_ms",
+    }
+    ticket = Ticket.objects.get()
+    assert ticket.whereabouts["latencies"] == {"c": 5}
+    assert [each["rtt_ms"] for each in ticket.whereabouts["measurements"]] == [5]
+    assert ticket.attributes["beacons"] == {"C": 7}
+
+
+def test_repeated_request_finds_its_ticket_also_when_there_is_room_for_no_more(
+    players: APIClient, profile: str
+) -> None:
+    body, headers = {"profile": "duel", "attributes": {"elo": 1}}, {"HTTP_IDEMPOTENCY_KEY": "once"}
+    first = players.post(f"{BASE}/tickets", body, format="json", **headers).json()
+    forget_counts()
+    with override_settings(MATCHMAKER_MAX_TICKETS=1):
+        assert players.post(f"{BASE}/tickets", body, format="json", **headers).json()["id"] == first["id"]
+        assert players.post(f"{BASE}/tickets", body, format="json").status_code == 429
+    forget_counts()
+
+
+def test_a_ticket_costs_few_queries(
+    players: APIClient, search: Search, settings: Any, django_assert_num_queries: Any
+) -> None:
+    """With what is remembered for a second: SAVEPOINT, INSERT, RELEASE for the ticket, one SELECT to follow it."""
+    selectors.forget_active_versions()
+    settings.FLEET_MEMORY = 600
+    ticket = search()
+    body = {"profile": "duel", "attributes": {"elo": 1}}
+    players.post(f"{BASE}/tickets", body, format="json")
+    with django_assert_num_queries(3):
+        assert players.post(f"{BASE}/tickets", body, format="json", HTTP_IDEMPOTENCY_KEY="k").status_code == 201
+    with django_assert_num_queries(1):
+        players.get(f"{BASE}/tickets/{ticket['id']}/events", HTTP_ACCEPT="text/event-stream")
 
 
 def test_a_ticket_of_a_player_who_measured_nothing_is_taken(

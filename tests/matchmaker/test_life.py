@@ -270,6 +270,19 @@ def test_leaving_after_the_assignment_is_409(players: APIClient, profile: str, m
     assert "seat_key" not in shown["assignment"], "a group shows nobody's secrets"
 
 
+def test_an_assignment_can_be_read_for_longer_than_a_client_is_refused(
+    search: Search, manager: Manager, settings: Any
+) -> None:
+    """The profile removes tickets after 30 s; a client that a limit of a minute refused comes back later."""
+    for number in range(4):
+        search(number)
+    one_pass()
+    life.match_forward(manager)
+    ticket = Ticket.objects.filter(status=Status.HOST_ASSIGNED).latest("remove_at")
+    assert ticket.remove_at is not None
+    assert ticket.remove_at - timezone.now() > 2 * timedelta(seconds=60 * 1.25)
+
+
 # -- backfill --------------------------------------------------------------------------------------
 
 

@@ -205,7 +205,11 @@ def test_clients_behind_a_proxy_that_writes_ports_are_counted_one_by_one(
 def test_following_a_ticket_counts_apart_from_other_calls(
     fleet_known: None, tenant: Tenant, embedded_clock: Clock, settings: Any
 ) -> None:
-    settings.MATCHMAKER_REQUESTS_PER_MINUTE = 1
+    """Each ticket that an address may make can be followed twice: or it could be gone before its player sees it."""
+    settings.MATCHMAKER_REQUESTS_PER_MINUTE, settings.MATCHMAKER_TICKETS_PER_MINUTE = 1, 2
     players = client_with(api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])[1])
     assert [players.get("/matchmaker/locations/beacons").status_code for _ in range(2)] == [200, 429]
-    assert [players.get(f"/matchmaker/tickets/{'0' * 20}/events").status_code for _ in range(2)] == [404, 429]
+    assert [players.get(f"/matchmaker/tickets/{'0' * 20}/events").status_code for _ in range(6)] == [
+        *[404] * 5,
+        429,
+    ]

@@ -127,3 +127,23 @@ def test_options_that_contradict_each_other_are_warned_of(api: APIClient, ready_
     assert api.post(f"{SESSIONS}?strict=1", {**TWO_USERS, **CONFLICTS}, format="json").status_code == 400
     # A default contradicts nothing that the caller said.
     assert "warnings" not in api.post(SESSIONS, {**TWO_USERS, "max_lifetime": 60}, format="json").json()
+
+
+def test_round_trips_of_0_and_less_are_no_measurement(api: APIClient, ready_node: RelayNode) -> None:
+    """What an SDK or a browser reports for a ping that failed; also of a player who is added."""
+    unmeasured = {"latencies": {"frankfurt": 0, ready_node.name: -1}}
+    measurements = [{"node": ready_node.name, "rtt_ms": 0}, {"node": ready_node.name, "rtt_ms": 7}]
+    users = [{"ip": "192.0.2.1", **unmeasured, "measurements": measurements}, {"ip": "192.0.2.2"}]
+    answer = api.post(SESSIONS, {"users": users}, format="json")
+    assert listed(answer) == {
+        "users[0].latencies.frankfurt": "not_measured",
+        f"users[0].latencies.{ready_node.name}": "not_measured",
+        "users[0].measurements[0].rtt_ms": "not_measured",
+    }
+    seat = Seat.objects.get(number=0)
+    assert seat.latencies == {} and {name: row[0] for name, row in seat.measured.items()} == {ready_node.name: 7}
+    session = answer.json()["session_id"]
+    body = {"session_id": session, "user_ip": "192.0.2.3", "latencies": {"frankfurt": -1}}
+    assert listed(api.post(f"{SESSIONS}:authorize-user", body, format="json")) == {
+        "latencies.frankfurt": "not_measured"
+    }
