@@ -574,7 +574,8 @@ if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
 
 # Sessions
 
-FLEET_MEMORY = 1.0  # seconds for which a creation may see nodes, rules and keys as an earlier one found them
+# Seconds for which a creation may see nodes, rules and keys, and a player's call its key, as an earlier one found them.
+FLEET_MEMORY = 1.0
 
 _begin("Sessions", "web, worker")
 GRANT_TIMEOUT = _number(
@@ -697,7 +698,13 @@ MATCHMAKER_REQUESTS_PER_MINUTE = int(
     _number("CAUSEWAY_MATCHMAKER_REQUESTS_PER_MINUTE", 600, 1, 1e6, "requests to it from each address")
 )
 MATCHMAKER_TICKETS_PER_MINUTE = int(
-    _number("CAUSEWAY_MATCHMAKER_TICKETS_PER_MINUTE", 1_200, 1, 1e6, "tickets that players of one address may make")
+    _number(
+        "CAUSEWAY_MATCHMAKER_TICKETS_PER_MINUTE",
+        1_200,
+        1,
+        1e6,
+        "tickets that players of one address may make; each of them may be followed by two streams",
+    )
 )
 MATCHMAKER_MAX_TICKETS = int(
     _number("CAUSEWAY_MATCHMAKER_MAX_TICKETS", 50_000, 1, 1e7, "active tickets of a tenant at one time")
