@@ -141,7 +141,7 @@ def test_drained_node_gets_no_sessions_until_it_is_undrained(stack: Stack) -> No
     relayctl(stack, "undrain", "frankfurt-1")
     wait_until(lambda: create(stack)["location"] == "frankfurt", "frankfurt-1 takes sessions again")
     acts = [entry["action"] for entry in relayctl(stack, "audit", "--target", "frankfurt-1")["entries"]]
-    assert acts == ["node.undrain", "node.drain"]
+    assert acts == ["node.undrain", "node.drain", "node.join"]
 
 
 def troubled(stack: Stack) -> set[tuple[str, str, str]]:
