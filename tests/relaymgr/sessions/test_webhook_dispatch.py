@@ -27,6 +27,7 @@ from relaymgr.sessions.webhook_dispatch import (
 from relaymgr.sessions.webhook_sending import UNREACHABLE
 from relaymgr.sessions.webhooks import RETRY_FOR
 from relaymgr.tenants.models import Tenant
+from tests.nodeproc import eventually
 from tests.relaymgr.sessions.test_webhooks import Receiver
 
 pytestmark = pytest.mark.django_db
@@ -174,10 +175,10 @@ def test_deliveries_flow_while_many_tenants_hang(
     in_background = [threading.Thread(target=run_and_close, args=(dispatcher,))]
     in_background[0].start()
     try:
-        wait_until(lambda: hanging.connections >= 12)
+        eventually(lambda: hanging.connections >= 12, within=30.0)
         for _ in range(5):  # each batch meets the hanging ones already at work
             deliver_to(receiver.url, well, 8)
-            wait_until(lambda: not well.deliveries.filter(delivered_at=None).exists())
+            eventually(lambda: not well.deliveries.filter(delivered_at=None).exists(), within=30.0)
         assert len(receiver.requests) == 40
         assert not WebhookDelivery.objects.exclude(tenant=well.tenant).exclude(delivered_at=None).exists()
         assert hanging.at_once < 32
@@ -185,7 +186,7 @@ def test_deliveries_flow_while_many_tenants_hang(
         deliver_to(receiver.url, well, 8)
         in_background.append(threading.Thread(target=run_and_close, args=(Dispatcher(),)))
         in_background[1].start()
-        wait_until(lambda: not well.deliveries.filter(delivered_at=None).exists())
+        eventually(lambda: not well.deliveries.filter(delivered_at=None).exists(), within=30.0)
         assert len(receiver.requests) == 48
     finally:
         hanging.close()
@@ -199,13 +200,6 @@ def run_and_close(dispatcher: Dispatcher) -> None:
         dispatcher.run()
     finally:
         connection.close()
-
-
-def wait_until(condition: Callable[[], bool], within: float = 30.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("serve", [hang, drip_head, flood_head])
