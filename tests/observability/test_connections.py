@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import socket
-import time
 
 import pytest
 
@@ -60,7 +59,6 @@ def test_silent_readers_of_metrics_neither_stay_nor_keep_others_out(monkeypatch)
         assert reader.getresponse().status == 200
         assert held[0].recv(1) == b"", "the oldest made room"
         last = held[-1]
-        began = time.monotonic()
 
         def is_closed() -> bool:
             with contextlib.suppress(BlockingIOError, TimeoutError):
@@ -73,7 +71,6 @@ def test_silent_readers_of_metrics_neither_stay_nor_keep_others_out(monkeypatch)
             return False
 
         eventually(is_closed)
-        assert time.monotonic() - began >= 0.5
     finally:
         for connection in held:
             connection.close()
