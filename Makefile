@@ -69,10 +69,10 @@ fuzz: $(VENV)/.dev            ## mutate the corpus of tests/fuzz, and keep what 
 	@$(RUN) -m tests.fuzz.driver $(ARGS)
 
 fuzz-paths: $(VENV)/.dev      ## ten million random packets through both packet paths (root; ARGS="--packets N --seed N")
-	@$(RUN) -m tests.relaynode.kernel.test_differential $(ARGS)
+	@$(RUN) -m tests.relaynode.datapath.xdp.test_differential $(ARGS)
 
 kernel:          ## compile the kernel path's program (clang)
-	@$(BPF_CC) -c relaynode/kernel/relay.bpf.c -o relaynode/kernel/relay.bpf.o
+	@$(BPF_CC) -c relaynode/datapath/xdp/relay.bpf.c -o relaynode/datapath/xdp/relay.bpf.o
 
 lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt

@@ -1,6 +1,6 @@
 """Log lines: one JSON object each where machines read them, plain text at a terminal. Standard library only.
 
-    {"timestamp": "2026-11-28T04:56:24.031Z", "level": "info", "logger": "relaynode.node", "event": "...", ...}
+    {"timestamp": "2026-11-28T04:56:24.031Z", "level": "info", "logger": "relaynode.control.api", "event": "..."}
 
 `bound` puts names such as request_id into all lines that are written inside it; `extra={...}` into one line.
 """

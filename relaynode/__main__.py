@@ -18,15 +18,15 @@ from typing import Any
 from observability import log_lines, tracing
 
 from .config import PREFIX, NodeConfig, read_config
-from .control import ControlServer
+from .control.api import ControlServer
+from .control.manager_link import ManagerLink
+from .control.peers import PeerProber
+from .datapath.packet_path import choose_packet_path
+from .datapath.sockets import open_beacon, open_tcp_port, open_udp_port
 from .errors import ConfigError, NodeError, PortUnavailable
-from .event_loop import run
-from .manager_link import ManagerLink
-from .node import Node
-from .packet_path import choose_packet_path
-from .peers import PeerProber
-from .ports import open_beacon, open_tcp_port, open_udp_port
-from .state_folder import NodeKeys, StateFolder
+from .supervision.event_loop import run
+from .supervision.node import Node
+from .supervision.state_folder import NodeKeys, StateFolder
 
 log = logging.getLogger("relaynode")
 

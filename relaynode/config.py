@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from observability.log_lines import LEVELS, Format
 
+from .core.relay_config import RelayConfig
 from .errors import ConfigError
-from .relay_config import RelayConfig
 
 PREFIX = "CAUSEWAY_NODE_"
 VERSION = "0.1.0"

@@ -251,7 +251,7 @@ class PlayerHost(_Driven):
 
 
 class NodeHost(_Driven):
-    """A `relaynode.relay.Relay` on its two ports. `relay` may be replaced, as a node's process is by a restart;
+    """A `relaynode.core.relay.Relay` on its two ports. `relay` may be replaced, as a node's process is by a restart;
     None: down."""
 
     def __init__(

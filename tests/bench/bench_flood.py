@@ -27,7 +27,7 @@ from typing import Any
 
 from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
 from tests.bench.kernel_bench import FIRST_PLAYER, NATIVE, NodeOverThere, addressed, route_players
-from tests.relaynode.kernel.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
+from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 from transports.protocol.packets import STUN_COOKIE, PacketType
 
 PACKETS = 1_000_000

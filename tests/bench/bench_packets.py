@@ -28,7 +28,7 @@ from tests.bench.chart import bars
 from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
 from tests.bench.kernel_bench import addressed
 from tests.nodeproc import NodeProcess
-from tests.relaynode.kernel.namespaces import Wire, within
+from tests.relaynode.datapath.xdp.namespaces import Wire, within
 
 NATIVE = Path(__file__).with_name("native")
 RELAY_CORE, LOAD_CORE = 0, 1

@@ -7,7 +7,7 @@ the players' packets are made beforehand.
 import os
 import time
 
-from relaynode.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
+from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, grant_of
 
 PACKETS = 100_000

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from relaynode.counters import ANSWERS, DROPS
+from relaynode.core.counters import ANSWERS, DROPS
 
 WORKERS = 2
 NUMBER = "0.123456789"  # stands where the time goes

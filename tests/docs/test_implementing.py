@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from relaynode.counters import DROPS
-from relaynode.relay_config import RelayConfig
+from relaynode.core.counters import DROPS
+from relaynode.core.relay_config import RelayConfig
 from tests.docs import pages
 from transports import edgegap
 from transports.protocol import connection, joining, packets, proofs

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from relaynode.ports import has_ipv6
+from relaynode.datapath.sockets import has_ipv6
 from tests.nodeproc import NodeProcess, eventually, node_process
 from transports.protocol import packets
 from transports.protocol.errors import Refusal

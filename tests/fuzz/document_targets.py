@@ -41,13 +41,13 @@ from relaymgr.sessions.apis import SessionsApi
 from relaymgr.sessions.models import RelaySession
 from relaymgr.sessions.selectors import ORDER
 from relaymgr.telemetry.reports import leg_figures, parse_report
-from relaynode.control import control_app
+from relaynode.control.api import control_app
+from relaynode.control.manager_link import ManagerFault, ManagerLink, Rejected
+from relaynode.control.peers import PeerMeter
+from relaynode.core.grants import Grant, GrantRefused
+from relaynode.core.relay import Relay, RelayConfig
 from relaynode.errors import NodeError
-from relaynode.grants import Grant, GrantRefused
-from relaynode.manager_link import ManagerFault, ManagerLink, Rejected
-from relaynode.peers import PeerMeter
-from relaynode.relay import Relay, RelayConfig
-from relaynode.state_folder import KEYS, SNAPSHOT, NodeKeys, StateFolder
+from relaynode.supervision.state_folder import KEYS, SNAPSHOT, NodeKeys, StateFolder
 from tests.fuzz.packet_targets import Table
 from tests.relaymgr.telemetry.documents import telemetry
 from tests.relaymgr.test_broker import POISONED, connection, message, queue

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from relaynode import stun
-from relaynode.peers import Peer, PeerMeter
-from relaynode.relay import SERVER_PORT, Outgoing, Relay, RelayConfig
+from relaynode.control.peers import Peer, PeerMeter
+from relaynode.core import stun
+from relaynode.core.relay import SERVER_PORT, Outgoing, Relay, RelayConfig
 from tests.fuzz.inputs import script, steps_of
 from tests.relaynode.players import KEY_ID, NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, grant_of
 from transports.edgegap import ClientMachine, HostMachine

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from relaynode.relay import RelayConfig
+from relaynode.core.relay import RelayConfig
 from tests.fuzz.inputs import script, steps_of
 from tests.fuzz.packet_targets import VECTORS
-from tests.relaynode.kernel.frames import Endpoint
-from tests.relaynode.kernel.players import EdgegapPlayer, NativePlayer, grant
-from tests.relaynode.kernel.twins import CLIENT_PORT, NOW, SERVER_PORT, Twins, kernel_available
+from tests.relaynode.datapath.xdp.frames import Endpoint
+from tests.relaynode.datapath.xdp.players import EdgegapPlayer, NativePlayer, grant
+from tests.relaynode.datapath.xdp.twins import CLIENT_PORT, NOW, SERVER_PORT, Twins, kernel_available
 
 WAITS = (0.0, 0.01, 0.25, 1.5)
 

@@ -11,7 +11,7 @@ from observability.log_lines import JsonLines, TextLines, bound, is_json
 
 
 def record(text: str, *args: object, level: int = logging.INFO, **extra: object) -> logging.LogRecord:
-    made = logging.LogRecord("relaynode.node", level, "node.py", 1, text, args, None)
+    made = logging.LogRecord("relaynode.supervision.node", level, "node.py", 1, text, args, None)
     made.created = datetime(2026, 11, 28, 4, 56, 24, 31000, UTC).timestamp()
     made.__dict__.update(extra)
     return made
@@ -23,7 +23,7 @@ def test_a_line_is_one_json_object() -> None:
     assert json.loads(line) == {
         "timestamp": "2026-11-28T04:56:24.031Z",
         "level": "info",
-        "logger": "relaynode.node",
+        "logger": "relaynode.supervision.node",
         "event": "session 0123456789ab-S opened\non worker 1",
     }
 
@@ -66,7 +66,7 @@ def test_text_is_for_terminals() -> None:
     assert json.loads(done.stderr)["event"] == "hello"
     with bound(request_id="abc"):
         line = TextLines().format(record("hello"))
-    assert re.fullmatch(r"\S+ INFO    relaynode.node: hello request_id=abc", line)
+    assert re.fullmatch(r"\S+ INFO    relaynode.supervision.node: hello request_id=abc", line)
 
 
 def test_the_package_costs_a_node_no_library() -> None:

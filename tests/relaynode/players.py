@@ -4,8 +4,8 @@ import os
 import struct
 from typing import Any
 
-from relaynode.grants import Grant
-from relaynode.relay import CLIENT_PORT, SERVER_PORT, Outgoing, Relay, RelayConfig
+from relaynode.core.grants import Grant
+from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Outgoing, Relay, RelayConfig
 from transports.protocol import packets
 from transports.protocol.packets import PacketType
 from transports.protocol.tokens import ConnectToken, seal_token

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from relaynode.config import PortPair, read_config
+from relaynode.core.relay_config import RelayConfig
 from relaynode.errors import ConfigError
-from relaynode.relay_config import RelayConfig
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 

@@ -130,7 +130,7 @@ def test_workers_are_given_no_key_in_their_environment():
 def test_it_runs_without_uvloop(tmp_path):
     """Where uvloop has no wheel, asyncio's own loop does."""
     (tmp_path / "uvloop.py").write_text("raise ImportError")
-    program = "import relaynode.event_loop as e, asyncio; print(e.run(asyncio.sleep(0, 'ran')), e.uvloop)"
+    program = "import relaynode.supervision.event_loop as e, asyncio; print(e.run(asyncio.sleep(0, 'ran')), e.uvloop)"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}."}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=20)
     assert done.stdout.split() == ["ran", "None"], done.stderr

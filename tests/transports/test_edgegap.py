@@ -2,8 +2,8 @@
 
 import pytest
 
-from relaynode.grants import Grant
-from relaynode.relay import Relay, RelayConfig
+from relaynode.core.grants import Grant
+from relaynode.core.relay import Relay, RelayConfig
 from tests.simnet import Line, Network, NodeHost, PlayerHost
 from transports.edgegap import MAX_PAYLOAD, ClientMachine, EdgegapState, HostMachine, StateChanged
 from transports.protocol.errors import InvalidTarget, PayloadTooLarge

@@ -1,6 +1,6 @@
 // Load and sink for the kernel path, both XDP: `blast` makes players' packets in the kernel (BPF_PROG_TEST_RUN with live
 // frames) and sends them into the wire; `sink`, at the same end of it, counts what comes back.
-#include "../../../relaynode/kernel/relay.bpf.c"
+#include "../../../relaynode/datapath/xdp/relay.bpf.c"
 
 static long (*redirect)(u32 interface, u64 flags) = (void *)23;
 

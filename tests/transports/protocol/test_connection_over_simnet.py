@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from relaynode.grants import Grant
-from relaynode.relay import Relay, RelayConfig
+from relaynode.core.grants import Grant
+from relaynode.core.relay import Relay, RelayConfig
 from tests.simnet import GOOD_LINE, PORT_RESTRICTED, SYMMETRIC, Line, Nat, Network, NodeHost, PlayerHost
 from transports.protocol import events
 from transports.protocol.connection import RelayConnection, State

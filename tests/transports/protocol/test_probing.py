@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 
-from relaynode.relay import CLIENT_PORT, Relay, RelayConfig
+from relaynode.core.relay import CLIENT_PORT, Relay, RelayConfig
 from tests.simnet import Line, Network, PlayerHost
 from transports.protocol import packets
 from transports.protocol.probing import Loss, Measured, Prober, RoundTrip

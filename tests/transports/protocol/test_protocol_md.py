@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from relaynode.counters import DROPS
+from relaynode.core.counters import DROPS
 from tests.transports.protocol import standard
 from transports.protocol import packets, siphash, tokens
 from transports.protocol.errors import Refusal

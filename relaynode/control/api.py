@@ -1,0 +1,255 @@
+"""The node's control API (docs/node-api.md): how the manager tells it what to serve, and asks how it is."""
+
+import contextlib
+import hmac
+import re
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from observability import tracing
+from observability.correlation import request_id_of, trace_id_of
+from observability.guarded_http import GuardedProtocol, authenticated
+from observability.log_lines import bound
+
+from ..core.grants import Grant, GrantRefused
+from ..errors import WorkerDown
+from ..json_reading import read_json
+from ..supervision.node import Node
+from .metrics import CONTENT_TYPE, render
+from .peers import MAX_PEERS, Peer
+
+MAX_BODY = 1 << 20
+MAX_CONNECTIONS = 512  # those without the control key are far fewer (observability.guarded_http)
+STOP_TIMEOUT = 1
+END_REASONS = ("deleted", "idle", "expired", "failed", "migrated")
+_SESSION = re.compile(r"[0-9a-f]{12}-S")
+
+
+class ApiError(Exception):
+    """An answer other than the wished one. `field`: the part of the request that is wrong, if one is."""
+
+    def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.field = status, code, message, field
+
+
+class ControlApi:
+    """One method for each call. Each parses, asks the node, and answers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def put_session(self, request: Request) -> Response:
+        session = _session(request)
+        grant = Grant.from_json(await _json_body(request))
+        if grant.session != session:
+            raise ApiError(400, "invalid", "session must be the one in the path", "session")
+        return JSONResponse({"session": session, "revision": await self._node.grant(grant)})
+
+    async def delete_session(self, request: Request) -> Response:
+        reason = request.query_params.get("reason", "deleted")
+        if reason not in END_REASONS:
+            raise ApiError(400, "invalid", f"reason must be one of {', '.join(END_REASONS)}", "reason")
+        await self._node.end_session(_session(request), reason)
+        return Response(status_code=204)
+
+    async def telemetry(self, request: Request) -> Response:
+        after = request.query_params.get("after", "0")
+        if not re.fullmatch(r"[0-9]{1,18}", after):
+            raise ApiError(400, "invalid", "after must be the number of an event", "after")
+        with_peers = request.query_params.get("peers") == "1"
+        return JSONResponse(await self._node.telemetry(int(after), with_peers=with_peers))
+
+    async def probes(self, request: Request) -> Response:
+        body = await _json_body(request)
+        targets = body.get("targets") if isinstance(body, dict) else None
+        version = body.get("version") if isinstance(body, dict) else None
+        if not isinstance(targets, list) or len(targets) > MAX_PEERS:
+            raise ApiError(400, "invalid", f"targets must be a list of at most {MAX_PEERS}", "targets")
+        if not isinstance(version, str) or len(version) > 64:
+            raise ApiError(400, "invalid", "version must be text of at most 64 characters", "version")
+        try:
+            self._node.probe_peers([Peer.from_json(target) for target in targets], version)
+        except ValueError as error:
+            raise ApiError(400, "invalid", f"a target has a wrong {error}", f"targets.{error}") from None
+        return JSONResponse({"probing": version})
+
+    async def drain(self, request: Request) -> Response:
+        await self._node.set_draining(True)
+        return JSONResponse({"draining": self._node.draining})
+
+    async def undrain(self, request: Request) -> Response:
+        await self._node.set_draining(False)
+        return JSONResponse({"draining": self._node.draining})
+
+    async def health(self, request: Request) -> Response:
+        status = {
+            "status": "ok" if self._node.is_healthy else "worker_down",
+            "manager": self._node.link,
+            "boot_id": self._node.boot_id,
+        }
+        return JSONResponse(status, 200 if self._node.is_healthy else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(await render(self._node), headers={"Content-Type": CONTENT_TYPE})
+
+
+def control_app(node: Node) -> Starlette:
+    api = ControlApi(node)
+    for_manager = [Middleware(RequireKey, node=node), Middleware(Correlated)]
+    app = Starlette(
+        routes=[
+            Route("/sessions/{session}", api.put_session, methods=["PUT"], middleware=for_manager),
+            Route("/sessions/{session}", api.delete_session, methods=["DELETE"], middleware=for_manager),
+            Route("/telemetry", api.telemetry, methods=["GET"], middleware=for_manager),
+            Route("/probes", api.probes, methods=["POST"], middleware=for_manager),
+            Route("/drain", api.drain, methods=["POST"], middleware=for_manager),
+            Route("/undrain", api.undrain, methods=["POST"], middleware=for_manager),
+            Route("/healthz", api.health, methods=["GET"]),
+            Route("/metrics", api.metrics, methods=["GET"]),
+        ],
+        exception_handlers={
+            ApiError: _answer_api_error,
+            GrantRefused: _answer_refusal,
+            WorkerDown: _answer_worker_down,
+            HTTPException: _answer_http_error,
+            Exception: _answer_fault,
+        },
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class RequireKey:
+    """Lets pass who presents the control key, and reads nothing of what anybody else sends."""
+
+    def __init__(self, app: ASGIApp, node: Node) -> None:
+        self._app = app
+        self._node = node
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        word, _, given = Request(scope).headers.get("authorization", "").partition(" ")
+        key = self._node.keys.control_key
+        right = hmac.compare_digest(given.strip().encode(), key.encode())
+        # No key yet: the node has not joined, and nobody controls it.
+        if not (right and key and word.lower() == "bearer"):
+            answer = _error(401, "unauthorized", "the control key is missing or wrong")
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            await answer(scope, receive, send)
+        else:
+            authenticated(scope)
+            await self._app(scope, receive, send)
+
+
+class Correlated:
+    """Lines of the log name the manager's request and trace. The trace is gone on with, never begun: most calls are
+    probes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Request(scope).headers
+        request_id, trace_id = request_id_of(headers), trace_id_of(headers)
+        session = scope["path_params"].get("session", "")
+        with bound(request_id=request_id, trace_id=trace_id, session_id=session if _SESSION.fullmatch(session) else ""):
+            if not trace_id:
+                await self._app(scope, receive, send)
+                return
+            path = scope["path"].replace(session, "{session}") if session else scope["path"]
+            with tracing.span(f"{scope['method']} {path}", kind="server", parent=headers):
+                await self._app(scope, receive, send)
+
+
+class ControlServer:
+    """Serves the control API on a listening socket."""
+
+    def __init__(self, node: Node, listener: socket.socket) -> None:
+        self._listener = listener
+        self._server = _Server(
+            uvicorn.Config(
+                control_app(node),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=STOP_TIMEOUT,
+                http=GuardedProtocol,
+                limit_concurrency=MAX_CONNECTIONS,
+            )
+        )
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        await self._server.serve([self._listener])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The node decides what a signal means: it drains first."""
+        yield
+
+
+def _session(request: Request) -> str:
+    session: str = request.path_params["session"]
+    if not _SESSION.fullmatch(session):
+        raise ApiError(400, "invalid", 'session must be 12 lowercase hexadecimal digits and "-S"', "session")
+    return session
+
+
+async def _json_body(request: Request) -> object:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise ApiError(413, "too_large", f"the body must not be longer than {MAX_BODY} bytes")
+    try:
+        return read_json(body)
+    except ValueError:
+        raise ApiError(400, "invalid", "the body must be JSON") from None
+
+
+def _error(status: int, code: str, message: str, field: str = "") -> JSONResponse:
+    details = {field: [{"code": code, "message": message}]} if field else {}
+    return JSONResponse({"message": message, "code": code, "details": details}, status)
+
+
+async def _answer_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)  # noqa: S101 - what Starlette promises, said to the type checker
+    return _error(error.status, error.code, error.message, error.field)
+
+
+async def _answer_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GrantRefused)  # noqa: S101
+    return _error(400 if error.code == "invalid" else 409, error.code, error.message, error.field)
+
+
+async def _answer_worker_down(request: Request, error: Exception) -> Response:
+    return _error(503, "worker_down", str(error))
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
+    answer = _error(error.status_code, code, error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    return _error(500, "fault", "the node failed to answer; its log says why")

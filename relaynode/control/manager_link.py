@@ -1,0 +1,309 @@
+"""The node's link to the manager (docs/node-api.md): join once, heartbeat, pull grants and keys.
+
+Whatever the manager does or fails to do, the node goes on serving. Only a refused join ends it: it has no keys then.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from ..config import VERSION
+from ..core.grants import Grant, GrantRefused
+from ..errors import JoinRefused, NodeError, StateUnusable
+from ..json_reading import read_json
+from ..supervision.node import LinkState, Node
+from ..supervision.state_folder import NodeKeys, token_keys_from_json
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL = 5.0
+PULL_INTERVAL = 60.0
+CALL_TIMEOUT = 5.0
+MAX_CLOCK_OFFSET = 60.0
+MAX_RETRY_AFTER = 60.0
+PULL_TIMEOUT = 30.0
+"""A pull is the whole of what the node serves: megabytes."""
+
+IDENTITY_TAKEN = "identity_taken"
+_RETRY_STATUSES = (408, 425, 429)
+_VERBS = {"refused": "refuses", "unreachable": "does not answer"}
+
+
+class ManagerFault(Exception):
+    """The manager did not answer, or with something we cannot use. Try again later, not before `retry_after` s."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Rejected(Exception):
+    """The manager said no, in these words and with a `code` of docs/node-api.md."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+
+
+class Backoff:
+    """How long to wait after each failure in a row: 0.5 s, doubled up to 30 s, less up to half of it at random, so
+    that a fleet does not come back all at once."""
+
+    FIRST, LONGEST = 0.5, 30.0
+
+    def __init__(self) -> None:
+        self._delay = self.FIRST
+
+    def next(self, error: Exception | None = None) -> float:
+        """Not less than the manager asked for with the error, and then up to a quarter more at random."""
+        delay = self._delay
+        self._delay = min(delay * 2, self.LONGEST)
+        asked = error.retry_after if isinstance(error, ManagerFault) else 0.0
+        return max(delay * random.uniform(0.5, 1.0), asked * random.uniform(1.0, 1.25))  # noqa: S311 - guards nothing
+
+    def reset(self) -> None:
+        self._delay = self.FIRST
+
+
+class ManagerLink:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._heartbeat_interval = HEARTBEAT_INTERVAL
+        self._told = False
+        self._was_accepted = False  # a heartbeat of this process
+        self._may_pull = asyncio.Event()
+        self._pull_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises JoinRefused."""
+        # The system's certificates, which SSL_CERT_FILE may replace; no proxy, the manager is ours.
+        client = httpx.AsyncClient(
+            base_url=self._node.config.manager_url,
+            verify=ssl.create_default_context(),
+            trust_env=False,
+            timeout=CALL_TIMEOUT,
+        )
+        async with client:
+            self._client = client
+            if not self._node.keys.node_key:
+                await self._join()
+            await asyncio.gather(
+                self._repeat(self._heartbeat, self._heartbeat_failed), self._repeat(self._pull, _pull_failed)
+            )
+
+    # -- the three calls
+
+    async def _join(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._node.reserve_keys()  # a key that cannot be kept must not be asked for
+                answer = await self._call("POST", "/v1/nodes:join", self._node.config.join_key, self._introduction())
+                keys = _keys_of(answer)
+            except StateUnusable as error:
+                log.error("not joining yet: %s", error)
+                await asyncio.sleep(backoff.next())
+            except Rejected as refusal:
+                raise JoinRefused(f"the manager refused this node: {refusal}") from None
+            except ManagerFault as fault:
+                self._heartbeat_failed(fault)
+                await asyncio.sleep(backoff.next(fault))
+            else:
+                await self._node.set_keys(keys)
+                self._take_interval(answer)
+                log.info("joined as %s at %s", answer.get("node"), answer.get("location"))
+                return
+
+    async def _heartbeat(self) -> None:
+        key = self._node.keys.node_key
+        try:
+            answer = await self._call("POST", "/v1/nodes/self/heartbeat", key, self._heartbeat_body())
+        except Rejected as refusal:
+            if refusal.code != IDENTITY_TAKEN:
+                self._may_pull.set()
+                raise
+            self._may_pull.clear()
+            await self._node.stand_aside(str(refusal), was_accepted=self._was_accepted)
+            await asyncio.sleep(self._heartbeat_interval)
+            return
+        self._found()
+        self._was_accepted = True
+        self._may_pull.set()
+        self._take_interval(answer)
+        if sorted(map(str, _list(answer, "key_ids"))) != sorted(map(str, self._node.keys.token_keys)):
+            self._pull_now.set()
+        draining = answer.get("draining") is True
+        if draining != self._node.draining:
+            await self._node.set_draining(draining)
+        await asyncio.sleep(self._heartbeat_interval)
+
+    async def _pull(self) -> None:
+        await self._may_pull.wait()
+        asked_at = time.monotonic()
+        path = f"/v1/nodes/self/grants?boot_id={self._node.boot_id}"
+        answer = await self._call("GET", path, self._node.keys.node_key, within=PULL_TIMEOUT)
+        with _usable_answer():
+            token_keys = token_keys_from_json(answer.get("token_keys"))
+            listed = _list(answer, "sessions")
+            listed_at = float(answer["time"])
+        if token_keys != self._node.keys.token_keys:
+            log.info("token keys changed: %d now", len(token_keys))
+            await self._node.set_keys(replace(self._node.keys, token_keys=token_keys))
+        # A grant we cannot read is listed all the same: what we hold of that session plays on.
+        names = {str(item.get("session")) for item in listed if isinstance(item, dict)}
+        grants = _grants(listed)
+        # A list that we cannot read whole, or of a strange time, says nothing of the sessions that it lacks.
+        is_whole = len(grants) == len(listed) and abs(listed_at - time.time()) < MAX_CLOCK_OFFSET
+        await self._node.take_over(grants, names, asked_at, listed_at if is_whole else 0.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._pull_now.wait(), PULL_INTERVAL)
+        self._pull_now.clear()
+
+    def _introduction(self) -> dict[str, Any]:
+        return {
+            "name": self._node.config.name,
+            **self._description(),
+        }
+
+    def _heartbeat_body(self) -> dict[str, Any]:
+        return {
+            "boot_id": self._node.boot_id,
+            "key_ids": sorted(self._node.keys.token_keys),
+            "draining": self._node.draining,
+            "packet_path": self._node.packet_path.name,
+            "packet_path_reason": self._node.packet_path.reason,
+            **self._description(),
+        }
+
+    def _description(self) -> dict[str, Any]:
+        config = self._node.config
+        return {
+            "public_ip": config.public_ip,
+            "public_ipv6": config.public_ipv6 or None,
+            "host": config.host,
+            "control_url": config.control_url,
+            "time": time.time(),
+            "version": VERSION,
+            "capacity": config.capacity,
+            "workers": self._node.worker_ports(),
+        }
+
+    # -- how they are made
+
+    async def _repeat(self, call: Callable[[], Awaitable[None]], failed: Callable[[Exception], None]) -> None:
+        """`call` waits by itself after it went well; here for the rest."""
+        backoff = Backoff()
+        while True:
+            try:
+                await call()
+            except (Rejected, ManagerFault, NodeError) as error:
+                failed(error)
+                await asyncio.sleep(backoff.next(error))
+            else:
+                backoff.reset()
+
+    async def _call(
+        self, method: str, path: str, key: str, body: object = None, within: float = CALL_TIMEOUT
+    ) -> dict[str, Any]:
+        """The answer. Raises Rejected, ManagerFault."""
+        headers = {"Authorization": f"Bearer {key}"}
+        try:
+            async with asyncio.timeout(within):
+                response = await self._client.request(method, path, headers=headers, json=body, timeout=within)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            raise ManagerFault(type(error).__name__) from None
+        document = _document(response)
+        if response.status_code == 200 and document is not None:
+            return document
+        if 400 <= response.status_code < 500 and response.status_code not in _RETRY_STATUSES:
+            raise _rejection(response.status_code, document or {})
+        raise ManagerFault(f"status {response.status_code}", _retry_after(response))
+
+    def _take_interval(self, answer: dict[str, Any]) -> None:
+        interval = answer.get("heartbeat_interval")
+        if isinstance(interval, (int, float)) and 0.1 <= interval <= 300:
+            self._heartbeat_interval = interval
+
+    # -- how we stand; each change is logged once
+
+    def _found(self) -> None:
+        if self._node.link != "linked":
+            log.info("linked to the manager")
+        self._node.link = "linked"
+
+    def _heartbeat_failed(self, error: Exception) -> None:
+        state: LinkState = "refused" if isinstance(error, Rejected) else "unreachable"
+        if state != self._node.link or not self._told:
+            log.warning("the manager %s this node: %s; serving on, trying again", _VERBS[state], error)
+        self._told = True
+        self._node.link = state
+
+
+def _pull_failed(error: Exception) -> None:
+    log.warning("grants not pulled: %s; serving on, trying again", error)
+
+
+@contextlib.contextmanager
+def _usable_answer() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ManagerFault(f"its answer makes no sense: {error}") from None
+
+
+def _keys_of(answer: dict[str, Any]) -> NodeKeys:
+    with _usable_answer():
+        keys = NodeKeys.from_json(answer)
+    if not keys.node_key:
+        raise ManagerFault("its answer holds no node key")
+    return keys
+
+
+def _grants(listed: list[Any]) -> list[Grant]:
+    """Those that can be read; one that cannot must not keep the others from being served."""
+    grants = []
+    for item in listed:
+        try:
+            grants.append(Grant.from_json(item))
+        except GrantRefused as refusal:
+            log.error("a grant of the manager's list cannot be used: %s", refusal.message)
+    return grants
+
+
+def _list(answer: dict[str, Any], name: str) -> list[Any]:
+    value = answer.get(name)
+    if not isinstance(value, list):
+        raise ManagerFault(f"its answer has no list {name}")
+    return value
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds, as our manager writes it; a proxy's date is left to the back-off."""
+    text = response.headers.get("Retry-After", "").strip()
+    return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else 0.0
+
+
+def _document(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        document = read_json(response.content)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _rejection(status: int, document: dict[str, Any]) -> Rejected:
+    """Its words, cut short and on one line: they go to a log."""
+    message = " ".join(str(document.get("message") or f"status {status}").split())[:300]
+    details = document.get("details")
+    if details:
+        message += " " + json.dumps(details)[:300]
+    return Rejected(message, str(document.get("code") or status)[:50])

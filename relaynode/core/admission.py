@@ -1,0 +1,276 @@
+"""Who may speak: connect tokens, cookies under flood, proof of a new address."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from transports.protocol.errors import BadToken, DecodeError, Refusal, UnknownKey
+from transports.protocol.packets import (
+    MAX_PAYLOAD,
+    MAX_SEATS,
+    NO_COOKIE,
+    Connect,
+    Cookie,
+    Refused,
+    Welcome,
+    connect_mac_is_right,
+    decode_connect,
+    packet_keys,
+)
+from transports.protocol.tokens import ConnectToken, open_token
+
+from .addresses import Address, Outgoing, address_bytes, ip_and_port
+from .forwarding import Exchange
+from .grants import FOREVER, Grant, GrantRefused, Limits
+from .limits import FloodMeter, SourceLimiter, connect_at
+from .seats import Link, Random, Seat, Session
+from .sessions import Sessions
+
+MOVE_PACKETS = 3
+MOVE_SILENCE = 0.5
+MOVE_INTERVAL = 1.0
+"""Seconds from one move of a seat to its next: each is told to the manager, and may be a new player to an edgegap host,
+so nobody can flood them with moves."""
+
+_NONCE = slice(10, 26)  # the player's nonce in a CONNECT of any version
+
+
+def may_move(seat: Seat, addr: Address, now: float) -> bool:
+    """Count a good edgegap packet from `addr`, which is not the seat's; True when the seat may move there.
+
+    Tokens are all that dialect has, and they travel in clear: so a new address must hold out against the old one, by
+    several packets with none from there in between, or come after it fell silent (compat spec 7.1). A packet from
+    the old one clears the candidate.
+    """
+    if seat.candidate != addr:
+        seat.candidate, seat.candidate_packets = addr, 0
+    seat.candidate_packets += 1
+    holds_out = seat.candidate_packets >= MOVE_PACKETS or now - seat.last_heard >= MOVE_SILENCE
+    return holds_out and has_rested(seat, now)
+
+
+def has_rested(seat: Seat, now: float) -> bool:
+    """Whether the seat's last move is long enough ago for another."""
+    return now - seat.moved_at >= MOVE_INTERVAL
+
+
+class CookieJar:
+    """Cookies prove that a source gets what is sent to its address, and cost no memory (PROTOCOL.md 6.3)."""
+
+    LIFETIME = 120.0
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._secret = self._secret_before = random(32)
+        self._made_at: float | None = None
+
+    def bake(self, addr: Address, now: float) -> bytes:
+        self._rotate(now)
+        return _baked(self._secret, address_bytes(addr))
+
+    def is_right(self, cookie: bytes, addr: Address, now: float) -> bool:
+        self._rotate(now)
+        address = address_bytes(addr)
+        right = hmac.compare_digest(cookie, _baked(self._secret, address))
+        return right | hmac.compare_digest(cookie, _baked(self._secret_before, address))
+
+    def _rotate(self, now: float) -> None:
+        if self._made_at is None:
+            self._made_at = now
+        age = now - self._made_at
+        if age >= self.LIFETIME:
+            self._secret_before = self._secret if age < 2 * self.LIFETIME else self._random(32)
+            self._secret = self._random(32)
+            self._made_at = now
+
+
+def _baked(secret: bytes, address: bytes) -> bytes:
+    """Not HMAC, of which only a third as many can be tried a second: a flood brings false ones."""
+    return hashlib.blake2s(address, key=secret, digest_size=16).digest()
+
+
+def _port_of(addr: Address) -> int:
+    return int.from_bytes(address_bytes(addr)[16:], "little")
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: Refusal, detail: int = 0) -> None:
+        super().__init__(code.name)
+        self.code = code
+        self.detail = detail
+
+
+class _NotKnownYetError(Exception):
+    """The manager may have given this node a key that it has not read yet. The player repeats its CONNECT."""
+
+
+class Admission:
+    """Answers CONNECT: the checks of PROTOCOL.md 6.1, in its order."""
+
+    def __init__(self, worker: int, exchange: Exchange, sessions: Sessions) -> None:
+        config, random = exchange.config, exchange.random
+        self._worker = worker
+        self._exchange = exchange
+        self._drop = exchange.counters.drop
+        self._sessions = sessions
+        self._keys: Mapping[int, AESGCM] = {}
+        self._cookies = CookieJar(random)
+        self._flood = FloodMeter(config.flood_connects)
+        self._sources = SourceLimiter(config.connects_per_source, random(16))
+        self._refused = SourceLimiter(config.refused_connects_per_source, random(16))
+        self._refused_at_port = SourceLimiter(config.connects_per_source, random(16))
+
+    def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
+        self._keys = {key_id: AESGCM(key) for key_id, key in keys.items()}
+
+    def receive_connect(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        try:
+            connect = decode_connect(data)
+        except DecodeError as error:
+            if error.reason == "unsupported_version":
+                if not self._exchange.unauthenticated_answers.take(now):
+                    return self._drop("source_limited")
+                return self._refuse(data[_NONCE], Refusal.UNSUPPORTED_VERSION, 0, addr, port)
+            return self._drop("too_short" if error.reason == "too_short" else "malformed")
+        if self._flood.count(now) or not self._sources.take(addr, now):
+            if connect.cookie == NO_COOKIE or not self._cookies.is_right(connect.cookie, addr, now):
+                return self._give_cookie(connect.nonce, addr, port, now)
+            # Only what connects nobody counts: many players may share an address, and one that guesses among them has
+            # a port of its own.
+            if self._refused.is_over(addr, now) or self._refused_at_port.is_over(addr, now, _port_of(addr)):
+                return self._drop("source_limited")
+        try:
+            token = self._open(data, connect, now)
+            return self._admit(connect, token, addr, port, now)
+        except _NotKnownYetError:
+            return self._drop("checking")
+        except _RefusedError as refused:
+            self._count_refused(addr, now)
+            return self._refuse(connect.nonce, refused.code, refused.detail, addr, port)
+
+    def _count_refused(self, addr: Address, now: float) -> None:
+        """A CONNECT from there that was read and connected no player."""
+        self._refused.take(addr, now)
+        self._refused_at_port.take(addr, now, _port_of(addr))
+
+    def _give_cookie(self, nonce: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        if not self._exchange.unauthenticated_answers.take(now):
+            return self._drop("source_limited")
+        self._exchange.counters.answers["cookie"] += 1
+        return port, Cookie(nonce, self._cookies.bake(addr, now)).encode(), addr
+
+    def _open(self, data: bytes, connect: Connect, now: float) -> ConnectToken:
+        try:
+            token = open_token(connect.token, self._keys)
+        except UnknownKey:
+            if not self._sessions.grants_known:
+                raise _NotKnownYetError from None
+            raise _RefusedError(Refusal.WRONG_NODE) from None
+        except BadToken:
+            raise _RefusedError(Refusal.BAD_TOKEN) from None
+        if token.seat >= MAX_SEATS:
+            raise _RefusedError(Refusal.BAD_TOKEN)
+        if token.expires <= now:
+            # A session that is over needs no new token: the player is told which of the two it is.
+            is_over = token.session_expires <= now or self._sessions.is_over(token.session, token.issued)
+            raise _RefusedError(Refusal.SESSION_ENDED if is_over else Refusal.TOKEN_EXPIRED)
+        if not connect_mac_is_right(data, connect, token.seat_key):
+            raise _RefusedError(Refusal.BAD_MAC)
+        if token.worker != self._worker:
+            raise _RefusedError(Refusal.WRONG_WORKER)
+        return token
+
+    def _admit(self, connect: Connect, token: ConnectToken, addr: Address, port: int, now: float) -> Outgoing | None:
+        session = self._exchange.table.sessions.get(token.session)
+        if self._sessions.is_over(token.session, token.issued) or token.session_expires <= now:
+            raise _RefusedError(Refusal.SESSION_ENDED)
+        seat = session.seats.get(token.seat) if session else None
+        if seat and seat.revoked:
+            raise _RefusedError(Refusal.SEAT_REVOKED)
+        if session and not session.native:
+            raise _RefusedError(Refusal.DIALECT_OFF)
+        if seat and connect.timestamp <= seat.last_connect:
+            return self._seen_before(seat, connect, addr, port, now)
+        if seat is None:
+            seat = self._take_seat(session, token, now)
+        connects_at = connect_at(seat.connects_at, self._exchange.config.connects_per_seat, now)
+        if connects_at is None:
+            self._count_refused(addr, now)
+            return self._drop("seat_limited")  # its player repeats the same CONNECT, and is let in by a later one
+        seat.connects_at = connects_at
+        seat.last_connect = connect.timestamp
+        node_nonce = self._exchange.random(16)
+        link = self._open_link(seat, connect.nonce, node_nonce, token.seat_key)
+        self._exchange.join_link(seat, link, addr, port, now)
+        link.welcome = self._welcome(link, node_nonce, addr).encode(token.seat_key)
+        return self._answer_welcome(link, addr, port)
+
+    def _seen_before(self, seat: Seat, connect: Connect, addr: Address, port: int, now: float) -> Outgoing | None:
+        link = seat.link
+        if link is None or connect.timestamp != seat.last_connect or connect.nonce != link.player_nonce:
+            raise _RefusedError(Refusal.STALE_TIMESTAMP, seat.last_connect)
+        if (seat.addr, seat.port) != (addr, port):
+            self._count_refused(addr, now)
+            return self._drop("replayed_connect")
+        # The WELCOME was lost, or is on its way: no refusal, but none to be asked for without end.
+        self._refused_at_port.take(addr, now, _port_of(addr))
+        return self._answer_welcome(link, addr, port)
+
+    def _take_seat(self, session: Session | None, token: ConnectToken, now: float) -> Seat:
+        """A seat this node was never told of, perhaps nor of its session: the token says all that is needed."""
+        try:
+            self._sessions.check_room(session, 1)
+        except GrantRefused as error:
+            raise _RefusedError(Refusal.DRAINING if error.code == "draining" else Refusal.FULL) from None
+        if session is None:
+            session = self._sessions.open(self._terms(token), now)
+        return self._exchange.table.add_seat(session, token.seat, Limits(token.seat_packets, token.seat_bytes))
+
+    def _terms(self, token: ConnectToken) -> Grant:
+        return Grant(
+            session=token.session,
+            revision=0,
+            worker=self._worker,
+            token=None,
+            topology="mesh" if token.mesh else "host",
+            dialects=("native",),
+            idle_timeout=max(token.idle_timeout, 1),
+            expires_at=min(token.session_expires, FOREVER - 1),  # later ones could not be restored after a restart
+            limits=Limits(token.session_packets, token.session_bytes),
+            seats=(),
+        )
+
+    def _open_link(self, seat: Seat, player_nonce: bytes, node_nonce: bytes, seat_key: bytes) -> Link:
+        up_key, down_key = packet_keys(seat_key, player_nonce, node_nonce)
+        connection = self._exchange.table.new_connection()
+        path_key = self._exchange.random(16)
+        return self._exchange.table.mirror.make_link(connection, seat, up_key, down_key, player_nonce, path_key)
+
+    def _welcome(self, link: Link, node_nonce: bytes, addr: Address) -> Welcome:
+        seat, config = link.seat, self._exchange.config
+        ip, port = ip_and_port(addr)
+        return Welcome(
+            player_nonce=link.player_nonce,
+            node_nonce=node_nonce,
+            connection=link.id,
+            seat=seat.number,
+            mesh=seat.session.mesh,
+            ip=ip,
+            port=port,
+            keep_alive_ms=config.keep_alive_ms,
+            timeout_ms=int(config.timeout * 1000),
+            packets_per_second=seat.limits.packets,
+            bytes_per_second=seat.limits.bytes,
+            max_payload=MAX_PAYLOAD,
+            roster=frozenset(other.number for other in seat.session.seats.values() if other.addr is not None),
+        )
+
+    def _answer_welcome(self, link: Link, addr: Address, port: int) -> Outgoing:
+        self._exchange.counters.answers["welcome"] += 1
+        return port, link.welcome, addr
+
+    def _refuse(self, nonce: bytes, code: Refusal, detail: int, addr: Address, port: int) -> Outgoing:
+        self._exchange.counters.answers["refused"] += 1
+        return port, Refused(nonce, code, detail).encode(), addr

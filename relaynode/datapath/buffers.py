@@ -1,0 +1,155 @@
+"""Memory for many datagrams at once, as recvmmsg and sendmmsg read and write it, and ways to reach into it.
+
+Of all the buffers in Python, slices of `mmap` are bytes, and are cut and written fastest; whole columns of a batch are
+cheapest read by strided views.
+"""
+
+import ctypes
+import mmap
+import socket
+from array import array
+from collections.abc import Callable
+
+from ..core.addresses import ADDRESS_SIZE, Address
+
+BATCH = 64
+"""Datagrams a call; more gains nothing that can be measured."""
+
+READ_SIZE = 2048
+"""More than any datagram we take: what is too long is seen to be, never cut to something that looks right."""
+
+_NAME_SIZE = {socket.AF_INET: 16, socket.AF_INET6: 28}
+_CONTROL_AT = 32
+_CONTROL_SIZE = {socket.AF_INET: socket.CMSG_SPACE(12), socket.AF_INET6: socket.CMSG_SPACE(20)}
+# In struct in_pktinfo the interface comes first, in struct in6_pktinfo last.
+_INTERFACE_AT = {socket.AF_INET: _CONTROL_AT + socket.CMSG_LEN(0), socket.AF_INET6: _CONTROL_AT + socket.CMSG_LEN(16)}
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr (recvmmsg(2)), as on every Linux with 8-byte pointers."""
+
+    _fields_ = [
+        ("name", ctypes.c_void_p),
+        ("name_size", ctypes.c_uint32),
+        ("iov", ctypes.c_void_p),
+        ("iov_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_size", ctypes.c_size_t),
+        ("flags", ctypes.c_uint64),  # an int, and the padding at the end of the struct msghdr inside
+        ("received", ctypes.c_uint64),
+    ]
+
+
+MESSAGE_SIZE = ctypes.sizeof(_Message)
+_RECEIVED_AT = _Message.received.offset // 4
+
+
+class _Buffers:
+    """`messages` headers with an address each; for the first BATCH of them there is a payload of READ_SIZE bytes."""
+
+    def __init__(self, family: int, messages: int) -> None:
+        family = socket.AddressFamily(family)
+        self.payloads = mmap.mmap(-1, BATCH * READ_SIZE)
+        self.addresses = mmap.mmap(-1, messages * ADDRESS_SIZE)
+        self.payloads_at = ctypes.addressof(ctypes.c_char.from_buffer(self.payloads))
+        self._addresses_at = ctypes.addressof(ctypes.c_char.from_buffer(self.addresses))
+        self._iovs = (_Iovec * messages)()
+        self._messages = (_Message * messages)()
+        self.messages_at = ctypes.addressof(self._messages)
+        for index in range(messages):
+            address = self._addresses_at + index * ADDRESS_SIZE
+            iov, message = self._iovs[index], self._messages[index]
+            iov.base, iov.size = self.payloads_at + index % BATCH * READ_SIZE, READ_SIZE
+            message.name, message.name_size = address, _NAME_SIZE[family]
+            message.iov, message.iov_count = ctypes.addressof(iov), 1
+            message.control, message.control_size = address + _CONTROL_AT, _CONTROL_SIZE[family]
+
+
+class Incoming(_Buffers):
+    """A batch to be received, and then to be read, and written over, where it lies."""
+
+    def __init__(self, family: int) -> None:
+        super().__init__(family, BATCH)
+        self.slots = [
+            (at, slice(place, place + ADDRESS_SIZE), ctypes.c_void_p(self.payloads_at + at))
+            for at, place in zip(
+                range(0, BATCH * READ_SIZE, READ_SIZE), range(0, BATCH * ADDRESS_SIZE, ADDRESS_SIZE), strict=True
+            )
+        ]
+        """Of each datagram: where its payload begins, where its address lies, and a pointer to its payload."""
+        self._headers = bytes(self._messages)
+        self._sizes = memoryview(self._messages).cast("B").cast("I")[_RECEIVED_AT :: MESSAGE_SIZE // 4]
+        self._interfaces = memoryview(self.addresses).cast("I")[
+            _INTERFACE_AT[socket.AddressFamily(family)] // 4 :: ADDRESS_SIZE // 4
+        ]
+        self._first_words = memoryview(self.payloads).cast("Q")[:: READ_SIZE // 8]
+        self._ninth_bytes = memoryview(self.payloads)[8::READ_SIZE]
+
+    def reset(self, count: int) -> None:
+        """After `count` were received: recvmmsg has written into the headers what it found, and what stays of an
+        address must never be taken for a part of the next, shorter one."""
+        ctypes.memset(self._addresses_at, 0, count * ADDRESS_SIZE)
+        ctypes.memmove(self.messages_at, self._headers, count * MESSAGE_SIZE)
+
+    def blank_interfaces(self, count: int) -> None:
+        """An answer takes the way the routes say, which need not be the one the packet came."""
+        self._interfaces[:count] = _ZEROS[:count]
+
+    def sizes(self, count: int) -> list[int]:
+        return self._sizes[:count].tolist()
+
+    def first_words(self, count: int) -> list[int]:
+        """Of each payload the first 8 bytes, little-endian. They mean something only where it is as long."""
+        return self._first_words[:count].tolist()
+
+    def ninth_bytes(self, count: int) -> list[int]:
+        return self._ninth_bytes[:count].tolist()
+
+    def put(self, index: int, data: bytes, addr: bytes) -> None:
+        """As if it had been received."""
+        at, where, _ = self.slots[index]
+        self.payloads[at : at + len(data)] = data
+        self.addresses[where] = addr
+        self._sizes[index] = len(data)
+
+
+class Leaving(_Buffers):
+    """What waits to be sent, in order: datagrams copied here, and such as lie in an Incoming."""
+
+    def __init__(self, family: int, flush: Callable[[], None]) -> None:
+        """`flush` sends and clears."""
+        super().__init__(family, 2 * BATCH)
+        self.flush = flush
+        self.pieces: list[int] = []
+        """Of each datagram: where in memory it lies, and how long it is."""
+        self.names: list[Address] = []
+        self._iov_words = memoryview(self._iovs).cast("B").cast("Q")
+
+    def add(self, data: bytes, addr: Address) -> None:
+        """At most BATCH more may be put in without asking: an Incoming has no more than that."""
+        if len(self.names) >= BATCH:
+            self.flush()
+        at = len(self.names) * READ_SIZE
+        self.payloads[at : at + len(data)] = data
+        self.pieces += self.payloads_at + at, len(data)
+        self.names.append(addr)
+
+    def fill(self) -> int:
+        """Write the headers; how many there are."""
+        count = len(self.names)
+        if not count:
+            return 0
+        self._iov_words[: 2 * count] = array("Q", self.pieces)
+        self.addresses[: count * ADDRESS_SIZE] = b"".join(self.names)
+        return count
+
+    def clear(self) -> None:
+        self.pieces.clear()
+        self.names.clear()
+
+
+_ZEROS = memoryview(bytes(4 * BATCH)).cast("I")

@@ -1,0 +1,143 @@
+"""The sockets of a node: opened once, by the parent, and inherited by the workers.
+
+So a port stays ours while a worker is replaced: packets wait in the socket, and no player is told by
+ICMP that nobody listens (games of the edgegap dialect would hang up on it: spec 1.6).
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+import sys
+
+from ..errors import PortUnavailable
+
+BUFFER_SIZE = 8 << 20
+"""Asked for in both directions: a quarter of a second at full speed. The kernel may grant less; telemetry tells."""
+
+# Linux numbers that Python's socket module does not name.
+_IP_PKTINFO = 8
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
+_SO_MEMINFO, _MEMINFO_DROPS, _MEMINFO_SIZE = 55, 8, 9
+_ON_LINUX = sys.platform == "linux"
+
+
+def open_udp_port(address: str, port: int) -> socket.socket:
+    """A UDP socket on `address`, or on all of IPv4 and IPv6 when that is empty (on all of IPv4 where there is no
+    IPv6). Raises PortUnavailable."""
+    if address:
+        return _bound(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port)
+    if not has_ipv6():
+        return _bound(socket.AF_INET, "", port)
+    return _bound(socket.AF_INET6, "", port)
+
+
+def has_ipv6() -> bool:
+    """Whether IPv6 sockets can be bound here: a kernel may have the code and yet no address."""
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        udp.setblocking(False)
+        _set_options(udp)
+        udp.bind((address, port))
+    except OSError as error:
+        udp.close()
+        raise PortUnavailable("UDP", address, port, reason_of(error)) from None
+    return udp
+
+
+def _set_options(udp: socket.socket) -> None:
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_SIZE)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_SIZE)
+    if udp.family == socket.AF_INET6:
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    if not _ON_LINUX:
+        return
+    # Games keep below 1,200 bytes, so there is no path MTU to discover, and a send costs a tenth less without.
+    udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+    if udp.family == socket.AF_INET6:
+        udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+    else:
+        udp.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+Control = tuple[tuple[int, int, bytes], ...]
+
+
+def reply_control(received: list[tuple[int, int, bytes]]) -> Control:
+    """Ancillary data that makes an answer leave from the local address that was asked (spec W40), which on a machine
+    with several addresses is not the one the kernel would choose. `received`: as `recvmsg` gave it (ip(7), ipv6(7)).
+
+    The interface is left to the routing table: it need not be the one the packet came in by.
+    """
+    for level, kind, data in received:
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            return ((level, kind, data[:16] + bytes(4)),)
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            return ((level, kind, bytes(4) + data[4:8] + bytes(4)),)
+    return ()
+
+
+CONTROL_SIZE = socket.CMSG_SPACE(20)
+"""Room for one of these: struct in6_pktinfo is the larger, 20 bytes."""
+
+
+def receive_buffer(udp: socket.socket) -> int:
+    """Bytes the kernel really keeps for packets not yet read (Linux tells twice what it was asked for)."""
+    return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def receive_queue_drops(udp: socket.socket) -> int:
+    """Packets the kernel threw away so far since nobody read them in time; 0 where it does not tell."""
+    if not _ON_LINUX:
+        return 0
+    try:
+        info = udp.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * _MEMINFO_SIZE)
+    except OSError:
+        return 0
+    drops: int = struct.unpack_from("=I", info, 4 * _MEMINFO_DROPS)[0]
+    return drops
+
+
+async def open_beacon(address: str, port: int) -> asyncio.Server | None:
+    """Accept TCP on the client port and hang up: a beacon to be measured by how fast it accepts (spec B2).
+
+    None when the port is not free: the node can do without.
+    """
+    try:
+        return await asyncio.start_server(_hang_up, address or None, port, backlog=64)
+    except OSError:
+        return None
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+def open_tcp_port(address: str, port: int) -> socket.socket:
+    """A listening socket. Raises PortUnavailable."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=128)
+    except OSError as error:
+        raise PortUnavailable("TCP", address, port, reason_of(error)) from None
+
+
+def reason_of(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another process has it"
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,164 @@
+"""The sockets and the timer that drive Relay. No decisions of its own: bytes in, what comes out is sent, one timer."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from ..core.addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing
+from ..core.events import Event
+from ..core.relay import Relay
+from . import sockets
+from .buffers import BATCH
+from .fast_path import FastLane
+from .udp_port import BatchedUdpPort, UdpPort, udp_port
+
+ENOUGH = 512
+"""Datagrams to be sent for one batch that was read: a batch that asks for more makes the next one smaller, so that the
+other port, timers and commands get their turn also when each packet goes to a hundred players."""
+
+GAP = 1.0  # seconds that this process did not run, from which on every timer is extended
+WATCH = 0.5  # seconds between two looks at the clock of a process that has nothing to do
+LATE = 0.1  # seconds; a timer that is later than that judges after what waits in the sockets
+DRAINED_AT_ONCE = 256  # batches of a socket
+
+
+def fast_lane(relay: Relay, udp: tuple[UdpPort, UdpPort]) -> FastLane | None:
+    """None where datagrams are not read in batches, or the kernel path keeps the table too."""
+    server, client = udp
+    if not isinstance(server, BatchedUdpPort) or not isinstance(client, BatchedUdpPort):
+        return None
+    return relay.fast_lane((server.leaving, client.leaving))
+
+
+class UdpServer:
+    """One worker's two ports. The sockets count what they do to packets; the core counts everything else."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        sockets: tuple[socket.socket, socket.socket],
+        on_event: Callable[[Event], None],
+        clock_offset: float | None = None,
+    ) -> None:
+        """`clock_offset`: what the core's time is ahead of the monotonic clock."""
+        self._relay = relay
+        self._sockets = sockets
+        self._ports = udp_port(sockets[SERVER_PORT]), udp_port(sockets[CLIENT_PORT])
+        self._lane = fast_lane(relay, self._ports)
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        # Seconds since 1970 that never step back: the core's idea of time.
+        self._clock_offset = time.time() - time.monotonic() if clock_offset is None else clock_offset
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._appetite = BATCH
+        self._received_packets = self._received_bytes = 0
+        self._ran_at = time.monotonic()
+
+    def now(self) -> float:
+        return time.monotonic() + self._clock_offset
+
+    def start(self) -> None:
+        for port in (SERVER_PORT, CLIENT_PORT):
+            self._loop.add_reader(self._sockets[port], self._drain, port)
+        self._watch()
+        self.settle()
+
+    def settle(self) -> None:
+        """Do what the core asks for by now: send, report, re-arm. To be called after anything was asked of it."""
+        self._send(self._relay.datagrams_to_send())
+        self._tell()
+
+    def counters(self) -> dict[str, int]:
+        """By name, as in telemetry; they only grow."""
+        return {
+            "received_packets": self._received_packets,
+            "received_bytes": self._received_bytes,
+            "drop_send_full": sum(port.send_full for port in self._ports),
+            "drop_send_refused": sum(port.send_refused for port in self._ports),
+            "drop_receive_queue": sum(sockets.receive_queue_drops(udp) for udp in self._sockets),
+            "receive_failed": sum(port.receive_failed for port in self._ports),
+        }
+
+    def receive_buffer(self) -> int:
+        """Bytes, of the smaller one."""
+        return min(sockets.receive_buffer(udp) for udp in self._sockets)
+
+    def _watch(self) -> None:
+        """So that also an idle process knows when it ran last."""
+        self._notice_gap()
+        self._loop.call_later(WATCH, self._watch)
+
+    def _notice_gap(self) -> None:
+        """Stopped by a signal, or with its whole machine: whoever was silent meanwhile may have sent all the time."""
+        before, self._ran_at = self._ran_at, time.monotonic()
+        if (gap := self._ran_at - before) > GAP:
+            self._relay.extend_timers(gap, self.now())
+
+    def _drain(self, port: int) -> int:
+        """Read one batch, have each datagram judged, and send all that comes of them, in their order. How many."""
+        self._notice_gap()
+        before, read = self._handed_over(), self._received_packets
+        udp, now = self._ports[port], self.now()
+        if self._lane is not None and isinstance(udp, BatchedUdpPort):
+            sizes = udp.incoming.sizes(udp.read(self._appetite))
+            self._count_received(sizes)
+            self._lane.run(udp.incoming, sizes, port, now)
+            self._send(())
+        else:
+            batch = udp.receive(self._appetite)
+            self._count_received([len(data) for data, _ in batch])
+            self._send(self._judge(batch, port, now))
+        came_of_it = self._handed_over() - before
+        self._appetite = max(self._appetite // 2, 1) if came_of_it > ENOUGH else min(self._appetite * 2, BATCH)
+        self._tell()
+        return self._received_packets - read
+
+    def _count_received(self, sizes: list[int]) -> None:
+        self._received_packets += len(sizes)
+        self._received_bytes += sum(sizes)
+
+    def _judge(self, received: Iterable[tuple[bytes, Address]], port: int, now: float) -> Iterator[Outgoing]:
+        for data, addr in received:
+            outgoing = self._relay.receive_datagram(data, addr, port, now)
+            if outgoing is not None:
+                yield outgoing
+            yield from self._relay.datagrams_to_send()
+
+    def _send(self, outgoing: Iterable[Outgoing]) -> None:
+        for port, data, addr in outgoing:
+            self._ports[port].add(data, addr)
+        for udp in self._ports:
+            udp.flush()
+
+    def _handed_over(self) -> int:
+        return sum(udp.handed_over for udp in self._ports)
+
+    def _tell(self) -> None:
+        while event := self._relay.next_event():
+            self._on_event(event)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the timer run no later than the core's next deadline. An early one does no harm and is left."""
+        at = self._relay.next_timer()
+        if at is None or at >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(at - self.now(), 0), self._fire)
+
+    def _fire(self) -> None:
+        is_late = self.now() - self._timer_at > LATE
+        self._timer, self._timer_at = None, float("inf")
+        self._notice_gap()
+        if is_late:
+            # Readers and timers of a loop that was held up are due at once: what players sent comes first.
+            for port in (SERVER_PORT, CLIENT_PORT):
+                for _ in range(DRAINED_AT_ONCE):
+                    if not self._drain(port):
+                        break
+        self._relay.handle_timer(self.now())
+        self.settle()

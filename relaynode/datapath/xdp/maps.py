@@ -1,0 +1,324 @@
+"""KernelMirror: the seat table as the program sees it.
+
+Indexes (token pair, connection id, a host's name for a player) may be put and removed at any time; a seat's rule says
+by itself whether anything is forwarded. Rules, and all that the program changes too, are reached through the program
+`gate`, under the same lock: map updates of bpf(2) alone could be read half done.
+"""
+
+import struct
+
+from transports.protocol.packets import ReplayWindow, seal
+
+from ...core.addresses import LOCAL_IP, Address, packed_ip
+from ...core.seats import Link, Mirror, Seat, Session
+from . import bpf, loader
+
+_REQUEST = struct.Struct("<IIQQQ")
+_RULE = struct.Struct("<16s16s2s2sBBBxIIII16s16sQQ")
+_SEAT = struct.Struct(f"<{_RULE.size}xQQQQQQQ")
+_NAME = struct.Struct("<II")
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+_SET_SEAT, _SET_SESSION, _ACCEPT, _NUMBER, _TAKE = range(5)
+_ABSENT, _EDGEGAP, _NATIVE = range(3)
+_DIALECT_AT = 36
+_ABSENT_RULE = bytes(_RULE.size)
+_IS_NUMBER = 1 << 31
+_INDEX_MASK = (1 << 20) - 1
+_COUNTERS = ("forwarded_packets", "forwarded_bytes", "drop_rate_limited")
+_ANEW_CONNECTION, _ANEW_QUOTA = 1, 2
+_BUSY, _DONE = 1, 2  # what the gate returns: XDP_DROP, XDP_PASS
+_SECOND = 1_000_000_000
+
+
+class KernelWindow(ReplayWindow):
+    """The replay window of a link, which the program keeps."""
+
+    __slots__ = ("_mirror", "_slot")
+
+    def __init__(self, mirror: "KernelMirror", slot: int) -> None:
+        self._mirror = mirror
+        self._slot = slot
+        super().__init__()
+
+    def complete(self, low: int) -> int:
+        self.highest = self._mirror.read(self._slot).highest
+        return super().complete(low)
+
+    def is_new(self, number: int) -> bool:
+        """Marks it, too: the program may be at work on the same player's packets."""
+        return bool(self._mirror.ask(_ACCEPT, self._slot, number))
+
+    def mark(self, number: int) -> None:
+        self.highest = max(self.highest, number)
+
+
+class KernelLink(Link):
+    """A connection whose sequences the program counts on."""
+
+    __slots__ = ("_mirror", "_slot")
+
+    def __init__(
+        self,
+        mirror: "KernelMirror",
+        slot: int,
+        connection: int,
+        seat: Seat,
+        up_key: bytes,
+        down_key: bytes,
+        player_nonce: bytes,
+        path_key: bytes,
+    ) -> None:
+        super().__init__(connection, seat, up_key, down_key, player_nonce, path_key)
+        self._mirror = mirror
+        self._slot = slot
+        self.window = KernelWindow(mirror, slot)
+
+    def seal(self, kind: int, seat: int, body: bytes) -> bytes:
+        number = self._mirror.ask(_NUMBER, self._slot)
+        return seal(self.down_key, kind, self.id, number, seat, body)
+
+    def totals(self) -> tuple[int, int]:
+        state = self._mirror.read(self._slot)
+        return state.sent, state.received
+
+
+class SeatState:
+    """What the program keeps of a seat. Times are of the monotonic clock, in nanoseconds."""
+
+    __slots__ = ("heard", "highest", "received", "sent")
+
+    def __init__(self, value: bytes) -> None:
+        _, _, self.heard, self.received, self.sent, self.highest, _ = _SEAT.unpack_from(value)
+
+
+class _Kept:
+    """What the maps hold of a seat."""
+
+    __slots__ = ("connection", "name", "pair", "received", "rule", "slot")
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.pair: int | None = None
+        self.connection: int | None = None
+        self.name = 0  # its connectionId
+        self.rule = _ABSENT_RULE
+        self.received = 0  # as of the last look
+
+
+class KernelMirror(Mirror):
+    """Keeps the maps of `programs`, which are empty at first.
+
+    `our_ports`: the server and the client port. `clock_offset`: what the core's time is ahead of the monotonic clock.
+    """
+
+    def __init__(self, programs: loader.SeatPrograms, *, our_ports: tuple[int, int], clock_offset: float) -> None:
+        self._program = programs.relay
+        self._maps = programs.maps
+        self._gate = bpf.Runner(programs.gate, _REQUEST.size + _RULE.size)
+        self._port_numbers = our_ports
+        self._our_ports = tuple(port.to_bytes(2, "big") for port in our_ports)
+        self._clock_offset = clock_offset
+        self._kept: dict[Seat, _Kept] = {}
+        self._free_slots = list(range(programs.entries - 1, 0, -1))
+        self._session_slots: dict[Session, int] = {}
+        self._free_session_slots = self._free_slots.copy()
+
+    def serve(self, ports: loader.PortTable) -> None:
+        """Have the packets to our ports come by the program."""
+        for port in self._port_numbers:
+            ports.put(port, self._program)
+
+    def stop_clock(self, now: float) -> None:
+        """Time stands still at `now`, of the core's time, for the program: for tests."""
+        self._maps["clock"].put(bytes(4), _U64.pack(round((now - self._clock_offset) * _SECOND)))
+
+    def counters(self) -> dict[str, int]:
+        """By the core's names."""
+        return {name: self._count(which) for which, name in enumerate(_COUNTERS)}
+
+    # -- the seam (seats.Mirror)
+
+    def seat_changed(self, seat: Seat) -> None:
+        kept = self._kept.get(seat)
+        if kept is None:
+            if seat.addr is None:
+                return
+            kept = self._keep(seat)
+        rule = self._rule(seat)
+        if rule != kept.rule:
+            self._set_rule(seat, kept, rule)
+        self._index(seat, kept)
+
+    def session_changed(self, session: Session) -> None:
+        if session in self._session_slots:
+            self._set_session(session, 0)
+        for seat in session.seats.values():
+            self.seat_changed(seat)
+
+    def session_removed(self, session: Session) -> None:
+        for seat in session.seats.values():
+            kept = self._kept.pop(seat, None)
+            if kept is not None:
+                self._unindex(seat, kept)
+                self._free_slots.append(kept.slot)
+        slot = self._session_slots.pop(session, None)
+        if slot is not None:
+            self._free_session_slots.append(slot)
+
+    def refresh(self, seat: Seat) -> None:
+        kept = self._kept.get(seat)
+        if kept is None:
+            return
+        state = self.read(kept.slot)
+        if state.received != kept.received:
+            kept.received = state.received
+            seat.last_heard = max(seat.last_heard, state.heard / _SECOND + self._clock_offset)
+            seat.candidate = None
+
+    def make_link(
+        self, connection: int, seat: Seat, up_key: bytes, down_key: bytes, player_nonce: bytes, path_key: bytes
+    ) -> Link:
+        kept = self._kept.get(seat) or self._keep(seat)
+        return KernelLink(self, kept.slot, connection, seat, up_key, down_key, player_nonce, path_key)
+
+    def take(self, seat: Seat, session: Session, size: int, now: float, copies: int = 1) -> bool:
+        return bool(self.ask(_TAKE, self._kept[seat].slot, copies << 32 | size))
+
+    # -- what the program keeps
+
+    def read(self, slot: int) -> SeatState:
+        value = self._maps["seats"].get(_U32.pack(slot))
+        return SeatState(value or bytes(_SEAT.size))
+
+    def ask(self, what: int, slot: int, value: int = 0, packet_ns: int = 0, byte_ns: int = 0) -> int:
+        """Have the gate do it; the value it gives back."""
+        return self._request(_REQUEST.pack(what, slot, value, packet_ns, byte_ns) + _ABSENT_RULE)
+
+    def _set_rule(self, seat: Seat, kept: _Kept, rule: bytes) -> None:
+        anew = _ANEW_QUOTA if kept.rule is _ABSENT_RULE else 0
+        if kept.rule[_DIALECT_AT] == _ABSENT or kept.connection != (seat.link.id if seat.link else None):
+            anew |= _ANEW_CONNECTION
+            kept.received = 0
+        self._request(_REQUEST.pack(_SET_SEAT, kept.slot, anew, 0, 0) + rule)
+        kept.rule = rule
+
+    def _set_session(self, session: Session, anew: int) -> None:
+        slot, limits = self._session_slots[session], session.limits
+        self.ask(_SET_SESSION, slot, anew, _packet_ns(limits.packets), _byte_ns(limits.bytes))
+
+    def _request(self, request: bytes) -> int:
+        while True:  # the program holds the lock for nanoseconds at a time
+            result, answer = self._gate.run(request)
+            if result != _BUSY:
+                break
+        if result != _DONE:
+            raise RuntimeError("the gate was asked for a seat or session that it has no room for")
+        value: int = _REQUEST.unpack_from(answer)[2]
+        return value
+
+    def _count(self, which: int) -> int:
+        value = self._maps["counters"].get(_U32.pack(which))
+        return sum(count for (count,) in _U64.iter_unpack(value or b""))
+
+    # -- what the table says, in the program's words
+
+    def _keep(self, seat: Seat) -> _Kept:
+        kept = self._kept[seat] = _Kept(self._free_slots.pop())
+        session = seat.session
+        if session not in self._session_slots:
+            self._session_slots[session] = self._free_session_slots.pop()
+            self._set_session(session, _ANEW_QUOTA)
+        self._maps["names"].put(self._name(session, _IS_NUMBER | seat.number), _U32.pack(kept.slot))
+        if seat.number == 0:
+            for other in session.seats.values():
+                if other is not seat:
+                    self.seat_changed(other)  # they have a host now
+        return kept
+
+    def _rule(self, seat: Seat) -> bytes:
+        session = seat.session
+        if seat.addr is None or seat.revoked or not (session.native if seat.link else session.edgegap):
+            return self._absent(session)
+        ip, port, local = endpoints(seat.addr)
+        host = session.seats.get(0)
+        host_kept = self._kept.get(host) if host is not None else None
+        link = seat.link
+        return _RULE.pack(
+            ip,
+            local,
+            port,
+            self._our_ports[seat.port],
+            _NATIVE if link else _EDGEGAP,
+            seat.number,
+            session.mesh,
+            self._session_slots[session],
+            host_kept.slot if host_kept is not None else 0,
+            seat.connection_id if seat.prefix else 0,
+            link.id if link else 0,
+            link.up_key if link else bytes(16),
+            link.down_key if link else bytes(16),
+            _packet_ns(seat.limits.packets),
+            _byte_ns(seat.limits.bytes),
+        )
+
+    def _absent(self, session: Session) -> bytes:
+        nothing = bytes(16)
+        slot = self._session_slots[session]
+        return _RULE.pack(nothing, nothing, b"", b"", _ABSENT, 0, 0, slot, 0, 0, 0, nothing, nothing, 0, 0)
+
+    def _index(self, seat: Seat, kept: _Kept) -> None:
+        """Have the packets that name the seat find it."""
+        is_bound = seat.addr is not None
+        pair = seat.pair if is_bound and seat.link is None else None
+        connection = seat.link.id if is_bound and seat.link else None
+        name = seat.connection_id
+        slot = _U32.pack(kept.slot)
+        if pair != kept.pair:
+            if kept.pair is not None:
+                self._maps["pairs"].remove(_U64.pack(kept.pair))
+            if pair is not None:
+                self._maps["pairs"].put(_U64.pack(pair), slot)
+        if connection != kept.connection:
+            if kept.connection is not None:
+                self._maps["connections"].put(_U32.pack(kept.connection & _INDEX_MASK), bytes(4))
+            if connection is not None:
+                self._maps["connections"].put(_U32.pack(connection & _INDEX_MASK), slot)
+        if name != kept.name:
+            if kept.name:
+                self._maps["names"].remove(self._name(seat.session, kept.name))
+            if name:
+                self._maps["names"].put(self._name(seat.session, name), slot)
+        kept.pair, kept.connection, kept.name = pair, connection, name
+
+    def _unindex(self, seat: Seat, kept: _Kept) -> None:
+        if kept.pair is not None:
+            self._maps["pairs"].remove(_U64.pack(kept.pair))
+        if kept.connection is not None:
+            self._maps["connections"].put(_U32.pack(kept.connection & _INDEX_MASK), bytes(4))
+        for name in (kept.name, _IS_NUMBER | seat.number):
+            self._maps["names"].remove(self._name(seat.session, name))
+
+    def _name(self, session: Session, name: int) -> bytes:
+        return _NAME.pack(self._session_slots[session], name)
+
+
+def endpoints(addr: Address) -> tuple[bytes, bytes, bytes]:
+    """(player's IP, its port in network order, our IP that it speaks to) of an address in bytes; IPs of 16 bytes."""
+    ip = packed_ip(addr)
+    if addr[0] == _AF_INET:
+        return ip, addr[2:4], ip[:12] + addr[52:56]
+    return ip, addr[2:4], addr[LOCAL_IP]
+
+
+_AF_INET = 2
+
+
+def _packet_ns(per_second: int) -> int:
+    return _SECOND // per_second if per_second else 0
+
+
+def _byte_ns(per_second: int) -> int:
+    """In 2^-20 ns."""
+    return (_SECOND << 20) // per_second if per_second else 0

@@ -1,0 +1,166 @@
+"""One worker: a process that drives one Relay on two inherited UDP sockets, and obeys its parent (channel.py)."""
+
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from observability import log_lines
+
+from ..core.events import INTERNAL_KINDS, Event
+from ..core.grants import Grant, GrantRefused
+from ..core.relay import Relay
+from ..core.relay_config import RelayConfig
+from ..datapath.udp_server import UdpServer
+from ..datapath.xdp.loader import PortTable, SeatPrograms
+from ..datapath.xdp.maps import KernelMirror
+from .event_loop import run
+from .worker_channel import Channel, Message
+
+
+class Worker:
+    """Each method named as a command does it and returns the result."""
+
+    def __init__(self, channel: Channel, sockets: tuple[socket.socket, socket.socket], ports: PortTable | None) -> None:
+        """`ports`: that of the program at the interface, when the kernel path is used."""
+        self._channel = channel
+        self._sockets = sockets
+        self._ports = ports
+        self._kernel: KernelMirror | None = None
+        self._untold: dict[str, None] = {}  # sessions whose state changed, in order
+
+    async def obey(self) -> None:
+        """Until the parent is gone."""
+        while (command := await self._channel.receive()) is not None:
+            self._channel.send({"id": command.pop("id"), **self._answer(command)})
+
+    def _answer(self, command: Message) -> Message:
+        method = getattr(self, command.pop("do"))
+        try:
+            return {"result": method(**command)}
+        except GrantRefused as refusal:
+            return {"refused": refusal.code, "message": refusal.message, "field": refusal.field}
+
+    # -- commands
+
+    def configure(self, index: int, max_seats: int, limits: dict[str, int], clock_offset: float) -> None:
+        """`clock_offset`: what the time since 1970 is ahead of the monotonic clock, all this process's life."""
+        config = RelayConfig(max_seats=max_seats, max_sessions=max_seats, **limits)
+        if self._ports is not None:
+            server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
+            our_ports = server_port, client_port
+            programs = SeatPrograms(max_seats)
+            self._kernel = KernelMirror(programs, our_ports=our_ports, clock_offset=clock_offset)
+        self._relay = Relay(worker=index, config=config, random=os.urandom, mirror=self._kernel)
+        self._server = UdpServer(self._relay, self._sockets, self._report, clock_offset)
+
+    def keys(self, token_keys: list[tuple[int, str]]) -> None:
+        self._relay.set_token_keys({number: base64.b64decode(key) for number, key in token_keys})
+
+    def restore(self, state: Message) -> None:
+        self._relay.restore_session(state, self._server.now())
+
+    def restore_ended(self, states: Sequence[Message]) -> None:
+        for state in states:
+            with contextlib.suppress(GrantRefused):  # what cannot be read is forgotten
+                self._relay.restore_session(state, self._server.now())
+
+    def serve(self) -> None:
+        self._server.start()
+        if self._kernel is not None and self._ports is not None:
+            self._kernel.serve(self._ports)
+
+    def listed(
+        self, known: bool, at: float = 0.0, ended_before: float = 0.0, sessions: Sequence[str] = ()
+    ) -> list[str]:
+        self._relay.set_grants_known(known)
+        return self._relay.confirm_ended(at, ended_before, sessions)
+
+    def grant(self, grant: Message) -> int:
+        parsed = Grant.from_json(grant)
+        revision = self._relay.apply_grant(parsed, self._server.now())
+        self._changed(parsed.session)
+        return revision
+
+    def end(self, session: str, reason: str) -> None:
+        self._relay.end_session(session, reason, self._server.now())
+        self._changed(session)
+
+    def drain(self, draining: bool) -> None:
+        self._relay.set_draining(draining, self._server.now())
+        self._server.settle()
+
+    def announce_shutdown(self) -> None:
+        self._relay.notify_shutdown(self._server.now())
+        self._server.settle()
+
+    def report(self, legs: int) -> dict[str, Any]:
+        return {
+            "stats": self._relay.stats(),
+            "counters": self._counters(),
+            "legs": self._relay.legs(legs),
+            "cpu_seconds": time.process_time(),
+            "receive_buffer": self._server.receive_buffer(),
+            "memory": _memory(),
+        }
+
+    def _counters(self) -> dict[str, int]:
+        counters = self._relay.counters.as_dict() | self._server.counters()
+        kernel = self._kernel.counters() if self._kernel is not None else {}
+        for name, count in kernel.items():
+            counters[name] += count
+        counters["kernel_forwarded_packets"] = kernel.get("forwarded_packets", 0)
+        return counters
+
+    # -- what the parent is told unasked
+
+    def _report(self, event: Event) -> None:
+        if event.kind not in INTERNAL_KINDS:
+            self._channel.send({"event": asdict(event)})
+        # Once for all that happens in one go: a state is as long as its session has seats, and all may leave at once.
+        if not self._untold:
+            asyncio.get_running_loop().call_soon(self._tell_states)
+        self._untold[event.session] = None
+
+    def _changed(self, session: str) -> None:
+        self._server.settle()
+        self._untold[session] = None
+        self._tell_states()
+
+    def _tell_states(self) -> None:
+        for session in self._untold:
+            state = self._relay.session_state(session)
+            if state is not None:
+                self._channel.send({"state": state})
+        self._untold.clear()
+
+
+def _memory() -> int:
+    """Bytes of ours that are in memory; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+async def _main(channel_fd: int, server_fd: int, client_fd: int, ports_fd: int | None = None) -> None:
+    # A terminal's or a service manager's signal goes to all processes of the node; the parent knows when to stop.
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: None)
+    channel = await Channel.over(socket.socket(fileno=channel_fd))
+    sockets = socket.socket(fileno=server_fd), socket.socket(fileno=client_fd)
+    await Worker(channel, sockets, None if ports_fd is None else PortTable(ports_fd)).obey()
+
+
+if __name__ == "__main__":
+    log_lines.set_up_as_parent()
+    run(_main(*(int(argument) for argument in sys.argv[1:])))

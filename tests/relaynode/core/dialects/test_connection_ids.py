@@ -1,0 +1,51 @@
+import os
+
+import pytest
+
+from relaynode.core.dialects import connection_ids
+from relaynode.core.seats import Seat, SeatTable
+from tests.relaynode.players import NOW, grant_of
+
+KCP_HELLO = b"\x01\0\0\0\0" + b"segment"
+
+
+@pytest.fixture
+def table() -> SeatTable:
+    return SeatTable(os.urandom)
+
+
+@pytest.fixture
+def seat(table: SeatTable) -> Seat:
+    seat = table.put_session(grant_of(), NOW).seats[1]
+    table.bind(seat, ("192.0.2.1", 1), 1, NOW)
+    return seat
+
+
+def settle(table: SeatTable, seat: Seat, payload: bytes) -> int:
+    prefix = connection_ids.settle(table, seat, payload, os.urandom)
+    assert prefix == seat.prefix == b"\x02" + seat.connection_id.to_bytes(4, "little")
+    assert seat.session.by_connection_id[seat.connection_id] is seat
+    return seat.connection_id
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x01", b"\x01\0\0\0", b"\x01\x01\0\0\0", b"\x02\0\0\0\0", b"any game"])
+def test_what_is_no_hello_keeps_the_id(table: SeatTable, seat: Seat, payload: bytes) -> None:
+    first = settle(table, seat, KCP_HELLO)
+    connection_ids.address_changed(table, seat, NOW + 10)
+    assert settle(table, seat, payload) == first
+
+
+def test_a_hello_from_a_new_address_retires_the_id(table: SeatTable, seat: Seat) -> None:
+    first = settle(table, seat, b"game")
+    connection_ids.address_changed(table, seat, NOW + 1)
+    assert seat.session.by_connection_id == {first: seat}
+    second = settle(table, seat, KCP_HELLO)
+    assert second != first
+    assert seat.session.by_connection_id == {second: seat}
+
+
+def test_after_ten_seconds_of_silence_the_id_is_retired(table: SeatTable, seat: Seat) -> None:
+    settle(table, seat, b"game")
+    connection_ids.address_changed(table, seat, NOW + 10.01)
+    assert seat.session.by_connection_id == {}
+    assert (seat.connection_id, seat.prefix) == (0, b"")

@@ -1,0 +1,249 @@
+"""A real node with the kernel path, reached over a wire: both dialects, both families, and its end."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.nodeproc import NodeProcess, eventually
+from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
+from tests.relaynode.datapath.xdp.twins import needs_kernel
+from transports.protocol import packets
+from transports.protocol.tokens import ConnectToken, seal_token
+
+pytestmark = [needs_kernel(), pytest.mark.flow]
+
+SESSION, SESSION_TOKEN = "3960c873aafd-S", 3500589645
+
+
+class NodeOverThere(NodeProcess):
+    """Its control API is asked from within its namespace."""
+
+    def __init__(self, there: Wire, **settings: str) -> None:
+        super().__init__(1, PUBLIC_IP=NODE_IPS[0], INTERFACES="wire", **settings)
+        self.there = there
+        self.command = there.in_node(self.command)
+
+    def call(self, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
+        return within(self.there.node, lambda: super(NodeOverThere, self).call(method, path, body, key))
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[Wire]:
+    with wire() as made:
+        yield made
+
+
+@pytest.fixture
+def node(there: Wire) -> Iterator[NodeOverThere]:
+    with NodeOverThere(there, PACKET_PATH="kernel") as node:
+        node.put_grant(grant())
+        yield node
+
+
+def grant(revision: int = 1, revoked: tuple[int, ...] = ()) -> dict[str, Any]:
+    none = {"packets": 0, "bytes": 0}
+    return {
+        "session": SESSION,
+        "revision": revision,
+        "worker": 0,
+        "token": SESSION_TOKEN,
+        "topology": "host",
+        "dialects": ["edgegap", "native"],
+        "idle_timeout": 300,
+        "expires_at": time.time() + 3600,
+        "limits": none,
+        "seats": [{"seat": n, "token": 1001 + n * 256, "revoked": n in revoked, "limits": none} for n in range(3)],
+    }
+
+
+class Player:
+    """Speaks edgegap from a socket in the players' namespace."""
+
+    def __init__(self, node: NodeOverThere, seat: int, family: int = 0) -> None:
+        kind = (socket.AF_INET, socket.AF_INET6)[family]
+        self.udp = within(node.there.players, lambda: socket.socket(kind, socket.SOCK_DGRAM))
+        self.udp.bind((PLAYER_IPS[family], 0))
+        self.udp.settimeout(3)
+        self.relay = NODE_IPS[family], node.client_port if seat else node.server_port
+        self.head = struct.pack("<II", 1001 + seat * 256, SESSION_TOKEN)
+
+    def send(self, body: bytes) -> None:
+        self.udp.sendto(self.head + body, self.relay)
+
+    def ask(self, body: bytes) -> bytes:
+        self.send(body)
+        return self.udp.recv(2048)
+
+
+def introduced(node: NodeOverThere, family: int) -> tuple[Player, Player, bytes]:
+    """Host and player whose ways back are known; and what the host calls the player."""
+    host, player = Player(node, 0, family), Player(node, 1, family)
+    assert host.ask(b"\1") == b"\1\2"
+    player.send(b"\2hello")
+    name = host.udp.recv(2048)[1:5]
+    assert player.ask(b"\1") == b"\1\2"
+    assert host.ask(b"\1") == b"\1\2"
+    return host, player, name
+
+
+def by_sockets(node: NodeOverThere) -> int:
+    """Datagrams that reached a socket of the node so far."""
+
+    def read() -> str:
+        with open("/proc/thread-self/net/snmp") as v4, open("/proc/thread-self/net/snmp6") as v6:
+            return v4.read() + v6.read()
+
+    lines = [line.split() for line in within(node.there.node, read).splitlines()]
+    v4 = next(words[1] for words in lines if words[0] == "Udp:" and words[1].isdigit())
+    return int(v4) + int(next(words[1] for words in lines if words[0] == "Udp6InDatagrams"))
+
+
+@pytest.mark.parametrize("family", [0, 1])
+@pytest.mark.parametrize("size", [1, 150, 1187])
+def test_edgegap_data_goes_past_the_sockets(node: NodeOverThere, family: int, size: int) -> None:
+    host, player, name = introduced(node, family)
+    before, payload = by_sockets(node), bytes(range(256)) * 5
+    for index in range(20):
+        body = bytes((index,)) + payload[: size - 1]
+        player.send(b"\2" + body)
+        assert host.udp.recv(2048) == b"\2" + name + body
+        host.send(b"\2" + name + body)
+        assert player.udp.recv(2048) == b"\2" + body
+    assert by_sockets(node) == before
+    assert node.counters()["forwarded_packets"] == 41
+
+
+class NativePlayer(Player):
+    def __init__(self, node: NodeOverThere, seat: int, family: int = 0) -> None:
+        super().__init__(node, 1, family)
+        now, key = int(time.time()), bytes((seat + 1,)) * 32
+        token = ConnectToken(SESSION, 0, seat, False, key, now, now + 600, 0, 0, 0, 0, 300, now + 600)
+        connect = packets.Connect(time.time_ns() // 1000, bytes(16), seal_token(token, *node.token_key))
+        self.udp.sendto(connect.encode(key), self.relay)
+        welcome = packets.decode_welcome(self.udp.recv(2048), key)
+        self.connection = welcome.connection
+        self.up, self.down = packets.packet_keys(key, welcome.player_nonce, welcome.node_nonce)
+        self.sequence = 0
+
+    def say(self, target: int, body: bytes, kind: int = packets.PacketType.DATA) -> None:
+        self.sequence += 1
+        self.udp.sendto(packets.seal(self.up, kind, self.connection, self.sequence, target, body), self.relay)
+
+    def hear(self) -> tuple[int, bytes]:
+        """(from which seat, what) of the next DATA, whose tag is right."""
+        while True:
+            data = self.udp.recv(2048)
+            sequence = int.from_bytes(data[5:9], "little")
+            assert packets.tag_is_right(self.down, data, sequence)
+            if data[0] == packets.PacketType.DATA:
+                return data[9], data[10:-8]
+
+
+@pytest.mark.parametrize("family", [0, 1])
+@pytest.mark.parametrize("size", [1, 150, 1182])
+def test_native_data_goes_past_the_sockets(node: NodeOverThere, family: int, size: int) -> None:
+    host, player = NativePlayer(node, 0, family), NativePlayer(node, 1, family)
+    for seat, source in ((1, host), (0, player)):
+        source.say(seat, b"warm")
+    assert (host.hear(), player.hear()) == ((1, b"warm"), (0, b"warm"))
+    before, payload = by_sockets(node), bytes(range(256)) * 5
+    for index in range(20):
+        body = bytes((index,)) + payload[: size - 1]
+        player.say(0, body)
+        assert host.hear() == (1, body)
+        host.say(1, body)
+        assert player.hear() == (0, body)
+    assert by_sockets(node) == before
+    player.say(0, packets.Ping(bytes(8), 21).encode(), packets.PacketType.PING)
+    assert player.udp.recv(2048)[0] == packets.PacketType.PONG
+    assert by_sockets(node) == before + 1
+
+
+def test_telemetry_and_log_say_which_path(node: NodeOverThere) -> None:
+    telemetry = node.telemetry()
+    assert (telemetry["packet_path"], telemetry["packet_path_reason"]) == ("kernel", "")
+    assert "packet path: kernel" in node.log
+
+
+def test_a_revoke_is_in_force_when_it_is_answered(node: NodeOverThere) -> None:
+    host, player, name = introduced(node, 0)
+    node.put_grant(grant(revision=2, revoked=(1,)))
+    for _ in range(10):
+        player.send(b"\2late")
+        host.send(b"\2" + name + b"late")
+    assert player.ask(b"\1") == b"\1\3"
+    host.udp.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        host.udp.recv(2048)
+
+
+def test_a_session_the_program_forwards_for_is_not_idle(node: NodeOverThere) -> None:
+    """Silence is counted from the last packet, whichever path it took: none but DATA for longer than the timeout."""
+    host, player, name = introduced(node, 0)
+    until = time.monotonic() + 11.5
+    while time.monotonic() < until:
+        player.send(b"\2x")
+        assert host.udp.recv(2048)[5:] == b"x"
+        host.send(b"\2" + name + b"y")
+        assert player.udp.recv(2048) == b"\2y"
+        time.sleep(0.1)
+    assert ("seat_left", 1) not in node.events()
+
+
+def test_when_a_worker_dies_the_sockets_take_over_and_its_successor_the_maps(node: NodeOverThere) -> None:
+    host, player, _ = introduced(node, 0)
+    (worker,) = node.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: node.is_healthy() and node.worker_pids() not in ([], [worker]))
+    host, player, name = introduced(node, 0)
+    before = by_sockets(node)
+    player.send(b"\2again")
+    assert host.udp.recv(2048) == b"\2" + name + b"again"
+    assert by_sockets(node) == before
+
+
+def test_the_program_goes_with_the_process(there: Wire) -> None:
+    def attached() -> bool:
+        shown = subprocess.run(["ip", "-n", there.node, "link", "show", "wire"], capture_output=True, text=True).stdout
+        return "xdp" in shown
+
+    assert not attached()
+    node = NodeOverThere(there, PACKET_PATH="kernel").start()
+    assert attached()
+    node.kill()
+    eventually(lambda: not attached())
+    node.close()
+
+
+def test_without_its_rights_the_node_says_so_and_uses_sockets(there: Wire) -> None:
+    node = NodeOverThere(there)
+    node.command = there.in_node(
+        [
+            "capsh",
+            "--drop=cap_sys_admin,cap_bpf,cap_net_admin,cap_perfmon",
+            "--",
+            "-c",
+            f"exec {sys.executable} -m relaynode",
+        ]
+    )
+    with node:
+        telemetry = node.telemetry()
+    assert telemetry["packet_path"] == "portable"
+    assert "CAP_BPF" in telemetry["packet_path_reason"]
+
+
+def test_a_path_that_was_asked_for_and_is_not_to_be_had_is_an_error(there: Wire) -> None:
+    node = NodeOverThere(there, PACKET_PATH="kernel")
+    node._settings["INTERFACES"] = "nowhere"
+    node.start(wait=False)
+    assert node.wait() == 2
+    assert "CAUSEWAY_NODE_PACKET_PATH is kernel, but" in node.log
+    node.close()

@@ -1,0 +1,54 @@
+"""The compiled program is committed, so that no node needs a compiler: here it is shown to be that of its source."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from relaynode.datapath.xdp import bpf, loader
+from relaynode.datapath.xdp.maps import _REQUEST, _RULE, _SEAT
+from tests.relaynode.datapath.xdp.twins import needs_kernel
+
+ROOT = Path(__file__).parents[4]
+CLANG = "14"  # another one may order instructions differently
+
+
+def has_clang() -> bool:
+    if shutil.which("clang") is None:
+        return False
+    return f"clang version {CLANG}." in subprocess.run(["clang", "--version"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(not has_clang() and os.environ.get("CI") != "true", reason=f"no clang {CLANG} here")
+def test_the_object_is_what_its_source_compiles_to(tmp_path: Path) -> None:
+    target = tmp_path / "relay.bpf.o"
+    line = subprocess.run(
+        ["make", "--no-print-directory", "-n", "kernel"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    command = line.split()
+    command[command.index("-o") + 1] = str(target)
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert target.read_bytes() == loader.OBJECT.read_bytes(), "run `make kernel`"
+
+
+def test_maps_have_the_sizes_that_python_packs() -> None:
+    maps = loader.read_object().maps
+    window = 2 * 1024 // 8
+    hop = 16
+    assert maps["seats"].value_size == _SEAT.size + hop + 8 + hop + window
+    assert _REQUEST.size % 8 == _RULE.size % 8 == 0
+    assert maps["ports"].kind == bpf.PROG_ARRAY
+
+
+@needs_kernel()
+def test_a_program_the_kernel_refuses_is_an_error_with_its_reason() -> None:
+    with pytest.raises(bpf.BpfError, match="the kernel refuses the program endless"):
+        bpf.load_program(bytes((0x05, 0, 0xFF, 0xFF, 0, 0, 0, 0)), "endless")  # jumps to itself for ever
+
+
+def test_without_the_system_call_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpf, "_SYSTEM_CALL", None)
+    with pytest.raises(bpf.BpfError, match="this kernel has no eBPF"):
+        bpf.make_map(bpf.ARRAY, 4, 4, 1, "any")
