@@ -29,8 +29,8 @@ from rich.console import Console  # noqa: E402
 from rich.live import Live  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from transports import asyncio_udp, edgegap  # noqa: E402
-from transports.protocol.errors import ConnectionFailed  # noqa: E402
+from causeway_client import asyncio_udp, edgegap  # noqa: E402
+from causeway_client.protocol.errors import ConnectionFailed  # noqa: E402
 
 STATE = Path(os.environ.get("CAUSEWAY_STATE_DIR", ROOT / "var"))
 # Locked by the `manage.py up` it tells of, for as long as that lives: a number alone may be another process by now.

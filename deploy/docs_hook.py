@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTOCOL = ROOT / "transports" / "protocol" / "PROTOCOL.md"
+PROTOCOL = ROOT / "transports/protocol/PROTOCOL.md"
 SHIM = "https://unpkg.com/iframe-worker/shim"
 VENDORED = "assets/vendor/iframe-worker/shim.js"
 OUTSIDE = re.compile(r"(\]\()\.\./([^)#\s]+)(\))")

@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SOURCE = Path(__file__).resolve().parent.parent
-CODE = ("observability", "relaynode", "transports", "requirements.txt")
+CODE = ("observability", "relaynode", "transports/python", "requirements.txt")
 PREFIX = "CAUSEWAY_NODE_"
 SERVICE = "causeway-node.service"
 LINKED_WITHIN = 60.0
@@ -182,6 +182,8 @@ def _make_environment(folder: Path) -> Path:
     requirements = folder.parent / "requirements.txt"
     pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--require-hashes", "-r", str(requirements)], check=True)
+    client = folder.parent / "transports/python"  # a folder has no hash, so it is installed apart
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", str(client)], check=True)
     return folder
 
 

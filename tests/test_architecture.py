@@ -7,24 +7,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("observability", "web", "relaymgr", "relaynode", "transports", "matchmaker")
+OURS = ("observability", "web", "relaymgr", "relaynode", "causeway_client", "matchmaker")
 
 # (who, must not import, because)
 FORBIDDEN = [
-    ("transports", r"relaynode|relaymgr|matchmaker|django|celery", "it is what players install, alone"),
-    ("observability", r"relaymgr|relaynode|matchmaker|transports", "every process logs and counts through it"),
-    ("web", r"relaymgr|relaynode|matchmaker|transports", "manager and matchmaker are built on it"),
+    ("causeway_client", r"relaynode|relaymgr|matchmaker|django|celery", "it is what players install, alone"),
+    ("observability", r"relaymgr|relaynode|matchmaker|causeway_client", "every process logs and counts through it"),
+    ("web", r"relaymgr|relaynode|matchmaker|causeway_client", "manager and matchmaker are built on it"),
     ("relaynode", r"web", "a node runs without Django"),
     ("relaynode", r"observability\.database", "a node runs without the manager's stack"),
-    ("transports.protocol", r"transports\.(?!protocol)", "the wire is the leaf everyone else builds on"),
+    ("causeway_client.protocol", r"causeway_client\.(?!protocol)", "the wire is the leaf everyone else builds on"),
     (
         "relaynode",
         r"relaymgr|matchmaker|django|rest_framework|celery|psycopg",
         "a node runs without the manager's stack",
     ),
-    ("relaynode", r"transports\.(?!protocol)", "a node speaks the wire, not a client's adapter"),
+    ("relaynode", r"causeway_client\.(?!protocol)", "a node speaks the wire, not a client's adapter"),
     ("relaymgr", r"relaynode|matchmaker", "the manager knows nodes and matchmaker over HTTP only"),
-    ("relaymgr", r"transports\.(?!protocol)", "the manager seals tokens, it does not play"),
+    ("relaymgr", r"causeway_client\.(?!protocol)", "the manager seals tokens, it does not play"),
     ("relaymgr.audit", r"relaymgr\.(tenants|nodes|telemetry|sessions)", "every app writes to it"),
     *(
         (f"relaymgr.{app}", r"relaymgr\.operations", "it looks at all apps; none looks at it")
@@ -37,7 +37,7 @@ FORBIDDEN = [
 ]
 
 PURE = [
-    "transports.protocol",
+    "causeway_client.protocol",
     "relaynode.core.addresses",
     "relaynode.core.dialects.connection_ids",
     "relaynode.core.timers",
@@ -76,14 +76,15 @@ PURE = [
 ]
 IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"
 
-PUBLISHED = re.compile(r"siphash24|cryptography|httpx")  # extras of transports; each named in one file only
+PUBLISHED = re.compile(r"siphash24|cryptography|httpx")  # extras of the client package; each named in one file only
 
 
 def modules() -> dict[str, Path]:
     found = {}
     for package in OURS:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+        root = ROOT / "transports/python" if package == "causeway_client" else ROOT
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
             if "build" not in parts:
                 found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
@@ -134,8 +135,8 @@ def test_pure_module_takes_time_and_bytes_as_arguments(who: str) -> None:
 def test_transports_needs_the_standard_library_only() -> None:
     import sys
 
-    allowed = sys.stdlib_module_names | {"transports"}
-    for name in (name for name in MODULES if name.split(".")[0] == "transports"):
+    allowed = sys.stdlib_module_names | {"causeway_client"}
+    for name in (name for name in MODULES if name.split(".")[0] == "causeway_client"):
         for imported in IMPORTS[name]:
             top = imported.split(".")[0]
             assert top in allowed or PUBLISHED.fullmatch(top), f"{name} imports {imported}"
@@ -146,12 +147,12 @@ def test_transports_names_each_extra_in_one_file() -> None:
         extra: [
             name
             for name, names in IMPORTS.items()
-            if name.startswith("transports") and any(extra == n.split(".")[0] for n in names)
+            if name.startswith("causeway_client") and any(extra == n.split(".")[0] for n in names)
         ]
         for extra in ("siphash24", "cryptography", "httpx")
     }
     assert users == {
-        "siphash24": ["transports.protocol.siphash"],
-        "cryptography": ["transports.protocol.tokens"],
-        "httpx": ["transports.control"],
+        "siphash24": ["causeway_client.protocol.siphash"],
+        "cryptography": ["causeway_client.protocol.tokens"],
+        "httpx": ["causeway_client.rest"],
     }

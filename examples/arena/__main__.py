@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from transports.asyncio_udp import EVERYONE, Connection
-from transports.control import FoundMatch, ManagerError, MatchNotFound, find_match
-from transports.protocol.errors import ConnectionFailed
-from transports.protocol.events import Joined, Left
+from causeway_client.asyncio_udp import EVERYONE, Connection
+from causeway_client.protocol.errors import ConnectionFailed
+from causeway_client.protocol.events import Joined, Left
+from causeway_client.rest import FoundMatch, ManagerError, MatchNotFound, find_match
 
 from .world import RATE, World, bot_wish, decode_snapshot, decode_wish, encode_snapshot, encode_wish
 

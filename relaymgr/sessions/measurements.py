@@ -8,10 +8,10 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
+from causeway_client.protocol.errors import DecodeError
+from causeway_client.protocol.packets import pack_ip
+from causeway_client.protocol.proofs import RoundTripProof, decode_proof
 from relaymgr.nodes.selectors import proof_keys
-from transports.protocol.errors import DecodeError
-from transports.protocol.packets import pack_ip
-from transports.protocol.proofs import RoundTripProof, decode_proof
 
 ProofKeys = Mapping[tuple[str, int], bytes]
 

@@ -4,8 +4,8 @@ import base64
 import secrets
 from datetime import datetime
 
+from causeway_client.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, seal_token
 from relaymgr.nodes.models import TokenKey
-from transports.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, seal_token
 
 from .models import RelaySession, Seat
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from transports.protocol import packets
-from transports.protocol.errors import DecodeError
+from causeway_client.protocol import packets
+from causeway_client.protocol.errors import DecodeError
 
 SMALL, LARGE = packets.MIN_PROBE, 1000  # bytes
 KEEP = 16  # answers, of each size, that figures are made of

@@ -7,7 +7,7 @@ for the rare packets that must know what is inside.
 import ipaddress
 from typing import Any
 
-from transports.protocol.packets import pack_ip
+from causeway_client.protocol.packets import pack_ip
 
 Address = Any
 """Hashable: (ip, port, ...) as from `recvfrom`; or as `recvmmsg` wrote it, ADDRESS_SIZE bytes (batching)."""

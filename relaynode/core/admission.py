@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from transports.protocol.errors import BadToken, DecodeError, Refusal, UnknownKey
-from transports.protocol.packets import (
+from causeway_client.protocol.errors import BadToken, DecodeError, Refusal, UnknownKey
+from causeway_client.protocol.packets import (
     MAX_PAYLOAD,
     MAX_SEATS,
     NO_COOKIE,
@@ -19,7 +19,7 @@ from transports.protocol.packets import (
     decode_connect,
     packet_keys,
 )
-from transports.protocol.tokens import ConnectToken, open_token
+from causeway_client.protocol.tokens import ConnectToken, open_token
 
 from .addresses import Address, Outgoing, address_bytes, ip_and_port
 from .forwarding import Exchange

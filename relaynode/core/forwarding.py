@@ -5,7 +5,7 @@ Knows sessions and seats. Of bytes it knows only what stands before a payload in
 
 from collections import deque
 
-from transports.protocol.packets import Notice, NoticeCode, PacketType
+from causeway_client.protocol.packets import Notice, NoticeCode, PacketType
 
 from .addresses import Address, Outgoing, ip_and_port
 from .counters import Counters

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transports.protocol.packets import MAX_SEATS, NATIVE_FIRST, NATIVE_LAST, STUN_COOKIE
+from causeway_client.protocol.packets import MAX_SEATS, NATIVE_FIRST, NATIVE_LAST, STUN_COOKIE
 
 Topology = Literal["host", "mesh"]
 

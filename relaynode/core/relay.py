@@ -7,8 +7,8 @@ challenges) is queued; a hot packet is looked up and returned.
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypedDict
 
-from transports.protocol.packets import MAX_DATAGRAM, NoticeCode, mac
-from transports.protocol.siphash import siphash24
+from causeway_client.protocol.packets import MAX_DATAGRAM, NoticeCode, mac
+from causeway_client.protocol.siphash import siphash24
 
 from ..datapath.buffers import Leaving
 from ..datapath.fast_path import FastLane

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from ctypes import c_char_p
 
-from transports.protocol.packets import ReplayWindow, seal
+from causeway_client.protocol.packets import ReplayWindow, seal
 
 from .addresses import CLIENT_PORT, SERVER_PORT, Address
 from .grants import Grant, Limits, SeatGrant

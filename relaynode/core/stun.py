@@ -7,7 +7,7 @@ anything else is never answered with more bytes than came.
 import struct
 import zlib
 
-from transports.protocol.packets import STUN_COOKIE, pack_ip
+from causeway_client.protocol.packets import STUN_COOKIE, pack_ip
 
 from .addresses import Address, ip_and_port
 

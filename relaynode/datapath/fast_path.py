@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable
 from ctypes import c_size_t
 
-from transports.protocol.packets import EVERYONE, HEADER, MAX_DATAGRAM, OVERHEAD, TAG_SIZE, PacketType
-from transports.protocol.siphash import siphash24_in_place
+from causeway_client.protocol.packets import EVERYONE, HEADER, MAX_DATAGRAM, OVERHEAD, TAG_SIZE, PacketType
+from causeway_client.protocol.siphash import siphash24_in_place
 
 from ..core.addresses import Address, Outgoing
 from ..core.forwarding import Exchange

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from causeway_client import asyncio_udp
+from causeway_client.protocol.errors import ConnectionFailed
+from causeway_client.rest import connect_arguments
 from tests.attacks.arena import Target
-from transports import asyncio_udp
-from transports.control import connect_arguments
-from transports.protocol.errors import ConnectionFailed
 
 SESSIONS = "/v1/relays/sessions"
 TICKETS = "/matchmaker/tickets"

@@ -10,11 +10,11 @@ import time
 from collections import Counter
 from typing import Any
 
+from causeway_client import asyncio_udp
+from causeway_client.protocol.connection import State
+from causeway_client.protocol.errors import ConnectionFailed
+from causeway_client.protocol.tokens import ConnectToken, seal_token
 from tests.nodeproc import NodeProcess, node_process
-from transports import asyncio_udp
-from transports.protocol.connection import State
-from transports.protocol.errors import ConnectionFailed
-from transports.protocol.tokens import ConnectToken, seal_token
 
 SEATS = 4  # of a session
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from tests.nodeproc import NodeProcess
-from transports.protocol.packets import (
+from causeway_client.protocol.packets import (
     EVERYONE,
     Connect,
     PacketType,
@@ -25,7 +24,8 @@ from transports.protocol.packets import (
     packet_keys,
     seal,
 )
-from transports.protocol.tokens import ConnectToken, seal_token
+from causeway_client.protocol.tokens import ConnectToken, seal_token
+from tests.nodeproc import NodeProcess
 
 PLAYER_PORT = 40_000
 PLENTY = {"packets": 4_000_000_000, "bytes": 4_000_000_000}

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
+from causeway_client import edgegap
+from causeway_client.protocol import connection, joining, packets, proofs
+from causeway_client.protocol.connection import RelayConnection, State
+from causeway_client.protocol.errors import Refusal
+from causeway_client.protocol.events import Joined, Welcomed
+from causeway_client.protocol.packets import NoticeCode, PacketType
+from causeway_client.protocol.probing import Measured, Prober
 from relaynode.core.counters import DROPS
 from relaynode.core.relay_config import RelayConfig
 from tests.docs import pages
-from transports import edgegap
-from transports.protocol import connection, joining, packets, proofs
-from transports.protocol.connection import RelayConnection, State
-from transports.protocol.errors import Refusal
-from transports.protocol.events import Joined, Welcomed
-from transports.protocol.packets import NoticeCode, PacketType
-from transports.protocol.probing import Measured, Prober
 
 PAGE = pages.DOCS / "implementing.md"
 BLOCKS = pages.titled(PAGE)
 NODE = ("192.0.2.1", 31000)
-VECTORS = Path(__file__).parent.parent / "vectors"
+VECTORS = Path(__file__).parents[2] / "transports/protocol/vectors"
 NATIVE: dict[str, Any] = json.loads((VECTORS / "native.json").read_text())
 EDGEGAP: dict[str, Any] = json.loads((VECTORS / "edgegap.json").read_text())
 KEYS = {name: bytes.fromhex(value) for name, value in NATIVE["keys"].items()}

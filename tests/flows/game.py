@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from transports import asyncio_udp, edgegap
+from causeway_client import asyncio_udp, edgegap
 
 NUMBER = struct.Struct("<I")
 PAYLOAD_SIZE = 100

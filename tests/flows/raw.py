@@ -10,8 +10,8 @@ import struct
 import time
 from typing import Any, Self
 
-from transports.protocol.connection import RelayConnection, State
-from transports.protocol.packets import PacketType
+from causeway_client.protocol.connection import RelayConnection, State
+from causeway_client.protocol.packets import PacketType
 
 EDGEGAP_DATA = 2
 

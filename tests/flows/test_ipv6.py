@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from causeway_client import asyncio_udp
+from causeway_client.rest import RelayManager, connect_arguments
 from tests.flows.stack import Stack, running_stack, wait_until
-from transports import asyncio_udp
-from transports.control import RelayManager, connect_arguments
 
 pytestmark = [
     pytest.mark.flow,

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from causeway_client.asyncio_udp import EVERYONE
+from causeway_client.rest import FoundMatch, MatchNotFound, find_match
 from tests.flows.stack import ROOT, Stack, free_ports, wait_until
-from transports.asyncio_udp import EVERYONE
-from transports.control import FoundMatch, MatchNotFound, find_match
 
 pytestmark = pytest.mark.flow
 

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.errors import Refusal
+from causeway_client.protocol.packets import NoticeCode, PacketType
+from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.datapath.sockets import has_ipv6
 from tests.nodeproc import NodeProcess, eventually, node_process
-from transports.protocol import packets
-from transports.protocol.errors import Refusal
-from transports.protocol.packets import NoticeCode, PacketType
-from transports.protocol.tokens import ConnectToken, seal_token
 
 pytestmark = pytest.mark.flow
 

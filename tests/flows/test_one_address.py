@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from causeway_client import asyncio_udp
 from tests.bench.bench_one_address import credentials
 from tests.nodeproc import node_process
-from transports import asyncio_udp
 
 pytestmark = pytest.mark.flow
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from causeway_client.asyncio_udp import as_measurements, measure_beacons
 from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker, TokenKey
 from relaymgr.sessions.models import RelaySession
 from relaymgr.telemetry import services
@@ -23,7 +24,6 @@ from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.flows.stack import ROOT, wait_until
 from tests.wire import Wire, wire
-from transports.asyncio_udp import as_measurements, measure_beacons
 
 pytestmark = [pytest.mark.flow, pytest.mark.django_db(transaction=True)]
 

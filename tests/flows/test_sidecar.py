@@ -9,9 +9,9 @@ import time
 
 import pytest
 
+from tests.causeway_client.granted import GrantedSession
+from tests.causeway_client.links import listening_address, ready_line, start_sidecar
 from tests.nodeproc import free_ports, node_process
-from tests.transports.granted import GrantedSession
-from tests.transports.links import listening_address, ready_line, start_sidecar
 
 pytestmark = pytest.mark.flow
 

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from causeway_client.asyncio_udp import as_measurements, measure_beacons
+from causeway_client.rest import find_match
 from tests.flows.stack import Stack, running_stack, wait_until
-from transports.asyncio_udp import as_measurements, measure_beacons
-from transports.control import find_match
 
 pytestmark = pytest.mark.flow
 

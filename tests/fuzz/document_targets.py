@@ -29,6 +29,7 @@ from django.core.exceptions import ValidationError
 from kombu import Consumer
 from rest_framework.exceptions import APIException
 
+from causeway_client.protocol.proofs import RoundTripProof, proof_key
 from matchmaker import apis as matchmaker_apis
 from matchmaker.matching import make_matches
 from matchmaker.pool import Ticket
@@ -52,7 +53,6 @@ from tests.fuzz.packet_targets import Table
 from tests.relaymgr.telemetry.documents import telemetry
 from tests.relaymgr.test_broker import POISONED, connection, message, queue
 from tests.relaynode.players import KEY_ID, NOW, SESSION, TOKEN_KEY, grant_json
-from transports.protocol.proofs import RoundTripProof, proof_key
 from web.paging import CursorField, after
 
 CONFIGURATIONS = Path(__file__).parents[1] / "matchmaker" / "edgegap_configurations"

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from transports.fragments import MARK
-from transports.protocol.packets import STUN_COOKIE, PacketType
+from causeway_client.fragments import MARK
+from causeway_client.protocol.packets import STUN_COOKIE, PacketType
 
 Form = Literal["bytes", "script", "json"]
 

@@ -10,21 +10,21 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from causeway_client.edgegap import ClientMachine, HostMachine
+from causeway_client.fragments import MAX_DATAGRAM, MAX_WAITING_BYTES, Fragmenter, Reassembler
+from causeway_client.protocol import packets, tokens
+from causeway_client.protocol.connection import RelayConnection
+from causeway_client.protocol.errors import BadToken, DecodeError, UnknownKey
+from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.probing import Prober
 from relaynode.control.peers import Peer, PeerMeter
 from relaynode.core import stun
 from relaynode.core.relay import SERVER_PORT, Outgoing, Relay, RelayConfig
 from tests.fuzz.inputs import script, steps_of
 from tests.relaynode.players import KEY_ID, NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, grant_of
-from transports.edgegap import ClientMachine, HostMachine
-from transports.fragments import MAX_DATAGRAM, MAX_WAITING_BYTES, Fragmenter, Reassembler
-from transports.protocol import packets, tokens
-from transports.protocol.connection import RelayConnection
-from transports.protocol.errors import BadToken, DecodeError, UnknownKey
-from transports.protocol.packets import PacketType
-from transports.protocol.probing import Prober
 
 VECTORS = {
-    name: json.loads((Path(__file__).parents[1] / "vectors" / f"{name}.json").read_text())
+    name: json.loads((Path(__file__).parents[2] / "transports/protocol/vectors" / f"{name}.json").read_text())
     for name in ("native", "edgegap", "stun")
 }
 ATTACKERS = [("192.0.2.66", 666), ("2001:db8::66", 666, 0, 0), ("::ffff:192.0.2.67", 666, 0, 0)]

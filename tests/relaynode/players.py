@@ -4,11 +4,11 @@ import os
 import struct
 from typing import Any
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.core.grants import Grant
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Outgoing, Relay, RelayConfig
-from transports.protocol import packets
-from transports.protocol.packets import PacketType
-from transports.protocol.tokens import ConnectToken, seal_token
 
 NOW = 1_795_257_600.0
 SESSION = "3960c873aafd-S"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import cast
 
-from transports.protocol.probing import Measured, Prober
+from causeway_client.protocol.probing import Measured, Prober
 
 PROBES, INTERVAL_S, PATIENCE_S = 4, 0.1, 1.0
 AT_ONCE = 200  # sockets

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from transports.protocol.errors import DecodeError
-from transports.protocol.packets import (
+from causeway_client.protocol.errors import DecodeError
+from causeway_client.protocol.packets import (
     EVERYONE,
     HEADER,
     OVERHEAD,
@@ -20,8 +20,8 @@ from transports.protocol.packets import (
     pack_ip,
     tag_is_right,
 )
-from transports.protocol.proofs import RoundTripProof, is_answer, proof_key
-from transports.protocol.siphash import siphash24
+from causeway_client.protocol.proofs import RoundTripProof, is_answer, proof_key
+from causeway_client.protocol.siphash import siphash24
 
 from ..addresses import Address, Outgoing, address_bytes, ip_and_port
 from ..admission import Admission, has_rested

@@ -7,7 +7,7 @@ by itself whether anything is forwarded. Rules, and all that the program changes
 
 import struct
 
-from transports.protocol.packets import ReplayWindow, seal
+from causeway_client.protocol.packets import ReplayWindow, seal
 
 from ...core.addresses import LOCAL_IP, Address, packed_ip
 from ...core.seats import Link, Mirror, Seat, Session

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django.fixtures import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
+from causeway_client.protocol.tokens import open_token
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.models import RelaySession, Seat, SessionState
 from relaymgr.tenants.models import Tenant
@@ -19,7 +20,6 @@ from tests.nodeproc import NodeProcess
 from tests.relaymgr.conftest import StandIn, client_with
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import create, problems
-from transports.protocol.tokens import open_token
 
 pytestmark = pytest.mark.django_db
 

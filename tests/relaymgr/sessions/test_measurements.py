@@ -9,11 +9,11 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from causeway_client.protocol.packets import pack_ip
+from causeway_client.protocol.proofs import RoundTripProof, proof_key
 from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.sessions.models import RelaySession
 from tests.relaymgr.sessions.conftest import SESSIONS
-from transports.protocol.packets import pack_ip
-from transports.protocol.proofs import RoundTripProof, proof_key
 
 pytestmark = pytest.mark.django_db
 

@@ -6,12 +6,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.tokens import open_token
 from relaymgr.nodes.models import TokenKey
 from relaymgr.sessions import tokens
 from relaymgr.sessions.models import RelaySession, Seat
 from relaymgr.sessions.tokens import STUN_COOKIE, is_issuable, new_seat_key, new_token, seal_connect_token
-from transports.protocol.packets import PacketType
-from transports.protocol.tokens import open_token
 
 
 def test_tokens_are_distinct_and_noted() -> None:

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
+from causeway_client.protocol import packets
 from relaynode.control.peers import KEEP, LARGE, PATIENCE, Peer, PeerMeter
-from transports.protocol import packets
 
 AMS, TYO = Peer("ams-1", "192.0.2.1", 31001), Peer("tyo-1", "2001:db8::1", 31001)
 

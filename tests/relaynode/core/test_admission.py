@@ -5,11 +5,11 @@ import struct
 
 import pytest
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.errors import Refusal
 from relaynode.core.admission import CookieJar
 from relaynode.core.relay import CLIENT_PORT, Outgoing, Relay, RelayConfig
 from tests.relaynode.players import NOW, SESSION, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
-from transports.protocol import packets
-from transports.protocol.errors import Refusal
 
 
 @pytest.fixture

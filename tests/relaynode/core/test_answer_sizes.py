@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.packets import PacketType
 from relaynode.core.addresses import Address
 from relaynode.core.counters import ANSWERS
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, relay_with
-from transports.protocol import packets
-from transports.protocol.packets import PacketType
 
 # Only these need keys that a WELCOME brought, or go where a player has shown that it reads.
 AUTHENTICATED = {"pong", "notice", "path_challenge"}

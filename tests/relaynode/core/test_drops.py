@@ -5,11 +5,11 @@ import struct
 
 import pytest
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.packets import PacketType
 from relaynode.core.counters import DROPS
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, SESSION_TOKEN, EdgegapPlayer, NativePlayer, drops, grant_of, relay_with
-from transports.protocol import packets
-from transports.protocol.packets import PacketType
 
 STRANGER = ("192.0.2.99", 999)
 

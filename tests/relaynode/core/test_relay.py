@@ -4,9 +4,9 @@ import tracemalloc
 
 import pytest
 
+from causeway_client.protocol.packets import STUN_COOKIE
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, RelayConfig
 from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, relay_with
-from transports.protocol.packets import STUN_COOKIE
 
 
 def test_what_is_queued_is_handed_over_once() -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.errors import Refusal
+from causeway_client.protocol.packets import Notice, NoticeCode, PacketType
 from relaynode.core.grants import Grant, GrantRefused
 from relaynode.core.relay import Relay, RelayConfig
 from tests.relaynode.players import (
@@ -20,9 +23,6 @@ from tests.relaynode.players import (
     relay_with,
     user_token,
 )
-from transports.protocol import packets
-from transports.protocol.errors import Refusal
-from transports.protocol.packets import Notice, NoticeCode, PacketType
 
 OTHER = "00000000000a-S"
 

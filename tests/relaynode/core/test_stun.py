@@ -10,12 +10,12 @@ from aioice import stun as oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway_client.protocol.packets import STUN_COOKIE
 from relaynode.core import stun
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, RelayConfig
 from tests.relaynode.players import NOW, drops, relay_with
-from transports.protocol.packets import STUN_COOKIE
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "stun.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[3] / "transports/protocol/vectors" / "stun.json").read_text())
 ADDR = ("192.0.2.1", 32853)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from causeway_client.protocol.probing import Measured
 from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.operations.doctor import fleet
 from relaymgr.operations.doctor.findings import Finding, Level, Of
 from tests.nodeproc import NodeProcess, eventually
 from tests.relaymgr.conftest import StandIn
-from transports.protocol.probing import Measured
 
 pytestmark = pytest.mark.django_db
 

@@ -1,9 +1,9 @@
 import socket
 import time
 
+from causeway_client.protocol.probing import Measured
 from relaymgr.operations.doctor.wire import measure_all
 from tests.nodeproc import NodeProcess
-from transports.protocol.probing import Measured
 
 
 async def test_both_ports_of_a_node_answer(process: NodeProcess) -> None:

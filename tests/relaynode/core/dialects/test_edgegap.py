@@ -12,7 +12,7 @@ from relaynode.core.grants import Grant
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, grant_json
 
-VECTORS = json.loads((Path(__file__).parents[3] / "vectors" / "edgegap.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[4] / "transports/protocol/vectors" / "edgegap.json").read_text())
 PACKETS = {vector["name"]: vector for vector in VECTORS["packets"]}
 ADDRESSES = {"host": ("198.51.100.1", 1), "client": ("198.51.100.2", 2)}
 PORTS = {"host": SERVER_PORT, "client": CLIENT_PORT}

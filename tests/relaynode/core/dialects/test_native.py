@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
+from causeway_client.protocol.proofs import RoundTripProof, decode_proof, proof_key
 from relaynode.core.path_quality import PING_INTERVAL
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
-from transports.protocol import packets
-from transports.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
-from transports.protocol.proofs import RoundTripProof, decode_proof, proof_key
 
 
 @pytest.fixture

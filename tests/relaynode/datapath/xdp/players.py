@@ -3,11 +3,11 @@
 import struct
 from typing import Any
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.tokens import ConnectToken, seal_token
 from tests.relaynode.datapath.xdp.frames import Endpoint
 from tests.relaynode.datapath.xdp.twins import CLIENT_PORT, NOW, SERVER_PORT, Twins
-from transports.protocol import packets
-from transports.protocol.packets import PacketType
-from transports.protocol.tokens import ConnectToken, seal_token
 
 KEY_ID, TOKEN_KEY = 7, bytes(range(32))
 NO_LIMITS = {"packets": 0, "bytes": 0}

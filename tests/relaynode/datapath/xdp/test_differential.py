@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.packets import PacketType
 from relaynode.core.grants import GrantRefused
 from relaynode.core.relay import RelayConfig
 from tests.relaynode.datapath.xdp.frames import Endpoint
 from tests.relaynode.datapath.xdp.players import EdgegapPlayer, NativePlayer, grant, session_name
 from tests.relaynode.datapath.xdp.twins import CLIENT_PORT, NOW, SERVER_PORT, Twins, needs_kernel
-from transports.protocol import packets
-from transports.protocol.packets import PacketType
 
 pytestmark = needs_kernel()
 

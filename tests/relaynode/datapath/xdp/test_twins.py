@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from causeway_client.protocol import packets
+from causeway_client.protocol.packets import PacketType
 from relaynode.datapath.xdp import bpf, loader
 from relaynode.datapath.xdp.maps import _SEAT
 from tests.relaynode.datapath.xdp.frames import OUR_MAC, THEIR_MAC, Datagram, Endpoint, checksum, frame
@@ -22,8 +24,6 @@ from tests.relaynode.datapath.xdp.twins import (
     Twins,
     needs_kernel,
 )
-from transports.protocol import packets
-from transports.protocol.packets import PacketType
 
 pytestmark = needs_kernel()
 

@@ -1,0 +1,193 @@
+"""transports/protocol/vectors/native.json, from two sides: our code, and a checker that knows PROTOCOL.md only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from causeway_client.protocol import packets, siphash, tokens
+from causeway_client.protocol.packets import PacketType
+from tests.causeway_client.protocol import standard
+
+VECTORS = json.loads((Path(__file__).parents[3] / "transports/protocol/vectors" / "native.json").read_text())
+KEYS = {name: bytes.fromhex(value) for name, value in VECTORS["keys"].items()}
+TOKEN = VECTORS["token"]
+
+HANDSHAKE = {"CONNECT": "6.1", "WELCOME": "6.2", "COOKIE": "6.3", "REFUSED": "6.4"}
+CONNECTION = ("DATA", "PING", "PONG", "NOTICE", "SIGNAL", "CLOSE", "PATH_CHALLENGE", "PATH_RESPONSE")
+
+each_packet = pytest.mark.parametrize("vector", VECTORS["packets"], ids=lambda vector: vector["name"])
+
+
+def test_every_packet_type_has_a_vector() -> None:
+    assert {vector["type"] for vector in VECTORS["packets"]} == {kind.name for kind in PacketType}
+
+
+# -- by the document alone
+
+
+@each_packet
+def test_the_standard_reads_it(vector: dict[str, Any]) -> None:
+    data, fields = bytes.fromhex(vector["hex"]), vector["fields"]
+    if vector["type"] in HANDSHAKE:
+        read = standard.decode(data, standard.layout(HANDSHAKE[vector["type"]]))
+        assert fields.items() <= read.items()
+    elif vector["type"] in CONNECTION:
+        read = standard.decode(data, standard.layout("7. Packets"))
+        assert (read["type"], read["connection_id"], read["seat"]) == (
+            fields["type"],
+            fields["connection_id"],
+            fields["seat"],
+        )
+        assert read["sequence"] == fields["sequence"] & 0xFFFFFFFF
+        assert data[10:-8].hex() == fields["body"]
+    elif vector["type"] == "PROBE_REFUSED":
+        assert standard.decode(data, standard.layout("11.2")) == fields
+    else:
+        column = 1 if vector["type"] == "PROBE" else 2
+        read = standard.decode(data, standard.layout("11.", column))
+        assert fields.items() <= read.items()
+
+
+@each_packet
+def test_the_standard_authenticates_it(vector: dict[str, Any]) -> None:
+    data, kind = bytes.fromhex(vector["hex"]), vector["type"]
+    if kind in ("CONNECT", "WELCOME"):
+        assert standard.mac(KEYS["seat_key"], data[:-16]) == data[-16:]
+    elif kind in CONNECTION:
+        key = standard.packet_key(
+            vector["direction"], KEYS["seat_key"], bytes.fromhex(VECTORS["keys"]["player_nonce"]), KEYS["node_nonce"]
+        )
+        assert key == KEYS[vector["direction"] + "_key"]
+        assert standard.tag(key, data, vector["fields"]["sequence"]) == data[-8:]
+
+
+def test_the_standard_reads_the_token() -> None:
+    sealed = bytes.fromhex(TOKEN["hex"])
+    assert len(sealed) == 118
+    head = standard.decode(sealed, [row for row in standard.layout("5.") if row[1] in ("version", "key_id", "nonce")])
+    assert (head["version"], head["key_id"], head["nonce"]) == (1, TOKEN["key_id"], TOKEN["nonce"])
+    plain = AESGCM(bytes.fromhex(TOKEN["key"])).decrypt(sealed[5:17], sealed[17:], sealed[:5])
+    assert plain.hex() == TOKEN["plaintext"]
+    rows = standard.layout("5.")
+    body = rows[[name for _, name, _, _ in rows].index("session") :]
+    assert standard.decode(plain, body) == TOKEN["fields"]
+
+
+# -- by our code
+
+
+def test_keys_are_derived() -> None:
+    derived = packets.packet_keys(KEYS["seat_key"], KEYS["player_nonce"], KEYS["node_nonce"])
+    assert derived == (KEYS["up_key"], KEYS["down_key"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["siphash"], ids=lambda vector: len(vector["message"]) // 2)
+@pytest.mark.parametrize("function", [siphash.siphash24, siphash.siphash24_pure])
+def test_siphash(vector: dict[str, str], function: Any) -> None:
+    assert function(bytes.fromhex(vector["key"]), bytes.fromhex(vector["message"])).hex() == vector["tag"]
+
+
+def test_a_token_is_sealed_with_the_nonce_of_the_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = dict(TOKEN["fields"])
+    mesh, session = bool(fields.pop("flags")), fields.pop("session") + "-S"
+    seat_key = bytes.fromhex(fields.pop("seat_key"))
+    token = tokens.ConnectToken(session=session, mesh=mesh, seat_key=seat_key, **fields)
+    key = bytes.fromhex(TOKEN["key"])
+    assert tokens.open_token(bytes.fromhex(TOKEN["hex"]), {TOKEN["key_id"]: AESGCM(key)}) == token
+    monkeypatch.setattr("causeway_client.protocol.tokens.os.urandom", lambda size: bytes.fromhex(TOKEN["nonce"])[:size])
+    assert tokens.seal_token(token, TOKEN["key_id"], key).hex() == TOKEN["hex"]
+
+
+@each_packet
+def test_our_code_writes_it(vector: dict[str, Any]) -> None:
+    assert encoded(vector["type"], vector["direction"], vector["fields"]).hex() == vector["hex"]
+
+
+def encoded(kind: str, direction: str, fields: dict[str, Any]) -> bytes:
+    data = {name: bytes.fromhex(value) for name, value in fields.items() if isinstance(value, str)}
+    if kind == "CONNECT":
+        connect = packets.Connect(fields["timestamp"], data["player_nonce"], data["token"], data["cookie"])
+        return connect.encode(KEYS["seat_key"])
+    if kind == "WELCOME":
+        return welcome_of(fields, data).encode(KEYS["seat_key"])
+    if kind == "COOKIE":
+        return packets.Cookie(data["player_nonce"], data["cookie"]).encode()
+    if kind == "REFUSED":
+        return packets.Refused(data["player_nonce"], fields["code"], fields["detail"]).encode()
+    if kind == "PROBE":
+        return packets.Probe(data["nonce"]).encode()
+    if kind == "PROBE_REPLY":
+        return packets.ProbeReply(data["nonce"], fields["time"]).encode()
+    if kind == "PROBE_REFUSED":
+        return packets.ProbeRefused(data["nonce"], fields["wait"]).encode()
+    key = KEYS[direction + "_key"]
+    return packets.seal(key, fields["type"], fields["connection_id"], fields["sequence"], fields["seat"], data["body"])
+
+
+def welcome_of(fields: dict[str, Any], data: dict[str, bytes]) -> packets.Welcome:
+    roster = int.from_bytes(data["roster"], "little")
+    return packets.Welcome(
+        player_nonce=data["player_nonce"],
+        node_nonce=data["node_nonce"],
+        connection=fields["connection_id"],
+        seat=fields["seat"],
+        mesh=bool(fields["flags"] & 1),
+        ip=packets.unpack_ip(data["address"]),
+        port=fields["port"],
+        keep_alive_ms=fields["keep_alive"],
+        timeout_ms=fields["timeout"],
+        packets_per_second=fields["seat_packets"],
+        bytes_per_second=fields["seat_bytes"],
+        max_payload=fields["max_payload"],
+        roster=frozenset(seat for seat in range(255) if roster >> seat & 1),
+    )
+
+
+@each_packet
+def test_our_code_reads_it(vector: dict[str, Any]) -> None:
+    data, fields, kind = bytes.fromhex(vector["hex"]), vector["fields"], vector["type"]
+    if kind == "CONNECT":
+        connect = packets.decode_connect(data)
+        assert (connect.timestamp, connect.token.hex()) == (fields["timestamp"], fields["token"])
+        assert packets.connect_mac_is_right(data, connect, KEYS["seat_key"])
+    elif kind == "WELCOME":
+        welcome = packets.decode_welcome(data, KEYS["seat_key"])
+        assert welcome.encode(KEYS["seat_key"]) == data
+    elif kind == "COOKIE":
+        assert packets.decode_cookie(data).encode() == data
+    elif kind == "REFUSED":
+        assert packets.decode_refused(data).encode() == data
+    elif kind == "PROBE":
+        assert packets.decode_probe(data).encode() == data
+    elif kind == "PROBE_REFUSED":
+        assert packets.decode_probe_refused(data).encode() == data
+    elif kind == "PROBE_REPLY":
+        assert packets.decode_probe_reply(data).encode() == data
+    else:
+        assert packets.tag_is_right(KEYS[vector["direction"] + "_key"], data, fields["sequence"])
+        read_body(kind, data[10:-8], fields)
+
+
+def read_body(kind: str, body: bytes, fields: dict[str, Any]) -> None:
+    if kind in ("PING", "PONG"):
+        ping = packets.decode_ping(body)
+        assert (ping.nonce.hex(), ping.received) == (fields["nonce"], fields["received"])
+    elif kind == "NOTICE":
+        notice = packets.decode_notice(body)
+        assert (notice.code, notice.encode()) == (fields["code"], body)
+    elif kind == "CLOSE":
+        close = packets.decode_close(body)
+        assert (close.code, close.encode()) == (fields["code"], body)
+
+
+def test_replay() -> None:
+    window = packets.ReplayWindow()
+    assert VECTORS["replay"]["window"] == packets.ReplayWindow.SIZE
+    for step in VECTORS["replay"]["steps"]:
+        sequence = window.complete(step["low"])
+        assert (sequence, window.is_new(sequence)) == (step["sequence"], step["accepted"])
+        if step["accepted"]:
+            window.mark(sequence)

@@ -1,0 +1,78 @@
+"""After a move is told, what was sent before it may still arrive at the socket that was left."""
+
+import asyncio
+import socket
+from collections import Counter
+
+import pytest
+
+from causeway_client.asyncio_driver import Driver
+from causeway_client.blocking_udp import Connection
+from causeway_client.protocol.connection import State
+from causeway_client.protocol.events import Moved, Received
+
+
+class Machine:
+    """Takes every datagram for a payload, and b"moved" for the end of a move."""
+
+    state = State.RELAYED
+
+    def __init__(self, node):
+        self.node, self.dropped, self._events = node, Counter(), []
+
+    def receive_datagram(self, data, addr, now):
+        if data == b"moved":
+            self._events.append(Moved(("127.0.0.1", 1)))
+            return None
+        return 0, data
+
+    def next_event(self):
+        return self._events.pop() if self._events else None
+
+    def datagrams_to_send(self, now):
+        return []
+
+    def next_timer(self):
+        return None
+
+    def handle_timer(self, now): ...
+
+    def rebind(self, now): ...
+
+
+@pytest.fixture
+def node():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as node:
+        node.bind(("127.0.0.1", 0))
+        yield node
+
+
+async def test_asyncio(node):
+    arrived, moved = asyncio.Queue(), asyncio.Event()
+    driver = Driver(Machine(node.getsockname()), lambda _, data: arrived.put_nowait(data), lambda _: moved.set())
+    await driver.open()
+    old = driver.extra_info("sockname")
+    await driver.open()
+    node.sendto(b"moved", driver.extra_info("sockname"))
+    await asyncio.wait_for(moved.wait(), 5)
+
+    node.sendto(b"late", old)
+
+    assert await asyncio.wait_for(arrived.get(), 5) == b"late"
+    driver.close()
+
+
+def test_blocking(node):
+    connection = Connection(*node.getsockname(), connect_token=b"t" * 118, seat_key=b"k" * 32)
+    connection._machine = Machine(node.getsockname())
+    connection.poll()
+    old = connection._socket.getsockname()
+    connection.migrate()
+    node.sendto(b"moved", connection._socket.getsockname())
+    assert connection.poll(timeout=5) == [Moved(("127.0.0.1", 1))]
+
+    node.sendto(b"late", old)
+
+    assert connection.poll(timeout=5) == [Received(0, b"late")]
+    for each in connection._sockets():
+        each.close()

@@ -1,0 +1,243 @@
+"""What the asyncio adapters share: a socket and a timer that drive a machine, and bounded queues towards the game.
+
+No decisions are made here: bytes in, what the machine gives out is sent, one timer is re-armed.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
+
+from . import happy_eyeballs
+from .protocol.errors import ConnectionClosed, ConnectionFailed
+from .protocol.events import STRAGGLERS, Closed, Event, Moved
+
+Address = Hashable
+
+
+async def resolve(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
+    """Socket addresses of a host name or IP literal, or of several: each once, the families in turns. Raises
+    OSError."""
+    return await asyncio.to_thread(happy_eyeballs.resolve, host, port)
+
+
+async def resolve_by_reach(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
+    """The same, with the address in front that answered a probe first (RFC 8305). Raises OSError."""
+    addresses = await resolve(host, port)
+    return await asyncio.to_thread(happy_eyeballs.by_reach, addresses) if len(addresses) > 1 else addresses
+
+
+class Machine(Protocol):
+    """The methods of every machine in `causeway_client.protocol` and of those in `edgegap`."""
+
+    node: Address
+    dropped: Counter[str]
+
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None: ...
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]: ...
+    def next_timer(self) -> float | None: ...
+    def handle_timer(self, now: float) -> None: ...
+    def next_event(self) -> Event | None: ...
+
+
+class Driver(asyncio.DatagramProtocol):
+    """Drives one machine over one connected UDP socket, or two while it roams."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        on_payload: Callable[[int, bytes], None],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.machine = machine
+        self._on_payload = on_payload
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._socket: asyncio.DatagramTransport | None = None
+        self._left_behind: asyncio.DatagramTransport | None = None
+        self._is_writable = True
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        """Open a socket to the node, and leave it for a new one when called again. Raises OSError."""
+        sockaddr = cast(tuple[Any, ...], self.machine.node)
+        sock = socket.socket(socket.AF_INET6 if ":" in sockaddr[0] else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(sockaddr)
+            await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def close(self) -> None:
+        """What was handed over is still sent."""
+        for transport in (self._socket, self._left_behind):
+            if transport is not None:
+                transport.close()
+        self._socket = self._left_behind = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def now(self) -> float:
+        return self._loop.time()
+
+    def extra_info(self, name: str, default: object = None) -> object:
+        return self._socket.get_extra_info(name, default) if self._socket else default
+
+    def pump(self) -> None:
+        """Call this after every call to the machine."""
+        for datagram, _ in self.machine.datagrams_to_send(self.now):
+            self._send(datagram)
+        while (event := self.machine.next_event()) is not None:
+            if isinstance(event, Moved) and self._left_behind is not None:
+                self._loop.call_later(STRAGGLERS, self._left_behind.close)
+            self._on_event(event)
+        self._arm()
+
+    # -- called by the event loop ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A node goes on sending to the old address until it has proved the new one: keep listening there.
+        if self._left_behind is not None:
+            self._left_behind.close()
+        self._left_behind = self._socket
+        self._socket = cast(asyncio.DatagramTransport, transport)
+        self._is_writable = True
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        # The sockets are connected: the system lets in nothing but what the node sent.
+        arrived = self.machine.receive_datagram(data, self.machine.node, self.now)
+        if arrived is not None:
+            self._on_payload(*arrived)
+        self.pump()
+
+    def error_received(self, exc: Exception) -> None:
+        # Port unreachable, no route: the node or the network may come back, and the machine's timers judge that.
+        self.machine.dropped["socket_error"] += 1
+
+    def pause_writing(self) -> None:
+        self._is_writable = False
+
+    def resume_writing(self) -> None:
+        self._is_writable = True
+
+    # -- sending and time --------------------------------------------------------------------------
+
+    def _send(self, datagram: bytes) -> None:
+        if self._socket is None or not self._is_writable:
+            self.machine.dropped["socket_full"] += 1
+        else:
+            self._socket.sendto(datagram)
+
+    def _arm(self) -> None:
+        when = self.machine.next_timer()
+        if when is None or self._socket is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return  # fires early, finds nothing due and is set again: cheaper than a new timer for each packet
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        self.machine.handle_timer(self.now)
+        self.pump()
+
+
+class Endpoint:
+    """Payloads and events of one machine, queued for a game that awaits them.
+
+    Both queues are bounded: when the game does not keep up the oldest payloads are dropped and counted
+    ("queue_full", "event_queue_full")."""
+
+    def __init__(self, machine: Machine, queue_size: int) -> None:
+        self._machine = machine
+        self._driver = Driver(machine, self._payload_received, self._event_received)
+        self._payloads: deque[tuple[int, bytes]] = deque(maxlen=queue_size)
+        self._events: deque[Event] = deque(maxlen=queue_size)
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._ended: ConnectionFailed | None = None
+
+    async def receive(self) -> tuple[int, bytes]:
+        """(source, payload) of the next packet. When all are read and the connection is over: raises what ended it."""
+        while not self._payloads:
+            await self._wait()
+        return self._payloads.popleft()
+
+    async def next_event(self) -> Event:
+        """The next event; the last one is Closed. Raises what ended the connection when that was read."""
+        while not self._events:
+            await self._wait()
+        return self._events.popleft()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """All events from now on; ends after Closed."""
+        with contextlib.suppress(ConnectionFailed):
+            while True:
+                yield await self.next_event()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        """(source, payload) until the game closes the connection; raises when something else ends it."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                yield await self.receive()
+
+    def close(self) -> None:
+        """Close the sockets. Packets already handed over are sent, payloads that arrived can still be received."""
+        self._end(None)
+        self._driver.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._ended is not None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        await asyncio.sleep(0)  # the loop closes the socket in its next round
+
+    async def _wait(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)
+
+    def _payload_received(self, source: int, payload: bytes) -> None:
+        if len(self._payloads) == self._payloads.maxlen:
+            self._machine.dropped["queue_full"] += 1
+        self._payloads.append((source, payload))
+        self._wake()
+
+    def _event_received(self, event: Event) -> None:
+        if len(self._events) == self._events.maxlen:
+            self._machine.dropped["event_queue_full"] += 1
+        self._events.append(event)
+        if isinstance(event, Closed):
+            self._end(event.error)
+            self._driver.close()
+        self._wake()
+
+    def _end(self, error: ConnectionFailed | None) -> None:
+        if self._ended is None:
+            self._ended = error or ConnectionClosed()
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,262 @@
+"""The native protocol for asyncio.
+
+    async with await connect("203.0.113.7", 31001, connect_token=..., seat_key=...) as connection:
+        connection.send(b"hello", target=EVERYONE)
+        source, payload = await connection.receive()
+
+Or as a datagram transport whose addresses are seats, for code written against asyncio's own:
+
+    transport, protocol = await create_datagram_endpoint(Protocol, host, port, connect_token=..., seat_key=...)
+"""
+
+import asyncio
+import base64
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+from .asyncio_driver import Driver, Endpoint, resolve, resolve_by_reach
+from .credentials import decode_secret
+from .protocol.connection import RelayConnection, State, Stats
+from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
+from .protocol.events import Event, Welcomed
+from .protocol.packets import EVERYONE
+from .protocol.probing import Measured, Prober
+
+__all__ = [
+    "EVERYONE",
+    "Connection",
+    "SeatTransport",
+    "as_measurements",
+    "connect",
+    "create_datagram_endpoint",
+    "measure",
+    "measure_beacons",
+]
+
+AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.DatagramProtocol)
+
+
+async def connect(
+    host: str | Sequence[str],
+    port: int,
+    *,
+    connect_token: bytes | str,
+    seat_key: bytes | str,
+    connect_timeout: float = 10.0,
+    reconnect_timeout: float = 30.0,
+    queue_size: int = 1024,
+) -> "Connection":
+    """Connect to the seat that the token names.
+
+    Token and key are bytes, or base64url text as the REST API gives them. `host` is a name, an IP literal, or several
+    of them. Where that makes several addresses, the one that answers a probe first is tried first (RFC 8305), and each
+    for an equal part of `connect_timeout` seconds: one after another, as a seat has one connection. After silence it
+    reconnects by itself for up to `reconnect_timeout` seconds.
+    Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError when the name does
+    not resolve or no address has a route."""
+    addresses = await resolve_by_reach(host, port)
+    failure: Exception = ConnectTimeout(connect_timeout)
+    for address in addresses:
+        machine = RelayConnection(
+            address,
+            connect_token=decode_secret(connect_token),
+            seat_key=decode_secret(seat_key),
+            wall_clock=lambda: time.time_ns() // 1000,
+            random=os.urandom,
+            connect_timeout=connect_timeout / len(addresses),
+            reconnect_timeout=reconnect_timeout,
+        )
+        try:
+            return await Connection(machine, queue_size)._open()
+        except (ConnectTimeout, OSError) as error:
+            failure = error
+    raise failure
+
+
+class Connection(Endpoint):
+    """A seat's connection. Made by `connect`; `receive`, `events` and the rest are Endpoint's."""
+
+    _machine: RelayConnection
+    welcome: Welcomed  # what the node said on the last connect: own seat, address, limits
+
+    async def _open(self) -> Self:
+        try:
+            await self._driver.open()
+            self._machine.connect(self._driver.now)
+            self._driver.pump()
+            while self._machine.state is State.JOINING:
+                await self._wait()
+            if self._machine.error is not None:
+                raise self._machine.error
+        except BaseException:
+            super().close()
+            raise
+        return self
+
+    def _event_received(self, event: Event) -> None:
+        if isinstance(event, Welcomed):
+            self.welcome = event
+        super()._event_received(event)
+
+    def send(self, payload: bytes, target: int = 0) -> bool:
+        """To a seat (0: the host) or EVERYONE else; never blocks. False: dropped, as a reconnect is under way.
+        Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the connection."""
+        sent = self._machine.send(target, payload, self._driver.now)
+        self._driver.pump()
+        return sent
+
+    def signal(self, payload: bytes, target: int) -> bool:
+        """A SIGNAL to any seat, in every topology; otherwise like `send`."""
+        sent = self._machine.signal(target, payload, self._driver.now)
+        self._driver.pump()
+        return sent
+
+    async def migrate(self) -> None:
+        """Move to a new socket, as when the network changed; the node proves the new address before it sends there."""
+        await self._driver.open()
+        self._machine.rebind(self._driver.now)
+        self._driver.pump()
+
+    def close(self, code: int = 0, text: str = "") -> None:
+        """Tell the node and close. `code` 128 to 255 is the game's own to choose."""
+        self._machine.close(self._driver.now, code, text)
+        self._driver.pump()
+        super().close()
+
+    @property
+    def seat(self) -> int:
+        """Our own."""
+        return self.welcome.seat
+
+    @property
+    def peers(self) -> frozenset[int]:
+        """The other seats that are connected."""
+        return self._machine.peers
+
+    @property
+    def stats(self) -> Stats:
+        return self._machine.stats()
+
+    def extra_info(self, name: str, default: object = None) -> object:
+        """Of the socket in use, as asyncio's transports report it: "sockname", "peername", "socket"."""
+        return self._driver.extra_info(name, default)
+
+
+class SeatTransport(asyncio.DatagramTransport):
+    """A connection as a datagram transport: an address is a seat number, `sendto` without one means the host."""
+
+    def __init__(self, connection: Connection, protocol: asyncio.DatagramProtocol) -> None:
+        super().__init__()
+        self.connection = connection
+        self._protocol = protocol
+        protocol.connection_made(self)
+        self._delivery = asyncio.get_running_loop().create_task(self._deliver())
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """As with asyncio's own, what cannot be sent is told to `error_received`, and after closing is dropped."""
+        try:
+            self.connection.send(bytes(data), 0 if addr is None else addr)
+        except (InvalidTarget, PayloadTooLarge) as error:
+            self._protocol.error_received(error)
+        except ConnectionFailed:
+            pass
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def abort(self) -> None:
+        self.close()
+
+    def is_closing(self) -> bool:
+        return self.connection.is_closed
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.connection.extra_info(name, default)
+
+    async def _deliver(self) -> None:
+        failure: ConnectionFailed | None = None
+        try:
+            async for source, payload in self.connection:
+                self._protocol.datagram_received(payload, source)  # type: ignore[arg-type]  # seats as addresses
+        except ConnectionFailed as error:
+            failure = error
+        finally:
+            self.connection.close()
+            self._protocol.connection_lost(failure)
+
+
+async def create_datagram_endpoint(
+    protocol_factory: Callable[[], AnyProtocol], host: str | Sequence[str], port: int, **options: Any
+) -> tuple[SeatTransport, AnyProtocol]:
+    """`connect` in the shape of the event loop's method of this name; `options` are those of `connect`."""
+    connection = await connect(host, port, **options)
+    protocol = protocol_factory()
+    return SeatTransport(connection, protocol), protocol
+
+
+async def measure_beacons(
+    beacons: Iterable[Mapping[str, Any]], *, within: float = 2.0, count: int = 5
+) -> dict[str, Measured]:
+    """{node: what was found} of beacons as the manager lists them (`control.beacons`), all at the same time, within so
+    many seconds whatever they do. What is unreachable has loss 1.0. `as_measurements` puts it into a request.
+    A beacon with an address of each family is measured at its `host`, and at the other one when that is silent."""
+
+    async def one(beacon: Mapping[str, Any]) -> tuple[str, Measured]:
+        hosts = dict.fromkeys(str(host) for host in (beacon["host"], beacon.get("ipv4"), beacon.get("ipv6")) if host)
+        share = within / len(hosts)
+        interval = min(0.1, share / (2 * count))
+        found = Measured(None, None, 1.0)
+        for host in hosts:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(share):
+                    port, patience = int(beacon["udp_port"]), share - interval * count - 0.1
+                    found = await measure(
+                        host, port, count=count, interval=interval, patience=patience, within=share - 0.1
+                    )
+            if found.rtt_ms is not None:
+                break
+        return str(beacon["node"]), found
+
+    return dict(await asyncio.gather(*(one(beacon) for beacon in beacons)))
+
+
+def as_measurements(found: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """For `users[].measurements` of a session request, or a ticket: beacons that answered, with the nodes' proofs."""
+    return [
+        {
+            "node": node,
+            "rtt_ms": round(measured.rtt_ms, 3),
+            "jitter_ms": round(measured.jitter_ms or 0.0, 3),
+            "loss": round(measured.loss, 4),
+            "proof": base64.urlsafe_b64encode(measured.proof).decode(),
+        }
+        for node, measured in found.items()
+        if measured.rtt_ms is not None
+    ]
+
+
+async def measure(
+    host: str, port: int, *, count: int = 5, interval: float = 0.1, patience: float = 1.0, within: float = 20.0
+) -> Measured:
+    """Round trip, jitter and loss to a node's UDP port, before there is a session. Waits `patience` seconds for the
+    last answers, and `within` seconds at most in all: a node answers the many players of one address in turn. Raises
+    OSError when the name does not resolve or has no route; silence is no error but loss 1.0."""
+    address = (await resolve(host, port))[0]
+    prober = Prober(address, random=os.urandom, count=count, interval=interval, patience=patience, within=within)
+    result: asyncio.Future[Measured] = asyncio.get_running_loop().create_future()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Measured) and not result.done():
+            result.set_result(event)
+
+    driver = Driver(prober, lambda source, payload: None, on_event)
+    try:
+        await driver.open()
+        prober.start(driver.now)
+        driver.pump()
+        return await result
+    finally:
+        driver.close()

@@ -1,0 +1,222 @@
+"""The edgegap dialect for asyncio: a client and a host, as Edgegap's own transports speak it.
+
+    async with EdgegapHost("203.0.113.7", 31000, user_token=..., session_token=...) as host:
+        await host.wait_valid()
+        connection_id, payload = await host.receive()
+        host.send(payload, connection_id)
+
+The wire is Edgegap's, byte for byte: little-endian, 32-bit tokens in clear, no packet authentication. The machines
+below are sans-I/O and have the methods of those in `causeway_client.protocol`.
+"""
+
+import asyncio
+import struct
+from collections import Counter, deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+from .asyncio_driver import Endpoint, resolve_by_reach
+from .protocol.errors import ConnectionClosed, ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
+from .protocol.events import Event
+
+Address = Hashable
+
+MAX_DATAGRAM = 1200
+MAX_PAYLOAD = MAX_DATAGRAM - 13
+PING_INTERVAL = 0.5
+PING, DATA = 1, 2
+
+_HEADER = struct.Struct("<IIB")
+_CONNECTION_ID = struct.Struct("<I")
+
+
+class EdgegapState(IntEnum):
+    """What the relay says in its ping replies; DISCONNECTED until the first of them."""
+
+    DISCONNECTED = 0
+    CHECKING = 1
+    VALID = 2
+    INVALID = 3
+    SESSION_TIMEOUT = 4
+    ERROR = 5
+
+
+ADVICE = {
+    EdgegapState.INVALID: "the relay rejects the tokens: wrong, revoked, or sent to the wrong port",
+    EdgegapState.SESSION_TIMEOUT: "the session timed out, or its host has gone",
+    EdgegapState.ERROR: "the relay reports an internal error",
+}
+
+
+class EdgegapRefused(ConnectionFailed):
+    """The relay answered a ping with something from which no Valid follows; `state` says what."""
+
+    def __init__(self, state: EdgegapState) -> None:
+        super().__init__(f"edgegap_{state.name.lower()}", ADVICE[state])
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(Event):
+    """A ping reply said something else than the one before."""
+
+    state: EdgegapState
+
+
+class ClientMachine:
+    """A player who is not the host: payloads go to the host and come from it, as seat 0."""
+
+    def __init__(self, node: Address, *, user_token: int, session_token: int) -> None:
+        self.node = node
+        self.state = EdgegapState.DISCONNECTED
+        self.dropped: Counter[str] = Counter()
+        self._user_token = user_token
+        self._session_token = session_token
+        self._next_ping: float | None = None
+        self._outgoing: list[tuple[bytes, Address]] = []
+        self._events: deque[Event] = deque()
+
+    def connect(self, now: float) -> None:
+        """Begin to ping: authentication and keep-alive in one."""
+        self._next_ping = now
+        self.handle_timer(now)
+
+    def send(self, target: int, payload: bytes, now: float) -> None:
+        """DATA; may be sent before any reply to a ping. Raises PayloadTooLarge and InvalidTarget."""
+        if len(payload) > MAX_PAYLOAD:
+            raise PayloadTooLarge(f"{len(payload)} bytes; a packet carries {MAX_PAYLOAD}")
+        self._transmit(DATA, self._address_payload(target, payload))
+
+    def close(self) -> None:
+        """Stop pinging; the dialect has no goodbye."""
+        self._next_ping = None
+
+    def receive_datagram(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
+        """(source, payload) of DATA; None for all else. Raises nothing, whatever the bytes."""
+        kind = data[0] if data else None
+        if addr != self.node:
+            self.dropped["wrong_address"] += 1
+        elif kind == PING and len(data) >= 2:
+            self._receive_state(data[1])
+        elif kind == DATA:
+            return self._split_payload(data)
+        else:
+            self.dropped["unknown_type" if kind not in (PING, None) else "too_short"] += 1
+        return None
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def next_timer(self) -> float | None:
+        return self._next_ping
+
+    def handle_timer(self, now: float) -> None:
+        if self._next_ping is not None and now >= self._next_ping:
+            self._transmit(PING, b"")
+            self._next_ping = now + PING_INTERVAL
+
+    def next_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def _transmit(self, kind: int, body: bytes) -> None:
+        self._outgoing.append((_HEADER.pack(self._user_token, self._session_token, kind) + body, self.node))
+
+    def _receive_state(self, value: int) -> None:
+        try:
+            state = EdgegapState(value)
+        except ValueError:
+            self.dropped["unknown_state"] += 1
+            return
+        if state is not self.state:
+            self.state = state
+            self._events.append(StateChanged(state))
+
+    def _address_payload(self, target: int, payload: bytes) -> bytes:
+        if target != 0:
+            raise InvalidTarget("in this dialect players send to the host only")
+        return payload
+
+    def _split_payload(self, data: bytes) -> tuple[int, bytes] | None:
+        return 0, data[1:]
+
+
+class HostMachine(ClientMachine):
+    """The host: each payload has the connection id by which the relay tells the clients apart."""
+
+    def _address_payload(self, target: int, payload: bytes) -> bytes:
+        if not 0 < target < 2**32:
+            raise InvalidTarget(f"{target} is not a connection id")
+        return _CONNECTION_ID.pack(target) + payload
+
+    def _split_payload(self, data: bytes) -> tuple[int, bytes] | None:
+        if len(data) < 6:  # no client sends an empty payload
+            self.dropped["too_short"] += 1
+            return None
+        return _CONNECTION_ID.unpack_from(data, 1)[0], data[5:]
+
+
+class EdgegapClient(Endpoint):
+    """A player's connection; use it with `async with`, or call `open` and `close`. `receive`, `events` and the rest are
+    Endpoint's. Its only events are StateChanged: the dialect tells neither joins nor leaves."""
+
+    _machine: ClientMachine
+    _machine_type: type[ClientMachine] = ClientMachine
+
+    def __init__(
+        self, host: str | Sequence[str], port: int, *, user_token: int, session_token: int, queue_size: int = 1024
+    ) -> None:
+        self._relay = (host if isinstance(host, str) else tuple(host), port)
+        machine = self._machine_type(self._relay, user_token=user_token, session_token=session_token)
+        super().__init__(machine, queue_size)
+
+    async def open(self) -> Self:
+        """Start to ping. Raises OSError when the name does not resolve or has no route. Of several addresses the one
+        that answers a probe first is taken (RFC 8305); where none does, as at Edgegap's own relays, the first."""
+        self._machine.node = (await resolve_by_reach(*self._relay))[0]
+        await self._driver.open()
+        self._machine.connect(self._driver.now)
+        self._driver.pump()
+        return self
+
+    async def wait_valid(self, seconds: float = 10.0) -> None:
+        """Wait until the relay calls the tokens valid. Raises EdgegapRefused, or ConnectTimeout after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.state is not EdgegapState.VALID:
+                    if self.state in ADVICE:
+                        raise EdgegapRefused(self.state)
+                    await self._wait()
+        except TimeoutError:
+            raise ConnectTimeout(seconds) from None
+
+    def send(self, payload: bytes, target: int = 0) -> None:
+        """A client's to the host. Never blocks. Raises PayloadTooLarge, InvalidTarget or ConnectionClosed."""
+        if self.is_closed:
+            raise ConnectionClosed()
+        self._machine.send(target, payload, self._driver.now)
+        self._driver.pump()
+
+    def close(self) -> None:
+        self._machine.close()
+        super().close()
+
+    @property
+    def state(self) -> EdgegapState:
+        return self._machine.state
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Packets by the reason for which they went no further."""
+        return dict(self._machine.dropped)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+
+class EdgegapHost(EdgegapClient):
+    """The host's connection: `receive` gives (connection id, payload), `send` takes the id as its target."""
+
+    _machine_type = HostMachine

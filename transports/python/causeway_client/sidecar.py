@@ -1,0 +1,336 @@
+"""Carries an unmodified UDP game over a relay.
+
+    python -m causeway_client.sidecar host --relay HOST:PORT --game 127.0.0.1:PORT
+    python -m causeway_client.sidecar join --relay HOST:PORT --listen 127.0.0.1:PORT
+
+Beside the game's server `host` gives each remote player a local UDP port of its own, so that any server tells them
+apart. Beside a player's game `join` listens on a port that the game connects to as if it were the server; it answers
+whoever sent there last, so one local program at a time, which may restart on another port.
+
+Datagrams longer than a packet carries go in fragments, which the sidecar at the other end puts together (fragments.py):
+a game keeps its MTU. A player without a sidecar gets such datagrams from nobody, and must keep to the packet's size.
+
+Tokens come from the environment or from --credentials, never from the command line, which every user of the machine
+can see.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, cast
+
+from . import asyncio_udp, credentials
+from .edgegap import ADVICE, EdgegapClient, EdgegapHost, EdgegapRefused, StateChanged
+from .edgegap import MAX_PAYLOAD as EDGEGAP_MAX_PAYLOAD
+from .fragments import Fragmenter, Reassembler
+from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge, SeatRevoked, SessionEnded
+from .protocol.events import Event, FellSilent, Left, Welcomed
+
+logger = logging.getLogger("causeway_client.sidecar")
+
+Relay = asyncio_udp.Connection | EdgegapClient
+MAX_GAME_PORTS = 255
+
+
+class ExitCode(IntEnum):
+    STOPPED = 0
+    USAGE = 2  # also argparse's own
+    REFUSED = 3
+    NO_ANSWER = 4
+    SESSION_OVER = 5
+    SYSTEM = 6  # a port in use, a name that does not resolve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="sidecar: %(message)s")
+    try:
+        asyncio.run(_run(options))
+    except asyncio.CancelledError:
+        return ExitCode.STOPPED
+    except (ConnectionFailed, OSError, ValueError) as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return _exit_code(error)
+    return ExitCode.STOPPED
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    match error:
+        case ConnectTimeout():
+            return ExitCode.NO_ANSWER
+        case SessionEnded() | SeatRevoked():
+            return ExitCode.SESSION_OVER
+        case ConnectionFailed():
+            return ExitCode.REFUSED
+        case OSError():
+            return ExitCode.SYSTEM
+        case _:
+            return ExitCode.USAGE
+
+
+async def _run(options: argparse.Namespace) -> None:
+    _cancel_on_signals()
+    async with _connected(options) as relay:
+        if options.role == "host":
+            side: HostSide | JoinSide = HostSide(relay, options.game, options.idle_seconds)
+        else:
+            side = await JoinSide.open(relay, options.listen, options.target)
+        print(f"ready: {side}", flush=True)
+        try:
+            await _until_one_fails(side.carry(), _watch(relay, side))
+        finally:
+            side.close()
+
+
+async def _until_one_fails(*parts: Any) -> None:
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _cancel_on_signals() -> None:
+    """SIGINT and SIGTERM end the main task, whatever the shell that started us did to them."""
+    loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(task.cancel))
+
+
+@contextlib.asynccontextmanager
+async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
+    host, port = options.relay
+    relay: Relay
+    if options.dialect == "edgegap":
+        found = credentials.load(("user_token", "session_token"), os.environ, options.credentials)
+        numbers = {name: credentials.decode_number(name, text) for name, text in found.items()}
+        kind = EdgegapHost if options.role == "host" else EdgegapClient
+        async with kind(host, port, **numbers) as relay:
+            await relay.wait_valid(options.connect_seconds)
+            yield relay
+    else:
+        found = credentials.load(("connect_token", "seat_key"), os.environ, options.credentials)
+        relay = await asyncio_udp.connect(
+            host,
+            port,
+            connect_token=found["connect_token"],
+            seat_key=found["seat_key"],
+            connect_timeout=options.connect_seconds,
+            reconnect_timeout=options.reconnect_seconds,
+        )
+        async with relay:
+            yield relay
+
+
+async def _watch(relay: Relay, side: "HostSide | JoinSide") -> None:
+    """Act on what the relay tells. Raises EdgegapRefused; a native connection's end is raised by `receive`."""
+    async for event in relay.events():
+        side.notice(event)
+        match event:
+            case StateChanged(state) if state in ADVICE:
+                raise EdgegapRefused(state)
+            case FellSilent():
+                logger.info("the relay fell silent, reconnecting")
+            case Welcomed():
+                logger.info("connected as seat %d", event.seat)
+
+
+class _LocalPort(asyncio.DatagramProtocol):
+    """A local UDP socket whose datagrams go to a callable."""
+
+    def __init__(self, on_datagram: Callable[[bytes, Any], None]) -> None:
+        self._on_datagram = on_datagram
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._on_datagram(data, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        logger.debug("local socket: %s", exc)  # the game is not up yet, or gone for now
+
+
+class _ToRelay:
+    """Sends a game's datagrams, in fragments when they are longer than a packet carries, and warns once that some
+    cannot be sent."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._fragmenter = Fragmenter()
+        self._has_warned = False
+
+    def send(self, datagram: bytes, target: int) -> None:
+        relay = self._relay
+        max_payload = relay.welcome.max_payload if isinstance(relay, asyncio_udp.Connection) else EDGEGAP_MAX_PAYLOAD
+        try:
+            for payload in self._fragmenter.split(datagram, max_payload):
+                relay.send(payload, target)
+        except (PayloadTooLarge, InvalidTarget, ValueError) as error:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning("a datagram of the game was dropped: %s", error)
+        except ConnectionFailed:
+            pass  # `receive` raises it too, and that ends the sidecar
+
+
+class HostSide:
+    """A local port towards the game's server for each remote player, opened by the player's first packet and closed
+    when the player leaves, is silent for `idle_seconds`, or is the longest silent of too many."""
+
+    def __init__(self, relay: Relay, game: tuple[str, int], idle_seconds: float) -> None:
+        self._relay = relay
+        self._to_relay = _ToRelay(relay)
+        self._game = game
+        self._idle_seconds = idle_seconds
+        self._ports: OrderedDict[int, asyncio.DatagramTransport] = OrderedDict()  # longest silent first
+        self._used_at: dict[int, float] = {}
+        self._reassembler = Reassembler()
+
+    def __str__(self) -> str:
+        return f"players reach the game at {self._game[0]}:{self._game[1]}"
+
+    @property
+    def open_ports(self) -> int:
+        return len(self._ports)
+
+    async def carry(self) -> None:
+        async for source, payload in self._relay:
+            port = self._ports.get(source) or await self._open_port(source)
+            self._touch(source)
+            datagram = self._reassembler.receive(source, payload, time.monotonic())
+            if datagram is not None:
+                port.sendto(datagram)
+            self._close_idle()
+
+    def notice(self, event: Event) -> None:
+        if not isinstance(event, Left | Welcomed) or not isinstance(self._relay, asyncio_udp.Connection):
+            return
+        gone = {event.seat} if isinstance(event, Left) else set(self._ports)
+        # Events are read later than they happen: a player that is back by now keeps its port.
+        for seat in gone - self._relay.peers:
+            self._close_port(seat)
+
+    def close(self) -> None:
+        for source in list(self._ports):
+            self._close_port(source)
+
+    async def _open_port(self, source: int) -> asyncio.DatagramTransport:
+        def to_relay(data: bytes, addr: Any) -> None:
+            if source in self._ports:
+                self._touch(source)
+                self._to_relay.send(data, source)
+
+        loop = asyncio.get_running_loop()
+        port, _ = await loop.create_datagram_endpoint(lambda: _LocalPort(to_relay), remote_addr=self._game)
+        self._ports[source] = port
+        if len(self._ports) > MAX_GAME_PORTS:
+            self._close_port(next(iter(self._ports)))
+        logger.info("player %d is at local port %d", source, port.get_extra_info("sockname")[1])
+        return port
+
+    def _touch(self, source: int) -> None:
+        self._ports.move_to_end(source)
+        self._used_at[source] = time.monotonic()
+
+    def _close_idle(self) -> None:
+        longest_silent = next(iter(self._ports))
+        if time.monotonic() - self._used_at[longest_silent] > self._idle_seconds:
+            self._close_port(longest_silent)
+
+    def _close_port(self, source: int) -> None:
+        port = self._ports.pop(source, None)
+        self._used_at.pop(source, None)
+        if port is not None:
+            port.close()
+
+
+class JoinSide:
+    """A local port that stands for the game's server; `target` is the seat behind it."""
+
+    def __init__(self, relay: Relay, target: int) -> None:
+        self._relay = relay
+        self._to_relay = _ToRelay(relay)
+        self._target = target
+        self._reassembler = Reassembler()
+        self._game: Any = None  # the local address that sent last
+        self._port: asyncio.DatagramTransport
+
+    @classmethod
+    async def open(cls, relay: Relay, listen: tuple[str, int], target: int) -> "JoinSide":
+        """Raises OSError when the port is in use."""
+        side = cls(relay, target)
+        loop = asyncio.get_running_loop()
+        side._port, _ = await loop.create_datagram_endpoint(lambda: _LocalPort(side._from_game), local_addr=listen)
+        return side
+
+    def __str__(self) -> str:
+        host, port = self._port.get_extra_info("sockname")[:2]
+        return f"the game connects to {host}:{port}"
+
+    async def carry(self) -> None:
+        async for source, payload in self._relay:
+            if source != self._target:
+                continue
+            datagram = self._reassembler.receive(source, payload, time.monotonic())
+            if datagram is not None and self._game is not None:
+                self._port.sendto(datagram, self._game)
+
+    def notice(self, event: Event) -> None:
+        """Nothing that the relay tells changes anything here."""
+
+    def close(self) -> None:
+        self._port.close()
+
+    def _from_game(self, data: bytes, addr: Any) -> None:
+        self._game = addr
+        self._to_relay.send(data, self._target)
+
+
+# -- command line ----------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m causeway_client.sidecar",
+        description="Carries an unmodified UDP game over a relay.",
+        epilog="Credentials: CAUSEWAY_CONNECT_TOKEN and CAUSEWAY_SEAT_KEY, or with --dialect edgegap "
+        "CAUSEWAY_USER_TOKEN and CAUSEWAY_SESSION_TOKEN; or --credentials FILE, a JSON object with these names in "
+        "lower case and without the prefix.",
+    )
+    roles = parser.add_subparsers(dest="role", required=True)
+    host = roles.add_parser("host", help="beside the game's server")
+    host.add_argument(
+        "--game", type=_address, required=True, metavar="HOST:PORT", help="where the game's server listens"
+    )
+    host.add_argument("--idle-seconds", type=float, default=120.0, help="close a silent player's local port (120)")
+    join = roles.add_parser("join", help="beside a player's game")
+    join.add_argument("--listen", type=_address, required=True, metavar="HOST:PORT", help="where the game connects to")
+    join.add_argument("--target", type=int, default=0, metavar="SEAT", help="whom the game plays with (0, the host)")
+    for role in (host, join):
+        role.add_argument("--relay", type=_address, required=True, metavar="HOST:PORT")
+        role.add_argument("--dialect", choices=("native", "edgegap"), default="native")
+        role.add_argument("--credentials", type=Path, metavar="FILE")
+        role.add_argument("--connect-seconds", type=float, default=10.0, help="how long to try at first (10)")
+        role.add_argument(
+            "--reconnect-seconds", type=float, default=300.0, help="and after the relay fell silent (300)"
+        )
+    return parser
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
