@@ -11,11 +11,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from web.address_field import AddressField
+from web.fields.address import AddressField
+from web.fields.measurements import measured
+from web.fields.numbers import Count, Port, Seconds, Version
 from web.health import HealthSerializer, health_report
-from web.input_warnings import RequestSerializer, unknown_names, warn
-from web.measurements import measured
-from web.number_fields import Count, Port, Seconds, Version
+from web.http.input_warnings import RequestSerializer, unknown_names, warn
 
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, about_profile, client_address, requester, take_tickets, tenant_of

@@ -13,7 +13,7 @@ from django.db.models import F
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from web.origins import is_allowed
+from web.http.origins import is_allowed
 
 from .models import ProfileVersion
 

@@ -21,7 +21,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
-from web.database import deadline
+from web.database.connections import deadline
 
 from . import selectors
 from .access import FollowThrottle, about_profile, tenant_of

@@ -10,9 +10,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from web.input_warnings import InputWarning, RequestSerializer, warn
-from web.number_fields import INT32, Count, Integer, Seconds, Share, Version
-from web.paging import NEXT_HELP, CursorField, part_after
+from web.fields.numbers import INT32, Count, Integer, Seconds, Share, Version
+from web.http.input_warnings import InputWarning, RequestSerializer, warn
+from web.http.paging import NEXT_HELP, CursorField, part_after
 
 from . import selectors, services
 from .access import MayConfigure, tenant_of

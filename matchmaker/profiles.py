@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from web.origins import origins_problem
-from web.session_options import filter_contradiction, option_conflicts
+from web.fields.session_options import filter_contradiction, option_conflicts
+from web.http.origins import origins_problem
 
 MAX_SEATS = 255  # of a relay session
 MAX_ATTRIBUTES = 32

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
-from web.age import CLOCKS_AGREE_S
+from web.admin.age import CLOCKS_AGREE_S
 
 from . import cities, matching, pool, profiles, why
 from .errors import NotFound

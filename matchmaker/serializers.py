@@ -9,7 +9,7 @@ from django.utils.module_loading import import_string
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from web.number_fields import Port, Seat, Token, Version
+from web.fields.numbers import Port, Seat, Token, Version
 
 from .assignments import completed, public_part
 from .models import Backfill, Status, Ticket

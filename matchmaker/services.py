@@ -12,8 +12,8 @@ from django.db.models import F, Max
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
-from web.input_warnings import unknown_names, warn
-from web.measurements import not_measured
+from web.fields.measurements import not_measured
+from web.http.input_warnings import unknown_names, warn
 
 from . import selectors
 from .errors import (

@@ -9,9 +9,9 @@ from typing import Any
 
 from rest_framework import serializers
 
-from web.choice_field import Choice
-from web.input_warnings import RequestSerializer
-from web.number_fields import Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.fields.choice import Choice
+from web.fields.numbers import Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.http.input_warnings import RequestSerializer
 
 from .profiles import MAX_LATENCY, MAX_VALUES
 

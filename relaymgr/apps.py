@@ -7,4 +7,4 @@ class RelaymgrConfig(AppConfig):
     name = "relaymgr"
 
     def ready(self) -> None:
-        from relaymgr import checks, task_metrics  # noqa: F401
+        from relaymgr import checks  # noqa: F401

@@ -1,4 +1,4 @@
-"""Web entry: `uvicorn --no-proxy-headers --http relaymgr.http_protocol:BoundedProtocol relaymgr.asgi:application`.
+"""Web entry: `uvicorn --no-proxy-headers --http web.http.protocol:BoundedProtocol relaymgr.asgi:application`.
 
 Without the first option uvicorn believes X-Forwarded-For from loopback, whatever CAUSEWAY_TRUSTED_PROXIES says; without
 the second connections have no deadlines.
@@ -27,13 +27,14 @@ from django.urls import set_script_prefix
 
 from observability import tracing
 from observability.exposition import share_between_processes
-from relaymgr import known_keys, metrics
 from relaymgr.checks import reasons_not_to_start
-from relaymgr.client_address import network_at
-from relaymgr.fair_queue import FairQueue, Path
-from relaymgr.in_flight import InFlight, Limits, OverBudget
-from relaymgr.known_keys import Holder
-from web.database import deadline, is_silent, is_unavailable
+from web import metrics
+from web.database.connections import deadline, is_silent, is_unavailable
+from web.http import known_keys
+from web.http.client_address import network_at
+from web.http.fair_queue import FairQueue, Path
+from web.http.in_flight import InFlight, Limits, OverBudget
+from web.http.known_keys import Holder
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 share_between_processes()

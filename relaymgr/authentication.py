@@ -13,15 +13,15 @@ from rest_framework.exceptions import Throttled
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from relaymgr import known_keys
-from relaymgr.errors import Forbidden, Unauthorized
 from relaymgr.nodes.models import JoinKey, RelayNode
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.services import JoinKeyInvalid
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.selectors import api_key_get, tenant_active
 from relaymgr.tenants.services import api_key_used
-from relaymgr.throttling import wrong_key
+from web.errors import Forbidden, Unauthorized
+from web.http import known_keys
+from web.http.throttling import wrong_key
 
 WORDS = {"token", "bearer"}
 TENANT_HEADER = "Causeway-Tenant"  # only a service's key may name one

@@ -10,7 +10,7 @@ from celery.signals import beat_init, setup_logging, worker_init
 from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
-from relaymgr import broker
+from relaymgr.task_queue import broker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 

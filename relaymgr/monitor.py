@@ -11,12 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.broker_health import broker_answers
 from relaymgr.nodes import selectors
-from relaymgr.openapi import ErrorSerializer
-from web.database import health
+from relaymgr.task_queue.broker_health import broker_answers
+from web.database.connections import health
+from web.fields.numbers import Count
 from web.health import HealthSerializer, health_report
-from web.number_fields import Count
+from web.openapi import ErrorSerializer
 
 
 class MonitorApi(APIView):

@@ -17,7 +17,7 @@ import environ
 from csp.constants import NONE, SELF
 
 from observability.log_lines import FORMATS, LEVELS
-from relaymgr.logs import logging_config
+from web.log_config import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -160,7 +160,7 @@ def _sqlite() -> dict[str, Any]:
 
 
 def _postgresql() -> dict[str, Any]:
-    from web.database import PARAMETERS, Connection  # not on SQLite: it loads the driver
+    from web.database.connections import PARAMETERS, Connection  # not on SQLite: it loads the driver
 
     # Connections in all: this times the number of processes.
     pool = {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 3, "connection_class": Connection}
@@ -188,10 +188,10 @@ def _database() -> dict[str, Any]:
 
 def _cache(url: str) -> dict[str, Any]:
     if not url:
-        return {"BACKEND": "relaymgr.cache.EmbeddedCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
+        return {"BACKEND": "web.cache.EmbeddedCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
     if not url.startswith(("redis://", "rediss://")):
         _stop("CACHE_URL", "redis://host:port/number")
-    return {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": url}
+    return {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": url}
 
 
 # Where state is kept, and the key that seals it
@@ -360,7 +360,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_structlog",
     "corsheaders",
-    "relaymgr.audit",
+    "web.audit",
     "relaymgr.tenants",
     "relaymgr.nodes",
     "relaymgr.telemetry",
@@ -369,14 +369,14 @@ INSTALLED_APPS = [
     "relaymgr.operations.apps.OperationsConfig",  # last: when it makes the roles, what they may do is there
 ]
 MIDDLEWARE = [
-    "relaymgr.requests.RequestMiddleware",
+    "web.http.request_middleware.RequestMiddleware",
     "corsheaders.middleware.CorsMiddleware",  # before what answers by itself
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
-    "relaymgr.headers.security_headers",
+    "web.http.headers.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "web.input_warnings.InputWarningsMiddleware",
-    "relaymgr.throttling.rate_limit_headers",
+    "web.http.input_warnings.InputWarningsMiddleware",
+    "web.http.throttling.rate_limit_headers",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -388,8 +388,8 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "OPTIONS": {
-            "loaders": [("django.template.loaders.cached.Loader", ["relaymgr.isolation.Loader"])],
-            "builtins": ["relaymgr.isolation"],
+            "loaders": [("django.template.loaders.cached.Loader", ["web.admin.text_isolation.Loader"])],
+            "builtins": ["web.admin.text_isolation"],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
@@ -416,13 +416,15 @@ STATIC_ROOT = (
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "web.root_path.HashedStorage" if STATIC_ROOT else "web.root_path.PlainStorage"},
+    "staticfiles": {
+        "BACKEND": "web.http.root_path.HashedStorage" if STATIC_ROOT else "web.http.root_path.PlainStorage"
+    },
 }
 
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-FORMAT_MODULE_PATH = ["relaymgr.formats"]
+FORMAT_MODULE_PATH = ["web.admin.formats"]
 LANGUAGE_CODE = "en-us"
 
 
@@ -439,11 +441,11 @@ CORS_PREFLIGHT_MAX_AGE = 600  # seconds
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["relaymgr.authentication.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["relaymgr.authentication.MayUseRelays"],
-    "DEFAULT_THROTTLE_CLASSES": ["relaymgr.throttling.KeyThrottle", "relaymgr.throttling.UnauthenticatedThrottle"],
-    "DEFAULT_PARSER_CLASSES": ["relaymgr.parsing.BoundedJSONParser"],
+    "DEFAULT_THROTTLE_CLASSES": ["web.http.throttling.KeyThrottle", "web.http.throttling.UnauthenticatedThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["web.http.parsers.BoundedJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "relaymgr.openapi.Schema",
-    "EXCEPTION_HANDLER": "relaymgr.errors.exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "web.openapi.Schema",
+    "EXCEPTION_HANDLER": "web.errors.exception_handler",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -451,11 +453,11 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Relay sessions for multiplayer games. Compatible with Edgegap's relay API, version 1.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
-    "DEFAULT_GENERATOR_CLASS": "relaymgr.openapi.Generator",
+    "DEFAULT_GENERATOR_CLASS": "web.openapi.Generator",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "relaymgr.openapi.describe_numbers",
-        "relaymgr.openapi.describe_warnings",
+        "web.openapi.describe_numbers",
+        "web.openapi.describe_warnings",
     ],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
@@ -470,7 +472,7 @@ SPECTACULAR_SETTINGS = {
         "HealthEnum": ["HEALTHY", "UNHEALTHY"],
     },
 }
-# Limits of a minute. "One address" is an IPv4 address or the /64 of an IPv6 address (relaymgr.client_address).
+# Limits of a minute. "One address" is an IPv4 address or the /64 of an IPv6 address (web.http.client_address).
 FAILED_AUTHENTICATIONS_PER_MINUTE = int(
     _number(
         "CAUSEWAY_FAILED_AUTHENTICATIONS_PER_MINUTE",
@@ -725,10 +727,10 @@ MATCHMAKER_ONE_TICKET_PER_PLAYER = _choice(
     "within what a player_id may have one active ticket",
 )
 # By name: the matchmaker imports nothing of the manager.
-MATCHMAKER_THROTTLING = "relaymgr.throttling"
-MATCHMAKER_CLIENT_ADDRESS = "relaymgr.client_address.client_address"
-MATCHMAKER_ADMIN = "relaymgr.admin"
-MATCHMAKER_ERROR_RESPONSES = "relaymgr.openapi.error_responses"
+MATCHMAKER_THROTTLING = "web.http.throttling"
+MATCHMAKER_CLIENT_ADDRESS = "web.http.client_address.client_address"
+MATCHMAKER_ADMIN = "web.admin.base"
+MATCHMAKER_ERROR_RESPONSES = "web.openapi.error_responses"
 MATCHMAKER_START = "relaymgr.checks.stop_if_unsafe"
 
 
@@ -738,7 +740,7 @@ MATCHMAKER_START = "relaymgr.checks.stop_if_unsafe"
 # CELERY_QUEUES for an old name of a setting of its own.)
 WORK_QUEUES = ("probe", "session", "webhook", "housekeeping")
 CELERY_TASK_DEFAULT_QUEUE = "housekeeping"
-CELERY_BROKER_URL = BROKER_URL or "filesystem://"  # relaymgr/broker.py
+CELERY_BROKER_URL = BROKER_URL or "filesystem://"  # relaymgr/task_queue/broker.py
 BROKER_DIR = STATE_DIR / "broker"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     # visibility_timeout: longer than any task may run, else redis gives a running task to a second worker.
@@ -763,7 +765,7 @@ CELERY_TASK_SOFT_TIME_LIMIT = 50
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULER = "relaymgr.beat:Scheduler"
+CELERY_BEAT_SCHEDULER = "relaymgr.task_queue.beat:Scheduler"
 # The broker made of files shares queues between processes, and nothing else.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = bool(BROKER_URL)
 

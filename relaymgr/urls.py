@@ -30,7 +30,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "relaymgr.errors.bad_request"
-handler403 = "relaymgr.errors.permission_denied"
-handler404 = "relaymgr.errors.not_found"
-handler500 = "relaymgr.errors.server_error"
+handler400 = "web.errors.bad_request"
+handler403 = "web.errors.permission_denied"
+handler404 = "web.errors.not_found"
+handler500 = "web.errors.server_error"

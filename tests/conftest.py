@@ -9,8 +9,8 @@ from django.test import override_settings
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from relaymgr.sealing import SealedField
 from tests.leaks import LogWatch
+from web.database.encryption import SealedField
 
 # Examples are counted, not timed: these machines are noisy.
 hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

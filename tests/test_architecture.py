@@ -25,7 +25,7 @@ FORBIDDEN = [
     ("relaynode", r"causeway_client\.(?!protocol)", "a node speaks the wire, not a client's adapter"),
     ("relaymgr", r"relaynode|matchmaker", "the manager knows nodes and matchmaker over HTTP only"),
     ("relaymgr", r"causeway_client\.(?!protocol)", "the manager seals tokens, it does not play"),
-    ("relaymgr.audit", r"relaymgr\.(tenants|nodes|telemetry|sessions)", "every app writes to it"),
+    ("web.audit", r"relaymgr\.(tenants|nodes|telemetry|sessions)", "every app writes to it"),
     *(
         (f"relaymgr.{app}", r"relaymgr\.operations", "it looks at all apps; none looks at it")
         for app in ("audit", "tenants", "nodes", "telemetry", "sessions")

@@ -125,7 +125,7 @@ def test_only_the_managers_setting_says_which_proxies_are_believed() -> None:
 
 
 def test_connections_have_deadlines_however_web_is_started() -> None:
-    protocol = "relaymgr.http_protocol:BoundedProtocol"
+    protocol = "web.http.protocol:BoundedProtocol"
     assert protocol in services()["web"]["command"]
     assert protocol in (DEPLOY / "systemd/causeway-web.service").read_text()
     assert protocol in (DEPLOY / "helm/causeway/templates/web.yaml").read_text()

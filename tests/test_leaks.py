@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from relaymgr.sealing import SealedField
 from relaymgr.tenants.keys import new_key
 from tests.leaks import LogWatch, leaks
+from web.database.encryption import SealedField
 
 logger = logging.getLogger("tests.leaks")
 

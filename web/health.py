@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from .number_fields import Count
+from .fields.numbers import Count
 
 
 class HealthSerializer(serializers.Serializer):

@@ -7,8 +7,6 @@ from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 
-from relaymgr.admin import KeptAdmin, ReadOnlyAdmin, RecordedAdmin, Warned, act, show_once
-from relaymgr.errors import Conflict
 from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.services import (
     join_key_create,
@@ -19,6 +17,8 @@ from relaymgr.nodes.services import (
     node_undrain,
     token_key_roll,
 )
+from web.admin.base import KeptAdmin, ReadOnlyAdmin, RecordedAdmin, Warned, act, show_once
+from web.errors import Conflict
 
 
 @admin.register(Location)

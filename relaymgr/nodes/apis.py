@@ -13,14 +13,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, calling_node, presented_key
-from relaymgr.client_address import client_address
 from relaymgr.nodes.address_families import IPV4, IPV6, by_family
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
-from relaymgr.openapi import error_responses
-from web.address_field import AddressField
-from web.input_warnings import RequestSerializer
-from web.number_fields import Integer, Port, Seconds, Token, UnixTime
+from web.fields.address import AddressField
+from web.fields.numbers import Integer, Port, Seconds, Token, UnixTime
+from web.http.client_address import client_address
+from web.http.input_warnings import RequestSerializer
+from web.openapi import error_responses
 
 MAX_WORKERS = 256  # a connect token names its worker in one byte
 MAX_CAPACITY = 1_000_000  # as a node's own setting

@@ -21,9 +21,9 @@ import msgspec
 
 from observability import tracing
 from observability.correlation import REQUEST_ID
-from relaymgr.background import wait_for
-from relaymgr.logs import request_id
 from relaymgr.nodes.models import RelayNode
+from web.background_loop import wait_for
+from web.log_config import request_id
 
 CALL_TIMEOUT = 2.0
 ALIVE_TIMEOUT = 1.0  # seconds; of two processes that run as one node, one answers at once

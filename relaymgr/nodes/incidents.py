@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from relaymgr.nodes.models import IncidentKind, NodeIncident
-from relaymgr.rows import rows_update
+from web.database.bulk_sql import rows_update
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import MayRead
-from relaymgr.client_address import client_address
-from relaymgr.geoip import locate
 from relaymgr.nodes.models import Location
 from relaymgr.nodes.selectors import locations_with_nodes
-from relaymgr.openapi import error_responses
-from web.address_field import AddressField
-from web.input_warnings import RequestSerializer
-from web.number_fields import Count, Latitude, Longitude
+from relaymgr.telemetry.geoip import locate
+from web.fields.address import AddressField
+from web.fields.numbers import Count, Latitude, Longitude
+from web.http.client_address import client_address
+from web.http.input_warnings import RequestSerializer
+from web.openapi import error_responses
 
 MAX_LOOKUPS = 20
 

@@ -8,8 +8,8 @@ from django.db import models
 
 from relaymgr.nodes.address_families import by_family
 from relaymgr.nodes.silence import silent_since
-from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import ApiKey
+from web.database.encryption import SealedField
 
 
 def validate_tags(value: object) -> None:

@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from causeway_client.protocol.proofs import proof_key
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
-from relaymgr.remembered import remembered
 from relaymgr.tenants.keys import hashes_match, split_key
+from web.ttl_cache import remembered
 
 READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
 

@@ -15,9 +15,6 @@ from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Subquery,
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record, repeated_act_record
-from relaymgr.errors import Conflict, Invalid, Unauthorized
 from relaymgr.nodes import control_client
 from relaymgr.nodes.incidents import incident_record
 from relaymgr.nodes.models import (
@@ -35,6 +32,9 @@ from relaymgr.nodes.selectors import join_key_get
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import Scope
 from relaymgr.tenants.services import api_key_create, api_key_revoke
+from web.audit.models import Via
+from web.audit.services import act_record, repeated_act_record
+from web.errors import Conflict, Invalid, Unauthorized
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ known ones: every page, answer and metric says so, and none of them counts such 
 
 from datetime import datetime, timedelta
 
-from web.age import age_s
+from web.admin.age import age_s
 
 SILENT_AFTER = timedelta(seconds=6)  # three probes
 

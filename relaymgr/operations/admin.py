@@ -8,8 +8,8 @@ from django.contrib.auth.models import Group, User
 from django.forms import CheckboxSelectMultiple
 from django.http import HttpRequest
 
-from relaymgr.admin import RecordedAdmin
 from relaymgr.operations import node_admin, player_admin
+from web.admin.base import RecordedAdmin
 
 __all__ = ["PersonAdmin", "RoleAdmin", "node_admin", "player_admin"]
 

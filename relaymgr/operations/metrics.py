@@ -24,7 +24,6 @@ from rest_framework.views import APIView
 from observability import exposition
 from observability.database import pool_observe
 from relaymgr.authentication import refuse
-from relaymgr.errors import NotFound, Unauthorized
 from relaymgr.nodes.models import DRAINING, NodeIncident, NodeState, RelayNode
 from relaymgr.sessions.grants import unconfirmed_by_answering
 from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery, WebhookEndpoint
@@ -32,8 +31,9 @@ from relaymgr.sessions.webhook_circuits import circuit_is_open
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.tenants.models import ApiKey
-from web.age import age_s
-from web.database import health
+from web.admin.age import age_s
+from web.database.connections import health
+from web.errors import NotFound, Unauthorized
 
 SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
 

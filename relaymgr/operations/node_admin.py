@@ -9,13 +9,13 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
-from relaymgr.admin import act
 from relaymgr.nodes.admin import RelayNodeAdmin
 from relaymgr.nodes.models import RelayNode
 from relaymgr.operations import node_page
 from relaymgr.sessions.services import placement_ban
 from relaymgr.telemetry.series import SPANS
 from relaymgr.tenants.models import Tenant
+from web.admin.base import act
 
 SPAN = "1h"
 

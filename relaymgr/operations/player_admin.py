@@ -7,13 +7,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern, path
 
-from relaymgr.admin import act
-from relaymgr.audit.models import Via
-from relaymgr.errors import Conflict
 from relaymgr.operations.player_data import Player, player_erase, player_export
 from relaymgr.sessions.admin import SeatAdmin
 from relaymgr.sessions.models import Seat
-from relaymgr.wording import counted
+from web.admin.base import act
+from web.admin.wording import counted
+from web.audit.models import Via
+from web.errors import Conflict
 
 admin.site.unregister(Seat)
 

@@ -8,14 +8,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.audit.models import Via
 from relaymgr.authentication import caller
-from relaymgr.openapi import error_responses
 from relaymgr.operations.player_data import Player, player_erase, player_export
 from relaymgr.tenants.models import Tenant
-from web.address_field import AddressField
-from web.input_warnings import RequestSerializer
-from web.number_fields import Count
+from web.audit.models import Via
+from web.fields.address import AddressField
+from web.fields.numbers import Count
+from web.http.input_warnings import RequestSerializer
+from web.openapi import error_responses
 
 
 class PlayerDataInputSerializer(RequestSerializer):

@@ -5,11 +5,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record
 from relaymgr.sessions import player_data as sessions
 from relaymgr.sessions.player_data import Player, sessions_live_with
 from relaymgr.tenants.models import Tenant
+from web.audit.models import Via
+from web.audit.services import act_record
 from web.player_data import stores
 
 __all__ = ["Player", "digest", "player_erase", "player_export"]

@@ -10,7 +10,6 @@ from typing import Any
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
-from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes import models as fleet_models
 from relaymgr.nodes.incidents import incidents_recent
 from relaymgr.nodes.models import NodeStateChange, RelayNode
@@ -34,7 +33,8 @@ from relaymgr.sessions.models import Grant, SessionEvent, WebhookDelivery
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.process_exits import Restarts, recent_restarts
 from relaymgr.telemetry.series import counters_grown
-from web.age import age_s
+from web.admin.age import age_s
+from web.audit.models import AuditEntry
 
 RATE_OVER = timedelta(seconds=10)
 GRANT_LAGS_AFTER = timedelta(seconds=10)

@@ -14,10 +14,10 @@ from django.db import DatabaseError
 from django.db.models.signals import post_save
 from django.http import HttpRequest
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record, machine_user, repeated_act_record
-from relaymgr.client_address import client_address
-from relaymgr.logs import request_id
+from web.audit.models import Via
+from web.audit.services import act_record, machine_user, repeated_act_record
+from web.http.client_address import client_address
+from web.log_config import request_id
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 
-from relaymgr.login import LoginForm, remember_device
+from relaymgr.operations.login import LoginForm, remember_device
 from relaymgr.operations.selectors import fleet_now
 from relaymgr.operations.sign_ins import password_changed
 

@@ -6,8 +6,8 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
-from relaymgr.audit.services import audit_prune
 from relaymgr.telemetry.models import Lease
+from web.audit.services import audit_prune
 
 ECHO = "echo "
 

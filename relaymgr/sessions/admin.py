@@ -12,9 +12,9 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 
-from relaymgr.admin import ReadOnlyAdmin, RecordedAdmin, act, live_part
-from relaymgr.errors import Conflict
 from relaymgr.tenants.models import Tenant
+from web.admin.base import ReadOnlyAdmin, RecordedAdmin, act, live_part
+from web.errors import Conflict
 
 from .models import (
     LIVE_STATES,

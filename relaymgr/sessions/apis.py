@@ -16,19 +16,19 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import IsNode, caller, calling_node
-from relaymgr.errors import Invalid
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import grants_check
-from relaymgr.openapi import error_responses
 from relaymgr.tenants.models import Scope, Tenant
-from web.address_field import AddressField
-from web.choice_field import Choice
-from web.input_warnings import InputWarning, RequestSerializer, warn
-from web.number_fields import Count, Integer, Milliseconds, Number, Seat, Seconds, Share, Token, UnixTime
-from web.paging import NEXT_HELP, CursorField, next_cursor
-from web.session_options import UNITS, option_conflicts
+from web.errors import Invalid
+from web.fields.address import AddressField
+from web.fields.choice import Choice
+from web.fields.numbers import Count, Integer, Milliseconds, Number, Seat, Seconds, Share, Token, UnixTime
+from web.fields.session_options import UNITS, option_conflicts
+from web.http.input_warnings import InputWarning, RequestSerializer, warn
+from web.http.paging import NEXT_HELP, CursorField, next_cursor
+from web.openapi import error_responses
+from web.ssrf_guard import is_private_url
 
-from ..ssrf_guard import is_private_url
 from .fields import (
     METADATA_KEY,
     FilterSerializer,

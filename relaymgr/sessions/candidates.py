@@ -8,9 +8,9 @@ from django.utils import timezone
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.nodes.selectors import placement_nodes
-from relaymgr.remembered import remembered
 from relaymgr.telemetry.scoring import NodeLoad
 from relaymgr.tenants.models import Tenant
+from web.ttl_cache import remembered
 
 from .filters import Place, Wishes
 from .models import PlacementRule

@@ -1,6 +1,6 @@
 """What the session services refuse with."""
 
-from relaymgr.errors import ApiError, Conflict, NotFound, Unavailable
+from web.errors import ApiError, Conflict, NotFound, Unavailable
 
 
 class SessionUnknown(NotFound):

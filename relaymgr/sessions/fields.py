@@ -11,12 +11,12 @@ from django.conf import settings
 from rest_framework import serializers
 
 from relaymgr.nodes.address_families import ANY, IPV4, IPV6
-from web.address_field import AddressField
-from web.choice_field import Choice
-from web.input_warnings import RequestSerializer
-from web.number_fields import Integer, Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.fields.address import AddressField
+from web.fields.choice import Choice
+from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.http.input_warnings import RequestSerializer
+from web.ssrf_guard import is_webhook_url
 
-from ..ssrf_guard import is_webhook_url
 from .filters import Filter
 
 MAX_LATENCIES = 1000

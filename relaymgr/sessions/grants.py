@@ -16,11 +16,11 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from relaymgr import metrics
 from relaymgr.nodes import control_client
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.nodes.services import worker_release
+from web import metrics
 
 from .models import LIVE_STATES, Grant, RelaySession, Seat, SessionState
 

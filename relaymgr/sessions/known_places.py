@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.remembered import remembered
-from web.input_warnings import InputWarning, unknown_names, warn
-from web.measurements import measured
+from web.fields.measurements import measured
+from web.http.input_warnings import InputWarning, unknown_names, warn
+from web.ttl_cache import remembered
 
 from .filters import Filter, names_of
 

@@ -13,9 +13,9 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from relaymgr import metrics
 from relaymgr.nodes.models import RelayWorker
-from relaymgr.rows import objects_insert, row_change
+from web import metrics
+from web.database.bulk_sql import objects_insert, row_change
 
 from .grants import grant_confirmed, grants_unwant
 from .models import (

@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from relaymgr.nodes.address_families import needed_family
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
-from relaymgr.sealing import SealedField
 from relaymgr.tenants.models import Tenant
+from web.database.encryption import SealedField
 
 
 def new_session_id() -> str:

@@ -12,12 +12,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from observability import tracing
-from relaymgr import metrics
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayWorker, TokenKey
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_reserve
-from relaymgr.rows import objects_insert, rows_update
+from web import metrics
+from web.database.bulk_sql import objects_insert, rows_update
 
 from . import placement
 from .errors import NoRelay, SessionNotLive

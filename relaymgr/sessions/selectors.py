@@ -15,11 +15,11 @@ from django.db.models.lookups import Exact
 
 from relaymgr.nodes.models import NodeStateChange
 from relaymgr.nodes.selectors import workers_at
-from relaymgr.remembered import remembered
 from relaymgr.telemetry.granted import SeatFacts, SeatOfNode
 from relaymgr.telemetry.prefixes import prefix_of
 from relaymgr.tenants.models import Tenant
-from web.paging import part_after
+from web.http.paging import part_after
+from web.ttl_cache import remembered
 
 from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat

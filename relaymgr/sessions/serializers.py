@@ -14,9 +14,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from relaymgr.nodes.address_families import ANY, IPV4, IPV6, addresses_for, bracketed, common_address
-from web.number_fields import Latitude, Longitude, Milliseconds, Port, Token, UnixTime
-from web.number_fields import Seat as SeatNumber
-from web.root_path import root_path
+from web.fields.numbers import Latitude, Longitude, Milliseconds, Port, Token, UnixTime
+from web.fields.numbers import Seat as SeatNumber
+from web.http.root_path import root_path
 
 from .models import RelaySession, Seat, SessionState
 from .selectors import better_relay, unknown_since_of

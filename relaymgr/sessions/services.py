@@ -14,16 +14,16 @@ from django.db import transaction
 from django.utils import timezone
 
 from observability import tracing
-from relaymgr import metrics
-from relaymgr.logs import about_session
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_grow, worker_release
-from relaymgr.rows import objects_insert
 from relaymgr.telemetry.estimation import Legs
 from relaymgr.tenants.models import Tenant
-from relaymgr.throttling import take
+from web import metrics
+from web.database.bulk_sql import objects_insert
+from web.http.throttling import take
+from web.log_config import about_session
 
 from . import placement
 from .candidates import candidates_now, wishes_of

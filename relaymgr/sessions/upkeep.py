@@ -12,11 +12,11 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from relaymgr import metrics
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import NodeState
 from relaymgr.telemetry.models import NodeEvent
 from relaymgr.telemetry.services import events_take
+from web import metrics
 
 from . import seat_reports
 from .grants import grant_settle, grants_lapse, grants_pending

@@ -25,7 +25,7 @@ from django.db.models import Case, Count, F, QuerySet, Value, When, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 
-from relaymgr import background, metrics
+from web import background_loop, metrics
 
 from .models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 from .webhook_circuits import circuit_begin_trial, circuit_failed, circuit_is_open, circuit_succeeded
@@ -141,7 +141,7 @@ class _Run:
             while self._sending:
                 self._record_finished(LOOK_AGAIN_S)
         finally:
-            background.wait_for(self._sender.close())
+            background_loop.wait_for(self._sender.close())
 
     def _claim(self, now: datetime) -> Iterator[WebhookDelivery]:
         for delivery, endpoint in due_in_turn(self._dispatcher.full_tenants(), self._dispatcher.free, now):
@@ -159,7 +159,7 @@ class _Run:
             self._finished.put((delivery, future.result()))
 
         self._sending += 1
-        background.start(self._sender.send(delivery)).add_done_callback(ended)
+        background_loop.start(self._sender.send(delivery)).add_done_callback(ended)
 
     def _record_finished(self, wait: float) -> None:
         """Those that have ended; waits for the first."""

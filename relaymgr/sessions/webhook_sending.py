@@ -11,8 +11,8 @@ from django.utils import timezone
 from standardwebhooks import Webhook
 
 from observability.plain_text import visible
+from web.ssrf_guard import LookupsBusy, OutwardNetwork
 
-from ..ssrf_guard import LookupsBusy, OutwardNetwork
 from .models import WebhookDelivery
 
 ATTEMPT_S = 10.0  # for all of it: resolve, connect, TLS, send, the head of the answer

@@ -2,7 +2,6 @@
 
 from django.contrib import admin
 
-from relaymgr.admin import ReadOnlyAdmin
 from relaymgr.telemetry.models import (
     Learnt,
     Lease,
@@ -14,6 +13,7 @@ from relaymgr.telemetry.models import (
     PrefixLeg,
     ProcessExit,
 )
+from web.admin.base import ReadOnlyAdmin
 
 
 @admin.register(NodeSample)

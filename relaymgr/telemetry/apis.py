@@ -7,20 +7,20 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import MayRead
-from relaymgr.client_address import client_address
-from relaymgr.geoip import locate
 from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.location_apis import LocationSerializer
 from relaymgr.nodes.models import RelayNode, RelayWorker
 from relaymgr.nodes.selectors import beacons
-from relaymgr.openapi import error_responses
 from relaymgr.telemetry.beacons import beacon_order
 from relaymgr.telemetry.estimation import Player, Site
+from relaymgr.telemetry.geoip import locate
 from relaymgr.telemetry.selectors import knowledge_now
-from web.address_field import AddressField
-from web.choice_field import Choice
-from web.input_warnings import RequestSerializer
-from web.number_fields import Count, Integer, Port
+from web.fields.address import AddressField
+from web.fields.choice import Choice
+from web.fields.numbers import Count, Integer, Port
+from web.http.client_address import client_address
+from web.http.input_warnings import RequestSerializer
+from web.openapi import error_responses
 
 MAX_BEACONS = 2_000
 

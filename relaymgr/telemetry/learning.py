@@ -8,15 +8,15 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from relaymgr.geoip import locate
 from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import IncidentKind, RelayNode
-from relaymgr.rows import rows_upsert
 from relaymgr.telemetry.estimation import MAX_AGE_S, Knowledge, Sample, Site
+from relaymgr.telemetry.geoip import locate
 from relaymgr.telemetry.knowledge import Row, Where, knowledge_to_json, learn
 from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
 from relaymgr.telemetry.prefixes import Players, first_address, of_players, players_remember, wide_network
 from relaymgr.telemetry.trust import outliers
+from web.database.bulk_sql import rows_upsert
 
 MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
 MAX_OF_NETWORK = 256  # of them in one IPv6 /32, as many as an IPv4 /16 has: one network must not outvote all others

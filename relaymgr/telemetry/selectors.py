@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
-from relaymgr.geoip import locate as geoip_locate
-from relaymgr.remembered import remembered
 from relaymgr.telemetry.estimation import Knowledge, Sample
+from relaymgr.telemetry.geoip import locate as geoip_locate
 from relaymgr.telemetry.knowledge import knowledge_from_json
 from relaymgr.telemetry.models import Learnt, LegSample, NodeSample, NodeSummary, PeerLegs, PrefixLeg
 from relaymgr.telemetry.retention import MINUTE
 from relaymgr.telemetry.series import DAY, Point, Series, Span, points_of, series_of
+from web.ttl_cache import remembered
 
 __all__ = [
     "geoip_locate",

@@ -15,14 +15,12 @@ from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
 
-from relaymgr import metrics
-from relaymgr.hints import hint
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import IncidentKind, RelayNode
 from relaymgr.nodes.selectors import beacons
 from relaymgr.nodes.services import state_changes_record
-from relaymgr.rows import rows_insert, rows_update, rows_upsert
+from relaymgr.task_queue.enqueue import hint
 from relaymgr.telemetry.estimation import Sample
 from relaymgr.telemetry.granted import SeatFacts, SeatOfNode, granted
 from relaymgr.telemetry.health import state_after
@@ -33,6 +31,8 @@ from relaymgr.telemetry.process_exits import process_exits_record
 from relaymgr.telemetry.reports import LEG_FIGURES, Event, Leg, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
 from relaymgr.telemetry.trust import is_contradicted, tenants_against
+from web import metrics
+from web.database.bulk_sql import rows_insert, rows_update, rows_upsert
 
 __all__ = [
     "events_take",

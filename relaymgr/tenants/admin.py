@@ -9,11 +9,11 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from relaymgr.admin import KeptAdmin, act, show_once
-from relaymgr.errors import Conflict
-from relaymgr.ssrf_guard import is_private_url
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
+from web.admin.base import KeptAdmin, act, show_once
+from web.errors import Conflict
+from web.ssrf_guard import is_private_url
 
 
 class TenantForm(forms.ModelForm):

@@ -8,15 +8,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record
 from relaymgr.authentication import MayUseRelays, caller
-from relaymgr.openapi import error_responses
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import cors_origins_set
-from web.input_warnings import RequestSerializer
-from web.number_fields import Count
-from web.origins import MAX_LENGTH, MAX_ORIGINS
+from web.audit.models import Via
+from web.audit.services import act_record
+from web.fields.numbers import Count
+from web.http.input_warnings import RequestSerializer
+from web.http.origins import MAX_LENGTH, MAX_ORIGINS
+from web.openapi import error_responses
 
 ORIGINS_HELP = (
     "Browser pages that may read answers to the tenant's keys: https://play.example.com, https://*.example.com."

@@ -12,9 +12,9 @@ from django.db import DatabaseError
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from relaymgr.remembered import remembered
 from relaymgr.tenants.models import Tenant
-from web.origins import is_allowed
+from web.http.origins import is_allowed
+from web.ttl_cache import remembered
 
 logger = logging.getLogger(__name__)
 

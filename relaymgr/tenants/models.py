@@ -8,8 +8,8 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
-from relaymgr.sealing import SealedField
-from web.origins import origins_problem
+from web.database.encryption import SealedField
+from web.http.origins import origins_problem
 
 
 def new_webhook_secret() -> str:

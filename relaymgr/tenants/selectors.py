@@ -1,8 +1,8 @@
 """Reads."""
 
-from relaymgr.remembered import remembered_where
 from relaymgr.tenants.keys import hashes_match, split_key
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from web.ttl_cache import remembered_where
 
 
 def tenant_active(*, slug: str) -> Tenant | None:

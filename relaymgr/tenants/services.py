@@ -7,11 +7,11 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from relaymgr.errors import Invalid
-from relaymgr.model_checks import check_fields
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import ApiKey, Scope, Tenant, new_webhook_secret
-from web.origins import origins_problem
+from web.database.model_checks import check_fields
+from web.errors import Invalid
+from web.http.origins import origins_problem
 
 TENANT_SCOPES = (Scope.RELAY, Scope.READ, Scope.MATCHMAKER)
 OWN_SCOPES = (Scope.NODE, Scope.SERVICE)  # of keys that belong to the installation, one each

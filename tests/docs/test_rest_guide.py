@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from relaymgr import authentication, errors
+from relaymgr import authentication
 from relaymgr.nodes.location_apis import MAX_LOOKUPS
-from relaymgr.parsing import MAX_DEPTH
 from relaymgr.sessions import errors as session_errors
 from relaymgr.sessions.apis import SessionsApi
 from relaymgr.sessions.fields import MAX_METADATA
@@ -22,6 +21,8 @@ from relaymgr.sessions.services import MAX_SEATS
 from relaymgr.tenants.models import Tenant
 from tests.docs import pages
 from tests.flows.stack import running_stack, wait_until
+from web import errors
+from web.http.parsers import MAX_DEPTH
 
 PAGE = pages.DOCS / "rest.md"
 PRIVATE_WEBHOOKS = (

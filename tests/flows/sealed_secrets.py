@@ -12,7 +12,7 @@ def secrets() -> set[str]:
     from django.apps import apps
 
     from matchmaker.sealing import SealedJSONField
-    from relaymgr.sealing import SealedField
+    from web.database.encryption import SealedField
 
     found: set[str] = set()
     for model in apps.get_models():

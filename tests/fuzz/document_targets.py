@@ -36,7 +36,6 @@ from matchmaker.pool import Ticket
 from matchmaker.profiles import ProfileInvalid, attribute_problems, parse, profiles_of, without_failed_pings
 from relaymgr.nodes.apis import NodeHeartbeatApi, NodeJoinApi
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable, _answer
-from relaymgr.parsing import BoundedJSONParser
 from relaymgr.sessions import measurements
 from relaymgr.sessions.apis import SessionsApi
 from relaymgr.sessions.models import RelaySession
@@ -50,10 +49,11 @@ from relaynode.core.relay import Relay, RelayConfig
 from relaynode.errors import NodeError
 from relaynode.supervision.state_folder import KEYS, SNAPSHOT, NodeKeys, StateFolder
 from tests.fuzz.packet_targets import Table
+from tests.relaymgr.task_queue.test_broker import POISONED, connection, message, queue
 from tests.relaymgr.telemetry.documents import telemetry
-from tests.relaymgr.test_broker import POISONED, connection, message, queue
 from tests.relaynode.players import KEY_ID, NOW, SESSION, TOKEN_KEY, grant_json
-from web.paging import CursorField, after
+from web.http.paging import CursorField, after
+from web.http.parsers import BoundedJSONParser
 
 CONFIGURATIONS = Path(__file__).parents[1] / "matchmaker" / "edgegap_configurations"
 

@@ -12,7 +12,7 @@ from matchmaker.manager_client import Manager
 from matchmaker.quotas import forget_counts
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.relaymgr.conftest import (  # noqa: F401  fixtures
+from tests.support.manager import (  # noqa: F401  fixtures
     StandIn,
     _nothing_counted,
     api,

@@ -16,7 +16,7 @@ from matchmaker.quotas import forget_counts
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
-from tests.relaymgr.conftest import client_with, in_threads
+from tests.support.manager import client_with, in_threads
 
 pytestmark = pytest.mark.django_db
 Search = Callable[..., dict[str, Any]]

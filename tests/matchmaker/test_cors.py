@@ -9,8 +9,8 @@ from matchmaker import services
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
-from tests.relaymgr.conftest import client_with
-from web.origins import is_allowed, origins_problem
+from tests.support.manager import client_with
+from web.http.origins import is_allowed, origins_problem
 
 pytestmark = pytest.mark.django_db
 PAGE, GAME, OTHER = "https://dashboard.example.com", "https://game.example.com", "https://evil.example.com"

@@ -19,7 +19,7 @@ from matchmaker.turns import Due, Lanes, Turns
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG, ManagerStandIn
-from tests.relaymgr.conftest import client_with
+from tests.support.manager import client_with
 
 pytestmark = pytest.mark.django_db
 

@@ -19,7 +19,7 @@ from matchmaker.models import Backfill, Fleet, Group, Match, MatchState, Profile
 from matchmaker.whereabouts import nearest
 from relaymgr.sessions.fields import UserSerializer
 from tests.matchmaker.conftest import ManagerStandIn
-from tests.relaymgr.conftest import in_threads
+from tests.support.manager import in_threads
 
 pytestmark = pytest.mark.django_db
 Search = Callable[..., dict[str, Any]]

@@ -8,12 +8,12 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.errors import Invalid
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import node_key_roll
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
-from tests.relaymgr.conftest import client_with
+from tests.support.manager import client_with
+from web.errors import Invalid
 
 HEARTBEAT = "/v1/nodes/self/heartbeat"
 

@@ -18,8 +18,8 @@ from relaymgr.checks import EXIT_STATUS, settings_agree
 from tests.flows.stack import free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
-LOCAL = {"default": {"BACKEND": "relaymgr.cache.EmbeddedCache"}}
-REDIS = {"default": {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": "redis://r"}}
+LOCAL = {"default": {"BACKEND": "web.cache.EmbeddedCache"}}
+REDIS = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": "redis://r"}}
 KEY = secrets.token_urlsafe(48)
 SERVICE_KEY = f"cw_{'0' * 12}_{'x' * 43}"
 

@@ -13,17 +13,17 @@ from django.utils import timezone
 
 from matchmaker.models import Process
 from matchmaker.selectors import processes_alive
-from relaymgr.beat import Scheduler
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.silence import silent_since
 from relaymgr.operations.doctor.findings import Level
 from relaymgr.operations.doctor.work import last_round_age_s, round_age
 from relaymgr.operations.selectors import fleet_now
+from relaymgr.task_queue.beat import Scheduler
 from relaymgr.telemetry.leases import lease_take
 from relaymgr.telemetry.models import Lease
 from tests.flows.stack import ROOT, wait_until
-from web.age import age_s
+from web.admin.age import age_s
 
 HOUR = timedelta(hours=1)
 

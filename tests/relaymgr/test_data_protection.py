@@ -17,7 +17,6 @@ from rest_framework.test import APIClient
 
 from matchmaker.life import match_fail, sweep
 from matchmaker.models import Match, ProfileVersion, Ticket
-from relaymgr.audit.models import AuditEntry
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.sessions.models import RelaySession, Seat, SessionEvent, WebhookDelivery
 from relaymgr.sessions.webhook_dispatch import deliver_due
@@ -30,6 +29,7 @@ from tests.matchmaker.conftest import CONFIG
 from tests.relaymgr.operations.relayctl.conftest import document, relayctl
 from tests.relaymgr.sessions.conftest import make_stand_in_node
 from tests.relaymgr.sessions.test_webhooks import Receiver
+from web.audit.models import AuditEntry
 
 __all__ = ["document", "make_stand_in_node", "relayctl"]
 
@@ -129,7 +129,7 @@ def prefix_samples(node: int, now: dt.datetime) -> None:
 @pytest.fixture
 def players(tenant: Tenant) -> APIClient:
     from relaymgr.tenants.services import api_key_create
-    from tests.relaymgr.conftest import client_with
+    from tests.support.manager import client_with
 
     return client_with(api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])[1], word="")
 

@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 from relaymgr.nodes.models import RelayNode
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.relaymgr.conftest import client_with
+from tests.support.manager import client_with
 from tests.security.routes import fill
 
 pytestmark = pytest.mark.django_db

@@ -27,7 +27,7 @@ from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.sessions.models import RelaySession, SessionState
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.relaymgr.conftest import StandIn
+from tests.support.manager import StandIn
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
 
 # Requests go through WSGI, which closes its connections: a test that is one transaction would lose it.

@@ -10,9 +10,9 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from relaymgr.audit import services
-from relaymgr.audit.models import AuditEntry, Via
-from relaymgr.audit.services import DISTINCT_MAX, repeated_act_record
+from web.audit import services
+from web.audit.models import AuditEntry, Via
+from web.audit.services import DISTINCT_MAX, repeated_act_record
 
 pytestmark = pytest.mark.django_db
 

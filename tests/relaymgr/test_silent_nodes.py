@@ -11,7 +11,6 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes import silence
 from relaymgr.nodes.control_client import Heard
 from relaymgr.nodes.models import NodeStateChange, RelayNode
@@ -25,6 +24,7 @@ from relaymgr.telemetry.retention import state_changes_prune
 from relaymgr.telemetry.services import Answer, answers_store, parse_report
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.operations.relayctl.conftest import document, relayctl
+from web.audit.models import AuditEntry
 
 __all__ = ["document", "relayctl"]
 

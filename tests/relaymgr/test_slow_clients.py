@@ -39,7 +39,7 @@ class Web:
         self.port = free_ports()[0]
         self.url = f"http://127.0.0.1:{self.port}"
         argv = [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--port", str(self.port)]
-        argv += ["--http", "relaymgr.http_protocol:BoundedProtocol", "--no-proxy-headers", "--no-access-log"]
+        argv += ["--http", "web.http.protocol:BoundedProtocol", "--no-proxy-headers", "--no-access-log"]
         environment = os.environ | SETTINGS | {"CAUSEWAY_STATE_DIR": str(folder), "DATABASE_URL": _database_url()}
         environment |= {"SECRET_KEY": django_settings.SECRET_KEY, "ALLOWED_HOSTS": "127.0.0.1"}
         self.process = subprocess.Popen(argv, cwd=ROOT, env=environment)

@@ -6,7 +6,7 @@ from tests.matchmaker.conftest import (  # noqa: F401  fixtures
     profile,
     search,
 )
-from tests.relaymgr.conftest import (  # noqa: F401  fixtures
+from tests.support.manager import (  # noqa: F401  fixtures
     _nothing_counted,
     api,
     location,

@@ -12,7 +12,7 @@ from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create, node_key_roll
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
-from tests.relaymgr.conftest import client_with
+from tests.support.manager import client_with
 from tests.security.routes import METHODS, fill, templates
 
 UNKNOWN = {"nobody", "wrong", "revoked", "expired", "inactive", "logged_in"}  # 401

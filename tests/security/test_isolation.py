@@ -11,7 +11,7 @@ from matchmaker.models import Match, ProfileVersion
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
-from tests.relaymgr.conftest import client_with
+from tests.support.manager import client_with
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.security.routes import SAMPLES, fill
 from tests.security.test_access import ACCESS

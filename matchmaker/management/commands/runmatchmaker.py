@@ -26,7 +26,7 @@ from matchmaker.models import Process, ProfileVersion, Status
 from matchmaker.turns import Due, Lanes, Turns
 from observability import exposition, tracing
 from observability.database import pool_observe
-from web.database import deadline
+from web.database.connections import deadline
 
 logger = logging.getLogger(__name__)
 

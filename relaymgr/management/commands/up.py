@@ -15,10 +15,10 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
+from relaymgr.management.supervisor import Child, ChildExit, supervise
 from relaymgr.nodes.address_families import bracketed
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create
-from relaymgr.supervisor import Child, ChildExit, supervise
 from relaymgr.telemetry.models import ProcessExit
 from relaymgr.telemetry.process_exits import boot_id_new, process_exits_record
 from relaymgr.tenants.services import service_key_create
@@ -150,7 +150,7 @@ def _manager(host: str, port: int) -> list[Child]:
             # Longer than clients keep an idle connection, httpx for 5 s: who sends on one as we end it gets an error.
             + [
                 "--http",
-                "relaymgr.http_protocol:BoundedProtocol",
+                "web.http.protocol:BoundedProtocol",
                 "--no-proxy-headers",
                 "--no-access-log",
                 "--timeout-keep-alive",

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from web.database import Health, health_now
+from web.database.connections import Health, health_now
 
 from .findings import Finding, Of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from django.db import DatabaseError, connections
 
-from web.database import deadline
+from web.database.connections import deadline
 
 from . import configuration, database, fleet, surroundings, work
 from .findings import Finding, Level, Of

@@ -13,13 +13,13 @@ from django.db.models import Prefetch
 from django.utils import timezone
 
 from causeway_client.protocol.probing import Measured
-from relaymgr.background import wait_for
 from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.control_client import Heard, NodeRefused, Probe, Silent, health_of, telemetry_of
 from relaymgr.nodes.incidents import incidents_recent
 from relaymgr.nodes.models import IncidentKind, NodeState, RelayNode
 from relaymgr.nodes.selectors import placement_nodes
 from relaymgr.telemetry.reports import Report, parse_report
+from web.background_loop import wait_for
 
 from .findings import Finding, Of
 from .wire import Port, measure_all

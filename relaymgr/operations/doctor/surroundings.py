@@ -16,7 +16,7 @@ from relaymgr.monitor import installation_id
 from relaymgr.sessions.models import WebhookDelivery, WebhookEndpoint
 from relaymgr.sessions.webhook_circuits import circuit_is_open
 from relaymgr.tenants.models import ApiKey, Scope
-from web.age import age_s
+from web.admin.age import age_s
 
 from .findings import Finding, Of
 
@@ -77,7 +77,7 @@ def look_at_web() -> Iterator[Finding]:
             told = f"answers {found.status}, and is not of this installation (it has another SECRET_KEY)"
         last = f", and no node has reached it for {heard.total_seconds():.0f} s" if heard is not None else ""
         todo = (
-            "Start it: uvicorn --http relaymgr.http_protocol:BoundedProtocol --no-proxy-headers "
+            "Start it: uvicorn --http web.http.protocol:BoundedProtocol --no-proxy-headers "
             "relaymgr.asgi:application. "
             "If it is elsewhere, say where: CAUSEWAY_MATCHMAKER_MANAGER_URL."
         )

@@ -10,14 +10,14 @@ from django.conf import settings
 from django.core.cache import cache
 from django.utils import timezone
 
-from relaymgr.broker import SET_ASIDE
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.operations.fleet import RESTARTS_BAD
 from relaymgr.operations.tasks import ECHO, echo
+from relaymgr.task_queue.broker import SET_ASIDE
 from relaymgr.telemetry.models import Lease
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.telemetry.services import ROUND_LEASE
-from web.age import CLOCKS_AGREE_S
+from web.admin.age import CLOCKS_AGREE_S
 
 from .findings import Finding, Of
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import typer
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record, machine_user
-from relaymgr.errors import ApiError, Conflict
+from web.audit.models import Via
+from web.audit.services import act_record, machine_user
+from web.errors import ApiError, Conflict
 
 
 class NotConfirmed(Conflict):

@@ -8,7 +8,7 @@ import typer
 from django.utils import timezone
 from rich.console import RenderableType
 
-from relaymgr.audit.models import AuditEntry
+from web.audit.models import AuditEntry
 
 from .output import Document, Json, show, table
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from relaymgr.errors import NotFound
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import cors_origins_set
+from web.errors import NotFound
 
 from .acts import recorded
 from .output import Document, Json, show

@@ -7,9 +7,9 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from relaymgr.errors import Conflict
 from relaymgr.sessions.models import RelaySession
 from relaymgr.sessions.stored_explanation import completed
+from web.errors import Conflict
 
 from .output import Document, Json, printable, show, table, words
 from .sessions import SessionId, session_get

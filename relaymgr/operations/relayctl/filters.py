@@ -1,10 +1,10 @@
 """What filters name has to be there: an empty table for a misspelt tenant would read as "it has none"."""
 
-from relaymgr.errors import NotFound
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.errors import SessionUnknown
 from relaymgr.sessions.models import RelaySession
 from relaymgr.tenants.models import Tenant
+from web.errors import NotFound
 
 
 class TenantUnknown(NotFound):

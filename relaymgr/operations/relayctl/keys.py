@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from relaymgr.errors import Conflict, NotFound
 from relaymgr.tenants.models import ApiKey
 from relaymgr.tenants.services import api_key_revoke
+from web.errors import Conflict, NotFound
 
 from .acts import confirm, recorded
 from .filters import filters_check

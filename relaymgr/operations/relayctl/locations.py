@@ -9,11 +9,11 @@ from django.conf import settings
 from django.db.models import Count, Q, Sum
 from rich.console import RenderableType
 
-from relaymgr.errors import Invalid
 from relaymgr.nodes.models import MAX_USES, Location
 from relaymgr.nodes.selectors import locations_with_nodes
 from relaymgr.nodes.services import join_key_create
-from relaymgr.wording import counted
+from web.admin.wording import counted
+from web.errors import Invalid
 
 from .acts import recorded
 from .filters import LocationUnknown

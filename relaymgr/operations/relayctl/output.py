@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from observability.plain_text import isolated
-from relaymgr.errors import ApiError, Unavailable
 from relaymgr.operations.fleet import span
-from web.database import deadline
+from web.database.connections import deadline
+from web.errors import ApiError, Unavailable
 
 Document = dict[str, Any]
 WIDTH = 180  # of a table that goes into a file or a pipe

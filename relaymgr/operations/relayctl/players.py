@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import machine_user
-from relaymgr.errors import Invalid
 from relaymgr.operations.player_data import Player
 from relaymgr.operations.player_data import player_erase as erase
 from relaymgr.operations.player_data import player_export as export
 from relaymgr.sessions.player_data import seats_of
-from relaymgr.wording import counted
+from web.admin.wording import counted
+from web.audit.models import Via
+from web.audit.services import machine_user
+from web.errors import Invalid
 
 from .acts import confirm
 from .filters import tenant_get

@@ -8,12 +8,12 @@ from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 from rich.console import RenderableType
 
-from relaymgr.errors import NotFound
 from relaymgr.sessions.errors import SessionUnknown
 from relaymgr.sessions.models import RelaySession, Seat, SessionState
 from relaymgr.sessions.selectors import node_changes, sessions_wanted, unknown_since_of
 from relaymgr.sessions.services import seat_revoke, session_delete
 from relaymgr.telemetry.models import LegSample
+from web.errors import NotFound
 
 from .acts import confirm, recorded
 from .filters import filters_check

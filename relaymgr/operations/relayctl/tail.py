@@ -19,10 +19,10 @@ from django.db.models import Max, Q, QuerySet
 from django.utils import timezone
 from rich.text import Text
 
-from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import EventKind, SessionEvent
-from web.database import deadline_set
+from web.audit.models import AuditEntry
+from web.database.connections import deadline_set
 
 from .audit_log import entry_document
 from .filters import filters_check

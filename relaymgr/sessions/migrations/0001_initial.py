@@ -2,7 +2,7 @@
 
 import django.contrib.postgres.indexes
 import django.db.models.deletion
-import relaymgr.sealing
+import web.database.encryption
 import relaymgr.sessions.models
 from django.db import migrations, models
 
@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 ('topology', models.CharField(choices=[('host', 'host'), ('mesh', 'mesh')], default='host', max_length=4)),
                 ('objective', models.CharField(choices=[('worst', 'worst'), ('sum', 'sum'), ('spread', 'spread')], default='worst', max_length=6)),
                 ('dialects', models.JSONField(default=list)),
-                ('token', relaymgr.sealing.SealedField(editable=False, help_text='32-bit token of the edgegap dialect.')),
+                ('token', web.database.encryption.SealedField(editable=False, help_text='32-bit token of the edgegap dialect.')),
                 ('filters', models.JSONField(blank=True, default=list)),
                 ('wishes', models.JSONField(blank=True, default=dict, help_text='Asked for: {"pin": [...], "ban": ..., "prefer": ...}.')),
                 ('metadata', models.JSONField(blank=True, default=dict)),
@@ -87,9 +87,9 @@ class Migration(migrations.Migration):
                 ('longitude', models.FloatField(blank=True, null=True)),
                 ('latencies', models.JSONField(blank=True, default=dict, help_text='{location or node: milliseconds}')),
                 ('measured', models.JSONField(blank=True, default=dict, help_text='Counts: {node or location: [ms, jitter ms, loss, seconds since 1970]}')),
-                ('token', relaymgr.sealing.SealedField(editable=False, help_text='32-bit token of the edgegap dialect.')),
-                ('seat_key', relaymgr.sealing.SealedField(editable=False, help_text='Base64url, 32 bytes: the key of the native dialect.')),
-                ('connect_token', relaymgr.sealing.SealedField(default='', editable=False, help_text='Base64url; sealed once a node is chosen.')),
+                ('token', web.database.encryption.SealedField(editable=False, help_text='32-bit token of the edgegap dialect.')),
+                ('seat_key', web.database.encryption.SealedField(editable=False, help_text='Base64url, 32 bytes: the key of the native dialect.')),
+                ('connect_token', web.database.encryption.SealedField(default='', editable=False, help_text='Base64url; sealed once a node is chosen.')),
                 ('is_connected', models.BooleanField(default=False)),
                 ('dialect', models.CharField(blank=True, max_length=10)),
                 ('reported_connected', models.BooleanField(default=False, editable=False)),
@@ -124,7 +124,7 @@ class Migration(migrations.Migration):
                 ('event', models.CharField(choices=[('ready', 'Ready'), ('failed', 'Failed'), ('ended', 'Ended'), ('player_joined', 'Player Joined'), ('player_left', 'Player Left')], max_length=20)),
                 ('url', models.URLField(max_length=500)),
                 ('host', models.CharField(default='', editable=False, help_text='Scheme, name and port of the URL.', max_length=200)),
-                ('payload', relaymgr.sealing.SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")),
+                ('payload', web.database.encryption.SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")),
                 ('payload_deleted_at', models.DateTimeField(blank=True, help_text='It cannot be sent again.', null=True)),
                 ('is_signed', models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")),
                 ('attempts', models.PositiveIntegerField(default=0)),

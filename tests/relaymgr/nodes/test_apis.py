@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create, node_key_roll
-from tests.relaymgr.conftest import client_with
+from tests.support.manager import client_with
 
 JOIN, HEARTBEAT = "/v1/nodes:join", "/v1/nodes/self/heartbeat"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from relaymgr import background
 from relaymgr.nodes import control_client
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable, Probe, fetch_telemetry
 from relaymgr.nodes.models import RelayNode
+from web import background_loop
 
 GRANT = {"session": "3960c873aafd-S", "revision": 3}
 
@@ -162,7 +162,7 @@ def test_cookies_of_a_node_are_not_kept(stand_in: Any) -> None:
 
     stand_in.server.RequestHandlerClass.end_headers = end_headers
     control_client.put_session(at(stand_in.url), GRANT)
-    assert len(control_client._client_of(background._loop(os.getpid())).cookie_jar) == 0
+    assert len(control_client._client_of(background_loop._loop(os.getpid())).cookie_jar) == 0
 
 
 def test_answer_without_end_is_cut_off(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:

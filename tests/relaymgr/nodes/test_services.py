@@ -9,7 +9,6 @@ import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
-from relaymgr.errors import Invalid
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get, token_key_current, token_keys_open
 from relaymgr.nodes.services import (
@@ -34,7 +33,8 @@ from relaymgr.nodes.services import (
     worker_reserve,
 )
 from relaymgr.tenants.selectors import api_key_get
-from tests.relaymgr.conftest import in_threads
+from tests.support.manager import in_threads
+from web.errors import Invalid
 
 pytestmark = pytest.mark.django_db
 

@@ -6,8 +6,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from relaymgr.audit.models import AuditEntry, Via
-from relaymgr.audit.services import machine_user
+from web.audit.models import AuditEntry, Via
+from web.audit.services import machine_user
 
 pytestmark = pytest.mark.django_db
 

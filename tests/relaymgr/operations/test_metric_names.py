@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import matchmaker.metrics
 import observability.database
-import relaymgr.metrics
+import web.metrics
 from relaymgr.nodes.models import RelayNode
 from relaymgr.operations.metrics import FleetCollector
 from tests.nodeproc import node_process
@@ -74,7 +74,7 @@ def _of_a_node() -> Iterator[Family]:
 @pytest.fixture
 def families(node: RelayNode) -> list[Family]:
     return [
-        *_of_module("manager", relaymgr.metrics),
+        *_of_module("manager", web.metrics),
         *_of_module("manager, matchmaker", observability.database),
         *_of_database(),
         *_of_module("matchmaker", matchmaker.metrics),

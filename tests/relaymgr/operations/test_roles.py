@@ -15,8 +15,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from matchmaker.models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
-from relaymgr.admin import RecordedAdmin
-from relaymgr.audit.models import AuditEntry, Via
 from relaymgr.nodes.incidents import incident_record
 from relaymgr.nodes.models import IncidentKind, JoinKey, Location, NodeIncident, NodeStateChange, RelayNode
 from relaymgr.nodes.services import join_key_create, token_key_roll
@@ -45,6 +43,8 @@ from relaymgr.telemetry.models import (
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
+from web.admin.base import RecordedAdmin
+from web.audit.models import AuditEntry, Via
 
 pytestmark = pytest.mark.django_db
 

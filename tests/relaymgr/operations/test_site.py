@@ -9,14 +9,14 @@ from django.contrib.staticfiles import finders
 from django.test import Client
 from django.urls import reverse
 
-from relaymgr.admin import MAX_ROWS
-from relaymgr.audit.models import AuditEntry, Via
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.sessions.models import PlacementRule
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.acts import act
-from tests.relaymgr.conftest import StandIn
+from tests.support.manager import StandIn
+from web.admin.base import MAX_ROWS
+from web.audit.models import AuditEntry, Via
 
 pytestmark = pytest.mark.django_db
 DRAIN = reverse("admin:nodes_relaynode_act", args=["drain"])

@@ -12,7 +12,7 @@ from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.nodeproc import NodeProcess, node_process
-from tests.relaymgr.conftest import StandIn, client_with
+from tests.support.manager import StandIn, client_with
 
 SESSIONS = "/v1/relays/sessions"
 TWO_USERS = {"users": [{"ip": "1.1.1.1"}, {"ip": "2.2.2.2"}]}

@@ -20,7 +20,7 @@ from relaymgr.sessions.models import (
 )
 from relaymgr.tenants.models import Tenant
 from tests.acts import act
-from tests.relaymgr.conftest import StandIn
+from tests.support.manager import StandIn
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
 
 pytestmark = pytest.mark.django_db

@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import RelaySession, Seat
-from tests.relaymgr.conftest import StandIn
+from tests.support.manager import StandIn
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 
 pytestmark = pytest.mark.django_db

@@ -24,7 +24,7 @@ from relaymgr.sessions.webhook_sending import UNREACHABLE
 from relaymgr.sessions.webhooks import RETRY_FOR, delivery_retry, next_attempt
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import webhook_secret_roll
-from tests.relaymgr.conftest import StandIn, in_threads
+from tests.support.manager import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import create
 

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.models import Lease
-from tests.relaymgr.conftest import in_threads
+from tests.support.manager import in_threads
 
 pytestmark = pytest.mark.django_db
 

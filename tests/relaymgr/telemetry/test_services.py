@@ -16,7 +16,7 @@ from relaymgr.nodes.services import node_heartbeat
 from relaymgr.telemetry import services, tasks
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.telemetry.services import events_take, probe_round, samples_prune
-from tests.relaymgr.conftest import in_threads
+from tests.support.manager import in_threads
 from tests.relaymgr.telemetry.documents import telemetry
 
 pytestmark = pytest.mark.django_db
@@ -250,7 +250,7 @@ def test_legs_are_kept_at_a_spacing(heard: RelayNode, hints: list[str]) -> None:
 
 def test_legs_are_kept_at_the_same_spacing_without_the_cache(heard: RelayNode, hints: list[str], settings: Any) -> None:
     settings.CACHES = {
-        "default": {"BACKEND": "relaymgr.cache.KeptRedisCache", "LOCATION": "redis://127.0.0.1:9/0"}  # nobody listens
+        "default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": "redis://127.0.0.1:9/0"}  # nobody listens
     }
     for _ in range(3):
         probe_round()

@@ -3,10 +3,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from relaymgr.errors import Invalid
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get
 from relaymgr.tenants.services import api_key_create, api_key_revoke, api_key_roll, tenant_create
+from web.errors import Invalid
 
 pytestmark = pytest.mark.django_db
 

@@ -3,8 +3,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from relaymgr.audit.services import command_record
 from relaymgr.nodes.models import Location
+from web.audit.services import command_record
 
 
 class Command(BaseCommand):

@@ -5,10 +5,10 @@ from django.contrib.auth.models import Group, User
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from relaymgr.audit.services import command_record
-from relaymgr.errors import ApiError
-from relaymgr.model_checks import check_fields
 from relaymgr.operations.roles import ADMINISTRATOR, ROLES
+from web.audit.services import command_record
+from web.database.model_checks import check_fields
+from web.errors import ApiError
 
 
 class Command(BaseCommand):

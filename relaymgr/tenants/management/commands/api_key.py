@@ -3,10 +3,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from relaymgr.audit.services import command_record, machine_user
-from relaymgr.errors import ApiError
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, tenant_create
+from web.audit.services import command_record, machine_user
+from web.errors import ApiError
 
 
 class Command(BaseCommand):

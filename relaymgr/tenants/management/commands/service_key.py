@@ -2,9 +2,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from relaymgr.audit.services import command_record
-from relaymgr.errors import ApiError
 from relaymgr.tenants.services import service_key_create
+from web.audit.services import command_record
+from web.errors import ApiError
 
 
 class Command(BaseCommand):

@@ -14,7 +14,7 @@ from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.operations.doctor import fleet
 from relaymgr.operations.doctor.findings import Finding, Level, Of
 from tests.nodeproc import NodeProcess, eventually
-from tests.relaymgr.conftest import StandIn
+from tests.support.manager import StandIn
 
 pytestmark = pytest.mark.django_db
 

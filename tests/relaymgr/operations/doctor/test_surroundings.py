@@ -13,7 +13,7 @@ from relaymgr.operations.doctor.findings import Level
 from relaymgr.sessions.models import RelaySession, WebhookDelivery
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.relaymgr.conftest import StandIn
+from tests.support.manager import StandIn
 
 pytestmark = pytest.mark.django_db
 NOBODY = "http://127.0.0.1:9"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from relaymgr.audit.models import AuditEntry, Via
-from relaymgr.audit.services import act_record, machine_user
+from web.audit.models import AuditEntry, Via
+from web.audit.services import act_record, machine_user
 
 from .conftest import Relayctl
 

@@ -1,10 +1,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from relaymgr.audit.models import AuditEntry
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.selectors import api_key_get
 from relaymgr.tenants.services import api_key_create
+from web.audit.models import AuditEntry
 
 from .conftest import Relayctl
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes.models import JoinKey, Location, RelayNode
 from relaymgr.nodes.selectors import join_key_get
+from web.audit.models import AuditEntry
 
 from .conftest import Relayctl
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.telemetry.models import NodeSample, PeerLegs
 from tests.nodeproc import NodeProcess
-from tests.relaymgr.conftest import StandIn
+from tests.support.manager import StandIn
+from web.audit.models import AuditEntry
 
 from .conftest import Relayctl
 

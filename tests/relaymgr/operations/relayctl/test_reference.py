@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.operations.doctor import database
 from relaymgr.operations.relayctl import tail
@@ -19,6 +17,8 @@ from relaymgr.sessions.models import EventKind, RelaySession, SessionEvent
 from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, ProcessExit
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
+from web.audit.models import Via
+from web.audit.services import act_record
 
 from .conftest import Relayctl
 

@@ -5,13 +5,13 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.audit.models import AuditEntry
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.models import RelaySession, Seat
 from relaymgr.telemetry.models import LegSample
 from relaymgr.tenants.models import Tenant
 from tests.nodeproc import NodeProcess
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
+from web.audit.models import AuditEntry
 
 from .conftest import Relayctl
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from relaymgr.audit.models import Via
-from relaymgr.audit.services import act_record
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.operations.relayctl import tail
 from relaymgr.sessions.models import EventKind, RelaySession, SessionEvent
 from relaymgr.tenants.models import Tenant
+from web.audit.models import Via
+from web.audit.services import act_record
 
 
 @pytest.fixture

@@ -1,8 +1,0 @@
-from django.apps import AppConfig
-
-
-class AuditConfig(AppConfig):
-    name = "relaymgr.audit"
-    label = "audit"
-    default_auto_field = "django.db.models.BigAutoField"
-    verbose_name = "Audit log"

@@ -1,0 +1,78 @@
+"""Rows written by our own SQL are those that the models would have written."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, PrefixLeg
+from relaymgr.tenants.models import ApiKey, Tenant
+from web.database.bulk_sql import objects_insert, row_change, rows_insert, rows_update, rows_upsert
+
+pytestmark = pytest.mark.django_db
+
+Make = Callable[..., RelayNode]
+
+AT = datetime(2026, 11, 28, 12, 30, 15, 250_000, UTC)
+LEG = ("node", "at", "session_id", "seat", "rtt_ms", "jitter_ms", "loss")
+
+
+def test_every_type_of_column_comes_back_as_it_was(node: RelayNode) -> None:
+    counters = {"drop_bad_tag": 2**63 - 1, 'a "quoted" name\\': 0, "": 1}
+    names = ("node", "at", "probe_ms", "cpu", "sessions", "seats", "connected", "counters", "legs", "leg_rtt_ms")
+    rows_insert(NodeSample, names, [(node.pk, AT, 1.25, 0.07, 1, 2, 3, counters, 4, None)])
+    sample = NodeSample.objects.get()
+    assert [getattr(sample, name) for name in names] == [node, AT, 1.25, 0.07, 1, 2, 3, counters, 4, None]
+
+
+def test_many_rows_are_all_there_and_none_is_no_error(node: RelayNode) -> None:
+    rows_insert(LegSample, LEG, [])
+    rows_insert(LegSample, LEG, ((node.pk, AT, "3960c873aafd-S", n % 250, None, n / 7, 0.0) for n in range(3_000)))
+    assert LegSample.objects.count() == 3_000
+    assert sorted(LegSample.objects.values_list("jitter_ms", flat=True)) == [n / 7 for n in range(3_000)]
+
+
+def test_text_is_never_read_as_sql(node: RelayNode) -> None:
+    hostile = ["%s', NULL); --", "a\tb\\N", "\\.", "{}"]
+    rows_insert(LegSample, LEG, [(node.pk, AT, text, 0, 1.0, 0.0, 0.0) for text in hostile])
+    assert sorted(LegSample.objects.values_list("session_id", flat=True)) == sorted(hostile)
+
+
+def test_a_row_takes_the_place_of_the_one_that_is_there(make_node: Make) -> None:
+    one, other = make_node("one"), make_node("other")
+    names, unique = ("prefix", "node", "at", "ms", "jitter_ms", "loss"), ("prefix", "node")
+    rows_upsert(PrefixLeg, names, [("198.51.100.0/24", one.pk, AT, 20.0, 1.0, 0.5)], unique=unique)
+    news = [("198.51.100.0/24", node.pk, AT, 30.0, 0.0, 0.0) for node in (one, other)]
+    rows_upsert(PrefixLeg, names, news, unique=unique)
+    assert list(PrefixLeg.objects.order_by("node").values_list("ms", "loss")) == [(30.0, 0.0)] * 2
+    rows_upsert(PeerLegs, ("node", "at", "legs"), [(one.pk, AT, {"other": (1.0, 0.0, 0.0, 1.0)})], unique=("node",))
+    assert PeerLegs.objects.get().legs == {"other": [1.0, 0.0, 0.0, 1.0]}
+
+
+def test_only_the_rows_and_columns_named_change(make_node: Make) -> None:
+    one, other = make_node("one"), make_node("other")
+    rows_update(type(one), ("state", "is_stopping", "last_seen_at"), [(NodeState.LOST, True, AT, one.pk)])
+    one.refresh_from_db(), other.refresh_from_db()
+    assert (one.state, one.is_stopping, one.last_seen_at, one.name) == (NodeState.LOST, True, AT, "one")
+    assert (other.state, other.is_stopping) == (NodeState.READY, False)
+
+
+def test_new_objects_are_whole_and_know_their_keys(tenant: Tenant) -> None:
+    keys = [
+        ApiKey(tenant=tenant, name=name, prefix=f"{n:012x}", secret_hash="h") for n, name in enumerate(("a", "b'%s"))
+    ]
+    objects_insert(keys)
+    assert [key._state.adding for key in keys] == [False, False]
+    for key in keys:
+        stored = ApiKey.objects.get(pk=key.pk)
+        assert (stored.name, stored.prefix, stored.scopes) == (key.name, key.prefix, key.scopes)
+        assert stored.created_at == key.created_at
+
+
+def test_a_row_changes_only_when_it_is_as_was_said(make_node: Make) -> None:
+    one, other = make_node("one"), make_node("other")
+    assert not row_change(RelayNode, {"id": one.pk, "state": NodeState.LOST}, state=NodeState.SUSPECT)
+    assert row_change(RelayNode, {"id": one.pk, "state": NodeState.READY}, state=NodeState.LOST, last_seen_at=AT)
+    one.refresh_from_db(), other.refresh_from_db()
+    assert (one.state, one.last_seen_at, other.state) == (NodeState.LOST, AT, NodeState.READY)

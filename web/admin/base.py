@@ -1,0 +1,291 @@
+"""What the admins of all apps share: acts that are confirmed first, and a record of who changed what.
+
+An act is a method of a `RecordedAdmin` for one row, marked with `act` and named in `actions`. It is offered in the
+list, for many rows at once, and on the row's page; what else offers it links to
+    {% url 'admin:nodes_relaynode_act' 'drain' %}?pk=7&next=/admin/
+Whoever may not do it is not offered it, and is refused. Every act is kept in the audit log, with how it went.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import FieldError, PermissionDenied, ValidationError
+from django.core.paginator import Paginator
+from django.db import DataError, ProgrammingError
+from django.db.models import DateTimeField, JSONField, Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.functional import cached_property
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.text import capfirst
+from rest_framework.exceptions import APIException
+
+from web.admin.widgets import AnyAutocomplete, FilledJSON, NamedDateTime
+from web.audit.models import Via
+from web.audit.services import act_record
+from web.errors import ApiError
+
+logger = logging.getLogger(__name__)
+
+MAX_ROWS = 500  # of one act: each may be a call to a node
+STOP_POLLING = 286  # htmx's
+LOOKUP_ERRORS = (ValueError, TypeError, IndexError, OverflowError, FieldError, DataError, ProgrammingError)
+COUNTED = 10_000  # rows of a list; beyond, it says "more than", and a search finds the others
+
+
+class Warned(str):
+    """What an act says that was done, but not without something to look after."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """`do(page, request, row, **answers)` does it to one row and says what is so now, or raises ApiError."""
+
+    name: str
+    label: str
+    effect: str
+    do: Callable[..., str]
+    form: type[forms.Form]
+    is_final: bool
+    applies: Callable[[Any], bool]
+
+
+def act(
+    label: str,
+    *,
+    effect: str,
+    permission: str,
+    form: type[forms.Form] = forms.Form,
+    is_final: bool = False,
+    applies: Callable[[Any], bool] = lambda row: True,
+) -> Callable[[Callable[..., str]], Callable[..., Any]]:
+    """Makes a method an act. `effect`: what will happen, for the page that asks. `permission`: as in `admin.action`.
+    `form`: what it needs to know. `is_final`: it cannot be taken back. `applies`: whether a row's page offers it."""
+
+    def mark(method: Callable[..., str]) -> Callable[..., Any]:
+        @admin.action(description=label, permissions=[permission])
+        def action(page: RecordedAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+            if rows.count() <= MAX_ROWS:
+                return page.act_ask(request, marked, rows, next_url=request.get_full_path())
+            messages.error(request, f"These are too many at once. Choose at most {MAX_ROWS}.")
+            return None
+
+        marked = Act(method.__name__, label, effect, method, form, is_final, applies)
+        action.__name__ = method.__name__
+        action.act = marked  # type: ignore[attr-defined]
+        return action
+
+    return mark
+
+
+class RecordedAdmin(admin.ModelAdmin):
+    """Keeps every act and every saved form in the audit log."""
+
+    formfield_overrides = {DateTimeField: {"widget": NamedDateTime}}
+    entity = ""  # in the audit log, `<entity>.<verb>`; else the model's name
+
+    def get_urls(self) -> list[URLPattern]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}_act"
+        view = self.admin_site.admin_view(self.act_view)
+        return [path("acts/<slug:name>", view, name=name), *super().get_urls()]
+
+    def acts(self, request: HttpRequest) -> dict[str, Act]:
+        """What this user may do here."""
+        offered = {name: getattr(entry[0], "act", None) for name, entry in self.get_actions(request).items() if entry}
+        return {name: found for name, found in offered.items() if found}
+
+    def row_facts(self, row: Any) -> str:
+        """What an operator should know of a row before acting on it."""
+        return ""
+
+    def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What the template of the row's page wants to know beside Django's own."""
+        return {}
+
+    def act_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """GET asks, POST does it."""
+        found = self.acts(request).get(name)
+        if found is None:
+            raise PermissionDenied
+        given = request.POST if request.method == "POST" else request.GET
+        try:
+            rows = self.get_queryset(request).filter(pk__in=given.getlist("pk")[:MAX_ROWS]).order_by("pk")
+            if not rows:
+                raise Http404
+        except (ValueError, OverflowError, ValidationError, DataError):
+            raise Http404 from None
+        next_url = self._next_url(request, given.get("next", ""))
+        form = found.form(request.POST or None)
+        if request.method != "POST" or not form.is_valid():
+            return self.act_ask(request, found, rows, next_url=next_url, form=form)
+        for row in rows:
+            self._act_do(request, found, row, form.cleaned_data)
+        return HttpResponseRedirect(next_url)
+
+    def act_ask(
+        self,
+        request: HttpRequest,
+        found: Act,
+        rows: QuerySet[Any],
+        *,
+        next_url: str,
+        form: forms.Form | None = None,
+    ) -> HttpResponse:
+        """The page that says what will happen, to what."""
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": found.label,
+            "act": found,
+            "act_url": self._act_url(found),
+            "rows": [(row, self.row_facts(row)) for row in rows],
+            "form": form or found.form(),
+            "next_url": next_url,
+        }
+        return TemplateResponse(request, "admin/act.html", context)
+
+    def _act_do(self, request: HttpRequest, found: Act, row: Model, answers: dict[str, Any]) -> None:
+        """One row's failure does not hold up the others."""
+        target = str(row)
+        try:
+            told, level = found.do(self, request, row, **answers), messages.SUCCESS
+        except (ApiError, APIException) as error:
+            sentence = error.sentence if isinstance(error, ApiError) else str(error.detail)
+            told, level = f"{target}: {sentence}", messages.ERROR
+        if isinstance(told, Warned):
+            level = messages.WARNING
+        self._record(request, found.name, target, told, succeeded=level != messages.ERROR)
+        messages.add_message(request, level, told)
+
+    def _act_url(self, found: Act) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[found.name])
+
+    def _next_url(self, request: HttpRequest, wanted: str) -> str:
+        if wanted and url_has_allowed_host_and_scheme(wanted, {request.get_host()}, request.is_secure()):
+            return wanted
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        title = {"title": capfirst(self.opts.verbose_name_plural)}
+        return super().changelist_view(request, title | (extra_context or {}))
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if isinstance(db_field, JSONField) and not db_field.null:
+            kwargs["form_class"] = FilledJSON
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = AnyAutocomplete(db_field, self.admin_site, using=kwargs.get("using"))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """A query string that no filter understands shows the list with a note. Django answers 500 to many of them,
+        and what PostgreSQL refuses, such as a NUL, comes as far as the database."""
+        try:
+            return super().get_changelist_instance(request)
+        except LOOKUP_ERRORS as error:
+            if not request.GET:
+                raise
+            logger.info("a list was asked for with a query that it cannot use: %s", type(error).__name__)
+            raise IncorrectLookupParameters from error
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
+        """An action for rows that no row can be is refused; Django answers 500."""
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)[:MAX_ROWS]
+        try:
+            queryset.filter(pk__in=chosen).exists()
+        except (ValueError, OverflowError, ValidationError, DataError):
+            messages.error(request, "There are no such rows. Choose some of the list.")
+            return HttpResponseRedirect(request.get_full_path())
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """None also for an id that the database refuses."""
+        try:
+            return super().get_object(request, object_id, from_field)
+        except (DataError, OverflowError, UnicodeError):
+            return None
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        row = kwargs.get("obj")
+        offered = self.acts(request).values() if row else ()
+        query = urlencode({"pk": row.pk, "next": request.path}) if row else ""
+        links = [(found, f"{self._act_url(found)}?{query}") for found in offered if found.applies(row)]
+        if row:
+            context |= {"title": f"{capfirst(self.opts.verbose_name)} {row}", "subtitle": None, "acts": links}
+            context |= self.page_context(request, row)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # Saved forms. What Django notes in its own log, we note in ours.
+
+    def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        self._record(request, "add", str(obj))
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> Any:
+        entry = super().log_change(request, obj, message)
+        self._record(request, "change", str(obj), entry.get_change_message())
+        return entry
+
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
+        for row in queryset:
+            self._record(request, "delete", str(row))
+        return super().log_deletions(request, queryset)
+
+    def _record(self, request: HttpRequest, verb: str, target: str, detail: str = "", succeeded: bool = True) -> None:
+        entity = self.entity or str(self.opts.verbose_name).lower().replace(" ", "_")
+        act_record(
+            via=Via.ADMIN,
+            actor=request.user.get_username(),
+            action=f"{entity}.{verb}",
+            target=target,
+            detail=detail,
+            succeeded=succeeded,
+        )
+
+
+class KeptAdmin(RecordedAdmin):
+    """Rows that are retired by an act, never deleted: other things stand on them."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class BoundedPaginator(Paginator):
+    """Never counts a whole table."""
+
+    @cached_property
+    def count(self) -> int:
+        return cast(QuerySet[Any], self.object_list).order_by()[:COUNTED].count()
+
+
+class ReadOnlyAdmin(KeptAdmin):
+    """Rows that the system writes and people look at. Tables may be big: nothing counts them."""
+
+    show_full_result_count = False
+    paginator = BoundedPaginator
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+def live_part(request: HttpRequest, template: str, page: Any, *, is_live: bool) -> HttpResponse:
+    """What of a row's page stays fresh (templates/admin/live.html); htmx is told to ask no more when it is not live."""
+    return TemplateResponse(request, template, {"page": page}, status=200 if is_live else STOP_POLLING)
+
+
+def show_once(request: HttpRequest, what: str, plain: str) -> None:
+    """Tells an operator a new key. The message is the only place it ever stands."""
+    messages.warning(request, f"{what}: {plain} (copy it now, it is not shown again)")

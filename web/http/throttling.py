@@ -1,0 +1,150 @@
+"""How much a caller may ask for: one throttle for all APIs.
+
+Windows of a minute, each of which begins with the first use, counted atomically in the cache (web.cache). Headers
+as in the IETF draft "RateLimit header fields for HTTP" (-03), the form clients know. Where the cache is down nothing is
+refused, and the cache is not asked again for some seconds: the count protects us, it is not worth an outage.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponse
+from rest_framework.exceptions import Throttled
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from web import metrics
+from web.cache import EmbeddedCache, KeptRedisCache
+from web.circuit_breaker import CircuitOpen
+from web.http.client_address import client_network
+
+logger = logging.getLogger(__name__)
+WINDOW = 60  # seconds
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What `take` answers. `resets_in`: whole seconds until the window ends, 1 to 60."""
+
+    is_granted: bool
+    limit: int
+    remaining: int
+    resets_in: int
+
+
+def take(kind: str, subject: str, limit: int, weight: int = 1) -> Allowance:
+    """Uses up `weight` of what `subject` may have of this kind in the present minute, or nothing where that is more
+    than is left. `subject` is short and has no blanks: an id, a network, a digest."""
+    try:
+        fits, used, left = _counters().take(kind, subject, limit=limit, weight=weight, window=WINDOW)
+    except Exception as error:  # each cache has its own family
+        _log_failure(error)
+        return Allowance(True, limit, limit, WINDOW)
+    if not fits:
+        metrics.throttled.labels(kind).inc()
+    return Allowance(fits, limit, max(0, limit - used), min(WINDOW, max(1, math.ceil(left))))
+
+
+def give_back(kind: str, subject: str, weight: int = 1) -> None:
+    """Undoes a `take` of what did not count after all."""
+    try:
+        _counters().give_back(kind, subject, weight=weight)
+    except Exception as error:
+        _log_failure(error)
+
+
+def require(kind: str, subject: str, limit: int, weight: int = 1) -> Allowance:
+    """`take`, for views. Raises Throttled (429 with Retry-After)."""
+    allowance = take(kind, subject, limit, weight)
+    if not allowance.is_granted:
+        raise Throttled(wait=allowance.resets_in)
+    return allowance
+
+
+def _counters() -> KeptRedisCache | EmbeddedCache:
+    return cast(KeptRedisCache | EmbeddedCache, cache)
+
+
+def _log_failure(error: Exception) -> None:
+    if not isinstance(error, CircuitOpen):  # once for each failure, not for each request that it spares
+        metrics.cache_failures.inc()
+        logger.warning("the cache failed, nothing is throttled: %s", type(error).__name__)
+
+
+class Throttle(BaseThrottle):
+    """Base for views: what a request counts as, and against which limit. The answer carries RateLimit headers where
+    `has_headers`."""
+
+    kind: str
+    has_headers = True
+
+    def subject(self, request: Request) -> str | None:
+        """Whom the request counts for; None: it is not counted."""
+        raise NotImplementedError
+
+    def limit(self, request: Request) -> int:
+        raise NotImplementedError
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        subject = self.subject(request)
+        if subject is None:
+            return True
+        self._allowance = take(self.kind, subject, self.limit(request))
+        if self.has_headers:
+            # Kept on Django's request: the middleware puts it on the answer, whatever that turns out to be.
+            request._request.rate_limit = self._allowance  # type: ignore[attr-defined]
+        return self._allowance.is_granted
+
+    def wait(self) -> float:
+        return self._allowance.resets_in
+
+
+class KeyThrottle(Throttle):
+    """A key's own count against its tenant's `requests_per_minute`. The keys of nodes and services have no limit."""
+
+    kind = "key"
+
+    def subject(self, request: Request) -> str | None:
+        tenant = getattr(request.auth, "tenant", None)
+        return None if tenant is None or request.auth.key.tenant_id is None else str(request.auth.key.pk)
+
+    def limit(self, request: Request) -> int:
+        return cast(Any, request.auth).tenant.requests_per_minute
+
+
+class UnauthenticatedThrottle(Throttle):
+    """Requests without a key, by address."""
+
+    kind = "unauthenticated"
+    has_headers = False
+
+    def subject(self, request: Request) -> str | None:
+        return client_network(request._request) if request.auth is None else None
+
+    def limit(self, request: Request) -> int:
+        return settings.UNAUTHENTICATED_REQUESTS_PER_MINUTE
+
+
+def wrong_key(request: HttpRequest) -> Allowance:
+    """Counts a wrong key from this request's address."""
+    return take("wrong-key", client_network(request), settings.FAILED_AUTHENTICATIONS_PER_MINUTE)
+
+
+def rate_limit_headers(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Middleware: RateLimit headers on every answer to a request that counted."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        allowance: Allowance | None = getattr(request, "rate_limit", None)
+        if allowance:
+            response["RateLimit-Limit"] = str(allowance.limit)
+            response["RateLimit-Remaining"] = str(allowance.remaining)
+            response["RateLimit-Reset"] = str(allowance.resets_in)
+        return response
+
+    return middleware
