@@ -15,10 +15,10 @@ help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
 
 demo: $(VENV)/.run    ## start everything on this machine, match four players and let them play (ARGS=--once: then stop)
-	@$(RUN) deploy/demo.py $(ARGS)
+	@$(RUN) tools/demo.py $(ARGS)
 
 stop:            ## stop what `make demo` left running
-	@if [ -e $(VENV)/.run ]; then $(RUN) deploy/demo.py --stop; else echo "Nothing is running."; fi
+	@if [ -e $(VENV)/.run ]; then $(RUN) tools/demo.py --stop; else echo "Nothing is running."; fi
 
 up: $(VENV)/.run      ## run manager, worker, beat, matchmaker and three nodes in the foreground
 	@$(RUN) manage.py up $(ARGS)
@@ -36,31 +36,31 @@ tests: $(VENV)/.dev   ## the tests, on SQLite only (ARGS: for pytest)
 	@$(RUN) -m pytest $(ARGS)
 
 bench-matchmaking: $(VENV)/.dev ## generated players against matchmaking profiles, and how long a pass takes (ARGS=--speed)
-	@$(RUN) -m tests.bench.bench_matchmaking $(ARGS)
+	@$(RUN) -m bench.matchmaking $(ARGS)
 
 bench-revoke: $(VENV)/.dev ## how soon a revoked player is cut off, over 100 rounds
-	@$(RUN) -m tests.bench.bench_revoke $(ARGS)
+	@$(RUN) -m bench.revoke $(ARGS)
 
 bench-api: $(VENV)/.dev       ## what the manager bears with 10,000 live sessions, on PostgreSQL + Redis (ARGS="--sessions N --rate N")
-	@$(RUN) -m tests.bench.bench_api $(ARGS)
+	@$(RUN) -m bench.api $(ARGS)
 
 bench-placement: $(VENV)/.dev  ## regret of placement against other rules (ARGS="--data FOLDER": your own latencies)
-	@OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.bench.bench_placement $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(RUN) -m bench.placement $(ARGS)
 
 bench-probing: $(VENV)/.dev    ## what the telemetry of 500 nodes costs the worker (ARGS="--nodes N --legs N --rounds N --sqlite")
-	@OPENBLAS_NUM_THREADS=1 $(RUN) -m tests.bench.bench_probing $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(RUN) -m bench.probing $(ARGS)
 
 bench-packets: $(VENV)/.dev   ## what a packet costs on each path (root, gcc, clang; ARGS="--with-coturn --quick")
-	@$(RUN) -m tests.bench.bench_packets $(ARGS)
+	@$(RUN) -m bench.packets $(ARGS)
 
 bench-flood: $(VENV)/.dev     ## a million spoofed packets beside a game (root, gcc, clang)
-	@$(RUN) -m tests.bench.bench_flood $(ARGS)
+	@$(RUN) -m bench.flood $(ARGS)
 
 bench-one-address: $(VENV)/.dev ## 2,000 players behind one address: connecting, coming back, probing (ARGS="--players N")
-	@$(RUN) -m tests.bench.bench_one_address $(ARGS)
+	@$(RUN) -m bench.one_address $(ARGS)
 
 bench-find-match: $(VENV)/.dev ## what 500 searches for a match at once cost one web process (ARGS="--players N --default-limits")
-	@$(RUN) -m tests.bench.bench_find_match $(ARGS)
+	@$(RUN) -m bench.find_match $(ARGS)
 
 attack: $(VENV)/.dev          ## attacks on a real stack beside a tenant that must not notice (ARGS="--seconds N NAME ...")
 	@$(RUN) -m tests.attacks $(ARGS)
@@ -83,7 +83,7 @@ release-check:         ## is every image pinned to its digest, as a release want
 	@python3 deploy/pin_images.py --check --release
 
 settings-page: $(VENV)/.run   ## write docs/settings.md from the code
-	@$(RUN) deploy/settings_page.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+	@$(RUN) tools/settings_page.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 docs: $(VENV)/.dev    ## build the documents into var/site, to be opened from there
 	@$(VENV)/bin/mkdocs build --quiet

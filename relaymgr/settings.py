@@ -22,7 +22,7 @@ from web.log_config import logging_config
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
-# Readers. Each notes what it reads, for docs/settings.md (deploy/settings_page.py): below the name stand what it means
+# Readers. Each notes what it reads, for docs/settings.md (tools/settings_page.py): below the name stand what it means
 # and, where it matters, what is meant by leaving it empty.
 
 env = environ.Env()

@@ -9,7 +9,7 @@ from django.test import override_settings
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from tests.leaks import LogWatch
+from tests.support.leaks import LogWatch
 from web.database.encryption import SealedField
 
 # Examples are counted, not timed: these machines are noisy.

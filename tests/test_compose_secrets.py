@@ -15,7 +15,7 @@ from django.core.cache import caches
 from django.test import override_settings
 from kombu import Connection
 
-from tests import servers
+from tests.support import servers
 
 ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -23,7 +23,7 @@ from tests.attacks.arena import Arena, Servers, Target, running_arena, running_s
 from tests.attacks.attackers import ATTACKS
 from tests.attacks.bystander import Samples, WebhookReceiver, observe
 from tests.flows.stack import ROOT
-from tests.nodeproc import free_ports
+from tests.support.node_process import free_ports
 
 FACTOR = 1.2
 NOISE = 0.005  # seconds: less is not felt by a player and not told from the machine's own noise

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 
 from tests.flows.stack import Stack, running_stack, wait_until
-from tests.nodeproc import free_ports
-from tests.servers import PRODUCTION, postgres, redis
+from tests.support.node_process import free_ports
+from tests.support.servers import PRODUCTION, postgres, redis
 
 PROFILE = {
     "ticket_expiration_period": "60s",

@@ -10,7 +10,7 @@ from tests.attacks.__main__ import hanging_server
 from tests.attacks.arena import Arena, running_arena, running_servers
 from tests.attacks.attackers import Tally, run
 from tests.attacks.bystander import Samples, WebhookReceiver, observe
-from tests.nodeproc import free_ports
+from tests.support.node_process import free_ports
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
 SECONDS = 4.0

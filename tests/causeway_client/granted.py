@@ -4,7 +4,7 @@ import secrets
 import time
 
 from causeway_client.protocol.tokens import ConnectToken, seal_token
-from tests.nodeproc import NodeProcess
+from tests.support.node_process import NodeProcess
 
 SEATS = 4
 

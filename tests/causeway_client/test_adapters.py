@@ -15,7 +15,7 @@ from tests.causeway_client.links import (
     SidecarLink,
     TransportLink,
 )
-from tests.nodeproc import node_process
+from tests.support.node_process import node_process
 
 ADAPTERS = [AsyncioLink, TransportLink, BlockingLink, EdgegapLink, SidecarLink, EdgegapSidecarLink]
 REFUSED = {"bad_mac", "edgegap_invalid", "refused"}

@@ -6,7 +6,7 @@ from causeway_client.edgegap import MAX_PAYLOAD, ClientMachine, EdgegapState, Ho
 from causeway_client.protocol.errors import InvalidTarget, PayloadTooLarge
 from relaynode.core.grants import Grant
 from relaynode.core.relay import Relay, RelayConfig
-from tests.simnet import Line, Network, NodeHost, PlayerHost
+from tests.support.simnet import Line, Network, NodeHost, PlayerHost
 
 NODE = ("198.51.100.1", 31001)
 SESSION_TOKEN = 3_500_589_645

@@ -15,7 +15,7 @@ from causeway_client import rest
 from causeway_client.protocol.probing import Measured
 from causeway_client.protocol.proofs import decode_proof, proof_key
 from causeway_client.rest import ManagerError, ManagerUnreachable, MatchNotFound, assignment_arguments, find_match
-from tests.nodeproc import node_process
+from tests.support.node_process import node_process
 
 ASSIGNMENT = {
     "public_ip": "203.0.113.9",

@@ -11,7 +11,7 @@ from causeway_client import asyncio_udp, blocking_udp
 from causeway_client.edgegap import EdgegapClient
 from causeway_client.happy_eyeballs import by_reach, in_turns, resolve
 from tests.causeway_client.granted import GrantedSession
-from tests.nodeproc import NodeProcess, node_process
+from tests.support.node_process import NodeProcess, node_process
 
 pytestmark = pytest.mark.skipif(not socket.has_ipv6, reason="wants IPv6 on loopback")
 

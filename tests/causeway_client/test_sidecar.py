@@ -15,7 +15,7 @@ from causeway_client import asyncio_udp
 from causeway_client.sidecar import MAX_GAME_PORTS, ExitCode, HostSide
 from tests.causeway_client.granted import GrantedSession
 from tests.causeway_client.links import SidecarLink, ready_line, start_sidecar
-from tests.nodeproc import node_process
+from tests.support.node_process import node_process
 
 ROOT = Path(__file__).parents[2]
 

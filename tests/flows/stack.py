@@ -20,9 +20,9 @@ import httpx
 import psycopg
 import redis
 
-from tests import nodeproc
-from tests.leaks import leaks
-from tests.servers import redis_database
+from tests.support import node_process
+from tests.support.leaks import leaks
+from tests.support.servers import redis_database
 
 ROOT = Path(__file__).parent.parent.parent
 # Against hanging only: a busy machine needs many times what a free one does.
@@ -160,4 +160,4 @@ def new_broker(server_url: str) -> str:
 def free_ports() -> tuple[int, int]:
     """(web, relay): the first of four free ports in a row, and of six. Not of those that the kernel hands out: it may
     give one away while the processes start."""
-    return nodeproc.free_ports(4), nodeproc.free_ports(6)
+    return node_process.free_ports(4), node_process.free_ports(6)

@@ -17,9 +17,9 @@ import httpx
 import psycopg
 import pytest
 
-from tests import nodeproc
 from tests.flows.stack import ROOT, wait_until
-from tests.servers import PRODUCTION, Server, postgres
+from tests.support import node_process
+from tests.support.servers import PRODUCTION, Server, postgres
 
 pytestmark = pytest.mark.flow
 
@@ -31,7 +31,7 @@ class Web:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.server = server
-        self.port = nodeproc.free_ports(1)
+        self.port = node_process.free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = os.environ | {
             **PRODUCTION,

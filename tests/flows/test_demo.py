@@ -18,7 +18,7 @@ def run_demo(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"CAUSEWAY_STATE_DIR": str(state), "COLUMNS": "140"}
     for name in ("DATABASE_URL", "BROKER_URL"):
         environment.pop(name, None)  # the demo is the embedded default
-    argv = [sys.executable, "deploy/demo.py", *arguments]
+    argv = [sys.executable, "tools/demo.py", *arguments]
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

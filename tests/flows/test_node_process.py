@@ -16,7 +16,7 @@ from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.datapath.sockets import has_ipv6
-from tests.nodeproc import NodeProcess, eventually, node_process
+from tests.support.node_process import NodeProcess, eventually, node_process
 
 pytestmark = pytest.mark.flow
 

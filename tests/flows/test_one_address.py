@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from bench.one_address import credentials
 from causeway_client import asyncio_udp
-from tests.bench.bench_one_address import credentials
-from tests.nodeproc import node_process
+from tests.support.node_process import node_process
 
 pytestmark = pytest.mark.flow
 

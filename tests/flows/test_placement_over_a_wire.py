@@ -23,7 +23,7 @@ from relaymgr.telemetry.services import probe_round
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.flows.stack import ROOT, wait_until
-from tests.wire import Wire, wire
+from tests.support.wire import Wire, wire
 
 pytestmark = [pytest.mark.flow, pytest.mark.django_db(transaction=True)]
 

@@ -15,8 +15,8 @@ import pytest
 
 from tests.flows.raw import open_stubborn
 from tests.flows.stack import ROOT, Stack, wait_until
-from tests.nodeproc import NodeProcess
-from tests.servers import postgres
+from tests.support.node_process import NodeProcess
+from tests.support.servers import postgres
 
 pytestmark = pytest.mark.flow
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.causeway_client.granted import GrantedSession
 from tests.causeway_client.links import listening_address, ready_line, start_sidecar
-from tests.nodeproc import free_ports, node_process
+from tests.support.node_process import free_ports, node_process
 
 pytestmark = pytest.mark.flow
 

@@ -12,8 +12,8 @@ from rest_framework.test import APIClient
 from matchmaker import life
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, Process, Profile, ProfileVersion, Status, Ticket
-from tests.acts import act
 from tests.matchmaker.conftest import CONFIG
+from tests.support.acts import act
 
 pytestmark = pytest.mark.django_db
 MODELS = ["profile", "profileversion", "ticket", "match", "backfill", "process"]

@@ -8,7 +8,7 @@ import pytest
 
 from observability import exposition
 from observability.connections import Unauthenticated, network_of
-from tests.nodeproc import eventually, free_ports
+from tests.support.node_process import eventually, free_ports
 
 
 def test_the_oldest_of_an_address_makes_room():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from observability import exposition
-from tests.nodeproc import ROOT, eventually, free_ports
+from tests.support.node_process import ROOT, eventually, free_ports
 
 KEY = "key-of-the-metrics"
 

@@ -24,11 +24,11 @@ from relaymgr.sessions.webhooks import delivery_retry
 from relaymgr.telemetry.learning import prefixes_remember
 from relaymgr.telemetry.models import LegSample
 from relaymgr.tenants.models import Tenant
-from tests.acts import act
 from tests.matchmaker.conftest import CONFIG
 from tests.relaymgr.operations.relayctl.conftest import document, relayctl
 from tests.relaymgr.sessions.conftest import make_stand_in_node
 from tests.relaymgr.sessions.test_webhooks import Receiver
+from tests.support.acts import act
 from web.audit.models import AuditEntry
 
 __all__ = ["document", "make_stand_in_node", "relayctl"]

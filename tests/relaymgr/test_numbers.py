@@ -10,8 +10,8 @@ from rest_framework.test import APIClient
 from relaymgr.nodes.models import RelayNode
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.support.manager import client_with
 from tests.security.routes import fill
+from tests.support.manager import client_with
 
 pytestmark = pytest.mark.django_db
 # As JSON spells them: 400 digits, the same as text, text that `float` reads as no number.

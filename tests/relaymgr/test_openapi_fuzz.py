@@ -27,8 +27,8 @@ from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.sessions.models import RelaySession, SessionState
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.support.manager import StandIn
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
+from tests.support.manager import StandIn
 
 # Requests go through WSGI, which closes its connections: a test that is one transaction would lose it.
 # One test asks every operation.

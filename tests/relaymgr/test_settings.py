@@ -158,6 +158,6 @@ def test_every_variable_is_noted_and_has_a_help_text(load: Load) -> None:
 
 
 def test_the_document_is_what_the_code_generates() -> None:
-    done = subprocess.run([sys.executable, ROOT / "deploy/settings_page.py"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / "tools/settings_page.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (ROOT / "docs/settings.md").read_text() == done.stdout, "run: make settings-page"

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.nodeproc import NodeProcess, eventually, node_process
+from tests.support.node_process import NodeProcess, eventually, node_process
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from tests.matchmaker.conftest import (  # noqa: F401  fixtures
     profile,
     search,
 )
+from tests.relaymgr.sessions.conftest import make_stand_in_node  # noqa: F401
 from tests.support.manager import (  # noqa: F401  fixtures
     _nothing_counted,
     api,
@@ -16,4 +17,3 @@ from tests.support.manager import (  # noqa: F401  fixtures
     stand_in,
     tenant,
 )
-from tests.relaymgr.sessions.conftest import make_stand_in_node  # noqa: F401

@@ -12,8 +12,8 @@ from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create, node_key_roll
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
-from tests.support.manager import client_with
 from tests.security.routes import METHODS, fill, templates
+from tests.support.manager import client_with
 
 UNKNOWN = {"nobody", "wrong", "revoked", "expired", "inactive", "logged_in"}  # 401
 KNOWN = {"relay", "read", "matchmaker", "node", "service", "service_for_tenant"}  # 403 where they may not

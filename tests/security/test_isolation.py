@@ -11,10 +11,10 @@ from matchmaker.models import Match, ProfileVersion
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
-from tests.support.manager import client_with
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.security.routes import SAMPLES, fill
 from tests.security.test_access import ACCESS
+from tests.support.manager import client_with
 
 SCOPES = ["relay", "read", "matchmaker"]  # all that a studio can have
 OWNED = ("session_id", "ticket_id", "group_id", "member_id", "backfill_id", "name", "number")

@@ -18,7 +18,7 @@ from relaymgr.celery import app
 from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.servers import redis_database
+from tests.support.servers import redis_database
 from web.audit.models import AuditEntry
 
 if not settings.BROKER_URL:

@@ -11,7 +11,7 @@ from django.conf import LazySettings
 from django.core.cache import cache
 from redis import Redis
 
-from tests import servers
+from tests.support import servers
 from tests.support.manager import in_threads
 from web.cache import _counters
 from web.http.throttling import give_back, take

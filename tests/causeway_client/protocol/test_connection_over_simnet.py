@@ -11,7 +11,7 @@ from causeway_client.protocol.packets import EVERYONE, PacketType
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.core.grants import Grant
 from relaynode.core.relay import Relay, RelayConfig
-from tests.simnet import GOOD_LINE, PORT_RESTRICTED, SYMMETRIC, Line, Nat, Network, NodeHost, PlayerHost
+from tests.support.simnet import GOOD_LINE, PORT_RESTRICTED, SYMMETRIC, Line, Nat, Network, NodeHost, PlayerHost
 
 SESSION = "3960c873aafd-S"
 KEY_ID, KEY = 7, b"k" * 32

@@ -7,7 +7,7 @@ from causeway_client.protocol import packets
 from causeway_client.protocol.probing import Loss, Measured, Prober, RoundTrip
 from causeway_client.protocol.proofs import decode_proof
 from relaynode.core.relay import CLIENT_PORT, Relay, RelayConfig
-from tests.simnet import Line, Network, PlayerHost
+from tests.support.simnet import Line, Network, PlayerHost
 
 
 def test_the_first_sample_is_taken_whole_and_later_ones_by_an_eighth():

@@ -9,8 +9,8 @@ from relaymgr.nodes.models import IncidentKind, JoinKey, Location, NodeIncident,
 from relaymgr.nodes.services import IdentityTaken, JoinKeyInvalid, NameTaken, join_key_create
 from relaymgr.tenants.models import Scope
 from relaymgr.tenants.services import api_key_create
-from tests.support.manager import client_with
 from tests.relaymgr.nodes.test_services import heartbeat, join
+from tests.support.manager import client_with
 
 pytestmark = pytest.mark.django_db
 

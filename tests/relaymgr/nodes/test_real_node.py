@@ -11,7 +11,7 @@ from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import join_key_create, node_drain, node_undrain, token_key_roll
 from relaymgr.telemetry.models import NodeSample
 from relaymgr.telemetry.services import probe_round
-from tests.nodeproc import NodeProcess, eventually
+from tests.support.node_process import NodeProcess, eventually
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.flow]
 

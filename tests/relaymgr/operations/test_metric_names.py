@@ -23,7 +23,7 @@ import observability.database
 import web.metrics
 from relaymgr.nodes.models import RelayNode
 from relaymgr.operations.metrics import FleetCollector
-from tests.nodeproc import node_process
+from tests.support.node_process import node_process
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

@@ -13,7 +13,7 @@ from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.sessions.models import PlacementRule
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.acts import act
+from tests.support.acts import act
 from tests.support.manager import StandIn
 from web.admin.base import MAX_ROWS
 from web.audit.models import AuditEntry, Via

@@ -11,8 +11,8 @@ from rest_framework.test import APIClient
 from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.nodeproc import NodeProcess, node_process
 from tests.support.manager import StandIn, client_with
+from tests.support.node_process import NodeProcess, node_process
 
 SESSIONS = "/v1/relays/sessions"
 TWO_USERS = {"users": [{"ip": "1.1.1.1"}, {"ip": "2.2.2.2"}]}

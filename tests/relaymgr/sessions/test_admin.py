@@ -19,9 +19,9 @@ from relaymgr.sessions.models import (
     WebhookDelivery,
 )
 from relaymgr.tenants.models import Tenant
-from tests.acts import act
-from tests.support.manager import StandIn
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
+from tests.support.acts import act
+from tests.support.manager import StandIn
 
 pytestmark = pytest.mark.django_db
 

@@ -16,10 +16,10 @@ from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.models import RelaySession, Seat, SessionState
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.nodeproc import NodeProcess
-from tests.support.manager import StandIn, client_with
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import create, problems
+from tests.support.manager import StandIn, client_with
+from tests.support.node_process import NodeProcess
 
 pytestmark = pytest.mark.django_db
 

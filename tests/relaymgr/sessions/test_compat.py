@@ -16,8 +16,8 @@ from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import RelaySession, SessionState, WebhookDelivery
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.support.manager import client_with
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
+from tests.support.manager import client_with
 
 pytestmark = pytest.mark.django_db
 

@@ -10,9 +10,9 @@ from relaymgr.nodes.models import NodeState, RelayNode
 from relaymgr.sessions import tasks
 from relaymgr.sessions.idempotency import ABANDONED
 from relaymgr.sessions.models import IdempotencyKey, RelaySession, SessionState
-from tests.support.manager import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import problems
+from tests.support.manager import StandIn, in_threads
 
 pytestmark = pytest.mark.django_db
 

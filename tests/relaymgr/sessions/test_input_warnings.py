@@ -8,8 +8,8 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import RelaySession, Seat
-from tests.support.manager import StandIn
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
+from tests.support.manager import StandIn
 
 pytestmark = pytest.mark.django_db
 

@@ -15,9 +15,9 @@ from relaymgr.sessions.models import EventKind, Grant, RelaySession, Seat, Sessi
 from relaymgr.sessions.placing import NODES_TRIED
 from relaymgr.sessions.services import seat_authorize
 from relaymgr.tenants.models import Tenant
-from tests.support.manager import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
 from tests.relaymgr.sessions.test_compat import create
+from tests.support.manager import StandIn, in_threads
 
 pytestmark = pytest.mark.django_db
 

@@ -25,10 +25,10 @@ from relaymgr.sessions.models import (
 from relaymgr.telemetry.models import NodeEvent
 from relaymgr.telemetry.services import lease_held, probe_round
 from relaymgr.tenants.models import Tenant
-from tests.nodeproc import eventually
-from tests.support.manager import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, obedient
 from tests.relaymgr.sessions.test_compat import create, ping
+from tests.support.manager import StandIn, in_threads
+from tests.support.node_process import eventually
 
 pytestmark = pytest.mark.django_db
 

@@ -27,8 +27,8 @@ from relaymgr.sessions.webhook_dispatch import (
 from relaymgr.sessions.webhook_sending import UNREACHABLE
 from relaymgr.sessions.webhooks import RETRY_FOR
 from relaymgr.tenants.models import Tenant
-from tests.nodeproc import eventually
 from tests.relaymgr.sessions.test_webhooks import Receiver
+from tests.support.node_process import eventually
 
 pytestmark = pytest.mark.django_db
 

@@ -24,9 +24,9 @@ from relaymgr.sessions.webhook_sending import UNREACHABLE
 from relaymgr.sessions.webhooks import RETRY_FOR, delivery_retry, next_attempt
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import webhook_secret_roll
-from tests.support.manager import StandIn, in_threads
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import create
+from tests.support.manager import StandIn, in_threads
 
 pytestmark = pytest.mark.django_db
 

@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 
 from relaymgr.task_queue import broker
 from tests.flows.stack import ROOT, wait_until
-from tests.servers import redis as redis_server
+from tests.support.servers import redis as redis_server
 
 MESSAGES, UNDECODABLE = 10_000, 100
 TASK = "tests.note"

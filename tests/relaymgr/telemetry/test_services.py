@@ -16,8 +16,8 @@ from relaymgr.nodes.services import node_heartbeat
 from relaymgr.telemetry import services, tasks
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.telemetry.services import events_take, probe_round, samples_prune
-from tests.support.manager import in_threads
 from tests.relaymgr.telemetry.documents import telemetry
+from tests.support.manager import in_threads
 
 pytestmark = pytest.mark.django_db
 

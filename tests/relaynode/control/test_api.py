@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from tests.nodeproc import NodeProcess, node_process
+from tests.support.node_process import NodeProcess, node_process
 
 _numbers = itertools.count(1)
 

@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relaynode.control.manager_link import Backoff, ManagerFault
-from tests.nodeproc import NodeProcess, eventually, free_ports
 from tests.relaynode.control.test_api import grant
+from tests.support.node_process import NodeProcess, eventually, free_ports
 
 KEYS = {7: bytes(range(32)), 8: bytes(32)}
 

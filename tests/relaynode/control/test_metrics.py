@@ -5,8 +5,8 @@ import time
 from prometheus_client.parser import text_string_to_metric_families
 
 from relaynode.core.counters import DROPS
-from tests.nodeproc import NodeProcess, node_process
 from tests.relaynode.control.test_api import grant
+from tests.support.node_process import NodeProcess, node_process
 
 
 def scrape(node: NodeProcess):

@@ -7,7 +7,7 @@ import pytest
 
 from relaynode.datapath import sockets
 from relaynode.errors import PortUnavailable
-from tests.nodeproc import free_ports
+from tests.support.node_process import free_ports
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux socket options")
 needs_ipv6 = pytest.mark.skipif(not sockets.has_ipv6(), reason="no IPv6 here")

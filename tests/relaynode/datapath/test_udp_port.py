@@ -11,7 +11,7 @@ from relaynode.core.addresses import ADDRESS_SIZE, Address, Outgoing, ip_and_por
 from relaynode.datapath import sockets
 from relaynode.datapath.buffers import BATCH, READ_SIZE
 from relaynode.datapath.udp_port import BatchedUdpPort, UdpPort, udp_port
-from tests.nodeproc import eventually
+from tests.support.node_process import eventually
 
 LOOPBACKS = ["127.0.0.1", *(["::1"] if sockets.has_ipv6() else [])]
 Opened = tuple[UdpPort, int]

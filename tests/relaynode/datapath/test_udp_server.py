@@ -13,10 +13,10 @@ from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from relaynode.datapath.buffers import BATCH
 from relaynode.datapath.sockets import open_udp_port
 from relaynode.datapath.udp_server import UdpServer
-from tests.nodeproc import free_ports
 from tests.relaynode.control.test_api import grant
 from tests.relaynode.datapath.xdp.frames import Endpoint
 from tests.relaynode.datapath.xdp.twins import address
+from tests.support.node_process import free_ports
 
 
 class Served:

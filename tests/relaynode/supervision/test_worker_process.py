@@ -17,8 +17,8 @@ from relaynode.datapath.sockets import open_udp_port
 from relaynode.errors import WorkerDown
 from relaynode.supervision import worker_process
 from relaynode.supervision.worker_process import WorkerProcess
-from tests.nodeproc import free_ports
 from tests.relaynode.control.test_api import grant
+from tests.support.node_process import free_ports
 
 STATE = {
     "session": "00000000beef-S",

@@ -20,7 +20,7 @@ from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get
 from relaymgr.tenants.services import api_key_create
-from tests import acts
+from tests.support import acts
 from web.database.encryption import SealedField
 
 MODELS = [

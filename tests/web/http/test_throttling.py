@@ -17,7 +17,7 @@ from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import node_key_roll
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests import servers
+from tests.support import servers
 from tests.support.manager import Clock, client_with
 
 

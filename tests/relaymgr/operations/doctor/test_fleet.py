@@ -13,8 +13,8 @@ from causeway_client.protocol.probing import Measured
 from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.operations.doctor import fleet
 from relaymgr.operations.doctor.findings import Finding, Level, Of
-from tests.nodeproc import NodeProcess, eventually
 from tests.support.manager import StandIn
+from tests.support.node_process import NodeProcess, eventually
 
 pytestmark = pytest.mark.django_db
 

@@ -3,7 +3,7 @@ import time
 
 from causeway_client.protocol.probing import Measured
 from relaymgr.operations.doctor.wire import measure_all
-from tests.nodeproc import NodeProcess
+from tests.support.node_process import NodeProcess
 
 
 async def test_both_ports_of_a_node_answer(process: NodeProcess) -> None:

@@ -7,8 +7,8 @@ from django.utils import timezone
 
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.telemetry.models import NodeSample, PeerLegs
-from tests.nodeproc import NodeProcess
 from tests.support.manager import StandIn
+from tests.support.node_process import NodeProcess
 from web.audit.models import AuditEntry
 
 from .conftest import Relayctl

@@ -9,8 +9,8 @@ from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.models import RelaySession, Seat
 from relaymgr.telemetry.models import LegSample
 from relaymgr.tenants.models import Tenant
-from tests.nodeproc import NodeProcess
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
+from tests.support.node_process import NodeProcess
 from web.audit.models import AuditEntry
 
 from .conftest import Relayctl

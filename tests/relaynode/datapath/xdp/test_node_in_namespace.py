@@ -14,9 +14,9 @@ import pytest
 
 from causeway_client.protocol import packets
 from causeway_client.protocol.tokens import ConnectToken, seal_token
-from tests.nodeproc import NodeProcess, eventually
 from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 from tests.relaynode.datapath.xdp.twins import needs_kernel
+from tests.support.node_process import NodeProcess, eventually
 
 pytestmark = [needs_kernel(), pytest.mark.flow]
 

@@ -1,4 +1,4 @@
-"""Fake nodes for `bench_probing`, as a process of their own: `python -m tests.bench.fleet NODES LEGS`.
+"""Fake nodes for `bench_probing`, as a process of their own: `python -m bench.fleet NODES LEGS`.
 
 Each has a port, keeps its connections, and answers with what a node of two workers tells; so what they cost is not the
 manager's. Prints the ports as JSON, serves until its standard input ends.

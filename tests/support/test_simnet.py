@@ -1,6 +1,6 @@
 import pytest
 
-from tests.simnet import FULL_CONE, GOOD_LINE, PORT_RESTRICTED, START, SYMMETRIC, Line, Nat, Network
+from tests.support.simnet import FULL_CONE, GOOD_LINE, PORT_RESTRICTED, START, SYMMETRIC, Line, Nat, Network
 
 
 class Sink:

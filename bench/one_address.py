@@ -14,7 +14,7 @@ from causeway_client import asyncio_udp
 from causeway_client.protocol.connection import State
 from causeway_client.protocol.errors import ConnectionFailed
 from causeway_client.protocol.tokens import ConnectToken, seal_token
-from tests.nodeproc import NodeProcess, node_process
+from tests.support.node_process import NodeProcess, node_process
 
 SEATS = 4  # of a session
 

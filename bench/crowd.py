@@ -25,7 +25,7 @@ from causeway_client.protocol.packets import (
     seal,
 )
 from causeway_client.protocol.tokens import ConnectToken, seal_token
-from tests.nodeproc import NodeProcess
+from tests.support.node_process import NodeProcess
 
 PLAYER_PORT = 40_000
 PLENTY = {"packets": 4_000_000_000, "bytes": 4_000_000_000}

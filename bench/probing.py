@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.servers import PRODUCTION, postgres, redis
+from tests.support.servers import PRODUCTION, postgres, redis
 
 SPACING = 2.0  # seconds from round to round, as beat has it
 BUDGET = 0.3  # of a core
@@ -41,7 +41,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def fleet_of(nodes: int, legs: int) -> Iterator[list[int]]:
-    command = [sys.executable, "-m", "tests.bench.fleet", str(nodes), str(legs)]
+    command = [sys.executable, "-m", "bench.fleet", str(nodes), str(legs)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin and process.stdout
         try:

@@ -6,7 +6,7 @@
  * players share one port, so that one socket hears for them all. RATE > 0: so many packets a second, evenly, each
  * one's way through the relay timed (the payload carries the time); else as fast as WINDOW packets in flight allow.
  * COPIES: how many a relay makes of each packet (1); packets received, lost and in flight are copies.
- * Prints one line of JSON. FLOWS: records of struct flow, as tests/bench/flows.py writes them.
+ * Prints one line of JSON. FLOWS: records of struct flow, as bench/crowd.py writes them.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.leaks import leaks
+from tests.support.leaks import leaks
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Against hanging only: a busy machine needs many times what a free one does.
 START_WITHIN = 120.0
 STOP_WITHIN = 60.0

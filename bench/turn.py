@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, Mouth
+from bench.crowd import PLAYER_PORT, Crowd, Flow, Mouth
 
 PORT = 3478
 CHANNEL = 0x4000

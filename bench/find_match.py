@@ -25,11 +25,11 @@ import aiohttp
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.api import lift_limits, say
 from causeway_client.rest import find_match
 from tests.attacks.arena import family
-from tests.bench.bench_api import lift_limits, say
 from tests.flows.stack import Stack, running_stack, wait_until
-from tests.servers import PRODUCTION, postgres, redis
+from tests.support.servers import PRODUCTION, postgres, redis
 
 GOAL_CPU_MS = 12.0  # of the web process, a player
 GOAL_P95 = 6.0  # seconds

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.bench.bench_placement import OURS, TOPOLOGIES, Results, measure, table
-from tests.bench.latencies import load, synthetic
-from tests.bench.placement_picture import draw
+from bench.latencies import load, synthetic
+from bench.placement import OURS, TOPOLOGIES, Results, measure, table
+from bench.placement_picture import draw
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from matchmaker.matching import make_matches
 from matchmaker.pool import Ticket
 from matchmaker.profiles import Profile, parse
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[1]
 TICK = 0.25  # virtual seconds between looks for change
 BARS = " ▁▂▃▄▅▆▇█"
 

@@ -1,4 +1,4 @@
-"""Packets a second through Relay, without sockets: `python -m tests.bench.bench_relay`.
+"""Packets a second through Relay, without sockets: `python -m bench.relay`.
 
 Per dialect pair: a host and a player who send each other 150-byte payloads in turn. What is timed is the relay alone:
 the players' packets are made beforehand.

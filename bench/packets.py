@@ -3,7 +3,7 @@
 Sockets: everything in a network namespace of its own, over 127.0.0.0/8; relay on core 0, load and sink on core 1
 (native/load.c, compiled here). Each round measures the bare C forwarder (native/forward.c) before and after every
 relay, and counts only when the two agree within 10 % and nothing was lost; what is told is the median of the rounds,
-its range, and the ratio to the forwarder. Kernel path: see kernel_bench.py. Needs root, gcc and clang.
+its range, and the ratio to the forwarder. Kernel path: see kernel.py. Needs root, gcc and clang.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench import kernel_bench, turn
-from tests.bench.chart import bars
-from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
-from tests.bench.kernel_bench import addressed
-from tests.nodeproc import NodeProcess
+from bench import kernel, turn
+from bench.chart import bars
+from bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
+from bench.kernel import addressed
 from tests.relaynode.datapath.xdp.namespaces import Wire, within
+from tests.support.node_process import NodeProcess
 
 NATIVE = Path(__file__).with_name("native")
 RELAY_CORE, LOAD_CORE = 0, 1
@@ -175,8 +175,8 @@ def _delay_of_sockets(bench: Bench, sessions: int, half: dict[str, float]) -> di
 def _delay_of_kernel(bench: Bench, sessions: int) -> dict[str, Any]:
     """With the wire, there and back, and the sockets at its end. Half of what it can do is more than they can hear."""
     results = {}
-    with kernel_bench.kernel_node(sessions, with_front=True) as (node, crowd):
-        kernel_bench.own_threads(node.there)
+    with kernel.kernel_node(sessions, with_front=True) as (node, crowd):
+        kernel.own_threads(node.there)
         for name in ("edgegap", "native"):
             for rate in (1000, KERNEL_RATE):
                 flows = within(node.there.players, partial(crowd.join, node, name))
@@ -245,7 +245,7 @@ def own_namespace() -> None:
     """Start over in a network namespace of our own, in which 127.0.0.0/8 is a network like any other."""
     if os.environ.get("CAUSEWAY_BENCH_INSIDE") != "1":
         os.environ["CAUSEWAY_BENCH_INSIDE"] = "1"
-        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "tests.bench.bench_packets", *sys.argv[1:]])
+        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "bench.packets", *sys.argv[1:]])
     settings = [
         f"net.ipv4.conf.{where}.{what}"
         for where in ("all", "lo")
@@ -296,7 +296,7 @@ def main() -> None:
 def measure_kernel(sessions: int, payload: int) -> dict[str, Any]:
     results = {}
     for dialect in ("edgegap", "native"):
-        found = kernel_bench.rounds(dialect, sessions, payload, ROUNDS)
+        found = kernel.rounds(dialect, sessions, payload, ROUNDS)
         results[f"kernel {dialect}"] = {
             "us": _spread([one.ns / 1000 for one in found]),
             "rate": _spread([one.rate for one in found]),

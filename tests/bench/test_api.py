@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.bench_api import Plan, measure, stack_for, table
+from bench.api import Plan, measure, stack_for, table
 
 
 @pytest.mark.skipif(

@@ -1,7 +1,7 @@
 """Watches the logs of the whole run: no key, token or other secret may stand in any line, at any level.
 
 In this process every record is looked at as it is made (tests/conftest.py). The logs of processes that tests start are
-searched when these end (tests/nodeproc.py, tests/flows/stack.py).
+searched when these end (tests/support/node_process.py, tests/flows/stack.py).
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Run a command with a PostgreSQL and a Redis of its own: `python -m tests.servers -- pytest tests`.
+"""Run a command with a PostgreSQL and a Redis of its own: `python -m tests.support.servers -- pytest tests`.
 
 Both are started in a temporary folder on free loopback ports, handed over as DATABASE_URL and BROKER_URL, and stopped
 with the command. The machine's own programs are used where they are installed, else those inside the wheels of
@@ -33,7 +33,7 @@ class Server:
 
 def main(command: list[str]) -> int:
     if not command:
-        sys.exit("usage: python -m tests.servers -- COMMAND [ARG ...]")
+        sys.exit("usage: python -m tests.support.servers -- COMMAND [ARG ...]")
     with tempfile.TemporaryDirectory(prefix="causeway-servers-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # PostgreSQL runs as another user when we are root

@@ -1,6 +1,6 @@
 """What a node keeps of sessions that are over: memory and snapshot before, during and after many PUT + DELETE.
 
-`python -m tests.bench.bench_session_churn [sessions] [seats]`: one real node, on loopback, by its control API.
+`python -m bench.session_churn [sessions] [seats]`: one real node, on loopback, by its control API.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.nodeproc import NodeProcess, node_process
+from tests.support.node_process import NodeProcess, node_process
 
 NO_LIMITS = {"packets": 0, "bytes": 0}
 FIRST_TOKEN = 0x0100_0000

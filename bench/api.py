@@ -32,10 +32,10 @@ import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.bench.chart import bars
+from bench.chart import bars
 from tests.flows.stack import Stack, running_stack, wait_until
-from tests.nodeproc import free_ports
-from tests.servers import PRODUCTION, postgres, redis
+from tests.support.node_process import free_ports
+from tests.support.servers import PRODUCTION, postgres, redis
 
 SESSIONS = "/v1/relays/sessions"
 WORKER_PORT = "CAUSEWAY_WORKER_METRICS_PORT"

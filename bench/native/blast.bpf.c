@@ -1,10 +1,10 @@
 // Load and sink for the kernel path, both XDP: `blast` makes players' packets in the kernel (BPF_PROG_TEST_RUN with live
 // frames) and sends them into the wire; `sink`, at the same end of it, counts what comes back.
-#include "../../../relaynode/datapath/xdp/relay.bpf.c"
+#include "../../relaynode/datapath/xdp/relay.bpf.c"
 
 static long (*redirect)(u32 interface, u64 flags) = (void *)23;
 
-struct flow {               // as tests/bench/crowd.py packs it
+struct flow {               // as bench/crowd.py packs it
     u32 source, destination;
     u16 source_port, destination_port;  // host order
     u8 tagged, head_size, head[44], macs[12];

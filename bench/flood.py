@@ -25,9 +25,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
+from bench.kernel import FIRST_PLAYER, NATIVE, NodeOverThere, addressed, route_players
 from causeway_client.protocol.packets import STUN_COOKIE, PacketType
-from tests.bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
-from tests.bench.kernel_bench import FIRST_PLAYER, NATIVE, NodeOverThere, addressed, route_players
 from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 
 PACKETS = 1_000_000

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from relaymgr.tenants.keys import new_key
-from tests.leaks import LogWatch, leaks
+from tests.support.leaks import LogWatch, leaks
 from web.database.encryption import SealedField
 
-logger = logging.getLogger("tests.leaks")
+logger = logging.getLogger("tests.support.leaks")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_key_is_seen_wherever_it_stands_in_a_record(seen: list[str]) -> None:
 def test_whatever_is_sealed_is_seen(seen: list[str]) -> None:
     SealedField().get_prep_value("4294967291")
     logger.warning("token=4294967291, port=31000")
-    assert seen == ["tests.leaks: 429496..."]
+    assert seen == ["tests.support.leaks: 429496..."]
 
 
 def test_part_of_a_longer_word_is_not_the_word() -> None:

@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.crowd import Crowd, Flow
 from relaynode.datapath.xdp import bpf, loader
-from tests.bench.crowd import Crowd, Flow
-from tests.nodeproc import NodeProcess
 from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
+from tests.support.node_process import NodeProcess
 
 NATIVE = Path(__file__).with_name("native")
 PLAYERS_NET, FIRST_PLAYER = "10.78.0.0/16", "10.78.0.1"
