@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relaymgr.telemetry.geography import Floats, distance_km
+from relaymgr.telemetry.estimation.geography import Floats, distance_km
 
 # Latitude, longitude and a share of the world's players, roughly.
 CITIES = np.array(

@@ -21,9 +21,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from matchmaker.matching import make_matches
-from matchmaker.pool import Ticket
-from matchmaker.profiles import Profile, parse
+from matchmaker.matching.pool import Ticket
+from matchmaker.matching.profiles import Profile, parse
+from matchmaker.matching.proposals import make_matches
 
 ROOT = Path(__file__).parents[1]
 TICK = 0.25  # virtual seconds between looks for change

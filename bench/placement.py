@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from relaymgr.sessions.filters import Place
-from relaymgr.sessions.placement import Candidate, Group, path_ms, rank
-from relaymgr.telemetry.beacons import beacon_order
-from relaymgr.telemetry.coordinates import fit_coordinates
-from relaymgr.telemetry.estimation import Knowledge, Legs, Player, Sample, Site, estimate_legs
-from relaymgr.telemetry.geography import Floats, distance_km, fit_distance
-from relaymgr.telemetry.prefixes import remember
+from relaymgr.sessions.placement.filters import Place
+from relaymgr.sessions.placement.ranking import Candidate, Group, path_ms, rank
+from relaymgr.telemetry.estimation.beacons import beacon_order
+from relaymgr.telemetry.estimation.coordinates import fit_coordinates
+from relaymgr.telemetry.estimation.estimates import Knowledge, Legs, Player, Sample, Site, estimate_legs
+from relaymgr.telemetry.estimation.geography import Floats, distance_km, fit_distance
+from relaymgr.telemetry.estimation.prefixes import remember
 
 from .latencies import Latencies, load, synthetic
 from .placement_picture import draw

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from relaymgr.telemetry.geography import Floats
+from relaymgr.telemetry.estimation.geography import Floats
 
 # A rule gets what was measured (players, relays; NaN: not), kilometres or None, and randomness; it gives a relay.
 Rule = Callable[[Floats, Floats | None, np.random.Generator], int | None]

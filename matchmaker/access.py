@@ -17,7 +17,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from .errors import ScopeMissing, invalid
-from .profiles import Problem
+from .matching.profiles import Problem
 from .services import Requester
 
 MAX_KEY = 255  # characters of an Idempotency-Key

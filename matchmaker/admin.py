@@ -16,9 +16,9 @@ from django.utils.html import format_html_join
 from django.utils.module_loading import import_string
 
 from . import services
+from .admin_page import match_page, ticket_page
+from .matching.profiles import ProfileInvalid, differences, parse
 from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
-from .page import match_page, ticket_page
-from .profiles import ProfileInvalid, differences, parse
 
 # Of the whole project: acts are confirmed and kept in one audit log.
 act: Callable[..., Callable[[Callable[..., str]], Any]] = import_string(f"{settings.MATCHMAKER_ADMIN}.act")

@@ -20,7 +20,9 @@ from web.http.input_warnings import RequestSerializer, unknown_names, warn
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, about_profile, client_address, requester, take_tickets, tenant_of
 from .errors import FleetUnknown
+from .matching.explanation import REASONS, Why
 from .models import PassState
+from .network_measurements import WhereaboutsSerializer
 from .serializers import (
     BackfillSerializer,
     GroupSerializer,
@@ -31,8 +33,6 @@ from .serializers import (
     ticket_data,
 )
 from .services import Player
-from .whereabouts import WhereaboutsSerializer
-from .why import REASONS, Why
 
 MAX_GROUP = 255
 MAX_PLAYING = 255

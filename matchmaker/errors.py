@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
 
-from .profiles import Problem
+from .matching.profiles import Problem
 
 
 class NotFound(APIException):

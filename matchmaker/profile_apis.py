@@ -16,8 +16,8 @@ from web.http.paging import NEXT_HELP, CursorField, part_after
 
 from . import selectors, services
 from .access import MayConfigure, tenant_of
+from .matching.profiles import ProfileInvalid, differences, parse
 from .models import Profile, ProfileVersion
-from .profiles import ProfileInvalid, differences, parse
 from .serializers import FullVersionSerializer, VersionSerializer, check_size, error_responses
 
 SHOWN = 200  # of a list, in one answer

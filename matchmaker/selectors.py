@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from web.admin.age import CLOCKS_AGREE_S
 
-from . import cities, matching, pool, profiles, why
+from . import cities
 from .errors import NotFound
+from .matching import explanation, pool, profiles, proposals
 from .models import Backfill, Fleet, Match, MatchState, PassState, Process, Profile, ProfileVersion, Status, Ticket
 
 ANY_SESSION = "*"  # Ticket.returns_to of a player whom a backend vouches for
@@ -262,7 +263,7 @@ def _whole_groups(found: list[pool.Ticket], now: datetime) -> list[pool.Ticket]:
     return [ticket for ticket in found if not ticket.group or ticket.group in whole]
 
 
-def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[matching.Backfill], list[UUID]]:
+def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[proposals.Backfill], list[UUID]]:
     """Oldest first; and those whose players' attributes the rules cannot work with."""
     rows = Backfill.objects.filter(version=version, status=Status.SEARCHING, expires_at__gt=now).order_by("created_at")
     rules = rules_of(version)
@@ -274,7 +275,7 @@ def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[matching.
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             unreadable.append(row.pk)
     namesakes = _namesakes(version, [row for row, _ in found])
-    backfills = [matching.Backfill(str(row.pk), unit, row.room, _without_proof(row, namesakes)) for row, unit in found]
+    backfills = [proposals.Backfill(str(row.pk), unit, row.room, _without_proof(row, namesakes)) for row, unit in found]
     return backfills, unreadable
 
 
@@ -349,7 +350,7 @@ class TicketWhy:
     """`found`: None when the ticket is not searching. `state`: of the last pass over its version; None: none was made.
     `is_active`: whether new tickets are made under its version."""
 
-    found: why.Why | None
+    found: explanation.Why | None
     state: PassState | None
     is_active: bool
 
@@ -368,7 +369,7 @@ def ticket_why(ticket: Ticket) -> TicketWhy:
         rows = mine.filter(searching(now)).values_list("pk", "searching_since", "attributes", "group_id")
         others += [pool_ticket(pk, since, attributes, group) for pk, since, attributes, group in rows if since]
     try:
-        found = why.explain(rules_of(ticket.version), others, ticket.pk, now.timestamp())
+        found = explanation.explain(rules_of(ticket.version), others, ticket.pk, now.timestamp())
     except (KeyError, profiles.ProfileInvalid):
         return TicketWhy(None, state, is_active)
     if state is not None and state.waiting > SAMPLE:

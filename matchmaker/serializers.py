@@ -11,8 +11,8 @@ from rest_framework import serializers
 
 from web.fields.numbers import Port, Seat, Token, Version
 
-from .assignments import completed, public_part
 from .models import Backfill, Status, Ticket
+from .passes.assignments import completed, public_part
 
 # Of the whole project, so that the API's document has one shape of errors.
 error_responses = import_string(settings.MATCHMAKER_ERROR_RESPONSES)

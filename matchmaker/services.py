@@ -29,9 +29,7 @@ from .errors import (
     VersionChanged,
     invalid,
 )
-from .life import match_abandon
-from .models import Backfill, Group, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
-from .profiles import (
+from .matching.profiles import (
     Problem,
     ProfileInvalid,
     attribute_problems,
@@ -40,7 +38,9 @@ from .profiles import (
     profiles_of,
     without_failed_pings,
 )
-from .profiles import Profile as Rules
+from .matching.profiles import Profile as Rules
+from .models import Backfill, Group, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
+from .passes.matching_pass import match_abandon
 from .proofs import is_host_key, session_of_rejoin_key
 from .quotas import take_places
 from .selectors import (

@@ -27,7 +27,7 @@ from relaymgr.authentication import refuse
 from relaymgr.nodes.models import DRAINING, NodeIncident, NodeState, RelayNode
 from relaymgr.sessions.grants import unconfirmed_by_answering
 from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery, WebhookEndpoint
-from relaymgr.sessions.webhook_circuits import circuit_is_open
+from relaymgr.sessions.webhooks.circuits import circuit_is_open
 from relaymgr.telemetry.models import NodeEvent, NodeSample
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.tenants.models import ApiKey

@@ -16,6 +16,7 @@ from relaymgr.tenants.models import Tenant
 from web.admin.base import ReadOnlyAdmin, RecordedAdmin, act, live_part
 from web.errors import Conflict
 
+from .admin_page import page_of, placement_of
 from .models import (
     LIVE_STATES,
     Grant,
@@ -27,12 +28,11 @@ from .models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from .page import page_of, placement_of
 from .player_data import truncated
 from .selectors import SESSION_ID, unknown_since_of
 from .services import placement_ban, seat_revoke, session_delete
-from .webhook_circuits import circuit_close
-from .webhooks import delivery_retry
+from .webhooks.circuits import circuit_close
+from .webhooks.deliveries import delivery_retry
 
 
 class _OperatedAdmin(ReadOnlyAdmin):

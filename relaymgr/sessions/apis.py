@@ -29,7 +29,9 @@ from web.http.paging import NEXT_HELP, CursorField, next_cursor
 from web.openapi import error_responses
 from web.ssrf_guard import is_private_url
 
-from .fields import (
+from .grants import grants_of_node
+from .idempotency import session_create_once
+from .input_serializers import (
     METADATA_KEY,
     FilterSerializer,
     LimitsSerializer,
@@ -40,11 +42,9 @@ from .fields import (
     WishesSerializer,
     limits_granted,
 )
-from .filters import Filter
-from .grants import grants_of_node
-from .idempotency import session_create_once
-from .known_places import filters_warn, location_warn, users_known, wishes_warn
 from .models import SessionState
+from .placement.filters import Filter
+from .placement.known_places import filters_warn, location_warn, users_known, wishes_warn
 from .selectors import ORDER, session_get, session_list, session_page, session_placement, sessions_after
 from .serializers import SessionSerializer, SessionUserSerializer
 from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, session_delete

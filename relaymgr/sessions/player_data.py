@@ -14,8 +14,8 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from relaymgr.telemetry.estimation.prefixes import first_address, prefix_of
 from relaymgr.telemetry.models import LegSample
-from relaymgr.telemetry.prefixes import first_address, prefix_of
 from relaymgr.tenants.models import PlayerAddresses, Tenant
 
 from .models import LIVE_STATES, RelaySession, Seat, SessionEvent, SessionState, WebhookDelivery

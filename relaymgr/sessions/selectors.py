@@ -15,15 +15,15 @@ from django.db.models.lookups import Exact
 
 from relaymgr.nodes.models import NodeStateChange
 from relaymgr.nodes.selectors import workers_at
+from relaymgr.telemetry.estimation.prefixes import prefix_of
 from relaymgr.telemetry.granted import SeatFacts, SeatOfNode
-from relaymgr.telemetry.prefixes import prefix_of
 from relaymgr.tenants.models import Tenant
 from web.http.paging import part_after
 from web.ttl_cache import remembered
 
 from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat
-from .stored_explanation import completed
+from .placement.stored_explanation import completed
 
 SESSION_ID = re.compile(r"[0-9a-f]{12}-S")
 

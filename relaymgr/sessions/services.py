@@ -18,15 +18,13 @@ from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_grow, worker_release
-from relaymgr.telemetry.estimation import Legs
+from relaymgr.telemetry.estimation.estimates import Legs
 from relaymgr.tenants.models import Tenant
 from web import metrics
 from web.database.bulk_sql import objects_insert
 from web.http.throttling import take
 from web.log_config import about_session
 
-from . import placement
-from .candidates import candidates_now, wishes_of
 from .errors import (
     CreationQuota,
     NodeFull,
@@ -37,13 +35,15 @@ from .errors import (
     SessionQuota,
     TokenUnknown,
 )
-from .filters import Filter
 from .grants import grant_change, session_settle
-from .life import note, session_end
+from .lifecycle import note, session_end
 from .measurements import measurements_check
 from .models import EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
-from .placing import session_place
-from .players import families_needed, legs_estimate
+from .placement import ranking
+from .placement.allocation import session_place
+from .placement.filters import Filter
+from .placement.inputs import candidates_now, wishes_of
+from .placement.players import families_needed, legs_estimate
 from .selectors import session_get, sessions_live, sessions_live_lately
 from .tokens import new_seat_key, new_token, seal_connect_token
 
@@ -102,15 +102,15 @@ def session_create(
     for seat, measured in zip(seats, measurements_check(users), strict=True):
         seat.measured = measured
     wanted = wishes_of(tenant, session.wishes)
-    group = placement.Group(len(seats), topology, objective, filters, wanted, families=families_needed(seats))
+    group = ranking.Group(len(seats), topology, objective, filters, wanted, families=families_needed(seats))
     with tracing.span("placement", session=session.pk, players=len(seats)):
         candidates, workers = candidates_now()
         legs = legs_estimate(seats, candidates)
         if choose_host:
-            legs = _seat_host(seats, placement.choose_host(group, candidates, legs), legs)
-        ranking = placement.rank(group, candidates, legs)
+            legs = _seat_host(seats, ranking.choose_host(group, candidates, legs), legs)
+        ranked = ranking.rank(group, candidates, legs)
     session.active_seats = seats
-    return session_place(session=session, ranking=ranking, workers=workers, idempotency_key=idempotency_key)
+    return session_place(session=session, ranking=ranked, workers=workers, idempotency_key=idempotency_key)
 
 
 def session_delete(*, tenant: Tenant, session_id: str) -> None:

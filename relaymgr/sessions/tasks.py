@@ -5,44 +5,46 @@ from django.utils import timezone
 
 from relaymgr.telemetry.services import lease_held
 
-from . import idempotency, player_data, recheck, upkeep, webhook_circuits, webhook_dispatch
+from . import idempotency, player_data, reconciler
+from .placement import reevaluation
+from .webhooks import circuits, dispatch
 
 LEASE_S = 60.0  # the tasks' time limit: a round that holds it longer is dead
 
 
 @shared_task
 def events_apply() -> None:
-    upkeep.events_apply()
+    reconciler.events_apply()
 
 
 @shared_task
 def sessions_expire() -> None:
-    upkeep.sessions_expire()
+    reconciler.sessions_expire()
 
 
 @shared_task
 def grants_reconcile() -> None:
     with lease_held("grants", LEASE_S) as held:
         if held:
-            upkeep.grants_reconcile()
+            reconciler.grants_reconcile()
 
 
 @shared_task
 def webhooks_deliver() -> None:
-    webhook_dispatch.deliver_due()  # no lease: several workers send at once
+    dispatch.deliver_due()  # no lease: several workers send at once
 
 
 @shared_task
 def sessions_recheck() -> None:
     with lease_held("recheck", LEASE_S) as held:
         if held:
-            recheck.sessions_recheck()
+            reevaluation.sessions_recheck()
 
 
 @shared_task
 def sessions_prune() -> None:
-    upkeep.sessions_prune()
-    webhook_circuits.circuits_prune(timezone.now())
+    reconciler.sessions_prune()
+    circuits.circuits_prune(timezone.now())
 
 
 @shared_task

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct, ValidationError, convert
 
-from relaymgr.telemetry.prefixes import first_address, prefix_of
+from relaymgr.telemetry.estimation.prefixes import first_address, prefix_of
 
 MAX_LEGS, MAX_EVENTS, MAX_WORKERS, MAX_PEERS = 2_000, 10_000, 256, 2_000
 MAX_EXITS = 20

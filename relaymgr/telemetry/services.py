@@ -21,16 +21,16 @@ from relaymgr.nodes.models import IncidentKind, RelayNode
 from relaymgr.nodes.selectors import beacons
 from relaymgr.nodes.services import state_changes_record
 from relaymgr.task_queue.enqueue import hint
-from relaymgr.telemetry.estimation import Sample
+from relaymgr.telemetry.estimation.estimates import Sample
+from relaymgr.telemetry.estimation.trust import is_contradicted, tenants_against
 from relaymgr.telemetry.granted import SeatFacts, SeatOfNode, granted
 from relaymgr.telemetry.health import state_after
-from relaymgr.telemetry.learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
+from relaymgr.telemetry.model_learning import knowledge_learn, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs, ProcessExit
 from relaymgr.telemetry.process_exits import process_exits_record
 from relaymgr.telemetry.reports import LEG_FIGURES, Event, Leg, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
-from relaymgr.telemetry.trust import is_contradicted, tenants_against
 from web import metrics
 from web.database.bulk_sql import rows_insert, rows_update, rows_upsert
 

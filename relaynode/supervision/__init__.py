@@ -1,0 +1,1 @@
+"""The node's processes: workers, the channel to them, and the state that survives them."""

@@ -16,7 +16,7 @@ from relaymgr import authentication
 from relaymgr.nodes.location_apis import MAX_LOOKUPS
 from relaymgr.sessions import errors as session_errors
 from relaymgr.sessions.apis import SessionsApi
-from relaymgr.sessions.fields import MAX_METADATA
+from relaymgr.sessions.input_serializers import MAX_METADATA
 from relaymgr.sessions.services import MAX_SEATS
 from relaymgr.tenants.models import Tenant
 from tests.docs import pages

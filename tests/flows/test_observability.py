@@ -146,7 +146,7 @@ def test_lines_of_manager_and_node_name_request_session_and_trace(stack: Stack, 
     def loggers() -> set[str]:
         return {line["logger"] for line in lines(stack) if about.items() <= line.items()}
 
-    wanted = {"relaymgr.sessions.life", "django_structlog.middlewares.request", "relaynode.supervision.node"}
+    wanted = {"relaymgr.sessions.lifecycle", "django_structlog.middlewares.request", "relaynode.supervision.node"}
     wait_until(lambda: wanted <= loggers(), f"{wanted} tell of the request, not only {loggers()}")
 
 

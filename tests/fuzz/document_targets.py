@@ -31,9 +31,9 @@ from rest_framework.exceptions import APIException
 
 from causeway_client.protocol.proofs import RoundTripProof, proof_key
 from matchmaker import apis as matchmaker_apis
-from matchmaker.matching import make_matches
-from matchmaker.pool import Ticket
-from matchmaker.profiles import ProfileInvalid, attribute_problems, parse, profiles_of, without_failed_pings
+from matchmaker.matching.pool import Ticket
+from matchmaker.matching.profiles import ProfileInvalid, attribute_problems, parse, profiles_of, without_failed_pings
+from matchmaker.matching.proposals import make_matches
 from relaymgr.nodes.apis import NodeHeartbeatApi, NodeJoinApi
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable, _answer
 from relaymgr.sessions import measurements

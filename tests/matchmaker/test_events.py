@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from matchmaker import events, life
+from matchmaker import events
 from matchmaker.manager_client import Manager
 from matchmaker.models import ProfileVersion, Status, Ticket
+from matchmaker.passes import matching_pass
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Search = Callable[..., dict[str, Any]]
@@ -39,8 +40,8 @@ async def test_each_change_is_told_and_the_last_ends_the_stream(search: Search, 
     tickets = [await asyncio.to_thread(search, n) for n in range(4)]
     found = await read(
         tickets[0],
-        lambda: life.version_pass(ProfileVersion.objects.get().pk),
-        lambda: life.match_forward(manager),
+        lambda: matching_pass.version_pass(ProfileVersion.objects.get().pk),
+        lambda: matching_pass.match_forward(manager),
     )
     assert [(name, data["status"]) for name, data in found] == [
         ("status", "SEARCHING"),

@@ -11,11 +11,12 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from matchmaker import life, selectors, services
+from matchmaker import selectors, services
 from matchmaker.management.commands.runmatchmaker import Matchmaker
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
-from matchmaker.turns import Due, Lanes, Turns
+from matchmaker.passes import matching_pass
+from matchmaker.passes.turns import Due, Lanes, Turns
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG, ManagerStandIn
@@ -92,10 +93,10 @@ def test_version_whose_pass_fails_is_set_aside_and_the_others_are_matched_in_the
     assert state.failures == 1
     assert state.set_aside_until > timezone.now()
     assert "max_difference: is missing" in state.error
-    assert life.version_pass(hostile.pk) is None, "it rests"
+    assert matching_pass.version_pass(hostile.pk) is None, "it rests"
     for failures in (2, 3):
         PassState.objects.filter(pk=hostile.pk).update(set_aside_until=timezone.now())
-        result = life.version_pass(hostile.pk)
+        result = matching_pass.version_pass(hostile.pk)
         assert result
         assert result.has_failed
         state = PassState.objects.get(pk=hostile.pk)
@@ -105,7 +106,7 @@ def test_version_whose_pass_fails_is_set_aside_and_the_others_are_matched_in_the
 
     ProfileVersion.objects.filter(pk=hostile.pk).update(config=CONFIG)
     services.version_try_again(hostile)
-    result = life.version_pass(hostile.pk)
+    result = matching_pass.version_pass(hostile.pk)
     assert result
     assert result.matches == 1
     assert (PassState.objects.get(pk=hostile.pk).failures, selectors.versions_set_aside()) == (0, [])
@@ -131,7 +132,7 @@ def test_why_and_the_console_show_that_a_version_is_set_aside(
 def test_one_unreadable_ticket_is_cancelled_and_costs_its_own_version_nothing(victim: ProfileVersion) -> None:
     waiting_tickets(victim, 4, elo=1)
     [broken] = waiting_tickets(victim, 1, age=30, elo="x")
-    result = life.version_pass(victim.pk)
+    result = matching_pass.version_pass(victim.pk)
     assert result
     assert (result.matches, result.has_failed) == (1, False)
     broken.refresh_from_db()
@@ -144,7 +145,7 @@ def test_version_that_cannot_be_read_keeps_nobody_from_expiring(victim: ProfileV
         waiting_tickets(version, 1, elo=1)
     ProfileVersion.objects.filter(pk=hostile.pk).update(config={"rules": 7})
     Ticket.objects.update(expires_at=timezone.now())
-    assert life.sweep() == 2
+    assert matching_pass.sweep() == 2
 
 
 def test_match_that_cannot_be_moved_forward_is_given_up_and_the_others_are_not_held_up(
@@ -153,7 +154,7 @@ def test_match_that_cannot_be_moved_forward_is_given_up_and_the_others_are_not_h
     hostile = profile_for("attacker")
     for version in (hostile, victim):
         waiting_tickets(version, 4, elo=1)
-        life.version_pass(version.pk)
+        matching_pass.version_pass(version.pk)
     stolen = Match.objects.get(version=hostile)
     create = manager_stand_in._create
 
@@ -162,12 +163,12 @@ def test_match_that_cannot_be_moved_forward_is_given_up_and_the_others_are_not_h
         return {"session_id": "1-S", "ready": True} if body["metadata"]["match"] == stolen.pk else session
 
     manager_stand_in._create = without_users  # type: ignore[method-assign]
-    assert life.match_forward(manager)
-    assert life.match_forward(manager)
+    assert matching_pass.match_forward(manager)
+    assert matching_pass.match_forward(manager)
     assert Ticket.objects.filter(version=victim, status=Status.HOST_ASSIGNED).count() == 4
-    for _ in range(life.MAX_ATTEMPTS):
+    for _ in range(matching_pass.MAX_ATTEMPTS):
         Match.objects.filter(pk=stolen.pk).update(next_attempt_at=timezone.now())
-        life.match_forward(manager)
+        matching_pass.match_forward(manager)
     stolen.refresh_from_db()
     assert stolen.state != MatchState.FORMING
     assert Ticket.objects.filter(version=hostile, status=Status.SEARCHING).count() == 4
@@ -183,9 +184,9 @@ def test_pass_over_groups_that_are_hard_to_pack_ends_at_its_budget_and_holds_no_
     player = services.Player("duel", {}, "192.0.2.1", {})
     for n in range(41):
         services.tickets_create_together(requester, [player] * (4 + (7 * n) % 7 + n % 2))
-    result = life.version_pass(hostile.pk)
+    result = matching_pass.version_pass(hostile.pk)
     assert result
-    assert result.steps < life.PASS_STEPS * 1.1
+    assert result.steps < matching_pass.PASS_STEPS * 1.1
 
 
 def test_tenants_take_turns_by_the_time_they_use() -> None:
@@ -265,7 +266,7 @@ def test_large_pool_delays_another_tenant_by_one_pass_of_bounded_work(
     waiting_tickets(hostile, 4, age=1, elo=9e9)
     passes = 0
     while not matched(hostile):
-        assert life.version_pass(hostile.pk)
+        assert matching_pass.version_pass(hostile.pk)
         passes += 1
         assert passes < 10
 
@@ -295,7 +296,7 @@ def test_why_costs_the_same_for_a_large_pool(
     ticket = search(1)
     version = ProfileVersion.objects.get()
     waiting_tickets(version, 200, age=30, elo=900)
-    life.version_pass(version.pk, steps=1)
+    matching_pass.version_pass(version.pk, steps=1)
     with django_assert_max_num_queries(12):
         why = players.get(f"/matchmaker/tickets/{ticket['id']}/why").json()
     assert (why["waiting"], why["compared"]) == (200, 20)

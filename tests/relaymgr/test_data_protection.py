@@ -15,19 +15,19 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from matchmaker.life import match_fail, sweep
 from matchmaker.models import Match, ProfileVersion, Ticket
+from matchmaker.passes.matching_pass import match_fail, sweep
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.sessions.models import RelaySession, Seat, SessionEvent, WebhookDelivery
-from relaymgr.sessions.webhook_dispatch import deliver_due
-from relaymgr.sessions.webhooks import delivery_retry
-from relaymgr.telemetry.learning import prefixes_remember
+from relaymgr.sessions.webhooks.deliveries import delivery_retry
+from relaymgr.sessions.webhooks.dispatch import deliver_due
+from relaymgr.telemetry.model_learning import prefixes_remember
 from relaymgr.telemetry.models import LegSample
 from relaymgr.tenants.models import Tenant
 from tests.matchmaker.conftest import CONFIG
 from tests.relaymgr.operations.relayctl.conftest import document, relayctl
 from tests.relaymgr.sessions.conftest import make_stand_in_node
-from tests.relaymgr.sessions.test_webhooks import Receiver
+from tests.relaymgr.sessions.webhooks.test_deliveries import Receiver
 from tests.support.acts import act
 from web.audit.models import AuditEntry
 
@@ -120,7 +120,7 @@ def session(
 
 
 def prefix_samples(node: int, now: dt.datetime) -> None:
-    from relaymgr.telemetry.estimation import Sample
+    from relaymgr.telemetry.estimation.estimates import Sample
 
     samples = [(prefix, "0000000a", node, Sample(23.0, 1.0, 0.0)) for prefix in ("198.51.100.0/24", "2001:db8:aa::/48")]
     prefixes_remember(samples, at=now)

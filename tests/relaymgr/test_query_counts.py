@@ -29,8 +29,8 @@ from relaymgr.sessions.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from relaymgr.sessions.recheck import AFTER, sessions_recheck
-from relaymgr.sessions.upkeep import events_apply
+from relaymgr.sessions.placement.reevaluation import AFTER, sessions_recheck
+from relaymgr.sessions.reconciler import events_apply
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg, ProcessExit
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create

@@ -162,7 +162,7 @@ def test_a_node_that_was_lost_and_is_back_leaves_a_trace_everywhere(
 
 
 def test_a_session_shows_its_nodes_changes_of_its_own_life_only(session: RelaySession, silent: RelayNode) -> None:
-    from relaymgr.sessions.page import moments_of
+    from relaymgr.sessions.admin_page import moments_of
 
     for minutes, after in ((-60, "lost"), (-2, "suspect"), (60, "lost")):
         NodeStateChange.objects.create(node=silent, at=timezone.now() + timedelta(minutes=minutes), after=after)

@@ -1,0 +1,1 @@
+"""What the consoles of all applications share."""

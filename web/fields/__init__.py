@@ -1,0 +1,1 @@
+"""Fields of serializers, each with its range, so that the OpenAPI documents state them too."""

@@ -20,10 +20,11 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from matchmaker import life, metrics, selectors, services
+from matchmaker import metrics, selectors, services
 from matchmaker.manager_client import Manager
 from matchmaker.models import Process, ProfileVersion, Status
-from matchmaker.turns import Due, Lanes, Turns
+from matchmaker.passes import matching_pass
+from matchmaker.passes.turns import Due, Lanes, Turns
 from observability import exposition, tracing
 from observability.database import pool_observe
 from web.database.connections import deadline
@@ -123,7 +124,7 @@ class Matchmaker:
         label = self._label(version_id)
         started = time.monotonic()
         with metrics.pass_seconds.labels(label).time():
-            done = life.version_pass(version_id)
+            done = matching_pass.version_pass(version_id)
         self._seen[version_id] = waiting
         if done is None:  # another process is at it, or it is set aside: we look again to see what was left
             self._look_again[version_id] = time.monotonic() + LOOK_EVERY
@@ -178,12 +179,12 @@ class Matchmaker:
 
     def _move_all(self) -> None:
         while not self._stopping.is_set():
-            lane = self._lanes.enter(life.tenants_with_due_matches)
+            lane = self._lanes.enter(matching_pass.tenants_with_due_matches)
             if lane is None:
                 return
             try:
                 with deadline(DATABASE_WITHIN):
-                    if not life.match_forward(self.manager, tenant=lane):
+                    if not matching_pass.match_forward(self.manager, tenant=lane):
                         return
             finally:
                 self._lanes.leave(lane)
@@ -201,14 +202,14 @@ class Matchmaker:
         now = time.monotonic()
         if now - self._fleet_read >= FLEET_EVERY:
             self._fleet_read = now
-            self._manager_answers = life.fleet_refresh(self.manager)
+            self._manager_answers = matching_pass.fleet_refresh(self.manager)
             metrics.manager_answers.set(self._manager_answers)
 
     def _report(self) -> None:
-        life.process_seen(self.process, self._manager_answers)
+        matching_pass.process_seen(self.process, self._manager_answers)
 
     def _sweep(self) -> None:
-        metrics.expired.inc(life.sweep())
+        metrics.expired.inc(matching_pass.sweep())
 
     def _count_tickets(self) -> None:
         found = selectors.ticket_counts()

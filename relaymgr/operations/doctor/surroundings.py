@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from relaymgr.monitor import installation_id
 from relaymgr.sessions.models import WebhookDelivery, WebhookEndpoint
-from relaymgr.sessions.webhook_circuits import circuit_is_open
+from relaymgr.sessions.webhooks.circuits import circuit_is_open
 from relaymgr.tenants.models import ApiKey, Scope
 from web.admin.age import age_s
 

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from relaymgr.sessions.models import RelaySession
-from relaymgr.sessions.stored_explanation import completed
+from relaymgr.sessions.placement.stored_explanation import completed
 from web.errors import Conflict
 
 from .output import Document, Json, printable, show, table, words

@@ -10,9 +10,9 @@ from django.conf import LazySettings
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import NodeState, RelayNode, RelayWorker
-from relaymgr.sessions import upkeep
+from relaymgr.sessions import reconciler
 from relaymgr.sessions.models import EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState
-from relaymgr.sessions.placing import NODES_TRIED
+from relaymgr.sessions.placement.allocation import NODES_TRIED
 from relaymgr.sessions.services import seat_authorize
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
@@ -84,11 +84,11 @@ def test_node_that_did_not_answer_is_made_to_forget(make_stand_in_node: MakeStan
     session = create(api)
     grant = Grant.objects.get(worker__node__name="a-dies")
     assert (grant.wanted, grant.confirmed < grant.revision) == (False, True)
-    assert upkeep.grants_reconcile() == 0
+    assert reconciler.grants_reconcile() == 0
     stand_in.answer = obedient
-    assert upkeep.grants_reconcile() == 1
+    assert reconciler.grants_reconcile() == 1
     assert stand_in.requests[-1][:2] == ("DELETE", f"/sessions/{session['session_id']}?reason=failed")
-    assert upkeep.grants_reconcile() == 0
+    assert reconciler.grants_reconcile() == 0
 
 
 def test_node_that_was_skipped_is_in_nobodys_way(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
@@ -126,7 +126,7 @@ def test_refusing_node_is_skipped_and_needs_no_forgetting(
     session = create(api)
     told = api.get(session["placement"]).json()
     assert told["tried"][0]["outcome"] == f"refused: {code}"
-    assert upkeep.grants_reconcile() == 0
+    assert reconciler.grants_reconcile() == 0
 
 
 def test_connect_tokens_are_for_the_node_that_serves(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
@@ -238,7 +238,7 @@ def test_reconciler_goes_on_with_a_delete(make_stand_in_node: MakeStandIn, api: 
     stand_in.answer = lambda method, path, body: (500, b"")
     api.delete(path)
     stand_in.answer = obedient
-    assert upkeep.grants_reconcile() == 1
+    assert reconciler.grants_reconcile() == 1
     assert api.delete(path).status_code == 204
 
 
@@ -275,7 +275,7 @@ def test_authorize_that_the_node_does_not_confirm_leaves_no_seat(
     assert len(api.get(f"{SESSIONS}/{session['session_id']}").json()["session_users"]) == 2
     assert free_seats(node) == 98
     stand_in.answer = obedient
-    assert upkeep.grants_reconcile() == 1
+    assert reconciler.grants_reconcile() == 1
     assert [seat["revoked"] for seat in stand_in.requests[-1][3]["seats"]] == [False, False, True]
     assert api.post(f"{SESSIONS}:authorize-user", body, format="json").status_code == 200
 

@@ -12,8 +12,8 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.sessions.explanation import recompute
 from relaymgr.sessions.models import PlacementRule, RelaySession
+from relaymgr.sessions.placement.explanation import recompute
 from relaymgr.telemetry.models import PrefixLeg
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.conftest import SESSIONS

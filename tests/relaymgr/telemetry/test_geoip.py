@@ -6,7 +6,7 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location
 from relaymgr.sessions.models import Seat
-from relaymgr.sessions.players import players_of
+from relaymgr.sessions.placement.players import players_of
 from relaymgr.telemetry import geoip
 from relaymgr.telemetry.geoip import UNSTATED_KM, locate
 from tests.relaymgr import mmdb

@@ -1,0 +1,92 @@
+"""What the pages of a ticket and of a match show: how it stands, and why it waits or who was put together and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from . import selectors
+from .matching import explanation
+from .models import Match, MatchState, PassState, Status, Ticket
+
+LOOKS: Mapping[str, str] = {
+    Status.INITIAL: "idle",
+    Status.SEARCHING: "info",
+    Status.MATCH_FOUND: "info",
+    Status.HOST_ASSIGNED: "ok",
+    Status.CANCELLED: "bad",
+    MatchState.FORMING: "info",
+    MatchState.ASSIGNED: "ok",
+    MatchState.ABANDONED: "warn",
+    MatchState.FAILED: "bad",
+}
+
+
+@dataclass(frozen=True)
+class TicketPage:
+    ticket: Ticket
+    look: str
+    waited: float | None  # seconds
+    why: explanation.Why | None  # None: it does not search
+    reason: str  # in a sentence
+    state: PassState | None  # of the last pass over its version
+    is_active_version: bool
+    changes: Sequence[str]
+    estimate: float | None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.ticket.status in (Status.INITIAL, Status.SEARCHING, Status.MATCH_FOUND)
+
+
+@dataclass(frozen=True)
+class Player:
+    """`ticket` None: it was removed since."""
+
+    seat: int
+    team: int | None
+    player_id: str
+    ticket: Ticket | None
+    waited: float | None
+
+
+@dataclass(frozen=True)
+class MatchPage:
+    match: Match
+    look: str
+    players: Sequence[Player]
+    kept: Sequence[Mapping[str, str]]  # rule, type, found, allowed
+
+
+def ticket_page(ticket: Ticket) -> TicketPage:
+    explained = selectors.ticket_why(ticket)
+    found = explained.found
+    until = ticket.match.created_at if ticket.match else timezone.now()
+    changes = found.changes if found else {}
+    return TicketPage(
+        ticket=ticket,
+        look=LOOKS[ticket.status],
+        waited=ticket.waited(until),
+        why=found,
+        reason=explanation.REASONS.get(found.reason, "") if found else "",
+        state=explained.state,
+        is_active_version=explained.is_active,
+        changes=[f"{rule}: {name} {value:g}" for rule, settings in changes.items() for name, value in settings.items()],
+        estimate=selectors.wait_estimate(ticket) if found else None,
+    )
+
+
+def match_page(match: Match) -> MatchPage:
+    tickets = {ticket.player_id: ticket for ticket in match.tickets.defer("assignment")}
+    waited = match.explanation.get("waited", {})
+    players = [
+        Player(
+            seat=seat,
+            team=match.team_of(player_id),
+            player_id=player_id,
+            ticket=tickets.get(player_id),
+            waited=waited.get(player_id),
+        )
+        for seat, player_id in enumerate(match.seats)
+    ]
+    return MatchPage(match, LOOKS[match.state], players, match.explanation.get("rules", []))

@@ -1,0 +1,1 @@
+"""Waiting tickets in, matches out. Pure: no database, no clock."""

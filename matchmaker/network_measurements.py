@@ -1,0 +1,81 @@
+"""Where a player is in the network, as the player measured it: taken in with a ticket, handed on to the manager, which
+knows what to believe of it. The matchmaker cannot check a node's signature, and no rule of a profile sees any of this.
+
+What the form lets through the manager takes: one player's nonsense must not fail the session of a whole match.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+
+from web.fields.choice import Choice
+from web.fields.numbers import Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.http.input_warnings import RequestSerializer
+
+from .matching.profiles import MAX_LATENCY, MAX_VALUES
+
+MAX_MEASUREMENTS = 200  # of a ticket
+MAX_NAME = 50  # of a node or a location
+MAX_PER_MATCH = 2_000  # with as many latencies three quarters of the largest body that the manager takes
+FIELDS = ("measurements", "latencies", "latitude", "longitude", "address_family")
+
+
+class TicketMeasurementSerializer(serializers.Serializer):
+    """What a player found at a relay's beacon, and the relay's signature (PROTOCOL.md 11.1)."""
+
+    node = serializers.SlugField(max_length=MAX_NAME)
+    rtt_ms = RoundTrip(max_value=MAX_LATENCY, help_text="0 and less: not measured.")
+    jitter_ms = Milliseconds(max_value=MAX_LATENCY, default=0.0)
+    loss = Share(default=0.0)
+    proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
+
+
+class WhereaboutsSerializer(RequestSerializer):
+    """To inherit from. What is given ends up under `whereabouts`; null and empty are as good as absent."""
+
+    measurements = serializers.ListField(
+        child=TicketMeasurementSerializer(),
+        required=False,
+        allow_null=True,
+        max_length=MAX_MEASUREMENTS,
+        help_text="What the player measured, signed by relays: the relay of the match is chosen by it.",
+    )
+    latencies = serializers.DictField(
+        child=RoundTrip(max_value=MAX_LATENCY),
+        required=False,
+        allow_null=True,
+        help_text="The same unsigned: {location or node: milliseconds}. The profile's latencies rule does not see it.",
+    )
+    latitude = Latitude(required=False, allow_null=True)
+    longitude = Longitude(required=False, allow_null=True)
+    address_family = Choice(
+        choices=["ipv4", "ipv6", "any"],
+        required=False,
+        allow_null=True,
+        help_text="In which the player reaches a relay; any: in both. Default: that of its address.",
+    )
+
+    def validate_latencies(self, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value and (len(value) > MAX_VALUES or max(map(len, value)) > MAX_NAME):
+            raise serializers.ValidationError(f"At most {MAX_VALUES}, with names up to {MAX_NAME}.", "max_length")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        given = {name: attrs.pop(name, None) for name in FIELDS}
+        found = {name: value for name, value in given.items() if value not in (None, {}, [])}
+        if ("latitude" in found) != ("longitude" in found):
+            missing = "longitude" if "latitude" in found else "latitude"
+            raise serializers.ValidationError({missing: ["Coordinates come in pairs."]}, "required")
+        return {**attrs, "whereabouts": found}
+
+
+def nearest(whereabouts: Mapping[str, Any], players: int) -> dict[str, Any]:
+    """For a user of the request for a session. Of a large match each player hands on what it measured to be nearest."""
+    share = MAX_PER_MATCH // players
+    found = dict(whereabouts)
+    if "measurements" in found:
+        found["measurements"] = sorted(found["measurements"], key=lambda each: float(each["rtt_ms"]))[:share]
+    if "latencies" in found:
+        found["latencies"] = dict(sorted(found["latencies"].items(), key=lambda each: float(each[1]))[:share])
+    return found

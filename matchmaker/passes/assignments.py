@@ -1,0 +1,103 @@
+"""What the manager is asked for a match, and what each of its players gets of the answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..matching.profiles import Profile
+from ..models import Match, Ticket
+from ..network_measurements import nearest
+from ..proofs import host_key, rejoin_key
+
+
+def session_request(
+    match: Match, tickets: Sequence[Ticket], rules: Profile, slugs: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The body of POST /v1/relays/sessions: users in the order of the seats, the host first."""
+    users = [_user(ticket, rules, slugs, len(tickets)) for ticket in tickets]
+    return {"users": users, **rules.session, "metadata": {"match": match.pk, "profile": match.version.profile.name}}
+
+
+def _user(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]], players: int) -> dict[str, Any]:
+    """With the time when the player measured, since a ticket may wait for long."""
+    latencies = {**_latencies(ticket, rules, slugs), **ticket.whereabouts.get("latencies", {})}
+    whereabouts = {**ticket.whereabouts, "latencies": latencies} if latencies else ticket.whereabouts
+    user = {"player_id": ticket.player_id, "ip": ticket.player_ip, **nearest(whereabouts, players)}
+    return {**user, "measured_at": ticket.created_at.isoformat()} if whereabouts else user
+
+
+def _latencies(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Tickets name beacons by their city (compat spec B1); the manager knows locations by their slug."""
+    measured = ticket.attributes[rules.latencies] if rules.latencies else {}
+    return {slug: ms for city, ms in measured.items() for slug in slugs.get(city, (city,))}
+
+
+def assignment_of(
+    match: Match,
+    session: Mapping[str, Any],
+    users: Mapping[str, Mapping[str, Any]],
+    ticket: Ticket,
+    location: Mapping[str, Any] | None,
+    team_ids: Mapping[str, str],
+) -> dict[str, Any]:
+    """Edgegap's assignment (compat spec 5.3), with the relay as the server, and what this one player needs to play.
+
+    Holds the player's own secrets, so it is nobody else's; of the others it says who sits where."""
+    relay, mine = session["relay"], users[ticket.player_id]
+    role = "server" if mine["seat"] == 0 else "client"
+    address = mine["relay_ips"][0]
+    name = relay["host"] if relay["host"] != relay["ip"] else address  # a DNS name, where the relay has one
+    ports = {each: _port(port, name) for each, port in relay["ports"].items()}
+    return {
+        "fqdn": name,
+        "public_ip": address,
+        "relay_ips": mine["relay_ips"],
+        "ports": {"gameport": ports[role], **ports},
+        "location": dict(location) if location else None,
+        "request_id": session["session_id"],
+        "match_id": match.pk,
+        "placement": session.get("placement"),
+        "expires_at": session.get("expires_at"),
+        "seat": mine["seat"],
+        "is_host": mine["seat"] == 0,
+        "player_id": ticket.player_id,
+        "players": [
+            {"player_id": player, "seat": user["seat"], "team_id": team_ids.get(player)}
+            for player, user in sorted(users.items(), key=lambda each: each[1]["seat"])
+        ],
+        "session_token": session["authorization_token"],
+        "user_token": mine["authorization_token"],
+        "connect_token": mine["connect_token"],
+        "seat_key": mine["seat_key"],
+        "rejoin_key": rejoin_key(session["session_id"], ticket.player_id),
+        "host_key": host_key(session["session_id"]) if mine["seat"] == 0 else None,
+    }
+
+
+def completed(assignment: Mapping[str, Any]) -> dict[str, Any]:
+    """With all that an assignment has: one that another version stored may lack some of it."""
+    texts = ("fqdn", "public_ip", "request_id", "match_id", "player_id", "rejoin_key")
+    nothing = ("placement", "expires_at", "location", "connect_token", "seat_key", "host_key")
+    return {
+        **dict.fromkeys(texts, ""),
+        **dict.fromkeys(nothing),
+        "seat": 0,
+        "is_host": assignment.get("seat") == 0,
+        "players": [],
+        "session_token": 0,
+        "user_token": 0,
+        "relay_ips": [assignment["public_ip"]] if "public_ip" in assignment else [],
+        **assignment,
+    }
+
+
+def public_part(assignment: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what belongs to one player alone: what a whole group may see."""
+    shared = ("fqdn", "public_ip", "ports", "location", "request_id", "match_id", "placement")
+    found = completed(assignment)
+    return {name: found[name] for name in shared}
+
+
+def _port(port: Mapping[str, Any], host: str) -> dict[str, Any]:
+    number = port["port"]
+    link = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+    return {"internal": number, "external": number, "link": link, "protocol": port["protocol"]}

@@ -1,0 +1,195 @@
+"""What requests about sessions are made of, each checked to the last.
+
+Null is as good as absent where a field is optional: clients in C# send what they have not set.
+"""
+
+import json
+import re
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+
+from relaymgr.nodes.address_families import ANY, IPV4, IPV6
+from web.fields.address import AddressField
+from web.fields.choice import Choice
+from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.http.input_warnings import RequestSerializer
+from web.ssrf_guard import is_webhook_url
+
+from .placement.filters import Filter
+
+MAX_LATENCIES = 1000
+MAX_LATENCY_MS = 60_000.0
+MAX_MEASUREMENTS = 200
+MAX_NAME = 50  # characters of the name of a node or a location
+MAX_METADATA = 4096  # bytes of JSON
+METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+class MeasurementSerializer(serializers.Serializer):
+    """What a player found at a node's beacon, and the node's signature (PROTOCOL.md 11.1)."""
+
+    node = serializers.SlugField(max_length=MAX_NAME)
+    rtt_ms = RoundTrip(max_value=MAX_LATENCY_MS, help_text="0 and less: not measured.")
+    jitter_ms = Milliseconds(max_value=MAX_LATENCY_MS, default=0.0)
+    loss = Share(default=0.0)
+    proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
+
+
+class PlayerSerializer(RequestSerializer):
+    """A user without the address, which Edgegap names differently from call to call."""
+
+    player_id = serializers.CharField(
+        max_length=64, required=False, allow_blank=True, allow_null=True, help_text="Your name for the player."
+    )
+    latencies = serializers.DictField(
+        child=RoundTrip(max_value=MAX_LATENCY_MS),
+        required=False,
+        allow_null=True,
+        help_text="What the player measured: {location or node: round trip in milliseconds}; 0 and less: not measured.",
+    )
+    measurements = serializers.ListField(
+        child=MeasurementSerializer(),
+        required=False,
+        allow_null=True,
+        max_length=MAX_MEASUREMENTS,
+        help_text="What the player measured, signed by nodes: a round trip is never less than its node says.",
+    )
+    measured_at = serializers.DateTimeField(
+        required=False,
+        allow_null=True,
+        help_text="When the latencies, and the measurements without a good signature, were measured. Default: now.",
+    )
+    latitude = Latitude(required=False, allow_null=True)
+    longitude = Longitude(required=False, allow_null=True)
+
+    address_family = Choice(
+        choices=[IPV4, IPV6, ANY],
+        required=False,
+        allow_null=True,
+        help_text="In which the player reaches a relay; any: in both. Default: that of its address.",
+    )
+
+    ip_field = ""  # set by subclasses
+
+    def validate_latencies(self, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value and (len(value) > MAX_LATENCIES or max(map(len, value)) > MAX_NAME):
+            message = f"Give at most {MAX_LATENCIES}, with names of at most {MAX_NAME} characters."
+            raise serializers.ValidationError(message, "max_length")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Without what is null or empty; the address under `ip`."""
+        found = {name: value for name, value in attrs.items() if value not in (None, "", {}, [])}
+        if ("latitude" in found) != ("longitude" in found):
+            missing = "longitude" if "latitude" in found else "latitude"
+            message = "Coordinates come in pairs: give both, or neither."
+            raise serializers.ValidationError({missing: [message]}, "required")
+        if not found.keys() & {self.ip_field, "player_id", "latencies", "measurements", "latitude"}:
+            message = (
+                f"Say who or where the player is: give at least one of {self.ip_field}, player_id, latencies, "
+                "measurements, or latitude with longitude."
+            )
+            raise serializers.ValidationError({self.ip_field: [message]}, "required")
+        if self.ip_field != "ip" and self.ip_field in found:
+            found["ip"] = found.pop(self.ip_field)
+        return found
+
+
+class UserSerializer(PlayerSerializer):
+    ip = AddressField(
+        required=False, allow_null=True, help_text="May be left out when anything else says who or where the player is."
+    )
+    ip_field = "ip"
+
+
+class FilterSerializer(serializers.Serializer):
+    """Which locations may serve the session. All filters have to pass."""
+
+    field = Choice(
+        choices=["location", "country", "continent", "region", "city", "tags"],
+        help_text="location: any of the names a location has. country: its name or its two letters.",
+    )
+    values = serializers.ListField(child=serializers.CharField(max_length=100), min_length=1, max_length=100)
+    filter_type = Choice(choices=["any", "all", "not"])
+
+    def to_internal_value(self, data: Any) -> Filter:
+        found = super().to_internal_value(data)
+        return Filter(found["field"], tuple(found["values"]), found["filter_type"])
+
+
+def _names(help_text: str) -> serializers.ListField:
+    name = serializers.SlugField(max_length=MAX_NAME)
+    return serializers.ListField(child=name, max_length=100, required=False, help_text=help_text)
+
+
+class WishesSerializer(serializers.Serializer):
+    """Names of nodes or slugs of locations."""
+
+    pin = _names("Use no others.")
+    ban = _names("Never use.")
+    prefer = _names("Use unless another is much better.")
+
+
+class MetadataField(serializers.DictField):
+    """A flat object of text, numbers, booleans and nulls, for the caller's own use and to search by."""
+
+    default_error_messages = {
+        "metadata_key": "Keys are up to 64 letters, digits, _ . or -, and start with a letter or _.",
+        "metadata_flat": "Values are text, numbers, true, false or null.",
+        "metadata_size": f"At most {MAX_METADATA} bytes of JSON.",
+    }
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        value = super().to_internal_value(data)
+        if not all(METADATA_KEY.fullmatch(key) for key in value):
+            self.fail("metadata_key")
+        if not all(item is None or isinstance(item, str | int | float) for item in value.values()):
+            self.fail("metadata_flat")
+        if len(json.dumps(value).encode()) > MAX_METADATA:
+            self.fail("metadata_size")
+        return value
+
+
+class WebhookUrlField(serializers.CharField):
+    """http or https. Whether the host may be reached is found out when it is called, not now: names change."""
+
+    default_error_messages = {"webhook_url": "Write a plain http:// or https:// URL, without user name and password."}
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if value and not is_webhook_url(value):
+            self.fail("webhook_url")
+        return value
+
+
+class RateSerializer(serializers.Serializer):
+    """A second's worth."""
+
+    packets = Integer(1, 2**31, required=False)
+    bytes = Integer(1, 2**31, required=False)
+
+
+class LimitsSerializer(serializers.Serializer):
+    """What a seat and the whole session may send. What is not asked for is what the operator allows."""
+
+    seat = RateSerializer(required=False)
+    session = RateSerializer(required=False)
+
+
+def limits_granted(asked: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Raises ValidationError where more is asked than the operator allows; 0 there is no limit."""
+    ceilings = {"seat": settings.SEAT_LIMITS, "session": settings.SESSION_LIMITS}
+    problems = {
+        scope: {
+            unit: [f"The operator allows {most} at most."]
+            for unit, most in ceiling.items()
+            if 0 < most < asked.get(scope, {}).get(unit, 0)
+        }
+        for scope, ceiling in ceilings.items()
+    }
+    if any(problems.values()):
+        found = {scope: units for scope, units in problems.items() if units}
+        raise serializers.ValidationError({"limits": found}, "max_value")
+    return {scope: {**ceiling, **asked.get(scope, {})} for scope, ceiling in ceilings.items()}

@@ -1,0 +1,1 @@
+"""Where a session is placed: inputs, filters, ranking, allocation, explanation and reevaluation."""

@@ -1,0 +1,96 @@
+"""One attempt to deliver: HTTP to a server that may be hostile, within one deadline for all of it."""
+
+import asyncio
+import contextlib
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+import httpcore
+from django.utils import timezone
+from standardwebhooks import Webhook
+
+from observability.plain_text import visible
+from web.ssrf_guard import LookupsBusy, OutwardNetwork
+
+from ..models import WebhookDelivery
+
+ATTEMPT_S = 10.0  # for all of it: resolve, connect, TLS, send, the head of the answer
+CLOSE_S = 1.0  # more, to give the connection up
+UNREACHABLE = "The URL could not be reached"  # and why: for operators alone, no answer of the API shows it
+
+
+class Verdict(StrEnum):
+    """What an attempt says of the delivery and of its endpoint."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # the endpoint is well and answered: not this one
+    FAILED = "failed"  # unreachable, too slow, or out of order
+
+
+class Attempt(NamedTuple):
+    verdict: Verdict
+    error: str = ""
+
+
+class Sender:
+    """Connections of one run of a dispatcher, a pool for each tenant: none waits for another's. Belongs to one loop."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[int, bool], httpcore.AsyncConnectionPool] = {}
+
+    async def send(self, delivery: WebhookDelivery) -> Attempt:
+        """Never raises, and is done ATTEMPT_S + CLOSE_S from now at the latest."""
+        attempt = asyncio.ensure_future(self._attempt(delivery))
+        done, _ = await asyncio.wait({attempt}, timeout=ATTEMPT_S)
+        if not done:
+            attempt.cancel()
+            # httpcore closes what is cancelled behind a shield: that must not take for ever either.
+            done, _ = await asyncio.wait({attempt}, timeout=CLOSE_S)
+        return attempt.result() if done and not attempt.cancelled() else _failed(f"no answer within {ATTEMPT_S:g} s")
+
+    async def _attempt(self, delivery: WebhookDelivery) -> Attempt:
+        try:
+            async with self._pool(delivery).stream(
+                "POST", delivery.url, headers=_headers(delivery, timezone.now()), content=delivery.payload.encode()
+            ) as response:
+                # The body is never read: it is not ours to keep, and may be endless.
+                return _judge(response.status)
+        except LookupsBusy:
+            return _failed("too many names of this tenant are being looked up")
+        except Exception as error:
+            return _failed(f"{error}" or type(error).__name__)
+
+    def _pool(self, delivery: WebhookDelivery) -> httpcore.AsyncConnectionPool:
+        key = delivery.tenant_id, delivery.tenant.private_webhooks
+        if key not in self._pools:
+            network = OutwardNetwork(owner=delivery.tenant_id, allow_private=delivery.tenant.private_webhooks)
+            self._pools[key] = httpcore.AsyncConnectionPool(network_backend=network, keepalive_expiry=5.0)
+        return self._pools[key]
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            with contextlib.suppress(TimeoutError, RuntimeError):
+                async with asyncio.timeout(CLOSE_S):
+                    await pool.aclose()
+
+
+def _failed(why: str) -> Attempt:
+    return Attempt(Verdict.FAILED, visible(f"{UNREACHABLE}: {why}.")[:200])
+
+
+def _judge(status: int) -> Attempt:
+    if 200 <= status < 300:
+        return Attempt(Verdict.DELIVERED)
+    is_ill = status >= 500 or status in (408, 429)
+    return Attempt(Verdict.FAILED if is_ill else Verdict.REFUSED, f"The URL answered {status}.")
+
+
+def _headers(delivery: WebhookDelivery, now: datetime) -> dict[bytes | str, bytes | str]:
+    headers: dict[bytes | str, bytes | str] = {"Content-Type": "application/json", "User-Agent": "causeway-webhooks"}
+    if delivery.is_signed:
+        message_id = f"msg_{delivery.pk}"  # the same in each attempt, so that a receiver recognizes a repetition
+        headers["webhook-id"] = message_id
+        headers["webhook-timestamp"] = str(int(now.timestamp()))
+        headers["webhook-signature"] = Webhook(delivery.tenant.webhook_secret).sign(message_id, now, delivery.payload)
+    return headers

@@ -1,0 +1,1 @@
+"""Estimates of round-trip times from measurements. Pure: no database, no clock."""

@@ -1,0 +1,46 @@
+"""What is learnt from samples, as a document that is kept; and the learning itself. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from .coordinates import Coordinates, fit_coordinates
+from .estimates import Knowledge, Site
+from .geography import ASSUMED, DistanceFit, Floats, distance_km, fit_distance
+
+Row = Mapping[str, float]  # {node: milliseconds}, from one place
+Where = tuple[float, float] | None  # its coordinates in degrees, if they are known
+
+
+def learn(sites: Sequence[Site], rows: Sequence[tuple[Row, Where]]) -> Knowledge:
+    """From the legs of many places: players' prefixes, and nodes themselves."""
+    names = tuple(site.node for site in sites)
+    column = {name: index for index, name in enumerate(names)}
+    table = np.full((len(rows), len(sites)), np.nan)
+    for index, (row, _) in enumerate(rows):
+        for name, ms in row.items():
+            if name in column:
+                table[index, column[name]] = ms
+    return Knowledge(fit_coordinates(names, table), _fit_distance(sites, table, [where for _, where in rows]))
+
+
+def _fit_distance(sites: Sequence[Site], table: Floats, where: Sequence[Where]) -> DistanceFit:
+    located = [index for index, at in enumerate(where) if at is not None]
+    if not located:
+        return ASSUMED
+    at = np.array([where[index] for index in located], dtype=np.float64)
+    stand = np.array([(site.latitude, site.longitude) for site in sites])
+    km = distance_km(at[:, :1], at[:, 1:], stand[:, 0], stand[:, 1])
+    return fit_distance(km.ravel(), table[located].ravel())
+
+
+def knowledge_to_json(knowledge: Knowledge) -> dict[str, Any]:
+    coordinates = knowledge.coordinates.to_json() if knowledge.coordinates else None
+    return {"coordinates": coordinates, "distance": asdict(knowledge.distance)}
+
+
+def knowledge_from_json(document: Mapping[str, Any]) -> Knowledge:
+    coordinates = document["coordinates"]
+    return Knowledge(Coordinates.from_json(coordinates) if coordinates else None, DistanceFit(**document["distance"]))

@@ -1,0 +1,353 @@
+"""Configurations in Edgegap's form: accepted, or every problem with its path and reason."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matchmaker.matching.pool import Ticket
+from matchmaker.matching.profiles import (
+    DIALECTS,
+    SESSION_OPTIONS,
+    Problem,
+    ProfileInvalid,
+    attribute_problems,
+    differences,
+    group_problems,
+    parse,
+    profiles_of,
+    without_failed_pings,
+)
+from matchmaker.matching.proposals import make_matches
+from relaymgr.sessions.apis import DIALECTS as manager_dialects
+from relaymgr.sessions.apis import SessionsApi
+from tests.matchmaker.conftest import CONFIG
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples" / "profiles").glob("*.json"))
+SIZE = {"type": "player_count", "attributes": {"team_count": 1, "min_team_size": 1, "max_team_size": 2}}
+
+
+def problems(config: Any) -> dict[str, str]:
+    with pytest.raises(ProfileInvalid) as raised:
+        parse(config)
+    return {problem.path: problem.reason for problem in raised.value.problems}
+
+
+def with_rules(expansions: Any = None, **rules: Any) -> dict[str, Any]:
+    return {"rules": {"initial": {"size": SIZE, **rules}, "expansions": expansions or {}}}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_examples_are_valid(path: Path) -> None:
+    parse(json.loads(path.read_text()))
+
+
+def test_defaults_and_stages() -> None:
+    profile = parse(CONFIG | {"ticket_expiration_period": "1500ms", "rules": {"initial": CONFIG["rules"]["initial"]}})
+    assert (profile.expiration, profile.removal, profile.group_inactivity) == (1.5, 30, 300)
+    assert (profile.max_retries, profile.host, profile.session) == (3, "first", {})
+    staged = parse(with_rules({"20": {"elo": {"max_difference": 9}}, "5": {"size": {"min_team_size": 2}}}, elo=elo(1)))
+    assert [(stage.since, stage.numbers["elo"], stage.min_team_size) for stage in staged.stages] == [
+        (0, 1, 1),
+        (5, 1, 2),
+        (20, 9, 2),
+    ]
+    assert [staged.stage_at(age) for age in (0, 4.9, 5, 19, 20, 999)] == [0, 0, 1, 1, 2, 2]
+
+
+def elo(limit: Any) -> dict[str, Any]:
+    return {"type": "number_difference", "attributes": {"max_difference": limit}}
+
+
+def test_team_size_is_the_older_name_of_both() -> None:
+    size = {"type": "player_count", "attributes": {"team_count": 2, "team_size": 3}}
+    [stage] = parse({"rules": {"initial": {"size": size}}}).stages
+    assert (stage.min_team_size, stage.max_team_size) == (3, 3)
+
+
+def test_application_of_an_edgegap_configuration_is_read_over() -> None:
+    parse(with_rules() | {"application": {"name": "game", "version": "1"}})
+
+
+def pings(**attributes: Any) -> dict[str, Any]:
+    return {"type": "latencies", "attributes": {"difference": 50, "max_latency": 100} | attributes}
+
+
+def maps(overlap: int) -> dict[str, Any]:
+    return {"type": "intersection", "attributes": {"overlap": overlap}}
+
+
+CASES: list[tuple[Any, str, str]] = [
+    ([], "config", "object"),
+    ({}, "rules", "object"),
+    (with_rules() | {"colour": 1}, "colour", "not a setting"),
+    (with_rules() | {"host": "last"}, "host", "one of first, best_connected"),
+    (with_rules() | {"max_deployment_retry_count": True}, "max_deployment_retry_count", "whole number"),
+    (with_rules() | {"ticket_expiration_period": "5"}, "ticket_expiration_period", "a time such as"),
+    (with_rules() | {"ticket_expiration_period": "0s"}, "ticket_expiration_period", "a time such as"),
+    (with_rules() | {"ticket_removal_period": "2d"}, "ticket_removal_period", "a time such as"),
+    (with_rules() | {"session": {"colour": 1}}, "session.colour", "not one of"),
+    (with_rules() | {"session": {"topology": "ring"}}, "session.topology", "one of host, mesh"),
+    (with_rules() | {"session": {"idle_timeout": "9"}}, "session.idle_timeout", "from 10 to 86400"),
+    (with_rules() | {"session": {"max_lifetime": 59}}, "session.max_lifetime", "from 60 to 86400"),
+    (with_rules() | {"session": {"dialects": []}}, "session.dialects", "one or more of native, edgegap"),
+    (with_rules() | {"session": {"dialects": ["udp"]}}, "session.dialects", "one or more of native, edgegap"),
+    (with_rules() | {"session": {"filters": [{"field": "city"}]}}, "session.filters", "objects of field"),
+    (with_rules() | {"session": {"limits": {"seat": {"packets": 0}}}}, "session.limits", "from 1 to"),
+    (with_rules() | {"host": "best_connected"}, "host", "no effect without a rule of type latencies"),
+    ({"version": "3.2.1", "profiles": {"casual": {}, "ranked": {}}}, "profiles", "('casual', 'ranked')"),
+    ({"rules": {"initial": {"size": SIZE}, "later": {}}}, "rules.later", "not known"),
+    ({"rules": {"initial": {}}}, "rules.initial", "exactly one rule of type player_count and has 0"),
+    (with_rules(more=SIZE), "rules.initial", "exactly one rule of type player_count and has 2"),
+    (with_rules(a=7), "rules.initial.a", "object"),
+    (with_rules(a={"type": "age"}), "rules.initial.a.type", "one of player_count"),
+    (with_rules(a={"type": []}), "rules.initial.a.type", "one of player_count"),
+    (with_rules(a=elo(1) | {"weight": 1}), "rules.initial.a.weight", "not known"),
+    (with_rules(a={"type": "number_difference"}), "rules.initial.a.attributes.max_difference", "missing"),
+    (with_rules(a=elo(-1)), "rules.initial.a.attributes.max_difference", "at least 0"),
+    (with_rules(a=elo(float("nan"))), "rules.initial.a.attributes.max_difference", "number"),
+    (with_rules(a=elo(1e-320)), "rules.initial.a.attributes.max_difference", "0, or at least 1e-06"),
+    (with_rules(a=elo(10**400)), "rules.initial.a.attributes.max_difference", "at most 1e+12"),
+    (with_rules({"9": {"size": {"team_count": 10**400}}}), "rules.expansions.9.size.team_count", "at most 1e+12"),
+    (with_rules(a=pings(max_latency=0)), "rules.initial.a.attributes.max_latency", "at least 1e-06"),
+    (with_rules(a=pings(unmeasured=101)), "rules.initial.a.attributes.unmeasured", "above every max_latency"),
+    (with_rules(a=maps(65)), "rules.initial.a.attributes.overlap", "at most 64"),
+    (with_rules({"9": {"a": {"max_difference": 1}}}, a=elo(1)), "rules.expansions.9", "changes nothing"),
+    (with_rules({"9": {}}), "rules.expansions.9", "changes nothing"),
+    (with_rules(a=elo("9")), "rules.initial.a.attributes.max_difference", "number"),
+    (
+        with_rules(a={"type": "string_equality", "attributes": {"x": 1}}),
+        "rules.initial.a.attributes.x",
+        "not a setting",
+    ),
+    (with_rules({"soon": {}}), "rules.expansions.soon", "whole number of seconds"),
+    (with_rules({"300": {}}), "rules.expansions.300", "after the ticket has expired"),
+    (with_rules({"9": {"b": {}}}), "rules.expansions.9.b", "not a rule"),
+    (with_rules({"9": {"size": {"min_team_size": 3}}}), "rules.expansions.9.size", "above max_team_size"),
+    (with_rules({"9": {"size": {"team_count": 200}}}), "rules.expansions.9.size", "2 to 255 players"),
+]
+
+
+@pytest.mark.parametrize(("config", "path", "reason"), CASES, ids=[f"{n}-{case[1]}" for n, case in enumerate(CASES)])
+def test_problem_is_named_by_path_and_reason(config: Any, path: str, reason: str) -> None:
+    assert reason in problems(config)[path]
+
+
+def test_all_problems_are_named_at_once() -> None:
+    assert problems(with_rules(a=elo(-1), b=elo("x")) | {"host": 7}).keys() == {
+        "rules.initial.a.attributes.max_difference",
+        "rules.initial.b.attributes.max_difference",
+        "host",
+    }
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["rules", "host", "session", "ticket_removal_period"]), json_values) | json_values
+)
+def test_any_configuration_is_accepted_or_refused_with_reasons(config: Any) -> None:
+    try:
+        parse(config)
+    except ProfileInvalid as error:
+        assert error.problems
+
+
+@given(st.sampled_from(["initial", "expansions"]), json_values)
+def test_any_rules_are_accepted_or_refused_with_reasons(part: str, rules: Any) -> None:
+    config = with_rules(a=elo(1))
+    config["rules"][part] = {**config["rules"][part], "9": rules} if isinstance(rules, dict) else rules
+    try:
+        parse(config)
+    except ProfileInvalid as error:
+        assert error.problems
+
+
+# -- attributes ------------------------------------------------------------------------------------
+
+EVERY_KIND = parse(
+    with_rules(
+        {"9": {"maps": {"overlap": 1}}},
+        elo=elo(1),
+        mode={"type": "string_equality"},
+        maps={"type": "intersection", "attributes": {"overlap": 2}},
+        pings={"type": "latencies", "attributes": {"difference": 1, "max_latency": 9}},
+    )
+)
+GOOD: dict[str, Any] = {"elo": 1.5, "mode": "x", "maps": ["a", "b"], "pings": {"Frankfurt": 3}}
+
+
+def test_good_attributes_have_no_problem() -> None:
+    assert attribute_problems(EVERY_KIND, GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("elo", float("inf")),
+        ("mode", ""),
+        ("mode", "x" * 129),
+        ("mode", 7),
+        ("maps", []),
+        ("maps", "ab"),
+        ("maps", ["a", 7]),
+        ("maps", ["a"] * 65),
+        ("elo", 10**400),
+        ("elo", -(10**400)),
+        ("pings", [3]),
+        ("pings", {"Frankfurt": 10**400}),
+        ("pings", {"Frankfurt": float("nan")}),
+        ("pings", {"Frankfurt": "3"}),
+        ("pings", {"x" * 129: 3}),
+        ("pings", {str(n): 3 for n in range(65)}),
+    ],
+)
+def test_bad_attribute_is_named(name: str, value: Any) -> None:
+    assert [problem.path for problem in attribute_problems(EVERY_KIND, GOOD | {name: value})] == [name]
+
+
+def test_pings_that_failed_are_no_measurement() -> None:
+    """The SDKs, and browsers, write 0 for a beacon that did not answer."""
+    zeros = GOOD | {"pings": {"Frankfurt": 0, "Tokyo": -1, "Chicago": 4}}
+    assert attribute_problems(EVERY_KIND, zeros) == []
+    assert without_failed_pings(EVERY_KIND, zeros)["pings"] == {"Chicago": 4}
+    assert without_failed_pings(EVERY_KIND, GOOD | {"pings": {"Frankfurt": 0}})["pings"] == {}
+    assert attribute_problems(EVERY_KIND, GOOD | {"pings": {}}) == []
+
+
+def test_attributes_are_bounded_as_a_whole() -> None:
+    long = GOOD | {"maps": [f"{n:0128}" for n in range(64)], "mode": "x" * 128}
+    assert attribute_problems(EVERY_KIND, long) == []
+    many = parse(with_rules(a=maps(1), b=maps(1), c=maps(1)))
+    [problem] = attribute_problems(many, dict.fromkeys("abc", long["maps"]))
+    assert "longer than 16384 bytes" in problem.reason
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "other"]), json_values))
+def test_any_attributes_are_judged_without_failing(attributes: dict[str, Any]) -> None:
+    attribute_problems(EVERY_KIND, attributes)
+
+
+def test_group_must_be_able_to_be_together() -> None:
+    assert group_problems(EVERY_KIND, [GOOD, GOOD | {"maps": ["b", "c"]}]) == [], "the expansion wants one in common"
+    found = group_problems(EVERY_KIND, [GOOD, GOOD | {"maps": ["c"], "mode": "y"}])
+    assert found == [
+        Problem("mode", "differs within the group"),
+        Problem("maps", "the group has fewer than 1 values in common"),
+    ]
+
+
+def test_group_is_no_larger_than_a_team() -> None:
+    assert [problem.path for problem in group_problems(EVERY_KIND, [GOOD] * 3)] == [""]
+
+
+def test_session_options_are_those_that_the_manager_takes() -> None:
+    """At both ends of each range, and one beyond."""
+    for name, wanted in SESSION_OPTIONS.items():
+        if isinstance(wanted, range):
+            for value in (wanted[0] - 1, wanted[0], wanted[-1], wanted[-1] + 1):
+                manager = SessionsApi.InputSerializer(
+                    data={"users": [{"ip": "192.0.2.1"}], name: value}, context={"edgegap_enabled": True}
+                )
+                assert manager.is_valid() == (value in wanted), (name, value)
+    assert set(DIALECTS) == set(manager_dialects)
+
+
+EDGEGAP_FILES = sorted((Path(__file__).parents[1] / "edgegap_configurations").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", EDGEGAP_FILES, ids=[path.stem for path in EDGEGAP_FILES])
+def test_edgegaps_configuration_files_are_taken_whole(path: Path) -> None:
+    """In the form of the examples in its documentation. Every smaller match that a profile allows can be made."""
+    for profile in map(parse, profiles_of(json.loads(path.read_text())).values()):
+        stage = profile.stages[-1]
+        size = stage.team_count * stage.min_team_size
+        attributes = {"number_difference": 5, "string_equality": "x", "intersection": ["a"], "latencies": {"Paris": 20}}
+        row = {name: attributes[kind] for name, kind in profile.rules.items()}
+        waited = min(stage.since + 0.5, profile.expiration) if len(profile.stages) > 1 else profile.expiration - 0.5
+        tickets = [Ticket(f"t{n}", 1000.0 - waited, row) for n in range(size)]
+        assert [len(match.tickets) for match in make_matches(profile, tickets, 1000.0).matches] == [size]
+
+
+def test_problems_of_a_configuration_file_are_named_by_profile() -> None:
+    with pytest.raises(ProfileInvalid) as raised:
+        profiles_of({"profiles": {"a": with_rules() | {"host": 7}, "b b": with_rules()}, "colour": 1})
+    assert {problem.path for problem in raised.value.problems} == {"profiles.a.host", "profiles.b b", "colour"}
+    shared = profiles_of({"profiles": {"a": with_rules()}, "max_deployment_retry_count": 7, "inspect": True})
+    assert parse(shared["a"]).max_retries == 7
+
+
+def test_differences_are_leaves_by_path() -> None:
+    assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}, "d": [1]})) == [
+        ("a.b", 1, 3),
+        ("d", None, [1]),
+    ]
+
+
+# A player who measured nothing
+
+
+def with_latencies(expansions: dict[str, Any] | None = None, **attributes: float) -> dict[str, Any]:
+    count = {"type": "player_count", "attributes": {"team_count": 2, "min_team_size": 1, "max_team_size": 1}}
+    pings = {"type": "latencies", "attributes": {"difference": 100, "max_latency": 200, **attributes}}
+    return {"rules": {"initial": {"size": count, "pings": pings}, "expansions": expansions or {}}}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [with_latencies(unmeasured=300), with_latencies(expansions={"10": {"pings": {"unmeasured": 500}}}, unmeasured=150)],
+)
+def test_a_worth_without_effect_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ProfileInvalid):
+        parse(config)
+
+
+def test_a_worth_within_a_later_limit_is_taken() -> None:
+    assert (
+        parse(with_latencies(expansions={"10": {"pings": {"max_latency": 400}}}, unmeasured=300)).stages[0].unmeasured
+        == 300
+    )
+
+
+def _filter(field: str, kind: str, *values: str) -> dict[str, Any]:
+    return {"field": field, "filter_type": kind, "values": list(values)}
+
+
+def with_filters(*filters: dict[str, Any]) -> dict[str, Any]:
+    return {"session": {"filters": list(filters)}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"session": {"idle_timeout": 600, "max_lifetime": 300}}, "session.idle_timeout"),
+        ({"session": {"limits": {"seat": {"bytes": 9}, "session": {"bytes": 8}}}}, "session.limits.seat.bytes"),
+        (with_filters(_filter("city", "any", "Paris"), _filter("city", "not", "paris")), "session.filters"),
+        (with_filters(_filter("tags", "all", "a", "b"), _filter("tags", "not", "b")), "session.filters"),
+        (with_filters(*[_filter("city", "any", *map(str, range(100)))] * 6), "session.filters"),
+        (with_filters(_filter("city", "any", " ")), "session.filters"),
+        ({"session": {"dialects": ["native"] * 11}}, "session.dialects"),
+        (
+            {"ticket_expiration_period": "100ms", "rules": {"initial": CONFIG["rules"]["initial"]}},
+            "ticket_expiration_period",
+        ),
+    ],
+)
+def test_what_could_never_have_its_effect_is_refused(changes: dict[str, Any], path: str) -> None:
+    """Each match would fail at the manager, or no ticket would live to see a pass."""
+    with pytest.raises(ProfileInvalid) as refused:
+        parse(CONFIG | changes)
+    assert [problem.path for problem in refused.value.problems] == [path]
+
+
+def test_filters_that_leave_something_are_taken() -> None:
+    filters = [_filter("city", "any", "Paris", "Rome"), _filter("city", "not", "paris"), _filter("tags", "not", "Rome")]
+    assert parse(CONFIG | {"session": {"filters": filters, "idle_timeout": 300, "max_lifetime": 300}})

@@ -1,0 +1,56 @@
+import pytest
+
+from relaymgr.sessions.placement.filters import Filter, Place, Wishes, admits, refusals
+
+FRANKFURT = Place("frankfurt", "Frankfurt", "Germany", "DE", "Europe", "Hesse", ("premium", "ssd"), 50.11, 8.68)
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "values", "passes"),
+    [
+        ("country", "any", ["DE", "FR"], True),
+        ("country", "any", ["germany"], True),
+        ("country", "any", ["JP"], False),
+        ("country", "not", ["DE"], False),
+        ("country", "not", ["JP"], True),
+        ("country", "all", ["DE", "Germany"], True),
+        ("country", "all", ["DE", "FR"], False),
+        ("continent", "any", ["EUROPE"], True),
+        ("region", "any", ["Hesse"], True),
+        ("city", "not", ["Frankfurt"], False),
+        ("tags", "all", ["premium", "ssd"], True),
+        ("tags", "all", ["premium", "arm"], False),
+        ("tags", "any", ["arm", "ssd"], True),
+        ("tags", "not", ["arm"], True),
+        ("location", "any", ["DE"], True),  # Edgegap's one example
+        ("location", "any", ["frankfurt"], True),
+        ("location", "not", ["Europe"], False),
+        ("city", "any", [""], False),
+    ],
+)
+def test_filter(field: str, kind: str, values: list[str], passes: bool) -> None:
+    assert admits(Filter(field, tuple(values), kind), FRANKFURT) is passes
+
+
+def test_every_filter_has_to_pass_and_each_that_does_not_is_named() -> None:
+    rules = [
+        Filter("continent", ("Europe",), "any"),
+        Filter("country", ("DE",), "not"),
+        Filter("city", ("Oslo",), "any"),
+    ]
+    assert refusals("fra-1", FRANKFURT, rules, Wishes()) == ("filter: country not", "filter: city any")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "reasons"),
+    [
+        (Wishes(pin=("fra-1",)), ()),
+        (Wishes(pin=("frankfurt",)), ()),
+        (Wishes(pin=("tokyo",)), ("not pinned",)),
+        (Wishes(ban=("frankfurt",)), ("banned",)),
+        (Wishes(pin=("frankfurt",), ban=("fra-1",)), ("banned",)),
+        (Wishes(prefer=("tokyo",)), ()),
+    ],
+)
+def test_pin_and_ban_by_node_or_location(wishes: Wishes, reasons: tuple[str, ...]) -> None:
+    assert refusals("fra-1", FRANKFURT, (), wishes) == reasons
