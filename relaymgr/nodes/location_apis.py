@@ -11,9 +11,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import MayRead
+from relaymgr.nodes.geoip import locate
 from relaymgr.nodes.models import Location
 from relaymgr.nodes.selectors import locations_with_nodes
-from relaymgr.telemetry.geoip import locate
 from web.fields.address import AddressField
 from web.fields.numbers import Count, Latitude, Longitude
 from web.http.client_address import client_address

@@ -8,12 +8,12 @@ from rest_framework.views import APIView
 
 from relaymgr.authentication import MayRead
 from relaymgr.nodes.address_families import IPV4, IPV6, family_of
+from relaymgr.nodes.geoip import locate
 from relaymgr.nodes.location_apis import LocationSerializer
 from relaymgr.nodes.models import RelayNode, RelayWorker
 from relaymgr.nodes.selectors import beacons
 from relaymgr.telemetry.estimation.beacons import beacon_order
 from relaymgr.telemetry.estimation.estimates import Player, Site
-from relaymgr.telemetry.geoip import locate
 from relaymgr.telemetry.selectors import knowledge_now
 from web.fields.address import AddressField
 from web.fields.choice import Choice

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
+from relaymgr.nodes.geoip import locate as geoip_locate
 from relaymgr.telemetry.estimation.estimates import Knowledge, Sample
 from relaymgr.telemetry.estimation.latency_model import knowledge_from_json
-from relaymgr.telemetry.geoip import locate as geoip_locate
 from relaymgr.telemetry.models import Learnt, LegSample, NodeSample, NodeSummary, PeerLegs, PrefixLeg
 from relaymgr.telemetry.retention import MINUTE
 from relaymgr.telemetry.series import DAY, Point, Series, Span, points_of, series_of

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from relaymgr.nodes import geoip
+from relaymgr.nodes.geoip import UNSTATED_KM, locate
 from relaymgr.nodes.models import Location
 from relaymgr.sessions.models import Seat
 from relaymgr.sessions.placement.players import players_of
-from relaymgr.telemetry import geoip
-from relaymgr.telemetry.geoip import UNSTATED_KM, locate
 from tests.relaymgr import mmdb
 
 PARIS = {
