@@ -48,7 +48,7 @@ unfinished = Counter(
     BY_PROFILE,
 )
 pass_steps = Counter("causeway_matchmaker_pass_steps", "Work done in passes, in steps.", BY_PROFILE)
-manager_answers = Gauge("causeway_matchmaker_manager_answers", "1: the manager answered when it was last asked.")
+manager_answers = Gauge("causeway_matchmaker_manager_up", "1: the manager answered when it was last asked.")
 round_time = Gauge("causeway_matchmaker_last_round_timestamp_seconds", "When the last round over all pools was done.")
 
 _profiles: set[str] = set()

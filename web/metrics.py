@@ -56,7 +56,7 @@ placements = Counter(
     "Sessions placed, by the rule that put their node first and by the step that was conceded.",
     ("decided_by", "conceded"),
 )
-sessions_over = Counter("causeway_sessions_over", "Sessions that ended or failed, by reason.", ("state", "reason"))
+sessions_ended = Counter("causeway_sessions_ended", "Sessions that ended or failed, by reason.", ("state", "reason"))
 
 # Grants
 
@@ -72,7 +72,7 @@ probe_round_seconds = Histogram(
 )
 probes = Counter(
     "causeway_probes",
-    "Probes of nodes. silent: no answer in time; nonsense: one that cannot be read.",
+    "Probes of nodes. timeout: no response in time; invalid: a response that cannot be parsed.",
     ("outcome",),
 )
 events_applied = Counter("causeway_events_applied", "What nodes told of sessions and players, acted upon.", ("kind",))

@@ -1,7 +1,7 @@
-"""GET /metrics of the manager: what the web processes counted, and the fleet as the database has it now.
+"""GET /metrics of the manager: the counters of the web processes, and the state of the fleet in the database.
 
-Every web server says the same of the fleet: take the maximum over them. Nodes are labels, for an operator made each of
-them; sessions, players, tenants and addresses are none.
+Every web server reports the same state of the fleet, so queries take the maximum over them. Nodes are labels because
+an operator creates each of them; sessions, players, tenants and addresses never are.
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
 
 @extend_schema(exclude=True)
 class MetricsApi(APIView):
-    """For whoever shows CAUSEWAY_METRICS_KEY; where none is set there is no such page."""
+    """Requires CAUSEWAY_METRICS_KEY as a bearer token. Answers 404 when that is not set."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
@@ -55,33 +55,35 @@ class MetricsApi(APIView):
 
 
 class FleetCollector(Collector):
-    """Asks the database, in a handful of queries however large the fleet is."""
+    """Reads the database, with a fixed number of queries whatever the size of the fleet."""
 
     def collect(self) -> Iterable[Metric]:
         now = timezone.now()
         families: list[Metric] = []
         try:
-            for ask in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys, _restarts, _incidents):
-                families += ask(now)
+            for read in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys, _restarts, _incidents):
+                families += read(now)
         except DatabaseError:
             families = []
-        text = "1: the database answers and takes writes."
+        text = "1: the database responds and accepts writes."
         yield GaugeMetricFamily("causeway_database_up", text, 1 if families and health() == "works" else 0)
         yield from families
 
     def describe(self) -> Iterable[Metric]:
-        return []  # nothing is asked before somebody reads
+        return []  # no query before the first scrape
 
 
 def _nodes(now: datetime) -> Iterator[Metric]:
     by_state = dict.fromkeys([*NodeState.values, DRAINING], 0)
-    seen = _per_node("seen_age_seconds", "Since the node last answered a probe.")
-    state = _per_node("state", "1 for the state it is in.", "state")
-    missed = _per_node("missed_probes", "Probes in a row that it has not answered.")
-    clock = _per_node("clock_offset_seconds", "What its clock is ahead of ours. None while the node is silent.")
-    cpu = _per_node("cpu_ratio", "Of a core: its busiest worker. None while the node is silent.")
-    free = _per_node("seats_free", "Seats that can still be given.")
-    seats = _per_node("seats", "Seats it has.")
+    seen = _per_node("last_seen_age_seconds", "Time since the node last responded to a probe.")
+    state = _per_node("state", "1 for the current state of the node, 0 for the others.", "state")
+    missed = _per_node("missed_probes", "Consecutive probes without a response.")
+    clock = _per_node(
+        "clock_offset_seconds", "How far its clock is ahead of the manager's. Absent while the node is silent."
+    )
+    cpu = _per_node("cpu_ratio", "Share of a core that its busiest worker uses. Absent while the node is silent.")
+    free = _per_node("seats_free", "Free seats.")
+    seats = _per_node("seats", "Capacity in seats.")
     nodes = RelayNode.objects.annotate(free=Sum("workers__free_seats"), seats=Sum("workers__capacity")).order_by()
     newest: datetime | None = None
     for node in nodes.select_related("location"):
@@ -99,9 +101,9 @@ def _nodes(now: datetime) -> Iterator[Metric]:
             cpu.add_metric(names, node.cpu)
         free.add_metric(names, node.free or 0)
         seats.add_metric(names, node.seats or 0)
-    yield _by("causeway_fleet_nodes", "Nodes; draining: ready, and takes no sessions.", "state", by_state)
+    yield _by("causeway_fleet_nodes", "Nodes by state. draining: ready, but takes no new sessions.", "state", by_state)
     if newest:
-        text = "Since any node was heard: it grows when worker or beat are silent, or all nodes are."
+        text = "Time since any node responded to a probe. Grows while the worker, beat or all nodes are down."
         yield GaugeMetricFamily("causeway_telemetry_age_seconds", text, _age(newest, now))
     yield from (state, seen, missed, clock, cpu, free, seats)
 
@@ -115,12 +117,12 @@ def _sessions(now: datetime) -> Iterator[Metric]:
 def _players(now: datetime) -> Iterator[Metric]:
     samples = NodeSample.objects.filter(at__gte=now - SAMPLES_OF).order_by("at")
     connected = dict(samples.values_list("node_id", "connected"))  # the last of each node
-    text = "Seats whose player is there, as the nodes said in the last seconds."
+    text = "Seats whose player is connected, by the last samples of the nodes."
     yield GaugeMetricFamily("causeway_players_connected", text, sum(connected.values()))
 
 
 def _grants(now: datetime) -> Iterator[Metric]:
-    """By when it became true: a wanted grant with its last change of seats, an unwanted one with its session's end."""
+    """A wanted grant has waited since the last change of its seats, an unwanted one since the end of its session."""
     changes = Q(session__events__kind__in=(EventKind.SEAT_ADDED, EventKind.SEAT_REVOKED))
     pending = (
         unconfirmed_by_answering()
@@ -133,43 +135,49 @@ def _grants(now: datetime) -> Iterator[Metric]:
         )
     )
     found = list(pending.values_list("since", flat=True))
-    yield GaugeMetricFamily("causeway_grants_pending", "Grants that nodes which answer have not confirmed.", len(found))
-    yield _oldest("causeway_grants_oldest_pending_seconds", "How long the oldest of them has waited.", found, now)
+    yield GaugeMetricFamily("causeway_grants_pending", "Grants that responding nodes have not confirmed.", len(found))
+    yield _oldest("causeway_grants_oldest_pending_seconds", "How long the oldest pending grant has waited.", found, now)
 
 
 def _events(now: datetime) -> Iterator[Metric]:
     waiting = NodeEvent.objects.aggregate(count=Count("pk"), oldest=Min("at"))
-    yield GaugeMetricFamily("causeway_events_waiting", "Events of nodes that nobody acted upon yet.", waiting["count"])
-    yield _oldest("causeway_events_oldest_seconds", "How old the oldest of them is.", [waiting["oldest"]], now)
+    yield GaugeMetricFamily("causeway_events_waiting", "Events of nodes that are not applied yet.", waiting["count"])
+    yield _oldest(
+        "causeway_events_oldest_seconds", "Age of the oldest event that is not applied yet.", [waiting["oldest"]], now
+    )
 
 
 def _webhooks(now: datetime) -> Iterator[Metric]:
     waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).aggregate(
         count=Count("pk"), oldest=Min("created_at")
     )
-    yield GaugeMetricFamily("causeway_webhooks_waiting", "Webhooks not delivered and not given up.", waiting["count"])
-    yield _oldest("causeway_webhooks_oldest_seconds", "How old the oldest of them is.", [waiting["oldest"]], now)
+    yield GaugeMetricFamily("causeway_webhooks_waiting", "Webhooks waiting for delivery or a retry.", waiting["count"])
+    yield _oldest("causeway_webhooks_oldest_seconds", "Age of the oldest waiting webhook.", [waiting["oldest"]], now)
     late = WebhookDelivery.objects.filter(next_attempt_at__lte=now, attempts=0).exclude(circuit_is_open(now))
-    text = "How long the oldest that was never tried has been due, those behind an open circuit aside."
-    yield _oldest("causeway_webhooks_due_seconds", text, [late.aggregate(due=Min("next_attempt_at"))["due"]], now)
+    text = "How long the oldest unattempted webhook has been due, without those of open circuits."
+    yield _oldest("causeway_webhooks_overdue_seconds", text, [late.aggregate(due=Min("next_attempt_at"))["due"]], now)
     circuits = WebhookEndpoint.objects.filter(retry_at__isnull=False).count()
-    yield GaugeMetricFamily("causeway_webhook_circuits_open", "Endpoints of tenants that keep failing.", circuits)
+    yield GaugeMetricFamily(
+        "causeway_webhook_circuits_open", "Webhook endpoints whose circuit breaker is open.", circuits
+    )
 
 
 def _keys(now: datetime) -> Iterator[Metric]:
     week = Q(revoked_at=None, expires_at__gt=now, expires_at__lte=now + timedelta(days=7))
     yield GaugeMetricFamily(
-        "causeway_api_keys_expiring", "API keys that run out within a week.", ApiKey.objects.filter(week).count()
+        "causeway_api_keys_expiring", "API keys that expire within a week.", ApiKey.objects.filter(week).count()
     )
     newest = RelayNode.objects.annotate(newest=Max("token_keys__created_at", filter=Q(token_keys__retired_at=None)))
     oldest = newest.aggregate(oldest=Min("newest"))["oldest"]
-    yield _oldest("causeway_token_key_age_seconds", "Of the oldest key that seals connect tokens.", [oldest], now)
-    text = "How old such a key gets before it is rolled."
+    yield _oldest(
+        "causeway_token_key_age_seconds", "Age of the oldest key that encrypts connect tokens.", [oldest], now
+    )
+    text = "Age at which a token key is rotated."
     yield GaugeMetricFamily("causeway_token_key_lifetime_seconds", text, settings.TOKEN_KEY_LIFETIME)
 
 
 def _restarts(now: datetime) -> Iterator[Metric]:
-    text = "Times a supervised process ended unasked within the last hour, and was started again."
+    text = "Unexpected exits of a supervised process within the last hour, each followed by a restart."
     family = GaugeMetricFamily("causeway_process_restarts", text, labels=["supervisor", "process"])
     for each in recent_restarts(now):
         family.add_metric([each.supervisor, each.process], each.count)
@@ -177,7 +185,7 @@ def _restarts(now: datetime) -> Iterator[Metric]:
 
 
 def _incidents(now: datetime) -> Iterator[Metric]:
-    age = _per_node("incident_age_seconds", "Since the node last did what none in order does.", "kind")
+    age = _per_node("incident_age_seconds", "Time since the last incident of this kind on the node.", "kind")
     rows = NodeIncident.objects.order_by().values_list("node__name", "node__location__slug", "kind", "last_at")
     for node, location, kind, last_at in rows:
         age.add_metric([node, location, kind], _age(last_at, now))

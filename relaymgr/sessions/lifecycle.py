@@ -105,6 +105,6 @@ def _finish(
         grants_unwant(session)
         note(session, kind, at=now, reason=reason)
         session_notify(session, WebhookEvent(kind.value))
-    metrics.sessions_over.labels(kind.value, metrics.one_of(reason, REASONS)).inc()
+    metrics.sessions_ended.labels(kind.value, metrics.one_of(reason, REASONS)).inc()
     logger.info("session %s %s: %s", session.pk, kind.value, reason, extra={"session_id": session.pk})
     return True

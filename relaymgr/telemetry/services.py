@@ -100,7 +100,7 @@ def probe_round() -> int | None:
 
 
 def _count(*, nodes: int, heard: int, understood: int) -> None:
-    for outcome, count in (("answered", understood), ("nonsense", heard - understood), ("silent", nodes - heard)):
+    for outcome, count in (("answered", understood), ("invalid", heard - understood), ("timeout", nodes - heard)):
         metrics.probes.labels(outcome).inc(count)
 
 

@@ -16,7 +16,12 @@ from ..supervision.worker_process import Report, WorkerProcess
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-_STATS = {"sessions": "Live sessions.", "seats": "Seats of live sessions.", "connected": "Seats whose player is there."}
+# {name of the metric: (name in a worker's report, text)}
+_STATS = {
+    "sessions": ("sessions", "Live sessions."),
+    "seats": ("seats", "Seats of live sessions."),
+    "players_connected": ("connected", "Seats whose player is connected."),
+}
 # Counters of a worker that have a family of their own; a new one gets one too, and no text.
 _TEXTS = {
     "received_packets": "Datagrams read from the sockets; what the kernel path forwards never gets there.",
@@ -24,12 +29,12 @@ _TEXTS = {
     "forwarded_packets": "Datagrams sent on to players, each copy of a fan-out, on both paths.",
     "forwarded_bytes": "Their UDP payload.",
     "kernel_forwarded_packets": "Those of them that the kernel path forwarded.",
-    "receive_failed": "Reads of a socket that failed.",
+    "receive_errors": "Reads of a socket that failed.",
 }
 # Counters that are one family with a label: what their names begin with, and the label.
 _LABELLED = {
     "drop_": ("drops", "reason", "Datagrams dropped, by reason (docs/observability.md)."),
-    "answer_": ("answers", "kind", "Datagrams that the node itself sent, by kind."),
+    "answer_": ("replies", "kind", "Datagrams that the node itself sent, by kind."),
 }
 
 
@@ -68,23 +73,27 @@ class _NodeCollector(Collector):
         duplicate = "1: the manager says that another live process has this node's identity."
         yield GaugeMetricFamily("causeway_node_duplicate", duplicate, node.link == "duplicate")
         unwritten = "1: keys or snapshot cannot be written, as on a full disk; it is tried again."
-        yield GaugeMetricFamily("causeway_node_state_unwritten", unwritten, not node.is_state_written)
+        yield GaugeMetricFamily("causeway_node_state_write_failing", unwritten, not node.is_state_written)
         yield GaugeMetricFamily("causeway_node_capacity_seats", "Seats it may hold.", node.config.capacity)
         path = GaugeMetricFamily("causeway_node_packet_path", "1: the path in use.", labels=["path"])
         for name in ("kernel", "portable"):
             path.add_metric([name], node.packet_path.name == name)
         yield path
         yield from self._of_processes()
-        for name, text in _STATS.items():
-            yield self._gauge(name, text, [report.stats[name] for report in self._reports])
+        for name, (stat, text) in _STATS.items():
+            yield self._gauge(name, text, [report.stats[stat] for report in self._reports])
         yield from self._of_packets()
 
     def _of_processes(self) -> Iterable[Metric]:
         workers, reports = self._node.workers, self._reports
         yield self._gauge("worker_up", "1: the worker serves its ports.", [worker.is_up for worker in workers])
-        yield self._counter("worker_restarts", "Times it died.", [worker.restarts for worker in workers])
+        yield self._counter(
+            "worker_restarts",
+            "Unexpected exits of the worker, each followed by a restart.",
+            [worker.restarts for worker in workers],
+        )
         lateness = "How long the worker took to answer just now: its loop, timers and packets alike, is so late."
-        yield self._gauge("worker_answer_seconds", lateness, [answer.seconds for answer in self._answers])
+        yield self._gauge("worker_response_seconds", lateness, [answer.seconds for answer in self._answers])
         yield self._gauge("worker_memory_bytes", "Resident memory.", [report.memory for report in reports])
         yield self._counter("cpu_seconds", "CPU time used.", [report.cpu_seconds for report in reports])
         buffers = [report.receive_buffer for report in reports]

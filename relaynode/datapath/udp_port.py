@@ -40,7 +40,7 @@ class UdpPort:
     """
 
     def __init__(self, udp: socket.socket) -> None:
-        self.send_full = self.send_refused = self.receive_failed = 0
+        self.send_full = self.send_refused = self.receive_errors = 0
         self.handed_over = 0  # datagrams to be sent so far
         self._socket = udp
         self._controls: dict[bytes, sockets.Control] = {}
@@ -54,7 +54,7 @@ class UdpPort:
             except BlockingIOError:
                 break
             except OSError:
-                self.receive_failed += 1
+                self.receive_errors += 1
                 break
             received.append((data, (*peer, self._control(ancillary))))
         return received
@@ -114,7 +114,7 @@ class BatchedUdpPort(UdpPort):
             batch.blank_interfaces(count)
             return count
         if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
-            self.receive_failed += 1
+            self.receive_errors += 1
         return 0
 
     def receive(self, most: int) -> Sequence[tuple[bytes, Address]]:

@@ -78,7 +78,7 @@ class UdpServer:
             "drop_send_full": sum(port.send_full for port in self._ports),
             "drop_send_refused": sum(port.send_refused for port in self._ports),
             "drop_receive_queue": sum(sockets.receive_queue_drops(udp) for udp in self._sockets),
-            "receive_failed": sum(port.receive_failed for port in self._ports),
+            "receive_errors": sum(port.receive_errors for port in self._ports),
         }
 
     def receive_buffer(self) -> int:

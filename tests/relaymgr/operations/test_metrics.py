@@ -74,7 +74,7 @@ def test_nodes_are_told_by_state_and_one_by_one(make_node: Callable[..., RelayNo
     RelayNode.objects.filter(pk=lost.pk).update(last_seen_at=timezone.now())
     assert value("causeway_fleet_node_clock_offset_seconds", **of_lost) == -1.5
     RelayNode.objects.filter(pk=lost.pk).update(last_seen_at=timezone.now() - timedelta(seconds=90))
-    assert 90 <= value("causeway_fleet_node_seen_age_seconds", **of_lost) < 150
+    assert 90 <= value("causeway_fleet_node_last_seen_age_seconds", **of_lost) < 150
     assert value("causeway_fleet_node_seats_free", node="fra-1", location="frankfurt") == 100
     assert value("causeway_telemetry_age_seconds") < 60
 

@@ -494,7 +494,7 @@ def test_keys_that_cannot_be_written_are_used_and_written_later(manager, node):
     node.start()
     eventually(lambda: link(node) == "linked")
     assert "keys not written, trying again" in node.log
-    assert "causeway_node_state_unwritten 1.0" in node.call("GET", "/metrics")[1]
+    assert "causeway_node_state_write_failing 1.0" in node.call("GET", "/metrics")[1]
     (node.state_dir / "keys.new").rmdir()
     eventually((node.state_dir / "keys.json").exists)
     assert len(manager.heard(JOIN)) == 1

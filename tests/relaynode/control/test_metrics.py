@@ -44,7 +44,7 @@ def test_labels_are_fixed_whatever_is_played():
     assert found["causeway_node_sessions", "0"] == 1
     assert found["causeway_node_sessions", "1"] == 1
     assert found["causeway_node_worker_up", "1"] == 1
-    assert found["causeway_node_answers_total", "0"] == 2
+    assert found["causeway_node_replies_total", "0"] == 2
     assert found["causeway_node_received_packets_total", "0"] == 6
     assert found["causeway_node_received_bytes_total", "0"] == 2 * (9 + 5 + 30)
 

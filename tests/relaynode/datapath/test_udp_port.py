@@ -126,7 +126,7 @@ def test_no_more_is_read_than_asked_for(opened: Opened, player: Player) -> None:
 def test_nothing_there_is_no_failure(opened: Opened) -> None:
     port, _ = opened
     assert not port.receive(BATCH)
-    assert port.receive_failed == 0
+    assert port.receive_errors == 0
 
 
 def test_one_bad_destination_does_not_take_the_others_with_it(opened: Opened, player: Player) -> None:
@@ -157,7 +157,7 @@ def test_a_player_that_went_away_disturbs_nobody(opened: Opened, player: Player)
         send_each(port, [(0, b"x", first), (0, b"y", second)])
         assert not port.receive(BATCH)
         assert here.recv(10) == b"y"
-    assert (port.send_refused, port.receive_failed) == (0, 0)
+    assert (port.send_refused, port.receive_errors) == (0, 0)
 
 
 def test_a_full_send_queue_loses_the_rest_of_the_batch_and_says_so() -> None:
