@@ -2,17 +2,16 @@
 
 import base64
 import binascii
-import ipaddress
 import os
 import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Literal, cast
 
-from observability.log_lines import LEVELS, Format
+from configuration.environment import EnvironmentReader, SettingError, Variable
+from observability.log_lines import FORMATS, LEVELS, Format
 
 from .core.relay_config import RelayConfig
 from .errors import ConfigError
@@ -33,6 +32,8 @@ LIMITS = (
     "unauthenticated_answers",
 )
 DEFAULTS = RelayConfig()
+PacketPathChoice = Literal["auto", "portable", "kernel"]
+PACKET_PATHS: tuple[PacketPathChoice, ...] = ("auto", "portable", "kernel")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to # nosec B104
 
@@ -125,7 +126,7 @@ class NodeConfig:
     peer_probe_interval: float
     """CAUSEWAY_NODE_PEER_PROBE_INTERVAL: seconds in which each other node is probed once. Default: 2."""
 
-    packet_path: Literal["auto", "portable", "kernel"]
+    packet_path: PacketPathChoice
     """CAUSEWAY_NODE_PACKET_PATH: (or `--packet-path`) `kernel` forwards by an eBPF program before packets reach a
     socket; `portable` does not; `auto` chooses the kernel where it can ([packet-paths.md](packet-paths.md)).
     Default: auto."""
@@ -155,26 +156,29 @@ class NodeConfig:
 
 def read_config(environment: Mapping[str, str]) -> NodeConfig:
     """Raises ConfigError, which names the variable."""
-    return _config(_Reader(environment))
+    try:
+        return _config(_Reader(environment))
+    except SettingError as error:
+        raise ConfigError(error.variable, error.reason) from None
 
 
-def variables() -> dict[str, tuple[str, bool]]:
-    """Each variable's name, without prefix: of which kind it is, and whether it is a secret. For docs/settings.md."""
+def variables() -> dict[str, Variable]:
+    """Every variable that a node reads, by its name. For docs/settings.md."""
     read = _Reader({})
     _config(read)
-    return read.seen
+    return read.variables
 
 
 def _config(read: "_Reader") -> NodeConfig:
-    name = read.name()
+    name = read.node_name()
     public_ip = read.ip("PUBLIC_IP")
     control_host = read.text("CONTROL_HOST") or "127.0.0.1"
     control_port = read.whole("CONTROL_PORT", 8900, 1, MAX_PORT)
     config = NodeConfig(
         name=name,
         manager_url=read.url("MANAGER_URL"),
-        join_key=read.secret("JOIN_KEY"),
-        control_key=read.secret("CONTROL_KEY"),
+        join_key=read.key("JOIN_KEY"),
+        control_key=read.key("CONTROL_KEY"),
         token_keys=read.token_keys(),
         public_ip=public_ip,
         public_ipv6=read.ip("PUBLIC_IPV6"),
@@ -187,12 +191,12 @@ def _config(read: "_Reader") -> NodeConfig:
         capacity=read.whole("CAPACITY", 10_000, 1, 1_000_000),
         limits={name: read.whole(name.upper(), getattr(DEFAULTS, name), 1, 1_000_000) for name in LIMITS},
         state_dir=read.state_dir(name),
-        peer_probe_interval=max(read.seconds("PEER_PROBE_INTERVAL") or 2.0, 0.1),
-        packet_path=read.packet_path(),
-        interfaces=read.interfaces(),
-        drain_seconds=read.seconds("DRAIN_SECONDS"),
-        log_level=read.log_level(),
-        log_format=read.log_format(),
+        peer_probe_interval=read.number("PEER_PROBE_INTERVAL", 2, 0.1, 86_400),
+        packet_path=cast(PacketPathChoice, read.choice("PACKET_PATH", "auto", PACKET_PATHS)),
+        interfaces=tuple(read.words("INTERFACES")),
+        drain_seconds=read.number("DRAIN_SECONDS", 0, 0, 86_400),
+        log_level=read.choice("LOG_LEVEL", "INFO", LEVELS),
+        log_format=cast(Format, read.choice("LOG_FORMAT", "auto", FORMATS)),
     )
     if config.manager_url and not public_ip:
         raise ConfigError(PREFIX + "PUBLIC_IP", "is needed with a manager: the address players reach this node at")
@@ -220,151 +224,71 @@ def _control_url(host: str, port: int, public_ip: str) -> str:
     return f"http://[{reached_at}]:{port}" if ":" in reached_at else f"http://{reached_at}:{port}"
 
 
-class _Reader:
-    """Reads one variable a call, and notes it; what is absent or blank counts as not set."""
+class _Reader(EnvironmentReader):
+    """Adds what only a node reads."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self.seen: dict[str, tuple[str, bool]] = {}
+        super().__init__(environment, prefix=PREFIX)
+        self._state_root = environment.get("CAUSEWAY_STATE_DIR", "").strip() or "var"
 
-    def text(self, variable: str, kind: str = "text") -> str:
-        self.seen.setdefault(variable, (kind, False))
-        return self._environment.get(PREFIX + variable, "").strip()
-
-    def secret(self, variable: str) -> str:
-        self.seen[variable] = ("text", True)
-        if path := self._environment.get(PREFIX + variable + "_FILE", "").strip():
-            variable += "_FILE"
-            try:
-                text = Path(path).read_bytes().decode("latin-1").strip()
-            except OSError as error:
-                raise ConfigError(PREFIX + variable, f"cannot be read: {error.strerror}") from None
-        else:
-            text = self.text(variable)
+    def key(self, name: str) -> str:
+        text = self.secret(name)
         if not is_key_text(text):
-            raise ConfigError(PREFIX + variable, "holds characters that no key has")
+            self.fail(name, "contains characters that cannot be part of a key")
         return text
 
-    def name(self) -> str:
+    def node_name(self) -> str:
         name = self.text("NAME") or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:50]
         if not _NAME.fullmatch(name):
-            raise ConfigError(PREFIX + "NAME", "must be 1 to 50 letters, digits, '-' or '_'")
+            self.fail("NAME", "must be 1 to 50 letters, digits, '-' or '_'")
         return name
-
-    def whole(self, variable: str, default: int, least: int, most: int) -> int:
-        text = self.text(variable, f"whole number from {least} to {most}")
-        return _whole(PREFIX + variable, text, least, most) if text else default
-
-    def seconds(self, variable: str) -> float:
-        text = self.text(variable, "number from 0 to 86400") or "0"
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= 86_400:  # also false for NaN
-            raise ConfigError(PREFIX + variable, f"must be seconds from 0 to 86400, not {text!r}")
-        return value
-
-    def ip(self, variable: str) -> str:
-        text = self.text(variable, "IP address")
-        try:
-            return str(ipaddress.ip_address(text)) if text else ""
-        except ValueError:
-            raise ConfigError(PREFIX + variable, f"must be an IP address, not {text!r}") from None
-
-    def url(self, variable: str) -> str:
-        text = self.text(variable, "URL").rstrip("/")
-        if text and not _is_http_url(text):
-            # The value is not repeated: a URL may hold a password.
-            raise ConfigError(PREFIX + variable, "must be an http:// or https:// URL")
-        return text
 
     def ports(self) -> tuple[PortPair, ...]:
         if listed := self.text("PORTS"):
-            pairs = tuple(_port_pair(item) for item in listed.split(","))
+            pairs = tuple(self._port_pair(item) for item in listed.split(","))
             if len(pairs) > MAX_WORKERS:
-                raise ConfigError(PREFIX + "PORTS", f"must not list more than {MAX_WORKERS} pairs")
+                self.fail("PORTS", f"must not list more than {MAX_WORKERS} pairs")
         else:
             workers = self.whole("WORKERS", min(_cores(), MAX_WORKERS), 1, MAX_WORKERS)
             base = self.whole("BASE_PORT", 31_000, 1, MAX_PORT)
             if base + 2 * workers - 1 > MAX_PORT:
-                raise ConfigError(PREFIX + "BASE_PORT", f"leaves no room for {workers} port pairs below {MAX_PORT + 1}")
+                self.fail("BASE_PORT", f"leaves no room for {workers} port pairs below {MAX_PORT + 1}")
             pairs = tuple(PortPair(base + 2 * i, base + 2 * i + 1) for i in range(workers))
         numbers = [number for pair in pairs for number in (pair.server, pair.client)]
         if len(set(numbers)) != len(numbers):
-            raise ConfigError(PREFIX + "PORTS", "names a port twice")
+            self.fail("PORTS", "contains a duplicated port")
         return pairs
 
+    def _port_pair(self, item: str) -> PortPair:
+        found = re.fullmatch(r"([0-9]{1,5}):([0-9]{1,5})", item.strip())
+        if not found or not all(1 <= int(port) <= MAX_PORT for port in found.groups()):
+            self.fail("PORTS", f"must be `server:client` pairs of ports from 1 to {MAX_PORT}, separated by commas")
+        return PortPair(int(found[1]), int(found[2]))
+
     def token_keys(self) -> dict[int, bytes]:
-        listed = self.secret("TOKEN_KEYS")
-        return dict(_token_key(item) for item in listed.split(",")) if listed else {}
+        listed = self.key("TOKEN_KEYS")
+        return dict(self._token_key(item) for item in listed.split(",")) if listed else {}
+
+    def _token_key(self, item: str) -> tuple[int, bytes]:
+        number, _, text = item.strip().partition(":")
+        try:
+            key = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != 32 or not number.isascii() or not number.isdigit() or int(number) >= 1 << 32:
+            self.fail("TOKEN_KEYS", "must be `id:base64` pairs separated by commas, each key 32 bytes")
+        return int(number), key
 
     def state_dir(self, name: str) -> Path:
-        if chosen := self.text("STATE_DIR"):
-            return Path(chosen)
-        return Path(self._environment.get("CAUSEWAY_STATE_DIR", "").strip() or "var") / "nodes" / name
-
-    def packet_path(self) -> Literal["auto", "portable", "kernel"]:
-        match self.text("PACKET_PATH", "one of auto, portable, kernel").lower() or "auto":
-            case ("auto" | "portable" | "kernel") as path:
-                return path
-        raise ConfigError(PREFIX + "PACKET_PATH", "must be auto, portable or kernel")
-
-    def interfaces(self) -> tuple[str, ...]:
-        return tuple(
-            name.strip() for name in self.text("INTERFACES", "list, between commas").split(",") if name.strip()
-        )
-
-    def log_level(self) -> str:
-        level = self.text("LOG_LEVEL", f"one of {', '.join(LEVELS)}").upper() or "INFO"
-        if level not in LEVELS:
-            raise ConfigError(PREFIX + "LOG_LEVEL", f"must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
-        return level
-
-    def log_format(self) -> Format:
-        match self.text("LOG_FORMAT", "one of auto, json, text").lower() or "auto":
-            case ("auto" | "json" | "text") as chosen:
-                return chosen
-        raise ConfigError(PREFIX + "LOG_FORMAT", "must be auto, json or text")
+        chosen = self.text("STATE_DIR")
+        return Path(chosen) if chosen else Path(self._state_root) / "nodes" / name
 
 
 def is_key_text(text: str) -> bool:
-    """Whether it can stand in an HTTP header."""
+    """Whether it can be sent in an HTTP header."""
     return text.isascii() and text.isprintable()
 
 
 def _cores() -> int:
-    """Those this process may run on: fewer than the machine has, under a container's CPU set."""
+    """Cores that this process may run on: fewer than the machine has, in a container with a CPU set."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _whole(variable: str, text: str, least: int, most: int) -> int:
-    value = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
-    if not least <= value <= most:
-        raise ConfigError(variable, f"must be a whole number from {least} to {most}, not {text!r}")
-    return value
-
-
-def _is_http_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _port_pair(item: str) -> PortPair:
-    server, _, client = item.strip().partition(":")
-    return PortPair(*(_whole(PREFIX + "PORTS", number, 1, MAX_PORT) for number in (server, client)))
-
-
-def _token_key(item: str) -> tuple[int, bytes]:
-    variable = PREFIX + "TOKEN_KEYS"
-    number, _, text = item.strip().partition(":")
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        key = b""
-    if len(key) != 32 or not number.isascii() or not number.isdigit() or int(number) >= 1 << 32:
-        raise ConfigError(variable, "must be `id:base64` pairs between commas, each key 32 bytes")
-    return int(number), key

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("observability", "web", "relaymgr", "relaynode", "causeway_client", "matchmaker")
+OURS = ("configuration", "observability", "web", "relaymgr", "relaynode", "causeway_client", "matchmaker")
 
 # (who, must not import, because)
 FORBIDDEN = [
     ("causeway_client", r"relaynode|relaymgr|matchmaker|django|celery", "it is what players install, alone"),
+    (
+        "configuration",
+        r"observability|web|relaymgr|relaynode|matchmaker|causeway_client|django",
+        "every process reads settings through it",
+    ),
     ("observability", r"relaymgr|relaynode|matchmaker|causeway_client", "every process logs and counts through it"),
     ("web", r"relaymgr|relaynode|matchmaker|causeway_client", "manager and matchmaker are built on it"),
     ("relaynode", r"web", "a node runs without Django"),

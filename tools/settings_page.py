@@ -69,9 +69,9 @@ def _node_rows() -> Iterable[str]:
     read = config.variables()
     if missing := read.keys() ^ meanings.keys():
         sys.exit(f"relaynode/config.py: read or described, but not both: {', '.join(sorted(missing))}")
-    for name, (kind, is_secret) in read.items():
+    for name, variable in read.items():
         meaning, _, default = meanings[name].partition("Default: ")
-        yield _row(config.PREFIX + name, is_secret, kind, default.rstrip("."), meaning.strip().rstrip("."))
+        yield _row(name, variable.is_secret, variable.kind, default.rstrip("."), meaning.strip().rstrip("."))
 
 
 def _node_meanings(config: Any) -> dict[str, str]:
@@ -84,7 +84,7 @@ def _node_meanings(config: Any) -> dict[str, str]:
         for node in ast.walk(fields)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     ]
-    found = re.findall(rf"{config.PREFIX}(\w+): (.*?)(?= {config.PREFIX}\w+: |$)", "\n".join(texts), re.MULTILINE)
+    found = re.findall(rf"({config.PREFIX}\w+): (.*?)(?= {config.PREFIX}\w+: |$)", "\n".join(texts), re.MULTILINE)
     return dict(found)
 
 

@@ -29,7 +29,7 @@ def test_a_bad_setting_is_named_in_one_line():
     node = NodeProcess(DRAIN_SECONDS="soon")
     status, _ = failed_start(node)
     assert status == 2
-    assert node.log == "relaynode: CAUSEWAY_NODE_DRAIN_SECONDS must be seconds from 0 to 86400, not 'soon'\n"
+    assert node.log == "relaynode: CAUSEWAY_NODE_DRAIN_SECONDS must be a number from 0 to 86400\n"
     node.close()
 
 
