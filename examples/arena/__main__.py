@@ -87,7 +87,7 @@ async def main(options: argparse.Namespace) -> None:
 
         window = Window()
     print("Looking for players ...", flush=True)
-    found = await find_match(options.url, os.environ["CAUSEWAY_KEY"], options.profile, latencies="beacons")
+    found = await find_match(options.url, os.environ["CAUSEWAY_KEY"], options.profile, latency_attribute="beacons")
     game = Game(found)
     place = (found.assignment["location"] or {}).get("city", "somewhere")
     print(f"Seat {game.seat} of {len(found.assignment['players'])}, relay in {place}", flush=True)

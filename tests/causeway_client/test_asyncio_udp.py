@@ -134,15 +134,15 @@ async def test_the_round_trip_is_known_soon_after_connecting(connected):
 
 async def test_a_migration_moves_the_address_and_loses_nothing(connected):
     host, player = await connected(0), await connected(1)
-    before = player.extra_info("sockname")
-    await player.migrate()
-    assert player.extra_info("sockname") != before
+    before = player.get_extra_info("sockname")
+    await player.rebind()
+    assert player.get_extra_info("sockname") != before
     for n in range(20):
         player.send(b"%d" % n)
         assert await asyncio.wait_for(host.receive(), 2) == (1, b"%d" % n)
         host.send(b"%d" % n, 1)
         assert await asyncio.wait_for(player.receive(), 2) == (0, b"%d" % n)
-    assert (await event(player, Moved)).address[1] == player.extra_info("sockname")[1]
+    assert (await event(player, Moved)).address[1] == player.get_extra_info("sockname")[1]
 
 
 async def test_a_game_that_does_not_read_loses_the_oldest_and_is_told_how_many(connected):
@@ -223,7 +223,7 @@ async def test_a_node_is_measured_without_a_session(node):
 
 
 async def test_measuring_where_nobody_is_is_loss_and_no_error():
-    measured = await asyncio_udp.measure("127.0.0.1", 9, count=2, interval=0.05, patience=0.1)
+    measured = await asyncio_udp.measure("127.0.0.1", 9, count=2, interval=0.05, reply_timeout=0.1)
     assert (measured.rtt_ms, measured.loss) == (None, 1.0)
 
 
@@ -235,7 +235,7 @@ def test_it_runs_on_uvloop(session):
         ):
             player.send(b"hello")
             assert await host.receive() == (1, b"hello")
-            await player.migrate()
+            await player.rebind()
             host.send(b"hi", EVERYONE)
             assert await player.receive() == (0, b"hi")
 

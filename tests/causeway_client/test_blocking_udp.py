@@ -105,7 +105,7 @@ def test_it_can_be_selected_on(host, player):
 
 
 def test_a_migration_moves_the_address_and_play_goes_on(host, player):
-    player.migrate()
+    player.rebind()
     assert until(player, Moved, host)
     player.send(b"moved")
     assert until(host, Received) == Received(1, b"moved")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from causeway_client import rest
-from causeway_client.protocol.probing import Measured
+from causeway_client.protocol.probing import Measurement
 from causeway_client.protocol.proofs import decode_proof, proof_key
 from causeway_client.rest import ManagerError, ManagerUnreachable, MatchNotFound, assignment_arguments, find_match
 from tests.support.node_process import node_process
@@ -165,7 +165,7 @@ async def test_who_cannot_be_measured_is_measured_again(matchmaker: Matchmaker) 
     matchmaker.refusal = (400, empty)
     with node_process() as relay:
         matchmaker.beacons = [city(("fra-1", 9))]
-        search = asyncio.create_task(find_match(matchmaker.url, "key", "duel", latencies="pings"))
+        search = asyncio.create_task(find_match(matchmaker.url, "key", "duel", latency_attribute="pings"))
         async with asyncio.timeout(30):
             while not any(method == "POST" for method, *_ in matchmaker.requests):
                 await asyncio.sleep(0.01)
@@ -181,13 +181,13 @@ async def test_time_that_is_up_says_what_was_missing(matchmaker: Matchmaker) -> 
     matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.pings": []}})
     matchmaker.beacons = [city(("fra-1", 9))]
     with pytest.raises(TimeoutError, match=r"none of 1 relays answered\. Next: let UDP"):
-        await find_match(matchmaker.url, "key", "duel", latencies="pings", search_timeout=4)
+        await find_match(matchmaker.url, "key", "duel", latency_attribute="pings", search_timeout=4)
 
 
 async def test_a_ticket_that_is_refused_for_anything_else_is_not_sent_again(matchmaker: Matchmaker) -> None:
     matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.elo": []}})
     with pytest.raises(ManagerError):
-        await find_match(matchmaker.url, "key", "duel", latencies="pings")
+        await find_match(matchmaker.url, "key", "duel", latency_attribute="pings")
     assert [method for method, *_ in matchmaker.requests] == ["GET", "POST"]
 
 
@@ -232,7 +232,7 @@ async def test_relays_are_measured_and_go_with_the_ticket_as_they_signed(matchma
     with node_process() as relay:
         matchmaker.beacons = [city(("fra-1", relay.client_port), ("fra-2", 9))]
         with pytest.raises(MatchNotFound):
-            await find_match(matchmaker.url, "key", "duel", latencies="pings")
+            await find_match(matchmaker.url, "key", "duel", latency_attribute="pings")
     [asked] = [body for method, path, body in matchmaker.requests if (method, path) == ("POST", "/tickets")]
     [found] = asked["measurements"]
     assert found["node"] == "fra-1"
@@ -249,7 +249,7 @@ def test_of_a_large_fleet_no_city_is_left_out() -> None:
 
 def test_nearest_relay_of_a_city_counts() -> None:
     beacons = [{"node": str(n), "location": {"city": "Frankfurt"}} for n in range(4)]
-    measured = {str(n): Measured(ms, 0.0, 0.0) for n, ms in enumerate((30.0, 10.0, None, 20.0))}
+    measured = {str(n): Measurement(ms, 0.0, 0.0) for n, ms in enumerate((30.0, 10.0, None, 20.0))}
     assert rest.nearest_by_city(beacons, measured) == {"Frankfurt": 10.0}
 
 

@@ -57,7 +57,7 @@ async def test_native_connects_at_the_family_that_answers(ipv4_node: NodeProcess
     # Without the race the dead address takes its half of these 60 s.
     hosts = ["::1", "127.0.0.1"]
     async with await asyncio_udp.connect(hosts, session.port(1), connect_timeout=60, **session.native(1)) as connection:
-        assert connection.extra_info("peername")[0] == "127.0.0.1"
+        assert connection.get_extra_info("peername")[0] == "127.0.0.1"
     assert time.monotonic() - started < 15
 
 
@@ -81,14 +81,14 @@ async def test_beacon_is_measured_at_its_other_address_when_the_first_is_silent(
 ) -> None:
     deaf("::1", ipv4_node.client_port)
     beacon = {"node": "n", "udp_port": ipv4_node.client_port, "host": "::1", "ipv4": "127.0.0.1", "ipv6": "::1"}
-    found = await asyncio_udp.measure_beacons([beacon], within=8)
+    found = await asyncio_udp.measure_beacons([beacon], timeout=8)
     assert found["n"].rtt_ms is not None
 
 
 def test_refused_family_costs_no_head_start(ipv4_node: NodeProcess) -> None:
     port = ipv4_node.client_port
     addresses = resolve(["::1", "127.0.0.1"], port)
-    assert by_reach(addresses, head_start=20, within=60)[0] == ("127.0.0.1", port)  # ICMP says at once that ::1 is not
+    assert by_reach(addresses, head_start=20, timeout=60)[0] == ("127.0.0.1", port)  # ICMP says at once that ::1 is not
 
 
 def test_where_nothing_answers_the_order_stays(deaf: Callable[..., None]) -> None:
@@ -97,7 +97,7 @@ def test_where_nothing_answers_the_order_stays(deaf: Callable[..., None]) -> Non
         port = free.getsockname()[1]
         deaf("::1", port)
         addresses = resolve(["::1", "127.0.0.1"], port)
-        assert by_reach(addresses, head_start=0.05, within=0.2) == addresses
+        assert by_reach(addresses, head_start=0.05, timeout=0.2) == addresses
 
 
 def test_families_take_turns_and_names_that_do_not_resolve_are_left_out() -> None:

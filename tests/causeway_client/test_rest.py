@@ -108,7 +108,7 @@ async def test_an_empty_answer_is_fine(client, manager):
 
 async def test_beacons_are_a_list(client, manager):
     manager.answer = (200, json.dumps({"count": 1, "locations": [{"host": "203.0.113.7", "udp_port": 31001}]}).encode())
-    assert await client.beacons() == [{"host": "203.0.113.7", "udp_port": 31001}]
+    assert await client.list_beacons() == [{"host": "203.0.113.7", "udp_port": 31001}]
 
 
 async def test_an_error_has_status_code_message_and_details(client, manager):
@@ -205,7 +205,7 @@ def test_a_url_is_shown_without_secrets(url, shown):
 async def test_an_unreachable_managers_error_names_the_url():
     async with RelayManager("http://127.0.0.1:9/causeway", "secret") as client:
         with pytest.raises(ManagerUnreachable) as raised:
-            await client.beacons()
+            await client.list_beacons()
     assert "[GET http://127.0.0.1:9/causeway/v1/locations/beacons]" in str(raised.value)
     assert "Next: check the URL" in str(raised.value)
     assert "secret" not in str(raised.value)

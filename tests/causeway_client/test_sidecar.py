@@ -44,7 +44,7 @@ def run(*arguments, **environ):
     return ended.returncode, ended.stderr.strip().splitlines()[-1]
 
 
-JOIN = ("join", "--relay", "127.0.0.1:9", "--listen", "127.0.0.1:0", "--connect-seconds", "0.3")
+JOIN = ("join", "--relay", "127.0.0.1:9", "--listen", "127.0.0.1:0", "--connect-timeout", "0.3")
 TOKEN = base64.urlsafe_b64encode(bytes(118)).decode()
 KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 
@@ -164,7 +164,7 @@ def game():
 
 
 async def test_each_player_keeps_its_local_port(game):
-    side = HostSide(Silent([(1, b"a"), (2, b"b"), (1, b"c")]), game.getsockname(), idle_seconds=60.0)
+    side = HostSide(Silent([(1, b"a"), (2, b"b"), (1, b"c")]), game.getsockname(), idle_timeout=60.0)
     await side.carry()
     sources = dict(game.recvfrom(100) for _ in range(3))
     assert sources[b"a"] == sources[b"c"] != sources[b"b"]
@@ -172,14 +172,14 @@ async def test_each_player_keeps_its_local_port(game):
 
 
 async def test_a_silent_players_port_is_closed(game):
-    side = HostSide(Silent([(1, b"a"), (2, b"b")]), game.getsockname(), idle_seconds=0.0)
+    side = HostSide(Silent([(1, b"a"), (2, b"b")]), game.getsockname(), idle_timeout=0.0)
     await side.carry()
     assert side.open_ports < 2
     side.close()
 
 
 async def test_players_without_end_do_not_take_ports_without_end(game):
-    side = HostSide(Silent([(n, b"x") for n in range(1, 400)]), game.getsockname(), idle_seconds=60.0)
+    side = HostSide(Silent([(n, b"x") for n in range(1, 400)]), game.getsockname(), idle_timeout=60.0)
     await side.carry()
     assert side.open_ports == MAX_GAME_PORTS
     side.close()

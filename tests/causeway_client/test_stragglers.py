@@ -51,9 +51,9 @@ async def test_asyncio(node):
     arrived, moved = asyncio.Queue(), asyncio.Event()
     driver = Driver(Machine(node.getsockname()), lambda _, data: arrived.put_nowait(data), lambda _: moved.set())
     await driver.open()
-    old = driver.extra_info("sockname")
+    old = driver.get_extra_info("sockname")
     await driver.open()
-    node.sendto(b"moved", driver.extra_info("sockname"))
+    node.sendto(b"moved", driver.get_extra_info("sockname"))
     await asyncio.wait_for(moved.wait(), 5)
 
     node.sendto(b"late", old)
@@ -67,7 +67,7 @@ def test_blocking(node):
     connection._machine = Machine(node.getsockname())
     connection.poll()
     old = connection._socket.getsockname()
-    connection.migrate()
+    connection.rebind()
     node.sendto(b"moved", connection._socket.getsockname())
     assert connection.poll(timeout=5) == [Moved(("127.0.0.1", 1))]
 

@@ -15,7 +15,7 @@ from causeway_client.protocol.connection import RelayConnection, State
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.events import Joined, Welcomed
 from causeway_client.protocol.packets import NoticeCode, PacketType
-from causeway_client.protocol.probing import Measured, Prober
+from causeway_client.protocol.probing import Measurement, Prober
 from relaynode.core.counters import DROPS
 from relaynode.core.relay_config import RelayConfig
 from tests.docs import pages
@@ -92,7 +92,7 @@ def test_the_node_measures_and_signs_what_the_page_says() -> None:
     assert [sent for sent, _ in prober.datagrams_to_send(0.02)] == [second]
     prober.receive_datagram(signed, NODE, 0.04)
     measured = prober.next_event()
-    assert isinstance(measured, Measured)
+    assert isinstance(measured, Measurement)
     told = dict(BLOCKS)["proof"].strip()
     assert base64.urlsafe_b64encode(measured.proof).decode() == told
     proof, key = proofs.decode_proof(base64.urlsafe_b64decode(told)), proofs.proof_key(TOKEN_KEY)

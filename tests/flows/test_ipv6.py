@@ -24,7 +24,7 @@ async def test_everything_runs_and_plays_over_ipv6(tmp_path: Path) -> None:
         host = await asyncio_udp.connect(**connect_arguments(session, seat=0))
         player = await asyncio_udp.connect(**connect_arguments(session, seat=1))
         async with host, player:
-            assert player.extra_info("peername")[0] == "::1"
+            assert player.get_extra_info("peername")[0] == "::1"
             player.send(b"over IPv6")
             assert await host.receive() == (1, b"over IPv6")
 

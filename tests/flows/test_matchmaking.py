@@ -92,7 +92,7 @@ async def test_forty_players_are_matched_and_play_while_a_matchmaker_is_killed(s
         await asyncio.to_thread(wait_until, lambda: processes(stack) >= 2, "two matchmakers run", 120)
         searches = [
             asyncio.create_task(
-                find_match(url, key, "four", {"elo": 1000 + 5 * n}, latencies="beacons", search_timeout=300)
+                find_match(url, key, "four", {"elo": 1000 + 5 * n}, latency_attribute="beacons", search_timeout=300)
             )
             for n in range(20)
         ]
@@ -102,7 +102,7 @@ async def test_forty_players_are_matched_and_play_while_a_matchmaker_is_killed(s
         second.send_signal(signal.SIGKILL)
         searches += [
             asyncio.create_task(
-                find_match(url, key, "four", {"elo": 1000 + 5 * n}, latencies="beacons", search_timeout=300)
+                find_match(url, key, "four", {"elo": 1000 + 5 * n}, latency_attribute="beacons", search_timeout=300)
             )
             for n in range(20)
         ]
@@ -154,11 +154,13 @@ def time_to_assignment(http: httpx.Client) -> float:
 
 async def test_a_player_for_whom_nobody_comes_is_told(stack: Stack, key: str) -> None:
     with pytest.raises(MatchNotFound, match="expired"):
-        await find_match(f"{stack.url}/matchmaker", key, "brief", {"elo": 1}, latencies="beacons", search_timeout=30)
+        url = f"{stack.url}/matchmaker"
+        await find_match(url, key, "brief", {"elo": 1}, latency_attribute="beacons", search_timeout=30)
 
 
 async def test_cancelling_the_search_withdraws_the_ticket(stack: Stack, key: str) -> None:
-    search = asyncio.create_task(find_match(f"{stack.url}/matchmaker", key, "four", {"elo": 9e9}, latencies="beacons"))
+    url = f"{stack.url}/matchmaker"
+    search = asyncio.create_task(find_match(url, key, "four", {"elo": 9e9}, latency_attribute="beacons"))
 
     def tickets() -> int:
         answer = stack.api.get("/matchmaker/inspect/tickets").json()["tickets"]

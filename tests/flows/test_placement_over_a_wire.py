@@ -137,7 +137,7 @@ def chosen(lab: Wire, api: APIClient, node: str, *players: str, **asked: Any) ->
 
 def measured(lab: Wire, player: str, beacons: list[dict[str, Any]], probes: int) -> list[dict[str, Any]]:
     within = 2.0 if probes <= 10 else 5.0
-    found = lab.run_in(player, lambda: asyncio.run(measure_beacons(beacons, within=within, count=probes)))
+    found = lab.run_in(player, lambda: asyncio.run(measure_beacons(beacons, timeout=within, count=probes)))
     return as_measurements(found)
 
 

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db.models import Prefetch
 from django.utils import timezone
 
-from causeway_client.protocol.probing import Measured
+from causeway_client.protocol.probing import Measurement
 from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.control_client import Heard, NodeRefused, Probe, Silent, health_of, telemetry_of
 from relaymgr.nodes.incidents import incidents_recent
@@ -38,7 +38,7 @@ class Examined:
     node: RelayNode
     telemetry: Heard | Silent
     health: Heard | Silent
-    ports: dict[Port, Measured | OSError]
+    ports: dict[Port, Measurement | OSError]
     addresses: list[str] | None  # what its DNS name says; None: it has no name
 
 
@@ -224,7 +224,7 @@ def _link(of: Of, health: Heard | Silent) -> Iterator[Finding]:
         yield of.problem("link", "it stands alone, with no manager", "Set CAUSEWAY_NODE_MANAGER_URL where it runs.")
 
 
-def udp(of: Of, node: RelayNode, ports: dict[Port, Measured | OSError]) -> Iterator[Finding]:
+def udp(of: Of, node: RelayNode, ports: dict[Port, Measurement | OSError]) -> Iterator[Finding]:
     """Ports that fare alike are told of together."""
 
     def fate(port: Port) -> tuple[str, str]:
@@ -237,7 +237,7 @@ def udp(of: Of, node: RelayNode, ports: dict[Port, Measured | OSError]) -> Itera
             trips = [
                 found.rtt_ms
                 for (reached, _), found in ports.items()
-                if reached == address and isinstance(found, Measured) and found.rtt_ms is not None
+                if reached == address and isinstance(found, Measurement) and found.rtt_ms is not None
             ]
             yield of.ok("udp", f"{told} in {min(trips):.1f} ms")
         elif text == LOSSY:
@@ -256,7 +256,7 @@ VARIABLES = {IPV4: "CAUSEWAY_NODE_PUBLIC_IP", IPV6: "CAUSEWAY_NODE_PUBLIC_IPV6 o
 REACHED, LOSSY, UNANSWERED = "answers", "answers, and loses packets", "no answer"
 
 
-def _fate(found: Measured | OSError) -> str:
+def _fate(found: Measurement | OSError) -> str:
     if isinstance(found, OSError):
         return found.strerror or type(found).__name__
     if found.rtt_ms is None:

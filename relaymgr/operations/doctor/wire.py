@@ -6,26 +6,26 @@ import time
 from collections.abc import Iterable
 from typing import cast
 
-from causeway_client.protocol.probing import Measured, Prober
+from causeway_client.protocol.probing import Measurement, Prober
 
-PROBES, INTERVAL_S, PATIENCE_S = 4, 0.1, 1.0
+PROBES, INTERVAL_S, REPLY_TIMEOUT_S = 4, 0.1, 1.0
 AT_ONCE = 200  # sockets
 
 Port = tuple[str, int]  # address, port
 
 
-async def measure_all(ports: Iterable[Port]) -> dict[Port, Measured | OSError]:
+async def measure_all(ports: Iterable[Port]) -> dict[Port, Measurement | OSError]:
     """What came of each; OSError: it cannot even be sent to, or the machine says that nobody listens."""
     slots, wanted = asyncio.Semaphore(AT_ONCE), list(dict.fromkeys(ports))
 
-    async def measure_one(port: Port) -> Measured | OSError:
+    async def measure_one(port: Port) -> Measurement | OSError:
         async with slots:
             return await _measure(port)
 
     return dict(zip(wanted, await asyncio.gather(*map(measure_one, wanted)), strict=True))
 
 
-async def _measure(port: Port) -> Measured | OSError:
+async def _measure(port: Port) -> Measurement | OSError:
     loop = asyncio.get_running_loop()
     try:
         transport, exchange = await loop.create_datagram_endpoint(lambda: _Exchange(port), remote_addr=port)
@@ -42,7 +42,7 @@ class _Exchange(asyncio.DatagramProtocol):
 
     def __init__(self, port: Port) -> None:
         self._port = port
-        self._prober = Prober(port, random=os.urandom, count=PROBES, interval=INTERVAL_S, patience=PATIENCE_S)
+        self._prober = Prober(port, random=os.urandom, count=PROBES, interval=INTERVAL_S, reply_timeout=REPLY_TIMEOUT_S)
         self._refusal: OSError | None = None
         self._woken = asyncio.Event()
 
@@ -57,7 +57,7 @@ class _Exchange(asyncio.DatagramProtocol):
         self._refusal = cast(OSError, error)
         self._woken.set()
 
-    async def run(self) -> Measured | OSError:
+    async def run(self) -> Measurement | OSError:
         self._prober.start(time.monotonic())
         while (event := self._prober.next_event()) is None:
             for datagram, _ in self._prober.datagrams_to_send(time.monotonic()):
@@ -71,4 +71,4 @@ class _Exchange(asyncio.DatagramProtocol):
                     await self._woken.wait()
             except TimeoutError:
                 self._prober.handle_timer(time.monotonic())
-        return cast(Measured, event)
+        return cast(Measurement, event)

@@ -369,7 +369,7 @@ def test_three_keep_alives_of_silence_after_a_ping_reconnect(joined):
     now = fall_silent(joined)
     assert now == pytest.approx(3.0)
     assert joined.machine.state is State.RECONNECTING
-    assert joined.events() == [events.FellSilent()]
+    assert joined.events() == [events.ReconnectStarted()]
 
 
 def test_a_reconnect_uses_the_same_token_and_a_later_timestamp(joined):

@@ -4,7 +4,7 @@ import statistics
 import pytest
 
 from causeway_client.protocol import packets
-from causeway_client.protocol.probing import Loss, Measured, Prober, RoundTrip
+from causeway_client.protocol.probing import Loss, Measurement, Prober, RoundTrip
 from causeway_client.protocol.proofs import decode_proof
 from relaynode.core.relay import CLIENT_PORT, Relay, RelayConfig
 from tests.support.simnet import Line, Network, PlayerHost
@@ -90,7 +90,7 @@ def test_a_prober_measures_round_trip_and_jitter():
 
 
 def test_a_prober_is_done_as_soon_as_all_were_answered():
-    _, network = probe_over(Line(latency=0.03), count=3, interval=0.1, patience=5)
+    _, network = probe_over(Line(latency=0.03), count=3, interval=0.1, reply_timeout=5)
     assert network.now - 1_795_257_600.0 == pytest.approx(0.26)
 
 
@@ -101,7 +101,7 @@ def test_a_prober_counts_what_was_lost():
 
 def test_silence_is_a_result():
     measured, _ = probe_over(Line(loss=1.0), count=3)
-    assert measured == Measured(rtt_ms=None, jitter_ms=None, loss=1.0)
+    assert measured == Measurement(rtt_ms=None, jitter_ms=None, loss=1.0)
 
 
 def test_a_prober_never_sends_more_than_twenty_a_second_by_default():
@@ -124,7 +124,7 @@ def test_bad_replies_are_counted_by_reason():
 
 
 def test_a_reply_that_comes_twice_counts_once():
-    prober = Prober("node", random=random.Random(1).randbytes, count=2, interval=0.1, patience=1.0)
+    prober = Prober("node", random=random.Random(1).randbytes, count=2, interval=0.1, reply_timeout=1.0)
     prober.start(0.0)
     ((data, _),) = prober.datagrams_to_send(0.0)
     reply = packets.ProbeReply(packets.decode_probe(data).nonce, 1).encode()
@@ -132,7 +132,7 @@ def test_a_reply_that_comes_twice_counts_once():
     prober.receive_datagram(reply, "node", 0.06)
     prober.handle_timer(0.1)
     prober.handle_timer(1.1)
-    assert prober.next_event() == Measured(rtt_ms=pytest.approx(50), jitter_ms=0.0, loss=1.0)  # of large packets
+    assert prober.next_event() == Measurement(rtt_ms=pytest.approx(50), jitter_ms=0.0, loss=1.0)  # of large packets
 
 
 def test_a_network_that_loses_large_packets_is_as_bad_as_one_that_loses_all():
@@ -215,7 +215,7 @@ def test_a_network_that_loses_is_still_seen_to_lose_by_many_players_of_one_addre
 
 
 def test_a_prober_ends_in_time_whatever_the_node_does():
-    prober = Prober("node", random=random.Random(1).randbytes, within=2.0)
+    prober = Prober("node", random=random.Random(1).randbytes, timeout=2.0)
     prober.start(0.0)
     while (now := prober.next_timer()) is not None:
         assert now <= 2.0
@@ -223,7 +223,7 @@ def test_a_prober_ends_in_time_whatever_the_node_does():
             refused = packets.ProbeRefused(packets.decode_probe(data).nonce, 0xFFFF)
             prober.receive_datagram(refused.encode(), "node", now)
         prober.handle_timer(now)
-    assert prober.next_event() == Measured(rtt_ms=None, jitter_ms=None, loss=0.0)
+    assert prober.next_event() == Measurement(rtt_ms=None, jitter_ms=None, loss=0.0)
 
 
 def test_a_refusal_that_answers_no_probe_of_ours_changes_nothing():

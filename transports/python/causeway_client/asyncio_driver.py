@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, cast
 
 from . import happy_eyeballs
 from .protocol.errors import ConnectionClosed, ConnectionFailed
-from .protocol.events import STRAGGLERS, Closed, Event, Moved
+from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved
 
 Address = Hashable
 
@@ -87,7 +87,7 @@ class Driver(asyncio.DatagramProtocol):
     def now(self) -> float:
         return self._loop.time()
 
-    def extra_info(self, name: str, default: object = None) -> object:
+    def get_extra_info(self, name: str, default: object = None) -> object:
         return self._socket.get_extra_info(name, default) if self._socket else default
 
     def pump(self) -> None:
@@ -96,7 +96,7 @@ class Driver(asyncio.DatagramProtocol):
             self._send(datagram)
         while (event := self.machine.next_event()) is not None:
             if isinstance(event, Moved) and self._left_behind is not None:
-                self._loop.call_later(STRAGGLERS, self._left_behind.close)
+                self._loop.call_later(OLD_SOCKET_GRACE, self._left_behind.close)
             self._on_event(event)
         self._arm()
 

@@ -23,7 +23,7 @@ from .protocol.connection import RelayConnection, State, Stats
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
 from .protocol.events import Event, Welcomed
 from .protocol.packets import EVERYONE
-from .protocol.probing import Measured, Prober
+from .protocol.probing import Measurement, Prober
 
 __all__ = [
     "EVERYONE",
@@ -114,15 +114,15 @@ class Connection(Endpoint):
         self._driver.pump()
         return sent
 
-    async def migrate(self) -> None:
+    async def rebind(self) -> None:
         """Move to a new socket, as when the network changed; the node proves the new address before it sends there."""
         await self._driver.open()
         self._machine.rebind(self._driver.now)
         self._driver.pump()
 
-    def close(self, code: int = 0, text: str = "") -> None:
+    def close(self, code: int = 0, reason: str = "") -> None:
         """Tell the node and close. `code` 128 to 255 is the game's own to choose."""
-        self._machine.close(self._driver.now, code, text)
+        self._machine.close(self._driver.now, code, reason)
         self._driver.pump()
         super().close()
 
@@ -140,9 +140,9 @@ class Connection(Endpoint):
     def stats(self) -> Stats:
         return self._machine.stats()
 
-    def extra_info(self, name: str, default: object = None) -> object:
+    def get_extra_info(self, name: str, default: object = None) -> object:
         """Of the socket in use, as asyncio's transports report it: "sockname", "peername", "socket"."""
-        return self._driver.extra_info(name, default)
+        return self._driver.get_extra_info(name, default)
 
 
 class SeatTransport(asyncio.DatagramTransport):
@@ -174,7 +174,7 @@ class SeatTransport(asyncio.DatagramTransport):
         return self.connection.is_closed
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self.connection.extra_info(name, default)
+        return self.connection.get_extra_info(name, default)
 
     async def _deliver(self) -> None:
         failure: ConnectionFailed | None = None
@@ -198,23 +198,24 @@ async def create_datagram_endpoint(
 
 
 async def measure_beacons(
-    beacons: Iterable[Mapping[str, Any]], *, within: float = 2.0, count: int = 5
-) -> dict[str, Measured]:
-    """{node: what was found} of beacons as the manager lists them (`control.beacons`), all at the same time, within so
-    many seconds whatever they do. What is unreachable has loss 1.0. `as_measurements` puts it into a request.
-    A beacon with an address of each family is measured at its `host`, and at the other one when that is silent."""
+    beacons: Iterable[Mapping[str, Any]], *, timeout: float = 2.0, count: int = 5
+) -> dict[str, Measurement]:
+    """Measures the beacons that `rest.RelayManager.list_beacons` returns, all at the same time; the result is keyed by
+    node. It takes at most `timeout` seconds. An unreachable beacon has loss 1.0. If a beacon has an IPv4 and an IPv6
+    address, its `host` is measured first, and the other address if `host` does not answer. `as_measurements` converts
+    the result for a request."""
 
-    async def one(beacon: Mapping[str, Any]) -> tuple[str, Measured]:
+    async def one(beacon: Mapping[str, Any]) -> tuple[str, Measurement]:
         hosts = dict.fromkeys(str(host) for host in (beacon["host"], beacon.get("ipv4"), beacon.get("ipv6")) if host)
-        share = within / len(hosts)
+        share = timeout / len(hosts)
         interval = min(0.1, share / (2 * count))
-        found = Measured(None, None, 1.0)
+        found = Measurement(None, None, 1.0)
         for host in hosts:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(share):
-                    port, patience = int(beacon["udp_port"]), share - interval * count - 0.1
+                    port, reply_timeout = int(beacon["udp_port"]), share - interval * count - 0.1
                     found = await measure(
-                        host, port, count=count, interval=interval, patience=patience, within=share - 0.1
+                        host, port, count=count, interval=interval, reply_timeout=reply_timeout, timeout=share - 0.1
                     )
             if found.rtt_ms is not None:
                 break
@@ -223,7 +224,7 @@ async def measure_beacons(
     return dict(await asyncio.gather(*(one(beacon) for beacon in beacons)))
 
 
-def as_measurements(found: Mapping[str, Measured]) -> list[dict[str, Any]]:
+def as_measurements(found: Mapping[str, Measurement]) -> list[dict[str, Any]]:
     """For `users[].measurements` of a session request, or a ticket: beacons that answered, with the nodes' proofs."""
     return [
         {
@@ -239,17 +240,20 @@ def as_measurements(found: Mapping[str, Measured]) -> list[dict[str, Any]]:
 
 
 async def measure(
-    host: str, port: int, *, count: int = 5, interval: float = 0.1, patience: float = 1.0, within: float = 20.0
-) -> Measured:
-    """Round trip, jitter and loss to a node's UDP port, before there is a session. Waits `patience` seconds for the
-    last answers, and `within` seconds at most in all: a node answers the many players of one address in turn. Raises
-    OSError when the name does not resolve or has no route; silence is no error but loss 1.0."""
+    host: str, port: int, *, count: int = 5, interval: float = 0.1, reply_timeout: float = 1.0, timeout: float = 20.0
+) -> Measurement:
+    """Measures round trip, jitter and loss to a node's UDP port. No session is needed. Waits up to `reply_timeout`
+    seconds for the last reply, and at most `timeout` seconds in total: a node that receives many probes from one
+    address answers some of them later. Raises OSError if the name does not resolve or there is no route. A node that
+    does not answer is not an error: its loss is 1.0."""
     address = (await resolve(host, port))[0]
-    prober = Prober(address, random=os.urandom, count=count, interval=interval, patience=patience, within=within)
-    result: asyncio.Future[Measured] = asyncio.get_running_loop().create_future()
+    prober = Prober(
+        address, random=os.urandom, count=count, interval=interval, reply_timeout=reply_timeout, timeout=timeout
+    )
+    result: asyncio.Future[Measurement] = asyncio.get_running_loop().create_future()
 
     def on_event(event: Event) -> None:
-        if isinstance(event, Measured) and not result.done():
+        if isinstance(event, Measurement) and not result.done():
             result.set_result(event)
 
     driver = Driver(prober, lambda source, payload: None, on_event)

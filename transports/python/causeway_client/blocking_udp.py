@@ -22,7 +22,7 @@ from . import happy_eyeballs
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection, State, Stats
 from .protocol.errors import ConnectionFailed, ConnectTimeout
-from .protocol.events import STRAGGLERS, Closed, Event, Moved, Received
+from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved, Received
 from .protocol.packets import EVERYONE, MAX_INCOMING
 
 __all__ = ["EVERYONE", "Connection", "connect"]
@@ -136,7 +136,7 @@ class Connection:
         self._pump()
         return sent
 
-    def migrate(self) -> None:
+    def rebind(self) -> None:
         """Move to a new socket, as when the network changed; the node proves the new address before it sends there."""
         fresh = self._open()
         self._leave()
@@ -144,9 +144,9 @@ class Connection:
         self._machine.rebind(time.monotonic())
         self._pump()
 
-    def close(self, code: int = 0, text: str = "") -> None:
+    def close(self, code: int = 0, reason: str = "") -> None:
         """Tell the node and close. `code` 128 to 255 is the game's own to choose."""
-        self._machine.close(time.monotonic(), code, text)
+        self._machine.close(time.monotonic(), code, reason)
         self._pump()
 
     @property
@@ -231,7 +231,7 @@ class Connection:
         while (event := self._machine.next_event()) is not None:
             self._events.append(event)
             if isinstance(event, Moved):
-                self._leave_at = time.monotonic() + STRAGGLERS
+                self._leave_at = time.monotonic() + OLD_SOCKET_GRACE
             if isinstance(event, Closed):
                 self._leave()
                 if self._socket is not None:

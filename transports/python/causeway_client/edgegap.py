@@ -181,16 +181,17 @@ class EdgegapClient(Endpoint):
         self._driver.pump()
         return self
 
-    async def wait_valid(self, seconds: float = 10.0) -> None:
-        """Wait until the relay calls the tokens valid. Raises EdgegapRefused, or ConnectTimeout after `seconds`."""
+    async def wait_valid(self, timeout: float = 10.0) -> None:
+        """Waits until the relay reports that the tokens are valid. Raises EdgegapRefused, or ConnectTimeout after
+        `timeout` seconds."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout):
                 while self.state is not EdgegapState.VALID:
                     if self.state in ADVICE:
                         raise EdgegapRefused(self.state)
                     await self._wait()
         except TimeoutError:
-            raise ConnectTimeout(seconds) from None
+            raise ConnectTimeout(timeout) from None
 
     def send(self, payload: bytes, target: int = 0) -> None:
         """A client's to the host. Never blocks. Raises PayloadTooLarge, InvalidTarget or ConnectionClosed."""

@@ -16,7 +16,7 @@ from .protocol import packets
 from .protocol.errors import DecodeError
 
 HEAD_START = 0.25  # RFC 8305, 5: "Connection Attempt Delay"
-WITHIN = 1.5
+TIMEOUT = 1.5
 
 SocketAddress = tuple[Any, ...]
 
@@ -47,14 +47,14 @@ def in_turns(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
 
 
 def by_reach(
-    addresses: Sequence[SocketAddress], *, head_start: float = HEAD_START, within: float = WITHIN
+    addresses: Sequence[SocketAddress], *, head_start: float = HEAD_START, timeout: float = TIMEOUT
 ) -> list[SocketAddress]:
-    """The addresses, the one that answers first in front; as they are when none answers within so many seconds. Blocks.
-    Sends nothing when there is only one."""
+    """Sorts the address that answers first to the front; returns the order unchanged if none answers within `timeout`
+    seconds. Blocks. Sends nothing if there is only one address."""
     if len(addresses) < 2:
         return list(addresses)
     with _Race(addresses) as race:
-        winner = race.run(head_start, within)
+        winner = race.run(head_start, timeout)
     return list(addresses) if winner is None else [winner, *(each for each in addresses if each != winner)]
 
 
@@ -72,8 +72,8 @@ class _Race:
         for runner in self._running:
             runner.close()
 
-    def run(self, head_start: float, within: float) -> SocketAddress | None:
-        deadline = time.monotonic() + within
+    def run(self, head_start: float, timeout: float) -> SocketAddress | None:
+        deadline = time.monotonic() + timeout
         while (now := time.monotonic()) < deadline:
             self._send_again()  # what was lost on the way is no verdict
             while self._waiting and not self._start(self._waiting.pop(0)):

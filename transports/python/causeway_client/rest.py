@@ -4,7 +4,8 @@
         session = await manager.create_session([{"ip": "198.51.100.7"}, {"ip": "203.0.113.9"}])
         connection = await connect(**connect_arguments(session, seat=0))
 
-    found = await find_match("https://relay.example.com/matchmaker", key, "duel", {"elo": 1500}, latencies="beacons")
+    url = "https://relay.example.com/matchmaker"
+    found = await find_match(url, api_key, "duel", {"elo": 1500}, latency_attribute="beacons")
     found.connection.send(b"hello")
 
 `RelayManager` is for a game's backend, `find_match` for the game itself. A session is the dictionary that the API
@@ -33,12 +34,12 @@ try:
     import httpx
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "causeway_client.control needs httpx: install the extra, as in `pip install 'causeway-client[rest]'`",
+        "causeway_client.rest needs httpx: install the extra, as in `pip install 'causeway-client[rest]'`",
         name=error.name,
     ) from error
 
 from . import asyncio_udp
-from .protocol.probing import Measured
+from .protocol.probing import Measurement
 
 Json = dict[str, Any]
 MAX_MEASUREMENTS = 200  # that a ticket may bring
@@ -144,7 +145,7 @@ class RelayManager:
         """When this returns nothing is forwarded any more."""
         await self._call("DELETE", _session_path(session_id))
 
-    async def sessions(self, **filters: Any) -> AsyncIterator[Json]:
+    async def list_sessions(self, **filters: Any) -> AsyncIterator[Json]:
         """The live sessions, newest first, or those that the API's `filters` ask for. None is left out or given twice
         when others begin or end meanwhile."""
         query = {"limit": 200, **filters}
@@ -166,7 +167,7 @@ class RelayManager:
         body = {"session_id": session_id, "authorization_token": authorization_token}
         return await self._call("POST", "/v1/relays/sessions:revoke-user", json=body)
 
-    async def beacons(self) -> list[Json]:
+    async def list_beacons(self) -> list[Json]:
         """Nodes to measure, all at once, with `asyncio_udp.measure_beacons`; its result goes into `users[]` by
         `asyncio_udp.as_measurements`."""
         answer = await self._call("GET", "/v1/locations/beacons")
@@ -231,28 +232,29 @@ class FoundMatch:
 
 async def find_match(
     url: str,
-    key: str,
+    api_key: str,
     profile: str,
     attributes: Mapping[str, Any] | None = None,
     *,
-    latencies: str | None = None,
+    latency_attribute: str | None = None,
     search_timeout: float = 600.0,
 ) -> FoundMatch:
-    """From wanting to play to playing. `url` is the matchmaker's base URL; `latencies` names the attribute of the
-    profile's latencies rule. The relays are measured first, all at once and for 2 s at most: what they signed goes with
-    the ticket, and the relay of the match is chosen by it. Where none answers they are measured again, unless the
-    profile takes players without measurements.
+    """Searches for a match and connects to its relay. `url` is the matchmaker's base URL; `latency_attribute` is the
+    name of the attribute that the profile's `latencies` rule reads. The relays are measured first, all at once, for at
+    most 2 s; the signed measurements go with the ticket, and the relay of the match is chosen by them. If no relay
+    answers, they are measured again, unless the profile accepts players without measurements.
 
-    A matchmaker that refuses for now (429, 503) is asked again when it says; one that answered before may be
-    unreachable for 30 s. Raises MatchNotFound, ManagerError, TimeoutError after `search_timeout` seconds, and what
-    `asyncio_udp.connect` raises. The ticket is withdrawn when this fails or is cancelled."""
+    If the matchmaker refuses a request temporarily (429, 503), it is repeated when the matchmaker allows it; a
+    matchmaker that has answered before may be unreachable for 30 s. Raises MatchNotFound, ManagerError, TimeoutError
+    after `search_timeout` seconds, and what `asyncio_udp.connect` raises. The ticket is withdrawn if the search fails
+    or is cancelled."""
     # The matchmaker sends a comment each 15 s: silence for twice as long is a dead connection.
     limits = httpx.Timeout(10.0, read=30.0)
-    search = _Search(profile, dict(attributes or {}), latencies)
+    search = _Search(profile, dict(attributes or {}), latency_attribute)
     try:
         async with (
             asyncio.timeout(search_timeout),
-            httpx.AsyncClient(base_url=url, headers={"Authorization": key}, timeout=limits) as http,
+            httpx.AsyncClient(base_url=url, headers={"Authorization": api_key}, timeout=limits) as http,
         ):
             assignment = await search.run(http)
             return FoundMatch(await asyncio_udp.connect(**assignment_arguments(assignment)), assignment)
@@ -263,10 +265,10 @@ async def find_match(
 class _Search:
     """One call of `find_match`. `state` says what it waits for and what to do about it."""
 
-    def __init__(self, profile: str, attributes: Json, latencies: str | None) -> None:
+    def __init__(self, profile: str, attributes: Json, latency_attribute: str | None) -> None:
         self._profile = profile
         self._attributes = attributes
-        self._latencies = latencies
+        self._latency_attribute = latency_attribute
         self.state = "the matchmaker was not reached. Next: check its URL."
 
     async def run(self, http: httpx.AsyncClient) -> Json:
@@ -285,7 +287,7 @@ class _Search:
         while True:
             beacons = await _beacons(http)
             # Longer each time: a machine that is busy answers late.
-            measured = await asyncio_udp.measure_beacons(beacons, within=min(2.0 + attempt, 5.0))
+            measured = await asyncio_udp.measure_beacons(beacons, timeout=min(2.0 + attempt, 5.0))
             nearest = nearest_by_city(beacons, measured)
             self.state = "the matchmaker took no ticket. Next: see its limits, and whether it is well."
             try:
@@ -299,10 +301,10 @@ class _Search:
 
     def _lacks_measurements(self, error: ManagerError) -> bool:
         fields = error.details if isinstance(error.details, dict) else {}
-        return error.status == 400 and f"attributes.{self._latencies}" in fields
+        return error.status == 400 and f"attributes.{self._latency_attribute}" in fields
 
     async def _post(self, http: httpx.AsyncClient, nearest: dict[str, float], measurements: list[Json]) -> str:
-        measured = {self._latencies: nearest} if self._latencies is not None else {}
+        measured = {self._latency_attribute: nearest} if self._latency_attribute is not None else {}
         body = {
             "profile": self._profile,
             "attributes": {**self._attributes, **measured},
@@ -350,7 +352,7 @@ def one_of_each_city_first(beacons: Iterable[Json]) -> list[Json]:
     return [beacon for _, beacon in sorted(turns, key=lambda turn: turn[0])]
 
 
-def nearest_by_city(beacons: Iterable[Json], measured: Mapping[str, Measured]) -> dict[str, float]:
+def nearest_by_city(beacons: Iterable[Json], measured: Mapping[str, Measurement]) -> dict[str, float]:
     """A city with several relays counts as its nearest."""
     found: dict[str, float] = {}
     for beacon in beacons:

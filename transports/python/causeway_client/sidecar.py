@@ -33,7 +33,7 @@ from .edgegap import ADVICE, EdgegapClient, EdgegapHost, EdgegapRefused, StateCh
 from .edgegap import MAX_PAYLOAD as EDGEGAP_MAX_PAYLOAD
 from .fragments import Fragmenter, Reassembler
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge, SeatRevoked, SessionEnded
-from .protocol.events import Event, FellSilent, Left, Welcomed
+from .protocol.events import Event, Left, ReconnectStarted, Welcomed
 
 logger = logging.getLogger("causeway_client.sidecar")
 
@@ -81,7 +81,7 @@ async def _run(options: argparse.Namespace) -> None:
     _cancel_on_signals()
     async with _connected(options) as relay:
         if options.role == "host":
-            side: HostSide | JoinSide = HostSide(relay, options.game, options.idle_seconds)
+            side: HostSide | JoinSide = HostSide(relay, options.game, options.idle_timeout)
         else:
             side = await JoinSide.open(relay, options.listen, options.target)
         print(f"ready: {side}", flush=True)
@@ -116,7 +116,7 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
         numbers = {name: credentials.decode_number(name, text) for name, text in found.items()}
         kind = EdgegapHost if options.role == "host" else EdgegapClient
         async with kind(host, port, **numbers) as relay:
-            await relay.wait_valid(options.connect_seconds)
+            await relay.wait_valid(options.connect_timeout)
             yield relay
     else:
         found = credentials.load(("connect_token", "seat_key"), os.environ, options.credentials)
@@ -125,8 +125,8 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
             port,
             connect_token=found["connect_token"],
             seat_key=found["seat_key"],
-            connect_timeout=options.connect_seconds,
-            reconnect_timeout=options.reconnect_seconds,
+            connect_timeout=options.connect_timeout,
+            reconnect_timeout=options.reconnect_timeout,
         )
         async with relay:
             yield relay
@@ -139,7 +139,7 @@ async def _watch(relay: Relay, side: "HostSide | JoinSide") -> None:
         match event:
             case StateChanged(state) if state in ADVICE:
                 raise EdgegapRefused(state)
-            case FellSilent():
+            case ReconnectStarted():
                 logger.info("the relay fell silent, reconnecting")
             case Welcomed():
                 logger.info("connected as seat %d", event.seat)
@@ -183,13 +183,13 @@ class _ToRelay:
 
 class HostSide:
     """A local port towards the game's server for each remote player, opened by the player's first packet and closed
-    when the player leaves, is silent for `idle_seconds`, or is the longest silent of too many."""
+    when the player leaves, is silent for `idle_timeout`, or is the longest silent of too many."""
 
-    def __init__(self, relay: Relay, game: tuple[str, int], idle_seconds: float) -> None:
+    def __init__(self, relay: Relay, game: tuple[str, int], idle_timeout: float) -> None:
         self._relay = relay
         self._to_relay = _ToRelay(relay)
         self._game = game
-        self._idle_seconds = idle_seconds
+        self._idle_seconds = idle_timeout
         self._ports: OrderedDict[int, asyncio.DatagramTransport] = OrderedDict()  # longest silent first
         self._used_at: dict[int, float] = {}
         self._reassembler = Reassembler()
@@ -310,7 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     host.add_argument(
         "--game", type=_address, required=True, metavar="HOST:PORT", help="where the game's server listens"
     )
-    host.add_argument("--idle-seconds", type=float, default=120.0, help="close a silent player's local port (120)")
+    host.add_argument("--idle-timeout", type=float, default=120.0, help="close a silent player's local port (120)")
     join = roles.add_parser("join", help="beside a player's game")
     join.add_argument("--listen", type=_address, required=True, metavar="HOST:PORT", help="where the game connects to")
     join.add_argument("--target", type=int, default=0, metavar="SEAT", help="whom the game plays with (0, the host)")
@@ -318,9 +318,9 @@ def _parser() -> argparse.ArgumentParser:
         role.add_argument("--relay", type=_address, required=True, metavar="HOST:PORT")
         role.add_argument("--dialect", choices=("native", "edgegap"), default="native")
         role.add_argument("--credentials", type=Path, metavar="FILE")
-        role.add_argument("--connect-seconds", type=float, default=10.0, help="how long to try at first (10)")
+        role.add_argument("--connect-timeout", type=float, default=10.0, help="how long to try at first (10)")
         role.add_argument(
-            "--reconnect-seconds", type=float, default=300.0, help="and after the relay fell silent (300)"
+            "--reconnect-timeout", type=float, default=300.0, help="and after the relay fell silent (300)"
         )
     return parser
 

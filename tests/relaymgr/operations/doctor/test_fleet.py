@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from causeway_client.protocol.probing import Measured
+from causeway_client.protocol.probing import Measurement
 from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.operations.doctor import fleet
 from relaymgr.operations.doctor.findings import Finding, Level, Of
@@ -166,7 +166,7 @@ def test_token_keys_that_the_node_lacks_or_that_are_old(node: RelayNode, setting
 
 
 def test_ports_that_fare_alike_are_told_of_together(node: RelayNode) -> None:
-    good, lossy, silent = Measured(2.0, 0.1, 0.0), Measured(2.0, 0.1, 0.5), Measured(None, None, 1.0)
+    good, lossy, silent = Measurement(2.0, 0.1, 0.0), Measurement(2.0, 0.1, 0.5), Measurement(None, None, 1.0)
     results = (good, good, lossy, silent, ConnectionRefusedError(111, "Connection refused"))
     ports = {("203.0.113.7", 31000 + number): result for number, result in enumerate(results)}
     found = {finding.text: finding.level for finding in fleet.udp(Of("node", "fra-1"), node, ports)}
@@ -181,7 +181,7 @@ def test_ports_that_fare_alike_are_told_of_together(node: RelayNode) -> None:
 def test_families_of_a_node_are_told_of_apart(make_local_node: Callable[..., RelayNode]) -> None:
     node = make_local_node(public_ipv6="::1")
     assert {address for address, _ in fleet._ports(node)} == {"127.0.0.1", "::1"}
-    ports = {("127.0.0.1", 31000): Measured(2.0, 0.1, 0.0), ("::1", 31000): Measured(None, None, 1.0)}
+    ports = {("127.0.0.1", 31000): Measurement(2.0, 0.1, 0.0), ("::1", 31000): Measurement(None, None, 1.0)}
     found = {finding.text: finding for finding in fleet.udp(Of("node", "odd-1"), node, ports)}
     assert found["127.0.0.1, ports 31000: answers in 2.0 ms"].level is Level.OK
     assert "CAUSEWAY_NODE_PUBLIC_IPV6" in found["::1, ports 31000: no answer"].todo

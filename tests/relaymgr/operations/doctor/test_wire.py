@@ -1,7 +1,7 @@
 import socket
 import time
 
-from causeway_client.protocol.probing import Measured
+from causeway_client.protocol.probing import Measurement
 from relaymgr.operations.doctor.wire import measure_all
 from tests.support.node_process import NodeProcess
 
@@ -11,7 +11,7 @@ async def test_both_ports_of_a_node_answer(process: NodeProcess) -> None:
     found = await measure_all([*ports, ports[0]])
     assert list(found) == ports
     for measured in found.values():
-        assert isinstance(measured, Measured)
+        assert isinstance(measured, Measurement)
         assert measured.rtt_ms is not None and measured.rtt_ms < 1000
         assert measured.loss == 0
 
@@ -33,7 +33,7 @@ async def test_port_that_is_silent_or_speaks_nonsense_is_given_up_in_time() -> N
         started = time.monotonic()
         found = await measure_all([port])
         measured = found[port]
-        assert isinstance(measured, Measured) and measured.rtt_ms is None and measured.loss == 1
+        assert isinstance(measured, Measurement) and measured.rtt_ms is None and measured.loss == 1
         assert time.monotonic() - started < 3
 
 

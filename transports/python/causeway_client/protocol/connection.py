@@ -52,7 +52,7 @@ TRANSITIONS: dict[tuple[State, type[events.Event]], State] = {
     (State.IDLE, events.Closed): State.CLOSED,
     (State.JOINING, events.Welcomed): State.RELAYED,
     (State.JOINING, events.Closed): State.CLOSED,
-    (State.RELAYED, events.FellSilent): State.RECONNECTING,
+    (State.RELAYED, events.ReconnectStarted): State.RECONNECTING,
     (State.RELAYED, events.Closed): State.CLOSED,
     (State.RECONNECTING, events.Welcomed): State.RELAYED,
     (State.RECONNECTING, events.Closed): State.CLOSED,
@@ -140,12 +140,12 @@ class RelayConnection:
         elif self._give_up_at is not None:
             self._transmit(self._joining.start(now))
 
-    def close(self, now: float, code: int = 0, text: str = "") -> None:
+    def close(self, now: float, code: int = 0, reason: str = "") -> None:
         """Tell the node and end. `code` 128 to 255 is the game's own to choose."""
         if self.state is State.CLOSED:
             return
         if self._leg is not None and self.state is State.RELAYED:
-            body = packets.Close(code, text).encode()
+            body = packets.Close(code, reason).encode()
             for _ in range(CLOSE_COPIES):
                 self._transmit(self._leg.seal(PacketType.CLOSE, 0, body))
         self._end(None)
@@ -208,7 +208,7 @@ class RelayConnection:
         if self._leg is not None and self.state is State.RELAYED:
             if now >= self._silent_at(self._leg):
                 self._reconnects += 1
-                self._enter(events.FellSilent())
+                self._enter(events.ReconnectStarted())
                 self._join(now)
             elif now >= self._next_ping:
                 self._ping(now, self._leg)

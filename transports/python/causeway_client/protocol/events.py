@@ -31,7 +31,7 @@ class Welcomed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FellSilent(Event):
+class ReconnectStarted(Event):
     """Nothing heard from the node; reconnecting with the same token."""
 
 
@@ -54,10 +54,10 @@ class Left(Event):
     """The player of `seat` closed, fell silent or was revoked."""
 
     seat: int
-    text: str
+    reason: str
 
 
-STRAGGLERS = 1.0  # seconds after Moved in which packets may still arrive where the player was before
+OLD_SOCKET_GRACE = 1.0  # seconds after Moved in which packets may still arrive where the player was before
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,14 @@ class Moved(Event):
 class OverQuota(Event):
     """Packets of ours were dropped by a limit. Told at most once a second."""
 
-    text: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Draining(Event):
     """The node is closing down: ask the manager for another relay."""
 
-    text: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

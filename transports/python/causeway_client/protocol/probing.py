@@ -66,7 +66,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured(Event):
+class Measurement(Event):
     """What a Prober found. Times in milliseconds, None when nothing came back; `loss` 0.0 to 1.0, of the probes that
     the node did not refuse."""
 
@@ -81,9 +81,9 @@ MAX_WAITS = 5  # in a row for a node that refuses probes; then what was measured
 
 class Prober:
     """Measures one node before there is a session (PROTOCOL.md 11): `count` PROBEs, `interval` seconds apart, then
-    one Measured `patience` seconds after the last, or as soon as all were answered, and `within` seconds after the
-    start at the latest. The round trip is the median, the jitter the mean step between neighbours. Every other PROBE
-    is large; `loss` is of the size that fares worse.
+    one Measurement as soon as all are answered, `reply_timeout` seconds after the last PROBE, or `timeout` seconds
+    after the start, whichever is first. The round trip is the median, the jitter the mean difference between
+    consecutive round trips. Every other PROBE is large; `loss` is that of the size with the higher loss.
 
     Many players may share an address, of which a node answers so many probes a second. One that it refuses is sent
     again later, and is no loss (PROTOCOL.md 11.2)."""
@@ -95,15 +95,15 @@ class Prober:
         random: Callable[[int], bytes],
         count: int = 5,
         interval: float = 0.1,
-        patience: float = 1.0,
-        within: float = 20.0,
+        reply_timeout: float = 1.0,
+        timeout: float = 20.0,
     ) -> None:
         self.node = node
         self.dropped: Counter[str] = Counter()
         self._random = random
         self._interval = interval
-        self._patience = patience
-        self._within = within
+        self._reply_timeout = reply_timeout
+        self._timeout = timeout
         self._to_send = deque(LARGE if number % 2 else SMALL for number in range(count))
         self._timer: float | None = None
         self._finish_at = 0.0
@@ -119,7 +119,7 @@ class Prober:
         self._events: deque[Event] = deque()
 
     def start(self, now: float) -> None:
-        self._timer, self._finish_at = now, now + self._within
+        self._timer, self._finish_at = now, now + self._timeout
         self.handle_timer(now)
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
@@ -194,7 +194,7 @@ class Prober:
         self._refused_at = now
         if self._waits > MAX_WAITS:
             self._to_send.clear()
-            self._set_timer(now + self._patience)
+            self._set_timer(now + self._reply_timeout)
         elif self._to_send:
             share = int.from_bytes(self._random(2), "little") / 0x10000
             self._set_timer(now + max(share * refused.wait / 1000 * 2 ** (self._waits - 1), self._interval))
@@ -204,7 +204,7 @@ class Prober:
         size = self._to_send.popleft()
         self._pending[nonce] = now, size
         self._outgoing.append((packets.Probe(nonce, size).encode(), self.node))
-        self._set_timer(now + (self._interval if self._to_send else self._patience))
+        self._set_timer(now + (self._interval if self._to_send else self._reply_timeout))
 
     def _set_timer(self, at: float) -> None:
         self._timer = min(at, self._finish_at)
@@ -216,11 +216,11 @@ class Prober:
         self._pending.clear()
         self._proving.clear()
 
-    def _measured(self) -> Measured:
+    def _measured(self) -> Measurement:
         if not self._samples:
-            return Measured(None, None, self._loss())
+            return Measurement(None, None, self._loss())
         steps = [abs(b - a) for a, b in pairwise(self._samples)]
-        return Measured(
+        return Measurement(
             rtt_ms=statistics.median(self._samples) * 1000,
             jitter_ms=statistics.fmean(steps) * 1000 if steps else 0.0,
             loss=self._loss(),
