@@ -143,11 +143,14 @@ async def test_an_idle_session_ends_and_its_end_is_written_down(stack: Stack) ->
     session = create(stack, 2, idle_timeout=10)
     path = f"/v1/relays/sessions/{session['session_id']}"
 
-    def status() -> str:
+    def ended() -> dict[str, Any] | None:
         answer = stack.api.get(path)
-        return str(answer.json().get("status", answer.status_code))
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown if shown["status"] == "Ended" else None
 
-    await asyncio.to_thread(wait_until, lambda: status() not in ("READY",), "the idle session ended", 30)
+    shown = await asyncio.to_thread(wait_until, ended, "the idle session ended")
+    assert (shown["ready"], shown["error"]) == (False, "Session ended: idle")
 
 
 def test_every_node_is_probed_again_and_again(stack: Stack) -> None:
