@@ -33,9 +33,10 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.chart import bars
-from tests.flows.stack import Stack, running_stack, wait_until
+from tests.flows.stack import Stack, running_stack
 from tests.support.node_process import free_ports
 from tests.support.servers import PRODUCTION, postgres, redis
+from tests.support.waiting import wait_until
 
 SESSIONS = "/v1/relays/sessions"
 WORKER_PORT = "CAUSEWAY_WORKER_METRICS_PORT"

@@ -28,8 +28,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.api import lift_limits, say
 from causeway_client.rest import find_match
 from tests.attacks.arena import family
-from tests.flows.stack import Stack, running_stack, wait_until
+from tests.flows.stack import Stack, running_stack
 from tests.support.servers import PRODUCTION, postgres, redis
+from tests.support.waiting import wait_until
 
 GOAL_CPU_MS = 12.0  # of the web process, a player
 GOAL_P95 = 6.0  # seconds

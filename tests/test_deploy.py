@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from relaymgr.management.commands import up
-from tests.flows.stack import free_ports, wait_until
+from tests.flows.stack import free_ports
 from tests.security.routes import SAMPLES
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "docker-compose.yml"

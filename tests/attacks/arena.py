@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.flows.stack import Stack, running_stack, wait_until
+from tests.flows.stack import Stack, running_stack
 from tests.support.node_process import free_ports
 from tests.support.servers import PRODUCTION, postgres, redis
+from tests.support.waiting import wait_until
 
 PROFILE = {
     "ticket_expiration_period": "60s",

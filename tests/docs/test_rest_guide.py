@@ -20,7 +20,8 @@ from relaymgr.sessions.input_serializers import MAX_METADATA
 from relaymgr.sessions.services import MAX_SEATS
 from relaymgr.tenants.models import Tenant
 from tests.docs import pages
-from tests.flows.stack import running_stack, wait_until
+from tests.flows.stack import running_stack
+from tests.support.waiting import wait_until
 from web import errors
 from web.http.parsers import MAX_DEPTH
 

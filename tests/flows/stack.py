@@ -10,11 +10,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -23,22 +21,11 @@ import redis
 from tests.support import node_process
 from tests.support.leaks import leaks
 from tests.support.servers import redis_database
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 # Against hanging only: a busy machine needs many times what a free one does.
 START_WITHIN = 240.0
-
-
-def wait_until(condition: Callable[[], Any], what: str, within: float = 60.0) -> Any:
-    """The first true value of `condition`, asked again and again; fails with `what` after `within` seconds."""
-    deadline = time.monotonic() + within
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within:.0f} s: {what}")
-        time.sleep(0.02)
 
 
 class Stack:

@@ -17,9 +17,10 @@ import httpx
 import psycopg
 import pytest
 
-from tests.flows.stack import ROOT, wait_until
+from tests.flows.stack import ROOT
 from tests.support import node_process
 from tests.support.servers import PRODUCTION, Server, postgres
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.flows.browser import running_browser
-from tests.flows.stack import Stack, wait_until
+from tests.flows.stack import Stack
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

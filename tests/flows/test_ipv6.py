@@ -7,7 +7,8 @@ import pytest
 
 from causeway_client import asyncio_udp
 from causeway_client.rest import RelayManager, connect_arguments
-from tests.flows.stack import Stack, running_stack, wait_until
+from tests.flows.stack import Stack, running_stack
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.flow,

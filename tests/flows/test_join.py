@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.flows.stack import ROOT, Stack, free_ports, wait_until
+from tests.flows.stack import ROOT, Stack, free_ports
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 ENVIRONMENT = Path(sys.executable).parent.parent

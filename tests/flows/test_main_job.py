@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.flows.game import PAYLOAD_SIZE, Player, answer_everyone, open_host, open_player
 from tests.flows.raw import open_stubborn
-from tests.flows.stack import Stack, wait_until
+from tests.flows.stack import Stack
+from tests.support.waiting import wait_until, wait_until_async
 
 pytestmark = pytest.mark.flow
 
@@ -97,17 +97,12 @@ async def test_nothing_is_forwarded_half_a_second_after_revoke_and_delete(stack:
             await asyncio.sleep(0.005)
 
     streaming = asyncio.create_task(stream())
-    await asyncio.wait_for(until(lambda: len(player.arrivals) > 20), 5)
+    await wait_until_async(lambda: len(player.arrivals) > 20)
     answered = await asyncio.to_thread(act_on, stack, session, act)
     await asyncio.sleep(1.0)
     streaming.cancel()
 
     assert max(host.arrivals[-1], player.arrivals[-1]) < answered + 0.5
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 def act_on(stack: Stack, session: dict[str, Any], act: str) -> float:

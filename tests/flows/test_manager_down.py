@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from tests.flows.game import answer_everyone, open_host, open_player
-from tests.flows.stack import Stack, running_stack, wait_until
+from tests.flows.stack import Stack, running_stack
 from tests.flows.test_main_job import create, play_for
 from tests.support import servers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

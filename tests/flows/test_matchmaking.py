@@ -17,7 +17,8 @@ import pytest
 
 from causeway_client.asyncio_udp import EVERYONE
 from causeway_client.rest import FoundMatch, MatchNotFound, find_match
-from tests.flows.stack import ROOT, Stack, free_ports, wait_until
+from tests.flows.stack import ROOT, Stack, free_ports
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

@@ -16,7 +16,8 @@ from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.datapath.sockets import has_ipv6
-from tests.support.node_process import NodeProcess, eventually, node_process
+from tests.support.node_process import NodeProcess, node_process
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 
@@ -190,7 +191,7 @@ def test_a_native_players_leg_is_measured(node):
     player.sent += 1
     pong = packets.Ping(nonce, 2).encode()
     player.socket.send(packets.seal(player.up_key, PacketType.PONG, player.welcome.connection, player.sent, 0, pong))
-    eventually(lambda: bool(node.telemetry()["legs"]))
+    wait_until(lambda: bool(node.telemetry()["legs"]))
     (leg,) = node.telemetry()["legs"]
     assert (leg["session"], leg["seat"], leg["dialect"]) == (SESSION, 1, "native")
     assert 0 < leg["rtt_ms"] < 1000
@@ -215,7 +216,7 @@ def test_a_player_that_joins_and_leaves_all_the_time_fills_no_log(node):
                 player.socket.send(close)
                 welcomed += 1
     assert EdgegapPlayer(node, 2).ping() == VALID
-    eventually(lambda: ("seat_joined", 2) in node.events())
+    wait_until(lambda: ("seat_joined", 2) in node.events())
     assert sorted(kind for kind, seat in node.events() if seat == 1) == ["seat_joined", "seat_left"]
     assert node.telemetry()["last_event"] >= 2 * welcomed
     assert node.telemetry()["workers"][0]["counters"]["drop_seat_limited"] > 0
@@ -232,7 +233,7 @@ def test_after_a_restart_the_same_session_plays_on_with_nobody_to_ask(node):
 
 def test_after_a_crash_the_snapshot_is_served(node):
     player = EdgegapPlayer(node, 1)
-    eventually(lambda: SESSION in saved(node))
+    wait_until(lambda: SESSION in saved(node))
     node.kill()
     node.start()
     assert player.ping() == VALID
@@ -287,7 +288,7 @@ def test_a_recorded_connect_stays_worthless_after_a_worker_was_replaced(node):
     player.connect()
     node.telemetry()  # by now the worker has told its parent
     kill_worker(node)
-    eventually(node.is_healthy)
+    wait_until(node.is_healthy)
     thief = Player("127.0.0.1", node.client_port)
     refused = packets.decode_refused(thief.asks(player.connect_packet))
     assert refused.code == Refusal.STALE_TIMESTAMP
@@ -367,11 +368,11 @@ class Stream:
 def test_when_the_call_returns_the_last_packet_was_forwarded(node, end):
     host, player = EdgegapPlayer(node, 0), EdgegapPlayer(node, 1)
     with Stream(host, player, meet(host, player)) as stream:
-        eventually(lambda: len(stream.arrivals) > 20)
+        wait_until(lambda: len(stream.arrivals) > 20)
         end(node)
         forwarded = node.counters()["forwarded_packets"]
         returned = time.monotonic()
-        eventually(lambda: time.monotonic() > returned + 0.6)
+        wait_until(lambda: time.monotonic() > returned + 0.6)
         assert node.counters()["forwarded_packets"] == forwarded
     # What lay in the player's own socket may still be read; nothing 0.5 s later.
     assert not [at for at in stream.arrivals if at > returned + 0.5]
@@ -381,7 +382,7 @@ def test_when_the_call_returns_the_last_packet_was_forwarded(node, end):
 def kill_worker(node: NodeProcess) -> None:
     """As a crash; returns when its parent has seen it."""
     os.kill(node.worker_pids()[0], signal.SIGKILL)
-    eventually(lambda: not node.is_healthy())
+    wait_until(lambda: not node.is_healthy())
 
 
 def saved(node: NodeProcess) -> str:

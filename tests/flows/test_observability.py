@@ -14,7 +14,8 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.flows.stack import Stack, free_ports, running_stack, wait_until
+from tests.flows.stack import Stack, free_ports, running_stack
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

@@ -15,8 +15,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.flows import game
 from tests.flows.browser import running_browser, watched
-from tests.flows.stack import Stack, wait_until
+from tests.flows.stack import Stack
 from tests.matchmaker.conftest import CONFIG
+from tests.support.waiting import wait_until
 
 # Both widths and both schemes; all four pairs when a person is to look at them.
 SCREENSHOTS = os.environ.get("CAUSEWAY_SCREENSHOTS")

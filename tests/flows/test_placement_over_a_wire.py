@@ -22,7 +22,8 @@ from relaymgr.telemetry.models import PeerLegs
 from relaymgr.telemetry.services import probe_round
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.flows.stack import ROOT, wait_until
+from tests.flows.stack import ROOT
+from tests.support.waiting import wait_until
 from tests.support.wire import Wire, wire
 
 pytestmark = [pytest.mark.flow, pytest.mark.django_db(transaction=True)]

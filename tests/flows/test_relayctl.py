@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.flows.raw import open_stubborn
-from tests.flows.stack import ROOT, Stack, wait_until
+from tests.flows.stack import ROOT, Stack
 from tests.support.node_process import NodeProcess
 from tests.support.servers import postgres
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.flows.stack import ROOT, wait_until
+from tests.flows.stack import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 PREFIX = "/causeway"

@@ -11,7 +11,8 @@ import pytest
 
 from causeway_client.asyncio_udp import as_measurements, measure_beacons
 from causeway_client.rest import find_match
-from tests.flows.stack import Stack, running_stack, wait_until
+from tests.flows.stack import Stack, running_stack
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 

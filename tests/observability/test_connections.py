@@ -8,7 +8,8 @@ import pytest
 
 from observability import exposition
 from observability.connections import Unauthenticated, network_of
-from tests.support.node_process import eventually, free_ports
+from tests.support.node_process import free_ports
+from tests.support.waiting import wait_until
 
 
 def test_the_oldest_of_an_address_makes_room():
@@ -70,7 +71,7 @@ def test_silent_readers_of_metrics_neither_stay_nor_keep_others_out(monkeypatch)
                     return True
             return False
 
-        eventually(is_closed)
+        wait_until(is_closed)
     finally:
         for connection in held:
             connection.close()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from observability import exposition
-from tests.support.node_process import ROOT, eventually, free_ports
+from tests.support.node_process import ROOT, free_ports
+from tests.support.waiting import wait_until
 
 KEY = "key-of-the-metrics"
 
@@ -65,7 +66,7 @@ def test_several_web_processes_tell_of_all(tmp_path: Path) -> None:
         environment = {**os.environ, "TMPDIR": str(tmp_path)}
         server = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        eventually(lambda: get(base)[0] == 200 and len(counters()) == 2, within=60)
+        wait_until(lambda: get(base)[0] == 200 and len(counters()) == 2, within=60)
         before = count()
         for _ in range(40):
             assert get(base)[0] == 200
@@ -73,7 +74,7 @@ def test_several_web_processes_tell_of_all(tmp_path: Path) -> None:
         (folder,) = tmp_path.glob("causeway-metrics-*")
         assert folder.stat().st_mode & 0o777 == 0o700
         os.kill(counters()[0], signal.SIGKILL)
-        eventually(lambda: count() == before + 40, within=60)
+        wait_until(lambda: count() == before + 40, within=60)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

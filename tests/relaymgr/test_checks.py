@@ -15,7 +15,8 @@ import pytest
 from django.core.checks import run_checks
 
 from relaymgr.checks import EXIT_STATUS, settings_agree
-from tests.flows.stack import free_ports, wait_until
+from tests.flows.stack import free_ports
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 LOCAL = {"default": {"BACKEND": "web.cache.EmbeddedCache"}}

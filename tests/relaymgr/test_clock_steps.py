@@ -22,7 +22,8 @@ from relaymgr.operations.selectors import fleet_now
 from relaymgr.task_queue.beat import Scheduler
 from relaymgr.telemetry.leases import lease_take
 from relaymgr.telemetry.models import Lease
-from tests.flows.stack import ROOT, wait_until
+from tests.flows.stack import ROOT
+from tests.support.waiting import wait_until
 from web.admin.age import age_s
 
 HOUR = timedelta(hours=1)

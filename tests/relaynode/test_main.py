@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from tests.support.node_process import NodeProcess, eventually, node_process
+from tests.support.node_process import NodeProcess, node_process
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -66,8 +67,8 @@ def test_a_port_that_is_free_a_moment_later_is_waited_for(node):
         other.bind(("", node.server_port))
         node.start(wait=False)
         # It is at the ports when its state folder is there; only then let go.
-        eventually(node.state_dir.exists)
-    eventually(node.is_healthy)
+        wait_until(node.state_dir.exists)
+    wait_until(node.is_healthy)
 
 
 def test_a_beacon_port_in_use_is_done_without(node):
@@ -97,7 +98,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(node):
     node.start()
     workers = node.worker_pids()
     node.kill()
-    eventually(lambda: not any(is_alive(pid) for pid in workers))
+    wait_until(lambda: not any(is_alive(pid) for pid in workers))
 
 
 def test_a_signal_to_the_workers_does_not_stop_them(node):
@@ -115,7 +116,7 @@ def test_a_signal_to_the_workers_does_not_stop_them(node):
 def test_state_is_readable_by_its_user_only():
     with node_process() as node:
         node.delete_session("3960c873aafd-S")
-        eventually((node.state_dir / "sessions.jsonl").exists)
+        wait_until((node.state_dir / "sessions.jsonl").exists)
         assert stat.S_IMODE(node.state_dir.stat().st_mode) == 0o700
         assert stat.S_IMODE((node.state_dir / "sessions.jsonl").stat().st_mode) == 0o600
 

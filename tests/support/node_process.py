@@ -13,11 +13,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.support.leaks import leaks
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 # Against hanging only: a busy machine needs many times what a free one does.
@@ -122,7 +123,7 @@ class NodeProcess:
         """SIGTERM, and return when the node has begun to finish its sessions."""
         assert self._process is not None
         self._process.terminate()
-        eventually(lambda: bool(self.telemetry()["draining"]))
+        wait_until(lambda: bool(self.telemetry()["draining"]))
 
     def wait(self, seconds: float = STOP_WITHIN) -> int:
         """For an end by itself; the exit status."""
@@ -240,14 +241,6 @@ def free_ports(count: int) -> int:
                 for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
                     stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(("", port))
             return base
-
-
-def eventually(holds: Callable[[], bool], within: float = 60.0) -> None:
-    """Wait until `holds()`; fails when it does not in time."""
-    deadline = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.01)
 
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # straight, whatever the environment says

@@ -11,7 +11,8 @@ from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import join_key_create, node_drain, node_undrain, token_key_roll
 from relaymgr.telemetry.models import NodeSample
 from relaymgr.telemetry.services import probe_round
-from tests.support.node_process import NodeProcess, eventually
+from tests.support.node_process import NodeProcess
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.flow]
 
@@ -35,7 +36,7 @@ def process(live_server: Any, location: Location) -> Iterator[NodeProcess]:
 @pytest.fixture
 def joined(process: NodeProcess) -> RelayNode:
     """The node's row once it has joined, said its first heartbeat and been heard."""
-    eventually(lambda: RelayNode.objects.exclude(boot_id="").exists())
+    wait_until(lambda: RelayNode.objects.exclude(boot_id="").exists())
     assert probe_round() == 1
     return RelayNode.objects.get()
 
@@ -59,16 +60,16 @@ def test_operator_drains_and_undrains(joined: RelayNode) -> None:
         return joined
 
     assert node_drain(node=joined)
-    eventually(lambda: found().is_stopping, within=20)
+    wait_until(lambda: found().is_stopping, within=20)
     assert joined.is_draining
     assert node_undrain(node=joined)
-    eventually(lambda: found().takes_sessions, within=20)
+    wait_until(lambda: found().takes_sessions, within=20)
 
 
 def test_holds_a_rolled_token_key_by_its_next_heartbeat(joined: RelayNode) -> None:
     new = token_key_roll(node=joined)
     assert token_key_current(node=joined) != new
-    eventually(lambda: token_key_current(node=joined) == new, within=20)
+    wait_until(lambda: token_key_current(node=joined) == new, within=20)
 
 
 def test_grant_is_confirmed_and_a_bad_one_refused_with_a_code(joined: RelayNode) -> None:
@@ -109,6 +110,6 @@ def test_killed_node_is_suspected_and_ready_again_once_it_is_back(process: NodeP
     joined.refresh_from_db()
     assert joined.state == "suspect"
     process.start()  # from its state folder, with the keys it has: no second join
-    eventually(lambda: probe_round() == 1)
+    wait_until(lambda: probe_round() == 1)
     joined.refresh_from_db()
     assert joined.takes_sessions

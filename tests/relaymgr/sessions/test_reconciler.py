@@ -28,7 +28,7 @@ from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.conftest import SESSIONS, obedient
 from tests.relaymgr.sessions.test_compat import create, ping
 from tests.support.manager import StandIn, in_threads
-from tests.support.node_process import eventually
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -209,7 +209,7 @@ def test_real_node_tells_and_the_player_is_seen(session: dict[str, Any], relay: 
         tasks.events_apply()
         return Seat.objects.filter(session=session["session_id"], number=0, is_connected=True).exists()
 
-    eventually(is_seen)
+    wait_until(is_seen)
     assert Seat.objects.get(session=session["session_id"], number=0).dialect == "edgegap"
 
 

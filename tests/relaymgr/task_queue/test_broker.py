@@ -18,8 +18,9 @@ from kombu import Connection, Consumer, Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from relaymgr.task_queue import broker
-from tests.flows.stack import ROOT, wait_until
+from tests.flows.stack import ROOT
 from tests.support.servers import redis as redis_server
+from tests.support.waiting import wait_until
 
 MESSAGES, UNDECODABLE = 10_000, 100
 TASK = "tests.note"

@@ -20,7 +20,8 @@ from starlette.routing import Route
 
 from relaynode.control.manager_link import Backoff, ManagerFault
 from tests.relaynode.control.test_api import grant
-from tests.support.node_process import NodeProcess, eventually, free_ports
+from tests.support.node_process import NodeProcess, free_ports
+from tests.support.waiting import wait_until
 
 KEYS = {7: bytes(range(32)), 8: bytes(32)}
 
@@ -51,7 +52,7 @@ class Manager:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
-        eventually(lambda: self._server.started)
+        wait_until(lambda: self._server.started)
         return self
 
     def stop(self) -> None:
@@ -65,7 +66,7 @@ class Manager:
     def hears_again(self, path: str, times: int = 1) -> None:
         """Wait for so many more requests."""
         before = len(self.heard(path))
-        eventually(lambda: len(self.heard(path)) >= before + times)
+        wait_until(lambda: len(self.heard(path)) >= before + times)
 
     async def _serve(self, request: Request) -> Response:
         path, body = request.url.path, await request.body()
@@ -115,7 +116,7 @@ def link(node: NodeProcess) -> str:
 
 def joined(node: NodeProcess) -> NodeProcess:
     node.start()
-    eventually(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "linked")
     return node
 
 
@@ -144,7 +145,7 @@ def test_a_node_introduces_itself_and_takes_its_keys(manager, node):
         "capacity": 10000,
         "workers": [{"index": 0, "server_port": node.server_port, "client_port": node.client_port}],
     }
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     assert stat.S_IMODE((node.state_dir / "keys.json").stat().st_mode) == 0o600
 
 
@@ -181,7 +182,7 @@ def test_a_manager_that_is_not_there_yet_is_waited_for(manager, node):
     assert link(node) == "unreachable"
     assert node.call("GET", "/telemetry", key="")[0] == 401  # nobody controls it before it has joined
     manager.start()
-    eventually(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "linked")
 
 
 @pytest.mark.parametrize(
@@ -192,9 +193,9 @@ def test_a_join_that_is_not_answered_as_agreed_is_tried_again(manager, node, ans
     manager.answers[JOIN] = answer
     manager.start()
     node.start()
-    eventually(lambda: len(manager.heard(JOIN)) >= 2)
+    wait_until(lambda: len(manager.heard(JOIN)) >= 2)
     del manager.answers[JOIN]
-    eventually(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "linked")
 
 
 # -- heartbeat
@@ -222,17 +223,17 @@ def test_the_manager_has_the_node_drain_and_take_sessions_again(manager, node):
     manager.start()
     joined(node)
     manager.draining = True
-    eventually(lambda: node.telemetry()["draining"])
+    wait_until(lambda: node.telemetry()["draining"])
     assert node.call("PUT", "/sessions/00000000beef-S", grant(session="00000000beef-S"))[1]["code"] == "draining"
     manager.draining = False
-    eventually(lambda: not node.telemetry()["draining"])
+    wait_until(lambda: not node.telemetry()["draining"])
 
 
 def test_other_keys_are_fetched_used_and_kept(manager, node):
     manager.start()
     joined(node)
     manager.key_ids = [7, 8]
-    eventually(lambda: manager.heard(HEARTBEAT)[-1][1]["key_ids"] == [7, 8])
+    wait_until(lambda: manager.heard(HEARTBEAT)[-1][1]["key_ids"] == [7, 8])
     kept = json.loads((node.state_dir / "keys.json").read_text())
     assert kept["token_keys"] == as_json(7, 8)
 
@@ -242,9 +243,9 @@ def test_a_revoked_node_serves_on_and_says_so(manager, node):
     manager.sessions = [body]
     manager.start()
     joined(node)
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     manager.answers[HEARTBEAT] = 401, {"message": "The key was revoked.", "code": "unauthorized", "details": {}}
-    eventually(lambda: link(node) == "refused")
+    wait_until(lambda: link(node) == "refused")
     assert node.call("GET", "/healthz")[0] == 200
     assert node.put_grant(body | {"revision": 2}) == 2
     assert "refuses this node: The key was revoked. (unauthorized)" in node.log
@@ -271,7 +272,7 @@ def test_no_answer_to_a_heartbeat_ends_the_node(manager, node, answer):
     assert node.is_healthy()
     assert node.telemetry()["draining"] is False
     del manager.answers[HEARTBEAT]
-    eventually(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "linked")
 
 
 # -- grants
@@ -288,10 +289,10 @@ def test_what_is_no_longer_listed_ends_and_what_is_newer_is_taken_over(manager, 
     manager.sessions = [gone, kept]
     manager.start()
     joined(node)
-    eventually(lambda: sessions(node) == 2)
+    wait_until(lambda: sessions(node) == 2)
     manager.sessions = [kept | {"revision": 5}]
     pull(manager)
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     assert node.put_grant(kept | {"revision": 4}) == 5
     assert node.call("PUT", f"/sessions/{gone['session']}", gone | {"revision": 9})[1]["code"] == "session_ended"
 
@@ -301,10 +302,10 @@ def test_a_manager_that_missed_the_end_of_a_session_is_told_again(manager, node)
     manager.sessions = [idle]
     manager.start()
     joined(node)
-    eventually(lambda: node.telemetry()["events"][-1:] and node.telemetry()["events"][-1]["kind"] == "session_ended")
+    wait_until(lambda: node.telemetry()["events"][-1:] and node.telemetry()["events"][-1]["kind"] == "session_ended")
     seen = node.telemetry()["last_event"]
     pull(manager)
-    eventually(lambda: node.telemetry(after=seen)["events"])
+    wait_until(lambda: node.telemetry(after=seen)["events"])
     told = node.telemetry(after=seen)["events"][-1]
     assert (told["session"], told["kind"], told["reason"]) == (idle["session"], "session_ended", "idle")
 
@@ -325,7 +326,7 @@ def test_a_session_granted_while_the_list_was_made_is_kept(manager, node):
     manager.answers[GRANTS] = slow_list
     pull(manager)
     assert answered.wait(10)
-    eventually(lambda: manager.heard(HEARTBEAT)[-1][1]["key_ids"] == manager.key_ids)
+    wait_until(lambda: manager.heard(HEARTBEAT)[-1][1]["key_ids"] == manager.key_ids)
     manager.hears_again(HEARTBEAT, times=2)
     assert sessions(node) == 1
 
@@ -335,10 +336,10 @@ def test_one_grant_that_cannot_be_read_spoils_no_other(manager, node):
     manager.sessions = [first]
     manager.start()
     joined(node)
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     manager.sessions = [first | {"revision": "x"}, 5, second, grant(worker=9)]
     pull(manager)
-    eventually(lambda: sessions(node) == 2)
+    wait_until(lambda: sessions(node) == 2)
     assert "cannot be used: revision" in node.log
     assert node.put_grant(first) == 1  # what was held of it is held still
 
@@ -348,7 +349,7 @@ def test_a_list_that_makes_no_sense_ends_no_session(manager, node, answer):
     manager.sessions = [grant()]
     manager.start()
     joined(node)
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     manager.answers[GRANTS] = answer
     pull(manager)
     manager.hears_again(GRANTS)
@@ -360,7 +361,7 @@ def test_a_node_restarted_while_the_manager_is_down_serves_its_snapshot(manager,
     manager.sessions = [grant()]
     manager.start()
     joined(node)
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     node.terminate()
     manager.stop()
     node.start()
@@ -411,21 +412,21 @@ def test_a_second_process_of_one_identity_serves_nothing_and_says_why(manager, n
     body = grant()
     manager.sessions = [body]
     joined(node)
-    eventually(lambda: sessions(node) == 1)
-    eventually(lambda: body["session"] in snapshot(node))
+    wait_until(lambda: sessions(node) == 1)
+    wait_until(lambda: body["session"] in snapshot(node))
     node.kill()
     pulls = len(manager.heard(GRANTS))
     manager.answers[HEARTBEAT] = taken()
     node.start()
-    eventually(lambda: link(node) == "duplicate")
-    eventually(lambda: sessions(node) == 0)
+    wait_until(lambda: link(node) == "duplicate")
+    wait_until(lambda: sessions(node) == 0)
     assert node.call("PUT", f"/sessions/{(other := grant())['session']}", other)[1]["code"] == "draining"
     assert "another process runs as this node" in node.log
     assert len(manager.heard(GRANTS)) == pulls, "what the other serves is none of its business"
     assert "causeway_node_duplicate 1.0" in node.call("GET", "/metrics")[1]
     # The other one is gone.
     manager.answers.clear()
-    eventually(lambda: link(node) == "linked" and sessions(node) == 1)
+    wait_until(lambda: link(node) == "linked" and sessions(node) == 1)
     assert not node.telemetry()["draining"]
 
 
@@ -433,9 +434,9 @@ def test_a_process_that_was_accepted_finishes_its_sessions_beside_a_second_one(m
     manager.start()
     manager.sessions = [grant()]
     joined(node)
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     manager.answers[HEARTBEAT] = taken()
-    eventually(lambda: link(node) == "duplicate" and node.telemetry()["draining"])
+    wait_until(lambda: link(node) == "duplicate" and node.telemetry()["draining"])
     assert sessions(node) == 1
 
 
@@ -460,15 +461,15 @@ def test_until_the_first_pull_after_a_restart_an_unknown_player_is_being_checked
     tokens = body["seats"][1]["token"], body["token"]
     manager.sessions = [body]
     joined(node)
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     node.kill()
     (node.state_dir / "sessions.jsonl").unlink(missing_ok=True)  # the crash came before it was written
     manager.answers[GRANTS] = 503, {}
     node.start()
-    eventually(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "linked")
     assert ping_state(node, tokens) == 1
     manager.answers.clear()
-    eventually(lambda: sessions(node) == 1)
+    wait_until(lambda: sessions(node) == 1)
     assert ping_state(node, tokens) == 2
     assert ping_state(node, (tokens[0], tokens[1] + 1)) == 3
 
@@ -480,10 +481,10 @@ def test_a_node_that_could_not_keep_its_keys_does_not_use_up_its_join_key(manage
     manager.start()
     (node.state_dir / "keys.reserve").mkdir(parents=True)  # so that there is no room for it
     node.start()
-    eventually(lambda: "not joining yet" in node.log)
+    wait_until(lambda: "not joining yet" in node.log)
     assert not manager.heard(JOIN)
     (node.state_dir / "keys.reserve").rmdir()
-    eventually(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "linked")
     assert len(manager.heard(JOIN)) == 1
     assert (node.state_dir / "keys.json").exists()
 
@@ -492,11 +493,11 @@ def test_keys_that_cannot_be_written_are_used_and_written_later(manager, node):
     manager.start()
     (node.state_dir / "keys.new").mkdir(parents=True)
     node.start()
-    eventually(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "linked")
     assert "keys not written, trying again" in node.log
     assert "causeway_node_state_write_failing 1.0" in node.call("GET", "/metrics")[1]
     (node.state_dir / "keys.new").rmdir()
-    eventually((node.state_dir / "keys.json").exists)
+    wait_until((node.state_dir / "keys.json").exists)
     assert len(manager.heard(JOIN)) == 1
 
 
@@ -519,6 +520,6 @@ def test_node_waits_as_long_as_the_manager_says(manager, node):
 
     manager.answers[JOIN] = refuse
     node.start(wait=False)
-    eventually(lambda: len(times) >= 2, 15)
+    wait_until(lambda: len(times) >= 2)
     del manager.answers[JOIN]
     assert times[1] - times[0] >= 2.0

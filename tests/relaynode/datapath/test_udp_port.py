@@ -11,7 +11,7 @@ from relaynode.core.addresses import ADDRESS_SIZE, Address, Outgoing, ip_and_por
 from relaynode.datapath import sockets
 from relaynode.datapath.buffers import BATCH, READ_SIZE
 from relaynode.datapath.udp_port import BatchedUdpPort, UdpPort, udp_port
-from tests.support.node_process import eventually
+from tests.support.waiting import wait_until
 
 LOOPBACKS = ["127.0.0.1", *(["::1"] if sockets.has_ipv6() else [])]
 Opened = tuple[UdpPort, int]
@@ -46,7 +46,7 @@ def player() -> Iterator[Player]:
 
 def receive(port: UdpPort, count: int) -> list[tuple[bytes, Address]]:
     received: list[tuple[bytes, Address]] = []
-    eventually(lambda: received.extend(port.receive(BATCH)) or len(received) >= count)
+    wait_until(lambda: received.extend(port.receive(BATCH)) or len(received) >= count)
     return received
 
 

@@ -17,6 +17,7 @@ from tests.relaynode.control.test_api import grant
 from tests.relaynode.datapath.xdp.frames import Endpoint
 from tests.relaynode.datapath.xdp.twins import address
 from tests.support.node_process import free_ports
+from tests.support.waiting import wait_until_async
 
 
 class Served:
@@ -51,12 +52,6 @@ def player():
         yield made
 
 
-async def until(holds, within=5.0):
-    async with asyncio.timeout(within):
-        while not holds():
-            await asyncio.sleep(0.002)
-
-
 async def heard(player: socket.socket) -> bytes:
     return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(player, 2048), 5)
 
@@ -87,7 +82,7 @@ async def test_the_timer_wakes_the_core_with_nothing_arriving(served, player):
     served.server.settle()
     player.sendto(ping(body), ("127.0.0.1", served.port(CLIENT_PORT)))
     await heard(player)
-    await until(lambda: any(event.kind == "seat_left" for event in served.events))
+    await wait_until_async(lambda: any(event.kind == "seat_left" for event in served.events))
     kinds = [(event.kind, event.reason) for event in served.events]
     assert kinds == [("seat_joined", ""), ("seat_left", "timeout")]
 
@@ -95,7 +90,7 @@ async def test_the_timer_wakes_the_core_with_nothing_arriving(served, player):
 async def test_a_datagram_too_long_is_seen_to_be_and_never_cut(served, player):
     for size in (1201, 2047, 2048, 2049, 9000):
         player.sendto(bytes(size), ("127.0.0.1", served.port(CLIENT_PORT)))
-    await until(lambda: served.relay.counters.drops["too_long"] == 5)
+    await wait_until_async(lambda: served.relay.counters.drops["too_long"] == 5)
 
 
 async def test_a_flooded_port_leaves_the_other_its_turn(player):

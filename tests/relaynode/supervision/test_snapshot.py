@@ -6,6 +6,7 @@ import pytest
 from relaynode.supervision import snapshot
 from relaynode.supervision.snapshot import INTERVAL, SnapshotKeeper
 from relaynode.supervision.state_folder import Snapshot, StateFolder
+from tests.support.waiting import wait_until_async
 
 NAME = "3960c873aafd-S"
 STATE = {"session": NAME, "ended": False, "revision": 1, "grant": {}}
@@ -64,12 +65,6 @@ async def keeper(folder, held):
         await running
 
 
-async def until(holds):
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.005)
-
-
 async def test_nothing_is_written_before_something_changes(folder, keeper):
     await asyncio.sleep(0.05)
     assert not folder.written_at
@@ -77,11 +72,11 @@ async def test_nothing_is_written_before_something_changes(folder, keeper):
 
 async def test_many_changes_are_one_write_a_second(folder, keeper):
     keeper.changed(0, NAME)
-    await until(lambda: folder.written_at)
+    await wait_until_async(lambda: folder.written_at)
     for _ in range(50):
         keeper.changed(0, NAME)
         await asyncio.sleep(0.001)
-    await until(lambda: len(folder.written_at) == 2)
+    await wait_until_async(lambda: len(folder.written_at) == 2)
     assert folder.written_at[1] - folder.written_at[0] >= INTERVAL * 0.99
     assert folder.appended == [[[0, STATE]]]
 
@@ -90,11 +85,11 @@ async def test_only_what_changed_is_written(folder, held, keeper, monkeypatch):
     monkeypatch.setattr(snapshot, "INTERVAL", 0.01)
     held.states |= {f"{number:012x}-S": STATE | {"session": f"{number:012x}-S"} for number in range(1000)}
     keeper.changed(0, NAME)
-    await until(lambda: folder.written_at)
+    await wait_until_async(lambda: folder.written_at)
     del held.states[NAME]
     keeper.changed(0, NAME)
     keeper.listed(5.0)
-    await until(lambda: folder.appended)
+    await wait_until_async(lambda: folder.appended)
     assert folder.appended == [[[0, NAME], {"listed_at": 5.0}]]
     assert len(folder.read_snapshot().workers[0]) == 1000
 
@@ -107,7 +102,7 @@ async def test_a_snapshot_that_has_grown_is_written_anew(folder, held, keeper, m
         held.states[NAME] = STATE | {"revision": revision}
         before = len(folder.written_at)
         keeper.changed(0, NAME)
-        await until(lambda before=before: len(folder.written_at) > before)
+        await wait_until_async(lambda before=before: len(folder.written_at) > before)
         sizes.append((folder._path / "sessions.jsonl").stat().st_size)
     assert max(sizes) < 1500
     assert folder.read_snapshot().workers == [{NAME: STATE | {"revision": 59}}]
@@ -117,7 +112,7 @@ async def test_closing_writes_what_is_last(folder, held):
     keeper = SnapshotKeeper(folder, held.look, held.whole)
     running = asyncio.create_task(keeper.run())
     keeper.changed(0, NAME)
-    await until(lambda: folder.written_at)
+    await wait_until_async(lambda: folder.written_at)
     held.states[NAME] = STATE | {"revision": 2}
     keeper.changed(0, NAME)
     keeper.close()
@@ -130,10 +125,10 @@ async def test_after_a_full_disk_it_is_tried_again(folder, held, keeper, caplog,
     monkeypatch.setattr(snapshot, "RETRY_AFTER", 0.05)
     (folder._path / "sessions.new").mkdir()  # so that the file cannot be made
     keeper.changed(0, NAME)
-    await until(lambda: "snapshot not written" in caplog.text)
+    await wait_until_async(lambda: "snapshot not written" in caplog.text)
     assert keeper.is_failing
     held.states[NAME] = STATE | {"revision": 2}
     (folder._path / "sessions.new").rmdir()  # and nothing changes any more
-    await until(lambda: not keeper.is_failing)
+    await wait_until_async(lambda: not keeper.is_failing)
     assert folder.read_snapshot().workers == [{NAME: STATE | {"revision": 2}}]
     assert caplog.text.count("snapshot not written") == 1

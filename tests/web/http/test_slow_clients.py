@@ -18,7 +18,8 @@ from django.db import connection
 
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create, service_key_create
-from tests.flows.stack import ROOT, free_ports, wait_until
+from tests.flows.stack import ROOT, free_ports
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.flow, pytest.mark.django_db(transaction=True)]
 

@@ -14,7 +14,8 @@ from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.operations.doctor import fleet
 from relaymgr.operations.doctor.findings import Finding, Level, Of
 from tests.support.manager import StandIn
-from tests.support.node_process import NodeProcess, eventually
+from tests.support.node_process import NodeProcess
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -37,7 +38,7 @@ def make_local_node(make_node: Callable[..., RelayNode]) -> Callable[..., RelayN
 
 def test_good_node_has_nothing_but_good_findings(relay: RelayNode, process: NodeProcess) -> None:
     # Starting took it a core for a while, which is no way to stay.
-    eventually(lambda: all(worker["cpu"] <= fleet.BUSY for worker in process.telemetry()["workers"]), 30)
+    wait_until(lambda: all(worker["cpu"] <= fleet.BUSY for worker in process.telemetry()["workers"]), 30)
     found = {finding.check: finding for finding in of_node("fra-1")}
     link = found.pop("link")
     assert link.level is Level.PROBLEM and "stands alone" in link.text, "as the tests' node does"

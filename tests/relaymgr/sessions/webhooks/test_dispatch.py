@@ -28,7 +28,7 @@ from relaymgr.sessions.webhooks.dispatch import (
 from relaymgr.sessions.webhooks.sending import UNREACHABLE
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.webhooks.test_deliveries import Receiver
-from tests.support.node_process import eventually
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -175,10 +175,10 @@ def test_deliveries_flow_while_many_tenants_hang(
     in_background = [threading.Thread(target=run_and_close, args=(dispatcher,))]
     in_background[0].start()
     try:
-        eventually(lambda: hanging.connections >= 12, within=30.0)
+        wait_until(lambda: hanging.connections >= 12, within=30.0)
         for _ in range(5):  # each batch meets the hanging ones already at work
             deliver_to(receiver.url, well, 8)
-            eventually(lambda: not well.deliveries.filter(delivered_at=None).exists(), within=30.0)
+            wait_until(lambda: not well.deliveries.filter(delivered_at=None).exists(), within=30.0)
         assert len(receiver.requests) == 40
         assert not WebhookDelivery.objects.exclude(tenant=well.tenant).exclude(delivered_at=None).exists()
         assert hanging.at_once < 32
@@ -186,7 +186,7 @@ def test_deliveries_flow_while_many_tenants_hang(
         deliver_to(receiver.url, well, 8)
         in_background.append(threading.Thread(target=run_and_close, args=(Dispatcher(),)))
         in_background[1].start()
-        eventually(lambda: not well.deliveries.filter(delivered_at=None).exists(), within=30.0)
+        wait_until(lambda: not well.deliveries.filter(delivered_at=None).exists(), within=30.0)
         assert len(receiver.requests) == 48
     finally:
         hanging.close()

@@ -16,7 +16,8 @@ from causeway_client.protocol import packets
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 from tests.relaynode.datapath.xdp.twins import needs_kernel
-from tests.support.node_process import NodeProcess, eventually
+from tests.support.node_process import NodeProcess
+from tests.support.waiting import wait_until
 
 pytestmark = [needs_kernel(), pytest.mark.flow]
 
@@ -202,7 +203,7 @@ def test_when_a_worker_dies_the_sockets_take_over_and_its_successor_the_maps(nod
     host, player, _ = introduced(node, 0)
     (worker,) = node.worker_pids()
     os.kill(worker, signal.SIGKILL)
-    eventually(lambda: node.is_healthy() and node.worker_pids() not in ([], [worker]))
+    wait_until(lambda: node.is_healthy() and node.worker_pids() not in ([], [worker]))
     host, player, name = introduced(node, 0)
     before = by_sockets(node)
     player.send(b"\2again")
@@ -219,7 +220,7 @@ def test_the_program_goes_with_the_process(there: Wire) -> None:
     node = NodeOverThere(there, PACKET_PATH="kernel").start()
     assert attached()
     node.kill()
-    eventually(lambda: not attached())
+    wait_until(lambda: not attached())
     node.close()
 
 
