@@ -1,4 +1,4 @@
-"""Fake nodes for `bench_probing`, as a process of their own: `python -m bench.fleet NODES LEGS`.
+"""Fake nodes for `bench.probing`, as a process of their own: `python -m bench.fleet NODES LEGS`.
 
 Each has a port, keeps its connections, and answers with what a node of two workers tells; so what they cost is not the
 manager's. Prints the ports as JSON, serves until its standard input ends.
@@ -34,8 +34,8 @@ class Node(asyncio.Protocol):
         if not end or len(body) < int(size[1] if size else 0):
             return
         self.received = b""
-        if head.startswith(b"POST"):  # whom to measure
-            self.fleet.probing[self.index] = json.loads(body)["version"]
+        if head.startswith(b"PUT"):  # whom to measure
+            self.fleet.peers_version[self.index] = json.loads(body)["version"]
             answer = b"{}"
         else:
             answer = self.fleet.telemetry(self.index, b"peers=1" in head.split(b"\r\n", 1)[0])
@@ -47,13 +47,13 @@ class Node(asyncio.Protocol):
 
 class Fleet:
     def __init__(self, nodes: int, legs: int) -> None:
-        self.probing = [""] * nodes
+        self.peers_version = [""] * nodes
         self.quiet = [document(index, legs, peers=0) for index in range(nodes)]
         self.talkative = [document(index, legs, peers=nodes) for index in range(nodes)]
 
     def telemetry(self, index: int, with_peers: bool) -> bytes:
         text = (self.talkative if with_peers else self.quiet)[index]
-        return text.replace(NUMBER, repr(time.time())).replace("PROBING", self.probing[index]).encode()
+        return text.replace(NUMBER, repr(time.time())).replace("PEERS_VERSION", self.peers_version[index]).encode()
 
 
 def document(index: int, legs: int, peers: int) -> str:
@@ -67,7 +67,7 @@ def document(index: int, legs: int, peers: int) -> str:
         "packet_path": "portable",
         "packet_path_reason": "",
         "workers": [worker(number) for number in range(WORKERS)],
-        "probing": "PROBING",
+        "peers_version": "PEERS_VERSION",
         "peers": [peer(other) for other in range(peers) if other != index],
         "legs": [leg(index, number) for number in range(legs)],
         "events": [],

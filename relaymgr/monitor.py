@@ -28,7 +28,7 @@ class MonitorApi(APIView):
 
     class OutputSerializer(HealthSerializer):
         nodes_ready = Count(help_text="How many nodes take sessions.")
-        installation = serializers.CharField(help_text="The same for all processes of one installation.")
+        installation_id = serializers.CharField(help_text="The same for all processes of one installation.")
         name = serializers.CharField()
         version = serializers.CharField()
         host = serializers.CharField(help_text="Under which the caller reached the manager.")
@@ -47,7 +47,7 @@ class MonitorApi(APIView):
         answer = {
             **health_report(found),
             "nodes_ready": nodes_ready or 0,
-            "installation": installation_id(),
+            "installation_id": installation_id(),
             "name": settings.SPECTACULAR_SETTINGS["TITLE"],
             "version": settings.SPECTACULAR_SETTINGS["VERSION"],
             "host": request.get_host(),

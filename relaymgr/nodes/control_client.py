@@ -246,11 +246,11 @@ async def _health(client: aiohttp.ClientSession, probe: Probe, headers: Mapping[
 
 @dataclass(frozen=True)
 class Tell:
-    """Whom to tell which beacons to measure (docs/node-api.md, POST /probes)."""
+    """Whom to tell which beacons to measure (docs/node-api.md, PUT /peers)."""
 
     control_url: str
     control_key: str
-    targets: list[dict[str, Any]]
+    peers: list[dict[str, Any]]
     version: str
 
     def __repr__(self) -> str:
@@ -270,12 +270,12 @@ async def _tell_all(tells: list[Tell], timeout_s: float) -> None:
 
 
 async def _tell(client: aiohttp.ClientSession, slots: asyncio.Semaphore, tell: Tell, timeout_s: float) -> None:
-    body, headers = {"version": tell.version, "targets": tell.targets}, {**_headers(tell.control_key), **DO_NOT_KEEP}
+    body, headers = {"version": tell.version, "peers": tell.peers}, {**_headers(tell.control_key), **DO_NOT_KEEP}
     async with slots:
         with contextlib.suppress(*NO_ANSWER):
             async with (
                 asyncio.timeout(timeout_s),
-                client.post(f"{tell.control_url}/probes", json=body, headers=headers, allow_redirects=False),
+                client.put(f"{tell.control_url}/peers", json=body, headers=headers, allow_redirects=False),
             ):
                 pass  # what it answers does not matter
 

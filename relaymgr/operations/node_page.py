@@ -49,7 +49,7 @@ class Chart:
 # (name, title, unit, how many of it a figure is, [(line of the series, label)])
 CHARTS: tuple[tuple[str, str, str, float, tuple[tuple[str, str], ...]], ...] = (
     ("probe", "Probe round trip", "ms", 1, (("probe_ms", "probe"),)),
-    ("legs", "Round trip of live legs", "ms", 1, (("leg_rtt_ms", "median"), ("leg_rtt_most", "nine in ten below"))),
+    ("legs", "Round trip of live legs", "ms", 1, (("leg_rtt_ms", "median"), ("leg_rtt_p90_ms", "nine in ten below"))),
     ("loss", "Loss of live legs", "%", 100, (("leg_loss", "mean"),)),
     ("load", "Busiest core", "%", 100, (("cpu", "core"),)),
     ("players", "Sessions and players", "", 1, (("sessions", "sessions"), ("connected", "players"))),

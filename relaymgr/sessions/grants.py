@@ -84,7 +84,7 @@ def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> dict[str,
 
 def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None:
     """Have the node hold the grant; `grant_confirmed` records that it does. Raises NodeUnreachable, NodeRefused."""
-    with _counted("hold"):
+    with _counted("grant"):
         revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
         if revision < grant.revision:
             raise NodeUnreachable(f"it holds revision {revision}")  # nothing of ours is in force
@@ -96,7 +96,7 @@ def grant_settle(grant: Grant, *, timeout_s: float = OBEY_TIMEOUT) -> None:
         grant_send(grant, list(_seats().filter(session=grant.session_id)), timeout_s=timeout_s)
     else:
         reason = grant.session.end_reason if grant.session.end_reason in NODE_REASONS else "failed"
-        with _counted("forget"):
+        with _counted("withdraw"):
             control_client.delete_session(grant.worker.node, grant.session_id, reason, timeout_s)
     grant_confirmed(grant)
 

@@ -41,8 +41,8 @@ class NodeSummaryAdmin(ReadOnlyAdmin):
         "samples",
         "probe_ms",
         "cpu",
-        "cpu_most",
-        "connected_most",
+        "cpu_max",
+        "connected_max",
     )
     list_filter = ("seconds", "node", "at")
     list_select_related = ("node",)
@@ -87,6 +87,6 @@ class LeaseAdmin(ReadOnlyAdmin):
 
 @admin.register(ProcessExit)
 class ProcessExitAdmin(ReadOnlyAdmin):
-    list_display = ("at", "supervisor", "process", "status", "lived")
+    list_display = ("at", "supervisor", "process", "status", "uptime_s")
     list_filter = ("supervisor", "process", "at")
     search_fields = ("supervisor", "process")

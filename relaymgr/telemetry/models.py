@@ -19,7 +19,7 @@ class NodeSample(models.Model):
     counters = models.JSONField(default=dict, help_text="Summed over the workers; they only grow, per boot.")
     legs = models.PositiveIntegerField(default=0, db_default=0, help_text="Players' legs that the node told of.")
     leg_rtt_ms = models.FloatField(null=True, help_text="The median of the legs. Empty: none tells.")
-    leg_rtt_most = models.FloatField(null=True, help_text="Nine in ten are shorter.")
+    leg_rtt_p90_ms = models.FloatField(null=True, help_text="Nine in ten are shorter.")
     leg_loss = models.FloatField(null=True, help_text="Mean of the legs, 0..1.")
 
     class Meta:
@@ -52,18 +52,18 @@ class NodeSummary(models.Model):
     samples = models.PositiveIntegerField()
     probe_ms = models.FloatField(help_text="Mean.")
     cpu = models.FloatField(help_text="Mean.")
-    cpu_most = models.FloatField()
-    sessions_most = models.PositiveIntegerField()
-    seats_most = models.PositiveIntegerField()
-    connected_most = models.PositiveIntegerField()
+    cpu_max = models.FloatField()
+    sessions_max = models.PositiveIntegerField()
+    seats_max = models.PositiveIntegerField()
+    connected_max = models.PositiveIntegerField()
     grown = models.JSONField(
         default=dict,
         db_default=models.Value({}, models.JSONField()),
         help_text="By how much each counter grew over the span; those that did.",
     )
-    legs_most = models.PositiveIntegerField(default=0, db_default=0)
+    legs_max = models.PositiveIntegerField(default=0, db_default=0)
     leg_rtt_ms = models.FloatField(null=True, help_text="Mean of the medians.")
-    leg_rtt_most = models.FloatField(null=True, help_text="Mean of what nine in ten legs are shorter than.")
+    leg_rtt_p90_ms = models.FloatField(null=True, help_text="Mean of what nine in ten legs are shorter than.")
     leg_loss = models.FloatField(null=True, help_text="Mean, 0..1.")
 
     class Meta:
@@ -159,7 +159,7 @@ class ProcessExit(models.Model):
     status = models.IntegerField(
         null=True, help_text="Negative: the signal that ended it. Empty: it could not be started."
     )
-    lived = models.FloatField(help_text="Seconds it had run.")
+    uptime_s = models.FloatField(help_text="Seconds it had run.")
 
     class Meta:
         ordering = ["-at"]

@@ -25,7 +25,7 @@ MAX_COUNTERS = 200  # different ones
 EVENT_KINDS = frozenset({"seat_joined", "seat_left", "seat_moved", "session_ended"})
 MAX_TIME = 32_503_680_000.0  # the year 3000
 DIALECTS = frozenset({"native", "edgegap"})
-LEG_FIGURES = ("legs", "leg_rtt_ms", "leg_rtt_most", "leg_loss")
+LEG_FIGURES = ("legs", "leg_rtt_ms", "leg_rtt_p90_ms", "leg_loss")
 
 _WORD = re.compile(r"\A[a-z0-9_]{1,30}\Z")
 
@@ -67,7 +67,7 @@ class PeerLeg(Struct, gc=False):
         self.node = _clean(self.node, 50)
 
 
-class Event(Struct, rename={"number": "n"}, gc=False):
+class Event(Struct, gc=False):
     number: Big
     at: Time
     session: Session
@@ -88,9 +88,9 @@ class WorkerExit(Struct, gc=False):
 
     worker: Annotated[int, Meta(ge=0, lt=MAX_WORKERS)]
     number: Big  # counts them, per boot of the node
-    ago: Annotated[float, Meta(ge=0, le=86_400)]  # seconds, by the node's monotonic clock
+    age_s: Annotated[float, Meta(ge=0, le=86_400)]  # seconds, by the node's monotonic clock
     status: Annotated[int, Meta(ge=-(2**31), le=MAX_COUNT)] | None  # None: it could not be started
-    lived: Annotated[float, Meta(ge=0, le=1e9)]  # seconds
+    uptime_s: Annotated[float, Meta(ge=0, le=1e9)]  # seconds
 
 
 class _Worker(Struct, gc=False):
@@ -112,7 +112,7 @@ class _Document(Struct):
     draining: Any = False
     packet_path: str | None = None
     packet_path_reason: str | None = None
-    probing: str | None = None
+    peers_version: str | None = None
     peers: Any = None  # a node of an earlier version tells of none
     worker_exits: list[Any] = []
 
@@ -132,7 +132,7 @@ class Report:
     seats: int
     connected: int
     counters: dict[str, int]
-    probing: str  # the version of the list of peers that it measures
+    peers_version: str  # the version of the list of peers that it measures
     peers: list[PeerLeg]
     legs: list[Leg]
     events: list[Event]
@@ -158,7 +158,7 @@ def parse_report(document: dict[str, Any]) -> Report:
         seats=min(sum(worker.seats for worker in workers), MAX_COUNT),
         connected=min(sum(worker.connected for worker in workers), MAX_COUNT),
         counters=_counters(workers),
-        probing=_clean(told.probing, 64),
+        peers_version=_clean(told.peers_version, 64),
         peers=_good(told.peers[:MAX_PEERS], PeerLeg) if isinstance(told.peers, list) else [],
         legs=_good(told.legs, Leg),
         events=_good(told.events, Event),

@@ -16,7 +16,7 @@ from relaymgr.telemetry.process_exits import KEPT as EXITS_KEPT
 from relaymgr.telemetry.series import counters_grown
 
 MINUTE, HOUR = 60, 3600
-MEANS = ("probe_ms", "cpu", "leg_rtt_ms", "leg_rtt_most", "leg_loss")
+MEANS = ("probe_ms", "cpu", "leg_rtt_ms", "leg_rtt_p90_ms", "leg_loss")
 PEAKS = ("cpu", "sessions", "seats", "connected", "legs")
 BATCH = 1_000
 STATE_CHANGES_MAX = 500  # of one node: one that comes and goes all day must not fill the table
@@ -43,15 +43,15 @@ def _hours(now: datetime) -> list[NodeSummary]:
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     over = NodeSummary.objects.filter(seconds=MINUTE, at__gte=this_hour - OVERLAP, at__lt=this_hour)
     spans = over.annotate(span=TruncHour("at")).order_by().values("node_id", "span")
-    rows = _new(spans.annotate(n=Sum("samples"), **_figures("_most")), HOUR, now)
+    rows = _new(spans.annotate(n=Sum("samples"), **_figures("_max")), HOUR, now)
     grown = _grown_in_hours(rows)
     return [_summary(row, HOUR, dict(grown[row["node_id"], row["span"]])) for row in rows]
 
 
-def _figures(most: str) -> dict[str, Avg | Max]:
-    """Named unlike the columns, which the database would take them for. `most`: how the columns of maxima end."""
+def _figures(suffix: str) -> dict[str, Avg | Max]:
+    """Named unlike the columns, which the database would take them for. `suffix`: how the columns of maxima end."""
     means = {f"mean_{name}": Avg(name) for name in MEANS}
-    return {**means, **{f"peak_{name}": Max(name + most) for name in PEAKS}}
+    return {**means, **{f"peak_{name}": Max(name + suffix) for name in PEAKS}}
 
 
 def _new(spans: Iterable[Any], seconds: int, now: datetime) -> list[Any]:
@@ -97,7 +97,7 @@ def _summary(row: Any, seconds: int, grown: dict[str, int]) -> NodeSummary:
         samples=row["n"],
         grown=grown,
         **{name: row[f"mean_{name}"] for name in MEANS},
-        **{f"{name}_most": row[f"peak_{name}"] for name in PEAKS},
+        **{f"{name}_max": row[f"peak_{name}"] for name in PEAKS},
     )
 
 

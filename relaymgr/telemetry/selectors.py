@@ -29,10 +29,10 @@ __all__ = [
 LINES = {
     "probe_ms": ("probe_ms", "probe_ms"),
     "cpu": ("cpu", "cpu"),
-    "sessions": ("sessions", "sessions_most"),
-    "connected": ("connected", "connected_most"),
+    "sessions": ("sessions", "sessions_max"),
+    "connected": ("connected", "connected_max"),
     "leg_rtt_ms": ("leg_rtt_ms", "leg_rtt_ms"),
-    "leg_rtt_most": ("leg_rtt_most", "leg_rtt_most"),
+    "leg_rtt_p90_ms": ("leg_rtt_p90_ms", "leg_rtt_p90_ms"),
     "leg_loss": ("leg_loss", "leg_loss"),
 }
 

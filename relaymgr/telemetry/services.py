@@ -266,7 +266,7 @@ def peers_tell(answers: Iterable[Answer]) -> None:
                 version,
             )
             for answer in nodes
-            if answer.report.probing != version
+            if answer.report.peers_version != version
         ]
     tell_peers(tells, settings.NODE_PROBE_TIMEOUT)
 
@@ -361,9 +361,9 @@ def _exits_store(answers: Iterable[Answer]) -> None:
             process=f"relay worker {exit.worker}",
             boot_id=answer.report.boot_id,
             number=exit.number,
-            at=answer.at - timedelta(seconds=exit.ago),
+            at=answer.at - timedelta(seconds=exit.age_s),
             status=exit.status,
-            lived=exit.lived,
+            uptime_s=exit.uptime_s,
         )
         for answer in answers
         for exit in answer.report.worker_exits

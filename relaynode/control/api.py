@@ -69,19 +69,19 @@ class ControlApi:
         with_peers = request.query_params.get("peers") == "1"
         return JSONResponse(await self._node.telemetry(int(after), with_peers=with_peers))
 
-    async def probes(self, request: Request) -> Response:
+    async def put_peers(self, request: Request) -> Response:
         body = await _json_body(request)
-        targets = body.get("targets") if isinstance(body, dict) else None
+        peers = body.get("peers") if isinstance(body, dict) else None
         version = body.get("version") if isinstance(body, dict) else None
-        if not isinstance(targets, list) or len(targets) > MAX_PEERS:
-            raise ApiError(400, "invalid", f"targets must be a list of at most {MAX_PEERS}", "targets")
+        if not isinstance(peers, list) or len(peers) > MAX_PEERS:
+            raise ApiError(400, "invalid", f"peers must be a list of at most {MAX_PEERS}", "peers")
         if not isinstance(version, str) or len(version) > 64:
             raise ApiError(400, "invalid", "version must be text of at most 64 characters", "version")
         try:
-            self._node.probe_peers([Peer.from_json(target) for target in targets], version)
+            self._node.set_peers([Peer.from_json(peer) for peer in peers], version)
         except ValueError as error:
-            raise ApiError(400, "invalid", f"a target has a wrong {error}", f"targets.{error}") from None
-        return JSONResponse({"probing": version})
+            raise ApiError(400, "invalid", f"a peer has a wrong {error}", f"peers.{error}") from None
+        return JSONResponse({"version": version})
 
     async def drain(self, request: Request) -> Response:
         await self._node.set_draining(True)
@@ -111,7 +111,7 @@ def control_app(node: Node) -> Starlette:
             Route("/sessions/{session}", api.put_session, methods=["PUT"], middleware=for_manager),
             Route("/sessions/{session}", api.delete_session, methods=["DELETE"], middleware=for_manager),
             Route("/telemetry", api.telemetry, methods=["GET"], middleware=for_manager),
-            Route("/probes", api.probes, methods=["POST"], middleware=for_manager),
+            Route("/peers", api.put_peers, methods=["PUT"], middleware=for_manager),
             Route("/drain", api.drain, methods=["POST"], middleware=for_manager),
             Route("/undrain", api.undrain, methods=["POST"], middleware=for_manager),
             Route("/healthz", api.health, methods=["GET"]),

@@ -33,7 +33,7 @@ class Peer:
     def from_json(cls, item: object) -> "Peer":
         """Raises ValueError that names the field."""
         if not isinstance(item, dict):
-            raise ValueError("targets")
+            raise ValueError("peers")
         node, address, port = item.get("node"), item.get("address"), item.get("port")
         if not isinstance(node, str) or not 0 < len(node) <= 50:
             raise ValueError("node")

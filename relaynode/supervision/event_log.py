@@ -15,7 +15,7 @@ from typing import Any
 SIZE = 10_000  # events about seats, and as many about sessions; an answer has at most as many
 
 Event = dict[str, Any]
-_number = itemgetter("n")
+_number = itemgetter("number")
 
 
 class EventLog:
@@ -31,19 +31,19 @@ class EventLog:
         log = self._of_sessions if event["seat"] is None else self._of_seats
         key = event["session"], event["seat"], event["kind"]
         log.pop(key, None)
-        log[key] = {"n": self.last, **event}
+        log[key] = {"number": self.last, **event}
         if len(log) > SIZE:
             log.popitem(last=False)
 
     def after(self, number: int) -> tuple[list[Event], int]:
         """Events numbered above `number`, oldest first, as far as they are still kept; and the number to go on from."""
         found = list(islice(merge(*(_newer(log, number) for log in self._logs()), key=_number), SIZE))
-        return found, found[-1]["n"] if len(found) == SIZE else self.last
+        return found, found[-1]["number"] if len(found) == SIZE else self.last
 
     def _logs(self) -> tuple[OrderedDict[Hashable, Event], ...]:
         return self._of_seats, self._of_sessions
 
 
 def _newer(log: OrderedDict[Hashable, Event], number: int) -> Iterator[Event]:
-    newest_first = takewhile(lambda event: event["n"] > number, reversed(log.values()))
+    newest_first = takewhile(lambda event: event["number"] > number, reversed(log.values()))
     return reversed(list(newest_first))

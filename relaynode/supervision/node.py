@@ -70,7 +70,7 @@ class Node:
             for index, (pair, pair_sockets) in enumerate(zip(config.ports, sockets, strict=True))
         ]
         self.peers = PeerMeter(os.urandom)
-        self.probing = ""
+        self.peers_version = ""
         self.snapshot = SnapshotKeeper(folder, self._look, self._whole)
         self._folder = folder
         self._keys_changed = asyncio.Event()
@@ -206,10 +206,10 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(at_once.wait(), 0.1)
 
-    def probe_peers(self, peers: Iterable[Peer], version: str) -> None:
+    def set_peers(self, peers: Iterable[Peer], version: str) -> None:
         """Measure the way to these nodes from now on; `version` is the manager's name for the list."""
         self.peers.set_peers(peers)
-        self.probing = version
+        self.peers_version = version
 
     # -- telling
 
@@ -243,7 +243,7 @@ class Node:
                 }
                 for worker, report, share in zip(self.workers, reports, cpu, strict=True)
             ],
-            "probing": self.probing,
+            "peers_version": self.peers_version,
             "peers": self.peers.figures(asyncio.get_running_loop().time()) if with_peers else [],
             "legs": [leg for report in reports for leg in report.legs],
             "events": events,
@@ -260,9 +260,9 @@ class Node:
             {
                 "worker": each.worker,
                 "number": each.number,
-                "ago": round(now - each.at, 3),
+                "age_s": round(now - each.at, 3),
                 "status": each.status,
-                "lived": round(each.lived, 3),
+                "uptime_s": round(each.uptime_s, 3),
             }
             for each in exits[:EXITS_REPORTED]
         ]

@@ -58,7 +58,7 @@ class Exit:
     """By the monotonic clock."""
     status: int | None
     """Negative: the signal; None: it could not be started."""
-    lived: float
+    uptime_s: float
 
 
 @dataclass(slots=True)
@@ -140,9 +140,9 @@ class WorkerProcess:
                 end = f"cannot be started ({error.strerror})"
             self.restarts += 1
             self._before = Report(counters=Counter(self._report.counters), cpu_seconds=self._report.cpu_seconds)
-            lived = time.monotonic() - started
-            self.exits.append(Exit(self.index, self.restarts, time.monotonic(), status, lived))
-            delay = 0.0 if lived > LIVED_LONG else min(delay * 2 + 0.1, LONGEST_DELAY)
+            uptime_s = time.monotonic() - started
+            self.exits.append(Exit(self.index, self.restarts, time.monotonic(), status, uptime_s))
+            delay = 0.0 if uptime_s > LIVED_LONG else min(delay * 2 + 0.1, LONGEST_DELAY)
             log.error("worker %d %s: replacing it", self.index, end)
             await asyncio.sleep(delay)
 

@@ -172,7 +172,7 @@ def test_the_manager_is_told_who_came(node):
     meet(EdgegapPlayer(node, 0), EdgegapPlayer(node, 1))
     assert sorted(node.events()) == [("seat_joined", 0), ("seat_joined", 1)]
     document = node.telemetry(after=1)
-    assert [event["n"] for event in document["events"]] == [2]
+    assert [event["number"] for event in document["events"]] == [2]
     assert document["last_event"] == 2
     assert document["workers"][0]["connected"] == 2
     assert document["workers"][0]["counters"]["forwarded_packets"] == 2

@@ -108,7 +108,7 @@ class NodeInProcess:
         self.boot_id, self.link, self.draining, self.is_healthy = "6f1c", "linked", False, True
         self.keys = NodeKeys("control", "node")
         self.packet_path = SimpleNamespace(name="kernel", reason="")
-        self.peers, self.probing = PeerMeter(random.Random(1).randbytes), ""
+        self.peers, self.peers_version = PeerMeter(random.Random(1).randbytes), ""
         self.table = Table()
 
     async def grant(self, grant: Grant) -> int:
@@ -124,11 +124,11 @@ class NodeInProcess:
         self.table.relay.confirm_ended(listed_at, NOW, listed)
 
     async def telemetry(self, after: int, *, with_peers: bool) -> dict[str, Any]:
-        return {"after": after, "probing": self.probing, "peers": self.peers.figures(1.0)}
+        return {"after": after, "peers_version": self.peers_version, "peers": self.peers.figures(1.0)}
 
-    def probe_peers(self, peers: list[Any], version: str) -> None:
+    def set_peers(self, peers: list[Any], version: str) -> None:
         self.peers.set_peers(peers)
-        self.probing = version
+        self.peers_version = version
         for peer in self.peers.peers[:3]:
             for datagram in self.peers.probe(peer, 0.0):
                 self.peers.receive_datagram(b"\xcd" + datagram[1:], 0.5)
@@ -231,7 +231,7 @@ def control_api_seeds() -> Iterator[bytes]:
         ("PUT", f"/sessions/{SESSION}", "", grant_json(revision=3)),
         ("DELETE", f"/sessions/{SESSION}", "reason=idle", None),
         ("GET", "/telemetry", "after=5&peers=1", ""),
-        ("POST", "/probes", "", {"version": "6f", "targets": [peer, peer | {"address": "2001:db8::7"}]}),
+        ("PUT", "/peers", "", {"version": "6f", "peers": [peer, peer | {"address": "2001:db8::7"}]}),
         ("POST", "/drain", "", ""),
         ("POST", "/undrain", "", ""),
         ("GET", "/healthz", "", ""),

@@ -29,7 +29,7 @@ def test_all_well_is_200_and_healthy_without_a_key(client: Client, node: RelayNo
         "unhealthy_components": 0,
         "components": {"database": True, "broker": True, "nodes": True},
         "nodes_ready": 1,
-        "installation": monitor.installation_id(),
+        "installation_id": monitor.installation_id(),
         "name": "Causeway",
         "version": "0.1.0",
         "host": "testserver",

@@ -111,17 +111,17 @@ class Fleet:
             samples=1,
             probe_ms=1,
             cpu=0,
-            cpu_most=0,
-            sessions_most=1,
-            seats_most=2,
-            connected_most=2,
+            cpu_max=0,
+            sessions_max=1,
+            seats_max=2,
+            connected_max=2,
         )
         PrefixLeg.objects.create(prefix=f"192.0.{n}.0/24", node=node, at=now, ms=20, jitter_ms=1, loss=0)
         PeerLegs.objects.create(node=node, at=now, legs={})
         NodeStateChange.objects.create(node=node, at=now, after="ready")
         NodeIncident.objects.create(node=node, kind=IncidentKind.OUTLIER, first_at=now, last_at=now)
         ProcessExit.objects.create(
-            supervisor=node.name, process="relay worker 0", boot_id="b", number=1, at=now, status=1, lived=1
+            supervisor=node.name, process="relay worker 0", boot_id="b", number=1, at=now, status=1, uptime_s=1
         )
         WebhookEndpoint.objects.create(tenant=other, host="https://x.example", failures=5, retry_at=now, changed_at=now)
 

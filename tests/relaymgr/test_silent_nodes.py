@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db
 
 SILENT_FOR = timedelta(seconds=20)
 REPORT = {"boot_id": "b", "version": "", "draining": False, "cpu": 0.1, "packet_path": "", "packet_path_reason": ""}
-REPORT |= {"workers": [], "probing": "", "peers": [], "legs": [], "events": [], "last_event": 0}
+REPORT |= {"workers": [], "peers_version": "", "peers": [], "legs": [], "events": [], "last_event": 0}
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def _record(boot_id: str, ends: Sequence[ChildExit]) -> None:
                 number=end.number,
                 at=datetime.fromtimestamp(end.at, UTC),
                 status=end.status,
-                lived=end.lived,
+                uptime_s=end.lived,
             )
             for end in ends
         )

@@ -53,7 +53,7 @@ def web_answer() -> WebAnswer:
     try:
         answer = httpx.get(f"{url}/monitor", timeout=ANSWER_WITHIN_S, trust_env=False)
         document = answer.json()
-        is_ours = document.get("installation") == installation_id()
+        is_ours = document.get("installation_id") == installation_id()
         return WebAnswer(url, is_known, answer.status_code, is_ours, str(document.get("message", "")))
     except (httpx.HTTPError, httpx.InvalidURL):
         return WebAnswer(url, is_known)

@@ -115,12 +115,14 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
     load: dict[str, Any] = {"node": node, "at": now}
     NodeSample.objects.create(probe_ms=1, cpu=0, sessions=1, seats=1, connected=1, **load)
     NodeSummary.objects.create(
-        seconds=60, samples=1, probe_ms=1, cpu=0, cpu_most=0, sessions_most=1, seats_most=1, connected_most=1, **load
+        seconds=60, samples=1, probe_ms=1, cpu=0, cpu_max=0, sessions_max=1, seats_max=1, connected_max=1, **load
     )
     LegSample.objects.create(session_id=session.pk, seat=0, rtt_ms=1, jitter_ms=1, loss=0, **load)
     NodeEvent.objects.create(boot_id="b", number=1, session_id=session.pk, seat=0, kind="seat_joined", **load)
     PrefixLeg.objects.create(prefix="192.0.2.0/24", ms=1, jitter_ms=1, loss=0, **load)
-    ProcessExit.objects.create(supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, lived=1)
+    ProcessExit.objects.create(
+        supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, uptime_s=1
+    )
     PeerLegs.objects.create(legs={}, **load)
     Learnt.objects.create(at=now, document={})
     NodeStateChange.objects.create(before="ready", after="lost", **load)

@@ -50,9 +50,9 @@ class Fleet:
         name = head.split("/")[1]
         if name in self.hanging:
             await asyncio.sleep(30)
-        if head.startswith("POST"):  # told which peers to measure
+        if head.startswith("PUT"):  # told which peers to measure
             size = int(head.lower().split("content-length:")[1].split()[0])
-            self.document["probing"] = json.loads(await reader.readexactly(size))["version"]
+            self.document["peers_version"] = json.loads(await reader.readexactly(size))["version"]
         body = json.dumps(self.document).encode()
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await writer.drain()

@@ -14,12 +14,12 @@ from tests.relaymgr.telemetry.documents import telemetry
 
 pytestmark = pytest.mark.django_db
 
-EXIT = {"worker": 0, "number": 1, "ago": 12.5, "status": -9, "lived": 3.0}
+EXIT = {"worker": 0, "number": 1, "age_s": 12.5, "status": -9, "uptime_s": 3.0}
 
 
 def an_exit(number: int = 1, **more: Any) -> ProcessExit:
     about = {"supervisor": "manage.py up", "process": "worker", "boot_id": "b", "at": timezone.now(), "status": 1}
-    return ProcessExit(number=number, lived=1.0, **about | more)
+    return ProcessExit(number=number, uptime_s=1.0, **about | more)
 
 
 def test_an_exit_reported_again_is_stored_once() -> None:
@@ -58,12 +58,12 @@ def test_a_process_that_cannot_be_started_says_so() -> None:
         {"worker": 256},
         {"worker": -1},
         {"number": 2**63},
-        {"ago": -1},
-        {"ago": 90_000},
-        {"ago": float("nan")},
+        {"age_s": -1},
+        {"age_s": 90_000},
+        {"age_s": float("nan")},
         {"status": 2**31},
         {"status": "x"},
-        {"lived": None},
+        {"uptime_s": None},
     ],
 )
 def test_an_exit_that_makes_no_sense_is_left_out(spoilt: dict[str, Any]) -> None:

@@ -103,9 +103,9 @@ def test_wrong_leg_is_left_out(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", -1),
-        ("n", 2**63),
-        ("n", "8"),
+        ("number", -1),
+        ("number", 2**63),
+        ("number", "8"),
         ("at", 1e20),
         ("at", float("nan")),
         ("session", "../../etc"),

@@ -38,11 +38,11 @@ def test_minutes_and_hours_that_are_over_are_summed_up(node: RelayNode, hour: da
     samples(node, hour, 60)  # two minutes
     samples_roll_up()
     first, second = NodeSummary.objects.filter(seconds=MINUTE).order_by("at")
-    assert (first.at, first.samples, first.sessions_most, first.cpu_most) == (hour, 30, 29, 0.8)
+    assert (first.at, first.samples, first.sessions_max, first.cpu_max) == (hour, 30, 29, 0.8)
     assert first.probe_ms == pytest.approx(10.5)
     assert second.cpu == pytest.approx(0.2)
     whole = NodeSummary.objects.get(seconds=HOUR)
-    assert (whole.at, whole.samples, whole.seats_most, whole.connected_most) == (hour, 60, 118, 59)
+    assert (whole.at, whole.samples, whole.seats_max, whole.connected_max) == (hour, 60, 118, 59)
 
 
 def test_the_minute_that_runs_is_left_alone(node: RelayNode) -> None:
@@ -62,8 +62,8 @@ def test_each_kind_is_kept_for_its_time(node: RelayNode, settings: Any) -> None:
         for offset in (-60, 60):
             at = now - timedelta(seconds=age + offset)
             NodeSummary.objects.create(
-                node=node, seconds=seconds, at=at, samples=1, probe_ms=1, cpu=0, cpu_most=0,
-                sessions_most=0, seats_most=0, connected_most=0,
+                node=node, seconds=seconds, at=at, samples=1, probe_ms=1, cpu=0, cpu_max=0,
+                sessions_max=0, seats_max=0, connected_max=0,
             )  # fmt: skip
     samples(node, now - timedelta(seconds=settings.SAMPLE_AGE + 60), 1)
     samples(node, now, 1)

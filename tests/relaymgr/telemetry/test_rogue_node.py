@@ -49,7 +49,7 @@ def report(stand_in: Any, **fields: Any) -> None:
 
 def event(number: int, session: str, **changes: Any) -> dict[str, Any]:
     return {
-        "n": number,
+        "number": number,
         "at": time.time(),
         "session": session,
         "seat": 1,

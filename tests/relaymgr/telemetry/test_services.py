@@ -42,7 +42,7 @@ def telemetry_asked(stand_in: Any) -> list[str]:
 
 
 def event(number: int, **changes: Any) -> dict[str, Any]:
-    return telemetry()["events"][0] | {"n": number} | changes
+    return telemetry()["events"][0] | {"number": number} | changes
 
 
 def test_heard_node_is_ready_and_its_sample_kept(heard: RelayNode, stand_in: Any) -> None:

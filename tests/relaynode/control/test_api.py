@@ -90,11 +90,11 @@ def test_what_could_not_be_reported_again_is_no_json(node, value):
     body = grant()
     for status, answer in (
         put(node, body | {"expires_at": value}, body["session"]),
-        node.call("POST", "/probes", {"version": value, "targets": []}),
-        node.call("POST", "/probes", {"version": "x", "targets": [{"node": value, "address": "::1", "port": 1}]}),
+        node.call("PUT", "/peers", {"version": value, "peers": []}),
+        node.call("PUT", "/peers", {"version": "x", "peers": [{"node": value, "address": "::1", "port": 1}]}),
     ):
         assert (status, answer["code"], answer["message"]) == (400, "invalid", "the body must be JSON")
-    assert node.telemetry()["probing"] != value
+    assert node.telemetry()["peers_version"] != value
 
 
 def test_a_session_does_not_change_its_worker(node):
@@ -155,7 +155,7 @@ def test_telemetry_has_the_documented_shape(node):
     document = node.telemetry()
     assert set(document) == {
         *("boot_id", "time", "uptime", "version", "draining", "cpu", "packet_path", "packet_path_reason"),
-        *("workers", "probing", "peers", "legs", "events", "last_event", "worker_exits"),
+        *("workers", "peers_version", "peers", "legs", "events", "last_event", "worker_exits"),
     }
     assert abs(document["time"] - time.time()) < 2
     assert 0 <= document["cpu"] <= 1

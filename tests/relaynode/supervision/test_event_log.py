@@ -19,7 +19,7 @@ def filled(count: int) -> EventLog:
 
 
 def numbers(log: EventLog, after: int) -> list[int]:
-    return [event["n"] for event in log.after(after)[0]]
+    return [event["number"] for event in log.after(after)[0]]
 
 
 def test_numbers_start_at_one():
@@ -50,7 +50,7 @@ def test_of_a_seat_the_last_event_of_each_kind_is_kept_in_order():
         log.append(seat_event(1, kind))
     log.append(seat_event(2))
     found, last = log.after(0)
-    assert [(event["n"], event["seat"], event["kind"]) for event in found] == [
+    assert [(event["number"], event["seat"], event["kind"]) for event in found] == [
         (1000, 1, "seat_left"),
         (1001, 1, "seat_joined"),
         (1002, 2, "seat_joined"),
@@ -74,7 +74,7 @@ def test_a_long_answer_is_given_in_parts_and_loses_nothing():
     while after < log.last:
         found, after = log.after(after)
         assert len(found) <= SIZE
-        read += [event["n"] for event in found]
+        read += [event["number"] for event in found]
         parts += 1
     assert read == list(range(1, 2 * SIZE + 1))
     assert parts == 2

@@ -25,7 +25,7 @@ def answering(document: Any) -> Callable[[str, str, Any], tuple[int, bytes]]:
 
 def test_web_server_that_answers_is_well(settings: Any, stand_in: StandIn) -> None:
     settings.MATCHMAKER_MANAGER_URL = stand_in.url
-    stand_in.answer = answering({"installation": surroundings.installation_id()})
+    stand_in.answer = answering({"installation_id": surroundings.installation_id()})
     (found,) = surroundings.look_at_web()
     assert found.level is Level.OK
     assert stand_in.requests[0][:2] == ("GET", "/monitor")
@@ -33,7 +33,7 @@ def test_web_server_that_answers_is_well(settings: Any, stand_in: StandIn) -> No
 
 def test_web_server_of_another_installation_is_a_problem(settings: Any, stand_in: StandIn) -> None:
     settings.MATCHMAKER_MANAGER_URL = stand_in.url
-    for body in ({"installation": "another"}, {}, []):
+    for body in ({"installation_id": "another"}, {}, []):
         stand_in.answer = answering(body)
         (found,) = surroundings.look_at_web()
         assert found.level is Level.PROBLEM and "not of this installation" in found.text
@@ -42,7 +42,7 @@ def test_web_server_of_another_installation_is_a_problem(settings: Any, stand_in
 def test_doctor_asks_where_up_started_its_web_server(settings: Any, stand_in: StandIn, tmp_path: Path) -> None:
     settings.MATCHMAKER_MANAGER_URL, settings.WEB_URL_FILE = NOBODY, tmp_path / "web.url"
     settings.WEB_URL_FILE.write_text(stand_in.url)
-    stand_in.answer = answering({"installation": surroundings.installation_id()})
+    stand_in.answer = answering({"installation_id": surroundings.installation_id()})
     (found,) = surroundings.look_at_web()
     assert found.level is Level.OK and stand_in.url in found.text
 

@@ -67,7 +67,9 @@ def lively(session: dict[str, Any]) -> str:
         )
     act_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1")
     api_key_create(tenant=Tenant.objects.get(), name="game", scopes=["relay"])
-    ProcessExit.objects.create(supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, lived=1)
+    ProcessExit.objects.create(
+        supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, uptime_s=1
+    )
     RelayNode.objects.update(state="suspect")  # so that there is an alert
     return str(session_id)
 
