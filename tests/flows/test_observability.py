@@ -177,9 +177,7 @@ def test_each_process_serves_its_own_metrics_to_who_has_the_key(
     assert 'causeway_probes_total{outcome="answered"}' in page(ports["WORKER"])
     assert 'causeway_task_wait_seconds_count{queue="probe"}' in page(ports["WORKER"])
     assert 'causeway_tasks_sent_total{task="relaymgr.telemetry.tasks.probe"}' in page(ports["BEAT"])
-    wait_until(
-        lambda: "causeway_matchmaker_manager_up 1.0" in page(ports["MATCHMAKER"]), "the matchmaker is up", 20
-    )
+    wait_until(lambda: "causeway_matchmaker_manager_up 1.0" in page(ports["MATCHMAKER"]), "the matchmaker is up", 20)
     web = page(stack.port)
     assert 'causeway_session_create_seconds_count{outcome="ready"}' in web
     assert 'causeway_grants_total{operation="grant",outcome="confirmed"}' in web

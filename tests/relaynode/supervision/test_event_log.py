@@ -25,7 +25,7 @@ def numbers(log: EventLog, after: int) -> list[int]:
 def test_numbers_start_at_one():
     log = filled(2)
     found, last = log.after(0)
-    assert found == [{"n": 1, **seat_event(session="0")}, {"n": 2, **seat_event(session="1")}]
+    assert found == [{"number": 1, **seat_event(session="0")}, {"number": 2, **seat_event(session="1")}]
     assert (last, log.last) == (2, 2)
 
 
@@ -63,7 +63,7 @@ def test_no_churn_displaces_the_end_of_a_session():
     log.append(ended("over"))
     for number in range(3 * SIZE):
         log.append(seat_event(number % 255, ("seat_joined", "seat_left")[number % 2], session=str(number // 510)))
-    assert log.after(0)[0][0] == {"n": 1, **ended("over")}
+    assert log.after(0)[0][0] == {"number": 1, **ended("over")}
 
 
 def test_a_long_answer_is_given_in_parts_and_loses_nothing():
