@@ -23,10 +23,10 @@ _remembered: tuple[float, dict[tuple[str, str], list[str]]] | None = None
 
 
 def origins_by_profile() -> dict[tuple[str, str], list[str]]:
-    """(tenant, profile) -> origins, of the active versions that name any. Remembered for FLEET_MEMORY seconds."""
+    """(tenant, profile) -> origins, of the active versions that name any. Cached for LOOKUP_CACHE_SECONDS."""
     global _remembered
     now = time.monotonic()
-    if _remembered is None or now >= _remembered[0] + settings.FLEET_MEMORY:
+    if _remembered is None or now >= _remembered[0] + settings.LOOKUP_CACHE_SECONDS:
         active = ProfileVersion.objects.filter(profile__active=F("pk"), config__has_key="allowed_cors_origins")
         rows = active.order_by().values_list("profile__tenant", "profile__name", "config__allowed_cors_origins")
         _remembered = now, {(tenant, name): origins for tenant, name, origins in rows}

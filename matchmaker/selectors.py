@@ -61,10 +61,10 @@ _active: dict[tuple[str, str], tuple[float, ProfileVersion, profiles.Profile]] =
 
 
 def active_version(*, tenant: str, name: str) -> tuple[ProfileVersion, profiles.Profile] | None:
-    """What new tickets are made under, not to be changed; None: there is no active profile of the name. Remembered for
-    FLEET_MEMORY seconds, as each ticket asks: `move_late_tickets` takes care of those of an activation's moment."""
+    """What new tickets are made under, not to be changed; None: there is no active profile of the name. Cached for
+    LOOKUP_CACHE_SECONDS, as each ticket asks: `move_late_tickets` takes care of those of an activation's moment."""
     now = time.monotonic()
-    if (known := _active.get((tenant, name))) and now < known[0] + settings.FLEET_MEMORY:
+    if (known := _active.get((tenant, name))) and now < known[0] + settings.LOOKUP_CACHE_SECONDS:
         return known[1], known[2]
     profile = Profile.objects.select_related("active").filter(tenant=tenant, name=name).first()
     if profile is None or profile.active is None:
@@ -407,10 +407,10 @@ _fleet_names: tuple[float, FleetNames] | None = None
 
 
 def fleet_names() -> FleetNames:
-    """Remembered for FLEET_MEMORY seconds once it is known: each ticket asks."""
+    """Remembered for LOOKUP_CACHE_SECONDS seconds once it is known: each ticket asks."""
     global _fleet_names
     now = time.monotonic()
-    if _fleet_names is None or not _fleet_names[1].is_known or now >= _fleet_names[0] + settings.FLEET_MEMORY:
+    if _fleet_names is None or not _fleet_names[1].is_known or now >= _fleet_names[0] + settings.LOOKUP_CACHE_SECONDS:
         _fleet_names = now, _read_fleet()
     return _fleet_names[1]
 

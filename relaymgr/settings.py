@@ -536,22 +536,22 @@ NODE_LOST_AFTER = _number(
     "CAUSEWAY_LOST_AFTER", 300, 1, 86_400, "seconds without a word from a node until its sessions are given up"
 )
 # Samples are kept one by one, then summed up by the minute, then by the hour.
-SAMPLE_AGE = _number(
-    "CAUSEWAY_SAMPLE_AGE",
+SAMPLE_RETENTION = _number(
+    "CAUSEWAY_SAMPLE_RETENTION",
     3_600,
     60,
     31_536_000,
     "seconds for which telemetry is kept sample by sample; then it is summed up by the minute",
 )
-MINUTE_AGE = _number(
-    "CAUSEWAY_MINUTE_AGE",
+MINUTE_RETENTION = _number(
+    "CAUSEWAY_MINUTE_RETENTION",
     86_400,
     60,
     31_536_000,
     "seconds for which the sums of a minute are kept; then there are those of an hour",
 )
-HOUR_AGE = _number(
-    "CAUSEWAY_HOUR_AGE", 90 * 86_400, 3_600, 10 * 31_536_000, "seconds for which the sums of an hour are kept"
+HOUR_RETENTION = _number(
+    "CAUSEWAY_HOUR_RETENTION", 90 * 86_400, 3_600, 10 * 31_536_000, "seconds for which the sums of an hour are kept"
 )
 MAX_PREFIX_LEGS = int(
     _number("CAUSEWAY_MAX_PREFIX_LEGS", 500_000, 100, 1e8, "legs of address prefixes that are remembered, the newest")
@@ -577,7 +577,7 @@ if GEOIP_FILE and not os.access(GEOIP_FILE, os.R_OK):
 # Sessions
 
 # Seconds for which a creation may see nodes, rules and keys, and a player's call its key, as an earlier one found them.
-FLEET_MEMORY = 1.0
+LOOKUP_CACHE_SECONDS = 1.0
 
 _begin("Sessions", "web, worker")
 GRANT_TIMEOUT = _number(
@@ -595,61 +595,73 @@ SIGNED_MEASUREMENTS_ONLY = _flag(
 SEAT_LIMITS = {
     "packets": int(
         _number(
-            "CAUSEWAY_SEAT_PACKETS", 2_000, 0, 2**31, "packets a second of one player, default and ceiling; 0: no limit"
+            "CAUSEWAY_SEAT_PACKETS_PER_SECOND",
+            2_000,
+            0,
+            2**31,
+            "packets a second of one player, default and ceiling; 0: no limit",
         )
     ),
     "bytes": int(
         _number(
-            "CAUSEWAY_SEAT_BYTES", 1_000_000, 0, 2**31, "bytes a second of one player, default and ceiling; 0: no limit"
+            "CAUSEWAY_SEAT_BYTES_PER_SECOND",
+            1_000_000,
+            0,
+            2**31,
+            "bytes a second of one player, default and ceiling; 0: no limit",
         )
     ),
 }
 SESSION_LIMITS = {
     "packets": int(
-        _number("CAUSEWAY_SESSION_PACKETS", 20_000, 0, 2**31, "packets a second of a whole session; 0: no limit")
+        _number(
+            "CAUSEWAY_SESSION_PACKETS_PER_SECOND", 20_000, 0, 2**31, "packets a second of a whole session; 0: no limit"
+        )
     ),
     "bytes": int(
-        _number("CAUSEWAY_SESSION_BYTES", 8_000_000, 0, 2**31, "bytes a second of a whole session; 0: no limit")
+        _number(
+            "CAUSEWAY_SESSION_BYTES_PER_SECOND", 8_000_000, 0, 2**31, "bytes a second of a whole session; 0: no limit"
+        )
     ),
 }
-SESSION_KEEP_DAYS = _number(
-    "CAUSEWAY_SESSION_KEEP_DAYS", 7, 0.01, 3_650, "days for which ended sessions can be looked at"
+SESSION_RETENTION_DAYS = _number(
+    "CAUSEWAY_SESSION_RETENTION_DAYS", 7, 0.01, 3_650, "days for which ended sessions can be looked at"
 )
 
 
 # How long what may be about a player or an operator is kept (docs/data-protection.md)
 
 _begin("Data protection", "web, worker, matchmaker")
-AUDIT_KEEP_DAYS = _number("CAUSEWAY_AUDIT_KEEP_DAYS", 365, 1, 36_500, "days for which the audit log is kept")
-NODE_CHANGE_KEEP_DAYS = _number(
-    "CAUSEWAY_NODE_CHANGE_KEEP_DAYS", 30, 0.01, 3_650, "days for which state changes of nodes are kept"
+AUDIT_RETENTION_DAYS = _number("CAUSEWAY_AUDIT_RETENTION_DAYS", 365, 1, 36_500, "days for which the audit log is kept")
+NODE_CHANGE_RETENTION_DAYS = _number(
+    "CAUSEWAY_NODE_CHANGE_RETENTION_DAYS", 30, 0.01, 3_650, "days for which state changes of nodes are kept"
 )
-PREFIX_KEEP_DAYS = _number(
-    "CAUSEWAY_PREFIX_KEEP_DAYS",
+PREFIX_RETENTION_DAYS = _number(
+    "CAUSEWAY_PREFIX_RETENTION_DAYS",
     7,
     0.01,
     7,
     "days for which round trips of address prefixes (/24, /48) are kept; placement uses none that are older than 7",
 )
-WEBHOOK_PAYLOAD_KEEP_HOURS = _number(
-    "CAUSEWAY_WEBHOOK_PAYLOAD_KEEP_HOURS",
+WEBHOOK_PAYLOAD_RETENTION_HOURS = _number(
+    "CAUSEWAY_WEBHOOK_PAYLOAD_RETENTION_HOURS",
     24,
     1,
     24 * 365,
     "hours for which the body of a webhook that was given up is kept, so that it can be sent again; that of a "
     "delivered one is deleted with the next round of housekeeping",
 )
-IDEMPOTENCY_KEEP_HOURS = _number(
-    "CAUSEWAY_IDEMPOTENCY_KEEP_HOURS", 24, 1, 24 * 30, "hours for which an `Idempotency-Key` gets the same answer"
+IDEMPOTENCY_RETENTION_HOURS = _number(
+    "CAUSEWAY_IDEMPOTENCY_RETENTION_HOURS", 24, 1, 24 * 30, "hours for which an `Idempotency-Key` gets the same answer"
 )
-MATCH_KEEP_HOURS = max(
-    IDEMPOTENCY_KEEP_HOURS,
+MATCH_RETENTION_HOURS = max(
+    IDEMPOTENCY_RETENTION_HOURS,
     _number(
-        "CAUSEWAY_MATCH_KEEP_HOURS",
+        "CAUSEWAY_MATCH_RETENTION_HOURS",
         24,
         1,
         24 * 365,
-        "hours for which the matchmaker keeps matches that are over; at least `CAUSEWAY_IDEMPOTENCY_KEEP_HOURS`",
+        "hours for which the matchmaker keeps matches that are over; at least `CAUSEWAY_IDEMPOTENCY_RETENTION_HOURS`",
     ),
 )
 
@@ -657,22 +669,24 @@ MATCH_KEEP_HOURS = max(
 # Webhooks
 
 _begin("Webhooks", "worker")
-WEBHOOKS_AT_ONCE = int(
-    _number("CAUSEWAY_WEBHOOKS_AT_ONCE", 128, 4, 1_000, "attempts that one worker process has in flight at most")
+WEBHOOK_CONCURRENCY = int(
+    _number("CAUSEWAY_WEBHOOK_CONCURRENCY", 128, 4, 1_000, "attempts that one worker process has in flight at most")
 )
-WEBHOOKS_PER_TENANT = int(
+WEBHOOK_CONCURRENCY_PER_TENANT = int(
     _number(
-        "CAUSEWAY_WEBHOOKS_PER_TENANT",
+        "CAUSEWAY_WEBHOOK_CONCURRENCY_PER_TENANT",
         16,
         1,
         1_000,
         "of those, for one tenant at most; never more than a quarter of what is free",
     )
 )
-WEBHOOKS_PER_HOST = int(_number("CAUSEWAY_WEBHOOKS_PER_HOST", 8, 1, 1_000, "of those, to one host of a tenant at most"))
-WEBHOOK_QUEUE = int(
+WEBHOOK_CONCURRENCY_PER_HOST = int(
+    _number("CAUSEWAY_WEBHOOK_CONCURRENCY_PER_HOST", 8, 1, 1_000, "of those, to one host of a tenant at most")
+)
+WEBHOOK_QUEUE_MAX = int(
     _number(
-        "CAUSEWAY_WEBHOOK_QUEUE",
+        "CAUSEWAY_WEBHOOK_QUEUE_MAX",
         10_000,
         10,
         1e7,

@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _fleet_is_as_it_is_now() -> Iterator[None]:
     """A test makes nodes and asks for a session at once."""
-    with override_settings(FLEET_MEMORY=0):
+    with override_settings(LOOKUP_CACHE_SECONDS=0):
         yield
 
 

@@ -53,8 +53,8 @@ session_create_seconds = Histogram(
 )
 placements = Counter(
     "causeway_placements",
-    "Sessions placed, by the rule that put their node first and by the step that was conceded.",
-    ("decided_by", "conceded"),
+    "Sessions placed, by the rule that put their node first and by the fallback tier that was needed.",
+    ("decided_by", "fallback_tier"),
 )
 sessions_ended = Counter("causeway_sessions_ended", "Sessions that ended or failed, by reason.", ("state", "reason"))
 
@@ -84,7 +84,7 @@ event_lag_seconds = Histogram(
 
 webhooks = Counter(
     "causeway_webhooks",
-    "Attempts to deliver. failed: tried again later; given_up: not any more; dropped: the tenant's queue was full.",
+    "Attempts to deliver. failed: tried again later; abandoned: not tried again; dropped: the tenant's queue was full.",
     ("event", "outcome"),
 )
 webhooks_in_flight = Gauge("causeway_webhooks_in_flight", "Attempts that are running now.", multiprocess_mode="livesum")
@@ -99,8 +99,10 @@ task_wait_seconds = Histogram(
     "causeway_task_wait_seconds", "How old a task was when a worker began it.", ("queue",), buckets=LAG_SECONDS
 )
 tasks_expired = Counter("causeway_tasks_expired", "Tasks that were too old to be run.", ("task",))
-messages_set_aside = Counter(
-    "causeway_messages_set_aside", "Messages in the broker that could not be processed, and were set aside.", ("queue",)
+messages_dead_lettered = Counter(
+    "causeway_messages_dead_lettered",
+    "Messages in the broker that could not be processed and became dead letters.",
+    ("queue",),
 )
 tasks_sent = Counter("causeway_tasks_sent", "Tasks that this process put into a queue.", ("task",))
 task_success_time = Gauge(

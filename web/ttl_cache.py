@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def remembered(read: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: what `read` said to the same arguments is good for FLEET_MEMORY seconds, in this process.
+    """Decorator: what `read` said to the same arguments is good for LOOKUP_CACHE_SECONDS seconds, in this process.
 
     Several threads get the same answer: it is not to be changed. What must not be missed is tested again where it is
     acted on, as by `worker_reserve`.
@@ -34,10 +34,10 @@ def _remembered(read: Callable[P, T], is_kept: Callable[[T], bool]) -> Callable[
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         asked, now = (args, tuple(sorted(kwargs.items()))), time.monotonic()
         at, answer = answers.get(asked, (0.0, None))
-        if at and now < at + settings.FLEET_MEMORY:
+        if at and now < at + settings.LOOKUP_CACHE_SECONDS:
             return answer  # type: ignore[return-value]
         found = read(*args, **kwargs)
-        if settings.FLEET_MEMORY and is_kept(found):
+        if settings.LOOKUP_CACHE_SECONDS and is_kept(found):
             if len(answers) >= MOST:
                 answers.clear()
             answers[asked] = now, found

@@ -502,7 +502,7 @@ def sweep() -> int:
     _delete_some(Group.objects.filter(members=None, created_at__lt=now - timedelta(minutes=1)))
     # Not less than the manager keeps idempotency keys; estimates are made from them.
     over = Q(session_expires_at=None) | Q(session_expires_at__lt=now)
-    old = Match.objects.filter(over, created_at__lt=now - timedelta(hours=settings.MATCH_KEEP_HOURS), tickets=None)
+    old = Match.objects.filter(over, created_at__lt=now - timedelta(hours=settings.MATCH_RETENTION_HOURS), tickets=None)
     _delete_some(old.filter(state__in=(MatchState.ASSIGNED, MatchState.FAILED)))
     Process.objects.filter(seen_at__lt=now - PROCESSES_KEPT).delete()
     return expired

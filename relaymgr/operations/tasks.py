@@ -25,5 +25,5 @@ def records_prune() -> None:
     """Records of what operators did: the audit log and Django's own, and logins that have expired."""
     now = timezone.now()
     audit_prune()
-    LogEntry.objects.filter(action_time__lt=now - timedelta(days=settings.AUDIT_KEEP_DAYS)).delete()
+    LogEntry.objects.filter(action_time__lt=now - timedelta(days=settings.AUDIT_RETENTION_DAYS)).delete()
     Session.objects.filter(expire_date__lt=now).delete()

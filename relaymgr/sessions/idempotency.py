@@ -1,7 +1,7 @@
 """A POST that may be sent again (IETF draft "The Idempotency-Key HTTP Header Field").
 
 The same key with the same body gets the session of the first request. Key and body are kept as hashes, for
-IDEMPOTENCY_KEEP_HOURS.
+IDEMPOTENCY_RETENTION_HOURS.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def session_create_once(*, tenant: Tenant, key: str, body: Any, **wanted: Any) -
 
 
 def idempotency_prune() -> int:
-    kept = timedelta(hours=settings.IDEMPOTENCY_KEEP_HOURS)
+    kept = timedelta(hours=settings.IDEMPOTENCY_RETENTION_HOURS)
     return IdempotencyKey.objects.filter(created_at__lt=timezone.now() - kept).delete()[0]
 
 

@@ -97,7 +97,7 @@ def payloads_prune() -> int:
 
 
 def _payload_age() -> timedelta:
-    return timedelta(hours=settings.WEBHOOK_PAYLOAD_KEEP_HOURS)
+    return timedelta(hours=settings.WEBHOOK_PAYLOAD_RETENTION_HOURS)
 
 
 # One player

@@ -175,7 +175,7 @@ def _end_all(sessions: QuerySet[RelaySession], reason: str) -> int:
 
 def sessions_prune() -> int:
     """Forget sessions that ended long ago, with their timelines; how many."""
-    before = timezone.now() - timedelta(days=settings.SESSION_KEEP_DAYS)
+    before = timezone.now() - timedelta(days=settings.SESSION_RETENTION_DAYS)
     over = RelaySession.objects.filter(state__in=(SessionState.ENDED, SessionState.FAILED), ended_at__lt=before)
     pruned = 0
     while batch := list(over.values_list("pk", flat=True)[:BATCH]):

@@ -1,7 +1,7 @@
 """The message broker's transports: kombu's, made to survive messages that cannot be read.
 
 With kombu alone, one message that is no JSON, or has not the shape of a message, ends the Celery worker that takes it.
-Here it is set aside: logged, counted, kept for inspection where that is possible, and the worker goes on.
+Here it becomes a dead letter: logged, counted, kept for inspection where that is possible, and the worker goes on.
 
 `FileTransport` is the broker of an installation without Redis. Each queue is a folder and each message a file in it. A
 message is written under a hidden name and then renamed, so no reader sees half of one. The consumer that
@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 MESSAGE_BYTES = 1_000_000  # a larger file is no message of ours
 WAITING_MAX = 20_000  # messages in one queue; they expire within minutes, so more of them are of no use
 WAITING_COUNTED_EVERY = 100  # messages that one channel sends
-SET_ASIDE = "set-aside"  # the folder of
-SET_ASIDE_MAX = 100  # files kept for inspection
+DEAD_LETTERS = "dead-letters"  # the folder of
+DEAD_LETTERS_MAX = 100  # files kept for inspection
 DRAFT_ABANDONED_S = 3_600.0
 _QUEUE = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]{0,199}")
 
@@ -46,14 +46,16 @@ def install() -> None:
     )
 
 
-def set_aside_observe(queue: str, error: BaseException) -> None:
-    """Logs and counts a message that was set aside. Never its text: arguments may be secret."""
+def dead_letter_observe(queue: str, error: BaseException) -> None:
+    """Logs and counts a message that became a dead letter. Never its text: arguments may be secret."""
     from django.conf import settings
 
     from web import metrics
 
-    metrics.messages_set_aside.labels(metrics.one_of(queue, settings.WORK_QUEUES)).inc()
-    logger.error("set aside a message in queue %s that cannot be processed: %s", queue, type(error).__name__)
+    metrics.messages_dead_lettered.labels(metrics.one_of(queue, settings.WORK_QUEUES)).inc()
+    logger.error(
+        "moved a message of queue %s that cannot be processed to the dead letters: %s", queue, type(error).__name__
+    )
 
 
 class _Delivery(virtual.Transport):
@@ -65,7 +67,7 @@ class _Delivery(virtual.Transport):
         except (*self.connection_errors, *self.channel_errors):
             raise
         except Exception as error:
-            set_aside_observe(queue or "unknown", error)
+            dead_letter_observe(queue or "unknown", error)
             self._forget(message)
 
     def _forget(self, message: Any) -> None:
@@ -88,7 +90,7 @@ class RedisChannel(redis.Channel):
             if isinstance(error, (Empty, *self.connection.connection_errors, *self.connection.channel_errors)):
                 raise
             # It cannot be decoded: `_deliver` lets nothing else through. Redis has already given it away.
-            set_aside_observe("unknown", error)
+            dead_letter_observe("unknown", error)
             return None
 
 
@@ -100,7 +102,7 @@ class RedisTransport(_Delivery, redis.Transport):
 
 
 class FileChannel(virtual.Channel):
-    """Options: `folder`, in which it keeps `queue/<name>/` for each queue, and `set-aside/`."""
+    """Options: `folder`, in which it keeps `queue/<name>/` for each queue, and `dead-letters/`."""
 
     supports_fanout = False
 
@@ -150,7 +152,7 @@ class FileChannel(virtual.Channel):
             except FileNotFoundError:
                 continue  # another consumer was faster
             except Exception as error:  # what decoding raises depends on the content
-                self._set_aside(file, queue, error)
+                self._move_to_dead_letters(file, queue, error)
                 continue
             try:
                 file.unlink()
@@ -186,18 +188,18 @@ class FileChannel(virtual.Channel):
             if time.time() - draft.stat().st_mtime > DRAFT_ABANDONED_S:
                 os.unlink(draft.path)
 
-    def _set_aside(self, file: Path, queue: str, error: Exception) -> None:
-        folder = self._root / SET_ASIDE
+    def _move_to_dead_letters(self, file: Path, queue: str, error: Exception) -> None:
+        folder = self._root / DEAD_LETTERS
         try:
             folder.mkdir(exist_ok=True)
             file.rename(folder / f"{time.time_ns():020d}-{queue}-{file.name[-40:]}")
         except FileNotFoundError:
             return  # another consumer was faster
         except OSError as failure:
-            logger.error("cannot set aside %s: %s", file, failure.strerror)
+            logger.error("cannot move %s to the dead letters: %s", file, failure.strerror)
             return
-        set_aside_observe(queue, error)
-        for old in sorted(folder.iterdir())[:-SET_ASIDE_MAX]:
+        dead_letter_observe(queue, error)
+        for old in sorted(folder.iterdir())[:-DEAD_LETTERS_MAX]:
             with contextlib.suppress(OSError):
                 old.unlink()
 

@@ -70,7 +70,7 @@ def _expires(request: Any, expired: bool | None = None, **kwargs: Any) -> None:
 @worker_init.connect
 def _worker_serves(**kwargs: Any) -> None:
     for queue in (*settings.WORK_QUEUES, metrics.OTHER):
-        metrics.messages_set_aside.labels(queue)  # at 0, so that the first one is seen as an increase
+        metrics.messages_dead_lettered.labels(queue)  # at 0, so that the first one is seen as an increase
     port, host = settings.WORKER_METRICS_PORT, settings.METRICS_HOST
     exposition.serve(port, host=host, key=settings.METRICS_KEY, observe=pool_observe)
 

@@ -59,7 +59,7 @@ def _known(prefixes: set[str]) -> dict[tuple[str, int], Players]:
 
 def prefixes_prune() -> int:
     """Forgets the oldest: what no estimate would use any more, and what is over MAX_PREFIX_LEGS; how many."""
-    gone = PrefixLeg.objects.filter(at__lt=timezone.now() - timedelta(days=settings.PREFIX_KEEP_DAYS)).delete()[0]
+    gone = PrefixLeg.objects.filter(at__lt=timezone.now() - timedelta(days=settings.PREFIX_RETENTION_DAYS)).delete()[0]
     newest = PrefixLeg.objects.order_by("-at")
     if (limit := newest.values_list("at", flat=True)[settings.MAX_PREFIX_LEGS :].first()) is not None:
         gone += PrefixLeg.objects.filter(at__lte=limit).delete()[0]

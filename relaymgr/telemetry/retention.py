@@ -108,7 +108,7 @@ def _store(summaries: list[NodeSummary]) -> int:
 
 def state_changes_prune() -> int:
     """Deletes lines of nodes' timelines that are too old, and of each node all but the newest; how many."""
-    old = timezone.now() - timedelta(days=settings.NODE_CHANGE_KEEP_DAYS)
+    old = timezone.now() - timedelta(days=settings.NODE_CHANGE_RETENTION_DAYS)
     pruned = NodeStateChange.objects.filter(at__lt=old).delete()[0]
     for node in RelayNode.objects.annotate(changes=Count("state_changes")).filter(changes__gt=STATE_CHANGES_MAX):
         newest = NodeStateChange.objects.filter(node=node)
@@ -124,12 +124,12 @@ def samples_prune() -> int:
     def older(seconds: float) -> datetime:
         return now - timedelta(seconds=seconds)
 
-    samples = [model.objects.filter(at__lt=older(settings.SAMPLE_AGE)) for model in (NodeSample, LegSample)]
+    samples = [model.objects.filter(at__lt=older(settings.SAMPLE_RETENTION)) for model in (NodeSample, LegSample)]
     # By our own clock: a node dates its events.
-    events = NodeEvent.objects.filter(stored_at__lt=older(settings.SAMPLE_AGE))
+    events = NodeEvent.objects.filter(stored_at__lt=older(settings.SAMPLE_RETENTION))
     summaries = [
-        NodeSummary.objects.filter(seconds=MINUTE, at__lt=older(settings.MINUTE_AGE)),
-        NodeSummary.objects.filter(seconds=HOUR, at__lt=older(settings.HOUR_AGE)),
+        NodeSummary.objects.filter(seconds=MINUTE, at__lt=older(settings.MINUTE_RETENTION)),
+        NodeSummary.objects.filter(seconds=HOUR, at__lt=older(settings.HOUR_RETENTION)),
     ]
     exits = ProcessExit.objects.filter(at__lt=now - EXITS_KEPT)
     return sum(rows.delete()[0] for rows in [*samples, events, *summaries, exits])

@@ -11,7 +11,7 @@ def tenant_active(*, slug: str) -> Tenant | None:
 
 def api_key_get(*, presented: str) -> ApiKey | None:
     """The usable key that was presented, with its tenant; None for any other. One query, or none: a key of players,
-    which thousands of them present at the same moment, is remembered for FLEET_MEMORY seconds."""
+    which thousands of them present at the same moment, is remembered for LOOKUP_CACHE_SECONDS seconds."""
     parts = split_key(presented)
     key = _key(*parts) if parts else None
     return key if key is not None and key.is_usable else None

@@ -126,7 +126,7 @@ QUERY: Any = SessionsApi.QuerySerializer().fields
         (r"`limit` is (\d+)", QUERY["limit"].default),
         (r"`limit` is \d+, at most (\d+)", QUERY["limit"].max_value),
         (r"`/v1/ips/lookup` takes up to (\d+)", MAX_LOOKUPS),
-        (r"can be read for (\d+) days", settings.SESSION_KEEP_DAYS),
+        (r"can be read for (\d+) days", settings.SESSION_RETENTION_DAYS),
         (r"requests a minute, ([\d,]+) unless", Tenant._meta.get_field("requests_per_minute").default),
         (r"answered 429 after (\d+) in a minute", settings.FAILED_AUTHENTICATIONS_PER_MINUTE),
         (r"A session has (\d+) seats at most", MAX_SEATS),

@@ -146,7 +146,7 @@ def test_beacons_are_not_said_to_be_none_before_they_are_known(players: APIClien
         format="json",
     )
     assert "warnings" not in ticket.json()
-    with override_settings(FLEET_MEMORY=600):
+    with override_settings(LOOKUP_CACHE_SECONDS=600):
         assert players.get(f"{BASE}/locations/beacons").status_code == 503
         Fleet.objects.create(fetched_at=timezone.now())
         assert players.get(f"{BASE}/locations/beacons").json() == {"count": 0, "beacons": []}
@@ -674,7 +674,7 @@ def test_a_ticket_costs_few_queries(
 ) -> None:
     """With what is remembered for a second: SAVEPOINT, INSERT, RELEASE for the ticket, one SELECT to follow it."""
     selectors.forget_active_versions()
-    settings.FLEET_MEMORY = 600
+    settings.LOOKUP_CACHE_SECONDS = 600
     ticket = search()
     body = {"profile": "duel", "attributes": {"elo": 1}}
     players.post(f"{BASE}/tickets", body, format="json")

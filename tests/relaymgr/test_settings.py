@@ -112,7 +112,7 @@ def test_cache_may_be_another_redis(load: Load) -> None:
         ("CAUSEWAY_TRUSTED_PROXIES", "10.0.0.0/8,hunter2"),
         ("CAUSEWAY_GRANT_TIMEOUT", "nan"),
         ("CAUSEWAY_GRANT_TIMEOUT", "0"),
-        ("CAUSEWAY_SEAT_PACKETS", "-1"),
+        ("CAUSEWAY_SEAT_PACKETS_PER_SECOND", "-1"),
         ("CAUSEWAY_DATABASE_POOL", "many"),
     ],
 )

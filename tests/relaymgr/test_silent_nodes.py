@@ -183,7 +183,7 @@ def test_timelines_of_nodes_are_bounded_by_age_and_number(
     node: RelayNode, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "STATE_CHANGES_MAX", 5)
-    settings.NODE_CHANGE_KEEP_DAYS = 2
+    settings.NODE_CHANGE_RETENTION_DAYS = 2
     now = timezone.now()
     NodeStateChange.objects.create(node=node, at=now - timedelta(days=3), after="lost")
     NodeStateChange.objects.bulk_create(

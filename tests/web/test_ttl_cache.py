@@ -18,7 +18,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, settings: LazySettings) -> Clock:
-    settings.FLEET_MEMORY = 1.0
+    settings.LOOKUP_CACHE_SECONDS = 1.0
     clock = Clock()
     monkeypatch.setattr(ttl_cache, "time", clock)
     return clock
@@ -71,6 +71,6 @@ def test_it_holds_so_many_answers_and_no_more(clock: Clock) -> None:
 
 
 def test_without_a_memory_everything_is_read(settings: LazySettings) -> None:
-    settings.FLEET_MEMORY = 0
+    settings.LOOKUP_CACHE_SECONDS = 0
     read = decorated(time.perf_counter_ns)
     assert read() != read()

@@ -55,8 +55,8 @@ def _repeat(alike: QuerySet[AuditEntry]) -> bool:
 
 
 def audit_prune() -> int:
-    """Deletes entries that are older than AUDIT_KEEP_DAYS; how many."""
-    old = AuditEntry.objects.filter(at__lt=timezone.now() - timedelta(days=settings.AUDIT_KEEP_DAYS)).order_by()
+    """Deletes entries that are older than AUDIT_RETENTION_DAYS; how many."""
+    old = AuditEntry.objects.filter(at__lt=timezone.now() - timedelta(days=settings.AUDIT_RETENTION_DAYS)).order_by()
     pruned = 0
     while batch := list(old.values_list("pk", flat=True)[:BATCH]):
         pruned += AuditEntry.objects.filter(pk__in=batch).delete()[0]

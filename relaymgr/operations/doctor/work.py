@@ -13,7 +13,7 @@ from django.utils import timezone
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.operations.fleet import RESTARTS_BAD
 from relaymgr.operations.tasks import ECHO, echo
-from relaymgr.task_queue.broker import SET_ASIDE
+from relaymgr.task_queue.broker import DEAD_LETTERS
 from relaymgr.telemetry.models import Lease
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.telemetry.services import ROUND_LEASE
@@ -87,10 +87,11 @@ def look_at_broker_files() -> Iterator[Finding]:
     """Of the broker made of files: messages that could not be decoded."""
     if settings.BROKER_URL:
         return
-    files = list((settings.BROKER_DIR / SET_ASIDE).glob("*"))
+    files = list((settings.BROKER_DIR / DEAD_LETTERS).glob("*"))
     recent = [file for file in files if time.time() - file.stat().st_mtime < timedelta(hours=1).total_seconds()]
     if recent:
-        text = f"{len(recent)} within the last hour could not be decoded; they lie in {settings.BROKER_DIR / SET_ASIDE}"
+        folder = settings.BROKER_DIR / DEAD_LETTERS
+        text = f"{len(recent)} within the last hour could not be decoded; they are kept in {folder}"
         yield BROKER.warning("messages", text, "Which other program writes there? Was the disk full?")
 
 

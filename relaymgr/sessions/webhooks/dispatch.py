@@ -7,8 +7,8 @@ by a conditional UPDATE. Four rules keep them apart:
 - **Fair shares.** A tenant has at most a fixed number of attempts in flight, and at most a quarter of what is free
   (a dynamic threshold): however many tenants hang, there is room for one more.
 - **Circuit breakers.** An endpoint that keeps failing is tried by one delivery now and then (webhook_circuits.py).
-- **Bounded queues.** Of a tenant's waiting deliveries beyond CAUSEWAY_WEBHOOK_QUEUE some are dropped: players' joins
-  and leaves first, of the sessions that have the most.
+- **Bounded queues.** Of a tenant's waiting deliveries beyond CAUSEWAY_WEBHOOK_QUEUE_MAX some are dropped:
+  players' joins and leaves first, of the sessions that have the most.
 """
 
 import queue
@@ -81,7 +81,7 @@ class Dispatcher:
 
     @property
     def free(self) -> int:
-        return max(0, settings.WEBHOOKS_AT_ONCE - self._in_flight)
+        return max(0, settings.WEBHOOK_CONCURRENCY - self._in_flight)
 
     def full_tenants(self) -> list[int]:
         with self._counting:
@@ -95,7 +95,7 @@ class Dispatcher:
             if (
                 self.free == 0
                 or self._by_tenant[delivery.tenant_id] >= self._share()
-                or self._by_host[host] >= settings.WEBHOOKS_PER_HOST
+                or self._by_host[host] >= settings.WEBHOOK_CONCURRENCY_PER_HOST
             ):
                 return False
             self._in_flight += 1
@@ -114,7 +114,7 @@ class Dispatcher:
         metrics.webhooks_in_flight.dec()
 
     def _share(self) -> int:
-        return min(settings.WEBHOOKS_PER_TENANT, max(1, self.free // SHARE_OF_FREE))
+        return min(settings.WEBHOOK_CONCURRENCY_PER_TENANT, max(1, self.free // SHARE_OF_FREE))
 
 
 class _Run:
@@ -213,7 +213,7 @@ def due_in_turn(
     statement, parameters = due.values(
         "id", "tenant_id", "host", "session_id", "next_attempt_at"
     ).query.sql_with_params()
-    limits = settings.WEBHOOKS_PER_HOST, settings.WEBHOOKS_PER_TENANT, min(free, CLAIMED_AT_ONCE)
+    limits = settings.WEBHOOK_CONCURRENCY_PER_HOST, settings.WEBHOOK_CONCURRENCY_PER_TENANT, min(free, CLAIMED_AT_ONCE)
     with connection.cursor() as cursor:
         cursor.execute(_IN_TURN.format(due=statement), [*parameters, *limits])
         turns = [pk for (pk,) in cursor.fetchall()]
@@ -252,7 +252,7 @@ def attempt_record(delivery: WebhookDelivery, attempt: Attempt, now: datetime) -
     else:
         again = next_attempt(delivery.attempts, delivery.created_at, now)
         row.update(last_error=attempt.error, next_attempt_at=again)
-        outcome = "failed" if again else "given_up"
+        outcome = "failed" if again else "abandoned"
     if attempt.verdict is Verdict.FAILED:
         circuit_failed(tenant_id=delivery.tenant_id, host=delivery.host, error=attempt.error, now=now)
     else:
@@ -267,11 +267,11 @@ def deliveries_trim(now: datetime) -> int:
     """Drop what a tenant has waiting beyond its queue, and what an open circuit has kept for too long; how many."""
     waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).order_by()
     dropped = 0
-    counts = waiting.values("tenant").annotate(count=Count("pk")).filter(count__gt=settings.WEBHOOK_QUEUE)
+    counts = waiting.values("tenant").annotate(count=Count("pk")).filter(count__gt=settings.WEBHOOK_QUEUE_MAX)
     for tenant, count in counts.values_list("tenant", "count"):
-        dropped += _drop(_least_missed(tenant)[: count - settings.WEBHOOK_QUEUE], QUEUE_FULL, "dropped")
+        dropped += _drop(_least_missed(tenant)[: count - settings.WEBHOOK_QUEUE_MAX], QUEUE_FULL, "dropped")
     stale = waiting.filter(circuit_is_open(now), next_attempt_at__lte=now, created_at__lt=now - RETRY_FOR)
-    return dropped + _drop(stale[:CHUNK], NEVER_TRIED, "given_up")
+    return dropped + _drop(stale[:CHUNK], NEVER_TRIED, "abandoned")
 
 
 def _least_missed(tenant: int) -> "QuerySet[WebhookDelivery]":

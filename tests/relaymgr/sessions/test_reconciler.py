@@ -272,7 +272,7 @@ def test_old_sessions_are_forgotten_with_all_that_is_theirs(
     tasks.sessions_prune()
     assert RelaySession.objects.count() == 2
     RelaySession.objects.filter(pk=played.pk).update(
-        ended_at=timezone.now() - timedelta(days=settings.SESSION_KEEP_DAYS, seconds=1)
+        ended_at=timezone.now() - timedelta(days=settings.SESSION_RETENTION_DAYS, seconds=1)
     )
     assert reconciler.sessions_prune() == 1
     assert RelaySession.objects.get().pk == kept["session_id"]

@@ -67,7 +67,7 @@ def test_node_that_is_gone_since_the_fleet_was_looked_at_is_passed_over(
     gone, _ = make_stand_in_node("a-gone")
     drained, _ = make_stand_in_node("b-drained")
     make_stand_in_node("c-good")
-    settings.FLEET_MEMORY = 600
+    settings.LOOKUP_CACHE_SECONDS = 600
     assert api.get(create(api)["placement"]).json()["chosen"] == "a-gone"
     Grant.objects.filter(worker__node=gone).delete()
     RelaySession.objects.all().delete()

@@ -149,7 +149,7 @@ def test_a_worker_survives_each_message_that_it_cannot_process(
             put_raw(message({"task": TASK, "id": uuid.uuid4().hex}, json.dumps([[1_000 + number], {}, {}])))
         wait_until(lambda: worker.poll() is not None or _noted(notes) >= set(range(1_000, 1_100)), "all notes", 60)
         assert worker.poll() is None, log.read_text()[-3000:]
-        assert log.read_text().count("set aside a message") >= 50
+        assert log.read_text().count("moved a message") >= 50
     finally:
         worker.kill()
         worker.wait()
@@ -161,16 +161,16 @@ def _noted(notes: Path) -> set[int]:
     return {int(line) for line in text[: text.rfind("\n") + 1].split()}
 
 
-def test_what_was_set_aside_can_be_looked_at_and_is_bounded(tmp_path: Path) -> None:
+def test_dead_letters_are_kept_for_inspection_and_bounded(tmp_path: Path) -> None:
     with connection(tmp_path) as own, own.channel() as channel:
         folder = channel._folder("probe")
-        for number in range(broker.SET_ASIDE_MAX + 5):
+        for number in range(broker.DEAD_LETTERS_MAX + 5):
             (folder / f"{number:020d}.msg").write_bytes(f"spoilt {number}".encode())
-        assert own.SimpleQueue(queue("probe")).qsize() == broker.SET_ASIDE_MAX + 5
+        assert own.SimpleQueue(queue("probe")).qsize() == broker.DEAD_LETTERS_MAX + 5
         with pytest.raises(Empty):
             own.SimpleQueue(queue("probe")).get(block=False)
-    kept = [file.read_bytes() for file in (tmp_path / "set-aside").iterdir()]
-    assert len(kept) == broker.SET_ASIDE_MAX and b"spoilt 104" in kept
+    kept = [file.read_bytes() for file in (tmp_path / "dead-letters").iterdir()]
+    assert len(kept) == broker.DEAD_LETTERS_MAX and b"spoilt 104" in kept
     assert list(folder.iterdir()) == []
 
 

@@ -58,14 +58,14 @@ def test_summing_up_again_changes_nothing(node: RelayNode, hour: datetime) -> No
 
 def test_each_kind_is_kept_for_its_time(node: RelayNode, settings: Any) -> None:
     now = timezone.now()
-    for seconds, age in ((MINUTE, settings.MINUTE_AGE), (HOUR, settings.HOUR_AGE)):
+    for seconds, age in ((MINUTE, settings.MINUTE_RETENTION), (HOUR, settings.HOUR_RETENTION)):
         for offset in (-60, 60):
             at = now - timedelta(seconds=age + offset)
             NodeSummary.objects.create(
                 node=node, seconds=seconds, at=at, samples=1, probe_ms=1, cpu=0, cpu_max=0,
                 sessions_max=0, seats_max=0, connected_max=0,
             )  # fmt: skip
-    samples(node, now - timedelta(seconds=settings.SAMPLE_AGE + 60), 1)
+    samples(node, now - timedelta(seconds=settings.SAMPLE_RETENTION + 60), 1)
     samples(node, now, 1)
     assert samples_prune() == 3
     assert NodeSample.objects.count() == 1
@@ -73,7 +73,7 @@ def test_each_kind_is_kept_for_its_time(node: RelayNode, settings: Any) -> None:
 
 
 def test_the_task_sums_up_before_it_deletes(node: RelayNode, settings: Any) -> None:
-    samples(node, timezone.now() - timedelta(seconds=settings.SAMPLE_AGE + 300), 30)
+    samples(node, timezone.now() - timedelta(seconds=settings.SAMPLE_RETENTION + 300), 30)
     tasks.samples_prune()
     assert not NodeSample.objects.exists()
     assert NodeSummary.objects.filter(seconds=MINUTE).exists()

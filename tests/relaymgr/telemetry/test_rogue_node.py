@@ -103,7 +103,7 @@ def test_times_that_it_invents_are_clamped_and_its_events_are_pruned_by_our_cloc
     probe_round()
     stored = NodeEvent.objects.get()
     assert timedelta(0) <= timezone.now() - stored.at <= timedelta(days=1, minutes=1)
-    old = timezone.now() - timedelta(seconds=settings.SAMPLE_AGE + 1)
+    old = timezone.now() - timedelta(seconds=settings.SAMPLE_RETENTION + 1)
     NodeEvent.objects.update(stored_at=old, at=timezone.now() + timedelta(days=365_000))
     samples_prune()
     assert not NodeEvent.objects.exists()

@@ -310,7 +310,7 @@ def test_queries_do_not_multiply_with_events_and_legs(
 def test_what_is_too_old_is_pruned_and_no_more(heard: RelayNode, settings: Any) -> None:
     probe_round()
     assert samples_prune() == 0
-    old = timezone.now() - timedelta(seconds=settings.SAMPLE_AGE + 1)
+    old = timezone.now() - timedelta(seconds=settings.SAMPLE_RETENTION + 1)
     for model in (NodeSample, LegSample):
         model.objects.update(at=old)
     NodeEvent.objects.update(stored_at=old)

@@ -166,7 +166,7 @@ def test_deliveries_flow_while_many_tenants_hang(
     """More attempts hang than there is room for. The old rounds of 64 delivered nothing of the last tenant before the
     first round's deadline; here everything of it arrives while every one of the hanging attempts is still waiting."""
     monkeypatch.setattr(sending, "ATTEMPT_S", 60.0)
-    settings.WEBHOOKS_AT_ONCE = 32
+    settings.WEBHOOK_CONCURRENCY = 32
     hanging = raw(hang)
     for number in range(12):
         deliver_to(hanging.url, session_of(f"hangs-{number}"), 10)
@@ -243,7 +243,7 @@ def test_host_and_tenant_have_a_limit_of_attempts_at_once(
     raw: Callable[[Serve], Raw], settings: LazySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "ATTEMPT_S", 1.0)
-    settings.WEBHOOKS_PER_HOST, settings.WEBHOOKS_PER_TENANT = 3, 5
+    settings.WEBHOOK_CONCURRENCY_PER_HOST, settings.WEBHOOK_CONCURRENCY_PER_TENANT = 3, 5
     first, second = raw(hang), raw(hang)
     session = session_of("studio")
     deliver_to(first.url, session, 4)
@@ -338,7 +338,7 @@ def test_delivery_that_an_open_circuit_kept_for_an_hour_is_given_up(receiver: Re
 
 
 def test_full_queue_drops_joins_of_the_loudest_session_first(settings: LazySettings) -> None:
-    settings.WEBHOOK_QUEUE = 10
+    settings.WEBHOOK_QUEUE_MAX = 10
     loud, calm = session_of("studio"), session_of("studio")
     deliver_to("https://a.example/", loud, 12, event="player_joined")
     deliver_to("https://a.example/", loud, 2, event="ended")
