@@ -17,17 +17,10 @@ hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health
 hypothesis_settings.load_profile("unhurried")
 
 
-FLOW_WITHIN = 600  # seconds
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes come first: begun last, one of them would be waited for alone. Their time-out is
-    against hanging only: on a busy machine processes take many times as long to start."""
+    """Files that start processes come first: begun last, one of them would be waited for alone."""
     slow = {item.path for item in items if item.get_closest_marker("flow")}
-    for item in items:
-        if item.get_closest_marker("flow"):
-            item.add_marker(pytest.mark.timeout(FLOW_WITHIN))
     items.sort(key=lambda item: item.path not in slow)
 
 
