@@ -401,7 +401,7 @@ TEMPLATES = [
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
-] + [{"NAME": "relaymgr.operations.sign_ins.PasswordAudit"}]
+] + [{"NAME": "relaymgr.operations.console.sign_in_audit.PasswordAudit"}]
 
 # Static files: collected into CAUSEWAY_STATIC_ROOT and served under hashed names, or straight from the packages.
 STATIC_URL = STATIC_PATH = "/static/"

@@ -8,10 +8,10 @@ from django.contrib.auth.models import Group, User
 from django.forms import CheckboxSelectMultiple
 from django.http import HttpRequest
 
-from relaymgr.operations import node_admin, player_admin
+from relaymgr.operations.console import node_admin, seat_admin
 from web.admin.base import RecordedAdmin
 
-__all__ = ["PersonAdmin", "RoleAdmin", "node_admin", "player_admin"]
+__all__ = ["PersonAdmin", "RoleAdmin", "node_admin", "seat_admin"]
 
 admin.site.unregister([User, Group])
 

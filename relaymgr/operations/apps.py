@@ -10,10 +10,10 @@ class OperationsConfig(AppConfig):
     label = "operations"
 
     def ready(self) -> None:
-        from relaymgr.operations import sign_ins
+        from relaymgr.operations.console import sign_in_audit
         from relaymgr.operations.roles import roles_make
 
-        sign_ins.connect()
+        sign_in_audit.connect()
         post_migrate.connect(roles_make, sender=self)
         apps.get_app_config("auth").verbose_name = "People and roles"
 
@@ -21,4 +21,4 @@ class OperationsConfig(AppConfig):
 class AdminConfig(admin_apps.AdminConfig):
     """Django's admin, with our front page."""
 
-    default_site = "relaymgr.operations.site.OperationsSite"
+    default_site = "relaymgr.operations.console.site.OperationsSite"

@@ -14,7 +14,7 @@ from relaymgr.nodes import models as fleet_models
 from relaymgr.nodes.incidents import incidents_recent
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.nodes.silence import silent_since
-from relaymgr.operations.fleet import (
+from relaymgr.operations.fleet_snapshot import (
     STATES,
     Alert,
     Backlog,

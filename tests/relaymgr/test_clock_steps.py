@@ -16,8 +16,8 @@ from matchmaker.selectors import processes_alive
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.silence import silent_since
+from relaymgr.operations.doctor.background_jobs import last_round_age_s, round_age
 from relaymgr.operations.doctor.findings import Level
-from relaymgr.operations.doctor.work import last_round_age_s, round_age
 from relaymgr.operations.selectors import fleet_now
 from relaymgr.task_queue.beat import Scheduler
 from relaymgr.telemetry.leases import lease_take

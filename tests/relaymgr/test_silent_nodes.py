@@ -15,7 +15,7 @@ from relaymgr.nodes import silence
 from relaymgr.nodes.control_client import Heard
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.nodes.services import node_drain, node_undrain
-from relaymgr.operations import fleet
+from relaymgr.operations import fleet_snapshot
 from relaymgr.operations.selectors import fleet_now
 from relaymgr.sessions.models import RelaySession, Seat
 from relaymgr.telemetry import retention
@@ -41,7 +41,7 @@ def silent(make_node: Callable[..., RelayNode], monkeypatch: pytest.MonkeyPatch)
     at = timezone.now() - SILENT_FOR
     node = make_node("fra-1", last_seen_at=at, cpu=0.4)
     NodeSample.objects.create(node=node, at=at, probe_ms=1, cpu=0.4, sessions=3, seats=9, connected=7)
-    for module in (silence, fleet):  # a busy machine may take some seconds from here to the page
+    for module in (silence, fleet_snapshot):  # a busy machine may take some seconds from here to the page
         monkeypatch.setattr(module, "SILENT_AFTER", timedelta(seconds=15))
     other = make_node("fra-2")
     NodeSample.objects.create(node=other, at=timezone.now(), probe_ms=1, cpu=0.1, sessions=1, seats=2, connected=2)

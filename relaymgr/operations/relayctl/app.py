@@ -2,11 +2,11 @@
 
 import typer
 
-from . import (
-    audit_log,
+from .commands import (
+    audit,
     cors,
-    examination,
-    explanation,
+    doctor,
+    explain,
     keys,
     locations,
     nodes,
@@ -31,9 +31,9 @@ app = typer.Typer(
 LOOK, FLEET, SESSIONS, KEYS = "Look", "Fleet", "Sessions", "Tenants and keys"
 
 app.command("status", rich_help_panel=LOOK)(status.status)
-app.command("doctor", rich_help_panel=LOOK)(examination.doctor)
+app.command("doctor", rich_help_panel=LOOK)(doctor.doctor)
 app.command("tail", rich_help_panel=LOOK)(tail.tail)
-app.command("audit", rich_help_panel=LOOK)(audit_log.audit)
+app.command("audit", rich_help_panel=LOOK)(audit.audit)
 
 app.command("nodes", rich_help_panel=FLEET)(nodes.nodes)
 app.command("drain", rich_help_panel=FLEET)(nodes.drain)
@@ -44,7 +44,7 @@ app.command("join-key", rich_help_panel=FLEET)(locations.join_key)
 
 app.command("sessions", rich_help_panel=SESSIONS)(sessions.sessions)
 app.command("session", rich_help_panel=SESSIONS)(sessions.session)
-app.command("explain", rich_help_panel=SESSIONS)(explanation.explain)
+app.command("explain", rich_help_panel=SESSIONS)(explain.explain)
 app.command("revoke", rich_help_panel=SESSIONS)(sessions.revoke)
 app.command("delete", rich_help_panel=SESSIONS)(sessions.delete)
 

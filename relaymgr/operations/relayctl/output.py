@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from observability.plain_text import isolated
-from relaymgr.operations.fleet import span
+from relaymgr.operations.fleet_snapshot import span
 from web.database.connections import deadline
 from web.errors import ApiError, Unavailable
 

@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.db import OperationalError
 
 from relaymgr.nodes.models import RelayNode
-from relaymgr.operations.relayctl import nodes
+from relaymgr.operations.relayctl.commands import nodes
 from relaymgr.operations.relayctl.output import printable, table, to_json, words
 
 from .conftest import Relayctl

@@ -1,0 +1,101 @@
+"""Why a session is where it is, as tables: the document that the API serves at /placement."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from relaymgr.sessions.models import RelaySession
+from relaymgr.sessions.placement.stored_explanation import completed
+from web.errors import Conflict
+
+from ..output import Document, Json, printable, show, table, words
+from .sessions import SessionId, session_get
+
+
+class NotExplained(Conflict):
+    code, message = "not_explained", "The session was never placed: there is nothing to explain."
+
+
+def explain(
+    session_id: SessionId,
+    seats: Annotated[int, typer.Option(help="Show the legs of so many seats.", min=0, max=255)] = 8,
+    as_json: Json = False,
+) -> None:
+    """Why a session is on its node: every candidate, what it would cost, and what would have changed the choice."""
+    session = session_get(session_id)
+    placement = completed(RelaySession.objects.values_list("placement", flat=True).get(pk=session.pk))
+    if not placement:
+        raise NotExplained
+    better = session.better if session.is_ready and session.better.get("lasts") else None
+    document = {"session": session.pk, "better": better, **placement}
+    show(document, as_json, lambda found: _render(found, seats))
+
+
+def _render(document: Document, seats: int) -> Iterator[RenderableType]:
+    yield _headline(document)
+    yield ""
+    candidates = document["candidates"]
+    terms = [term["name"] for term in candidates[0]["terms"]] if candidates else []
+    columns = ("", "node", "location", "cost", *terms, "load", "free seats", "excluded by or conceded")
+    rows = [_candidate_row(candidate, document) for candidate in candidates]
+    yield table(columns, rows, numbers=("cost", *terms, "load", "free seats"))
+    more = document["more_candidates"]
+    if more["usable"] or more["excluded"]:
+        yield f"Not shown: {more['usable']} more that could be used, {more['excluded']} more that could not."
+    if seats and candidates:
+        yield ""
+        yield Text("Legs in ms, give or take, and where each figure is from", style="bold")
+        shown = range(min(seats, document["players"]))
+        yield table(
+            ("node", *(f"seat {seat}" for seat in shown)),
+            ([candidate["node"], *map(_leg, candidate["estimates"][: len(shown)])] for candidate in candidates),
+        )
+    yield ""
+    yield from _sentences(document)
+
+
+def _headline(document: Document) -> Text:
+    chosen = document.get("chosen") or "No node"
+    line = Text(printable(f"{document['session']}: {chosen}"), style="bold")
+    line.append(printable(f", by: {document['decided_by']}."), style="not bold")
+    line.append(
+        f" Topology {document['topology']}, objective {document['objective']}, {document['players']} players.",
+        style="not bold",
+    )
+    return line
+
+
+def _candidate_row(candidate: Document, document: Document) -> list[Any]:
+    excluded = candidate["excluded_by"]
+    return [
+        "*" if candidate["node"] == document.get("chosen") else " ",
+        candidate["node"],
+        candidate["location"],
+        None if excluded else candidate["cost"],
+        *(term["ms"] for term in candidate["terms"]),
+        candidate["load"],
+        candidate["free_seats"],
+        [*excluded, *candidate["conceded"]],
+    ]
+
+
+def _leg(leg: Document) -> str:
+    age = f" {leg['age_s']:.0f} s" if leg["age_s"] is not None else ""
+    loss = f" loss {leg['loss']:.0%}" if leg["loss"] else ""
+    return f"{leg['ms']:.0f} ± {leg['uncertainty_ms']:.0f} {leg['source']}{age}{loss}"
+
+
+def _sentences(document: Document) -> Iterator[str]:
+    if document["conceded"] and document["conceded"] != "every rule holds":
+        yield printable(f"Conceded: {document['conceded']}.")
+    for reason in document["excluded"]:
+        yield printable(f"Excluded by {reason['reason']}: {reason['count']} ({', '.join(reason['nodes'])}).")
+    for change in document["would_change"]:
+        yield printable(f"It would be {change['node']} if {change['if']}.")
+    for attempt in document.get("tried", []):
+        yield printable(f"Asked {attempt['node']}: {attempt['outcome']} in {words(attempt['ms'])} ms.")
+    if document["better"]:
+        yield printable(f"By now {document['better']['node']} is better by {words(document['better']['gain_ms'])} ms.")

@@ -1,0 +1,245 @@
+"""The fleet: what nodes there are, how they are, and whether they take sessions."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from django.db.models import Count, QuerySet, Sum
+from django.utils import timezone
+from rich.console import RenderableType
+
+from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.services import node_drain, node_remove, node_undrain
+from relaymgr.operations.fleet_snapshot import SILENT
+from relaymgr.sessions.models import LIVE_STATES, RelaySession
+
+from ..actions import confirm, recorded
+from ..filters import NodeUnknown, filters_check
+from ..output import Document, Json, Yes, facts, print_error, show, table, words
+
+STATE_CHANGES = 20
+Node = Annotated[str, typer.Argument(help="Its name.", metavar="NODE")]
+
+
+def nodes(
+    name: Annotated[str, typer.Argument(help="One node, in detail.", metavar="NODE", show_default=False)] = "",
+    state: Annotated[NodeState | None, typer.Option(help="Only those in this state.")] = None,
+    location: Annotated[str, typer.Option(help="Only those at this location.", show_default=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """The nodes, or one of them in detail."""
+    if name:
+        show(_detail(node_get(name)), as_json, _render_one)
+        return
+    filters_check(location=location)
+    found = _nodes()
+    if state:
+        found = found.filter(state=state)
+    if location:
+        found = found.filter(location__slug=location)
+    show({"nodes": [_document(node) for node in found]}, as_json, _render)
+
+
+def drain(name: Node, as_json: Json = False) -> None:
+    """No new sessions on a node; its live ones go on to their end."""
+    _drain_set(name, True, as_json)
+
+
+def undrain(name: Node, as_json: Json = False) -> None:
+    """New sessions on a node again."""
+    _drain_set(name, False, as_json)
+
+
+def remove(name: Node, yes: Yes = False, as_json: Json = False) -> None:
+    """Forget a node and its keys. One that takes sessions is drained first; one that serves some is not removed."""
+    node = node_get(name)
+    question = f"Forget the node {node}, its keys and what was measured of it?"
+    if node.takes_sessions:
+        question = f"{node} takes new sessions. Drain it now, and forget it, its keys and what was measured of it?"
+    confirm(question, yes=yes)
+    if node.takes_sessions:
+        with recorded("node.drain", str(node), "before it is removed"):
+            node_drain(node=node)
+    with recorded("node.remove", str(node)):
+        node_remove(node=node)
+    show({"node": name, "removed": True}, as_json, lambda document: [f"{name} is removed."])
+
+
+def node_get(name: str) -> RelayNode:
+    """Raises NodeUnknown."""
+    node = _nodes().filter(name=name).first()
+    if node is None:
+        raise NodeUnknown
+    return node
+
+
+def _drain_set(name: str, draining: bool, as_json: bool) -> None:
+    node = node_get(name)
+    with recorded("node.drain" if draining else "node.undrain", str(node)):
+        told = (node_drain if draining else node_undrain)(node=node)
+    if not told:
+        print_error(f"relayctl: {name} does not answer. It learns this from its next heartbeat.")
+    sentence = f"{name} drains: no new sessions." if draining else f"{name} takes sessions again."
+    show({"node": name, "draining": draining, "told": told}, as_json, lambda document: [sentence])
+
+
+def _nodes() -> QuerySet[RelayNode]:
+    seats, free = Sum("workers__capacity"), Sum("workers__free_seats")
+    return RelayNode.objects.select_related("location").annotate(capacity=seats, free=free).order_by("name")
+
+
+def _document(node: Any) -> Document:
+    return {
+        "name": node.name,
+        "location": node.location.slug,
+        "state": node.state,
+        "draining": node.is_draining,
+        "stopping": node.is_stopping,
+        "takes_sessions": node.takes_sessions,
+        "public_ip": node.public_ip,
+        "public_ipv6": node.public_ipv6,
+        "host": node.host,
+        "control_url": node.control_url,
+        "capacity": node.capacity or 0,
+        "free_seats": node.free or 0,
+        "cpu": node.cpu,
+        "packet_path": node.packet_path,
+        "packet_path_reason": node.packet_path_reason,
+        "version": node.version,
+        "price": node.price,
+        "clock_offset_ms": node.clock_offset_ms,
+        "missed_probes": node.missed_probes,
+        "last_seen_at": node.last_seen_at,
+        "silent_since": node.silent_since(timezone.now()),
+        "joined_at": node.joined_at,
+    }
+
+
+def _detail(node: RelayNode) -> Document:
+    sample = node.samples.order_by("-at").first()
+    peers = getattr(node, "peer_legs", None)
+    sessions = RelaySession.objects.filter(worker__node=node, state__in=LIVE_STATES).order_by().values_list("worker")
+    live = dict(sessions.annotate(count=Count("pk")))
+    return _document(node) | {
+        "workers": [
+            {
+                "index": worker.index,
+                "server_port": worker.server_port,
+                "client_port": worker.client_port,
+                "capacity": worker.capacity,
+                "free_seats": worker.free_seats,
+                "sessions": live.get(worker.pk, 0),
+            }
+            for worker in node.workers.all()
+        ],
+        "token_keys": [
+            {
+                "key_id": key.key_id,
+                "created_at": key.created_at,
+                "confirmed_at": key.confirmed_at,
+                "retired_at": key.retired_at,
+            }
+            for key in node.token_keys.defer("key")
+        ],
+        "sample": {
+            "at": sample.at,
+            "probe_ms": sample.probe_ms,
+            "sessions": sample.sessions,
+            "seats": sample.seats,
+            "connected": sample.connected,
+            "counters": sample.counters,
+        }
+        if sample
+        else None,
+        "state_changes": [
+            {"at": change.at, "before": change.before, "after": change.after, "reason": change.reason}
+            for change in node.state_changes.all()[:STATE_CHANGES]
+        ],
+        "peers": {
+            name: {"rtt_ms": leg[0], "jitter_ms": leg[1], "loss": leg[2], "loss_large": leg[3]}
+            for name, leg in (peers.legs if peers else {}).items()
+        },
+    }
+
+
+def shown_state(node: Document) -> str:
+    """What matters of state, silence, draining and stopping, in a word."""
+    if node["state"] != NodeState.READY:
+        return str(node["state"])
+    if node["silent_since"]:
+        return SILENT
+    return "ready" if node["takes_sessions"] else "draining"
+
+
+def last_known(value: Any, node: Document) -> Any:
+    """A figure that the node reports, marked while it is silent."""
+    return f"{words(value)} (last known)" if node["silent_since"] else value
+
+
+def _render(document: Document) -> Iterator[RenderableType]:
+    if not document["nodes"]:
+        yield "No nodes. `relayctl join-key LOCATION` makes a key with which one may join."
+        return
+    columns = ("node", "location", "state", "seats taken", "of", "cpu", "path", "version", "clock ms", "heard")
+    rows = (
+        (
+            node["name"],
+            node["location"],
+            shown_state(node),
+            node["capacity"] - node["free_seats"],
+            node["capacity"],
+            last_known(node["cpu"], node),
+            node["packet_path"],
+            node["version"],
+            last_known(node["clock_offset_ms"], node),
+            node["last_seen_at"],
+        )
+        for node in document["nodes"]
+    )
+    yield table(columns, rows, numbers=("seats taken", "of", "cpu", "clock ms"))
+
+
+def _render_one(node: Document) -> Iterator[RenderableType]:
+    path = f"{node['packet_path']}: {node['packet_path_reason']}" if node["packet_path_reason"] else node["packet_path"]
+    yield facts(
+        [
+            ("node", node["name"]),
+            ("location", node["location"]),
+            ("state", shown_state(node)),
+            ("players reach it at", ", ".join(filter(None, (node["host"], node["public_ip"], node["public_ipv6"])))),
+            ("control API", node["control_url"]),
+            ("seats", f"{node['capacity'] - node['free_seats']} of {node['capacity']} taken"),
+            ("cpu", last_known(node["cpu"], node)),
+            ("packet path", path),
+            ("version", node["version"]),
+            ("clock", last_known(f"{node['clock_offset_ms']:.1f} ms ahead of the manager's", node)),
+            ("players", last_known(node["sample"]["connected"] if node["sample"] else "unknown", node)),
+            ("heard", node["last_seen_at"]),
+            ("missed probes", node["missed_probes"]),
+            ("joined", node["joined_at"]),
+        ]
+    )
+    columns = ("worker", "server port", "client port", "sessions", "seats taken", "of")
+    rows = (
+        (w["index"], w["server_port"], w["client_port"], w["sessions"], w["capacity"] - w["free_seats"], w["capacity"])
+        for w in node["workers"]
+    )
+    yield ""
+    yield table(columns, rows, numbers=columns)
+    yield ""
+    keys = ((k["key_id"], k["created_at"], k["confirmed_at"], k["retired_at"]) for k in node["token_keys"])
+    yield table(("token key", "made", "node has it", "retired"), keys)
+    if node["state_changes"]:
+        yield ""
+        changes = ((c["at"], c["after"], c["before"], c["reason"]) for c in node["state_changes"])
+        yield table(("changed", "is", "was", "why"), changes)
+    if node["sample"]:
+        yield ""
+        counted = ((name, count) for name, count in sorted(node["sample"]["counters"].items()) if count)
+        yield table(("counter", "since it started"), counted, numbers=("since it started",))
+    if node["peers"]:
+        yield ""
+        legs = ((name, leg["rtt_ms"], leg["jitter_ms"], leg["loss"]) for name, leg in sorted(node["peers"].items()))
+        yield table(
+            ("to node", "round trip ms", "jitter ms", "loss"), legs, numbers=("round trip ms", "jitter ms", "loss")
+        )

@@ -1,0 +1,38 @@
+"""The reference in docs/relayctl.md, from the commands themselves. Not shown in help: it is for who changes them."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+EVERYWHERE = ("--json", "--help")
+
+
+def reference() -> None:
+    """Print the reference that ends docs/relayctl.md, in Markdown."""
+    from ..app import app  # which names this command
+
+    group: Any = get_command(app)
+    context = typer.Context(group, info_name="relayctl")
+    shown = [command for command in group.commands.values() if not command.hidden]
+    typer.echo("## Reference\n\nEvery command takes `--json` and `--help`.")
+    for panel, commands in groupby(shown, key=lambda command: command.rich_help_panel):
+        typer.echo(f"\n### {panel}")
+        for command in commands:
+            typer.echo("\n" + "\n".join(_command(command, context)))
+
+
+def _command(command: Any, context: typer.Context) -> Iterator[str]:
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    options = [param for param in command.params if param.param_type_name == "option"]
+    usage = [param.metavar if param.required else f"[{param.metavar}]" for param in arguments]
+    yield f"**`{' '.join(['relayctl', command.name, *usage])}`**"
+    yield ""
+    yield command.help
+    yield ""
+    for param in [*arguments, *options]:
+        name, text = param.get_help_record(context)
+        if not name.startswith(EVERYWHERE):
+            yield f"- `{name}` {text}"

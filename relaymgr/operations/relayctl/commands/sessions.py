@@ -1,0 +1,283 @@
+"""Sessions: find them, see what became of them, end them, put players out."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from django.db.models import Count, Q, QuerySet
+from django.utils import timezone
+from rich.console import RenderableType
+
+from relaymgr.sessions.errors import SessionUnknown
+from relaymgr.sessions.models import RelaySession, Seat, SessionState
+from relaymgr.sessions.selectors import node_changes, sessions_wanted, unknown_since_of
+from relaymgr.sessions.services import seat_revoke, session_delete
+from relaymgr.telemetry.models import LegSample
+from web.errors import NotFound
+
+from ..actions import confirm, recorded
+from ..filters import filters_check
+from ..output import Document, Json, Yes, facts, printable, show, table
+
+NODE_CHANGES = 300
+SessionId = Annotated[str, typer.Argument(help="Its id, such as 3960c873aafd-S.", metavar="SESSION")]
+
+
+class SeatUnknown(NotFound):
+    code, message = "seat_unknown", "The session has no seat of that number. `relayctl session` lists them."
+
+
+def _pairs(values: list[str]) -> list[str]:
+    for value in values:
+        if "=" not in value:
+            raise typer.BadParameter("write key=value")
+    return values
+
+
+def sessions(
+    state: Annotated[SessionState | None, typer.Option(help="Else the live ones.")] = None,
+    tenant: Annotated[str, typer.Option(help="Only those of this tenant.", show_default=False)] = "",
+    location: Annotated[str, typer.Option(help="Only those at this location.", show_default=False)] = "",
+    node: Annotated[str, typer.Option(help="Only those on this node.", show_default=False)] = "",
+    metadata: Annotated[
+        list[str],
+        typer.Option(
+            help="Only those with this in their metadata; may be given again.", metavar="KEY=VALUE", callback=_pairs
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=10_000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """Sessions, the newest first."""
+    pairs = [(key, value) for key, _, value in (pair.partition("=") for pair in metadata)]
+    filters_check(tenant=tenant, location=location, node=node)
+    wanted = sessions_wanted(state=state or "", location=location, metadata=pairs)
+    if tenant:
+        wanted &= Q(tenant__slug=tenant)
+    if node:
+        wanted &= Q(worker__node__name=node)
+    # The newest first of all: seats are counted of those alone.
+    ids = list(RelaySession.objects.filter(wanted).values_list("pk", flat=True)[: limit + 1])
+    found = _sessions().filter(pk__in=ids[:limit])
+    document = {"sessions": [_document(session) for session in found], "more": len(ids) > limit}
+    show(document, as_json, _render)
+
+
+def session(session_id: SessionId, as_json: Json = False) -> None:
+    """One session: its seats and how well they are connected, and all that happened."""
+    show(_detail(session_get(session_id)), as_json, _render_one)
+
+
+def revoke(
+    session_id: SessionId,
+    seat: Annotated[int, typer.Argument(help="Its number.", metavar="SEAT", min=0, max=254)],
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Put a player out. When this returns, the node forwards nothing of that seat any more."""
+    found = session_get(session_id)
+    row = found.seats.filter(number=seat).first()
+    if row is None:
+        raise SeatUnknown
+    player = f", player {printable(row.player_id)}" if row.player_id else ""
+    confirm(f"Put seat {seat}{player} out of {found}?", yes=yes)
+    with recorded("seat.revoke", str(row)):
+        seat_revoke(tenant=found.tenant, session_id=found.pk, token=int(row.token))
+    document = {"session": found.pk, "seat": seat, "revoked": True}
+    show(document, as_json, lambda document: [f"Seat {seat} of {found} is revoked."])
+
+
+def delete(session_id: SessionId, yes: Yes = False, as_json: Json = False) -> None:
+    """End a session. When this returns, the node forwards nothing of it any more."""
+    found = session_get(session_id)
+    connected = found.seats.filter(is_connected=True, revoked_at=None).count() if found.is_ready else 0
+    since = unknown_since_of(found, timezone.now())
+    when = f"were connected at {since:%H:%M:%S} UTC, when its node was last heard" if since else "are connected"
+    confirm(f"End {found} of {found.tenant}? Players that {when}: {connected}.", yes=yes)
+    with recorded("session.delete", str(found)):
+        session_delete(tenant=found.tenant, session_id=found.pk)
+    show({"session": found.pk, "deleted": True}, as_json, lambda document: [f"{found} is deleted."])
+
+
+def session_get(session_id: str) -> Any:
+    """Raises SessionUnknown."""
+    found = _sessions().filter(pk=session_id).first()
+    if found is None:
+        raise SessionUnknown
+    return found
+
+
+def _sessions() -> QuerySet[RelaySession]:
+    held = Count("seats", filter=Q(seats__revoked_at=None))
+    connected = Count("seats", filter=Q(seats__is_connected=True, seats__revoked_at=None))
+    return (
+        RelaySession.objects.select_related("tenant", "worker__node__location")
+        .defer("placement", "token", "tenant__webhook_secret", "worker__node__control_key")
+        .annotate(seats_held=held, seats_connected=connected)
+    )
+
+
+def _document(session: Any) -> Document:
+    node = session.worker.node if session.worker else None
+    return {
+        "id": session.pk,
+        "tenant": session.tenant.slug,
+        "state": session.state,
+        "location": node.location.slug if node else None,
+        "node": node.name if node else None,
+        "worker": session.worker.index if session.worker else None,
+        "seats": session.seats_held,
+        "connected": session.seats_connected if session.is_ready else 0,
+        "unknown_since": unknown_since_of(session, timezone.now()),
+        "created_at": session.created_at,
+        "ready_at": session.ready_at,
+        "expires_at": session.expires_at,
+        "ended_at": session.ended_at,
+        "end_reason": session.end_reason,
+        "metadata": session.metadata,
+    }
+
+
+def _detail(session: RelaySession) -> Document:
+    return _document(session) | {
+        "topology": session.topology,
+        "objective": session.objective,
+        "dialects": session.dialects,
+        "idle_timeout": session.idle_timeout,
+        "filters": session.filters,
+        "wishes": session.wishes,
+        "better": session.better or None,
+        "players": [
+            _seat(seat, is_known=unknown_since_of(session, timezone.now()) is None)
+            for seat in session.seats.defer("token", "seat_key", "connect_token")
+        ],
+        "timeline": _timeline(session),
+        "grants": [
+            {
+                "node": grant.worker.node.name,
+                "wanted": grant.wanted,
+                "revision": grant.revision,
+                "confirmed": grant.confirmed,
+                "seats_reserved": grant.seats_reserved,
+            }
+            for grant in session.grants.select_related("worker__node").defer("worker__node__control_key")
+        ],
+    }
+
+
+def _timeline(session: RelaySession) -> list[Document]:
+    """What happened to it, and to its node meanwhile (kind `node_lost`, `node_ready`, ...)."""
+    lines: list[Document] = [
+        {"at": event.at, "kind": event.kind, "seat": event.seat, "reason": event.reason}
+        for event in session.events.all()
+    ]
+    lines += [
+        {"at": change.at, "kind": f"node_{change.after}", "seat": None, "reason": f"{change.node}: {change.reason}"}
+        for change in node_changes(session)[:NODE_CHANGES]
+    ]
+    return sorted(lines, key=lambda line: line["at"])
+
+
+def _seat(seat: Seat, *, is_known: bool) -> Document:
+    sample = LegSample.objects.filter(session_id=seat.session_id, seat=seat.number).order_by("-at").first()
+    return {
+        "seat": seat.number,
+        "player_id": seat.player_id,
+        "ip": seat.ip,
+        "connected": seat.is_connected if is_known or seat.revoked_at else None,
+        "dialect": seat.dialect,
+        "revoked_at": seat.revoked_at,
+        "quality": {"at": sample.at, "rtt_ms": sample.rtt_ms, "jitter_ms": sample.jitter_ms, "loss": sample.loss}
+        if sample
+        else None,
+    }
+
+
+def _render(document: Document) -> Iterator[RenderableType]:
+    columns = (
+        "session",
+        "tenant",
+        "state",
+        "location",
+        "node",
+        "seats",
+        "connected",
+        "made",
+        "ends",
+        "end",
+        "metadata",
+    )
+    names = ("id", "tenant", "state", "location", "node", "seats", "connected", "created_at")
+    shown = ({**each, "connected": _connected(each)} for each in document["sessions"])
+    rows = (
+        [*(each[name] for name in names), each["ended_at"] or each["expires_at"], each["end_reason"], each["metadata"]]
+        for each in shown
+    )
+    yield table(columns, rows, numbers=("seats", "connected"))
+    if document["more"]:
+        yield "There are more: --limit."
+
+
+def _connected(session: Document) -> str:
+    return f"{session['connected']}" + (" (last known)" if session["unknown_since"] else "")
+
+
+def _render_one(session: Document) -> Iterator[RenderableType]:
+    where = f"{session['node']}/{session['worker']} at {session['location']}" if session["node"] else None
+    yield facts(
+        [
+            ("session", session["id"]),
+            ("tenant", session["tenant"]),
+            ("state", session["state"]),
+            ("on", where),
+            *([("players unknown", session["unknown_since"])] if session["unknown_since"] else []),
+            ("made", session["created_at"]),
+            ("ended" if session["ended_at"] else "ends", session["ended_at"] or session["expires_at"]),
+            ("end", session["end_reason"]),
+            ("topology", f"{session['topology']}, objective {session['objective']}"),
+            ("dialects", session["dialects"]),
+            ("metadata", session["metadata"]),
+            *([("better by now", f"{session['better']['node']}")] if session["better"] else []),
+        ]
+    )
+    yield ""
+    columns = (
+        "seat",
+        "player",
+        "address",
+        "connected",
+        "dialect",
+        "round trip ms",
+        "jitter ms",
+        "loss",
+        "measured",
+        "revoked",
+    )
+    yield table(columns, map(_seat_row, session["players"]), numbers=("seat", "round trip ms", "jitter ms", "loss"))
+    yield ""
+    started = session["created_at"]
+    rows = (
+        (
+            event["at"].isoformat(timespec="milliseconds"),
+            f"+{(event['at'] - started).total_seconds():.3f} s",
+            event["kind"],
+        )
+        + (event["seat"], event["reason"])
+        for event in session["timeline"]
+    )
+    yield table(("at", "after", "what", "seat", "why"), rows, numbers=("after", "seat"))
+    waiting = [grant["node"] for grant in session["grants"] if grant["confirmed"] < grant["revision"]]
+    if waiting:
+        yield ""
+        yield f"Not yet confirmed by: {', '.join(waiting)}."
+
+
+def _seat_row(seat: Document) -> list[Any]:
+    quality = seat["quality"] or {}
+    return [
+        *(seat[name] for name in ("seat", "player_id", "ip")),
+        "unknown" if seat["connected"] is None else seat["connected"],
+        seat["dialect"],
+        *(quality.get(name) for name in ("rtt_ms", "jitter_ms", "loss", "at")),
+        seat["revoked_at"],
+    ]
