@@ -1,6 +1,7 @@
 """The REST client against an HTTP server that answers what each test says."""
 
 import json
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -209,3 +210,12 @@ async def test_an_unreachable_managers_error_names_the_url():
     assert "[GET http://127.0.0.1:9/causeway/v1/locations/beacons]" in str(raised.value)
     assert "Next: check the URL" in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+async def test_a_client_for_each_search_does_not_read_the_certificate_authorities_each_time(monkeypatch):
+    read = []
+    read_them = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda **given: read.append(1) or read_them(**given))
+    for _ in range(3):
+        await RelayManager("https://127.0.0.1:1", "key").aclose()
+    assert len(read) <= 1  # 0 where an earlier test of this process has read them
