@@ -35,7 +35,7 @@ SCHEDULE = {
     "relaymgr.sessions.tasks.events_apply": ("session", 1.0),
     "relaymgr.sessions.tasks.grants_reconcile": ("session", 2.0),
     "relaymgr.sessions.tasks.sessions_expire": ("session", 5.0),
-    "relaymgr.sessions.tasks.sessions_recheck": ("session", 10.0),
+    "relaymgr.sessions.tasks.sessions_reevaluate": ("session", 10.0),
     "relaymgr.sessions.tasks.webhooks_deliver": ("webhook", 1.0),
     "relaymgr.sessions.tasks.sessions_prune": ("housekeeping", 3600.0),
     "relaymgr.sessions.tasks.idempotency_prune": ("housekeeping", 3600.0),

@@ -207,7 +207,7 @@ def show_placement(placement: dict[str, Any]) -> None:
     table = Table(title="Why this relay: every candidate and its cost")
     for name in ("node", "location", "cost ms", "made of", "chosen"):
         table.add_column(name)
-    for candidate in placement["candidates"]:
+    for candidate in placement["considered_nodes"]:
         cost = candidate["cost"]
         terms = ", ".join(f"{term['name']} {term['ms']:.1f}" for term in candidate["terms"])
         table.add_row(

@@ -241,7 +241,7 @@ class Candidate:
     load: float
     bars: Sequence[Bar]
     excluded_by: Sequence[str]
-    conceded: Sequence[str]
+    fallback_reasons: Sequence[str]
     legs: Sequence[Mapping[str, Any]]
 
 
@@ -258,7 +258,7 @@ class Placement:
 def placement_of(document: Mapping[str, Any]) -> Placement | None:
     """None: the session was never placed."""
     document = completed(document)
-    told = document.get("candidates")
+    told = document.get("considered_nodes")
     if not told:
         return None
     names = list(dict.fromkeys(term["name"] for each in told for term in each["terms"] if term["ms"] > 0))
@@ -277,7 +277,7 @@ def _candidate(told: Mapping[str, Any], chosen: str | None, numbers: Mapping[str
         load=told["load"],
         bars=list(_bars(told["terms"], numbers)),
         excluded_by=told["excluded_by"],
-        conceded=told["conceded"],
+        fallback_reasons=told["fallback_reasons"],
         legs=told["estimates"][:16],
     )
 

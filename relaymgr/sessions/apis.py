@@ -33,18 +33,18 @@ from .grants import grants_of_node
 from .idempotency import session_create_once
 from .input_serializers import (
     METADATA_KEY,
+    ConstraintsSerializer,
     FilterSerializer,
     LimitsSerializer,
     MetadataField,
     PlayerSerializer,
     UserSerializer,
     WebhookUrlField,
-    WishesSerializer,
     limits_granted,
 )
 from .models import SessionState
 from .placement.filters import Filter
-from .placement.known_places import filters_warn, location_warn, users_known, wishes_warn
+from .placement.known_places import constraints_warn, filters_warn, location_warn, users_known
 from .selectors import ORDER, session_get, session_list, session_page, session_placement, sessions_after
 from .serializers import SessionSerializer, SessionUserSerializer
 from .services import MAX_SEATS, seat_authorize, seat_revoke, session_create, session_delete
@@ -77,7 +77,7 @@ class SessionsApi(APIView):
         choose_host = serializers.BooleanField(
             default=False, help_text="Seat 0 goes to the user who makes the best host, and the others follow in order."
         )
-        wishes = WishesSerializer(required=False, allow_null=True)
+        constraints = ConstraintsSerializer(required=False, allow_null=True)
         dialects = serializers.ListField(child=Choice(choices=DIALECTS), min_length=1, max_length=10, required=False)
         idle_timeout = Integer(10, DAY, default=300, help_text="Seconds.")
         max_lifetime = Integer(60, DAY, default=4 * 3600, help_text="Seconds.")
@@ -112,7 +112,7 @@ class SessionsApi(APIView):
             return {
                 **attrs,
                 "filters": attrs.get("filters") or [],
-                "wishes": attrs.get("wishes") or {},
+                "constraints": attrs.get("constraints") or {},
                 "webhook_url": attrs.get("webhook_url") or "",
                 "metadata": attrs.get("metadata") or {},
                 "dialects": attrs.get("dialects", enabled),
@@ -161,7 +161,7 @@ class SessionsApi(APIView):
         tenant = _tenant(request)
         wanted = _session_input(tenant.edgegap_enabled, tenant.private_webhooks).run_validation(request.data)
         wanted["users"] = users_known(wanted["users"], "users[{index}].")
-        wishes_warn(wanted["wishes"])
+        constraints_warn(wanted["constraints"])
         filters_warn(wanted["filters"])
         warn(_option_warnings(cast(Mapping[str, Any], request.data), wanted))
         key = _idempotency_key(request)
@@ -231,7 +231,7 @@ class SessionPlacementApi(APIView):
             values = serializers.ListField(child=serializers.CharField())
             filter_type = serializers.CharField()
 
-        class CandidateSerializer(serializers.Serializer):
+        class ConsideredNodeSerializer(serializers.Serializer):
             class TermSerializer(serializers.Serializer):
                 name = serializers.CharField()
                 ms = Number(-1e9, 1e9, allow_null=True, help_text="Null: without bound.")
@@ -248,7 +248,7 @@ class SessionPlacementApi(APIView):
                 jitter_ms = Milliseconds()
                 loss = Share(help_text="0 to 1.")
 
-            class TieSerializer(serializers.Serializer):
+            class TieBreakerSerializer(serializers.Serializer):
                 name = serializers.CharField()
                 ms = Number(-1e9, 1e9)
 
@@ -262,12 +262,14 @@ class SessionPlacementApi(APIView):
             address_families = serializers.ListField(child=serializers.CharField(), help_text="ipv4, ipv6.")
             cost = Number(-1e9, 1e9, allow_null=True, help_text="The sum of the terms; null: excluded.")
             terms = TermSerializer(many=True)
-            ties = TieSerializer(many=True, help_text="What decides between costs that nobody could tell apart.")
+            tie_breakers = TieBreakerSerializer(many=True, help_text="Compared when costs are nearly equal.")
             excluded_by = serializers.ListField(child=serializers.CharField())
-            conceded = serializers.ListField(child=serializers.CharField(), help_text="What speaks against using it.")
+            fallback_reasons = serializers.ListField(
+                child=serializers.CharField(), help_text="Why the node is used only when no better one is left."
+            )
             estimates = EstimateSerializer(many=True)
 
-        class MoreSerializer(serializers.Serializer):
+        class UnlistedSerializer(serializers.Serializer):
             usable = Count()
             excluded = Count()
 
@@ -276,13 +278,11 @@ class SessionPlacementApi(APIView):
             count = Count()
             nodes = serializers.ListField(child=serializers.CharField(), help_text="At most 20 of them.")
 
-        class ChangeSerializer(serializers.Serializer):
+        class AlternativeSerializer(serializers.Serializer):
             node = serializers.CharField()
+            condition = serializers.CharField()
 
-            def get_fields(self) -> dict[str, serializers.Field]:
-                return {"if": serializers.CharField(), **super().get_fields()}
-
-        class TriedSerializer(serializers.Serializer):
+        class AttemptSerializer(serializers.Serializer):
             node = serializers.CharField()
             worker = Count()
             outcome = serializers.CharField(help_text="confirmed, no_answer, or refused and the node's code.")
@@ -291,24 +291,29 @@ class SessionPlacementApi(APIView):
         topology = serializers.CharField()
         objective = serializers.CharField()
         filters = FilterSerializer(many=True)
-        wishes = WishesSerializer(help_text="Of the request and the operator together.")
+        constraints = ConstraintsSerializer(help_text="Of the request and the operator together.")
         players = Count()
         address_families = serializers.ListField(
             child=serializers.CharField(), help_text="Those that at least one player needs: ipv4, ipv6."
         )
         policy = serializers.DictField(child=Number(-1e9, 1e9), help_text="Weights and caps.")
-        candidates = CandidateSerializer(many=True, help_text="The best 20 first, then the first 20 excluded.")
-        more_candidates = MoreSerializer(help_text="Counts of those that are not listed.")
+        considered_nodes = ConsideredNodeSerializer(
+            many=True, help_text="The best 20 usable nodes, then up to 20 excluded ones."
+        )
+        unlisted_nodes = UnlistedSerializer(help_text="Counts of the nodes that are not listed.")
         excluded = ExcludedSerializer(many=True)
-        conceded = serializers.CharField(allow_null=True, help_text="What the best node needed to be used at all.")
+        fallback_tier = serializers.CharField(
+            allow_null=True,
+            help_text="Tier of the best node: none, stale_telemetry, over_limit or suspect. Null: no usable node.",
+        )
         decided_by = serializers.CharField(help_text="The rule that put the first before the second.")
-        would_change = ChangeSerializer(many=True, help_text="What would have put another node first.")
-        tried = TriedSerializer(many=True)
+        alternatives = AlternativeSerializer(many=True, help_text="What would have put another node first.")
+        attempts = AttemptSerializer(many=True)
         chosen = serializers.CharField(allow_null=True)
 
     @extend_schema(operation_id="relay_session_placement", responses={200: OutputSerializer, **error_responses(404)})
     def get(self, request: Request, session_id: str) -> Response:
-        """Why the session is served where it is: each candidate with its estimates and its cost, term by term."""
+        """Why the session is served where it is: each considered node with its estimates and the terms of its cost."""
         found = session_placement(tenant=_tenant(request), session_id=session_id)
         return Response(self.OutputSerializer(found).data)
 

@@ -124,7 +124,7 @@ def _names(help_text: str) -> serializers.ListField:
     return serializers.ListField(child=name, max_length=100, required=False, help_text=help_text)
 
 
-class WishesSerializer(serializers.Serializer):
+class ConstraintsSerializer(serializers.Serializer):
     """Names of nodes or slugs of locations."""
 
     pin = _names("Use no others.")

@@ -44,7 +44,7 @@ class RelaySession(models.Model):
     dialects = models.JSONField(default=list)
     token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
     filters = models.JSONField(default=list, blank=True)
-    wishes = models.JSONField(
+    constraints = models.JSONField(
         default=dict, blank=True, help_text='Asked for: {"pin": [...], "ban": ..., "prefer": ...}.'
     )
     metadata = models.JSONField(default=dict, blank=True)
@@ -62,8 +62,8 @@ class RelaySession(models.Model):
     minimised_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When it kept no more of its players than its tenant allows."
     )
-    rechecked_at = models.DateTimeField(null=True, blank=True, editable=False)
-    better = models.JSONField(
+    reevaluated_at = models.DateTimeField(null=True, blank=True, editable=False)
+    better_relay = models.JSONField(
         default=dict, blank=True, help_text='Another node is better by now: {"node", "location", "gain_ms", "since"}.'
     )
 
@@ -117,7 +117,7 @@ class Seat(models.Model):
     latitude = models.FloatField(null=True, blank=True)
     longitude = models.FloatField(null=True, blank=True)
     latencies = models.JSONField(default=dict, blank=True, help_text="{location or node: milliseconds}")
-    measured = models.JSONField(
+    measurements = models.JSONField(
         default=dict,
         blank=True,
         help_text="Counts: {node or location: [ms, jitter ms, loss, seconds since 1970]}",
@@ -130,7 +130,7 @@ class Seat(models.Model):
     # seat_reports.py
     reported_connected = models.BooleanField(default=False, editable=False)
     report_after = models.DateTimeField(null=True, blank=True, editable=False)
-    unreported = models.PositiveIntegerField(default=0, editable=False, help_text="Changes that wait to be reported.")
+    unreported_changes = models.PositiveIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
 
@@ -140,7 +140,7 @@ class Seat(models.Model):
         indexes = [
             models.Index(fields=["player_id"], name="seat_player"),
             models.Index(fields=["ip"], name="seat_ip"),
-            models.Index(fields=["report_after"], condition=models.Q(unreported__gt=0), name="seat_unreported"),
+            models.Index(fields=["report_after"], condition=models.Q(unreported_changes__gt=0), name="seat_unreported"),
         ]
 
     relay_ips: "list[str]"  # where a serializer has set it: what this player tries, in this order

@@ -23,7 +23,7 @@ from .models import LIVE_STATES, RelaySession, Seat, SessionEvent, SessionState,
 BATCH = 200  # sessions
 SEATS_MAX = 1_000  # of one export: the newest
 LEGS_MAX = 1_000  # samples of one seat
-PERSONAL = ("player_id", "ip", "latitude", "longitude", "latencies", "measured")
+PERSONAL = ("player_id", "ip", "latitude", "longitude", "latencies", "measurements")
 OVER = (SessionState.ENDED, SessionState.FAILED)
 
 
@@ -71,7 +71,7 @@ def _minimise(seat: Seat, policy: str) -> bool:
     seat.ip = truncated(seat.ip) if is_truncated else None
     seat.latitude = _coarse(seat.latitude) if is_truncated else None
     seat.longitude = _coarse(seat.longitude) if is_truncated else None
-    seat.latencies, seat.measured = {}, {}
+    seat.latencies, seat.measurements = {}, {}
     return True
 
 
@@ -163,7 +163,7 @@ def player_erase(*, tenant: Tenant, player: Player) -> int:
                 _delivery_scrub(delivery, player)
             for seat in batch:
                 seat.player_id, seat.ip, seat.latitude, seat.longitude = "", None, None, None
-                seat.latencies, seat.measured = {}, {}
+                seat.latencies, seat.measurements = {}, {}
                 LegSample.objects.filter(session_id=seat.session_id, seat=seat.number).delete()
             Seat.objects.bulk_update(batch, PERSONAL)
         erased += len(batch)

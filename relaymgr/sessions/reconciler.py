@@ -80,7 +80,7 @@ def _waiting_reports_store() -> None:
     now = timezone.now()
     with transaction.atomic():
         due = _with_sessions(Seat.objects.select_for_update(of=("self",)))
-        due = due.filter(unreported__gt=0, report_after__lte=seat_reports.reports_due_before(now))
+        due = due.filter(unreported_changes__gt=0, report_after__lte=seat_reports.reports_due_before(now))
         seats = {seat.pk: seat for seat in due.order_by("report_after")[:BATCH]}
         lines = []
         for seat in seats.values():

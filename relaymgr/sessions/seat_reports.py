@@ -10,16 +10,16 @@ from .models import Seat
 
 INTERVAL = timedelta(seconds=10)
 BURST = 4  # reports one by one, before there is one each INTERVAL
-FIELDS = ("is_connected", "dialect", "reported_connected", "report_after", "unreported")
+FIELDS = ("is_connected", "dialect", "reported_connected", "report_after", "unreported_changes")
 
 
 def report_take(seat: Seat, now: datetime) -> int:
     """How many changes a report made now stands for; 0: this change is counted and waits for a later report."""
     report_after = max(seat.report_after or now, now) + INTERVAL
     if report_after > now + BURST * INTERVAL:
-        seat.unreported += 1
+        seat.unreported_changes += 1
         return 0
-    changes, seat.unreported, seat.report_after = seat.unreported + 1, 0, report_after
+    changes, seat.unreported_changes, seat.report_after = seat.unreported_changes + 1, 0, report_after
     return changes
 
 
@@ -30,6 +30,6 @@ def reports_due_before(now: datetime) -> datetime:
 
 def report_waiting(seat: Seat, now: datetime) -> int:
     """How many changes that waited are reported now, of a seat that is due."""
-    changes, seat.unreported = seat.unreported, 0
+    changes, seat.unreported_changes = seat.unreported_changes, 0
     seat.report_after = max(seat.report_after or now, now) + INTERVAL
     return changes

@@ -120,11 +120,11 @@ def node_changes(session: RelaySession) -> QuerySet[NodeStateChange]:
 
 def better_relay(session: RelaySession) -> dict[str, Any] | None:
     """A node that has been better for a while, its location, by how much, and since when (seconds since 1970)."""
-    if not session.is_ready or not session.better.get("lasts"):
+    if not session.is_ready or not session.better_relay.get("lasts"):
         return None
     parts = ("node", "location", "gain_ms", "since")
     # Another version may have stored less.
-    return {name: session.better[name] for name in parts} if session.better.keys() >= set(parts) else None
+    return {name: session.better_relay[name] for name in parts} if session.better_relay.keys() >= set(parts) else None
 
 
 def session_placement(*, tenant: Tenant, session_id: str) -> dict[str, Any]:
@@ -155,9 +155,9 @@ def seats_granted(sessions: Collection[str]) -> dict[SeatOfNode, SeatFacts]:
     wanted = sorted(sessions)
     for start in range(0, len(wanted), SESSIONS_AT_ONCE):
         seats = Seat.objects.filter(session__in=wanted[start : start + SESSIONS_AT_ONCE]).order_by()
-        columns = ("session__grants__worker__node", "session", "number", "session__tenant", "ip", "measured")
-        for node, session, number, tenant, ip, measured in seats.values_list(*columns):
+        columns = ("session__grants__worker__node", "session", "number", "session__tenant", "ip", "measurements")
+        for node, session, number, tenant, ip, measurements in seats.values_list(*columns):
             if node is not None:
-                own_ms = {name: sample[0] for name, sample in measured.items()}
+                own_ms = {name: sample[0] for name, sample in measurements.items()}
                 found[node, session, number] = SeatFacts(tenant, prefix_of(ip) if ip else "", own_ms)
     return found

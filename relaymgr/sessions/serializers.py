@@ -145,7 +145,6 @@ class SessionHeadSerializer(serializers.Serializer):
         help_text="When its node was last heard, if that is more than 6 s ago: nothing is known of its players since "
         "then. Null: the node answers, or there is none."
     )
-    standby = serializers.SerializerMethodField(help_text="Null: no second node is held ready.")
 
     @extend_schema_field(Token(allow_null=True))
     def get_authorization_token(self, session: RelaySession) -> int | None:
@@ -201,9 +200,6 @@ class SessionHeadSerializer(serializers.Serializer):
     def get_unknown_since(self, session: RelaySession) -> str | None:
         since = unknown_since_of(session, timezone.now())
         return since.isoformat() if since else None
-
-    def get_standby(self, session: RelaySession) -> str | None:
-        return None
 
 
 class SessionSerializer(SessionHeadSerializer):

@@ -42,7 +42,7 @@ from .models import EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
 from .placement import ranking
 from .placement.allocation import session_place
 from .placement.filters import Filter
-from .placement.inputs import candidates_now, wishes_of
+from .placement.inputs import candidates_now, constraints_of
 from .placement.players import families_needed, legs_estimate
 from .selectors import session_get, sessions_live, sessions_live_lately
 from .tokens import new_seat_key, new_token, seal_connect_token
@@ -61,7 +61,7 @@ def session_create(
     objective: str,
     choose_host: bool,
     filters: Sequence[Filter],
-    wishes: Mapping[str, Sequence[str]],
+    constraints: Mapping[str, Sequence[str]],
     dialects: Sequence[str],
     idle_timeout: int,
     max_lifetime: int,
@@ -89,7 +89,7 @@ def session_create(
         objective=objective,
         dialects=list(dialects),
         filters=[{"field": f.field, "values": list(f.values), "filter_type": f.kind} for f in filters],
-        wishes=wishes,
+        constraints=constraints,
         metadata=metadata,
         webhook_url=webhook_url,
         limits=limits,
@@ -99,9 +99,9 @@ def session_create(
     )
     about_session(session.pk)
     seats = [_new_seat(session, number, user, taken) for number, user in enumerate(users)]
-    for seat, measured in zip(seats, measurements_check(users), strict=True):
-        seat.measured = measured
-    wanted = wishes_of(tenant, session.wishes)
+    for seat, measurements in zip(seats, measurements_check(users), strict=True):
+        seat.measurements = measurements
+    wanted = constraints_of(tenant, session.constraints)
     group = ranking.Group(len(seats), topology, objective, filters, wanted, families=families_needed(seats))
     with tracing.span("placement", session=session.pk, players=len(seats)):
         candidates, workers = candidates_now()
@@ -219,7 +219,7 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
         seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
         if seat.needed_family and seat.needed_family not in grant.worker.node.addresses:
             raise RelayUnreachable(details={"address_family": seat.needed_family})
-        (seat.measured,) = measurements_check([user])
+        (seat.measurements,) = measurements_check([user])
         if "native" in session.dialects:
             key = token_key_current(node=grant.worker.node)
             index = grant.worker.index

@@ -35,10 +35,10 @@ def webhooks_deliver() -> None:
 
 
 @shared_task
-def sessions_recheck() -> None:
-    with lease_held("recheck", LEASE_S) as held:
+def sessions_reevaluate() -> None:
+    with lease_held("reevaluate", LEASE_S) as held:
         if held:
-            reevaluation.sessions_recheck()
+            reevaluation.sessions_reevaluate()
 
 
 @shared_task

@@ -113,10 +113,13 @@ async def test_beacons_are_a_list(client, manager):
 
 
 async def test_an_error_has_status_code_message_and_details(client, manager):
-    manager.answer = (503, json.dumps({"message": "no relay", "code": "no_relay", "details": {"tried": []}}).encode())
+    manager.answer = (
+        503,
+        json.dumps({"message": "no relay", "code": "no_relay", "details": {"attempts": []}}).encode(),
+    )
     with pytest.raises(ManagerError) as caught:
         await client.create_session([])
-    assert (caught.value.status, caught.value.code, caught.value.details) == (503, "no_relay", {"tried": []})
+    assert (caught.value.status, caught.value.code, caught.value.details) == (503, "no_relay", {"attempts": []})
     assert "cw_secret" not in str(caught.value)
 
 

@@ -80,7 +80,7 @@ def test_the_location_with_the_lowest_latency_for_the_group_is_chosen_and_explai
     assert answer["location"] == "virginia"
     placement = stack.api.get(answer["placement"]).json()
     assert placement["chosen"] == "virginia-1"
-    costs = {candidate["node"]: candidate["cost"] for candidate in placement["candidates"]}
+    costs = {candidate["node"]: candidate["cost"] for candidate in placement["considered_nodes"]}
     assert costs["virginia-1"] < costs["frankfurt-1"] < costs["singapore-1"]
 
 

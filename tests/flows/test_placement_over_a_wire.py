@@ -148,8 +148,8 @@ def test_the_right_node_for_four_groups(lab: Wire, api: APIClient) -> None:
     chosen(lab, api, "east", "cid", "cid")
     chosen(lab, api, "middle", "ann", "bob", "cid", topology="mesh")
     place(lab, api, "ann", "dan")
-    candidates = {each["node"]: each for each in RelaySession.objects.latest("created_at").placement["candidates"]}
-    ann, dan = candidates["west"]["estimates"]
+    nodes = {each["node"]: each for each in RelaySession.objects.latest("created_at").placement["considered_nodes"]}
+    ann, dan = nodes["west"]["estimates"]
     assert ann["source"] == dan["source"] == "measured"
     assert 9 < ann["ms"] < 35
     assert 39 < dan["ms"] < 70
@@ -205,5 +205,5 @@ def test_nobody_can_seem_nearer_than_the_wire_is_long(lab: Wire, api: APIClient,
     honest = measured(lab, "cid", beacons, 5)
     lies = [{**each, "rtt_ms": 0.1 if each["node"] == "west" else 900.0} for each in honest]
     api.post("/v1/relays/sessions", {"users": [{"ip": lab.address("cid"), "measurements": lies}]}, format="json")
-    candidates = {each["node"]: each for each in RelaySession.objects.latest("created_at").placement["candidates"]}
-    assert candidates["west"]["estimates"][0]["ms"] >= 119
+    nodes = {each["node"]: each for each in RelaySession.objects.latest("created_at").placement["considered_nodes"]}
+    assert nodes["west"]["estimates"][0]["ms"] >= 119

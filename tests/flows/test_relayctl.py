@@ -100,7 +100,7 @@ def test_fleet_and_sessions_at_a_glance(stack: Stack) -> None:
     assert session["session_id"] in {each["id"] for each in found}
     explained = relayctl(stack, "explain", session["session_id"])
     assert explained["chosen"] == node
-    assert {candidate["node"] for candidate in explained["candidates"]} == nodes.keys()
+    assert {candidate["node"] for candidate in explained["considered_nodes"]} == nodes.keys()
 
 
 async def test_revoke_cuts_the_players_stream_and_tail_tells_it_as_it_happens(stack: Stack, tail: Tail) -> None:

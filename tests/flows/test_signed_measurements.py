@@ -45,7 +45,7 @@ def players(stack: Stack) -> Iterator[httpx.Client]:
 
 def legs_of(stack: Stack, session: str) -> list[dict[str, dict[str, Any]]]:
     """{node: leg} of each seat."""
-    candidates = stack.api.get(f"/v1/relays/sessions/{session}/placement").json()["candidates"]
+    candidates = stack.api.get(f"/v1/relays/sessions/{session}/placement").json()["considered_nodes"]
     return [{each["node"]: each["estimates"][seat] for each in candidates} for seat in range(2)]
 
 

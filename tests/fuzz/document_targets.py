@@ -417,7 +417,7 @@ def session_request_seeds() -> Iterator[bytes]:
             "max_lifetime": 600,
             "limits": {"per_seat": {"packets": 5, "bytes": 5}},
             "metadata": {"match": "5"},
-            "wishes": {"max_latency_ms": 100},
+            "constraints": {"max_latency_ms": 100},
         }
     )
 

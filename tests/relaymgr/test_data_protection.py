@@ -137,7 +137,7 @@ def players(tenant: Tenant) -> APIClient:
 def test_every_place_is_named_in_the_documents(session: RelaySession) -> None:
     """What is found here is also what the tests below would find."""
     found = places(*EXACT, *NETWORKS, *NAMES)
-    assert {"Seat.ip", "Seat.measured", "WebhookDelivery.payload", "Ticket.player_ip", "Match.request"} <= found
+    assert {"Seat.ip", "Seat.measurements", "WebhookDelivery.payload", "Ticket.player_ip", "Match.request"} <= found
     named = set(re.findall(r"`(\w+\.\w+)`", PAGE))
     assert found <= named | {"LegSample.rtt_ms", "RelaySession.placement"}, "name it in docs/data-protection.md"
 
@@ -151,7 +151,7 @@ def test_after_the_end_no_address_is_left_and_after_its_time_nothing_is(
     match_fail(Match.objects.get(), "no_relay")
     later(minutes=1)
     assert places(*EXACT) - {"LegSample.rtt_ms", "RelaySession.placement"} == {"Ticket.player_ip"}
-    seats = Seat.objects.order_by("number").values_list("ip", "latitude", "longitude", "measured")
+    seats = Seat.objects.order_by("number").values_list("ip", "latitude", "longitude", "measurements")
     assert list(seats) == [("198.51.100.0", 48.0, 12.0, {}), ("2001:db8:aa::", None, None, {})]
     later(minutes=1)  # tickets expire after 60 s, and are removed 30 s later
     later(minutes=2)

@@ -29,7 +29,7 @@ from relaymgr.sessions.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from relaymgr.sessions.placement.reevaluation import AFTER, sessions_recheck
+from relaymgr.sessions.placement.reevaluation import AFTER, sessions_reevaluate
 from relaymgr.sessions.reconciler import events_apply
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg, ProcessExit
 from relaymgr.tenants.models import ApiKey, Tenant
@@ -169,7 +169,7 @@ def test_reading_costs_as_many_queries_for_many_rows(fleet: Fleet, api: APIClien
 
 def test_a_creation_costs_as_many_queries_in_a_large_fleet(fleet: Fleet, api: APIClient) -> None:
     """Nobody listens at these nodes: the pinned one is asked, in vain."""
-    body = {"users": [{"ip": "1.1.1.1"}, {"ip": "2.2.2.2"}], "wishes": {"pin": ["node-1"]}}
+    body = {"users": [{"ip": "1.1.1.1"}, {"ip": "2.2.2.2"}], "constraints": {"pin": ["node-1"]}}
 
     def ask() -> None:
         assert api.post(SESSIONS, body, format="json").status_code in (409, 503)
@@ -190,8 +190,8 @@ def test_the_grants_of_a_node_cost_as_many_queries_for_many(fleet: Fleet) -> Non
 
 def test_a_round_of_rechecks_costs_as_many_queries_for_many_sessions(fleet: Fleet) -> None:
     def ask() -> None:
-        RelaySession.objects.update(rechecked_at=None)
-        assert sessions_recheck() == fleet.size
+        RelaySession.objects.update(reevaluated_at=None)
+        assert sessions_reevaluate() == fleet.size
 
     assert_as_many(fleet, ask)
 

@@ -45,20 +45,20 @@ def session_place(
     Raises NoRelay when no node takes it; SessionNotLive when it was ended meanwhile.
     """
     # What `/placement` serves: why the nodes were ranked so, and what came of asking them.
-    explained: dict[str, Any] = {**explain(ranking), "tried": [], "chosen": None}
+    explained: dict[str, Any] = {**explain(ranking), "attempts": [], "chosen": None}
     session.placement = explained
-    tried = explained["tried"]
+    attempts = explained["attempts"]
     deadline = time.monotonic() + BUDGET
     for candidate in ranking.usable:
-        if len(tried) == NODES_TRIED or time.monotonic() > deadline:
+        if len(attempts) == NODES_TRIED or time.monotonic() > deadline:
             break
         grant = _reserve_any(session, workers[candidate.node_id], idempotency_key)
         if grant is None:
             continue  # another session took the seats since we looked
         attempt = {"node": candidate.node, "worker": grant.worker.index, **_offer(session, grant)}
-        tried.append(attempt)
+        attempts.append(attempt)
         if attempt["outcome"] == CONFIRMED:
-            metrics.placements.labels(_rule(explained), explained["conceded"]).inc()
+            metrics.placements.labels(_rule(explained), explained["fallback_tier"]).inc()
             explained["chosen"] = candidate.node
             if not session_ready(session=session, grant=grant):
                 _ended_meanwhile()
@@ -67,7 +67,7 @@ def session_place(
         with transaction.atomic():
             session_record(session=session, idempotency_key=idempotency_key)
     session_fail(session=session, reason="no_relay", explanation=explained)
-    raise NoRelay(details={"session_id": session.pk, "tried": tried, "excluded_by": _excluded(explained)})
+    raise NoRelay(details={"session_id": session.pk, "attempts": attempts, "excluded_by": _excluded(explained)})
 
 
 def _reserve_any(

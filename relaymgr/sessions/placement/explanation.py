@@ -8,8 +8,8 @@ import numpy as np
 
 from relaymgr.telemetry.estimation.estimates import SOURCES, Legs
 
-from .filters import Filter, Place, Wishes
-from .ranking import STEPS, Candidate, Group, Policy, Ranking, rank
+from .filters import Constraints, Filter, Place
+from .ranking import TIERS, Candidate, Group, Policy, Ranking, rank
 
 TOLD, TOLD_AT_LEAST = 20, 3  # candidates told of in full
 ESTIMATES = 2_000  # in all: in a large group each candidate has many
@@ -25,32 +25,32 @@ def explain(ranking: Ranking) -> dict[str, Any]:
         "topology": group.topology,
         "objective": group.objective,
         "filters": [{"field": f.field, "values": list(f.values), "filter_type": f.kind} for f in group.filters],
-        "wishes": {kind: list(names) for kind, names in asdict(group.wishes).items()},
+        "constraints": {kind: list(names) for kind, names in asdict(group.constraints).items()},
         "current": group.current,
         "players": group.size,
         "address_families": list(group.families),
         "policy": asdict(ranking.policy),
-        "candidates": [_candidate(ranking, index) for index in [*order[:told], *refused[:told]]],
-        "more_candidates": {"usable": len(order[told:]), "excluded": len(refused[told:])},
+        "considered_nodes": [_candidate(ranking, index) for index in [*order[:told], *refused[:told]]],
+        "unlisted_nodes": {"usable": len(order[told:]), "excluded": len(refused[told:])},
         "excluded": _excluded(ranking),
-        "conceded": STEPS[ranking.step[order[0]]] if order else None,
+        "fallback_tier": TIERS[ranking.step[order[0]]] if order else None,
         "decided_by": _decided_by(ranking),
-        "would_change": _would_change(ranking),
+        "alternatives": _alternatives(ranking),
     }
 
 
 def recompute(document: dict[str, Any]) -> list[str]:
     """The names of the candidates in a stored explanation, the best first, judged again from what stands there."""
-    wishes = Wishes(**{kind: tuple(names) for kind, names in document["wishes"].items()})
+    constraints = Constraints(**{kind: tuple(names) for kind, names in document["constraints"].items()})
     group = Group(
         size=document["players"],
         topology=document["topology"],
         objective=document["objective"],
         filters=[Filter(f["field"], tuple(f["values"]), f["filter_type"]) for f in document["filters"]],
-        wishes=wishes,
+        constraints=constraints,
         current=document["current"],
     )
-    told = [candidate for candidate in document["candidates"] if not candidate["excluded_by"]]
+    told = [candidate for candidate in document["considered_nodes"] if not candidate["excluded_by"]]
     candidates = [
         Candidate(
             0, c["node"], _place(c["place"]), c["state"], False, c["free_seats"], c["load"], c["load_age_s"], c["price"]
@@ -98,9 +98,9 @@ def _candidate(ranking: Ranking, index: int) -> dict[str, Any]:
             {"name": name, "ms": float(values[index]), "reason": _reason(ranking, name, index)}
             for name, values in ranking.terms.items()
         ],
-        "ties": [{"name": name, "ms": float(values[index])} for name, values in ranking.ties.items()],
+        "tie_breakers": [{"name": name, "ms": float(values[index])} for name, values in ranking.ties.items()],
         "excluded_by": list(ranking.refused.get(index, ())),
-        "conceded": [reason for reason, fits in ranking.concessions.items() if fits[index]],
+        "fallback_reasons": [reason for reason, fits in ranking.concessions.items() if fits[index]],
         "estimates": [_leg(ranking.legs, seat, index) for seat in range(ranking.group.size)],
     }
 
@@ -126,7 +126,7 @@ def _reason(ranking: Ranking, term: str, index: int) -> str:
         "uncertainty": f"{policy.uncertainty_weight:g} x how far the legs of the longest path may be off",
         "jitter": f"{policy.jitter_weight:g} x the jitter of the worst path",
         "loss": f"{policy.loss_ms_per_percent:g} ms for each per cent lost on the worst path",
-        "not preferred": "another node was asked for" if ranking.terms[term][index] else "asked for",
+        "not_preferred": "another node was asked for" if ranking.terms[term][index] else "asked for",
         "move": "the players would have to move" if ranking.terms[term][index] else "the players are here",
     }
     return reasons[term]
@@ -166,7 +166,7 @@ def _decided_by(ranking: Ranking) -> str:
         return "the only node that may be used"
     first, second = order[0], order[1]
     if ranking.step[first] != ranking.step[second]:
-        return f"all others need a concession: {STEPS[ranking.step[second]]}"
+        return f"all others need a concession: {TIERS[ranking.step[second]]}"
     policy = ranking.policy
     best = min(ranking.cost[index] for index in order if ranking.step[index] == ranking.step[first])
     if ranking.cost[second] > best + policy.tie:
@@ -177,8 +177,8 @@ def _decided_by(ranking: Ranking) -> str:
     return "least cost" if ranking.cost[first] != ranking.cost[second] else "by name: nothing else tells them apart"
 
 
-def _would_change(ranking: Ranking) -> list[dict[str, Any]]:
-    """What would have put another node first: a lower cost of one of the next three, or other wishes of the request."""
+def _alternatives(ranking: Ranking) -> list[dict[str, Any]]:
+    """What would have put another node first: a lower cost of one of the next three, or another request."""
     order = ranking.order
     if len(order) < 2:
         return []
@@ -188,18 +188,23 @@ def _would_change(ranking: Ranking) -> list[dict[str, Any]]:
             # Below the tie, so that it wins whatever its load.
             less = ranking.cost[index] - ranking.cost[first] + ranking.policy.tie
             changes.append(
-                {"if": f"its cost were more than {max(less, 0):.1f} ms less", "node": ranking.candidates[index].node}
+                {
+                    "condition": f"its cost were more than {max(less, 0):.1f} ms less",
+                    "node": ranking.candidates[index].node,
+                }
             )
         else:
-            changes.append({"if": _concession(ranking, index), "node": ranking.candidates[index].node})
-    return changes + [change for change in _other_wishes(ranking) if change["node"] != ranking.candidates[first].node]
+            changes.append({"condition": _concession(ranking, index), "node": ranking.candidates[index].node})
+    return changes + [
+        change for change in _other_constraints(ranking) if change["node"] != ranking.candidates[first].node
+    ]
 
 
 def _concession(ranking: Ranking, index: int) -> str:
     return "without: " + ", ".join(reason for reason, fits in ranking.concessions.items() if fits[index])
 
 
-def _other_wishes(ranking: Ranking) -> list[dict[str, Any]]:
+def _other_constraints(ranking: Ranking) -> list[dict[str, Any]]:
     group = ranking.group
     other_topology = "mesh" if group.topology == "host" else "host"
     asked = [
@@ -212,5 +217,5 @@ def _other_wishes(ranking: Ranking) -> list[dict[str, Any]]:
     changes = []
     for words, other, policy in asked:
         best = rank(other, ranking.candidates, ranking.legs, policy).usable[0]
-        changes.append({"if": words, "node": best.node})
+        changes.append({"condition": words, "node": best.node})
     return changes

@@ -30,7 +30,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class Constraints:
     """Names of nodes or slugs of locations, from the request and the operator together. With `pin` no others are used,
     those in `ban` never, and those in `prefer` when they are not much worse."""
 
@@ -39,12 +39,12 @@ class Wishes:
     prefer: tuple[str, ...] = ()
 
 
-def refusals(node: str, place: Place, filters: Sequence[Filter], wishes: Wishes) -> tuple[str, ...]:
+def refusals(node: str, place: Place, filters: Sequence[Filter], constraints: Constraints) -> tuple[str, ...]:
     """Why the node may not be used."""
-    reasons = [f"filter: {f.field} {f.kind}" for f in filters if not admits(f, place)]
-    if wishes.pin and not is_named(node, place, wishes.pin):
-        reasons.append("not pinned")
-    if is_named(node, place, wishes.ban):
+    reasons = [f"filter_{f.field}_{f.kind}" for f in filters if not admits(f, place)]
+    if constraints.pin and not is_named(node, place, constraints.pin):
+        reasons.append("not_pinned")
+    if is_named(node, place, constraints.ban):
         reasons.append("banned")
     return tuple(reasons)
 

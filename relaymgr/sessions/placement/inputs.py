@@ -13,7 +13,7 @@ from relaymgr.tenants.models import Tenant
 from web.ttl_cache import remembered
 
 from ..models import PlacementRule
-from .filters import Place, Wishes
+from .filters import Constraints, Place
 from .ranking import Candidate
 
 
@@ -32,9 +32,9 @@ def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
     return candidates, workers
 
 
-def wishes_of(tenant: Tenant, asked: Mapping[str, Sequence[str]]) -> Wishes:
+def constraints_of(tenant: Tenant, asked: Mapping[str, Sequence[str]]) -> Constraints:
     """What the request asks for and what the operator says, together. Where both pin, the operator's pins stand."""
-    return wishes_joined(rules_of(tenant), asked)
+    return constraints_joined(rules_of(tenant), asked)
 
 
 @remembered
@@ -47,8 +47,8 @@ def rules_of(tenant: Tenant) -> dict[str, list[str]]:
     return ruled
 
 
-def wishes_joined(ruled: Mapping[str, Sequence[str]], asked: Mapping[str, Sequence[str]]) -> Wishes:
-    return Wishes(
+def constraints_joined(ruled: Mapping[str, Sequence[str]], asked: Mapping[str, Sequence[str]]) -> Constraints:
+    return Constraints(
         pin=tuple(sorted(ruled["pin"] or asked.get("pin", ()))),
         ban=tuple(sorted({*ruled["ban"], *asked.get("ban", ())})),
         prefer=tuple(sorted({*ruled["prefer"], *asked.get("prefer", ())})),

@@ -18,7 +18,7 @@ def location_slugs() -> frozenset[str]:
 
 @remembered
 def place_names() -> frozenset[str]:
-    """What latencies, measurements and wishes may name: slugs of locations and names of nodes."""
+    """What latencies, measurements and constraints may name: slugs of locations and names of nodes."""
     nodes = RelayNode.objects.order_by().values_list("name", flat=True)
     return frozenset(Location.objects.order_by().values_list("slug", flat=True).union(nodes))
 
@@ -41,13 +41,13 @@ def users_known(users: Sequence[dict[str, Any]], path: str) -> Sequence[dict[str
     return [_known_part(user, known) for user in users]
 
 
-def wishes_warn(wishes: Mapping[str, Sequence[str]]) -> None:
-    if any(wishes.values()):
+def constraints_warn(constraints: Mapping[str, Sequence[str]]) -> None:
+    if any(constraints.values()):
         known = place_names()
         warn(
             warning
-            for kind, names in wishes.items()
-            for warning in unknown_names(names, known, f"wishes.{kind}", "node or location", "place_unknown")
+            for kind, names in constraints.items()
+            for warning in unknown_names(names, known, f"constraints.{kind}", "node or location", "place_unknown")
         )
 
 

@@ -45,7 +45,7 @@ def players_of(
 
 def _player(seat: Seat, history: Mapping[str, Sample], live: Mapping[str, Sample], now: datetime) -> Player:
     # What is going on now goes before what the player measured before.
-    measured = {**{name: _sample(kept, now) for name, kept in seat.measured.items()}, **live}
+    measured = {**{name: _sample(kept, now) for name, kept in seat.measurements.items()}, **live}
     if seat.latitude is not None and seat.longitude is not None:
         return Player(measured, history, seat.latitude, seat.longitude)
     found = geoip_locate(seat.ip) if seat.ip else None

@@ -7,7 +7,7 @@ feel, by the session's topology and objective:
     mesh   every pair plays over one -> node -> other
 
 What must not be used is refused with its reasons. What should not be used (stale telemetry, loss over the cap, ...)
-comes after all that may: a session is never blocked because something is not known, the choice gets worse by STEPS.
+comes after all that may: a session is never blocked because something is not known, the choice gets worse by TIERS.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from relaymgr.nodes.address_families import SHOWN
 from relaymgr.telemetry.estimation.estimates import Legs
 from relaymgr.telemetry.estimation.geography import Floats
 
-from .filters import Filter, Place, Wishes, is_named, refusals
+from .filters import Constraints, Filter, Place, is_named, refusals
 
 # The order in which concessions are made; a node's step is the last it needs.
-STEPS = ("every rule holds", "stale telemetry", "over a cap", "suspect")
-REFUSED = len(STEPS)
+TIERS = ("none", "stale_telemetry", "over_limit", "suspect")
+REFUSED = len(TIERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Group:
     topology: str = "host"
     objective: str = "worst"
     filters: Sequence[Filter] = ()
-    wishes: Wishes = field(default_factory=Wishes)
+    constraints: Constraints = field(default_factory=Constraints)
     current: str = ""
     families: tuple[str, ...] = ()
 
@@ -84,7 +83,7 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """All candidates judged. `order` lists those that may be used, the best first, as indexes; `terms` and `ties` have
-    a value for each candidate, in ms; `step` is an index into STEPS, REFUSED for those in `refused`."""
+    a value for each candidate, in ms; `step` is an index into TIERS, REFUSED for those in `refused`."""
 
     group: Group
     candidates: Sequence[Candidate]
@@ -205,9 +204,9 @@ def _terms(group: Group, candidates: Sequence[Candidate], legs: Legs, policy: Po
         "jitter": policy.jitter_weight * jitter,
         "loss": policy.loss_ms_per_percent * 100 * loss,
     }
-    if group.wishes.prefer:
-        preferred = np.array([is_named(node, place, group.wishes.prefer) for node, place in names])
-        terms["not preferred"] = np.where(preferred, 0.0, policy.preference)
+    if group.constraints.prefer:
+        preferred = np.array([is_named(node, place, group.constraints.prefer) for node, place in names])
+        terms["not_preferred"] = np.where(preferred, 0.0, policy.preference)
     if group.current:
         stays = np.array([node == group.current for node, _ in names])
         terms["move"] = np.where(stays, 0.0, policy.hysteresis)
@@ -249,10 +248,10 @@ def _concessions(
     ages = np.array([np.inf if c.load_age_s is None else c.load_age_s for c in candidates])
     load = np.array([candidate.load for candidate in candidates])
     return {
-        "telemetry is stale": (1, ages > policy.max_age_s),
-        "loss above the cap": (2, legs.loss.max(0, initial=0) > policy.max_loss),
-        "jitter above the cap": (2, legs.jitter_ms.max(0, initial=0) > policy.max_jitter),
-        "load above the cap": (2, load > policy.max_load),
+        "stale_telemetry": (1, ages > policy.max_age_s),
+        "high_loss": (2, legs.loss.max(0, initial=0) > policy.max_loss),
+        "high_jitter": (2, legs.jitter_ms.max(0, initial=0) > policy.max_jitter),
+        "high_load": (2, load > policy.max_load),
         "suspect": (3, np.array([candidate.state == "suspect" for candidate in candidates])),
     }
 
@@ -260,22 +259,22 @@ def _concessions(
 def _refused(group: Group, candidates: Sequence[Candidate]) -> dict[int, tuple[str, ...]]:
     """{index: reasons} of the nodes that must not be used."""
     by_place: dict[str, tuple[str, ...]] = {}
-    has_wishes = bool(group.wishes.pin or group.wishes.ban)
+    has_constraints = bool(group.constraints.pin or group.constraints.ban)
     refused = {}
     for index, candidate in enumerate(candidates):
         place = candidate.place
         if place.slug not in by_place:
-            by_place[place.slug] = refusals("", place, group.filters, Wishes())
+            by_place[place.slug] = refusals("", place, group.filters, Constraints())
         reasons = by_place[place.slug]
-        if has_wishes:
-            reasons += refusals(candidate.node, place, (), group.wishes)
+        if has_constraints:
+            reasons += refusals(candidate.node, place, (), group.constraints)
         if candidate.state not in ("ready", "suspect"):
             reasons += (candidate.state,)
         if candidate.is_draining:
             reasons += ("draining",)
         for family in group.families:
             if family not in candidate.families:
-                reasons += (f"no {SHOWN[family]} address",)
+                reasons += (f"no_{family}_address",)
         if candidate.free_seats < group.size and candidate.node != group.current:
             reasons += ("full",)
         if reasons:

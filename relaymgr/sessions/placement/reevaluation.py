@@ -15,8 +15,8 @@ from relaymgr.telemetry.selectors import knowledge_now, live_legs
 from ..lifecycle import note
 from ..models import EventKind, RelaySession, SessionState
 from ..selectors import with_details
-from .filters import Filter, Wishes
-from .inputs import candidates_now, rules_of, wishes_joined
+from .filters import Constraints, Filter
+from .inputs import candidates_now, constraints_joined, rules_of
 from .players import families_needed, players_of, sites_of
 from .ranking import POLICY, Candidate, Group, Ranking, rank
 
@@ -28,7 +28,7 @@ BATCH = 200  # sessions, those that waited longest first: a second's work over a
 BUDGET = 3.0  # seconds of a round, after which no further batch is begun
 
 
-def sessions_recheck() -> int:
+def sessions_reevaluate() -> int:
     """Looks at the sessions whose turn it is; how many had live legs to judge by."""
     deadline = time.monotonic() + BUDGET
     known = 0
@@ -42,8 +42,8 @@ def sessions_recheck() -> int:
 def _batch_recheck(now: datetime) -> tuple[int, int] | None:
     """How many sessions were looked at, and how many of them had live legs. None: it is nobody's turn."""
     due = RelaySession.objects.filter(state=SessionState.READY, ready_at__lte=now - AFTER)
-    due = due.exclude(rechecked_at__gt=now - EVERY + timedelta(seconds=1)).select_related("tenant")
-    sessions = list(with_details(due).order_by(F("rechecked_at").asc(nulls_first=True), "pk")[:BATCH])
+    due = due.exclude(reevaluated_at__gt=now - EVERY + timedelta(seconds=1)).select_related("tenant")
+    sessions = list(with_details(due).order_by(F("reevaluated_at").asc(nulls_first=True), "pk")[:BATCH])
     if not sessions:
         return None
     live = live_legs(sessions=[session.pk for session in sessions], since=now - LIVE, now=now)
@@ -53,12 +53,12 @@ def _batch_recheck(now: datetime) -> tuple[int, int] | None:
     rules = {tenant: rules_of(tenant) for tenant in {session.tenant for session in playing}}
     knowledge, players = knowledge_now(), _players_by_session(playing, live)
     for session in playing:
-        wishes = wishes_joined(rules[session.tenant], session.wishes)
-        _settle(session, _better(session, candidates, players[session.pk], wishes, knowledge), now)
+        constraints = constraints_joined(rules[session.tenant], session.constraints)
+        _settle(session, _better(session, candidates, players[session.pk], constraints, knowledge), now)
     # Nothing is measured of these, as where their node is silent: what was found before is not so any more.
-    unmeasured = [each.pk for each in sessions if each.better and each not in playing]
-    RelaySession.objects.filter(pk__in=unmeasured).update(better={})
-    RelaySession.objects.filter(pk__in=[session.pk for session in sessions]).update(rechecked_at=now)
+    unmeasured = [each.pk for each in sessions if each.better_relay and each not in playing]
+    RelaySession.objects.filter(pk__in=unmeasured).update(better_relay={})
+    RelaySession.objects.filter(pk__in=[session.pk for session in sessions]).update(reevaluated_at=now)
     return len(sessions), len(known)
 
 
@@ -76,7 +76,11 @@ def _players_by_session(
 
 
 def _better(
-    session: RelaySession, candidates: list[Candidate], players: list[Player], wishes: Wishes, knowledge: Knowledge
+    session: RelaySession,
+    candidates: list[Candidate],
+    players: list[Player],
+    constraints: Constraints,
+    knowledge: Knowledge,
 ) -> dict[str, Any] | None:
     """The node that is better by POLICY.hysteresis at least, and by how much."""
     node = session.worker.node.name if session.worker else ""
@@ -85,7 +89,7 @@ def _better(
         topology=session.topology,
         objective=session.objective,
         filters=[Filter(f["field"], tuple(f["values"]), f["filter_type"]) for f in session.filters],
-        wishes=wishes,
+        constraints=constraints,
         current=node,
         families=families_needed(session.active_seats),
     )
@@ -106,7 +110,7 @@ def _gain(ranking: Ranking, current: str) -> dict[str, Any] | None:
 
 def _settle(session: RelaySession, better: dict[str, Any] | None, now: datetime) -> None:
     """Keep since when the same node has been better; the first time that has lasted is a line of the timeline."""
-    before = session.better
+    before = session.better_relay
     if better is None:
         after: dict[str, Any] = {}
     else:
@@ -117,4 +121,4 @@ def _settle(session: RelaySession, better: dict[str, Any] | None, now: datetime)
         if lasts and not (is_same and before.get("lasts")):
             note(session, EventKind.BETTER_RELAY, reason=f"{better['node']} by {better['gain_ms']:.0f} ms")
     if after != before:
-        RelaySession.objects.filter(pk=session.pk, state=SessionState.READY).update(better=after)
+        RelaySession.objects.filter(pk=session.pk, state=SessionState.READY).update(better_relay=after)

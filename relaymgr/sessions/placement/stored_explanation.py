@@ -40,9 +40,9 @@ class Candidate(Struct):
     address_families: list[str] = []
     cost: float | None = None
     terms: list[Term] = []
-    ties: list[Tie] = []
+    tie_breakers: list[Tie] = []
     excluded_by: list[str] = []
-    conceded: list[str] = []
+    fallback_reasons: list[str] = []
     estimates: list[Estimate] = []
 
 
@@ -52,13 +52,13 @@ class Filter(Struct):
     filter_type: str = "any"
 
 
-class Wishes(Struct):
+class Constraints(Struct):
     pin: list[str] = []
     ban: list[str] = []
     prefer: list[str] = []
 
 
-class More(Struct):
+class Unlisted(Struct):
     usable: int = 0
     excluded: int = 0
 
@@ -69,12 +69,12 @@ class Excluded(Struct):
     nodes: list[str] = []
 
 
-class Change(Struct):
+class Alternative(Struct):
     node: str = ""
-    condition: str = field(default="", name="if")
+    condition: str = ""
 
 
-class Tried(Struct):
+class Attempt(Struct):
     node: str = ""
     worker: int = 0
     outcome: str = ""
@@ -85,18 +85,18 @@ class Explanation(Struct):
     topology: str = ""
     objective: str = ""
     filters: list[Filter] = []
-    wishes: Wishes = field(default_factory=Wishes)
+    constraints: Constraints = field(default_factory=Constraints)
     current: str | None = None
     players: int = 0
     address_families: list[str] = []
     policy: dict[str, float] = {}
-    candidates: list[Candidate] = []
-    more_candidates: More = field(default_factory=More)
+    considered_nodes: list[Candidate] = []
+    unlisted_nodes: Unlisted = field(default_factory=Unlisted)
     excluded: list[Excluded] = []
-    conceded: str | None = None
+    fallback_tier: str | None = None
     decided_by: str = UNKNOWN_RULE
-    would_change: list[Change] = []
-    tried: list[Tried] = []
+    alternatives: list[Alternative] = []
+    attempts: list[Attempt] = []
     chosen: str | None = None
 
 

@@ -40,9 +40,9 @@ def test_node_that_a_player_cannot_reach_is_not_chosen_and_the_reason_is_given(
     assert session["session_users"][0]["relay_ips"] == [wanted]
     assert session["relay"]["ports"]["client"]["link"] == (f"[{V6}]:31001" if wanted == V6 else f"{V4}:31001")
     placement = api.get(session["placement"]).json()
-    family = "IPv4" if wanted == V4 else "IPv6"
+    family = "ipv4" if wanted == V4 else "ipv6"
     other = "six" if wanted == V4 else "four"
-    assert placement["excluded"] == [{"reason": f"no {family} address", "count": 1, "nodes": [other]}]
+    assert placement["excluded"] == [{"reason": f"no_{family}_address", "count": 1, "nodes": [other]}]
     assert placement["address_families"] == [family.lower()]
 
 
@@ -50,9 +50,9 @@ def test_fleet_of_the_other_family_is_no_relay_with_the_reason(nodes: Nodes, api
     nodes("six", public_ip="::1")
     response = create(api, FOUR, FOUR)
     assert response.status_code == 503
-    assert response.json()["details"]["excluded_by"] == {"no IPv4 address": 1}
+    assert response.json()["details"]["excluded_by"] == {"no_ipv4_address": 1}
     session = RelaySession.objects.get()
-    assert session.placement["excluded"][0]["reason"] == "no IPv4 address"
+    assert session.placement["excluded"][0]["reason"] == "no_ipv4_address"
 
 
 def test_mixed_group_gets_a_node_of_both_families_and_each_player_its_address(nodes: Nodes, api: APIClient) -> None:

@@ -43,7 +43,6 @@ def test_session_says_where_it_is_and_keeps_what_it_was_given(relay: RelayNode, 
     assert session["location"] == "frankfurt"
     assert session["topology"] == "mesh"
     assert session["metadata"] == {"mode": "duel", "round": 3, "ranked": True, "note": None}
-    assert session["standby"] is None
     assert session["placement"] == f"{SESSIONS}/{session['session_id']}/placement"
 
 
@@ -221,13 +220,13 @@ def test_placement_is_explained(
     told = api.get(session["placement"]).json()
     assert told["chosen"] == "fra-1"
     assert told["filters"] == filters
-    assert [(c["node"], c["excluded_by"]) for c in told["candidates"]] == [
+    assert [(c["node"], c["excluded_by"]) for c in told["considered_nodes"]] == [
         ("fra-1", []),
         ("tyo-1", []),
         ("tyo-2", ["draining"]),
     ]
-    assert [estimate["source"] for estimate in told["candidates"][0]["estimates"]] == ["measured", "distance"]
-    assert [(tried["node"], tried["outcome"]) for tried in told["tried"]] == [("fra-1", "confirmed")]
+    assert [estimate["source"] for estimate in told["considered_nodes"][0]["estimates"]] == ["measured", "distance"]
+    assert [(tried["node"], tried["outcome"]) for tried in told["attempts"]] == [("fra-1", "confirmed")]
 
 
 def test_filters_are_honoured(

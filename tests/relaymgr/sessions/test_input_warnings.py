@@ -58,7 +58,7 @@ def test_latencies_of_unknown_places_are_listed_and_not_stored(api: APIClient, r
     found = listed(answer)
     assert len(found) == 20 and set(found.values()) == {"place_unknown"}
     seat = Seat.objects.get(number=0)
-    assert seat.latencies == known and seat.measured.keys() == known.keys()
+    assert seat.latencies == known and seat.measurements.keys() == known.keys()
 
 
 def test_names_of_places_longer_than_any_are_refused(api: APIClient) -> None:
@@ -69,11 +69,11 @@ def test_names_of_places_longer_than_any_are_refused(api: APIClient) -> None:
 @pytest.mark.parametrize(
     ("more", "field"),
     [
-        ({"wishes": {"prefer": ["franfurt"]}}, "wishes.prefer"),
+        ({"constraints": {"prefer": ["franfurt"]}}, "constraints.prefer"),
         ({"filters": [{"field": "country", "values": ["Germny"], "filter_type": "not"}]}, "filters[0].values"),
     ],
 )
-def test_wishes_and_filters_that_name_nothing_are_listed(
+def test_constraints_and_filters_that_name_nothing_are_listed(
     api: APIClient, ready_node: RelayNode, more: dict[str, Any], field: str
 ) -> None:
     assert listed(api.post(SESSIONS, {**TWO_USERS, **more}, format="json")) == {field: "place_unknown"}
@@ -141,7 +141,7 @@ def test_round_trips_of_0_and_less_are_no_measurement(api: APIClient, ready_node
         "users[0].measurements[0].rtt_ms": "not_measured",
     }
     seat = Seat.objects.get(number=0)
-    assert seat.latencies == {} and {name: row[0] for name, row in seat.measured.items()} == {ready_node.name: 7}
+    assert seat.latencies == {} and {name: row[0] for name, row in seat.measurements.items()} == {ready_node.name: 7}
     session = answer.json()["session_id"]
     body = {"session_id": session, "user_ip": "192.0.2.3", "latencies": {"frankfurt": -1}}
     assert listed(api.post(f"{SESSIONS}:authorize-user", body, format="json")) == {

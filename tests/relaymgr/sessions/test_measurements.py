@@ -39,7 +39,7 @@ def sample(api: APIClient, rtt_ms: float, signed: str, ip: str = HOME) -> dict[s
     measurement = {"node": "fra-1", "rtt_ms": rtt_ms, "jitter_ms": 2.0, "loss": 0.02, "proof": signed}
     response = api.post(SESSIONS, {"users": [{"ip": ip, "measurements": [measurement]}]}, format="json")
     assert response.status_code == 200, response.content
-    estimate: dict[str, Any] = RelaySession.objects.get().placement["candidates"][0]["estimates"][0]
+    estimate: dict[str, Any] = RelaySession.objects.get().placement["considered_nodes"][0]["estimates"][0]
     return estimate
 
 
@@ -80,7 +80,7 @@ def test_a_proof_proves_nothing_for_a_player_without_an_address(api: APIClient, 
     measurement = {"node": "fra-1", "rtt_ms": 25.0, "proof": proof(20.0)}
     user = {"player_id": "anybody", "measurements": [measurement]}
     assert api.post(SESSIONS, {"users": [user]}, format="json").status_code == 200
-    (leg,) = RelaySession.objects.get().placement["candidates"][0]["estimates"]
+    (leg,) = RelaySession.objects.get().placement["considered_nodes"][0]["estimates"]
     assert leg["source"] == "unknown"
 
 
@@ -105,7 +105,7 @@ def test_what_is_only_said_is_as_old_as_the_caller_says(api: APIClient, node: Re
         {"ip": HOME, "latencies": {"fra-1": 25.0}, "measured_at": None},
     ]
     assert api.post(SESSIONS, {"users": users}, format="json").status_code == 200
-    legs = RelaySession.objects.get().placement["candidates"][0]["estimates"]
+    legs = RelaySession.objects.get().placement["considered_nodes"][0]["estimates"]
     assert [leg["age_s"] for leg in legs] == pytest.approx([3600, 3600, 0, 0], abs=5)
     assert [leg["uncertainty_ms"] for leg in legs] == pytest.approx([8.2, 8.2, 2, 2], abs=0.1)
 
@@ -134,7 +134,7 @@ def test_what_is_only_said_counts_for_nothing_when_signatures_are_asked_for(
 ) -> None:
     settings.SIGNED_MEASUREMENTS_ONLY = True
     api.post(SESSIONS, {"users": [{"ip": HOME, "latencies": {"fra-1": 5}}]}, format="json")
-    assert RelaySession.objects.get().placement["candidates"][0]["estimates"][0]["source"] == "unknown"
+    assert RelaySession.objects.get().placement["considered_nodes"][0]["estimates"][0]["source"] == "unknown"
 
 
 @pytest.mark.parametrize(

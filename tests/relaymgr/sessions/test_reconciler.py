@@ -115,7 +115,7 @@ def test_a_seat_that_joins_and_leaves_all_the_time_is_reported_now_and_then(
     total = len(webhooks())
     reconciler.events_apply()
     assert len(webhooks()) == total
-    assert not Seat.objects.filter(unreported__gt=0).exists()
+    assert not Seat.objects.filter(unreported_changes__gt=0).exists()
 
 
 def test_one_seats_changes_delay_no_report_of_another(node: RelayNode, played: RelaySession) -> None:

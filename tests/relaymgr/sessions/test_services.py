@@ -54,8 +54,8 @@ def test_silent_node_is_skipped_within_its_budget_and_the_next_one_serves(
     session = create(api)
     assert time.monotonic() - started < 10
     told = api.get(session["placement"]).json()
-    assert [(t["node"], t["outcome"]) for t in told["tried"]] == [("a-silent", "no_answer"), ("b-good", "confirmed")]
-    assert told["tried"][0]["ms"] >= 1000 * settings.GRANT_TIMEOUT
+    assert [(t["node"], t["outcome"]) for t in told["attempts"]] == [("a-silent", "no_answer"), ("b-good", "confirmed")]
+    assert told["attempts"][0]["ms"] >= 1000 * settings.GRANT_TIMEOUT
     assert told["chosen"] == "b-good"
     assert (free_seats(silent), free_seats(good)) == (100, 98)
     assert timeline(session["session_id"]) == ["requested", "placed", "skipped", "placed", "ready"]
@@ -74,7 +74,7 @@ def test_node_that_is_gone_since_the_fleet_was_looked_at_is_passed_over(
     gone.delete()
     RelayNode.objects.filter(pk=drained.pk).update(is_draining=True)
     told = api.get(create(api)["placement"]).json()
-    assert ([tried["node"] for tried in told["tried"]], told["chosen"]) == (["c-good"], "c-good")
+    assert ([tried["node"] for tried in told["attempts"]], told["chosen"]) == (["c-good"], "c-good")
 
 
 def test_node_that_did_not_answer_is_made_to_forget(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
@@ -125,7 +125,7 @@ def test_refusing_node_is_skipped_and_needs_no_forgetting(
     make_stand_in_node("b-good")
     session = create(api)
     told = api.get(session["placement"]).json()
-    assert told["tried"][0]["outcome"] == f"refused: {code}"
+    assert told["attempts"][0]["outcome"] == f"refused: {code}"
     assert reconciler.grants_reconcile() == 0
 
 
@@ -147,12 +147,12 @@ def test_no_node_at_all_is_503_no_relay_with_the_reasons(make_stand_in_node: Mak
     response = post(api)
     assert (response.status_code, response.json()["code"]) == (503, "no_relay")
     details = response.json()["details"]
-    assert details["tried"] == []
+    assert details["attempts"] == []
     assert details["excluded_by"] == {"lost": 1, "draining": 1, "full": 1}
     session = RelaySession.objects.get(pk=details["session_id"])
     assert (session.state, session.end_reason) == (SessionState.FAILED, "no_relay")
     told = api.get(f"{SESSIONS}/{session.pk}/placement").json()
-    assert {c["node"]: c["excluded_by"] for c in told["candidates"]} == {
+    assert {c["node"]: c["excluded_by"] for c in told["considered_nodes"]} == {
         "lost": ["lost"],
         "draining": ["draining"],
         "small": ["full"],
@@ -167,7 +167,7 @@ def test_at_most_four_nodes_are_tried(make_stand_in_node: MakeStandIn, api: APIC
         stand_in.answer = refuses("full")
     response = post(api)
     assert response.status_code == 503
-    assert [tried["outcome"] for tried in response.json()["details"]["tried"]] == ["refused: full"] * 4
+    assert [tried["outcome"] for tried in response.json()["details"]["attempts"]] == ["refused: full"] * 4
     assert [len(stand_in.requests) for _, stand_in in nodes] == [1, 1, 1, 1, 0]
     assert [free_seats(node) for node, _ in nodes] == [100] * 5
 

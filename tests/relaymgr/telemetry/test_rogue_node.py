@@ -159,7 +159,7 @@ def test_of_a_players_network_that_is_known_it_cannot_claim_another(
 def test_legs_much_shorter_than_the_players_measured_are_not_believed(
     rogue: RelayNode, stand_in: Any, tenant: Tenant
 ) -> None:
-    own = session_on(rogue, tenant, seats=4, measured={"rogue": [80.0, 0.0, 0.0, time.time()]})
+    own = session_on(rogue, tenant, seats=4, measurements={"rogue": [80.0, 0.0, 0.0, time.time()]})
     report(stand_in, legs=[leg(own.pk, seat, rtt_ms=0.1) for seat in range(4)])
     probe_round()
     assert not PrefixLeg.objects.exists()
@@ -169,7 +169,7 @@ def test_legs_much_shorter_than_the_players_measured_are_not_believed(
 
 def test_one_tenant_of_several_cannot_have_a_node_distrusted(rogue: RelayNode, stand_in: Any, tenant: Tenant) -> None:
     other = session_on(rogue, Tenant.objects.create(slug="other"))
-    framed = session_on(rogue, tenant, seats=4, measured={"rogue": [80.0, 0.0, 0.0, time.time()]})
+    framed = session_on(rogue, tenant, seats=4, measurements={"rogue": [80.0, 0.0, 0.0, time.time()]})
     report(stand_in, legs=[leg(framed.pk, seat, rtt_ms=0.1) for seat in range(4)] + [leg(other.pk)])
     probe_round()
     assert LegSample.objects.count() == 5

@@ -29,20 +29,20 @@ def explain(
     placement = completed(RelaySession.objects.values_list("placement", flat=True).get(pk=session.pk))
     if not placement:
         raise NotExplained
-    better = session.better if session.is_ready and session.better.get("lasts") else None
-    document = {"session": session.pk, "better": better, **placement}
+    better = session.better_relay if session.is_ready and session.better_relay.get("lasts") else None
+    document = {"session": session.pk, "better_relay": better, **placement}
     show(document, as_json, lambda found: _render(found, seats))
 
 
 def _render(document: Document, seats: int) -> Iterator[RenderableType]:
     yield _headline(document)
     yield ""
-    candidates = document["candidates"]
+    candidates = document["considered_nodes"]
     terms = [term["name"] for term in candidates[0]["terms"]] if candidates else []
-    columns = ("", "node", "location", "cost", *terms, "load", "free seats", "excluded by or conceded")
+    columns = ("", "node", "location", "cost", *terms, "load", "free seats", "exclusions and fallback reasons")
     rows = [_candidate_row(candidate, document) for candidate in candidates]
     yield table(columns, rows, numbers=("cost", *terms, "load", "free seats"))
-    more = document["more_candidates"]
+    more = document["unlisted_nodes"]
     if more["usable"] or more["excluded"]:
         yield f"Not shown: {more['usable']} more that could be used, {more['excluded']} more that could not."
     if seats and candidates:
@@ -78,7 +78,7 @@ def _candidate_row(candidate: Document, document: Document) -> list[Any]:
         *(term["ms"] for term in candidate["terms"]),
         candidate["load"],
         candidate["free_seats"],
-        [*excluded, *candidate["conceded"]],
+        [*excluded, *candidate["fallback_reasons"]],
     ]
 
 
@@ -89,13 +89,14 @@ def _leg(leg: Document) -> str:
 
 
 def _sentences(document: Document) -> Iterator[str]:
-    if document["conceded"] and document["conceded"] != "every rule holds":
-        yield printable(f"Conceded: {document['conceded']}.")
+    if document["fallback_tier"] not in (None, "none"):
+        yield printable(f"Fallback tier: {document['fallback_tier']}.")
     for reason in document["excluded"]:
         yield printable(f"Excluded by {reason['reason']}: {reason['count']} ({', '.join(reason['nodes'])}).")
-    for change in document["would_change"]:
-        yield printable(f"It would be {change['node']} if {change['if']}.")
-    for attempt in document.get("tried", []):
+    for change in document["alternatives"]:
+        yield printable(f"It would be {change['node']} if {change['condition']}.")
+    for attempt in document["attempts"]:
         yield printable(f"Asked {attempt['node']}: {attempt['outcome']} in {words(attempt['ms'])} ms.")
-    if document["better"]:
-        yield printable(f"By now {document['better']['node']} is better by {words(document['better']['gain_ms'])} ms.")
+    if document["better_relay"]:
+        better = document["better_relay"]
+        yield printable(f"By now {better['node']} is better by {words(better['gain_ms'])} ms.")

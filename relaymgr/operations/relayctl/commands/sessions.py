@@ -145,8 +145,8 @@ def _detail(session: RelaySession) -> Document:
         "dialects": session.dialects,
         "idle_timeout": session.idle_timeout,
         "filters": session.filters,
-        "wishes": session.wishes,
-        "better": session.better or None,
+        "constraints": session.constraints,
+        "better_relay": session.better_relay or None,
         "players": [
             _seat(seat, is_known=unknown_since_of(session, timezone.now()) is None)
             for seat in session.seats.defer("token", "seat_key", "connect_token")
@@ -237,7 +237,7 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
             ("topology", f"{session['topology']}, objective {session['objective']}"),
             ("dialects", session["dialects"]),
             ("metadata", session["metadata"]),
-            *([("better by now", f"{session['better']['node']}")] if session["better"] else []),
+            *([("better by now", f"{session['better_relay']['node']}")] if session["better_relay"] else []),
         ]
     )
     yield ""

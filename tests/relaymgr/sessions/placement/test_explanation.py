@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaymgr.sessions.placement.explanation import TOLD, explain, recompute
-from relaymgr.sessions.placement.filters import Filter, Place, Wishes
+from relaymgr.sessions.placement.filters import Constraints, Filter, Place
 from relaymgr.sessions.placement.ranking import POLICY, Candidate, Group, Ranking, path_ms, rank
 from relaymgr.telemetry.estimation.estimates import Knowledge, Player, Sample, Site, estimate_legs
 
@@ -40,19 +40,19 @@ def players_who_measured(*legs: dict[str, float]) -> list[Player]:
 def test_costs_can_be_worked_out_by_hand() -> None:
     players = [*players_who_measured({"node-00": 20.0}), Player({}, {}, 10.0, 10.0), Player()]
     document = told(ranked(Group(3), players, [node(0, load=0.4, price=2), node(1)]))
-    for candidate in document["candidates"]:
+    for candidate in document["considered_nodes"]:
         legs = np.array([[estimate["ms"]] for estimate in candidate["estimates"]])
         terms = {term["name"]: term["ms"] for term in candidate["terms"]}
         assert terms["path"] == pytest.approx(path_ms(legs, "host", "worst")[0])
         assert candidate["cost"] == pytest.approx(sum(terms.values()), abs=0.002)
         assert all(term["reason"] for term in candidate["terms"])
         assert {leg["source"] for leg in candidate["estimates"]} <= {"measured", "distance", "unknown"}
-    assert {tie["name"] for tie in document["candidates"][0]["ties"]} == {"load", "price"}
+    assert {tie["name"] for tie in document["considered_nodes"][0]["tie_breakers"]} == {"load", "price"}
 
 
 def test_the_path_is_named_by_its_seats() -> None:
     players = players_who_measured({"node-00": 20.0}, {"node-00": 35.0}, {"node-00": 90.0})
-    reason = told(ranked(Group(3), players, [node(0)]))["candidates"][0]["terms"][0]["reason"]
+    reason = told(ranked(Group(3), players, [node(0)]))["considered_nodes"][0]["terms"][0]["reason"]
     assert reason == "the longest path: seat 0 (20.0 ms) to seat 2 (90.0 ms)"
 
 
@@ -60,10 +60,10 @@ def test_excluded_nodes_are_summed_up_by_reason_and_the_first_are_shown() -> Non
     fleet = [node(i, state="lost", is_draining=i % 2 == 0) for i in range(1, 31)] + [node(0)]
     document = told(ranked(Group(1), [Player()], fleet))
     assert [(entry["reason"], entry["count"]) for entry in document["excluded"]] == [("draining", 15), ("lost", 30)]
-    assert len(document["candidates"]) == 1 + TOLD
-    assert document["candidates"][1]["excluded_by"] == ["lost"]
-    assert document["candidates"][1]["cost"] is None
-    assert document["more_candidates"] == {"usable": 0, "excluded": 10}
+    assert len(document["considered_nodes"]) == 1 + TOLD
+    assert document["considered_nodes"][1]["excluded_by"] == ["lost"]
+    assert document["considered_nodes"][1]["cost"] is None
+    assert document["unlisted_nodes"] == {"usable": 0, "excluded": 10}
 
 
 @pytest.mark.parametrize(
@@ -85,17 +85,17 @@ def test_the_rule_that_decided_is_named(fleet: list[Candidate], rule: str) -> No
 
 def test_what_is_conceded_is_told() -> None:
     document = told(ranked(Group(1), [Player()], [node(0, load_age_s=None)]))
-    assert document["conceded"] == "stale telemetry"
-    assert document["candidates"][0]["conceded"] == ["telemetry is stale"]
+    assert document["fallback_tier"] == "stale_telemetry"
+    assert document["considered_nodes"][0]["fallback_reasons"] == ["stale_telemetry"]
 
 
 def test_what_would_change_it_does() -> None:
     legs = {"node-00": 20.0, "node-01": 61.0, "node-02": 90.0}
     fleet = [node(0, load=0.0), node(1, load=0.9), node(2)]
     document = told(ranked(Group(1), players_who_measured(legs), fleet))
-    change = document["would_change"][0]
+    change = document["alternatives"][0]
     assert change["node"] == "node-01"
-    less = float(change["if"].removeprefix("its cost were more than ").removesuffix(" ms less"))
+    less = float(change["condition"].removeprefix("its cost were more than ").removesuffix(" ms less"))
     again = {**legs, "node-01": 61.0 - less - 0.1}
     assert ranked(Group(1), players_who_measured(again), fleet).usable[0].node == "node-01"
 
@@ -104,15 +104,15 @@ def test_another_objective_that_would_choose_otherwise_is_told() -> None:
     even, uneven = {"node-00": 60.0, "node-01": 10.0}, {"node-00": 60.0, "node-01": 95.0}
     players = players_who_measured({"node-00": 10.0, "node-01": 10.0}, even, even, uneven)
     document = told(ranked(Group(4), players, [node(0), node(1)]))
-    assert document["candidates"][0]["node"] == "node-00"
-    assert {"if": "objective sum", "node": "node-01"} in document["would_change"]
+    assert document["considered_nodes"][0]["node"] == "node-00"
+    assert {"condition": "objective sum", "node": "node-01"} in document["alternatives"]
 
 
 def test_without_regard_to_load_another_would_have_been_chosen() -> None:
     players = players_who_measured({"node-00": 20.0, "node-01": 23.0})
     document = told(ranked(Group(1), players, [node(0, load=0.8), node(1, load=0.0)]))
-    assert document["candidates"][0]["node"] == "node-01"
-    assert {"if": "no regard to load and price", "node": "node-00"} in document["would_change"]
+    assert document["considered_nodes"][0]["node"] == "node-01"
+    assert {"condition": "no regard to load and price", "node": "node-00"} in document["alternatives"]
 
 
 # Made again from what is stored
@@ -141,7 +141,9 @@ candidate = st.builds(
     st.lists(candidate, max_size=30, unique_by=lambda each: each.node),
     st.sampled_from(["host", "mesh"]),
     st.sampled_from(["worst", "sum", "spread"]),
-    st.sampled_from([Wishes(), Wishes(prefer=("node-03",)), Wishes(ban=("place-1",)), Wishes(pin=("place-2",))]),
+    st.sampled_from(
+        [Constraints(), Constraints(prefer=("node-03",)), Constraints(ban=("place-1",)), Constraints(pin=("place-2",))]
+    ),
     st.sampled_from([(), (Filter("tags", ("odd",), "not"),)]),
     st.sampled_from(["", "node-04"]),
 )
@@ -150,11 +152,11 @@ def test_recomputing_gives_the_same_choice_and_order(
     fleet: list[Candidate],
     topology: str,
     objective: str,
-    wishes: Wishes,
+    constraints: Constraints,
     filters: tuple[Filter, ...],
     current: str,
 ) -> None:
-    group = Group(len(players), topology, objective, filters, wishes, current)
+    group = Group(len(players), topology, objective, filters, constraints, current)
     ranking = ranked(group, players, fleet)
     assert recompute(told(ranking)) == [each.node for each in ranking.usable][:TOLD]
 

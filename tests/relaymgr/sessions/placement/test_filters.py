@@ -1,6 +1,6 @@
 import pytest
 
-from relaymgr.sessions.placement.filters import Filter, Place, Wishes, admits, refusals
+from relaymgr.sessions.placement.filters import Constraints, Filter, Place, admits, refusals
 
 FRANKFURT = Place("frankfurt", "Frankfurt", "Germany", "DE", "Europe", "Hesse", ("premium", "ssd"), 50.11, 8.68)
 
@@ -38,19 +38,19 @@ def test_every_filter_has_to_pass_and_each_that_does_not_is_named() -> None:
         Filter("country", ("DE",), "not"),
         Filter("city", ("Oslo",), "any"),
     ]
-    assert refusals("fra-1", FRANKFURT, rules, Wishes()) == ("filter: country not", "filter: city any")
+    assert refusals("fra-1", FRANKFURT, rules, Constraints()) == ("filter_country_not", "filter_city_any")
 
 
 @pytest.mark.parametrize(
-    ("wishes", "reasons"),
+    ("constraints", "reasons"),
     [
-        (Wishes(pin=("fra-1",)), ()),
-        (Wishes(pin=("frankfurt",)), ()),
-        (Wishes(pin=("tokyo",)), ("not pinned",)),
-        (Wishes(ban=("frankfurt",)), ("banned",)),
-        (Wishes(pin=("frankfurt",), ban=("fra-1",)), ("banned",)),
-        (Wishes(prefer=("tokyo",)), ()),
+        (Constraints(pin=("fra-1",)), ()),
+        (Constraints(pin=("frankfurt",)), ()),
+        (Constraints(pin=("tokyo",)), ("not_pinned",)),
+        (Constraints(ban=("frankfurt",)), ("banned",)),
+        (Constraints(pin=("frankfurt",), ban=("fra-1",)), ("banned",)),
+        (Constraints(prefer=("tokyo",)), ()),
     ],
 )
-def test_pin_and_ban_by_node_or_location(wishes: Wishes, reasons: tuple[str, ...]) -> None:
-    assert refusals("fra-1", FRANKFURT, (), wishes) == reasons
+def test_pin_and_ban_by_node_or_location(constraints: Constraints, reasons: tuple[str, ...]) -> None:
+    assert refusals("fra-1", FRANKFURT, (), constraints) == reasons

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaymgr.sessions.placement.filters import Filter, Place, Wishes, admits
+from relaymgr.sessions.placement.filters import Constraints, Filter, Place, admits
 from relaymgr.sessions.placement.ranking import POLICY, Candidate, Group, Ranking, choose_host, path_ms, rank
 from relaymgr.telemetry.estimation.coordinates import fit_coordinates
 from relaymgr.telemetry.estimation.estimates import Knowledge, Legs, Player, Sample, Site, estimate_legs
@@ -83,7 +83,7 @@ def test_best_host_is_chosen() -> None:
     assert choose_host(Group(3), [node("a", state="lost")], legs_of([Player()] * 3, FLEET[:1])) == 0
 
 
-# Ties, wishes, staying
+# Ties, constraints, staying
 
 
 def test_load_decides_between_what_nobody_can_tell_apart_and_only_there() -> None:
@@ -98,14 +98,14 @@ def test_price_breaks_ties_and_then_the_name() -> None:
 
 
 def test_preferred_node_may_be_a_little_worse() -> None:
-    near, far = {"fra-1": 20.0, "par-1": 30.0, "tyo-1": 200.0}, Wishes(prefer=("paris", "tyo-1"))
+    near, far = {"fra-1": 20.0, "par-1": 30.0, "tyo-1": 200.0}, Constraints(prefer=("paris", "tyo-1"))
     assert names(played(near))[0] == "fra-1"
-    assert names(played(near, wishes=far)) == ["par-1", "fra-1", "tyo-1"]
+    assert names(played(near, constraints=far)) == ["par-1", "fra-1", "tyo-1"]
 
 
 def test_pin_and_ban_leave_no_choice() -> None:
-    assert names(played({"fra-1": 1.0}, wishes=Wishes(pin=("tokyo",)))) == ["tyo-1"]
-    assert "fra-1" not in names(played({"fra-1": 1.0}, wishes=Wishes(ban=("fra-1",))))
+    assert names(played({"fra-1": 1.0}, constraints=Constraints(pin=("tokyo",)))) == ["tyo-1"]
+    assert "fra-1" not in names(played({"fra-1": 1.0}, constraints=Constraints(ban=("fra-1",))))
 
 
 def test_players_stay_where_they_are_unless_another_is_much_better() -> None:
@@ -138,7 +138,7 @@ def test_jitter_costs_and_its_cap_forbids() -> None:
     player = Player({"fra-1": shaky, "par-1": calm, "tyo-1": wild})
     ranking = rank(Group(1), FLEET, legs_of([player], FLEET))
     assert names(ranking) == ["par-1", "fra-1", "tyo-1"]
-    assert ranking.concessions["jitter above the cap"].tolist() == [False, False, True]
+    assert ranking.concessions["high_jitter"].tolist() == [False, False, True]
 
 
 # What forbids, and what is conceded
@@ -178,8 +178,8 @@ def test_no_candidate_left_leaves_all_the_reasons() -> None:
     ranking = played({}, fleet=fleet, filters=[Filter("country", ("JP",), "any")])
     assert names(ranking) == []
     assert ranking.refused == {
-        0: ("filter: country any", "lost", "draining"),
-        1: ("filter: country any", "full"),
+        0: ("filter_country_any", "lost", "draining"),
+        1: ("filter_country_any", "full"),
     }
 
 

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions import tasks
 from relaymgr.sessions.models import RelaySession
-from relaymgr.sessions.placement.reevaluation import AFTER, LASTING, sessions_recheck
+from relaymgr.sessions.placement.reevaluation import AFTER, LASTING, sessions_reevaluate
 from relaymgr.telemetry.models import LegSample
 from tests.relaymgr.sessions.conftest import SESSIONS
 
@@ -45,17 +45,19 @@ def legs(session: RelaySession, ms: float, node: str = "fra-1") -> None:
 def again(session: RelaySession, later: timedelta = timedelta(0)) -> RelaySession:
     """Checked once more, as if so much later."""
     session.refresh_from_db()
-    if session.better:
-        RelaySession.objects.update(better={**session.better, "since": session.better["since"] - later.total_seconds()})
-    RelaySession.objects.update(rechecked_at=None)
-    assert sessions_recheck() == 1
+    if session.better_relay:
+        RelaySession.objects.update(
+            better_relay={**session.better_relay, "since": session.better_relay["since"] - later.total_seconds()}
+        )
+    RelaySession.objects.update(reevaluated_at=None)
+    assert sessions_reevaluate() == 1
     session.refresh_from_db()
     return session
 
 
 def test_a_better_node_is_told_when_it_has_been_so_for_a_while(playing: RelaySession, api: APIClient) -> None:
     legs(playing, 200)
-    assert again(playing).better["node"] == "tyo-1"
+    assert again(playing).better_relay["node"] == "tyo-1"
     path = f"{SESSIONS}/{playing.pk}"
     assert api.get(path).json()["better_relay"] is None
     again(playing, LASTING)
@@ -71,33 +73,33 @@ def test_what_passes_by_itself_is_forgotten(playing: RelaySession) -> None:
     legs(playing, 200)
     again(playing)
     legs(playing, 20)
-    assert again(playing, LASTING).better == {}
+    assert again(playing, LASTING).better_relay == {}
     assert not playing.events.filter(kind="better_relay").exists()
 
 
 def test_a_little_better_is_no_reason(playing: RelaySession) -> None:
     legs(playing, 64)
-    assert again(playing).better == {}
+    assert again(playing).better_relay == {}
 
 
 def test_sessions_without_live_legs_and_young_ones_are_left_alone(playing: RelaySession) -> None:
-    assert sessions_recheck() == 0
+    assert sessions_reevaluate() == 0
     legs(playing, 200)
-    RelaySession.objects.update(rechecked_at=None, ready_at=timezone.now())
-    assert sessions_recheck() == 0
-    assert RelaySession.objects.get().better == {}
+    RelaySession.objects.update(reevaluated_at=None, ready_at=timezone.now())
+    assert sessions_reevaluate() == 0
+    assert RelaySession.objects.get().better_relay == {}
 
 
 def test_a_session_is_looked_at_each_ten_seconds(playing: RelaySession) -> None:
     legs(playing, 200)
-    assert sessions_recheck() == 1
-    assert sessions_recheck() == 0
-    RelaySession.objects.update(rechecked_at=timezone.now() - timedelta(seconds=10))
-    tasks.sessions_recheck()
-    assert RelaySession.objects.get().rechecked_at > timezone.now() - timedelta(seconds=5)
+    assert sessions_reevaluate() == 1
+    assert sessions_reevaluate() == 0
+    RelaySession.objects.update(reevaluated_at=timezone.now() - timedelta(seconds=10))
+    tasks.sessions_reevaluate()
+    assert RelaySession.objects.get().reevaluated_at > timezone.now() - timedelta(seconds=5)
 
 
 def test_nodes_that_the_session_may_not_use_are_not_better(playing: RelaySession) -> None:
     RelaySession.objects.update(filters=[{"field": "continent", "values": ["Europe"], "filter_type": "any"}])
     legs(playing, 200)
-    assert again(playing).better == {}
+    assert again(playing).better_relay == {}

@@ -15,13 +15,13 @@ from tests.relaymgr.operations.relayctl.conftest import Relayctl, relayctl  # no
 
 EARLIER = {
     "topology": "host",
-    "candidates": [{"node": "fra-1", "location": "frankfurt", "cost": 12.5, "excluded_by": []}],
+    "considered_nodes": [{"node": "fra-1", "location": "frankfurt", "cost": 12.5, "excluded_by": []}],
     "chosen": "fra-1",
 }
 STRANGE = [
     EARLIER,
-    {"candidates": [{"node": 5}], "excluded": {"full": 3}, "tried": "none", "decided_by": None},
-    {"candidates": {"fra-1": {}}, "policy": [1], "wishes": [], "more_candidates": 7},
+    {"considered_nodes": [{"node": 5}], "excluded": {"full": 3}, "attempts": "none", "decided_by": None},
+    {"considered_nodes": {"fra-1": {}}, "policy": [1], "constraints": [], "unlisted_nodes": 7},
     {"of": "a later version"},
 ]
 
@@ -43,14 +43,18 @@ def test_every_reader_shows_it(
     RelaySession.objects.update(placement=document)
     answer = api.get(f"/v1/relays/sessions/{stored.pk}/placement")
     assert answer.status_code == 200
-    assert answer.json().keys() >= {"topology", "candidates", "excluded", "decided_by", "tried", "chosen"}
+    assert answer.json().keys() >= {"topology", "considered_nodes", "excluded", "decided_by", "attempts", "chosen"}
     placement_of(document)
     assert relayctl("explain", stored.pk).exit_code == 0
 
 
 def test_what_is_there_is_kept() -> None:
     found = completed(EARLIER)
-    assert (found["chosen"], found["candidates"][0]["cost"], found["candidates"][0]["terms"]) == ("fra-1", 12.5, [])
+    assert (found["chosen"], found["considered_nodes"][0]["cost"], found["considered_nodes"][0]["terms"]) == (
+        "fra-1",
+        12.5,
+        [],
+    )
     assert "unknown" in found["decided_by"]
 
 

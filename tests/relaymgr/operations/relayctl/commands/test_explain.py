@@ -38,12 +38,12 @@ def test_table_names_the_choice_its_rivals_and_why(explained: str, relayctl: Rel
 def test_json_is_what_the_api_serves(explained: str, document: Callable[..., Any], api: APIClient) -> None:
     served = api.get(f"{SESSIONS}/{explained}/placement").json()
     found = document("explain", explained)
-    assert (found["session"], found.pop("better")) == (explained, None)
+    assert (found["session"], found.pop("better_relay")) == (explained, None)
     shared = served.keys() & found.keys()
-    assert {"chosen", "candidates", "excluded", "decided_by", "would_change", "tried"} <= shared
-    for name in shared - {"candidates"}:
+    assert {"chosen", "considered_nodes", "excluded", "decided_by", "alternatives", "attempts"} <= shared
+    for name in shared - {"considered_nodes"}:
         assert found[name] == served[name], name
-    for ours, theirs in zip(found["candidates"], served["candidates"], strict=True):
+    for ours, theirs in zip(found["considered_nodes"], served["considered_nodes"], strict=True):
         assert ours | theirs == ours, "it may hold more than the API tells"
 
 

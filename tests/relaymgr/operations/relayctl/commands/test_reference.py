@@ -23,7 +23,7 @@ from web.audit.services import act_record
 from ..conftest import Relayctl
 
 DOCUMENT = (Path(__file__).parents[5] / "docs/relayctl.md").read_text()
-OPEN = {"drops_per_second", "counters", "peers", "metadata", "wishes"}  # objects whose names are not ours to fix
+OPEN = {"drops_per_second", "counters", "peers", "metadata", "constraints"}  # objects whose names are not ours to fix
 
 
 def examples(heading: str) -> list[Any]:

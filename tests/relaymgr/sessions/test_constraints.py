@@ -1,4 +1,4 @@
-"""Wishes of requests and of the operator, host choice, GeoIP, prefix memory: through the API, to the node."""
+"""Constraints of requests and of the operator, host choice, GeoIP, prefix memory: through the API, to the node."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -37,7 +37,7 @@ def placed(api: APIClient, **body: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "where"),
+    ("constraints", "where"),
     [
         ({}, "frankfurt"),
         ({"ban": ["fra-1"]}, "tokyo"),
@@ -46,21 +46,21 @@ def placed(api: APIClient, **body: Any) -> str:
         (None, "frankfurt"),
     ],
 )
-def test_request_wishes(api: APIClient, wishes: Any, where: str) -> None:
-    assert placed(api, wishes=wishes) == where
+def test_request_constraints(api: APIClient, constraints: Any, where: str) -> None:
+    assert placed(api, constraints=constraints) == where
 
 
 def test_pinned_to_what_is_not_there_is_refused_with_the_reason(api: APIClient) -> None:
-    response = api.post(SESSIONS, {"users": NEAR_FRANKFURT, "wishes": {"pin": ["mars"]}}, format="json")
+    response = api.post(SESSIONS, {"users": NEAR_FRANKFURT, "constraints": {"pin": ["mars"]}}, format="json")
     assert response.status_code == 503
-    assert response.json()["details"]["excluded_by"] == {"not pinned": 2}
+    assert response.json()["details"]["excluded_by"] == {"not_pinned": 2}
 
 
-@pytest.mark.parametrize("wishes", [{"pin": "fra-1"}, {"ban": ["no slug!"]}, "fra-1"])
-def test_bad_wishes_name_the_field(api: APIClient, wishes: Any) -> None:
-    response = api.post(SESSIONS, {"users": NEAR_FRANKFURT, "wishes": wishes}, format="json")
+@pytest.mark.parametrize("constraints", [{"pin": "fra-1"}, {"ban": ["no slug!"]}, "fra-1"])
+def test_bad_constraints_name_the_field(api: APIClient, constraints: Any) -> None:
+    response = api.post(SESSIONS, {"users": NEAR_FRANKFURT, "constraints": constraints}, format="json")
     assert response.status_code == 400
-    assert all(field.startswith("wishes") for field in response.json()["details"])
+    assert all(field.startswith("constraints") for field in response.json()["details"])
 
 
 def test_operator_rules_are_for_all_or_for_one_tenant(api: APIClient, tenant: Tenant) -> None:
@@ -72,7 +72,7 @@ def test_operator_rules_are_for_all_or_for_one_tenant(api: APIClient, tenant: Te
     assert placed(api) == "tokyo"
     rule.tenant, rule.kind = tenant, "pin"
     rule.save()
-    assert placed(api, wishes={"pin": ["tokyo"]}) == "frankfurt"
+    assert placed(api, constraints={"pin": ["tokyo"]}) == "frankfurt"
 
 
 def test_a_rule_names_a_node_or_a_location() -> None:
@@ -86,7 +86,7 @@ def test_best_host_gets_seat_0_and_the_others_follow(api: APIClient) -> None:
         {"player_id": "near", "latencies": {"frankfurt": 5}},
         {"player_id": "also far", "latencies": {"frankfurt": 90}},
     ]
-    body = {"users": users, "choose_host": True, "wishes": {"pin": ["frankfurt"]}}
+    body = {"users": users, "choose_host": True, "constraints": {"pin": ["frankfurt"]}}
     seats = api.post(SESSIONS, body, format="json").json()["session_users"]
     assert [(seat["seat"], seat["player_id"]) for seat in seats] == [(0, "near"), (1, "far"), (2, "also far")]
 
@@ -105,7 +105,7 @@ def test_neighbours_legs_are_remembered(api: APIClient) -> None:
         )
     assert placed(api, users=[{"ip": "203.0.113.9"}, {"ip": "203.0.113.77"}]) == "tokyo"
     explained = RelaySession.objects.get().placement
-    assert {leg["source"] for leg in explained["candidates"][0]["estimates"]} == {"history"}
+    assert {leg["source"] for leg in explained["considered_nodes"][0]["estimates"]} == {"history"}
 
 
 def test_stored_explanation_gives_the_same_choice_again(api: APIClient) -> None:
