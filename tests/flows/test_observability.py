@@ -181,7 +181,7 @@ def test_each_process_serves_its_own_metrics_to_who_has_the_key(
     web = page(stack.port)
     assert 'causeway_session_create_seconds_count{outcome="ready"}' in web
     assert 'causeway_grants_total{operation="grant",outcome="confirmed"}' in web
-    assert re.search(r'causeway_placements_total\{conceded="[^"]+",decided_by="(?!other)\w+"\}', web)
+    assert re.search(r'causeway_placements_total\{decided_by="(?!other)\w+",fallback_tier="\w+"\}', web)
     assert 'causeway_fleet_nodes{state="ready"} 3.0' in web
     for port in (stack.port, *ports.values()):
         assert page(port, key="another") == ""
