@@ -14,16 +14,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from causeway_client.protocol.packets import (
-    EVERYONE,
-    Connect,
-    PacketType,
-    Ping,
-    decode_cookie,
-    decode_welcome,
-    packet_keys,
-    seal,
-)
+from causeway_client.protocol.handshake import Connect, decode_cookie, decode_welcome
+from causeway_client.protocol.packets import EVERYONE, PacketType, Ping, packet_keys, seal
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from tests.support.node_process import NodeProcess
 

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from causeway_client.protocol.errors import BadToken, DecodeError, Refusal, UnknownKey
-from causeway_client.protocol.packets import (
-    MAX_PAYLOAD,
-    MAX_SEATS,
+from causeway_client.protocol.handshake import (
     NO_COOKIE,
     Connect,
     Cookie,
@@ -17,8 +15,8 @@ from causeway_client.protocol.packets import (
     Welcome,
     connect_mac_is_right,
     decode_connect,
-    packet_keys,
 )
+from causeway_client.protocol.packets import MAX_PAYLOAD, MAX_SEATS, packet_keys
 from causeway_client.protocol.tokens import ConnectToken, open_token
 
 from .addresses import Address, Outgoing, address_bytes, ip_and_port

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from ctypes import c_char_p
 
-from causeway_client.protocol.packets import ReplayWindow, seal
+from causeway_client.protocol.leg import Leg as NativeLeg
 
 from .addresses import CLIENT_PORT, SERVER_PORT, Address
 from .grants import Grant, Limits, SeatGrant
@@ -21,41 +21,30 @@ _INDEX_BITS = 20
 _RESTING_INDEXES = 1024  # freed ones that wait before the oldest is used again
 
 
-class Link:
-    """One native connection: its id, keys, sequences and replay window (PROTOCOL.md 4 and 7)."""
+class Link(NativeLeg):
+    """The node's end of a player's native connection."""
 
     __slots__ = (
         "challenged_at",
-        "down_key",
         "down_pointer",
-        "id",
         "leg",
         "missed",
         "path_key",
         "player_nonce",
-        "received",
         "seat",
-        "sent",
         "told_over_quota_at",
-        "up_key",
         "up_pointer",
         "welcome",
-        "window",
     )
 
     def __init__(
         self, connection: int, seat: "Seat", up_key: bytes, down_key: bytes, player_nonce: bytes, path_key: bytes
     ) -> None:
-        self.id = connection
+        super().__init__(connection, send_key=down_key, receive_key=up_key)
         self.seat = seat
-        self.up_key = up_key
-        self.down_key = down_key
         self.up_pointer, self.down_pointer = c_char_p(up_key), c_char_p(down_key)  # for the fast lane
         self.player_nonce = player_nonce
         self.path_key = path_key  # makes the challenge for each address (PROTOCOL.md 9)
-        self.window = ReplayWindow()
-        self.sent = 0  # sequence of the last packet to the player
-        self.received = 0  # packets from the player that were right and new
         self.welcome = b""  # repeated when the player repeats its CONNECT
         self.challenged_at = self.told_over_quota_at = 0.0
         self.leg = Leg()
@@ -64,11 +53,6 @@ class Link:
     def totals(self) -> tuple[int, int]:
         """Packets (sent to the player, right and new ones received from it) so far."""
         return self.sent, self.received
-
-    def seal(self, kind: int, seat: int, body: bytes) -> bytes:
-        """The next packet to the player."""
-        self.sent = sequence = self.sent + 1
-        return seal(self.down_key, kind, self.id, sequence, seat, body)
 
 
 class Seat:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from ctypes import c_size_t
 
 from causeway_client.protocol.packets import EVERYONE, HEADER, MAX_DATAGRAM, OVERHEAD, TAG_SIZE, PacketType
-from causeway_client.protocol.siphash import siphash24_in_place
 
 from ..core.addresses import Address, Outgoing
 from ..core.forwarding import Exchange
 from ..core.limits import BURST
 from .buffers import Incoming, Leaving
+from .siphash_in_place import siphash24_in_place
 
 Receive = Callable[[bytes, Address, int, float], Outgoing | None]
 

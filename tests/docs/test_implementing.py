@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from causeway_client import edgegap
-from causeway_client.protocol import connection, joining, packets, proofs
+from causeway_client.protocol import connection, handshake, joining, packets, proofs
 from causeway_client.protocol.connection import RelayConnection, State
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.events import Joined, Welcomed
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from causeway_client.protocol.probing import Measurement, Prober
+from causeway_client.protocol.replay_window import ReplayWindow
 from relaynode.core.counters import DROPS
 from relaynode.core.relay_config import RelayConfig
 from tests.docs import pages
@@ -167,7 +168,7 @@ def test_reasons_of_the_node() -> None:
 def test_reasons_of_a_player() -> None:
     told = {word for row in pages.table(PAGE, after="**Receiving**") for word in pages.words(row[1])}
     told |= {"unsupported_version", "bad_mac", "unknown_nonce"}
-    sources = [Path(module.__file__).read_text() for module in (packets, joining, connection)]  # type: ignore[arg-type]
+    sources = [Path(module.__file__).read_text() for module in (packets, handshake, joining, connection)]  # type: ignore[arg-type]
     sources.append((Path(connection.__file__).parent / "leg.py").read_text())
     assert told == set(re.findall(r'DecodeError\("(\w+)"\)', "".join(sources)))
 
@@ -198,7 +199,7 @@ def test_timers() -> None:
         (r"A payload is at most ([\d,]+) bytes", packets.MAX_PAYLOAD),
         (r"(\d+) bytes come on top", packets.OVERHEAD),
         (r"receive up to ([\d,]+)\.", packets.MAX_INCOMING),
-        (r"at most ([\d,]+) below and not marked", packets.ReplayWindow.SIZE - 1),
+        (r"at most ([\d,]+) below and not marked", ReplayWindow.SIZE - 1),
         (r"payloads up to ([\d,]+), which", edgegap.MAX_PAYLOAD),
         (r"every other one of ([\d,]+) bytes", 1000),
     ],

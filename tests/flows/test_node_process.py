@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from causeway_client.protocol.tokens import ConnectToken, seal_token
@@ -106,17 +106,17 @@ class NativePlayer(Player):
         answer = self._introduce()
         assert answer[0] == PacketType.WELCOME, answer
         self.sent = 0
-        self.welcome = packets.decode_welcome(answer, self.seat_key)
+        self.welcome = handshake.decode_welcome(answer, self.seat_key)
         nonces = self.welcome.player_nonce, self.welcome.node_nonce
         self.up_key, self.down_key = packets.packet_keys(self.seat_key, *nonces)
 
     def refusal(self) -> int:
         """Its code."""
-        return packets.decode_refused(self._introduce()).code
+        return handshake.decode_refused(self._introduce()).code
 
     def _introduce(self) -> bytes:
         timestamp = time.time_ns() // 1000
-        self.connect_packet = packets.Connect(timestamp, os.urandom(16), self.token).encode(self.seat_key)
+        self.connect_packet = handshake.Connect(timestamp, os.urandom(16), self.token).encode(self.seat_key)
         answer = self.asks(self.connect_packet)
         while answer[0] not in (PacketType.WELCOME, PacketType.REFUSED):
             answer = self.hears()
@@ -202,15 +202,17 @@ def test_a_player_that_joins_and_leaves_all_the_time_fills_no_log(node):
     player, welcomed = NativePlayer(node, 1), 0
     for _ in range(25):
         nonce = os.urandom(16)
-        connect = packets.Connect(time.time_ns() // 1000, nonce, player.token)
+        connect = handshake.Connect(time.time_ns() // 1000, nonce, player.token)
         player.socket.send(connect.encode(player.seat_key))
         while select.select([player.socket], [], [], 0.05)[0]:
             answer = player.hears()
             if answer[0] == PacketType.COOKIE:
-                connect = packets.Connect(connect.timestamp, nonce, player.token, packets.decode_cookie(answer).cookie)
+                connect = handshake.Connect(
+                    connect.timestamp, nonce, player.token, handshake.decode_cookie(answer).cookie
+                )
                 player.socket.send(connect.encode(player.seat_key))
             if answer[0] == PacketType.WELCOME and answer[2:18] == nonce:
-                welcome = packets.decode_welcome(answer, player.seat_key)
+                welcome = handshake.decode_welcome(answer, player.seat_key)
                 key, _ = packets.packet_keys(player.seat_key, nonce, welcome.node_nonce)
                 close = packets.seal(key, PacketType.CLOSE, welcome.connection, 1, 0, packets.Close(0).encode())
                 player.socket.send(close)
@@ -290,7 +292,7 @@ def test_a_recorded_connect_stays_worthless_after_a_worker_was_replaced(node):
     kill_worker(node)
     wait_until(node.is_healthy)
     thief = Player("127.0.0.1", node.client_port)
-    refused = packets.decode_refused(thief.asks(player.connect_packet))
+    refused = handshake.decode_refused(thief.asks(player.connect_packet))
     assert refused.code == Refusal.STALE_TIMESTAMP
     player.connect()
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from causeway_client.edgegap import ClientMachine, HostMachine
 from causeway_client.fragments import MAX_DATAGRAM, MAX_WAITING_BYTES, Fragmenter, Reassembler
-from causeway_client.protocol import packets, tokens
+from causeway_client.protocol import handshake, packets, tokens
 from causeway_client.protocol.connection import RelayConnection
 from causeway_client.protocol.errors import BadToken, DecodeError, UnknownKey
 from causeway_client.protocol.packets import PacketType
@@ -204,10 +204,10 @@ def stun_seeds() -> Iterator[bytes]:
 def client_decoders(content: bytes) -> None:
     """Each decoder accepts, and then the value can be written as it was read; or it raises the documented error."""
     for decode in (
-        packets.decode_connect,
-        lambda data: packets.decode_welcome(data, bytes(32)),
-        packets.decode_cookie,
-        packets.decode_refused,
+        handshake.decode_connect,
+        lambda data: handshake.decode_welcome(data, bytes(32)),
+        handshake.decode_cookie,
+        handshake.decode_refused,
         packets.decode_ping,
         packets.decode_notice,
         packets.decode_close,
@@ -221,14 +221,14 @@ def client_decoders(content: bytes) -> None:
             assert error.reason in REASONS
             continue
         repr(value)
-        if isinstance(value, packets.Cookie | packets.Ping | packets.Notice | packets.Close | packets.ProbeRefused):
+        if isinstance(value, handshake.Cookie | packets.Ping | packets.Notice | packets.Close | packets.ProbeRefused):
             again = type(value)
             assert isinstance(again, type)
             assert decode(_with_kind(content, value.encode())) == value
     for size in (1, 7, 1182):
-        signed = content[: max(0, len(content) - packets.MAC_SIZE)]
+        signed = content[: max(0, len(content) - handshake.MAC_SIZE)]
         try:  # a node that has the key, and writes what it likes
-            packets.decode_welcome(signed[: size * 200] + packets.mac(bytes(32), signed[: size * 200]), bytes(32))
+            handshake.decode_welcome(signed[: size * 200] + packets.mac(bytes(32), signed[: size * 200]), bytes(32))
         except DecodeError as error:
             assert error.reason in REASONS
 
@@ -258,7 +258,7 @@ def client_connection(content: bytes) -> None:
     )
     now = 0.0
     machine.connect(now)
-    nonce = packets.decode_connect(machine.datagrams_to_send(now)[0][0]).nonce
+    nonce = handshake.decode_connect(machine.datagrams_to_send(now)[0][0]).nonce
     down, connection = b"", 0
     for sequence, (head, data) in enumerate(steps_of(content), start=1):
         now += _wait(head >> 2)
@@ -376,7 +376,7 @@ def connect_token(content: bytes) -> None:
     token = head + bytes(12) + AESGCM(TOKEN_KEY).encrypt(bytes(12), body, head)
     opened = tokens.open_token(token, keys)
     table = Table()
-    connect = packets.Connect(int(NOW * 1e6) + 5, b"n" * 16, token)
+    connect = handshake.Connect(int(NOW * 1e6) + 5, b"n" * 16, token)
     for addr in (table.natives[0].addr, ATTACKERS[0]):
         table.receive(connect.encode(opened.seat_key), addr, 0, 0.0)
         # A token may end the other session's players, whose seat it names: it is the manager's.

@@ -4,8 +4,9 @@ import os
 import struct
 from typing import Any
 
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.replay_window import ReplayWindow
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.core.grants import Grant
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Outgoing, Relay, RelayConfig
@@ -123,8 +124,8 @@ class NativePlayer:
         self.seat_key = bytes((seat,)) * 32
         self.timestamp = int(NOW * 1e6)
         self.sent = 0
-        self.received = packets.ReplayWindow()
-        self.welcome: packets.Welcome | None = None
+        self.received = ReplayWindow()
+        self.welcome: handshake.Welcome | None = None
         relay.set_token_keys({KEY_ID: TOKEN_KEY})
 
     def token(self, key: bytes = TOKEN_KEY, key_id: int = KEY_ID, **changes: Any) -> bytes:
@@ -146,21 +147,21 @@ class NativePlayer:
         }
         return seal_token(ConnectToken(**fields), key_id, key)
 
-    def connect_packet(self, token: bytes | None = None, **changes: Any) -> packets.Connect:
+    def connect_packet(self, token: bytes | None = None, **changes: Any) -> handshake.Connect:
         """With the next timestamp and a new nonce."""
         self.timestamp += 1
         fields = {"timestamp": self.timestamp, "nonce": os.urandom(16), "token": token or self.token(), **changes}
-        return packets.Connect(**fields)
+        return handshake.Connect(**fields)
 
-    def connect(self, connect: packets.Connect | None = None, now: float = NOW) -> packets.Welcome:
+    def connect(self, connect: handshake.Connect | None = None, now: float = NOW) -> handshake.Welcome:
         connect = connect or self.connect_packet()
         answer = self.send_raw(connect.encode(self.seat_key), now)
         assert answer is not None
         port, data, addr = answer
         assert (port, addr) == (self.port, self.addr)
-        self.welcome = packets.decode_welcome(data, self.seat_key)
+        self.welcome = handshake.decode_welcome(data, self.seat_key)
         self.up_key, self.down_key = packets.packet_keys(self.seat_key, connect.nonce, self.welcome.node_nonce)
-        self.sent, self.received = 0, packets.ReplayWindow()
+        self.sent, self.received = 0, ReplayWindow()
         return self.welcome
 
     def shows_that_it_reads(self, now: float = NOW) -> None:

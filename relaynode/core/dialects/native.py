@@ -73,7 +73,7 @@ class Native:
             return self._drop("unknown_connection")
         window = link.window
         sequence = window.complete(low)
-        if not tag_is_right(link.up_key, data, sequence):
+        if not tag_is_right(link.receive_key, data, sequence):
             return self._drop("bad_tag")
         if not window.is_new(sequence):
             return self._drop("replayed")

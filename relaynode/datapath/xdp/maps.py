@@ -7,7 +7,8 @@ by itself whether anything is forwarded. Rules, and all that the program changes
 
 import struct
 
-from causeway_client.protocol.packets import ReplayWindow, seal
+from causeway_client.protocol.packets import seal
+from causeway_client.protocol.replay_window import ReplayWindow
 
 from ...core.addresses import LOCAL_IP, Address, packed_ip
 from ...core.seats import Link, Mirror, Seat, Session
@@ -77,7 +78,7 @@ class KernelLink(Link):
 
     def seal(self, kind: int, seat: int, body: bytes) -> bytes:
         number = self._mirror.ask(_NUMBER, self._slot)
-        return seal(self.down_key, kind, self.id, number, seat, body)
+        return seal(self.send_key, kind, self.id, number, seat, body)
 
     def totals(self) -> tuple[int, int]:
         state = self._mirror.read(self._slot)
@@ -257,8 +258,8 @@ class KernelMirror(Mirror):
             host_kept.slot if host_kept is not None else 0,
             seat.connection_id if seat.prefix else 0,
             link.id if link else 0,
-            link.up_key if link else bytes(16),
-            link.down_key if link else bytes(16),
+            link.receive_key if link else bytes(16),
+            link.send_key if link else bytes(16),
             _packet_ns(seat.limits.packets),
             _byte_ns(seat.limits.bytes),
         )

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from causeway_client.protocol import events, packets
+from causeway_client.protocol import events, handshake, packets
 from causeway_client.protocol.connection import TRANSITIONS, RelayConnection, State
 from causeway_client.protocol.errors import (
     ADVICE,
@@ -19,7 +19,8 @@ from causeway_client.protocol.errors import (
     SeatRevoked,
     SessionEnded,
 )
-from causeway_client.protocol.packets import EVERYONE, NoticeCode, PacketType, ReplayWindow
+from causeway_client.protocol.packets import EVERYONE, NoticeCode, PacketType
+from causeway_client.protocol.replay_window import ReplayWindow
 
 NODE = ("198.51.100.1", 31001)
 SEAT_KEY = bytes(range(32))
@@ -34,7 +35,7 @@ class NodeEnd:
         self.sequence = 0
         self.received = 0
         fields = {
-            "player_nonce": packets.decode_connect(connect).nonce,
+            "player_nonce": handshake.decode_connect(connect).nonce,
             "node_nonce": b"n" * 16,
             "connection": 0xABCD0001,
             "seat": 2,
@@ -48,7 +49,7 @@ class NodeEnd:
             "max_payload": packets.MAX_PAYLOAD,
             "roster": frozenset({0, 2}),
         }
-        self.welcome = packets.Welcome(**(fields | changes))
+        self.welcome = handshake.Welcome(**(fields | changes))
         self.up, self.down = packets.packet_keys(SEAT_KEY, self.welcome.player_nonce, self.welcome.node_nonce)
 
     def seal(self, kind, seat=0, body=b""):
@@ -167,8 +168,8 @@ def test_silence_ends_in_a_typed_failure_at_the_deadline():
 @pytest.mark.parametrize("code", [code for code in Refusal if code is not Refusal.STALE_TIMESTAMP])
 def test_each_refusal_is_a_typed_error_at_once(player, code):
     player.machine.connect(0.0)
-    nonce = packets.decode_connect(player.sent()[0]).nonce
-    player.receive(packets.Refused(nonce, code).encode(), 0.01)
+    nonce = handshake.decode_connect(player.sent()[0]).nonce
+    player.receive(handshake.Refused(nonce, code).encode(), 0.01)
     error = player.events()[-1].error
     expected = {Refusal.SESSION_ENDED: SessionEnded, Refusal.SEAT_REVOKED: SeatRevoked}.get(code, ConnectRefused)
     assert type(error) is expected
@@ -178,17 +179,17 @@ def test_each_refusal_is_a_typed_error_at_once(player, code):
 
 def test_a_refusal_this_version_does_not_know_is_named_by_its_number(player):
     player.machine.connect(0.0)
-    nonce = packets.decode_connect(player.sent()[0]).nonce
-    player.receive(packets.Refused(nonce, 77).encode(), 0.01)
+    nonce = handshake.decode_connect(player.sent()[0]).nonce
+    player.receive(handshake.Refused(nonce, 77).encode(), 0.01)
     assert player.events()[-1].error.code == "code_77"
 
 
 def test_a_stale_timestamp_is_overtaken(player):
     player.machine.connect(0.0)
-    nonce = packets.decode_connect(player.sent()[0]).nonce
+    nonce = handshake.decode_connect(player.sent()[0]).nonce
     later = 2_000_000_000_000_000
-    player.receive(packets.Refused(nonce, Refusal.STALE_TIMESTAMP, later).encode(), 0.01)
-    assert packets.decode_connect(player.sent()[0]).timestamp == later + 1
+    player.receive(handshake.Refused(nonce, Refusal.STALE_TIMESTAMP, later).encode(), 0.01)
+    assert handshake.decode_connect(player.sent()[0]).timestamp == later + 1
     assert player.machine.state is State.JOINING
 
 
@@ -375,7 +376,7 @@ def test_three_keep_alives_of_silence_after_a_ping_reconnect(joined):
 def test_a_reconnect_uses_the_same_token_and_a_later_timestamp(joined):
     first = joined.node.welcome.player_nonce
     now = fall_silent(joined)
-    connect = packets.decode_connect(joined.sent(now)[0])
+    connect = handshake.decode_connect(joined.sent(now)[0])
     assert connect.token == TOKEN and connect.nonce != first
     assert connect.timestamp == 1_795_257_600_000_001  # the clock stood still
 
@@ -425,9 +426,9 @@ def test_rebinding_sends_something_from_the_new_address_at_once(joined):
 
 def test_rebinding_while_joining_makes_a_new_connect(player):
     player.machine.connect(0.0)
-    first = packets.decode_connect(player.sent()[0])
+    first = handshake.decode_connect(player.sent()[0])
     player.machine.rebind(0.1)
-    assert packets.decode_connect(player.sent()[0]).nonce != first.nonce
+    assert handshake.decode_connect(player.sent()[0]).nonce != first.nonce
 
 
 # -- notices and the end -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causeway_client.edgegap import ClientMachine, HostMachine
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.connection import RelayConnection, State
 from causeway_client.protocol.packets import PacketType
 from causeway_client.protocol.probing import Prober
@@ -25,8 +25,8 @@ def joined():
         random=random.Random(1).randbytes,
     )
     machine.connect(0.0)
-    nonce = packets.decode_connect(machine.datagrams_to_send(0.0)[0][0]).nonce
-    welcome = packets.Welcome(
+    nonce = handshake.decode_connect(machine.datagrams_to_send(0.0)[0][0]).nonce
+    welcome = handshake.Welcome(
         nonce, b"n" * 16, 77, 1, False, "192.0.2.1", 1, 1000, 10_000, 0, 0, 1182, frozenset({0, 1})
     )
     machine.receive_datagram(welcome.encode(SEAT_KEY), NODE, 0.0)
@@ -87,7 +87,7 @@ def test_no_welcome_makes_it_spin_or_send_too_much(changes):
         NODE, connect_token=bytes(118), seat_key=SEAT_KEY, wall_clock=lambda: 1, random=random.Random(1).randbytes
     )
     machine.connect(0.0)
-    nonce = packets.decode_connect(machine.datagrams_to_send(0.0)[0][0]).nonce
+    nonce = handshake.decode_connect(machine.datagrams_to_send(0.0)[0][0]).nonce
     fields = {
         "player_nonce": nonce,
         "node_nonce": b"n" * 16,
@@ -98,7 +98,7 @@ def test_no_welcome_makes_it_spin_or_send_too_much(changes):
         "packets_per_second": 0,
         "bytes_per_second": 0,
     }
-    machine.receive_datagram(packets.Welcome(**fields, **changes).encode(SEAT_KEY), NODE, 0.0)
+    machine.receive_datagram(handshake.Welcome(**fields, **changes).encode(SEAT_KEY), NODE, 0.0)
     assert machine.max_payload <= packets.MAX_PAYLOAD
     assert machine.next_timer() >= 0.1
     assert changes["seat"] not in machine.peers

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.errors import DecodeError, Refusal
+from causeway_client.protocol.replay_window import ReplayWindow
 
 KEY = bytes(range(16))
 
@@ -23,7 +24,7 @@ def reason(decode: object, *arguments: object) -> str:
 
 @given(st.integers(0, 2**63), st.integers(-(2**31) + 1, 2**31 - 1))
 def test_the_nearest_number_with_the_low_half_is_taken(highest: int, distance: int) -> None:
-    window = packets.ReplayWindow()
+    window = ReplayWindow()
     window.highest = highest
     number = highest + distance
     if number >= 0:
@@ -32,7 +33,7 @@ def test_the_nearest_number_with_the_low_half_is_taken(highest: int, distance: i
 
 @given(st.lists(st.integers(1, 3000), max_size=200))
 def test_a_number_is_accepted_once_and_while_in_the_window(numbers: list[int]) -> None:
-    window, accepted = packets.ReplayWindow(), set[int]()
+    window, accepted = ReplayWindow(), set[int]()
     for number in numbers:
         expected = number not in accepted and number > max(accepted, default=0) - 1024
         assert window.is_new(number) == expected
@@ -42,7 +43,7 @@ def test_a_number_is_accepted_once_and_while_in_the_window(numbers: list[int]) -
 
 
 def test_a_jump_beyond_the_window_forgets_what_was_before() -> None:
-    window = packets.ReplayWindow()
+    window = ReplayWindow()
     window.mark(5)
     window.mark(5 + 5000)
     assert not window.is_new(5)
@@ -52,7 +53,7 @@ def test_a_jump_beyond_the_window_forgets_what_was_before() -> None:
 
 
 def test_zero_is_never_new() -> None:
-    assert not packets.ReplayWindow().is_new(0)
+    assert not ReplayWindow().is_new(0)
 
 
 # -- tags
@@ -78,36 +79,36 @@ def test_keys_differ_by_direction_and_nonce() -> None:
 
 
 def test_connect_edges() -> None:
-    data = packets.Connect(1, bytes(16), bytes(118)).encode(bytes(32))
-    assert reason(packets.decode_connect, data[:59]) == "too_short"
-    assert reason(packets.decode_connect, data[:1] + b"\x02" + data[2:]) == "unsupported_version"
-    assert reason(packets.decode_connect, data[:-1]) == "malformed"
-    assert packets.decode_connect(packets.Connect(1, bytes(16), b"").encode(bytes(32))).token == b""
+    data = handshake.Connect(1, bytes(16), bytes(118)).encode(bytes(32))
+    assert reason(handshake.decode_connect, data[:59]) == "too_short"
+    assert reason(handshake.decode_connect, data[:1] + b"\x02" + data[2:]) == "unsupported_version"
+    assert reason(handshake.decode_connect, data[:-1]) == "malformed"
+    assert handshake.decode_connect(handshake.Connect(1, bytes(16), b"").encode(bytes(32))).token == b""
 
 
 @pytest.mark.parametrize("index", [2, 10, 26, 44, 161, 162, 177])
 def test_the_mac_of_a_connect_covers_it_all(index: int) -> None:
-    data = bytearray(packets.Connect(1, bytes(16), bytes(118)).encode(bytes(32)))
-    assert packets.connect_mac_is_right(bytes(data), packets.decode_connect(bytes(data)), bytes(32))
+    data = bytearray(handshake.Connect(1, bytes(16), bytes(118)).encode(bytes(32)))
+    assert handshake.connect_mac_is_right(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))
     data[index] ^= 1
-    assert not packets.connect_mac_is_right(bytes(data), packets.decode_connect(bytes(data)), bytes(32))
+    assert not handshake.connect_mac_is_right(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))
 
 
 def test_welcome_edges() -> None:
-    welcome = packets.Welcome(
+    welcome = handshake.Welcome(
         bytes(16), bytes(16), 1, 2, False, "192.0.2.1", 3, 1000, 10_000, 0, 0, 1182, frozenset({0, 254})
     )
     data = welcome.encode(bytes(32))
-    assert packets.decode_welcome(data + b"later", bytes(32)) == welcome
-    assert reason(packets.decode_welcome, data[:-1], bytes(32)) == "too_short"
-    assert reason(packets.decode_welcome, data[:1] + b"\x09" + data[2:], bytes(32)) == "unsupported_version"
-    assert reason(packets.decode_welcome, data, bytes(31) + b"\1") == "bad_mac"
+    assert handshake.decode_welcome(data + b"later", bytes(32)) == welcome
+    assert reason(handshake.decode_welcome, data[:-1], bytes(32)) == "too_short"
+    assert reason(handshake.decode_welcome, data[:1] + b"\x09" + data[2:], bytes(32)) == "unsupported_version"
+    assert reason(handshake.decode_welcome, data, bytes(31) + b"\1") == "bad_mac"
 
 
 def test_refusals_have_names_also_unknown_ones() -> None:
-    assert packets.Refused(bytes(16), Refusal.SEAT_REVOKED).name == "seat_revoked"
-    assert packets.Refused(bytes(16), 99).name == "code_99"
-    assert reason(packets.decode_refused, bytes(26)) == "too_short"
+    assert handshake.Refused(bytes(16), Refusal.SEAT_REVOKED).name == "seat_revoked"
+    assert handshake.Refused(bytes(16), 99).name == "code_99"
+    assert reason(handshake.decode_refused, bytes(26)) == "too_short"
 
 
 # -- bodies

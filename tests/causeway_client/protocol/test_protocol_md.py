@@ -5,9 +5,10 @@ import struct
 
 import pytest
 
-from causeway_client.protocol import packets, siphash, tokens
+from causeway_client.protocol import handshake, packets, siphash, tokens
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import NoticeCode, PacketType
+from causeway_client.protocol.replay_window import ReplayWindow
 from relaynode.core.counters import DROPS
 from tests.causeway_client.protocol import standard
 
@@ -38,10 +39,10 @@ def test_notices() -> None:
 @pytest.mark.parametrize(
     ("heading", "format_"),
     [
-        ("6.1", packets._CONNECT),
-        ("6.2", packets._WELCOME),
-        ("6.3", packets._COOKIE),
-        ("6.4", packets._REFUSED),
+        ("6.1", handshake._CONNECT),
+        ("6.2", handshake._WELCOME),
+        ("6.3", handshake._COOKIE),
+        ("6.4", handshake._REFUSED),
     ],
 )
 def test_offsets_of_the_handshake(heading: str, format_: struct.Struct) -> None:
@@ -68,9 +69,9 @@ def test_headings_state_the_sum_of_their_fields(heading: str) -> None:
 
 
 def test_the_size_of_a_connect() -> None:
-    connect = packets.Connect(1, bytes(16), bytes(tokens.TOKEN_SIZE)).encode(bytes(32))
+    connect = handshake.Connect(1, bytes(16), bytes(tokens.TOKEN_SIZE)).encode(bytes(32))
     assert standard.stated_size("6.1") == len(connect)
-    assert packets._CONNECT.size + packets.MAC_SIZE == packets.MIN_CONNECT
+    assert handshake._CONNECT.size + handshake.MAC_SIZE == handshake.MIN_CONNECT
 
 
 def test_the_header_of_a_connection() -> None:
@@ -91,12 +92,12 @@ def test_ping_body() -> None:
         (r"MUST NOT send more than \*\*([\d,]+) bytes", packets.MAX_DATAGRAM),
         (r"MUST accept up to \*\*([\d,]+) bytes", packets.MAX_INCOMING),
         (r"Seat number \*\*(\d+) means everyone else", packets.EVERYONE),
-        (r"Replay window\*\*: ([\d,]+) numbers", packets.ReplayWindow.SIZE),
+        (r"Replay window\*\*: ([\d,]+) numbers", ReplayWindow.SIZE),
         (r"payload, 0 to ([\d,]+) bytes", packets.MAX_PAYLOAD),
         (r"up to (\d+) bytes of UTF-8 text", packets.MAX_TEXT),
         (r"Body: (\d) random bytes", packets.CHALLENGE_SIZE),
         (r"Less than (\d+) bytes: drop", packets.MIN_PROBE),
-        (r"at least (\d+) bytes \| drop", packets.MIN_CONNECT),
+        (r"at least (\d+) bytes \| drop", handshake.MIN_CONNECT),
     ],
 )
 def test_numbers(statement: str, value: int) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from causeway_client.protocol import packets, siphash, tokens
+from causeway_client.protocol import handshake, packets, siphash, tokens
 from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.replay_window import ReplayWindow
 from tests.causeway_client.protocol import standard
 
 VECTORS = json.loads((Path(__file__).parents[3] / "transports/protocol/vectors" / "native.json").read_text())
@@ -109,14 +110,14 @@ def test_our_code_writes_it(vector: dict[str, Any]) -> None:
 def encoded(kind: str, direction: str, fields: dict[str, Any]) -> bytes:
     data = {name: bytes.fromhex(value) for name, value in fields.items() if isinstance(value, str)}
     if kind == "CONNECT":
-        connect = packets.Connect(fields["timestamp"], data["player_nonce"], data["token"], data["cookie"])
+        connect = handshake.Connect(fields["timestamp"], data["player_nonce"], data["token"], data["cookie"])
         return connect.encode(KEYS["seat_key"])
     if kind == "WELCOME":
         return welcome_of(fields, data).encode(KEYS["seat_key"])
     if kind == "COOKIE":
-        return packets.Cookie(data["player_nonce"], data["cookie"]).encode()
+        return handshake.Cookie(data["player_nonce"], data["cookie"]).encode()
     if kind == "REFUSED":
-        return packets.Refused(data["player_nonce"], fields["code"], fields["detail"]).encode()
+        return handshake.Refused(data["player_nonce"], fields["code"], fields["detail"]).encode()
     if kind == "PROBE":
         return packets.Probe(data["nonce"]).encode()
     if kind == "PROBE_REPLY":
@@ -127,9 +128,9 @@ def encoded(kind: str, direction: str, fields: dict[str, Any]) -> bytes:
     return packets.seal(key, fields["type"], fields["connection_id"], fields["sequence"], fields["seat"], data["body"])
 
 
-def welcome_of(fields: dict[str, Any], data: dict[str, bytes]) -> packets.Welcome:
+def welcome_of(fields: dict[str, Any], data: dict[str, bytes]) -> handshake.Welcome:
     roster = int.from_bytes(data["roster"], "little")
-    return packets.Welcome(
+    return handshake.Welcome(
         player_nonce=data["player_nonce"],
         node_nonce=data["node_nonce"],
         connection=fields["connection_id"],
@@ -150,16 +151,16 @@ def welcome_of(fields: dict[str, Any], data: dict[str, bytes]) -> packets.Welcom
 def test_our_code_reads_it(vector: dict[str, Any]) -> None:
     data, fields, kind = bytes.fromhex(vector["hex"]), vector["fields"], vector["type"]
     if kind == "CONNECT":
-        connect = packets.decode_connect(data)
+        connect = handshake.decode_connect(data)
         assert (connect.timestamp, connect.token.hex()) == (fields["timestamp"], fields["token"])
-        assert packets.connect_mac_is_right(data, connect, KEYS["seat_key"])
+        assert handshake.connect_mac_is_right(data, connect, KEYS["seat_key"])
     elif kind == "WELCOME":
-        welcome = packets.decode_welcome(data, KEYS["seat_key"])
+        welcome = handshake.decode_welcome(data, KEYS["seat_key"])
         assert welcome.encode(KEYS["seat_key"]) == data
     elif kind == "COOKIE":
-        assert packets.decode_cookie(data).encode() == data
+        assert handshake.decode_cookie(data).encode() == data
     elif kind == "REFUSED":
-        assert packets.decode_refused(data).encode() == data
+        assert handshake.decode_refused(data).encode() == data
     elif kind == "PROBE":
         assert packets.decode_probe(data).encode() == data
     elif kind == "PROBE_REFUSED":
@@ -184,8 +185,8 @@ def read_body(kind: str, body: bytes, fields: dict[str, Any]) -> None:
 
 
 def test_replay() -> None:
-    window = packets.ReplayWindow()
-    assert VECTORS["replay"]["window"] == packets.ReplayWindow.SIZE
+    window = ReplayWindow()
+    assert VECTORS["replay"]["window"] == ReplayWindow.SIZE
     for step in VECTORS["replay"]["steps"]:
         sequence = window.complete(step["low"])
         assert (sequence, window.is_new(sequence)) == (step["sequence"], step["accepted"])

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.errors import Refusal
 from relaynode.core.admission import CookieJar
 from relaynode.core.relay import CLIENT_PORT, Outgoing, Relay, RelayConfig
@@ -22,12 +22,12 @@ def player(relay: Relay) -> NativePlayer:
     return NativePlayer(relay, 1)
 
 
-def refusal(outgoing: Outgoing | None) -> packets.Refused:
+def refusal(outgoing: Outgoing | None) -> handshake.Refused:
     assert outgoing is not None
-    return packets.decode_refused(outgoing[1])
+    return handshake.decode_refused(outgoing[1])
 
 
-def ask(player: NativePlayer, now: float = NOW, **token_changes: object) -> packets.Refused:
+def ask(player: NativePlayer, now: float = NOW, **token_changes: object) -> handshake.Refused:
     connect = player.connect_packet(player.token(**token_changes))  # type: ignore[arg-type]
     refused = refusal(player.send_raw(connect.encode(player.seat_key), now))
     assert refused.player_nonce == connect.nonce
@@ -102,7 +102,7 @@ def test_a_seat_that_joins_and_leaves_is_let_in_once_a_second(relay: Relay, play
         if welcome is None:
             continue
         joined += 1
-        player.welcome = packets.decode_welcome(welcome[1], player.seat_key)
+        player.welcome = handshake.decode_welcome(welcome[1], player.seat_key)
         player.sent = 0
         keys = player.seat_key, player.welcome.player_nonce, player.welcome.node_nonce
         player.up_key, player.down_key = packets.packet_keys(*keys)
@@ -180,7 +180,7 @@ def test_6_a_broken_seal_is_a_bad_token(player: NativePlayer) -> None:
     token[60] ^= 1
     for broken in (bytes(token), player.token()[:-1], b""):
         connect = player.connect_packet()
-        data = packets.Connect(connect.timestamp, connect.nonce, broken).encode(player.seat_key)
+        data = handshake.Connect(connect.timestamp, connect.nonce, broken).encode(player.seat_key)
         assert refusal(player.send_raw(data)).code == Refusal.BAD_TOKEN
 
 
@@ -289,19 +289,19 @@ def test_4_a_flooded_node_answers_with_a_cookie_and_keeps_nothing() -> None:
     connect = player.connect_packet()
     answer = player.send_raw(connect.encode(player.seat_key))
     assert answer is not None
-    cookie = packets.decode_cookie(answer[1])
+    cookie = handshake.decode_cookie(answer[1])
     assert cookie.player_nonce == connect.nonce
     assert relay.stats()["connected"] == 0
-    player.connect(packets.Connect(connect.timestamp, connect.nonce, connect.token, cookie.cookie))
+    player.connect(handshake.Connect(connect.timestamp, connect.nonce, connect.token, cookie.cookie))
 
 
 def test_4_a_cookie_is_good_for_its_address_only() -> None:
     relay = flooded()
     player = NativePlayer(relay, 1)
     connect = player.connect_packet()
-    cookie = packets.decode_cookie(player.send_raw(connect.encode(player.seat_key))[1])  # type: ignore[index]
+    cookie = handshake.decode_cookie(player.send_raw(connect.encode(player.seat_key))[1])  # type: ignore[index]
     player.addr = (player.addr[0], player.addr[1] + 1)
-    again = packets.Connect(connect.timestamp, connect.nonce, connect.token, cookie.cookie)
+    again = handshake.Connect(connect.timestamp, connect.nonce, connect.token, cookie.cookie)
     answer = player.send_raw(again.encode(player.seat_key))
     assert answer is not None
     assert answer[1][0] == packets.PacketType.COOKIE
@@ -344,7 +344,7 @@ def guess(player: NativePlayer, times: int) -> list[int | None]:
         answer = player.send_raw(data)
         kinds.append(answer[1][0] if answer else None)
         if answer and answer[1][0] == packets.PacketType.COOKIE:
-            data = b"\xc0\x01" + bytes(24) + packets.decode_cookie(answer[1]).cookie + bytes(136)
+            data = b"\xc0\x01" + bytes(24) + handshake.decode_cookie(answer[1]).cookie + bytes(136)
     return kinds
 
 
@@ -354,12 +354,12 @@ def test_4_a_port_that_goes_on_guessing_is_answered_no_more(relay: Relay, player
     assert drops(relay) == {"source_limited": 9}
 
 
-def with_cookie(player: NativePlayer, connect: packets.Connect, now: float = NOW) -> int | None:
+def with_cookie(player: NativePlayer, connect: handshake.Connect, now: float = NOW) -> int | None:
     """The type of the last answer to a CONNECT of a player who brings the cookie it is asked for."""
     answer = player.send_raw(connect.encode(player.seat_key), now)
     if answer and answer[1][0] == packets.PacketType.COOKIE:
-        cookie = packets.decode_cookie(answer[1]).cookie
-        again = packets.Connect(connect.timestamp, connect.nonce, connect.token, cookie)
+        cookie = handshake.decode_cookie(answer[1]).cookie
+        again = handshake.Connect(connect.timestamp, connect.nonce, connect.token, cookie)
         answer = player.send_raw(again.encode(player.seat_key), now)
     return answer[1][0] if answer else None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import Notice, NoticeCode, PacketType
 from relaynode.core.grants import Grant, GrantRefused
@@ -312,7 +312,7 @@ def connect_answer(player: NativePlayer, now: float, **changes: Any) -> int:
     answer = player.send_raw(connect.encode(player.seat_key), now)
     assert answer is not None
     kind = answer[1][0]
-    return packets.decode_refused(answer[1]).code if kind == PacketType.REFUSED else kind
+    return handshake.decode_refused(answer[1]).code if kind == PacketType.REFUSED else kind
 
 
 def test_the_managers_list_confirms_that_no_token_of_an_ended_session_is_valid(relay: Relay) -> None:

@@ -3,8 +3,9 @@
 import struct
 from typing import Any
 
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.replay_window import ReplayWindow
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from tests.relaynode.datapath.xdp.frames import Endpoint
 from tests.relaynode.datapath.xdp.twins import CLIENT_PORT, NOW, SERVER_PORT, Twins
@@ -74,7 +75,7 @@ class NativePlayer:
         self.key = bytes((seat + 1,)) * 32
         self.sequence = 0
         self.timestamp = int(NOW * 1e6)
-        self.heard = packets.ReplayWindow()
+        self.heard = ReplayWindow()
 
     def connect(self) -> None:
         self.twins.each(lambda relay: relay.set_token_keys({KEY_ID: TOKEN_KEY}))
@@ -95,10 +96,10 @@ class NativePlayer:
         )
         self.timestamp += 1
         # AES-GCM's nonce is random, so both relays are given the one token.
-        connect = packets.Connect(self.timestamp, bytes((self.seat,)) * 16, seal_token(token, KEY_ID, TOKEN_KEY))
+        connect = handshake.Connect(self.timestamp, bytes((self.seat,)) * 16, seal_token(token, KEY_ID, TOKEN_KEY))
         sent = self.twins.send(self.at, connect.encode(self.key), CLIENT_PORT)
         answer = next(data for _, to, data in sent if to == self.at and data[0] == PacketType.WELCOME)
-        welcome = packets.decode_welcome(answer, self.key)
+        welcome = handshake.decode_welcome(answer, self.key)
         self.connection = welcome.connection
         self.up, self.down = packets.packet_keys(self.key, welcome.player_nonce, welcome.node_nonce)
         self.sequence = 0

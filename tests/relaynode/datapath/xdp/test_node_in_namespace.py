@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from causeway_client.protocol import packets
+from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 from tests.relaynode.datapath.xdp.twins import needs_kernel
@@ -127,9 +127,9 @@ class NativePlayer(Player):
         super().__init__(node, 1, family)
         now, key = int(time.time()), bytes((seat + 1,)) * 32
         token = ConnectToken(SESSION, 0, seat, False, key, now, now + 600, 0, 0, 0, 0, 300, now + 600)
-        connect = packets.Connect(time.time_ns() // 1000, bytes(16), seal_token(token, *node.token_key))
+        connect = handshake.Connect(time.time_ns() // 1000, bytes(16), seal_token(token, *node.token_key))
         self.udp.sendto(connect.encode(key), self.relay)
-        welcome = packets.decode_welcome(self.udp.recv(2048), key)
+        welcome = handshake.decode_welcome(self.udp.recv(2048), key)
         self.connection = welcome.connection
         self.up, self.down = packets.packet_keys(key, welcome.player_nonce, welcome.node_nonce)
         self.sequence = 0

@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 
-from . import events, packets
+from . import events, handshake, packets
 from .errors import (
     ClosedByNode,
     ConnectionClosed,
@@ -33,7 +33,7 @@ from .errors import (
     refusal_error,
 )
 from .joining import Joining
-from .leg import Leg
+from .leg import PlayerLeg
 from .packets import EVERYONE, NoticeCode, PacketType
 
 Address = Hashable
@@ -62,7 +62,7 @@ SILENT_KEEP_ALIVES = 3
 MIN_KEEP_ALIVE = 0.1  # seconds; whatever a node asks for, a player does not spin
 CLOSE_COPIES = 3
 SEAT_KEY_SIZE = 32
-MAX_TOKEN = packets.MAX_DATAGRAM - packets.MIN_CONNECT
+MAX_TOKEN = packets.MAX_DATAGRAM - handshake.MIN_CONNECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class RelayConnection:
         self._random = random
         self._joining = Joining(connect_token, seat_key, wall_clock, random)
         self._timeouts = {State.JOINING: connect_timeout, State.RECONNECTING: reconnect_timeout}
-        self._leg: Leg | None = None
+        self._leg: PlayerLeg | None = None
         self._peers: set[int] = set()
         self._give_up_at: float | None = None  # while joining or reconnecting
         self._next_ping = 0.0
@@ -161,7 +161,7 @@ class RelayConnection:
         return min(packets.MAX_PAYLOAD, self._leg.welcome.max_payload) if self._leg else packets.MAX_PAYLOAD
 
     @property
-    def welcome(self) -> packets.Welcome | None:
+    def welcome(self) -> handshake.Welcome | None:
         """What the node last said about this connection."""
         return self._leg.welcome if self._leg else None
 
@@ -239,7 +239,7 @@ class RelayConnection:
         welcome = self._joining.receive_welcome(data)
         self._joining.stop()
         self._give_up_at = None
-        self._leg = leg = Leg(welcome, self._seat_key, self._random)
+        self._leg = leg = PlayerLeg(welcome, self._seat_key, self._random)
         self._unanswered_since = None
         self._peers = set(welcome.roster - {welcome.seat})
         self._enter(
@@ -280,7 +280,7 @@ class RelayConnection:
                 raise DecodeError("unknown_type")
         return None
 
-    def _receive_in_connection(self, leg: Leg, data: bytes, now: float) -> tuple[int, bytes] | None:
+    def _receive_in_connection(self, leg: PlayerLeg, data: bytes, now: float) -> tuple[int, bytes] | None:
         kind, seat, body = leg.open(data)
         if kind != PacketType.PATH_CHALLENGE:
             # A challenge proves only that packets get out: what comes back may still go to the old address (section 9).
@@ -343,7 +343,7 @@ class RelayConnection:
         self._transmit(self._leg.seal(kind, target, payload))
         return True
 
-    def _ping(self, now: float, leg: Leg) -> None:
+    def _ping(self, now: float, leg: PlayerLeg) -> None:
         self._transmit(leg.ping(now))
         self._next_ping = now + _keep_alive(leg.welcome)
         if self._unanswered_since is None:
@@ -354,7 +354,7 @@ class RelayConnection:
 
     # -- states --------------------------------------------------------------------------------------
 
-    def _silent_at(self, leg: Leg) -> float:
+    def _silent_at(self, leg: PlayerLeg) -> float:
         if self._unanswered_since is None:
             return math.inf
         return self._unanswered_since + SILENT_KEEP_ALIVES * _keep_alive(leg.welcome)
@@ -383,11 +383,11 @@ _FROM_NODE = frozenset(
 )
 
 
-def _keep_alive(welcome: packets.Welcome) -> float:
+def _keep_alive(welcome: handshake.Welcome) -> float:
     """Seconds between two PINGs."""
     return max(MIN_KEEP_ALIVE, welcome.keep_alive_ms / 1000)
 
 
-def _may_reach(welcome: packets.Welcome, target: int) -> bool:
+def _may_reach(welcome: handshake.Welcome, target: int) -> bool:
     """Whether the topology lets this seat send DATA there (section 7.1)."""
     return welcome.mesh or welcome.seat == 0 or target in (0, EVERYONE)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import packets
+from . import handshake
 from .errors import DecodeError, Refusal
 
 # Seconds to wait after each repeat of one CONNECT; then a new one is made, as the player's address may have
@@ -30,7 +30,7 @@ class Joining:
         self._seat_key = seat_key
         self._wall_clock = wall_clock
         self._random = random
-        self._connect: packets.Connect | None = None
+        self._connect: handshake.Connect | None = None
         self._last_timestamp = 0
         self._repeats = 0
         self._at_once = 0
@@ -49,21 +49,21 @@ class Joining:
             return self.start(now)
         return self._send(self._connect, now)
 
-    def receive_welcome(self, data: bytes) -> packets.Welcome:
-        welcome = packets.decode_welcome(data, self._seat_key)
+    def receive_welcome(self, data: bytes) -> handshake.Welcome:
+        welcome = handshake.decode_welcome(data, self._seat_key)
         self._check_nonce(welcome.player_nonce)
         return welcome
 
     def receive_cookie(self, data: bytes, now: float) -> bytes | None:
         """The CONNECT with the cookie in it, to be sent at once; None: wait for the timer."""
-        cookie = packets.decode_cookie(data)
+        cookie = handshake.decode_cookie(data)
         connect = self._check_nonce(cookie.player_nonce)
-        self._connect = packets.Connect(connect.timestamp, connect.nonce, self._token, cookie.cookie)
+        self._connect = handshake.Connect(connect.timestamp, connect.nonce, self._token, cookie.cookie)
         return self._send(self._connect, now) if self._may_answer_at_once() else None
 
-    def receive_refused(self, data: bytes, now: float) -> bytes | packets.Refused:
+    def receive_refused(self, data: bytes, now: float) -> bytes | handshake.Refused:
         """A CONNECT to be sent at once, when the node only knew a later timestamp; else the refusal."""
-        refused = packets.decode_refused(data)
+        refused = handshake.decode_refused(data)
         self._check_nonce(refused.player_nonce)
         is_late = refused.code == Refusal.STALE_TIMESTAMP and refused.detail <= self._wall_clock() + MAX_LEAD
         if not is_late or not self._may_answer_at_once():
@@ -71,7 +71,7 @@ class Joining:
         self._last_timestamp = max(self._last_timestamp, refused.detail)
         return self._renew(now)
 
-    def _check_nonce(self, nonce: bytes) -> packets.Connect:
+    def _check_nonce(self, nonce: bytes) -> handshake.Connect:
         if self._connect is None or self._connect.nonce != nonce:
             raise DecodeError("unknown_nonce")
         return self._connect
@@ -83,9 +83,9 @@ class Joining:
     def _renew(self, now: float) -> bytes:
         self._last_timestamp = max(self._wall_clock(), self._last_timestamp + 1)
         self._repeats = 0
-        return self._send(packets.Connect(self._last_timestamp, self._random(16), self._token), now)
+        return self._send(handshake.Connect(self._last_timestamp, self._random(16), self._token), now)
 
-    def _send(self, connect: packets.Connect, now: float) -> bytes:
+    def _send(self, connect: handshake.Connect, now: float) -> bytes:
         self._connect = connect
         self.repeat_at = now + BACK_OFF[min(self._repeats, len(BACK_OFF) - 1)]
         self._repeats += 1

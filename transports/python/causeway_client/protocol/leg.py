@@ -1,74 +1,92 @@
-"""What one WELCOME began: keys, sequence numbers, replay window and measurements (PROTOCOL.md 4 and 7)."""
+"""A leg, the native connection between a player and a node: keys, sequence numbers and replay window of one end, and
+what a player measures on it (PROTOCOL.md 4 and 7).
+
+A WELCOME begins a leg. The node's end is a subclass of `Leg` as well (`relaynode/core/seats.py`).
+"""
 
 from collections.abc import Callable
 
-from . import packets
+from . import handshake, packets
 from .errors import DecodeError
-from .packets import PacketType, ReplayWindow
+from .packets import PacketType
 from .probing import Loss, RoundTrip
+from .replay_window import ReplayWindow
 
-_WRAP = 0xFFFFFFFF
-_REMEMBERED_PINGS = 16
+_U32_MAX = 0xFFFFFFFF
+_MAX_OUTSTANDING_PINGS = 16
 
 
 class Leg:
-    """The player's end of one connection to a node. `random(n)` gives n bytes from a cryptographic generator."""
+    """One end of a leg. `send_key` is the key of the packets that this end sends, `receive_key` that of the others."""
 
-    def __init__(self, welcome: packets.Welcome, seat_key: bytes, random: Callable[[int], bytes]) -> None:
+    __slots__ = ("id", "receive_key", "received", "send_key", "sent", "window")
+
+    def __init__(self, connection: int, send_key: bytes, receive_key: bytes) -> None:
+        self.id = connection
+        self.send_key = send_key
+        self.receive_key = receive_key
+        self.window = ReplayWindow()
+        self.sent = 0  # the sequence number of the last packet sent
+        self.received = 0  # packets received whose tag was valid and whose sequence number was new
+
+    def seal(self, kind: int, seat: int, body: bytes) -> bytes:
+        """The next packet to the other end."""
+        self.sent = sequence = self.sent + 1
+        return packets.seal(self.send_key, kind, self.id, sequence, seat, body)
+
+
+class PlayerLeg(Leg):
+    """The player's end. `random(n)` returns n bytes of a cryptographic generator."""
+
+    def __init__(self, welcome: handshake.Welcome, seat_key: bytes, random: Callable[[int], bytes]) -> None:
+        up_key, down_key = packets.packet_keys(seat_key, welcome.player_nonce, welcome.node_nonce)
+        super().__init__(welcome.connection, send_key=up_key, receive_key=down_key)
         self.welcome = welcome
-        self._random = random
-        self.received = 0
         self.round_trip = RoundTrip()
         self.loss_up = Loss()
         self.loss_down = Loss()
-        self._up_key, self._down_key = packets.packet_keys(seat_key, welcome.player_nonce, welcome.node_nonce)
-        self._sequence = 0
-        self._window = ReplayWindow()
-        self._pings: dict[bytes, tuple[float, int]] = {}  # nonce of a PING of ours -> when it was sent, its sequence
-
-    def seal(self, kind: int, seat: int, body: bytes) -> bytes:
-        self._sequence += 1
-        return packets.seal(self._up_key, kind, self.welcome.connection, self._sequence, seat, body)
+        self._random = random
+        self._pings: dict[bytes, tuple[float, int]] = {}  # nonce of an outstanding PING -> (time sent, sequence)
 
     def open(self, data: bytes) -> tuple[int, int, bytes]:
-        """(type, source seat, body) of a packet of this connection. Raises DecodeError; the order of the checks is
-        that of section 7."""
+        """(type, source seat, body) of a packet of this connection. Raises DecodeError. The checks are in the order of
+        PROTOCOL.md 7."""
         if len(data) < packets.OVERHEAD:
             raise DecodeError("too_short")
         kind, connection, low, seat = packets.HEADER.unpack_from(data)
-        if connection != self.welcome.connection:
+        if connection != self.id:
             raise DecodeError("unknown_connection")
-        sequence = self._window.complete(low)
-        if not packets.tag_is_right(self._down_key, data, sequence):
+        sequence = self.window.complete(low)
+        if not packets.tag_is_right(self.receive_key, data, sequence):
             raise DecodeError("bad_tag")
-        if not self._window.is_new(sequence):
+        if not self.window.is_new(sequence):
             raise DecodeError("replayed")
-        self._window.mark(sequence)
+        self.window.mark(sequence)
         self.received += 1
         return kind, seat, data[packets.HEADER.size : -packets.TAG_SIZE]
 
     def ping(self, now: float) -> bytes:
-        """A PING of our own."""
+        """The next PING, with a new nonce."""
         nonce = self._random(packets.PING_NONCE_SIZE)
-        datagram = self._ping(PacketType.PING, nonce)
-        self._pings[nonce] = now, self._sequence
-        if len(self._pings) > _REMEMBERED_PINGS:
+        datagram = self._seal_ping(PacketType.PING, nonce)
+        self._pings[nonce] = now, self.sent
+        if len(self._pings) > _MAX_OUTSTANDING_PINGS:
             del self._pings[next(iter(self._pings))]
         return datagram
 
     def receive_ping(self, body: bytes) -> bytes:
-        """The PONG to be sent at once: the node measures this player by it. Raises DecodeError."""
-        return self._ping(PacketType.PONG, packets.decode_ping(body).nonce)
+        """The PONG to send at once: the node measures the round trip by it. Raises DecodeError."""
+        return self._seal_ping(PacketType.PONG, packets.decode_ping(body).nonce)
 
     def receive_pong(self, body: bytes, now: float) -> None:
-        """Measure by the PONG that answers a PING of ours. Raises DecodeError."""
+        """Updates the measurements if this PONG answers an outstanding PING. Raises DecodeError."""
         pong = packets.decode_ping(body)
-        sent_at, sent = self._pings.pop(pong.nonce, (now, 0))
-        if not sent:
+        sent_at, sequence = self._pings.pop(pong.nonce, (now, 0))
+        if not sequence:
             return
         self.round_trip.add(now - sent_at)
-        self.loss_up.update(sent, pong.received)
-        self.loss_down.update(self._window.highest, self.received)
+        self.loss_up.update(sequence, pong.received)
+        self.loss_down.update(self.window.highest, self.received)
 
-    def _ping(self, kind: int, nonce: bytes) -> bytes:
-        return self.seal(kind, 0, packets.Ping(nonce, self.received & _WRAP).encode())
+    def _seal_ping(self, kind: int, nonce: bytes) -> bytes:
+        return self.seal(kind, 0, packets.Ping(nonce, self.received & _U32_MAX).encode())

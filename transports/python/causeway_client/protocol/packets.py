@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .errors import DecodeError, Refusal
+from .errors import DecodeError
 from .siphash import siphash24
 
 VERSION = 1
@@ -60,7 +60,7 @@ class NoticeCode(IntEnum):
     DRAINING = 7
 
 
-# -- keys and tags (PROTOCOL.md 4) --------------------------------------------------------------
+# -- keys and tags (PROTOCOL.md 4) ----------------------------------------------------------------------
 
 
 def packet_keys(seat_key: bytes, player_nonce: bytes, node_nonce: bytes) -> tuple[bytes, bytes]:
@@ -86,218 +86,7 @@ def tag_is_right(key: bytes, packet: bytes, sequence: int) -> bool:
     return hmac.compare_digest(expected, packet[-TAG_SIZE:])
 
 
-class ReplayWindow:
-    """Which sequence numbers were seen: the highest and a bit for each of the 1,024 up to it (RFC 4303 A2)."""
-
-    SIZE = 1024
-    __slots__ = ("_seen", "highest", "in_order")
-
-    def __init__(self) -> None:
-        self.highest = 0
-        self.in_order = 0  # how many up to the highest came in order and are not in `_seen` yet, as most do
-        self._seen = 1  # bit n: number highest - in_order - n was seen; 0 is never sent
-
-    def complete(self, low: int) -> int:
-        """The 64-bit number nearest to the highest one whose low half is `low`."""
-        number = (self.highest & ~0xFFFFFFFF) | low
-        if number + 0x80000000 < self.highest:
-            return number + 0x100000000
-        if number > self.highest + 0x80000000 and number >= 0x100000000:
-            return number - 0x100000000
-        return number
-
-    def is_new(self, number: int) -> bool:
-        """Whether `number` may be accepted. Ask before the tag is checked, mark after."""
-        age = self.highest - number
-        if age < 0:
-            return True
-        self._take_in()
-        return age < self.SIZE and not self._seen >> age & 1
-
-    def mark(self, number: int) -> None:
-        """Remember `number`, whose tag was right."""
-        ahead = number - self.highest
-        if ahead == 1:
-            self.highest = number
-            self.in_order += 1
-            return
-        self._take_in()
-        if ahead > 0:
-            self.highest = number
-            self._shift(ahead)
-            self._seen |= 1
-        else:
-            self._seen |= 1 << -ahead
-
-    def _take_in(self) -> None:
-        run, self.in_order = self.in_order, 0
-        if run:
-            self._shift(run)
-            self._seen |= (1 << min(run, self.SIZE)) - 1
-
-    def _shift(self, by: int) -> None:
-        self._seen = self._seen << by & _WHOLE_WINDOW if by < self.SIZE else 0
-
-
-_WHOLE_WINDOW = (1 << ReplayWindow.SIZE) - 1
-
-
-# -- the handshake (PROTOCOL.md 6) --------------------------------------------------------------
-
-_CONNECT = struct.Struct("<BBQ16s16sH")
-_WELCOME = struct.Struct("<BB16s16sIBB16sHHHIIHH32s4s")
-_COOKIE = struct.Struct("<BB16s16s")
-_REFUSED = struct.Struct("<BB16sBQ")
-MAC_SIZE = 16
-NO_COOKIE = bytes(16)
-MIN_CONNECT = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Connect:
-    timestamp: int
-    nonce: bytes
-    token: bytes
-    cookie: bytes = NO_COOKIE
-
-    def encode(self, seat_key: bytes) -> bytes:
-        head = _CONNECT.pack(PacketType.CONNECT, VERSION, self.timestamp, self.nonce, self.cookie, len(self.token))
-        signed = head + self.token
-        return signed + mac(seat_key, signed)
-
-
-def decode_connect(data: bytes) -> Connect:
-    """Raises DecodeError "too_short", "unsupported_version" or "malformed". The MAC is not looked at."""
-    if len(data) < MIN_CONNECT:
-        raise DecodeError("too_short")
-    _, version, timestamp, nonce, cookie, length = _CONNECT.unpack_from(data)
-    if version != VERSION:
-        raise DecodeError("unsupported_version")
-    if len(data) < _CONNECT.size + length + MAC_SIZE:
-        raise DecodeError("malformed")
-    return Connect(timestamp, nonce, data[_CONNECT.size : _CONNECT.size + length], cookie)
-
-
-def connect_mac_is_right(data: bytes, connect: Connect, seat_key: bytes) -> bool:
-    """Whether the MAC that follows the token in the datagram `data` was made with `seat_key`."""
-    end = _CONNECT.size + len(connect.token)
-    return hmac.compare_digest(mac(seat_key, data[:end]), data[end : end + MAC_SIZE])
-
-
-@dataclass(frozen=True, slots=True)
-class Welcome:
-    player_nonce: bytes
-    node_nonce: bytes
-    connection: int
-    seat: int
-    mesh: bool
-    ip: str
-    port: int
-    keep_alive_ms: int
-    timeout_ms: int
-    packets_per_second: int
-    bytes_per_second: int
-    max_payload: int
-    roster: frozenset[int]
-
-    def encode(self, seat_key: bytes) -> bytes:
-        signed = _WELCOME.pack(
-            PacketType.WELCOME,
-            VERSION,
-            self.player_nonce,
-            self.node_nonce,
-            self.connection,
-            self.seat,
-            FLAG_MESH if self.mesh else 0,
-            pack_ip(self.ip),
-            self.port,
-            self.keep_alive_ms,
-            self.timeout_ms,
-            self.packets_per_second,
-            self.bytes_per_second,
-            self.max_payload,
-            0,
-            sum(1 << seat for seat in self.roster).to_bytes(32, "little"),
-            bytes(4),
-        )
-        return signed + mac(seat_key, signed)
-
-
-def decode_welcome(data: bytes, seat_key: bytes) -> Welcome:
-    """Raises DecodeError "too_short", "unsupported_version" or "bad_mac"."""
-    if len(data) < _WELCOME.size + MAC_SIZE:
-        raise DecodeError("too_short")
-    if data[1] != VERSION:
-        raise DecodeError("unsupported_version")
-    signed = data[: _WELCOME.size]
-    if not hmac.compare_digest(mac(seat_key, signed), data[_WELCOME.size : _WELCOME.size + MAC_SIZE]):
-        raise DecodeError("bad_mac")
-    fields = _WELCOME.unpack(signed)
-    roster = int.from_bytes(fields[15], "little")
-    return Welcome(
-        player_nonce=fields[2],
-        node_nonce=fields[3],
-        connection=fields[4],
-        seat=fields[5],
-        mesh=bool(fields[6] & FLAG_MESH),
-        ip=unpack_ip(fields[7]),
-        port=fields[8],
-        keep_alive_ms=fields[9],
-        timeout_ms=fields[10],
-        packets_per_second=fields[11],
-        bytes_per_second=fields[12],
-        max_payload=fields[13],
-        roster=frozenset(seat for seat in range(MAX_SEATS) if roster >> seat & 1),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Cookie:
-    player_nonce: bytes
-    cookie: bytes
-
-    def encode(self) -> bytes:
-        return _COOKIE.pack(PacketType.COOKIE, VERSION, self.player_nonce, self.cookie)
-
-
-def decode_cookie(data: bytes) -> Cookie:
-    """Raises DecodeError "too_short" or "unsupported_version"."""
-    if len(data) < _COOKIE.size:
-        raise DecodeError("too_short")
-    _, version, nonce, cookie = _COOKIE.unpack_from(data)
-    if version != VERSION:
-        raise DecodeError("unsupported_version")
-    return Cookie(nonce, cookie)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    player_nonce: bytes
-    code: int
-    detail: int = 0
-    version: int = VERSION
-
-    @property
-    def name(self) -> str:
-        """The code's name in PROTOCOL.md, or "code_N" for one this version does not know."""
-        try:
-            return Refusal(self.code).name.lower()
-        except ValueError:
-            return f"code_{self.code}"
-
-    def encode(self) -> bytes:
-        return _REFUSED.pack(PacketType.REFUSED, self.version, self.player_nonce, self.code, self.detail)
-
-
-def decode_refused(data: bytes) -> Refused:
-    """Raises DecodeError "too_short". Any version: the refusal may be that of our version."""
-    if len(data) < _REFUSED.size:
-        raise DecodeError("too_short")
-    _, version, nonce, code, detail = _REFUSED.unpack_from(data)
-    return Refused(nonce, code, detail, version)
-
-
-# -- bodies of a connection's packets (PROTOCOL.md 7) --------------------------------------------
+# -- bodies of a connection's packets (PROTOCOL.md 7) ---------------------------------------------------
 
 _PING = struct.Struct("<8sI")
 _MOVED = struct.Struct("<B16sH")
@@ -378,7 +167,7 @@ def decode_text(data: bytes) -> str:
         raise DecodeError("malformed") from None
 
 
-# -- probing (PROTOCOL.md 11) ---------------------------------------------------------------------
+# -- probing (PROTOCOL.md 11) ---------------------------------------------------------------------------
 
 _PROBE = struct.Struct("<BB16sQ8s")
 _PROBE_REPLY = struct.Struct("<BB16sQII16s8s")
@@ -459,7 +248,7 @@ def decode_probe_refused(data: bytes) -> ProbeRefused:
     return ProbeRefused(nonce, wait)
 
 
-# -- addresses --------------------------------------------------------------------------------------
+# -- addresses ------------------------------------------------------------------------------------------
 
 
 def pack_ip(ip: str) -> bytes:

@@ -1,13 +1,10 @@
 """SipHash-2-4, 64-bit output: the tag of a packet (PROTOCOL.md 4).
 
-Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012. The compiled package `siphash24`
-is used where it is installed; it is about fifty times faster and gives the same bytes.
+Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012. The compiled package `siphash24` is used if it
+is installed. It is about fifty times faster and returns the same bytes.
 """
 
-import ctypes
 import struct
-from collections.abc import Callable
-from typing import cast
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -54,25 +51,3 @@ else:
         """SipHash-2-4 of `message` under a 16-byte `key`: 8 bytes, little-endian."""
         digest: bytes = _compiled(message, key=key).digest()
         return digest
-
-
-def _hash_in_place(key: ctypes.c_char_p, place: ctypes.c_void_p, size: ctypes.c_size_t) -> int:
-    message = ctypes.string_at(place, size.value)
-    return int.from_bytes(siphash24(ctypes.string_at(key, 16), message), "little")
-
-
-HashInPlace = Callable[[ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t], int]
-
-
-def _c_function() -> HashInPlace:
-    """That of the package itself, where its library lets it be called: without an object and copies for each packet."""
-    try:
-        call = ctypes.PyDLL(_package.__file__).c_siphash_hash
-    except (NameError, OSError, AttributeError):
-        return _hash_in_place
-    call.restype = ctypes.c_uint64
-    return cast(HashInPlace, call)
-
-
-siphash24_in_place: HashInPlace = _c_function()
-"""SipHash-2-4 of bytes that lie somewhere in memory, as a number. For those who make many."""
