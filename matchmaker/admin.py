@@ -75,22 +75,22 @@ class VersionForm(forms.ModelForm):
         return self.cleaned_data["config"]
 
 
-class SetAsideFilter(admin.SimpleListFilter):
+class SuspendedFilter(admin.SimpleListFilter):
     title, parameter_name = "passes", "passes"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("set_aside", "set aside after failures")]
+        return [("suspended", "suspended after failures")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ProfileVersion]) -> QuerySet[ProfileVersion]:
-        if self.value() == "set_aside":
-            return queryset.filter(pass_state__set_aside_until__isnull=False)
+        if self.value() == "suspended":
+            return queryset.filter(pass_state__suspended_until__isnull=False)
         return queryset
 
 
 @admin.register(ProfileVersion)
 class ProfileVersionAdmin(ReadOnly):
     list_display = ("__str__", "note", "created_at", "activated_at", "passes")
-    list_filter = ("profile__tenant", SetAsideFilter)
+    list_filter = ("profile__tenant", SuspendedFilter)
     search_fields = ("profile__name", "note")
     list_select_related = ("profile", "pass_state")
     actions = ("activate", "try_again")
@@ -130,15 +130,15 @@ class ProfileVersionAdmin(ReadOnly):
         state = getattr(version, "pass_state", None)
         if state is None:
             return "none yet"
-        if state.set_aside_until:
-            return f"set aside after {state.failures} failures: {state.error}"
-        return f"{state.waiting} waiting, {1000 * state.duration:.0f} ms" if state.passed_at else "none yet"
+        if state.suspended_until:
+            return f"suspended after {state.failures} failures: {state.error}"
+        return f"{state.waiting_tickets} waiting, {1000 * state.duration:.0f} ms" if state.passed_at else "none yet"
 
     @act(
         "Try again now",
-        effect="A version that was set aside after failures is matched again at once.",
+        effect="A version that was suspended after failures is matched again at once.",
         permission="activate",
-        applies=lambda version: bool(getattr(version, "pass_state", None) and version.pass_state.set_aside_until),
+        applies=lambda version: bool(getattr(version, "pass_state", None) and version.pass_state.suspended_until),
     )
     def try_again(self, request: HttpRequest, version: ProfileVersion) -> str:
         services.version_try_again(version)
@@ -170,7 +170,7 @@ class TicketAdmin(ReadOnly):
         ("player_id", "tenant", "player_ip"),
         ("created_at", "searching_since", "search_after"),
         ("expires_at", "remove_at"),
-        ("attributes", "whereabouts"),
+        ("attributes", "network_measurements"),
     )
 
     def get_urls(self) -> list[URLPattern]:
@@ -199,7 +199,17 @@ class TicketAdmin(ReadOnly):
 
 @admin.register(Match)
 class MatchAdmin(ReadOnly):
-    list_display = ("id", "version", "state", "session_id", "location", "quality", "is_full", "wait", "created_at")
+    list_display = (
+        "id",
+        "version",
+        "state",
+        "session_id",
+        "location",
+        "quality",
+        "is_full",
+        "average_wait_time",
+        "created_at",
+    )
     list_filter = ("state", "is_full", "version__profile__tenant")
     search_fields = ("id", "session_id")
     list_select_related = ("version__profile",)
@@ -226,4 +236,4 @@ class BackfillAdmin(ReadOnly):
 
 @admin.register(Process)
 class ProcessAdmin(ReadOnly):
-    list_display = ("name", "started_at", "seen_at", "manager_answers")
+    list_display = ("name", "started_at", "seen_at", "manager_reachable")

@@ -27,7 +27,7 @@ class TicketPage:
     ticket: Ticket
     look: str
     waited: float | None  # seconds
-    why: explanation.Why | None  # None: it does not search
+    explanation: explanation.WaitExplanation | None  # None: it does not search
     reason: str  # in a sentence
     state: PassState | None  # of the last pass over its version
     is_active_version: bool
@@ -55,19 +55,19 @@ class MatchPage:
     match: Match
     look: str
     players: Sequence[Player]
-    kept: Sequence[Mapping[str, str]]  # rule, type, found, allowed
+    rules: Sequence[Mapping[str, str]]  # rule, type, actual, allowed
 
 
 def ticket_page(ticket: Ticket) -> TicketPage:
-    explained = selectors.ticket_why(ticket)
+    explained = selectors.ticket_explanation(ticket)
     found = explained.found
     until = ticket.match.created_at if ticket.match else timezone.now()
-    changes = found.changes if found else {}
+    changes = found.next_expansion_changes if found else {}
     return TicketPage(
         ticket=ticket,
         look=LOOKS[ticket.status],
         waited=ticket.waited(until),
-        why=found,
+        explanation=found,
         reason=explanation.REASONS.get(found.reason, "") if found else "",
         state=explained.state,
         is_active_version=explained.is_active,
@@ -78,7 +78,7 @@ def ticket_page(ticket: Ticket) -> TicketPage:
 
 def match_page(match: Match) -> MatchPage:
     tickets = {ticket.player_id: ticket for ticket in match.tickets.defer("assignment")}
-    waited = match.explanation.get("waited", {})
+    waited = match.explanation.get("wait_times", {})
     players = [
         Player(
             seat=seat,

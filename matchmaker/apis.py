@@ -19,10 +19,10 @@ from web.http.input_warnings import RequestSerializer, unknown_names, warn
 
 from . import selectors, services
 from .access import MayPlay, PlayerThrottle, about_profile, client_address, requester, take_tickets, tenant_of
-from .errors import FleetUnknown
-from .matching.explanation import REASONS, Why
+from .errors import LocationsUnknown
+from .matching.explanation import REASONS, WaitExplanation
 from .models import PassState
-from .network_measurements import WhereaboutsSerializer
+from .network_measurements import NetworkMeasurementsSerializer
 from .serializers import (
     BackfillSerializer,
     GroupSerializer,
@@ -36,7 +36,7 @@ from .services import Player
 
 MAX_GROUP = 255
 MAX_PLAYING = 255
-NOT_WAITING = Why("", 0, 0, 0, 0, 0, 0, {}, None, {}, 0.0)
+NOT_WAITING = WaitExplanation("", 0, 0, 0, 0, 0, 0, {}, None, {}, 0.0)
 PLAYER_ID = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}\Z"
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -52,7 +52,7 @@ class PlayApi(APIView):
     throttle_classes = (PlayerThrottle,)
 
 
-class PlayerSerializer(WhereaboutsSerializer):
+class PlayerSerializer(NetworkMeasurementsSerializer):
     profile = serializers.CharField(max_length=64)
     attributes = serializers.DictField(required=False, allow_null=True, help_text="One for each rule of the profile.")
     player_ip = AddressField(required=False, allow_null=True, help_text="The caller's own address when left out.")
@@ -98,12 +98,12 @@ def _validated(kind: type[serializers.Serializer], request: Request) -> dict[str
 def _judge_measurements(wanted: dict[str, Any]) -> None:
     """Takes out what is no measurement, and warns of it and of measured places that are not in the fleet."""
     players = wanted.get("player_tickets", [wanted])
-    if not any(player.get("whereabouts") for player in players):
+    if not any(player.get("network_measurements") for player in players):
         return
-    names = selectors.fleet_names()
+    names = selectors.known_locations()
     for index, player in enumerate(players):
         under = f"player_tickets[{index}]." if "player_tickets" in wanted else ""
-        player["whereabouts"] = found = measured(player["whereabouts"], under)
+        player["network_measurements"] = found = measured(player["network_measurements"], under)
         if names.is_known:
             what, code = "node or location", "place_unknown"
             warn(unknown_names(found.get("latencies", ()), names.places, under + "latencies.{name}", what, code))
@@ -140,66 +140,66 @@ class TicketApi(PlayApi):
         return Response(status=204)
 
 
-class TicketWhyApi(PlayApi):
+class TicketExplanationApi(PlayApi):
     class OutputSerializer(serializers.Serializer):
-        class SetAsideSerializer(serializers.Serializer):
+        class SuspensionSerializer(serializers.Serializer):
             until = serializers.DateTimeField()
             failures = Count(help_text="Passes that failed in a row.")
             error = serializers.CharField()
 
         status = serializers.CharField()
         reason = serializers.ChoiceField(
-            ["", "set_aside", "not_looked_at", *REASONS], help_text="Why it waits; empty when it does not search."
+            ["", "suspended", "not_yet_evaluated", *REASONS], help_text="Why it waits; empty when it does not search."
         )
-        waiting = Count(help_text="Players in the pool, without the own group.")
-        compared = Count(help_text="Of them, those with whom it was compared: who has waited the longest.")
-        compatible = Count(help_text="Of those, the ones that no rule keeps away, each taken alone.")
-        wanted = Count(help_text="Players that are missing for a full match.")
-        wanted_least = Count(help_text="Players that are missing for the smallest match.")
-        blocked = serializers.DictField(
-            child=Count(), help_text="Rule: players it keeps away; one may be counted under several."
+        waiting_players = Count(help_text="Players in the pool, without the own group.")
+        compared_players = Count(help_text="Of these, the players compared with the ticket: those who waited longest.")
+        compatible_players = Count(help_text="Of those compared, the players whom no rule excludes, each taken alone.")
+        missing_players = Count(help_text="Players who are missing for a full match.")
+        missing_players_min = Count(help_text="Players who are missing for the smallest match.")
+        blocked_by_rule = serializers.DictField(
+            child=Count(), help_text="Rule: players that it excludes; several rules may exclude the same player."
         )
-        next_expansion = Seconds(min_value=-1e9, allow_null=True, help_text="Seconds from now.")
-        changes = serializers.DictField(help_text="What the next expansion changes.")
-        expires = Seconds(min_value=-1e9, help_text="Seconds from now.")
-        estimate = Seconds(allow_null=True, help_text="Seconds still to wait, by the latest matches.")
-        version = Version(help_text="Of the profile.")
+        next_expansion_in = Seconds(min_value=-1e9, allow_null=True, help_text="Seconds from now.")
+        next_expansion_changes = serializers.DictField(help_text="Rule: the settings that the next expansion changes.")
+        expires_in = Seconds(min_value=-1e9, help_text="Seconds from now.")
+        estimated_wait_time = Seconds(allow_null=True, help_text="Remaining seconds, by the latest matches.")
+        profile_version = Version()
         is_active_version = serializers.BooleanField(
             help_text="False: the ticket does not fit the active version, and only meets others of its own."
         )
-        last_pass = serializers.DateTimeField(allow_null=True, help_text="When the pool was last looked at.")
-        set_aside = SetAsideSerializer(
-            allow_null=True, help_text="Passes over the version fail, and are tried again later."
+        last_pass_at = serializers.DateTimeField(allow_null=True, help_text="When the pool was last searched.")
+        suspension = SuspensionSerializer(
+            allow_null=True, help_text="The matching of this version failed, and is tried again later."
         )
 
-    @extend_schema(operation_id="ticket_why", responses={200: OutputSerializer, **error_responses(404)})
+    @extend_schema(operation_id="ticket_explanation", responses={200: OutputSerializer, **error_responses(404)})
     def get(self, request: Request, ticket_id: str) -> Response:
-        """Why the ticket still waits. For one that waits no more all counts are 0."""
+        """Why the ticket is still waiting. All counts are 0 for a ticket that does not search."""
         ticket = selectors.ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
         about_profile(request, ticket.version.profile.name)
-        why = selectors.ticket_why(ticket)
-        found = asdict(why.found or NOT_WAITING)
-        state = why.state
-        if state is not None and state.set_aside_until is not None:
-            found["reason"] = "set_aside" if why.found else ""
-        elif why.found and (state is None or state.passed_at is None):
-            found["reason"] = "not_looked_at"
+        explained = selectors.ticket_explanation(ticket)
+        found = asdict(explained.found or NOT_WAITING)
+        state = explained.state
+        if state is not None and state.suspended_until is not None:
+            found["reason"] = "suspended" if explained.found else ""
+        elif explained.found and (state is None or state.passed_at is None):
+            found["reason"] = "not_yet_evaluated"
         answer = {
             **found,
             "status": ticket.status,
-            "estimate": selectors.wait_estimate(ticket) if why.found else None,
-            "version": ticket.version.number,
-            "is_active_version": why.is_active,
-            "last_pass": state.passed_at if state else None,
-            "set_aside": _set_aside(state),
+            "estimated_wait_time": selectors.wait_estimate(ticket) if explained.found else None,
+            "profile_version": ticket.version.number,
+            "is_active_version": explained.is_active,
+            "last_pass_at": state.passed_at if state else None,
+            "suspension": _suspension(state),
         }
         return Response(self.OutputSerializer(answer).data)
 
 
-def _set_aside(state: PassState | None) -> dict[str, Any] | None:
-    if state is None or state.set_aside_until is None:
+def _suspension(state: PassState | None) -> dict[str, Any] | None:
+    if state is None or state.suspended_until is None:
         return None
-    return {"until": state.set_aside_until, "failures": state.failures, "error": state.error}
+    return {"until": state.suspended_until, "failures": state.failures, "error": state.error}
 
 
 class GroupTicketsApi(PlayApi):
@@ -381,9 +381,9 @@ class BeaconsApi(PlayApi):
 
         Each city once: the first of its nodes by name stands for them all, which `nodes` lists. Cities that share a
         name have their region or country added. 503 until the matchmaker knows them."""
-        fleet, address = selectors.fleet_names(), client_address(request._request)
+        fleet, address = selectors.known_locations(), client_address(request._request)
         if not fleet.is_known:
-            raise FleetUnknown  # and not: there are none
+            raise LocationsUnknown  # and not: there are none
         family = "ipv6" if ":" in address else "ipv4"
         if family not in fleet.answers:
             found = {"count": len(fleet.beacons), "beacons": fleet.beacons}
@@ -404,6 +404,6 @@ class MatchmakerMonitorApi(APIView):
     )
     def get(self, request: Request) -> Response:
         processes = selectors.processes_alive()
-        found = {"matchmaker": bool(processes), "manager": any(process.manager_answers for process in processes)}
+        found = {"matchmaker": bool(processes), "manager": any(process.manager_reachable for process in processes)}
         answer = HealthSerializer(health_report(found)).data
         return Response(answer, status=200 if all(found.values()) else 503)

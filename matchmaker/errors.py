@@ -41,8 +41,8 @@ class TooManyTickets(APIException):
     wait = 5  # seconds; for Retry-After
 
 
-class FleetUnknown(APIException):
-    status_code, default_code = 503, "fleet_unknown"
+class LocationsUnknown(APIException):
+    status_code, default_code = 503, "locations_unknown"
     default_detail = "The matchmaker has not yet learned from the manager where its relays are. Try again."
     wait = 2  # seconds; for Retry-After
 

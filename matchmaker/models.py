@@ -47,7 +47,7 @@ class ProfileVersion(models.Model):
     config = models.JSONField()
     note = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    activated_at = models.DateTimeField(null=True, blank=True, help_text="When it was first made the active one.")
+    activated_at = models.DateTimeField(null=True, blank=True, help_text="When it was last activated.")
 
     class Meta:
         ordering = ["profile", "-number"]
@@ -78,13 +78,23 @@ class PassState(models.Model):
     version = models.OneToOneField(ProfileVersion, models.CASCADE, primary_key=True, related_name="pass_state")
     leased_until = models.DateTimeField(null=True, blank=True)
     passed_at = models.DateTimeField(null=True, blank=True)
-    duration = models.FloatField(default=0.0, help_text="Seconds that the last pass took.")
-    players = models.PositiveIntegerField(default=0, help_text="Players whom the last pass looked at.")
-    waiting = models.PositiveIntegerField(default=0, help_text="Tickets that searched when the last pass began.")
-    resume = models.FloatField(null=True, blank=True, help_text="The last pass did not get further than this time.")
-    window = models.DateTimeField(null=True, blank=True, help_text="The next pass reads tickets from this time on.")
-    failures = models.PositiveIntegerField(default=0, help_text="Passes that failed in a row.")
-    set_aside_until = models.DateTimeField(null=True, blank=True)
+    duration = models.FloatField(default=0.0, help_text="Duration of the last pass in seconds.")
+    players = models.PositiveIntegerField(default=0, help_text="Players considered by the last pass.")
+    waiting_tickets = models.PositiveIntegerField(
+        default=0, help_text="Tickets that were searching when the last pass began."
+    )
+    resume_from = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Where the next pass goes on, when the last one ended early.",
+    )
+    window_start = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="The next pass reads tickets from this time on.",
+    )
+    failures = models.PositiveIntegerField(default=0, help_text="Consecutive failed passes.")
+    suspended_until = models.DateTimeField(null=True, blank=True)
     error = models.CharField(max_length=200, blank=True)
 
 
@@ -114,23 +124,23 @@ class Match(models.Model):
     state = models.CharField(max_length=10, choices=MatchState, default=MatchState.FORMING)
     backfill = models.ForeignKey("Backfill", models.SET_NULL, null=True, blank=True, related_name="matches")
     origin = models.ForeignKey(
-        "self", models.SET_NULL, null=True, blank=True, help_text="The match that this backfill fills."
+        "self", models.SET_NULL, null=True, blank=True, help_text="The match that this backfill adds players to."
     )
     teams = models.JSONField(help_text="Player ids by team.")
     seats = models.JSONField(help_text="Player ids in the order of their seats, the host first.")
     request = models.JSONField(
-        default=dict, help_text="The body of the request for the session: repeated, never changed."
+        default=dict, help_text="The body of the request for the session. Every attempt sends the same one."
     )
     session_id = models.CharField(max_length=20, blank=True)
     location = models.CharField(max_length=50, blank=True)
     quality = models.FloatField(default=1.0)
     is_full = models.BooleanField(default=True)
-    wait = models.FloatField(default=0.0, help_text="Seconds its tickets had waited, on average.")
+    average_wait_time = models.FloatField(default=0.0, help_text="Seconds that its tickets had waited on average.")
     attempts = models.PositiveIntegerField(default=0)
-    next_attempt_at = models.DateTimeField(null=True, default=timezone.now, help_text="None: done.")
+    next_attempt_at = models.DateTimeField(null=True, default=timezone.now, help_text="None: nothing is left to do.")
     last_error = models.CharField(max_length=100, blank=True)
     explanation = models.JSONField(
-        default=dict, help_text="How long each player had waited, and how the match keeps each rule."
+        default=dict, help_text="How long each player had waited, and how far the players are apart by each rule."
     )
     created_at = models.DateTimeField(default=timezone.now)
     assigned_at = models.DateTimeField(null=True, blank=True)
@@ -169,28 +179,32 @@ class Ticket(models.Model):
     status = models.CharField(max_length=15, choices=Status, default=Status.SEARCHING)
     reason = models.CharField(max_length=50, blank=True, help_text="Why it was cancelled.")
     is_ready = models.BooleanField(default=True)
-    player_id = models.CharField(max_length=64, default=new_player_id, help_text="What other players see.")
+    player_id = models.CharField(max_length=64, default=new_player_id, help_text="The id that other players see.")
     player_scope = models.CharField(
-        max_length=64, blank=True, help_text="Where the player may have no other active ticket; empty: anywhere."
+        max_length=64,
+        blank=True,
+        help_text="The profile in which the player may have one active ticket; empty: the tenant.",
     )
-    returns_to = models.CharField(
-        max_length=20, blank=True, help_text="The session in which the player has proved to have a seat; *: any."
+    rejoin_session_id = models.CharField(
+        max_length=20,
+        blank=True,
+        help_text="The session in which the player proved to have a seat; *: any.",
     )
-    network = models.CharField(max_length=16, blank=True, help_text="Digest of the network that the ticket came from.")
+    network = models.CharField(max_length=16, blank=True, help_text="Digest of the network that the request came from.")
     request_key = models.CharField(max_length=64, blank=True, editable=False)
     request_digest = models.CharField(max_length=64, blank=True, editable=False)
     player_ip = models.GenericIPAddressField()
     attributes = models.JSONField()
-    whereabouts = models.JSONField(
+    network_measurements = models.JSONField(
         default=dict,
         db_default=models.Value({}, models.JSONField()),  # for tickets of the version before
-        help_text="Measurements, latencies and coordinates, in the words of the manager. No rule sees them.",
+        help_text="Measurements, latencies and coordinates, in the form of the manager's API. No rule uses them.",
     )
     assignment = SealedJSONField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     searching_since = models.DateTimeField(null=True, blank=True)
-    search_after = models.DateTimeField(null=True, blank=True, help_text="Left out of passes until then.")
-    failures = models.PositiveIntegerField(default=0, help_text="Matches that came to nothing.")
+    search_after = models.DateTimeField(null=True, blank=True, help_text="Passes leave the ticket out until then.")
+    failures = models.PositiveIntegerField(default=0, help_text="Failed matches.")
     expires_at = models.DateTimeField()
     remove_at = models.DateTimeField(null=True, blank=True)
 
@@ -236,7 +250,7 @@ class Backfill(models.Model):
     status = models.CharField(max_length=15, choices=Status, default=Status.SEARCHING)
     reason = models.CharField(max_length=50, blank=True, help_text="Why it was cancelled.")
     session_id = models.CharField(max_length=20, default="")
-    room = models.PositiveSmallIntegerField(default=0, help_text="Players whom it takes at most.")
+    open_seats = models.PositiveSmallIntegerField(default=0, help_text="Maximum number of players who can join.")
     seated = models.JSONField(default=list, help_text="Ids of the players who have a seat in the session.")
     attributes = models.JSONField()
     tickets = models.JSONField(default=dict)
@@ -256,7 +270,7 @@ class Backfill(models.Model):
         ]
 
 
-class Fleet(models.Model):
+class LocationSnapshot(models.Model):
     """One row: what the manager last said of its locations, so that the API answers while the manager is down."""
 
     beacons = models.JSONField(default=list)
@@ -271,7 +285,7 @@ class Process(models.Model):
     name = models.CharField(max_length=100, help_text="host:process id")
     started_at = models.DateTimeField(default=timezone.now)
     seen_at = models.DateTimeField(default=timezone.now)
-    manager_answers = models.BooleanField(default=False)
+    manager_reachable = models.BooleanField(default=False)
 
     class Meta:
         ordering = ["-seen_at"]

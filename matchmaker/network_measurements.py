@@ -31,8 +31,8 @@ class TicketMeasurementSerializer(serializers.Serializer):
     proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
-class WhereaboutsSerializer(RequestSerializer):
-    """To inherit from. What is given ends up under `whereabouts`; null and empty are as good as absent."""
+class NetworkMeasurementsSerializer(RequestSerializer):
+    """To inherit from. What is given ends up under `network_measurements`; null and empty are as good as absent."""
 
     measurements = serializers.ListField(
         child=TicketMeasurementSerializer(),
@@ -67,13 +67,13 @@ class WhereaboutsSerializer(RequestSerializer):
         if ("latitude" in found) != ("longitude" in found):
             missing = "longitude" if "latitude" in found else "latitude"
             raise serializers.ValidationError({missing: ["Coordinates come in pairs."]}, "required")
-        return {**attrs, "whereabouts": found}
+        return {**attrs, "network_measurements": found}
 
 
-def nearest(whereabouts: Mapping[str, Any], players: int) -> dict[str, Any]:
+def nearest(network_measurements: Mapping[str, Any], players: int) -> dict[str, Any]:
     """For a user of the request for a session. Of a large match each player hands on what it measured to be nearest."""
     share = MAX_PER_MATCH // players
-    found = dict(whereabouts)
+    found = dict(network_measurements)
     if "measurements" in found:
         found["measurements"] = sorted(found["measurements"], key=lambda each: float(each["rtt_ms"]))[:share]
     if "latencies" in found:

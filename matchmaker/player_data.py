@@ -26,7 +26,7 @@ def player_export(*, tenant: str, player_id: str = "", ip: str = "") -> dict[str
                 "profile": ticket.version.profile.name,
                 "status": ticket.status,
                 "attributes": ticket.attributes,
-                "measurements": ticket.whereabouts,
+                "network_measurements": ticket.network_measurements,
                 "created_at": ticket.created_at,
                 "match": ticket.match_id,
             }
@@ -64,7 +64,7 @@ def player_erase(*, tenant: str, player_id: str = "", ip: str = "") -> int:
                 match.seats = [ERASED if seat == player else seat for seat in match.seats]
                 match.teams = [[ERASED if seat == player else seat for seat in team] for team in match.teams]
                 match.request = without_players(match.request)
-                match.explanation.get("waited", {}).pop(player, None)
+                match.explanation.get("wait_times", {}).pop(player, None)
                 match.save(update_fields=["seats", "teams", "request", "explanation"])
                 erased += 1
     return erased

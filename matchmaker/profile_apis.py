@@ -298,7 +298,7 @@ class MatchItemSerializer(serializers.Serializer):
     location = serializers.CharField()
     quality = Share()
     is_full = serializers.BooleanField()
-    wait = Seconds()
+    average_wait_time = Seconds()
     attempts = Count()
     last_error = serializers.CharField()
     created_at = serializers.DateTimeField()
@@ -310,11 +310,11 @@ class InspectMatchApi(ConfigureApi):
             class RuleSerializer(serializers.Serializer):
                 rule = serializers.CharField()
                 type = serializers.CharField()
-                found = serializers.CharField(help_text="How near the players are to each other.")
+                actual = serializers.CharField(help_text="How far the players are apart.")
                 allowed = serializers.CharField()
 
             rules = RuleSerializer(many=True, default=list)
-            waited = serializers.DictField(
+            wait_times = serializers.DictField(
                 child=Seconds(), default=dict, help_text="Player id: seconds before the match."
             )
 

@@ -21,7 +21,7 @@ _lock = threading.Lock()
 
 def take_places(tenant: str, network: str, tickets: int) -> None:
     """Before so many tickets are made. `network` "" has no limit of its own. Raises TooManyTickets."""
-    limits = [(("tenant", tenant), settings.MATCHMAKER_MAX_TICKETS)]
+    limits = [(("tenant", tenant), settings.MATCHMAKER_MAX_TICKETS_PER_TENANT)]
     if network:
         limits.append((("network", network), settings.MATCHMAKER_MAX_TICKETS_PER_ADDRESS))
     for subject, limit in limits:

@@ -20,9 +20,20 @@ from web.admin.age import CLOCKS_AGREE_S
 from . import cities
 from .errors import NotFound
 from .matching import explanation, pool, profiles, proposals
-from .models import Backfill, Fleet, Match, MatchState, PassState, Process, Profile, ProfileVersion, Status, Ticket
+from .models import (
+    Backfill,
+    LocationSnapshot,
+    Match,
+    MatchState,
+    PassState,
+    Process,
+    Profile,
+    ProfileVersion,
+    Status,
+    Ticket,
+)
 
-ANY_SESSION = "*"  # Ticket.returns_to of a player whom a backend vouches for
+ANY_SESSION = "*"  # Ticket.rejoin_session_id of a player whom a backend vouches for
 WINDOW = 4_000  # tickets that one pass looks at
 CHUNK = 500  # rows read at once
 MAX_BACKFILLS = 200  # that one pass looks at
@@ -203,9 +214,9 @@ def matches_of(*, tenant: str) -> QuerySet[Match]:
     return Match.objects.select_related("version__profile").filter(version__profile__tenant=tenant)
 
 
-def versions_set_aside() -> list[tuple[str, str]]:
-    """(tenant, profile) of each version that is set aside after failures."""
-    rows = PassState.objects.filter(set_aside_until__isnull=False)
+def versions_suspended() -> list[tuple[str, str]]:
+    """(tenant, profile) of each version that is suspended after failures."""
+    rows = PassState.objects.filter(suspended_until__isnull=False)
     return list(rows.values_list("version__profile__tenant", "version__profile__name")[:1_000])
 
 
@@ -268,25 +279,29 @@ def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[proposals
     rows = Backfill.objects.filter(version=version, status=Status.SEARCHING, expires_at__gt=now).order_by("created_at")
     rules = rules_of(version)
     found: list[tuple[Backfill, pool.Unit]] = []
-    unreadable: list[UUID] = []
+    invalid: list[UUID] = []
     for row in rows[:MAX_BACKFILLS]:
         try:
             found.append((row, pool.unit_of(rules, backfill_players(row, rules), now.timestamp())))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            unreadable.append(row.pk)
+            invalid.append(row.pk)
     namesakes = _namesakes(version, [row for row, _ in found])
-    backfills = [proposals.Backfill(str(row.pk), unit, row.room, _without_proof(row, namesakes)) for row, unit in found]
-    return backfills, unreadable
+    backfills = [
+        proposals.Backfill(str(row.pk), unit, row.open_seats, _without_proof(row, namesakes)) for row, unit in found
+    ]
+    return backfills, invalid
 
 
 def _namesakes(version: ProfileVersion, backfills: Sequence[Backfill]) -> list[tuple[str, str, str]]:
-    """(ticket, player_id, returns_to) of the tickets whose player_id is that of one who plays in any of the matches."""
+    """(ticket, player_id, rejoin_session_id) of each ticket whose player_id has a seat in any of the matches."""
     seated = sorted({player for backfill in backfills for player in backfill.seated})
     same = Ticket.objects.filter(tenant=version.profile.tenant, version=version, status=Status.SEARCHING)
     return [
         row
         for start in range(0, len(seated), CHUNK)
-        for row in same.filter(player_id__in=seated[start : start + CHUNK]).values_list("pk", "player_id", "returns_to")
+        for row in same.filter(player_id__in=seated[start : start + CHUNK]).values_list(
+            "pk", "player_id", "rejoin_session_id"
+        )
     ]
 
 
@@ -346,23 +361,23 @@ def ticket_counts() -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class TicketWhy:
+class TicketExplanation:
     """`found`: None when the ticket is not searching. `state`: of the last pass over its version; None: none was made.
     `is_active`: whether new tickets are made under its version."""
 
-    found: explanation.Why | None
+    found: explanation.WaitExplanation | None
     state: PassState | None
     is_active: bool
 
 
-def ticket_why(ticket: Ticket) -> TicketWhy:
+def ticket_explanation(ticket: Ticket) -> TicketExplanation:
     """Compares the ticket with those who have waited the longest, at most SAMPLE; how many wait in all was counted by
     the last pass. The cost does not grow with the pool."""
     now = timezone.now()
     state = PassState.objects.filter(version=ticket.version_id).first()
     is_active = ticket.version.profile.active_id == ticket.version_id
     if ticket.status != Status.SEARCHING or ticket.searching_since is None:
-        return TicketWhy(None, state, is_active)
+        return TicketExplanation(None, state, is_active)
     others = pool_of(ticket.version_id, now, limit=SAMPLE).tickets
     if all(other.id != ticket.pk for other in others):
         mine = Ticket.objects.filter(group=ticket.group_id) if ticket.group_id else Ticket.objects.filter(pk=ticket.pk)
@@ -371,17 +386,19 @@ def ticket_why(ticket: Ticket) -> TicketWhy:
     try:
         found = explanation.explain(rules_of(ticket.version), others, ticket.pk, now.timestamp())
     except (KeyError, profiles.ProfileInvalid):
-        return TicketWhy(None, state, is_active)
-    if state is not None and state.waiting > SAMPLE:
-        found = replace(found, waiting=max(found.waiting, state.waiting - found.own))
-    return TicketWhy(found, state, is_active)
+        return TicketExplanation(None, state, is_active)
+    if state is not None and state.waiting_tickets > SAMPLE:
+        found = replace(found, waiting_players=max(found.waiting_players, state.waiting_tickets - found.group_size))
+    return TicketExplanation(found, state, is_active)
 
 
 def wait_estimate(ticket: Ticket) -> float | None:
     """Seconds still to wait, if this ticket waits as long as those of the latest matches; None: there were none."""
     matches = Match.objects.filter(version__profile=ticket.version.profile_id, backfill=None)
     waits = list(
-        matches.exclude(state=MatchState.FAILED).order_by("-created_at").values_list("wait", flat=True)[:RECENT]
+        matches.exclude(state=MatchState.FAILED)
+        .order_by("-created_at")
+        .values_list("average_wait_time", flat=True)[:RECENT]
     )
     waited = ticket.waited(timezone.now())
     if not waits or waited is None:
@@ -393,7 +410,7 @@ def wait_estimate(ticket: Ticket) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetNames:
+class KnownLocations:
     """The fleet as tickets see it. `is_known`: the manager has said what is in it; until then all are empty."""
 
     beacons: list[dict[str, Any]]  # one of each city
@@ -403,31 +420,35 @@ class FleetNames:
     answers: dict[str, Any] = field(default_factory=dict)  # by the caller's family: the beacons as the API lists them
 
 
-_fleet_names: tuple[float, FleetNames] | None = None
+_known_locations: tuple[float, KnownLocations] | None = None
 
 
-def fleet_names() -> FleetNames:
+def known_locations() -> KnownLocations:
     """Remembered for LOOKUP_CACHE_SECONDS seconds once it is known: each ticket asks."""
-    global _fleet_names
+    global _known_locations
     now = time.monotonic()
-    if _fleet_names is None or not _fleet_names[1].is_known or now >= _fleet_names[0] + settings.LOOKUP_CACHE_SECONDS:
-        _fleet_names = now, _read_fleet()
-    return _fleet_names[1]
+    if (
+        _known_locations is None
+        or not _known_locations[1].is_known
+        or now >= _known_locations[0] + settings.LOOKUP_CACHE_SECONDS
+    ):
+        _known_locations = now, _read_locations()
+    return _known_locations[1]
 
 
-def _read_fleet() -> FleetNames:
-    fleet = Fleet.objects.first()
+def _read_locations() -> KnownLocations:
+    fleet = LocationSnapshot.objects.first()
     beacons, locations = (fleet.beacons, fleet.locations) if fleet else ([], [])
     names = cities.unique_names([*locations, *(beacon["location"] for beacon in beacons)])
     slugs: dict[str, list[str]] = {}
     for location in locations:
         slugs.setdefault(names[cities.city_of(location)], []).append(location["slug"])
     places = frozenset(location["slug"] for location in locations) | {beacon["node"] for beacon in beacons}
-    return FleetNames(cities.beacons_by_city(beacons, names), slugs, places, is_known=fleet is not None)
+    return KnownLocations(cities.beacons_by_city(beacons, names), slugs, places, is_known=fleet is not None)
 
 
 def location_of(slug: str) -> dict[str, Any] | None:
-    fleet = Fleet.objects.first()
+    fleet = LocationSnapshot.objects.first()
     locations = fleet.locations if fleet else []
     return next((location for location in locations if location["slug"] == slug), None)
 

@@ -126,8 +126,8 @@ def _activate(profile: Profile, version: ProfileVersion) -> None:
 
 
 def version_try_again(version: ProfileVersion) -> None:
-    """Of a version that was set aside after failures."""
-    PassState.objects.filter(pk=version.pk).update(set_aside_until=None)
+    """Of a version that was suspended after failures."""
+    PassState.objects.filter(pk=version.pk).update(suspended_until=None)
 
 
 def _move_waiting(profile: Profile, version: ProfileVersion, since: datetime | None = None) -> None:
@@ -197,7 +197,7 @@ class Player:
     profile: str
     attributes: Mapping[str, Any]
     player_ip: str
-    whereabouts: Mapping[str, Any]
+    network_measurements: Mapping[str, Any]
     player_id: str = ""
     rejoin_key: str = ""
 
@@ -304,27 +304,27 @@ def _ticket(
     if rules.latencies:
         latencies, path = player.attributes[rules.latencies], f"{under}attributes.{rules.latencies}"
         warn(not_measured(latencies, path))
-        if known := frozenset(selectors.fleet_names().slugs_by_city):
+        if known := frozenset(selectors.known_locations().slugs_by_city):
             warn(unknown_names(latencies, known, f"{path}.{{name}}", "beacon", "beacon_unknown"))
     ticket = Ticket(
         tenant=requester.tenant,
         version=version,
         attributes=without_failed_pings(rules, player.attributes),
         player_ip=player.player_ip,
-        whereabouts=dict(player.whereabouts),
-        returns_to=_returns_to(requester, player, under),
+        network_measurements=dict(player.network_measurements),
+        rejoin_session_id=_rejoin_session_id(requester, player, under),
         network=requester.network,
         request_key=key,
         request_digest=requester.body,
     )
     if player.player_id:
         ticket.player_id = player.player_id
-        is_one_everywhere = settings.MATCHMAKER_ONE_TICKET_PER_PLAYER == "tenant"
+        is_one_everywhere = settings.MATCHMAKER_PLAYER_TICKET_SCOPE == "tenant"
         ticket.player_scope = "" if is_one_everywhere else version.profile.name
     return ticket
 
 
-def _returns_to(requester: Requester, player: Player, under: str) -> str:
+def _rejoin_session_id(requester: Requester, player: Player, under: str) -> str:
     if requester.is_backend and player.player_id:
         return ANY_SESSION
     if not player.rejoin_key:
@@ -418,11 +418,11 @@ def group_remove(*, tenant: str, group_id: UUID) -> None:
 
 
 def _group_cancel(members: Sequence[Ticket]) -> None:
-    if tickets_cancel(members, "left"):
+    if tickets_cancel(members, "member_left"):
         return
     match = Ticket.objects.select_related("match").get(pk=members[0].pk).match
-    if match is not None and match.state == MatchState.FORMING and match_abandon(match, "left"):
-        tickets_cancel(members, "left")
+    if match is not None and match.state == MatchState.FORMING and match_abandon(match, "member_left"):
+        tickets_cancel(members, "member_left")
         return
     if Ticket.objects.filter(pk=members[0].pk).exclude(status=Status.CANCELLED).exists():
         raise AlreadyMatched
@@ -499,7 +499,7 @@ def backfill_create(
     playing = len(tickets) if requester.is_backend and tickets else len(seated)
     if playing >= rules.max_players:
         raise SessionFull
-    backfill.room = rules.max_players - playing
+    backfill.open_seats = rules.max_players - playing
     backfill.seated = sorted(seated | {str(each.get("player_id", name)) for name, each in tickets.items()})
     waiting = Backfill.objects.filter(tenant=requester.tenant, session_id=session_id)
     try:

@@ -25,7 +25,7 @@ urlpatterns = [
     path("locations/beacons", apis.BeaconsApi.as_view()),
     path("tickets", apis.TicketsApi.as_view()),
     path("tickets/<id:ticket_id>", apis.TicketApi.as_view()),
-    path("tickets/<id:ticket_id>/why", apis.TicketWhyApi.as_view()),
+    path("tickets/<id:ticket_id>/explanation", apis.TicketExplanationApi.as_view()),
     path("tickets/<id:ticket_id>/events", TicketEventsApi.as_view()),
     path("group-tickets", apis.GroupTicketsApi.as_view()),
     path("groups", apis.GroupsApi.as_view()),

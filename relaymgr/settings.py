@@ -722,8 +722,8 @@ MATCHMAKER_TICKETS_PER_MINUTE = int(
         "tickets that players of one address may make; each of them may be followed by two streams",
     )
 )
-MATCHMAKER_MAX_TICKETS = int(
-    _number("CAUSEWAY_MATCHMAKER_MAX_TICKETS", 50_000, 1, 1e7, "active tickets of a tenant at one time")
+MATCHMAKER_MAX_TICKETS_PER_TENANT = int(
+    _number("CAUSEWAY_MATCHMAKER_MAX_TICKETS_PER_TENANT", 50_000, 1, 1e7, "active tickets of a tenant at one time")
 )
 MATCHMAKER_MAX_TICKETS_PER_ADDRESS = int(
     _number(
@@ -734,8 +734,8 @@ MATCHMAKER_MAX_TICKETS_PER_ADDRESS = int(
         "active tickets that came from one address at one time, of a tenant; a backend's are not counted",
     )
 )
-MATCHMAKER_ONE_TICKET_PER_PLAYER = _choice(
-    "CAUSEWAY_MATCHMAKER_ONE_TICKET_PER_PLAYER",
+MATCHMAKER_PLAYER_TICKET_SCOPE = _choice(
+    "CAUSEWAY_MATCHMAKER_PLAYER_TICKET_SCOPE",
     "tenant",
     ("tenant", "profile"),
     "within what a player_id may have one active ticket",

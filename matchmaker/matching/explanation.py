@@ -9,34 +9,35 @@ from .pool import Ticket, Unit, units_of
 from .profiles import Profile, Stage
 
 REASONS = {
-    "no_beacon": "no beacon is within max_latency for the ticket",
-    "alone": "no other player waits",
-    "rules": "the rules keep all the others away",
-    "too_few": "those who could play with it are fewer than the smallest match needs",
-    "not_full": "there are enough for a smaller match, which is made near the next expansion or the end",
-    "not_together": "there are enough for a full match, each taken alone, but not all of them with each other",
+    "no_reachable_beacon": "The player has no beacon within max_latency.",
+    "no_other_players": "No other player is searching under this version of the profile.",
+    "excluded_by_rules": "The rules exclude every other player.",
+    "too_few_compatible_players": "Fewer players are compatible than the smallest match needs.",
+    "waiting_for_full_match": "Enough players are compatible for a smaller match, which is made shortly before "
+    "the next expansion or the end of the search.",
+    "incompatible_with_each_other": "Enough players are compatible with this one, but not with each other.",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
-    """Counts are of players. `blocked`: rule -> players it keeps away; one player may be kept away by several rules.
-    Times in seconds from now; `next_expansion` None when no rule changes any more. `reason`: see REASONS."""
+class WaitExplanation:
+    """Counts are of players. `blocked_by_rule`: rule -> players that it excludes; several rules may exclude the same
+    player. `reason`: a key of REASONS. Times in seconds from now; `next_expansion_in` None: there is no further one."""
 
     reason: str
-    own: int  # players in the ticket's group, itself included
-    waiting: int  # in the pool, without the ticket's own group
-    compared: int  # of them, those with whom the ticket was compared
-    compatible: int  # kept away by no rule, looking at the two alone
-    wanted: int  # for a full match, beyond the own group
-    wanted_least: int  # for the smallest match
-    blocked: dict[str, int]
-    next_expansion: float | None
-    changes: dict[str, dict[str, float]]  # what it changes: rule or player_count -> setting -> new value
-    expires: float
+    group_size: int  # players of the ticket's group, the player included
+    waiting_players: int  # in the pool, without the ticket's own group
+    compared_players: int  # of these, the players who were compared with the ticket
+    compatible_players: int  # excluded by no rule, in a comparison of the two alone
+    missing_players: int  # for a full match, beyond the own group
+    missing_players_min: int  # for the smallest match
+    blocked_by_rule: dict[str, int]
+    next_expansion_in: float | None
+    next_expansion_changes: dict[str, dict[str, float]]  # rule or player_count -> setting -> new value
+    expires_in: float
 
 
-def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: float) -> Why:
+def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: float) -> WaitExplanation:
     """Raises KeyError when the ticket is not among those who wait."""
     units, _ = units_of(profile, tickets, now)
     own = next((unit for unit in units if ticket_id in unit.tickets), None)
@@ -52,33 +53,33 @@ def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: fl
             blocked[rule] += other.size
     later = [stage for stage in profile.stages if stage.since > now - own.since]
     waiting = sum(unit.size for unit in others)
-    wanted = own.stage.team_count * own.stage.max_team_size - own.size
-    wanted_least = max(0, own.stage.team_count * own.stage.min_team_size - own.size)
-    return Why(
-        reason=_reason(profile, own, waiting, compatible, wanted, wanted_least),
-        own=own.size,
-        waiting=waiting,
-        compared=waiting,
-        compatible=compatible,
-        wanted=wanted,
-        wanted_least=wanted_least,
-        blocked=dict(blocked.most_common()),
-        next_expansion=later[0].since - (now - own.since) if later else None,
-        changes=_changes(profile, own.stage, later[0]) if later else {},
-        expires=profile.expiration - (now - own.since),
+    missing = own.stage.team_count * own.stage.max_team_size - own.size
+    missing_min = max(0, own.stage.team_count * own.stage.min_team_size - own.size)
+    return WaitExplanation(
+        reason=_reason(profile, own, waiting, compatible, missing, missing_min),
+        group_size=own.size,
+        waiting_players=waiting,
+        compared_players=waiting,
+        compatible_players=compatible,
+        missing_players=missing,
+        missing_players_min=missing_min,
+        blocked_by_rule=dict(blocked.most_common()),
+        next_expansion_in=later[0].since - (now - own.since) if later else None,
+        next_expansion_changes=_changes(profile, own.stage, later[0]) if later else {},
+        expires_in=profile.expiration - (now - own.since),
     )
 
 
-def _reason(profile: Profile, own: Unit, waiting: int, compatible: int, wanted: int, wanted_least: int) -> str:
+def _reason(profile: Profile, own: Unit, waiting: int, compatible: int, missing: int, missing_min: int) -> str:
     if profile.latencies and not own.latencies:
-        return "no_beacon"
-    if not waiting and wanted_least:
-        return "alone"
-    if not compatible and wanted_least:
-        return "rules"
-    if compatible < wanted_least:
-        return "too_few"
-    return "not_full" if compatible < wanted else "not_together"
+        return "no_reachable_beacon"
+    if not waiting and missing_min:
+        return "no_other_players"
+    if not compatible and missing_min:
+        return "excluded_by_rules"
+    if compatible < missing_min:
+        return "too_few_compatible_players"
+    return "waiting_for_full_match" if compatible < missing else "incompatible_with_each_other"
 
 
 def blocking(profile: Profile, a: Unit, b: Unit) -> Iterator[str]:
@@ -124,48 +125,52 @@ def _settings(now: Stage, then: Stage, *names: str) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A rule, and how the players of a match keep it. A group counts as one, as it did when it was matched."""
+class RuleOutcome:
+    """A rule, and how far the players of a match are apart by it. A group counts as one, as it did in the matching."""
 
     rule: str
     type: str
-    found: str
+    actual: str
     allowed: str
 
 
-def kept(profile: Profile, tickets: Sequence[Ticket], now: float) -> list[Kept]:
+def rule_outcomes(profile: Profile, tickets: Sequence[Ticket], now: float) -> list[RuleOutcome]:
     """`tickets`: all of a match that was made at `now`. In the order of `Profile.rules`."""
     units, _ = units_of(profile, tickets, now)
     if not units:
         return []
-    found = [*_numbers_kept(units), *_strings_kept(profile, units), *_overlaps_kept(units)]
-    return [*found, _latencies_kept(profile.latencies, units)] if profile.latencies else found
+    found = [*_number_outcomes(units), *_string_outcomes(profile, units), *_overlap_outcomes(units)]
+    return [*found, _latency_outcome(profile.latencies, units)] if profile.latencies else found
 
 
-def _numbers_kept(units: Sequence[Unit]) -> Iterator[Kept]:
+def _number_outcomes(units: Sequence[Unit]) -> Iterator[RuleOutcome]:
     for index, name in enumerate(units[0].stage.numbers):
         values = [unit.numbers[index] for unit in units]
         apart = f"{min(values):g} to {max(values):g}, {max(values) - min(values):g} apart"
-        yield Kept(name, "number_difference", apart, f"at most {min(unit.limits[index] for unit in units):g} apart")
+        yield RuleOutcome(
+            name, "number_difference", apart, f"at most {min(unit.limits[index] for unit in units):g} apart"
+        )
 
 
-def _strings_kept(profile: Profile, units: Sequence[Unit]) -> Iterator[Kept]:
+def _string_outcomes(profile: Profile, units: Sequence[Unit]) -> Iterator[RuleOutcome]:
     for index, name in enumerate(profile.strings):
-        yield Kept(name, "string_equality", " and ".join(sorted({unit.strings[index] for unit in units})), "the same")
+        yield RuleOutcome(
+            name, "string_equality", " and ".join(sorted({unit.strings[index] for unit in units})), "the same"
+        )
 
 
-def _overlaps_kept(units: Sequence[Unit]) -> Iterator[Kept]:
+def _overlap_outcomes(units: Sequence[Unit]) -> Iterator[RuleOutcome]:
     for index, name in enumerate(units[0].stage.overlaps):
         shared = frozenset[str].intersection(*(unit.values[index] for unit in units))
         wanted = max(unit.overlaps[index] for unit in units)
-        yield Kept(name, "intersection", ", ".join(sorted(shared)) or "nothing", f"{wanted} in common")
+        yield RuleOutcome(name, "intersection", ", ".join(sorted(shared)) or "nothing", f"{wanted} in common")
 
 
-def _latencies_kept(name: str, units: Sequence[Unit]) -> Kept:
+def _latency_outcome(name: str, units: Sequence[Unit]) -> RuleOutcome:
     difference = min(unit.stage.difference for unit in units)
     allowed = f"{difference:g} ms apart, none above {min(unit.stage.max_latency for unit in units):g} ms"
     shared = set(units[0].latencies).intersection(*(unit.latencies for unit in units))
     legs = {beacon: sorted(unit.latencies[beacon] for unit in units) for beacon in shared}
     near = sorted((sum(ms), beacon) for beacon, ms in legs.items() if ms[-1] - ms[0] <= difference)
     best = [f"{beacon} {legs[beacon][0]:.0f} to {legs[beacon][-1]:.0f} ms" for _, beacon in near]
-    return Kept(name, "latencies", ", ".join(best) or "no beacon", allowed)
+    return RuleOutcome(name, "latencies", ", ".join(best) or "no beacon", allowed)

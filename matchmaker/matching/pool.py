@@ -53,13 +53,13 @@ def units_of(profile: Profile, tickets: Iterable[Ticket], now: float) -> tuple[l
     for ticket in tickets:
         if now - ticket.since < profile.expiration:
             members[ticket.group or ticket.id].append(ticket)
-    units, unreadable = [], []
+    units, invalid = [], []
     for group in members.values():
         try:
             units.append(unit_of(profile, group, now))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            unreadable += [ticket.id for ticket in group]
-    return with_unmeasured(sorted(units, key=lambda unit: (unit.since, unit.tickets))), unreadable
+            invalid += [ticket.id for ticket in group]
+    return with_unmeasured(sorted(units, key=lambda unit: (unit.since, unit.tickets))), invalid
 
 
 def with_unmeasured(units: list[Unit], others: Iterable[Unit] = ()) -> list[Unit]:
@@ -74,7 +74,9 @@ def with_unmeasured(units: list[Unit], others: Iterable[Unit] = ()) -> list[Unit
 def _everywhere(unit: Unit, beacons: Iterable[str]) -> Unit:
     """In the order in which they are tried."""
     stage = unit.stage
-    latencies = dict.fromkeys((*beacons, ANYWHERE), stage.unmeasured) if stage.unmeasured <= stage.max_latency else {}
+    latencies = (
+        dict.fromkeys((*beacons, ANYWHERE), stage.default_latency) if stage.default_latency <= stage.max_latency else {}
+    )
     return replace(unit, latencies=latencies)
 
 
@@ -105,7 +107,7 @@ def _latencies(rows: list[Mapping[str, float]], stage: Stage) -> dict[str, float
     measured = [row for row in rows if row]
     if not measured:
         return {}
-    unmeasured = (len(rows) - len(measured)) * stage.unmeasured
+    unmeasured = (len(rows) - len(measured)) * stage.default_latency
     shared = set(measured[0]).intersection(*measured[1:])
     means = {beacon: (math.fsum(row[beacon] for row in measured) + unmeasured) / len(rows) for beacon in shared}
     return {beacon: ms for beacon, ms in means.items() if ms <= stage.max_latency}

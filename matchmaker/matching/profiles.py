@@ -55,13 +55,13 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     "latencies": {
         "difference": Setting(0),
         "max_latency": Setting(SMALLEST),
-        "unmeasured": Setting(SMALLEST, is_required=False),
+        "default_latency": Setting(SMALLEST, is_required=False),
     },
     "number_difference": {"max_difference": Setting(0)},
     "string_equality": {},
     "intersection": {"overlap": Setting(1, MAX_VALUES, is_whole=True)},
 }
-HOSTS = ("first", "best_connected")
+HOSTS = ("longest_waiting", "best_connected")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 MAX_PROFILES = 50  # in a configuration file
 SHARED = ("max_deployment_retry_count",)  # what such a file says once for all of its profiles
@@ -108,7 +108,7 @@ class Stage:
     max_latency: float  # ms
     numbers: dict[str, float]
     overlaps: dict[str, int]
-    unmeasured: float  # ms to every beacon that a player counts as who measured none
+    default_latency: float  # ms to every beacon that a player counts as who measured none
     accepts_smaller: bool  # an expansion has lowered min_team_size: a match that is not full is made at once
 
 
@@ -200,12 +200,12 @@ class _Parser:
             removal=periods["ticket_removal_period"],
             group_inactivity=periods["group_inactivity_removal_period"],
             max_retries=retries,
-            host=config.get("host", "first"),
+            host=config.get("host", "longest_waiting"),
             session=session,
         )
 
     def _host(self, config: Mapping[str, Any]) -> None:
-        host = config.get("host", "first")
+        host = config.get("host", "longest_waiting")
         if host not in HOSTS:
             self._problem("host", f"must be one of {', '.join(HOSTS)}")
         elif host == "best_connected":
@@ -233,8 +233,10 @@ class _Parser:
             if replace(stages[-1], since=stages[-2].since, accepts_smaller=stages[-2].accepts_smaller) == stages[-2]:
                 self._problem(path, "changes nothing")
         for name, setting in settings.items():
-            if setting.get("unmeasured", 0) > max(stage.max_latency for stage in stages):
-                self._problem(f"rules.initial.{name}.attributes.unmeasured", "is above every max_latency: no match")
+            if setting.get("default_latency", 0) > max(stage.max_latency for stage in stages):
+                self._problem(
+                    f"rules.initial.{name}.attributes.default_latency", "is above every max_latency: no match"
+                )
         return tuple(stages)
 
     def _initial(self, rules: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
@@ -314,7 +316,7 @@ class _Parser:
         if not 2 <= count["team_count"] * count["max_team_size"] <= MAX_SEATS:
             self._problem(f"{path}.{count_name}", f"a full match must have 2 to {MAX_SEATS} players")
         max_latency = latencies.get("max_latency", math.inf)
-        unmeasured = latencies.get("unmeasured", max_latency / 2)
+        default_latency = latencies.get("default_latency", max_latency / 2)
         return Stage(
             since=since,
             team_count=int(count["team_count"]),
@@ -324,7 +326,7 @@ class _Parser:
             max_latency=max_latency,
             numbers={name: rule["max_difference"] for name, rule in by_kind["number_difference"].items()},
             overlaps={name: int(rule["overlap"]) for name, rule in by_kind["intersection"].items()},
-            unmeasured=unmeasured,
+            default_latency=default_latency,
             accepts_smaller=count["min_team_size"] < first_min,
         )
 

@@ -54,12 +54,12 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """A match that plays and has room for one unit more, of at most `room` players. `unit`: who plays there, as one;
+    """A match in play that can take one more unit, of at most `open_seats` players. `unit`: its players, as one;
     `refused`: tickets that may not go there."""
 
     id: str
     unit: Unit
-    room: int = MAX_SEATS
+    open_seats: int = MAX_SEATS
     refused: frozenset[str] = frozenset()
 
 
@@ -71,14 +71,14 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """`resume`: the pass ended before its time; the next one begins with those who wait since then. `unreadable`:
+    """`resume_from`: the pass ended before its time; the next one begins with those who wait since then. `invalid`:
     tickets whose attributes the rules cannot work with."""
 
     matches: list[Match]
     filled: list[Filled]
     look_again: float | None  # when time alone may change something
-    resume: float | None = None
-    unreadable: tuple[str, ...] = ()
+    resume_from: float | None = None
+    invalid: tuple[str, ...] = ()
 
 
 def make_matches(
@@ -92,7 +92,7 @@ def make_matches(
     """One pass over all who wait in a profile. Times in seconds. Seeds are taken by age, beginning with the first that
     waits since `start` or later, and after the youngest with the oldest."""
     budget = budget or Budget()
-    units, unreadable = units_of(profile, tickets, now)
+    units, invalid = units_of(profile, tickets, now)
     budget.spend(len(units))
     making = _Making(profile, Pool(profile, units), now, budget)
     filled = [found for backfill in backfills if (found := making.fill(backfill))]
@@ -107,8 +107,8 @@ def make_matches(
         matches=matches + smaller,
         filled=filled,
         look_again=min((_next_look(profile, unit, now) for unit in left), default=None),
-        resume=None if stopped is None else units[stopped].since,
-        unreadable=tuple(unreadable),
+        resume_from=None if stopped is None else units[stopped].since,
+        invalid=tuple(invalid),
     )
 
 
@@ -176,7 +176,7 @@ class _Making:
         if self.budget.is_spent(FOR_SMALLER):
             return None
         [seed] = with_unmeasured([backfill.unit], self.pool.units)
-        found = self.pool.compatible(seed) & self.pool.no_larger_than(backfill.room)
+        found = self.pool.compatible(seed) & self.pool.no_larger_than(backfill.open_seats)
         for beacon in self._beacons(seed):
             around = found if beacon is None else self.pool.near(seed, beacon, found)
             start = Selection.of(seed).at(beacon, seed)

@@ -19,10 +19,10 @@ def session_request(
 
 def _user(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]], players: int) -> dict[str, Any]:
     """With the time when the player measured, since a ticket may wait for long."""
-    latencies = {**_latencies(ticket, rules, slugs), **ticket.whereabouts.get("latencies", {})}
-    whereabouts = {**ticket.whereabouts, "latencies": latencies} if latencies else ticket.whereabouts
-    user = {"player_id": ticket.player_id, "ip": ticket.player_ip, **nearest(whereabouts, players)}
-    return {**user, "measured_at": ticket.created_at.isoformat()} if whereabouts else user
+    latencies = {**_latencies(ticket, rules, slugs), **ticket.network_measurements.get("latencies", {})}
+    measured = {**ticket.network_measurements, "latencies": latencies} if latencies else ticket.network_measurements
+    user = {"player_id": ticket.player_id, "ip": ticket.player_ip, **nearest(measured, players)}
+    return {**user, "measured_at": ticket.created_at.isoformat()} if measured else user
 
 
 def _latencies(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]]) -> dict[str, float]:

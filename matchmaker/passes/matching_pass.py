@@ -29,7 +29,18 @@ from ..matching import explanation
 from ..matching.budget import Budget
 from ..matching.proposals import Filled, make_matches
 from ..matching.proposals import Match as Proposal
-from ..models import Backfill, Fleet, Group, Match, MatchState, PassState, Process, ProfileVersion, Status, Ticket
+from ..models import (
+    Backfill,
+    Group,
+    LocationSnapshot,
+    Match,
+    MatchState,
+    PassState,
+    Process,
+    ProfileVersion,
+    Status,
+    Ticket,
+)
 from ..player_data import without_players
 from .assignments import assignment_of, session_request
 
@@ -48,7 +59,7 @@ LEASE = timedelta(seconds=5)  # longer than a pass may take
 # What one pass may do before it is another's turn. Seconds of CPU time: a busy machine ends no pass that did little.
 PASS_STEPS, PASS_SECONDS = 200_000, 0.25
 ROTATION_REST = 1.0  # seconds; a pool larger than one pass looks at is gone through again after them
-LONGEST_SET_ASIDE = timedelta(minutes=5)
+SUSPENSION_MAX = timedelta(minutes=5)
 
 
 # -- a pass ----------------------------------------------------------------------------------------
@@ -69,9 +80,9 @@ class PassResult:
 
 
 def version_pass(version_id: int, steps: int = PASS_STEPS, seconds: float = PASS_SECONDS) -> PassResult | None:
-    """Match those who wait under one version. None: another process is at it, or the version is set aside.
+    """Match those who wait under one version. None: another process is at it, or the version is suspended.
 
-    A failure is the version's own, which is set aside. Raises DatabaseError where not even that can be written."""
+    A failure is the version's own, which is suspended. Raises DatabaseError where not even that can be written."""
     state = _lease(version_id)
     if state is None:
         return None
@@ -80,14 +91,14 @@ def version_pass(version_id: int, steps: int = PASS_STEPS, seconds: float = PASS
         version = ProfileVersion.objects.select_related("profile").get(pk=version_id)
         return _pass(version, state, Budget(steps, seconds, time.thread_time), started)
     except Exception as error:
-        return _set_aside(state, error)
+        return _suspended(state, error)
 
 
 def _lease(version_id: int) -> PassState | None:
     now = timezone.now()
     state, _ = PassState.objects.get_or_create(pk=version_id)
     free = Q(leased_until=None) | Q(leased_until__lte=now) | Q(leased_until__gt=now + 2 * LEASE)  # a clock was wrong
-    ready = Q(set_aside_until=None) | Q(set_aside_until__lte=now) | Q(set_aside_until__gt=now + 2 * LONGEST_SET_ASIDE)
+    ready = Q(suspended_until=None) | Q(suspended_until__lte=now) | Q(suspended_until__gt=now + 2 * SUSPENSION_MAX)
     until = now + LEASE
     if not PassState.objects.filter(free, ready, pk=version_id).update(leased_until=until):
         return None
@@ -97,15 +108,15 @@ def _lease(version_id: int) -> PassState | None:
 
 def _pass(version: ProfileVersion, state: PassState, budget: Budget, started: float) -> PassResult:
     now = timezone.now()
-    window = selectors.pool_of(version.pk, now, since=state.window)
-    backfills, unreadable = selectors.backfills_of(version, now)
+    window = selectors.pool_of(version.pk, now, since=state.window_start)
+    backfills, invalid = selectors.backfills_of(version, now)
     rules = selectors.rules_of(version)
-    found = make_matches(rules, window.tickets, now.timestamp(), backfills, budget, state.resume)
-    _cancel_unreadable(version, found.unreadable, unreadable, now)
+    found = make_matches(rules, window.tickets, now.timestamp(), backfills, budget, state.resume_from)
+    _cancel_invalid(version, found.invalid, invalid, now)
     formed = _form(version, found.matches, found.filled, now)
     # A window is left when all of it has been looked at.
-    next_window = state.window if found.resume is not None else window.next_from
-    is_whole = state.window is None and window.next_from is None
+    next_window = state.window_start if found.resume_from is not None else window.next_from
+    is_whole = state.window_start is None and window.next_from is None
     look_again = _look_again(version.pk, found.look_again, now)
     if not is_whole:  # what time changes in the other windows is not known here
         look_again = min(look_again or math.inf, now.timestamp() + ROTATION_REST)
@@ -114,19 +125,19 @@ def _pass(version: ProfileVersion, state: PassState, budget: Budget, started: fl
         passed_at=now,
         duration=time.monotonic() - started,
         players=len(window.tickets),
-        waiting=len(window.tickets) if is_whole else _searching_count(version),
-        resume=found.resume,
-        window=next_window,
+        waiting_tickets=len(window.tickets) if is_whole else _searching_count(version),
+        resume_from=found.resume_from,
+        window_start=next_window,
         failures=0,
-        set_aside_until=None,
+        suspended_until=None,
         error="",
     )
     return PassResult(
         matches=len(formed),
-        waits=[match.wait for match in formed],
+        waits=[match.average_wait_time for match in formed],
         qualities=[match.quality for match in formed],
         look_again=look_again,
-        is_complete=found.resume is None and window.next_from is None,
+        is_complete=found.resume_from is None and window.next_from is None,
         steps=budget.spent,
     )
 
@@ -135,26 +146,30 @@ def _searching_count(version: ProfileVersion) -> int:
     return Ticket.objects.filter(version=version, status=Status.SEARCHING).count()
 
 
-def _set_aside(state: PassState, error: Exception) -> PassResult:
+def _suspended(state: PassState, error: Exception) -> PassResult:
     """The version rests for a while that doubles with each failure."""
     failures = state.failures + 1
-    delay = min(LONGEST_SET_ASIDE, timedelta(seconds=2.0 ** min(failures, 16)))
+    delay = min(SUSPENSION_MAX, timedelta(seconds=2.0 ** min(failures, 16)))
     text = f"{type(error).__name__}: {error}"[:200]
     PassState.objects.filter(pk=state.pk).update(
-        leased_until=None, failures=failures, set_aside_until=timezone.now() + delay, error=text
+        leased_until=None, failures=failures, suspended_until=timezone.now() + delay, error=text
     )
     logger.error(
-        "the pass over version %s failed, it is set aside for %.0f s", state.pk, delay.total_seconds(), exc_info=error
+        "the pass over version %s failed, it is suspended for %.0f s", state.pk, delay.total_seconds(), exc_info=error
     )
     return PassResult(0, [], [], time.time() + delay.total_seconds(), has_failed=True)
 
 
-def _cancel_unreadable(
+def _cancel_invalid(
     version: ProfileVersion, tickets: Sequence[str], backfills: Sequence[object], now: datetime
 ) -> None:
     """What the rules cannot work with waits for nothing. Their attributes were checked when they were made: this is a
     fault, which must not cost the others of the version their matches."""
-    ended = {"status": Status.CANCELLED, "reason": "unreadable", "remove_at": now + selectors.removal_of(version)}
+    ended = {
+        "status": Status.CANCELLED,
+        "reason": "invalid_attributes",
+        "remove_at": now + selectors.removal_of(version),
+    }
     for start in range(0, len(tickets), CHUNK):
         chosen = Ticket.objects.filter(pk__in=tickets[start : start + CHUNK], status=Status.SEARCHING)
         logger.error("%s tickets of version %s cannot be read by its rules", chosen.update(**ended), version.pk)
@@ -176,7 +191,7 @@ def _form(
         return []
     wanted = [ticket for proposal in proposals for ticket in proposal.tickets]
     wanted += [ticket for one in filled for ticket in one.tickets]
-    slugs = selectors.fleet_names().slugs_by_city
+    slugs = selectors.known_locations().slugs_by_city
     with transaction.atomic():
         claimed = _claim_tickets(version, wanted, now)
         matches: list[Match] = []
@@ -219,7 +234,7 @@ def _match(
         seats=[ticket.player_id for ticket in tickets],
         quality=proposal.quality,
         is_full=proposal.full,
-        wait=_mean_wait(tickets, now),
+        average_wait_time=_mean_wait(tickets, now),
         explanation=_explanation(version, tickets, now),
         created_at=now,
         next_attempt_at=now,
@@ -235,9 +250,9 @@ def _explanation(version: ProfileVersion, tickets: Sequence[Ticket], now: dateti
         for ticket in tickets
         if ticket.searching_since
     ]
-    kept = explanation.kept(selectors.rules_of(version), pool, now.timestamp())
-    waited = {ticket.player_id: round(ticket.waited(now) or 0.0, 3) for ticket in tickets}
-    return {"rules": [asdict(rule) for rule in kept], "waited": waited}
+    outcomes = explanation.rule_outcomes(selectors.rules_of(version), pool, now.timestamp())
+    wait_times = {ticket.player_id: round(ticket.waited(now) or 0.0, 3) for ticket in tickets}
+    return {"rules": [asdict(outcome) for outcome in outcomes], "wait_times": wait_times}
 
 
 def _backfill_match(
@@ -254,7 +269,7 @@ def _backfill_match(
         session_id=backfill.session_id,
         teams=_teams_with(origin, players),
         seats=players,
-        wait=_mean_wait(tickets, now),
+        average_wait_time=_mean_wait(tickets, now),
         explanation=_explanation(version, tickets, now),
         created_at=now,
         next_attempt_at=now,
@@ -377,7 +392,7 @@ def _refusal(match: Match, seated: set[str]) -> str:
     if not seated:
         return "session_ended"
     tickets = Ticket.objects.filter(match=match.pk, status=Status.MATCH_FOUND, player_id__in=seated)
-    if tickets.exclude(returns_to__in=(match.session_id, selectors.ANY_SESSION)).exists():
+    if tickets.exclude(rejoin_session_id__in=(match.session_id, selectors.ANY_SESSION)).exists():
         return "player_id_taken"
     more = set(match.seats) - seated
     if more and len(seated) + len(more) > selectors.rules_of(match.version).max_players:
@@ -526,23 +541,29 @@ def _expire(now: datetime) -> int:
     return count
 
 
-def fleet_refresh(manager: Manager) -> bool:
+def locations_refresh(manager: Manager) -> bool:
     """Ask the manager for its locations and beacons. False: it does not answer."""
     try:
         beacons, locations = manager.beacons(), manager.locations()
     except (ManagerUnreachable, ManagerRefused, LookupError, TypeError) as error:
         logger.warning("the manager does not say where its relays are: %s", error)
         return False
-    Fleet.objects.update_or_create(
+    LocationSnapshot.objects.update_or_create(
         pk=1, defaults={"beacons": beacons, "locations": locations, "fetched_at": timezone.now()}
     )
     return True
 
 
-def process_seen(process: Process, manager_answers: bool) -> None:
+def process_seen(process: Process, manager_reachable: bool) -> None:
     now = timezone.now()
+    seen = {"name": process.name, "seen_at": now, "manager_reachable": manager_reachable}
     Process.objects.update_or_create(
         pk=process.pk,
-        defaults={"name": process.name, "seen_at": now, "manager_answers": manager_answers},
-        create_defaults={"name": process.name, "started_at": now, "seen_at": now, "manager_answers": manager_answers},
+        defaults=seen,
+        create_defaults={
+            "name": process.name,
+            "started_at": now,
+            "seen_at": now,
+            "manager_reachable": manager_reachable,
+        },
     )

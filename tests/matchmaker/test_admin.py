@@ -56,14 +56,18 @@ def test_ticket_is_found_by_its_player_and_its_own_id_is_nowhere(
     assert operator.get(f"/admin/matchmaker/ticket/{ticket.pk}/change/").status_code == 302, "nothing of that name"
 
 
-def test_page_of_a_ticket_says_why_it_waits(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
+def test_page_of_a_ticket_explains_why_it_is_waiting(operator: Client, search: Callable[..., dict[str, Any]]) -> None:
     search(0)
     search(500)
     page = ticket_page(operator, Ticket.objects.earliest("created_at"))
-    assert "wants <strong>3</strong> more players. <strong>1</strong> other waits; <strong>0</strong> could" in page
-    assert "The rules keep all the others away." in page
+    assert (
+    assert "needs <strong>3</strong> more players. <strong>1</strong> other player is waiting" in page
+    assert "<strong>0</strong> of them are compatible" in page
+        in page
+    )
+    assert "The rules exclude every other player." in page
     assert '<th scope="row">elo</th><td class="ops-num">1</td>' in page
-    assert "the rules widen: elo: max_difference 500." in page
+    assert "the next expansion applies: elo: max_difference 500." in page
 
 
 def test_what_stays_fresh_stops_when_the_ticket_waits_no_more(
@@ -74,7 +78,7 @@ def test_what_stays_fresh_stops_when_the_ticket_waits_no_more(
     assert operator.get(now).status_code == 200
     Ticket.objects.update(status=Status.CANCELLED, reason="expired")
     answer = operator.get(now)
-    assert (answer.status_code, b"It waits no more: expired." in answer.content) == (286, True)
+    assert (answer.status_code, b"The search has ended: expired." in answer.content) == (286, True)
     assert operator.get("/admin/matchmaker/ticket/nobody/now").status_code == 404
     assert Client().get(now).status_code == 302
 
@@ -125,7 +129,7 @@ def test_new_version_is_made_or_refused_with_path_and_reason(operator: Client) -
     path = "/admin/matchmaker/profileversion/add/"
     assert operator.get(path).status_code == 200
     refused = operator.post(path, form | {"config": json.dumps({**CONFIG, "host": "best"})})
-    assert "host: must be one of first, best_connected" in refused.content.decode()
+    assert "host: must be one of longest_waiting, best_connected" in refused.content.decode()
     assert not ProfileVersion.objects.exists()
     operator.post(path, form | {"config": json.dumps(CONFIG)})
     operator.post(path, form | {"config": json.dumps({**CONFIG, "max_deployment_retry_count": 1}), "activate": ""})

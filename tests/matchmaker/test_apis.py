@@ -11,7 +11,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker import selectors
-from matchmaker.models import Fleet, Group, PassState, ProfileVersion, Status, Ticket
+from matchmaker.models import Group, LocationSnapshot, PassState, ProfileVersion, Status, Ticket
 from matchmaker.quotas import forget_counts
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
@@ -84,7 +84,7 @@ GOOD = {"node": "fra-1", "rtt_ms": 20}
 
 
 @pytest.mark.parametrize(
-    ("whereabouts", "field", "code"),
+    ("network_measurements", "field", "code"),
     [
         ({"measurements": [{**GOOD, "rtt_ms": 1e6}]}, "measurements[0].rtt_ms", "max_value"),
         ({"measurements": [GOOD, {**GOOD, "rtt_ms": "NaN"}]}, "measurements[1].rtt_ms", "invalid"),
@@ -102,10 +102,10 @@ GOOD = {"node": "fra-1", "rtt_ms": 20}
     ],
 )
 def test_bad_whereabouts_are_400_and_named(
-    players: APIClient, profile: str, whereabouts: dict[str, Any], field: str, code: str
+    players: APIClient, profile: str, network_measurements: dict[str, Any], field: str, code: str
 ) -> None:
     answer = players.post(
-        f"{BASE}/tickets", {"profile": profile, "attributes": {"elo": 1}, **whereabouts}, format="json"
+        f"{BASE}/tickets", {"profile": profile, "attributes": {"elo": 1}, **network_measurements}, format="json"
     )
     assert answer.status_code == 400
     assert {path: found[0]["code"] for path, found in answer.json()["details"].items()} == {field: code}
@@ -115,7 +115,7 @@ def test_bad_whereabouts_are_400_and_named(
 def test_whereabouts_of_null_are_none(search: Search) -> None:
     search(measurements=None, latencies=None, latitude=None, longitude=None)
     search(measurements=[], latencies={})
-    assert [ticket.whereabouts for ticket in Ticket.objects.all()] == [{}, {}]
+    assert [ticket.network_measurements for ticket in Ticket.objects.all()] == [{}, {}]
 
 
 def test_members_of_groups_bring_their_whereabouts(players: APIClient, profile: str) -> None:
@@ -124,14 +124,14 @@ def test_members_of_groups_bring_their_whereabouts(players: APIClient, profile: 
     assert answer.status_code == 201, answer.content
     group = players.post(f"{BASE}/groups", body, format="json").json()["group_id"]
     assert players.post(f"{BASE}/groups/{group}/members", body, format="json").status_code == 201
-    brought = [ticket.whereabouts["measurements"][0]["node"] for ticket in Ticket.objects.all()]
+    brought = [ticket.network_measurements["measurements"][0]["node"] for ticket in Ticket.objects.all()]
     assert brought == ["fra-1"] * 4
 
 
 def test_beacons_have_the_names_that_measurements_want(players: APIClient) -> None:
     place = {"city": "Frankfurt", "country": "D", "continent": "E", "administrative_division": "", "timezone": ""}
     beacon = {"node": "fra-1", "host": "203.0.113.9", "fqdn": "f.example.com", "udp_port": 1, "tcp_port": 1}
-    Fleet.objects.create(beacons=[{**beacon, "location": place}], fetched_at=timezone.now())
+    LocationSnapshot.objects.create(beacons=[{**beacon, "location": place}], fetched_at=timezone.now())
     [shown] = players.get(f"{BASE}/locations/beacons").json()["beacons"]
     assert (shown["node"], shown["public_ip"]) == ("fra-1", "203.0.113.9")
 
@@ -139,7 +139,7 @@ def test_beacons_have_the_names_that_measurements_want(players: APIClient) -> No
 def test_beacons_are_not_said_to_be_none_before_they_are_known(players: APIClient, profile: str) -> None:
     """A game that is told "none" searches without measurements."""
     answer = players.get(f"{BASE}/locations/beacons")
-    assert (answer.status_code, answer.json()["code"], answer["Retry-After"]) == (503, "fleet_unknown", "2")
+    assert (answer.status_code, answer.json()["code"], answer["Retry-After"]) == (503, "locations_unknown", "2")
     ticket = players.post(
         f"{BASE}/tickets",
         {"profile": profile, "attributes": {"elo": 1}, "latencies": {"frankfurt": 5}},
@@ -148,7 +148,7 @@ def test_beacons_are_not_said_to_be_none_before_they_are_known(players: APIClien
     assert "warnings" not in ticket.json()
     with override_settings(LOOKUP_CACHE_SECONDS=600):
         assert players.get(f"{BASE}/locations/beacons").status_code == 503
-        Fleet.objects.create(fetched_at=timezone.now())
+        LocationSnapshot.objects.create(fetched_at=timezone.now())
         assert players.get(f"{BASE}/locations/beacons").json() == {"count": 0, "beacons": []}
 
 
@@ -164,7 +164,7 @@ def test_a_city_is_one_beacon_and_cities_of_one_name_have_different_ones(players
     rows = [
         (node, slug, {**where, "city": city, "administrative_division": region}) for node, slug, city, region in places
     ]
-    Fleet.objects.create(
+    LocationSnapshot.objects.create(
         beacons=[
             {"node": node, "host": "203.0.113.9", "fqdn": "", "udp_port": 1, "tcp_port": 1, "location": place}
             for node, slug, place in rows
@@ -181,7 +181,7 @@ def test_a_city_is_one_beacon_and_cities_of_one_name_have_different_ones(players
         "New York": ["nyc-1"],
     }
     assert by_city["Springfield, Illinois"]["node"] == "ill-1"
-    slugs = selectors.fleet_names().slugs_by_city
+    slugs = selectors.known_locations().slugs_by_city
     assert slugs["Springfield, Illinois"] == ["illinois-1", "illinois-2"]
 
 
@@ -189,7 +189,7 @@ def test_beacons_have_the_address_of_the_callers_family_first(players: APIClient
     place = dict.fromkeys(("city", "country", "continent", "administrative_division", "timezone"), "")
     beacon = {"node": "fra-1", "host": "203.0.113.9", "fqdn": "f.example.com", "udp_port": 1, "tcp_port": 1}
     both = {"ipv4": "203.0.113.9", "ipv6": "2001:db8::9"}
-    Fleet.objects.create(beacons=[{**beacon, **both, "location": place}], fetched_at=timezone.now())
+    LocationSnapshot.objects.create(beacons=[{**beacon, **both, "location": place}], fetched_at=timezone.now())
     for caller, address in {"198.51.100.1": "203.0.113.9", "2001:db8:1::1": "2001:db8::9"}.items():
         [shown] = players.get(f"{BASE}/locations/beacons", REMOTE_ADDR=caller).json()["beacons"]
         assert (shown["public_ip"], shown["ipv4"], shown["ipv6"]) == (address, *both.values())
@@ -232,7 +232,7 @@ def test_tickets_of_another_tenant_are_404(search: Search) -> None:
     for answer in (
         stranger.get(path),
         stranger.delete(path),
-        stranger.get(f"{path}/why"),
+        stranger.get(f"{path}/explanation"),
         stranger.get(f"{path}/events"),
     ):
         assert answer.status_code == 404
@@ -242,24 +242,29 @@ def test_why_tells_which_rule_blocks_whom(search: Search, players: APIClient) ->
     ticket = search(1000)
     search(1020)
     search(5000)
-    why = players.get(f"{BASE}/tickets/{ticket['id']}/why").json()
-    assert (why["waiting"], why["compatible"], why["wanted"], why["blocked"]) == (2, 1, 3, {"elo": 1})
-    assert why["changes"] == {"elo": {"max_difference": 500}}
-    assert 29 < why["next_expansion"] <= 30
-    assert 59 < why["expires"] <= 60
-    assert why["estimate"] is None
+    explained = players.get(f"{BASE}/tickets/{ticket['id']}/explanation").json()
+    assert (
+        explained["waiting_players"],
+        explained["compatible_players"],
+        explained["missing_players"],
+        explained["blocked_by_rule"],
+    ) == (2, 1, 3, {"elo": 1})
+    assert explained["next_expansion_changes"] == {"elo": {"max_difference": 500}}
+    assert 29 < explained["next_expansion_in"] <= 30
+    assert 59 < explained["expires_in"] <= 60
+    assert explained["estimated_wait_time"] is None
 
 
 def test_why_names_the_reason(search: Search, players: APIClient) -> None:
     ticket = search(1000)
-    path = f"{BASE}/tickets/{ticket['id']}/why"
-    assert players.get(path).json()["reason"] == "not_looked_at"
+    path = f"{BASE}/tickets/{ticket['id']}/explanation"
+    assert players.get(path).json()["reason"] == "not_yet_evaluated"
     PassState.objects.create(version=ProfileVersion.objects.get(), passed_at=timezone.now())
-    assert players.get(path).json()["reason"] == "alone"
+    assert players.get(path).json()["reason"] == "no_other_players"
     search(5000)
-    assert players.get(path).json()["reason"] == "rules"
+    assert players.get(path).json()["reason"] == "excluded_by_rules"
     search(1010)
-    assert players.get(path).json()["reason"] == "not_full"
+    assert players.get(path).json()["reason"] == "waiting_for_full_match"
     Ticket.objects.update(status=Status.CANCELLED)
     assert players.get(path).json()["reason"] == ""
 
@@ -334,7 +339,7 @@ def test_player_has_one_active_ticket(players: APIClient, make_profile: Callable
     Ticket.objects.update(status=Status.HOST_ASSIGNED)
     assert players.post(f"{BASE}/tickets", anna, format="json").status_code == 201, "it may play again"
     Ticket.objects.all().delete()
-    settings.MATCHMAKER_ONE_TICKET_PER_PLAYER = "profile"
+    settings.MATCHMAKER_PLAYER_TICKET_SCOPE = "profile"
     codes = [
         players.post(f"{BASE}/tickets", {**anna, "profile": name}, format="json").status_code
         for name in ("duel", "quick", "duel")
@@ -504,11 +509,11 @@ def test_versions_are_numbered_compared_activated_and_rolled_back(api: APIClient
 
 def test_bad_configuration_is_refused_with_path_and_reason(api: APIClient) -> None:
     found = problems(versions(api, host="best", rules={"initial": {"size": {"type": "x"}}}))
-    assert found["config.host"] == "must be one of first, best_connected"
+    assert found["config.host"] == "must be one of longest_waiting, best_connected"
     assert "config.rules.initial.size.type" in found
     checked = api.post(f"{BASE}/profiles:validate", {"config": {"host": "best"}}, format="json").json()
     assert checked["valid"] is False
-    assert {"path": "host", "reason": "must be one of first, best_connected"} in checked["problems"]
+    assert {"path": "host", "reason": "must be one of longest_waiting, best_connected"} in checked["problems"]
     assert api.post(f"{BASE}/profiles:validate", {"config": CONFIG}, format="json").json() == {
         "valid": True,
         "problems": [],
@@ -535,8 +540,8 @@ def test_groups_that_do_not_fit_the_new_version_as_a_group_keep_theirs(api: APIC
     by_version = Ticket.objects.order_by("version__number").values_list("version__number", flat=True)
     assert list(by_version) == [1, 1, 2], "a group of two is larger than a team"
     left = Ticket.objects.filter(version__number=1)[0]
-    why = players.get(f"{BASE}/tickets/{left.pk}/why").json()
-    assert (why["version"], why["is_active_version"]) == (1, False)
+    explained = players.get(f"{BASE}/tickets/{left.pk}/explanation").json()
+    assert (explained["profile_version"], explained["is_active_version"]) == (1, False)
     assert Group.objects.filter(version__number=1).count() == 1
 
 
@@ -589,7 +594,7 @@ def test_without_a_key_only_the_monitor_answers(db: None) -> None:
 
 
 def test_M12_too_many_requests_are_429_with_retry_after(players: APIClient, profile: str) -> None:
-    Fleet.objects.create(fetched_at=timezone.now())
+    LocationSnapshot.objects.create(fetched_at=timezone.now())
     with override_settings(MATCHMAKER_REQUESTS_PER_MINUTE=3):
         answers = [players.get(f"{BASE}/locations/beacons") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -618,7 +623,7 @@ def test_assignment_is_sealed_in_the_database(search: Search) -> None:
 
 def test_beacons_and_places_that_are_not_there_are_warned_of(players: APIClient, profile: str) -> None:
     place = {"city": "Frankfurt", "country": "D", "administrative_division": "", "slug": "fra"}
-    Fleet.objects.create(locations=[place], fetched_at=timezone.now())
+    LocationSnapshot.objects.create(locations=[place], fetched_at=timezone.now())
     body = {"profile": "duel", "attributes": {"elo": 1}, "latencies": {"fra": 1, "far": 2}, "latensies": {}}
     answer = players.post(f"{BASE}/tickets", body, format="json").json()
     assert {warning["field"]: warning["code"] for warning in answer["warnings"]} == {
@@ -652,8 +657,8 @@ def test_round_trips_of_0_and_less_are_no_measurement_and_are_warned_of(
         "measurements[1].rtt_ms",
     }
     ticket = Ticket.objects.get()
-    assert ticket.whereabouts["latencies"] == {"c": 5}
-    assert [each["rtt_ms"] for each in ticket.whereabouts["measurements"]] == [5]
+    assert ticket.network_measurements["latencies"] == {"c": 5}
+    assert [each["rtt_ms"] for each in ticket.network_measurements["measurements"]] == [5]
     assert ticket.attributes["beacons"] == {"C": 7}
 
 
@@ -663,7 +668,7 @@ def test_repeated_request_finds_its_ticket_also_when_there_is_room_for_no_more(
     body, headers = {"profile": "duel", "attributes": {"elo": 1}}, {"HTTP_IDEMPOTENCY_KEY": "once"}
     first = players.post(f"{BASE}/tickets", body, format="json", **headers).json()
     forget_counts()
-    with override_settings(MATCHMAKER_MAX_TICKETS=1):
+    with override_settings(MATCHMAKER_MAX_TICKETS_PER_TENANT=1):
         assert players.post(f"{BASE}/tickets", body, format="json", **headers).json()["id"] == first["id"]
         assert players.post(f"{BASE}/tickets", body, format="json").status_code == 429
     forget_counts()
@@ -689,11 +694,11 @@ def test_a_ticket_of_a_player_who_measured_nothing_is_taken(
 ) -> None:
     beacon = {"node": "a", "host": "203.0.113.7", "fqdn": "a", "tcp_port": 1, "udp_port": 2}
     place = {"city": "Oslo", "country": "", "continent": "", "administrative_division": "", "timezone": ""}
-    Fleet.objects.create(
+    LocationSnapshot.objects.create(
         beacons=[{**beacon, "location": place}], locations=[{"slug": "oslo", "city": "Oslo"}], fetched_at=timezone.now()
     )
     size = {"type": "player_count", "attributes": {"team_count": 2, "min_team_size": 1, "max_team_size": 1}}
-    for name, attributes in (("worth", {"unmeasured": 150}), ("plain", {})):
+    for name, attributes in (("worth", {"default_latency": 150}), ("plain", {})):
         pings = {"type": "latencies", "attributes": {"difference": 100, "max_latency": 200, **attributes}}
         make_profile(name, rules={"initial": {"size": size, "pings": pings}})
     for name in ("worth", "plain"):

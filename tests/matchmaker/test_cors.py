@@ -77,7 +77,7 @@ def test_a_profiles_origins_hold_for_its_own_tickets(api: APIClient) -> None:
         assert (made.status_code, allowed(made)) == (201, expected)
         ticket = f"{BASE}/tickets/{made.json()['id']}"
         assert allowed(api.get(ticket, HTTP_ORIGIN=GAME)) == expected
-        assert allowed(api.get(f"{ticket}/why", HTTP_ORIGIN=GAME)) == expected
+        assert allowed(api.get(f"{ticket}/explanation", HTTP_ORIGIN=GAME)) == expected
         assert allowed(api.get(f"{ticket}/events", HTTP_ORIGIN=GAME)) == expected
         member = api.post(f"{BASE}/groups", body, format="json", HTTP_ORIGIN=GAME)
         assert allowed(member) == expected

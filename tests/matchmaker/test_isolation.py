@@ -91,25 +91,25 @@ def test_version_whose_pass_fails_is_set_aside_and_the_others_are_matched_in_the
 
     state = PassState.objects.get(pk=hostile.pk)
     assert state.failures == 1
-    assert state.set_aside_until > timezone.now()
+    assert state.suspended_until > timezone.now()
     assert "max_difference: is missing" in state.error
     assert matching_pass.version_pass(hostile.pk) is None, "it rests"
     for failures in (2, 3):
-        PassState.objects.filter(pk=hostile.pk).update(set_aside_until=timezone.now())
+        PassState.objects.filter(pk=hostile.pk).update(suspended_until=timezone.now())
         result = matching_pass.version_pass(hostile.pk)
         assert result
         assert result.has_failed
         state = PassState.objects.get(pk=hostile.pk)
         assert state.failures == failures
-        assert state.set_aside_until > timezone.now() + timedelta(seconds=2**failures - 1)
-    assert selectors.versions_set_aside() == [("attacker", "duel")]
+        assert state.suspended_until > timezone.now() + timedelta(seconds=2**failures - 1)
+    assert selectors.versions_suspended() == [("attacker", "duel")]
 
     ProfileVersion.objects.filter(pk=hostile.pk).update(config=CONFIG)
     services.version_try_again(hostile)
     result = matching_pass.version_pass(hostile.pk)
     assert result
     assert result.matches == 1
-    assert (PassState.objects.get(pk=hostile.pk).failures, selectors.versions_set_aside()) == (0, [])
+    assert (PassState.objects.get(pk=hostile.pk).failures, selectors.versions_suspended()) == (0, [])
 
 
 def test_why_and_the_console_show_that_a_version_is_set_aside(
@@ -118,13 +118,13 @@ def test_why_and_the_console_show_that_a_version_is_set_aside(
     ticket = search()
     version = ProfileVersion.objects.get()
     PassState.objects.create(
-        version=version, failures=3, set_aside_until=timezone.now() + timedelta(seconds=9), error="OverflowError: x"
+        version=version, failures=3, suspended_until=timezone.now() + timedelta(seconds=9), error="OverflowError: x"
     )
-    why = players.get(f"/matchmaker/tickets/{ticket['id']}/why").json()
-    assert (why["reason"], why["set_aside"]["failures"]) == ("set_aside", 3)
-    assert why["set_aside"]["error"] == "OverflowError: x"
-    shown = admin_client.get("/admin/matchmaker/profileversion/?passes=set_aside").content.decode()
-    assert "set aside after 3 failures: OverflowError: x" in shown
+    explained = players.get(f"/matchmaker/tickets/{ticket['id']}/explanation").json()
+    assert (explained["reason"], explained["suspension"]["failures"]) == ("suspended", 3)
+    assert explained["suspension"]["error"] == "OverflowError: x"
+    shown = admin_client.get("/admin/matchmaker/profileversion/?passes=suspended").content.decode()
+    assert "suspended after 3 failures: OverflowError: x" in shown
     page = admin_client.get(f"/admin/matchmaker/ticket/{Ticket.objects.get().player_id}/now").content.decode()
     assert "OverflowError: x" in page
 
@@ -136,7 +136,7 @@ def test_one_unreadable_ticket_is_cancelled_and_costs_its_own_version_nothing(vi
     assert result
     assert (result.matches, result.has_failed) == (1, False)
     broken.refresh_from_db()
-    assert (broken.status, broken.reason) == (Status.CANCELLED, "unreadable")
+    assert (broken.status, broken.reason) == (Status.CANCELLED, "invalid_attributes")
 
 
 def test_version_that_cannot_be_read_keeps_nobody_from_expiring(victim: ProfileVersion) -> None:
@@ -298,9 +298,9 @@ def test_why_costs_the_same_for_a_large_pool(
     waiting_tickets(version, 200, age=30, elo=900)
     matching_pass.version_pass(version.pk, steps=1)
     with django_assert_max_num_queries(12):
-        why = players.get(f"/matchmaker/tickets/{ticket['id']}/why").json()
-    assert (why["waiting"], why["compared"]) == (200, 20)
-    assert why["last_pass"] is not None
+        explained = players.get(f"/matchmaker/tickets/{ticket['id']}/explanation").json()
+    assert (explained["waiting_players"], explained["compared_players"]) == (200, 20)
+    assert explained["last_pass_at"] is not None
 
 
 # -- quotas ----------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_why_costs_the_same_for_a_large_pool(
 def test_active_tickets_of_a_tenant_are_bounded_and_others_have_their_own(
     tenant: Tenant, players: APIClient, profile: str, settings: Any
 ) -> None:
-    settings.MATCHMAKER_MAX_TICKETS = 3
+    settings.MATCHMAKER_MAX_TICKETS_PER_TENANT = 3
     body = {"profile": profile, "attributes": {"elo": 1}}
     group = {"player_tickets": [body] * 2}
     assert players.post("/matchmaker/group-tickets", group, format="json").status_code == 201

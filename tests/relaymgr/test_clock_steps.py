@@ -61,7 +61,7 @@ def test_a_node_heard_in_the_future_is_silent(node: RelayNode) -> None:
 
 @pytest.mark.django_db
 def test_a_matchmaker_seen_in_the_future_is_not_alive() -> None:
-    Process.objects.create(name="a:1", seen_at=timezone.now() + HOUR, manager_answers=True)
+    Process.objects.create(name="a:1", seen_at=timezone.now() + HOUR, manager_reachable=True)
     assert processes_alive() == []
 
 

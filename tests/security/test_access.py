@@ -51,7 +51,7 @@ ACCESS: dict[str, dict[str, set[str]]] = {
     "/matchmaker/locations/beacons": {"GET": PLAYERS},
     "/matchmaker/tickets": {"POST": PLAYERS},
     "/matchmaker/tickets/{ticket_id}": {"GET": PLAYERS, "DELETE": PLAYERS},
-    "/matchmaker/tickets/{ticket_id}/why": {"GET": PLAYERS},
+    "/matchmaker/tickets/{ticket_id}/explanation": {"GET": PLAYERS},
     "/matchmaker/tickets/{ticket_id}/events": {"GET": PLAYERS},
     "/matchmaker/group-tickets": {"POST": PLAYERS},
     "/matchmaker/groups": {"POST": PLAYERS},

@@ -21,7 +21,7 @@ OWNED = ("session_id", "ticket_id", "group_id", "member_id", "backfill_id", "nam
 # A studio makes its own profile by giving a version of it: that another has one of this name is nothing to it.
 MAKES_ITS_OWN = {("/matchmaker/profiles/{name}/versions", "POST")}
 
-BY_THE_CLOCK = ("/events", "/why")  # a stream, and how long is left
+BY_THE_CLOCK = ("/events", "/explanation")  # a stream, and how long is left
 
 # What makes a call valid, so that nothing but the owner stands in its way.
 BODIES = {

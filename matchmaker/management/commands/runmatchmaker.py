@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.1  # seconds between looks for change
 SWEEP_EVERY = 1.0
-FLEET_EVERY = 2.0
+LOCATIONS_EVERY = 2.0
 REST_AFTER_FAILURE = 2.0
 DATABASE_WITHIN = 20.0  # seconds for which a round, or a match, waits for the database in all
 
@@ -77,10 +77,10 @@ class Matchmaker:
         self._seen: dict[int, selectors.Waiting] = {}
         self._look_again: dict[int, float] = {}
         self._labels: dict[int, str] = {}
-        self._looked = self._fleet_read = float("-inf")
+        self._looked = self._locations_read_at = float("-inf")
         self._look_takes = 0.0
-        self._manager_answers = False
-        self._set_aside: set[str] = set()
+        self._manager_reachable = False
+        self._suspended: set[str] = set()
 
     def run(self) -> None:
         for thread in self._threads:
@@ -126,7 +126,7 @@ class Matchmaker:
         with metrics.pass_seconds.labels(label).time():
             done = matching_pass.version_pass(version_id)
         self._seen[version_id] = waiting
-        if done is None:  # another process is at it, or it is set aside: we look again to see what was left
+        if done is None:  # another process is at it, or it is suspended: we look again to see what was left
             self._look_again[version_id] = time.monotonic() + LOOK_EVERY
             return
         # Kept by the monotonic clock: the other one may be stepped meanwhile.
@@ -192,21 +192,27 @@ class Matchmaker:
     def _keep_house(self) -> None:
         """What must not hold up a pass: the manager may take seconds to answer, and a sweep may find much."""
         while not self._stopping.is_set():
-            for work in (self._read_fleet, self._report, self._sweep, services.move_late_tickets, self._count_tickets):
+            for work in (
+                self._read_locations,
+                self._report,
+                self._sweep,
+                services.move_late_tickets,
+                self._count_tickets,
+            ):
                 with deadline(DATABASE_WITHIN):
                     self._try(work)
             self._stopping.wait(SWEEP_EVERY)
         connection.close()
 
-    def _read_fleet(self) -> None:
+    def _read_locations(self) -> None:
         now = time.monotonic()
-        if now - self._fleet_read >= FLEET_EVERY:
-            self._fleet_read = now
-            self._manager_answers = matching_pass.fleet_refresh(self.manager)
-            metrics.manager_answers.set(self._manager_answers)
+        if now - self._locations_read_at >= LOCATIONS_EVERY:
+            self._locations_read_at = now
+            self._manager_reachable = matching_pass.locations_refresh(self.manager)
+            metrics.manager_reachable.set(self._manager_reachable)
 
     def _report(self) -> None:
-        matching_pass.process_seen(self.process, self._manager_answers)
+        matching_pass.process_seen(self.process, self._manager_reachable)
 
     def _sweep(self) -> None:
         metrics.expired.inc(matching_pass.sweep())
@@ -215,13 +221,13 @@ class Matchmaker:
         found = selectors.ticket_counts()
         for status in Status.values:
             metrics.tickets.labels(status.lower()).set(found.get(status, 0))
-        counts = dict.fromkeys(self._set_aside, 0)
-        for tenant, name in selectors.versions_set_aside():
+        counts = dict.fromkeys(self._suspended, 0)
+        for tenant, name in selectors.versions_suspended():
             label = metrics.profile_label(tenant, name)
             counts[label] = counts.get(label, 0) + 1
         for label, count in counts.items():
-            metrics.set_aside.labels(label).set(count)
-        self._set_aside = set(counts)
+            metrics.suspended.labels(label).set(count)
+        self._suspended = set(counts)
 
     def _try(self, work: Any) -> bool:
         """A failure, of the database for instance, ends this piece of work and not the process."""

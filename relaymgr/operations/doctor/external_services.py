@@ -93,7 +93,7 @@ def web_heard_ago() -> timedelta | None:
 def look_at_matchmaker() -> Iterator[Finding]:
     """By its processes' rows: the model by name, for the manager knows nothing of the matchmaker."""
     processes = apps.get_model("matchmaker", "Process")._default_manager.filter(seen_at__gt=timezone.now() - GONE_AFTER)
-    seen = list(processes.values_list("name", "seen_at", "manager_answers"))
+    seen = list(processes.values_list("name", "seen_at", "manager_reachable"))
     now = timezone.now()
     alive = [name for name, seen_at, _ in seen if age_s(seen_at, now) < ALIVE_WITHIN.total_seconds()]
     todo = "Start it: manage.py runmatchmaker, with CAUSEWAY_MATCHMAKER_KEY."
@@ -109,7 +109,7 @@ def look_at_matchmaker() -> Iterator[Finding]:
         yield MATCHMAKER.problem("runs", "none runs, though it has a key", todo)
     else:
         yield MATCHMAKER.ok("runs", "none is set up")
-    states = apps.get_model("matchmaker", "PassState")._default_manager.filter(set_aside_until__isnull=False)
+    states = apps.get_model("matchmaker", "PassState")._default_manager.filter(suspended_until__isnull=False)
     aside = states.values_list("version__profile__tenant", "version__profile__name", "version__number", "error")[:5]
     for tenant, name, number, error in aside:
         todo = "The console shows it under Profile versions; its tenant can activate another version."

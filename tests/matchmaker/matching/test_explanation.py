@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from matchmaker.matching.explanation import explain, kept
+from matchmaker.matching.explanation import explain, rule_outcomes
 from matchmaker.matching.pool import Ticket
 from matchmaker.matching.profiles import parse
 
@@ -50,24 +50,31 @@ def ticket(name: str, age: float = 1, group: str = "", **changes: Any) -> Ticket
     ],
 )
 def test_rule_that_blocks_is_counted(changes: dict[str, Any], blocked: dict[str, int]) -> None:
-    why = explain(PROFILE, [ticket("me"), ticket("other", **changes)], "me", 0.0)
-    assert (why.blocked, why.compatible, why.waiting) == (blocked, 0 if blocked else 1, 1)
+    explained = explain(PROFILE, [ticket("me"), ticket("other", **changes)], "me", 0.0)
+    assert (explained.blocked_by_rule, explained.compatible_players, explained.waiting_players) == (
+        blocked,
+        0 if blocked else 1,
+        1,
+    )
 
 
 def test_group_counts_its_players_and_may_be_too_large() -> None:
     group = [ticket(f"g{n}", group="g") for n in range(3)]
-    why = explain(PROFILE, [ticket("me"), *group], "me", 0.0)
-    assert (why.waiting, why.compatible, why.wanted, why.blocked) == (3, 0, 2, {"player_count": 3})
-    assert explain(PROFILE, [ticket("me"), *group], "g1", 0.0).waiting == 1, "the own group is not waited for"
+    explained = explain(PROFILE, [ticket("me"), *group], "me", 0.0)
+    assert (explained.waiting_players, explained.compatible_players, explained.missing_players) == (3, 0, 2)
+    assert explained.blocked_by_rule == {"player_count": 3}
+    assert explain(PROFILE, [ticket("me"), *group], "g1", 0.0).waiting_players == 1, "the own group is not waited for"
 
 
 def test_next_expansion_and_what_it_changes() -> None:
     young = explain(PROFILE, [ticket("me", age=5)], "me", 0.0)
-    assert (young.next_expansion, young.expires) == (15, 55)
-    assert young.changes == {"elo": {"max_difference": 100}, "pings": {"max_latency": 150}}
-    assert explain(PROFILE, [ticket("me", age=25)], "me", 0.0).changes == {"player_count": {"max_team_size": 2}}
+    assert (young.next_expansion_in, young.expires_in) == (15, 55)
+    assert young.next_expansion_changes == {"elo": {"max_difference": 100}, "pings": {"max_latency": 150}}
+    assert explain(PROFILE, [ticket("me", age=25)], "me", 0.0).next_expansion_changes == {
+        "player_count": {"max_team_size": 2}
+    }
     old = explain(PROFILE, [ticket("me", age=45)], "me", 0.0)
-    assert (old.next_expansion, old.changes) == (None, {})
+    assert (old.next_expansion_in, old.next_expansion_changes) == (None, {})
 
 
 def test_ticket_that_does_not_wait_is_a_key_error() -> None:
@@ -77,7 +84,7 @@ def test_ticket_that_does_not_wait_is_a_key_error() -> None:
 
 
 def kept_by(*tickets: Ticket) -> dict[str, tuple[str, str]]:
-    return {rule.rule: (rule.found, rule.allowed) for rule in kept(PROFILE, tickets, 0.0)}
+    return {rule.rule: (rule.actual, rule.allowed) for rule in rule_outcomes(PROFILE, tickets, 0.0)}
 
 
 def test_how_a_match_keeps_each_rule() -> None:
@@ -92,9 +99,9 @@ def test_how_a_match_keeps_each_rule() -> None:
 
 def test_what_was_allowed_is_what_the_strictest_of_them_allowed() -> None:
     found = kept_by(ticket("old", age=30, elo=30), ticket("new"))
-    assert found["elo"] == ("30 to 100, 70 apart", "at most 50 apart"), "told as it is, even if it should not be"
+    assert found["elo"] == ("30 to 100, 70 apart", "at most 50 apart"), "reported as it is, even if the rules forbid it"
 
 
 def test_group_counts_as_one() -> None:
     assert kept_by(ticket("a", group="g", elo=90), ticket("b", group="g", elo=110))["elo"][0] == "100 to 100, 0 apart"
-    assert kept(PROFILE, [], 0.0) == []
+    assert rule_outcomes(PROFILE, [], 0.0) == []

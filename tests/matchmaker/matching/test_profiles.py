@@ -48,7 +48,7 @@ def test_examples_are_valid(path: Path) -> None:
 def test_defaults_and_stages() -> None:
     profile = parse(CONFIG | {"ticket_expiration_period": "1500ms", "rules": {"initial": CONFIG["rules"]["initial"]}})
     assert (profile.expiration, profile.removal, profile.group_inactivity) == (1.5, 30, 300)
-    assert (profile.max_retries, profile.host, profile.session) == (3, "first", {})
+    assert (profile.max_retries, profile.host, profile.session) == (3, "longest_waiting", {})
     staged = parse(with_rules({"20": {"elo": {"max_difference": 9}}, "5": {"size": {"min_team_size": 2}}}, elo=elo(1)))
     assert [(stage.since, stage.numbers["elo"], stage.min_team_size) for stage in staged.stages] == [
         (0, 1, 1),
@@ -84,7 +84,7 @@ CASES: list[tuple[Any, str, str]] = [
     ([], "config", "object"),
     ({}, "rules", "object"),
     (with_rules() | {"colour": 1}, "colour", "not a setting"),
-    (with_rules() | {"host": "last"}, "host", "one of first, best_connected"),
+    (with_rules() | {"host": "last"}, "host", "one of longest_waiting, best_connected"),
     (with_rules() | {"max_deployment_retry_count": True}, "max_deployment_retry_count", "whole number"),
     (with_rules() | {"ticket_expiration_period": "5"}, "ticket_expiration_period", "a time such as"),
     (with_rules() | {"ticket_expiration_period": "0s"}, "ticket_expiration_period", "a time such as"),
@@ -113,7 +113,7 @@ CASES: list[tuple[Any, str, str]] = [
     (with_rules(a=elo(10**400)), "rules.initial.a.attributes.max_difference", "at most 1e+12"),
     (with_rules({"9": {"size": {"team_count": 10**400}}}), "rules.expansions.9.size.team_count", "at most 1e+12"),
     (with_rules(a=pings(max_latency=0)), "rules.initial.a.attributes.max_latency", "at least 1e-06"),
-    (with_rules(a=pings(unmeasured=101)), "rules.initial.a.attributes.unmeasured", "above every max_latency"),
+    (with_rules(a=pings(default_latency=101)), "rules.initial.a.attributes.default_latency", "above every max_latency"),
     (with_rules(a=maps(65)), "rules.initial.a.attributes.overlap", "at most 64"),
     (with_rules({"9": {"a": {"max_difference": 1}}}, a=elo(1)), "rules.expansions.9", "changes nothing"),
     (with_rules({"9": {}}), "rules.expansions.9", "changes nothing"),
@@ -303,7 +303,10 @@ def with_latencies(expansions: dict[str, Any] | None = None, **attributes: float
 
 @pytest.mark.parametrize(
     "config",
-    [with_latencies(unmeasured=300), with_latencies(expansions={"10": {"pings": {"unmeasured": 500}}}, unmeasured=150)],
+    [
+        with_latencies(default_latency=300),
+        with_latencies(expansions={"10": {"pings": {"default_latency": 500}}}, default_latency=150),
+    ],
 )
 def test_a_worth_without_effect_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ProfileInvalid):
@@ -312,7 +315,9 @@ def test_a_worth_without_effect_is_refused(config: dict[str, Any]) -> None:
 
 def test_a_worth_within_a_later_limit_is_taken() -> None:
     assert (
-        parse(with_latencies(expansions={"10": {"pings": {"max_latency": 400}}}, unmeasured=300)).stages[0].unmeasured
+        parse(with_latencies(expansions={"10": {"pings": {"max_latency": 400}}}, default_latency=300))
+        .stages[0]
+        .default_latency
         == 300
     )
 

@@ -213,7 +213,7 @@ def test_players_who_measured_nothing_count_as_the_profile_says() -> None:
     )
     assert matched(profile_of(rule), waiting({"beacons": {}}, {"beacons": {"fra": 15}})) == []
     assert matched(profile_of(rule), waiting({"beacons": {}}, {"beacons": {}})) == ["ab"]
-    rule["beacons"]["attributes"]["unmeasured"] = 20
+    rule["beacons"]["attributes"]["default_latency"] = 20
     assert matched(profile_of(rule), waiting({"beacons": {}}, {"beacons": {"fra": 15}})) == ["ab"]
     assert matched(profile_of(rule), waiting({"beacons": {}}, {"beacons": {"fra": 60}})) == []
     group = waiting({"beacons": {"fra": 40}}, {"beacons": {}}, {"beacons": {"fra": 1}}, groups=["g", "g", ""])
@@ -268,7 +268,7 @@ def test_teams_are_balanced_by_the_first_number() -> None:
     assert {frozenset(team) for team in match.teams} == {frozenset("ad"), frozenset("bc")}
 
 
-@pytest.mark.parametrize(("host", "expected"), [("first", "a"), ("best_connected", "b")])
+@pytest.mark.parametrize(("host", "expected"), [("longest_waiting", "a"), ("best_connected", "b")])
 def test_host(host: str, expected: str) -> None:
     profile = profile_of(BEACONS, host=host)
     [match] = make_matches(profile, waiting({"beacons": {"fra": 30}}, {"beacons": {"fra": 10}}), NOW).matches
@@ -511,8 +511,8 @@ def test_the_next_pass_goes_on_where_the_budget_of_the_last_was_spent() -> None:
         found = make_matches(profile, hard + easy, NOW, budget=Budget(3_000), start=start)
         if any("z0" in match.tickets for match in found.matches):
             break
-        assert found.resume is not None
-        start = found.resume
+        assert found.resume_from is not None
+        start = found.resume_from
         assert passes < 40
     assert passes > 1, "one pass had budget enough: the test shows nothing"
 
@@ -523,7 +523,7 @@ def test_budget_ends_by_the_clock_too() -> None:
     tickets = [Ticket(f"t{n}", NOW - 1 - n / 1000, {"elo": 0}) for n in range(100)]
     found = make_matches(profile, tickets, NOW, budget=Budget(seconds=10, clock=lambda: next(clock)))
     assert 0 < len(found.matches) < 50
-    assert found.resume is not None
+    assert found.resume_from is not None
 
 
 @pytest.mark.parametrize("limit", [1e-320, 5e-324, 1e-6, 1e12, 0])
@@ -541,14 +541,14 @@ def test_ticket_that_the_rules_cannot_read_costs_the_others_nothing() -> None:
     broken = [{"elo": "x"}, {}, {"elo": None}]
     found = make_matches(profile, waiting({"elo": 1}, *broken, {"elo": 2}), NOW)
     assert [sorted(match.tickets) for match in found.matches] == [["a", "e"]]
-    assert sorted(found.unreadable) == ["b", "c", "d"]
+    assert sorted(found.invalid) == ["b", "c", "d"]
 
 
 def test_backfill_takes_no_more_players_than_there_is_room_for() -> None:
     profile = profile_of(most=4)
     game = playing(profile, {})
     tickets = waiting({}, {}, {}, groups=["g", "g", ""])
-    assert make_matches(profile, tickets, NOW, [replace(game, room=1)]).filled[0].tickets == ("c",)
-    assert make_matches(profile, tickets, NOW, [replace(game, room=2)]).filled[0].tickets == ("a", "b")
-    assert make_matches(profile, tickets, NOW, [replace(game, room=0)]).filled == []
+    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=1)]).filled[0].tickets == ("c",)
+    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=2)]).filled[0].tickets == ("a", "b")
+    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=0)]).filled == []
     assert make_matches(profile, tickets, NOW, [replace(game, refused=frozenset("a"))]).filled[0].tickets == ("c",)

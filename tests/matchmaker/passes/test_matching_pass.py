@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 
 from matchmaker import selectors
 from matchmaker.manager_client import Manager
-from matchmaker.models import Backfill, Fleet, Group, Match, MatchState, ProfileVersion, Status, Ticket
+from matchmaker.models import Backfill, Group, LocationSnapshot, Match, MatchState, ProfileVersion, Status, Ticket
 from matchmaker.network_measurements import nearest
 from matchmaker.passes import matching_pass
 from matchmaker.passes.assignments import session_request
@@ -80,7 +80,7 @@ def test_session_is_asked_for_with_options_and_latencies_by_slug(
         }
     }
     make_profile(rules=rules, session={"topology": "mesh", "idle_timeout": 60})
-    matching_pass.fleet_refresh(manager)
+    matching_pass.locations_refresh(manager)
     for _ in range(2):
         body = {"profile": "duel", "attributes": {"pings": {"Frankfurt": 20, "Mars": 30}}}
         players.post("/matchmaker/tickets", body, format="json")
@@ -118,12 +118,12 @@ def test_session_is_asked_for_with_what_the_players_measured(
 
 
 def test_of_large_matches_each_player_hands_on_its_nearest() -> None:
-    whereabouts = {
+    network_measurements = {
         "measurements": [{"node": f"n-{n}", "rtt_ms": 200 - n} for n in range(200)],
         "latencies": {f"l-{n}": 64 - n for n in range(64)},
     }
-    assert len(nearest(whereabouts, players=10)["measurements"]) == 200
-    handed = nearest(whereabouts, players=255)
+    assert len(nearest(network_measurements, players=10)["measurements"]) == 200
+    handed = nearest(network_measurements, players=255)
     assert [each["node"] for each in handed["measurements"]] == [f"n-{n}" for n in range(199, 192, -1)]
     assert list(handed["latencies"]) == [f"l-{n}" for n in range(63, 56, -1)]
 
@@ -526,9 +526,9 @@ def test_estimate_of_the_wait_is_that_of_the_latest_matches(search: Search, play
     for n in range(4):
         search(n)
     one_pass()
-    Match.objects.update(wait=20.0)
+    Match.objects.update(average_wait_time=20.0)
     ticket = search()
-    estimate = players.get(f"/matchmaker/tickets/{ticket['id']}/why").json()["estimate"]
+    estimate = players.get(f"/matchmaker/tickets/{ticket['id']}/explanation").json()["estimated_wait_time"]
     assert 19 < estimate <= 20
 
 
@@ -541,10 +541,10 @@ def test_group_of_which_one_was_lost_is_not_matched(players: APIClient, profile:
 
 
 def test_fleet_is_kept_while_the_manager_is_down(manager: Manager, manager_stand_in: ManagerStandIn) -> None:
-    assert matching_pass.fleet_refresh(manager)
+    assert matching_pass.locations_refresh(manager)
     manager_stand_in.fails = [(500, {})]
-    assert not matching_pass.fleet_refresh(manager)
-    assert Fleet.objects.get().locations
+    assert not matching_pass.locations_refresh(manager)
+    assert LocationSnapshot.objects.get().locations
 
 
 # -- several at once -------------------------------------------------------------------------------

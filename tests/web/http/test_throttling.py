@@ -11,7 +11,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker import selectors
-from matchmaker.models import Fleet
+from matchmaker.models import LocationSnapshot
 from relaymgr.celery import app
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import node_key_roll
@@ -24,8 +24,8 @@ from tests.support.manager import Clock, client_with
 @pytest.fixture
 def fleet_known(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the matchmaker knows of the fleet, it answers 503 to who asks for beacons."""
-    monkeypatch.setattr(selectors, "_fleet_names", None)  # that of another test
-    Fleet.objects.create(pk=1, beacons=[], locations=[], fetched_at=timezone.now())
+    monkeypatch.setattr(selectors, "_known_locations", None)  # that of another test
+    LocationSnapshot.objects.create(pk=1, beacons=[], locations=[], fetched_at=timezone.now())
 
 
 def test_headers_count_down_on_every_answer(tenant: Tenant, api: APIClient, embedded_clock: Clock) -> None:

@@ -90,7 +90,7 @@ def test_address_that_makes_no_sense_is_a_problem_too(settings: Any, url: str) -
 def test_matchmaker(settings: Any, key: str, age: int | None, answers: bool, levels: list[Level]) -> None:
     settings.MATCHMAKER_KEY = key
     if age is not None:
-        Process.objects.create(name="a:1", seen_at=timezone.now() - timedelta(seconds=age), manager_answers=answers)
+        Process.objects.create(name="a:1", seen_at=timezone.now() - timedelta(seconds=age), manager_reachable=answers)
     found = list(external_services.look_at_matchmaker())
     assert [finding.level for finding in found] == levels
     assert not any("cw_key" in finding.text for finding in found)
