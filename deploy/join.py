@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SOURCE = Path(__file__).resolve().parent.parent
-CODE = ("configuration", "observability", "relaynode", "transports/python", "requirements.txt")
+CODE = ("configuration", "nodeapi", "observability", "relaynode", "transports/python", "requirements.txt")
 PREFIX = "CAUSEWAY_NODE_"
 SERVICE = "causeway-node.service"
 LINKED_WITHIN = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("configuration", "observability", "web", "relaymgr", "relaynode", "causeway_client", "matchmaker")
+OURS = ("configuration", "observability", "web", "nodeapi", "relaymgr", "relaynode", "causeway_client", "matchmaker")
 
 # (who, must not import, because)
 FORBIDDEN = [
@@ -20,6 +20,11 @@ FORBIDDEN = [
     ("observability", r"relaymgr|relaynode|matchmaker|causeway_client", "every process logs and counts through it"),
     ("web", r"relaymgr|relaynode|matchmaker|causeway_client", "manager and matchmaker are built on it"),
     ("relaynode", r"web", "a node runs without Django"),
+    (
+        "nodeapi",
+        r"relaymgr|relaynode|matchmaker|web|observability|django|causeway_client\.(?!protocol)",
+        "manager and node share it, and a node runs without Django",
+    ),
     ("relaynode", r"observability\.database", "a node runs without the manager's stack"),
     ("causeway_client.protocol", r"causeway_client\.(?!protocol)", "the wire is the leaf everyone else builds on"),
     (
@@ -42,6 +47,7 @@ FORBIDDEN = [
 ]
 
 PURE = [
+    "nodeapi",
     "causeway_client.protocol",
     "relaynode.core.addresses",
     "relaynode.core.dialects.connection_ids",

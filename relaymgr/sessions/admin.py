@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 
+from nodeapi.ids import is_session_id
 from relaymgr.tenants.models import Tenant
 from web.admin.base import ReadOnlyAdmin, RecordedAdmin, act, live_part
 from web.errors import Conflict
@@ -29,7 +30,7 @@ from .models import (
     WebhookEndpoint,
 )
 from .player_data import truncated
-from .selectors import SESSION_ID, unknown_since_of
+from .selectors import unknown_since_of
 from .services import placement_ban, seat_revoke, session_delete
 from .webhooks.circuits import circuit_close
 from .webhooks.deliveries import delivery_retry
@@ -109,7 +110,7 @@ class RelaySessionAdmin(_OperatedAdmin):
         """By index whatever is looked for: one condition for each way to find a session."""
         if not (term := search_term.strip()):
             return queryset, False
-        if SESSION_ID.fullmatch(term):
+        if is_session_id(term):
             return queryset.filter(pk=term), False
         if (address := _address(term)) is not None:
             # Ended sessions may know the network alone.

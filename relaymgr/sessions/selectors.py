@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
@@ -13,6 +12,7 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
+from nodeapi.ids import is_session_id
 from relaymgr.nodes.models import NodeStateChange
 from relaymgr.nodes.selectors import workers_at
 from relaymgr.telemetry.estimation.prefixes import prefix_of
@@ -24,8 +24,6 @@ from web.ttl_cache import remembered
 from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat
 from .placement.stored_explanation import completed
-
-SESSION_ID = re.compile(r"[0-9a-f]{12}-S")
 
 
 def with_details(sessions: QuerySet[RelaySession]) -> QuerySet[RelaySession]:
@@ -40,7 +38,7 @@ def with_details(sessions: QuerySet[RelaySession]) -> QuerySet[RelaySession]:
 
 def session_get(*, tenant: Tenant, session_id: str) -> RelaySession:
     """Raises SessionUnknown, also for another tenant's."""
-    if not SESSION_ID.fullmatch(session_id):
+    if not is_session_id(session_id):
         raise SessionUnknown
     try:
         session = with_details(RelaySession.objects.all()).get(tenant=tenant, id=session_id)
@@ -129,7 +127,7 @@ def better_relay(session: RelaySession) -> dict[str, Any] | None:
 
 def session_placement(*, tenant: Tenant, session_id: str) -> dict[str, Any]:
     """The stored explanation. Raises SessionUnknown, NotPlaced."""
-    if not SESSION_ID.fullmatch(session_id):
+    if not is_session_id(session_id):
         raise SessionUnknown
     found = RelaySession.objects.filter(tenant=tenant, id=session_id).values_list("placement", flat=True).first()
     if found is None:

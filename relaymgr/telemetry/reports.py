@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct, ValidationError, convert
 
+from nodeapi.ids import SessionId
 from relaymgr.telemetry.estimation.prefixes import first_address, prefix_of
 
 MAX_LEGS, MAX_EVENTS, MAX_WORKERS, MAX_PEERS = 2_000, 10_000, 256, 2_000
@@ -35,12 +36,11 @@ Seat = Annotated[int, Meta(ge=0, le=254)]
 Time = Annotated[float, Meta(ge=0, le=MAX_TIME)]  # seconds since 1970
 Milliseconds = Annotated[float, Meta(ge=0, le=1e6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Session = Annotated[str, Meta(pattern=r"\A[0-9a-f]{12}-S\Z")]
 Word = Annotated[str, Meta(pattern=_WORD.pattern)]
 
 
 class Leg(Struct, gc=False):
-    session: Session
+    session: SessionId
     seat: Seat
     prefix: Annotated[str, Meta(max_length=43)]  # of the player's address; empty: not told
     rtt_ms: Milliseconds | None  # None: the dialect does not tell
@@ -70,7 +70,7 @@ class PeerLeg(Struct, gc=False):
 class Event(Struct, gc=False):
     number: Big
     at: Time
-    session: Session
+    session: SessionId
     seat: Seat | None
     kind: Word
     dialect: str

@@ -15,14 +15,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from nodeapi.grants import END_REASONS
+from nodeapi.ids import SESSION_ID_RULE, is_session_id
+from nodeapi.strict_json import read_json
 from observability import tracing
 from observability.correlation import request_id_of, trace_id_of
 from observability.guarded_http import GuardedProtocol, authenticated
 from observability.log_lines import bound
 
-from ..core.grants import Grant, GrantRefused
+from ..core.grants import GrantRefused, read_grant
 from ..errors import WorkerDown
-from ..json_reading import read_json
 from ..supervision.node import Node
 from .metrics import CONTENT_TYPE, render
 from .peers import MAX_PEERS, Peer
@@ -30,8 +32,6 @@ from .peers import MAX_PEERS, Peer
 MAX_BODY = 1 << 20
 MAX_CONNECTIONS = 512  # those without the control key are far fewer (observability.guarded_http)
 STOP_TIMEOUT = 1
-END_REASONS = ("deleted", "idle", "expired", "failed", "migrated")
-_SESSION = re.compile(r"[0-9a-f]{12}-S")
 
 
 class ApiError(Exception):
@@ -50,7 +50,7 @@ class ControlApi:
 
     async def put_session(self, request: Request) -> Response:
         session = _session(request)
-        grant = Grant.from_json(await _json_body(request))
+        grant = read_grant(await _json_body(request))
         if grant.session != session:
             raise ApiError(400, "invalid", "session must be the one in the path", "session")
         return JSONResponse({"session": session, "revision": await self._node.grant(grant)})
@@ -161,7 +161,7 @@ class Correlated:
         headers = Request(scope).headers
         request_id, trace_id = request_id_of(headers), trace_id_of(headers)
         session = scope["path_params"].get("session", "")
-        with bound(request_id=request_id, trace_id=trace_id, session_id=session if _SESSION.fullmatch(session) else ""):
+        with bound(request_id=request_id, trace_id=trace_id, session_id=session if is_session_id(session) else ""):
             if not trace_id:
                 await self._app(scope, receive, send)
                 return
@@ -207,8 +207,8 @@ class _Server(uvicorn.Server):
 
 def _session(request: Request) -> str:
     session: str = request.path_params["session"]
-    if not _SESSION.fullmatch(session):
-        raise ApiError(400, "invalid", 'session must be 12 lowercase hexadecimal digits and "-S"', "session")
+    if not is_session_id(session):
+        raise ApiError(400, "invalid", f"session {SESSION_ID_RULE}", "session")
     return session
 
 

@@ -16,10 +16,12 @@ from typing import Any
 
 import httpx
 
+from nodeapi.grants import Grant
+from nodeapi.strict_json import read_json
+
 from ..config import VERSION
-from ..core.grants import Grant, GrantRefused
+from ..core.grants import GrantRefused, read_grant
 from ..errors import JoinRefused, NodeError, StateUnusable
-from ..json_reading import read_json
 from ..supervision.node import LinkState, Node
 from ..supervision.state_folder import NodeKeys, token_keys_from_json
 
@@ -273,7 +275,7 @@ def _grants(listed: list[Any]) -> list[Grant]:
     grants = []
     for item in listed:
         try:
-            grants.append(Grant.from_json(item))
+            grants.append(read_grant(item))
         except GrantRefused as refusal:
             log.error("a grant of the manager's list cannot be used: %s", refusal.message)
     return grants

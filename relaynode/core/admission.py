@@ -18,10 +18,11 @@ from causeway_client.protocol.handshake import (
 )
 from causeway_client.protocol.packets import MAX_PAYLOAD, MAX_SEATS, packet_keys
 from causeway_client.protocol.tokens import ConnectToken, open_token
+from nodeapi.grants import TIME_LIMIT, Grant, Limits
 
 from .addresses import Address, Outgoing, address_bytes, ip_and_port
 from .forwarding import Exchange
-from .grants import FOREVER, Grant, GrantRefused, Limits
+from .grants import GrantRefused
 from .limits import FloodMeter, SourceLimiter, connect_at
 from .seats import Link, Random, Seat, Session
 from .sessions import Sessions
@@ -235,7 +236,7 @@ class Admission:
             topology="mesh" if token.mesh else "host",
             dialects=("native",),
             idle_timeout=max(token.idle_timeout, 1),
-            expires_at=min(token.session_expires, FOREVER - 1),  # later ones could not be restored after a restart
+            expires_at=min(token.session_expires, TIME_LIMIT - 1),  # later ones could not be restored after a restart
             limits=Limits(token.session_packets, token.session_bytes),
             seats=(),
         )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from causeway_client.protocol.packets import MAX_DATAGRAM, NoticeCode, mac
 from causeway_client.protocol.siphash import siphash24
+from nodeapi.grants import Grant
 
 from ..datapath.buffers import Leaving
 from ..datapath.fast_path import FastLane
@@ -19,7 +20,7 @@ from .dialects.edgegap import Edgegap
 from .dialects.native import Native
 from .events import Event
 from .forwarding import Exchange
-from .grants import Grant, GrantRefused
+from .grants import GrantRefused
 from .limits import SourceLimiter
 from .path_quality import Leg, PingSpacing
 from .relay_config import RelayConfig

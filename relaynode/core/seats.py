@@ -9,9 +9,9 @@ from collections.abc import Callable
 from ctypes import c_char_p
 
 from causeway_client.protocol.leg import Leg as NativeLeg
+from nodeapi.grants import DIALECTS, Grant, Limits, SeatGrant
 
 from .addresses import CLIENT_PORT, SERVER_PORT, Address
-from .grants import Grant, Limits, SeatGrant
 from .limits import Quota, take
 from .path_quality import Leg, PingSpacing
 
@@ -160,7 +160,7 @@ class Session:
             worker=worker,
             token=self.token,
             topology="mesh" if self.mesh else "host",
-            dialects=("edgegap",) * self.edgegap + ("native",) * self.native,
+            dialects=tuple(dialect for dialect in DIALECTS if getattr(self, dialect)),
             idle_timeout=self.idle_timeout,
             expires_at=self.expires_at,
             limits=self.limits,

@@ -7,9 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nodeapi.grants import TIME_LIMIT, Grant
+from nodeapi.strict_json import as_builtins
+
 from .events import Event, Reason
 from .forwarding import Exchange
-from .grants import FOREVER, Grant, GrantRefused
+from .grants import GrantRefused, read_grant
 from .seats import Session, token_pair
 
 _LOOK_AFTER = 60.0  # seconds between looks at a session
@@ -226,7 +229,7 @@ class Sessions:
                 "session": name,
                 "revision": session.revision,
                 "ended": False,
-                "grant": session.as_grant(self._worker).to_json(),
+                "grant": as_builtins(session.as_grant(self._worker)),
                 "connects": connects,
                 "connection_ids": {
                     str(seat.number): seat.connection_id for seat in session.seats.values() if seat.connection_id
@@ -257,11 +260,11 @@ class Sessions:
             raise ValueError("the session is there already")
         if not math.isfinite(tombstone.ended_at):
             raise ValueError("ended_at is not a time")
-        if now < tombstone.forget_at < FOREVER:
+        if now < tombstone.forget_at < TIME_LIMIT:
             self._bury(tombstone, now)
 
     def _restore_session(self, state: Mapping[str, Any], now: float) -> None:
-        grant = Grant.from_json(state["grant"])
+        grant = read_grant(state["grant"])
         granted = {int(seat) for seat in state["granted"]}
         connects = _by_seat(state["connects"], 1 << 64)
         connection_ids = _by_seat(state["connection_ids"], 1 << 31)

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from nodeapi.grants import Grant
+from nodeapi.strict_json import as_builtins
+
 from ..config import VERSION, NodeConfig
 from ..control.peers import Peer, PeerMeter
 from ..core.events import Event
-from ..core.grants import Grant, GrantRefused
+from ..core.grants import GrantRefused
 from ..datapath.packet_path import PacketPath
 from ..errors import StateUnusable
 from .event_log import EventLog
@@ -98,7 +101,7 @@ class Node:
         """The revision in force once the worker has obeyed. Raises GrantRefused, WorkerDown."""
         worker = self._worker_of(grant)
         is_new = grant.session not in worker.sessions
-        revision: int = await worker.call("grant", grant=grant.to_json())
+        revision: int = await worker.call("grant", grant=as_builtins(grant))
         if is_new:
             line = "session %s opened on worker %d, seats: %d"
             log.info(line, grant.session, grant.worker, len(grant.seats), extra={"session_id": grant.session})

@@ -11,24 +11,24 @@ import fcntl
 import json
 import logging
 import os
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nodeapi.grants import TIME_LIMIT
+from nodeapi.ids import is_session_id
+from nodeapi.strict_json import read_json
+
 from ..config import MAX_WORKERS, is_key_text
-from ..core.grants import FOREVER
 from ..errors import StateUnusable
-from ..json_reading import read_json
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 KEYS, RESERVE, SNAPSHOT = "keys.json", "keys.reserve", "sessions.jsonl"
 KEYS_SIZE = 16_384  # bytes; more than keys take
-SESSION_NAME = re.compile(r"[0-9a-f]{12}-S")
 
 State = dict[str, Any]
 """What there is to remember of one session: its name under "session", whether it "ended", the rest is the core's."""
@@ -114,7 +114,7 @@ class Snapshot:
 def is_state(state: Mapping[str, Any]) -> bool:
     """Whether the main process can work with it. The worker looks at the rest, and refuses what it cannot use."""
     session, ended = state.get("session"), state.get("ended")
-    if not isinstance(session, str) or not SESSION_NAME.fullmatch(session):
+    if not isinstance(session, str) or not is_session_id(session):
         return False
     if ended is True:
         times = state.get("ended_at"), state.get("forget_at")
@@ -124,7 +124,7 @@ def is_state(state: Mapping[str, Any]) -> bool:
 
 def is_time(value: object) -> bool:
     """Seconds since 1970."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < FOREVER
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < TIME_LIMIT
 
 
 class StateFolder:

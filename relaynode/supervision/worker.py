@@ -16,7 +16,7 @@ from typing import Any
 from observability import log_lines
 
 from ..core.events import INTERNAL_KINDS, Event
-from ..core.grants import Grant, GrantRefused
+from ..core.grants import GrantRefused, read_grant
 from ..core.relay import Relay
 from ..core.relay_config import RelayConfig
 from ..datapath.udp_server import UdpServer
@@ -85,7 +85,7 @@ class Worker:
         return self._relay.confirm_ended(at, ended_before, sessions)
 
     def grant(self, grant: Message) -> int:
-        parsed = Grant.from_json(grant)
+        parsed = read_grant(grant)
         revision = self._relay.apply_grant(parsed, self._server.now())
         self._changed(parsed.session)
         return revision

@@ -4,7 +4,7 @@ import pytest
 
 from causeway_client.edgegap import MAX_PAYLOAD, ClientMachine, EdgegapState, HostMachine, StateChanged
 from causeway_client.protocol.errors import InvalidTarget, PayloadTooLarge
-from relaynode.core.grants import Grant
+from relaynode.core.grants import read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from tests.support.simnet import Line, Network, NodeHost, PlayerHost
 
@@ -118,7 +118,7 @@ def world():
         "limits": {"packets": 0, "bytes": 0},
         "seats": seats,
     }
-    relay.apply_grant(Grant.from_json(grant), net.now)
+    relay.apply_grant(read_grant(grant), net.now)
     return net, node
 
 

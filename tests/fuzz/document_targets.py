@@ -34,6 +34,8 @@ from matchmaker import apis as matchmaker_apis
 from matchmaker.matching.pool import Ticket
 from matchmaker.matching.profiles import ProfileInvalid, attribute_problems, parse, profiles_of, without_failed_pings
 from matchmaker.matching.proposals import make_matches
+from nodeapi.grants import Grant
+from nodeapi.strict_json import as_builtins
 from relaymgr.nodes.apis import NodeHeartbeatApi, NodeJoinApi
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable, _answer
 from relaymgr.sessions import measurements
@@ -44,7 +46,7 @@ from relaymgr.telemetry.reports import leg_figures, parse_report
 from relaynode.control.api import control_app
 from relaynode.control.manager_link import ManagerFault, ManagerLink, Rejected
 from relaynode.control.peers import PeerMeter
-from relaynode.core.grants import Grant, GrantRefused
+from relaynode.core.grants import GrantRefused, read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from relaynode.errors import NodeError
 from relaynode.supervision.state_folder import KEYS, SNAPSHOT, NodeKeys, StateFolder
@@ -157,8 +159,8 @@ def grant(content: bytes) -> None:
         return
     table = Table()
     try:
-        read = Grant.from_json(document)
-        assert Grant.from_json(json.loads(json.dumps(read.to_json()))) == read
+        read = read_grant(document)
+        assert read_grant(json.loads(json.dumps(as_builtins(read)))) == read
         table.relay.apply_grant(read, NOW)
         table.relay.apply_grant(read, NOW)
     except GrantRefused as error:

@@ -29,7 +29,15 @@ ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
 OURS = tuple(
     f"{ROOT / name}/"
-    for name in ("relaynode", "transports/python/causeway_client", "relaymgr", "matchmaker", "web", "observability")
+    for name in (
+        "relaynode",
+        "nodeapi",
+        "transports/python/causeway_client",
+        "relaymgr",
+        "matchmaker",
+        "web",
+        "observability",
+    )
 )
 HANG = 20  # seconds that one input may take, in the command
 SAVED_MAX = 4_096  # bytes of an input that is kept only because it reaches new lines

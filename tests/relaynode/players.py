@@ -8,7 +8,8 @@ from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.packets import PacketType
 from causeway_client.protocol.replay_window import ReplayWindow
 from causeway_client.protocol.tokens import ConnectToken, seal_token
-from relaynode.core.grants import Grant
+from nodeapi.grants import Grant
+from relaynode.core.grants import read_grant
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Outgoing, Relay, RelayConfig
 
 NOW = 1_795_257_600.0
@@ -47,7 +48,7 @@ def grant_json(seats: int = 3, **changes: Any) -> dict[str, Any]:
 
 
 def grant_of(seats: int = 3, **changes: Any) -> Grant:
-    return Grant.from_json(grant_json(seats, **changes))
+    return read_grant(grant_json(seats, **changes))
 
 
 def relay_with(seats: int = 3, config: RelayConfig | None = None, **changes: Any) -> Relay:

@@ -9,7 +9,7 @@ from causeway_client.protocol.connection import RelayConnection, State
 from causeway_client.protocol.errors import ConnectRefused, ConnectTimeout, SeatRevoked, SessionEnded
 from causeway_client.protocol.packets import EVERYONE, PacketType
 from causeway_client.protocol.tokens import ConnectToken, seal_token
-from relaynode.core.grants import Grant
+from relaynode.core.grants import read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from tests.support.simnet import GOOD_LINE, PORT_RESTRICTED, SYMMETRIC, Line, Nat, Network, NodeHost, PlayerHost
 
@@ -37,7 +37,7 @@ class World:
             {"seat": n, "token": 0x1000 + n, "revoked": n in revoked, "limits": {"packets": packets, "bytes": 0}}
             for n in range(4)
         ]
-        grant = Grant.from_json(
+        grant = read_grant(
             {
                 "session": SESSION,
                 "revision": revision,

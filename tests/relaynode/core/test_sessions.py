@@ -9,7 +9,8 @@ import pytest
 from causeway_client.protocol import handshake
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import Notice, NoticeCode, PacketType
-from relaynode.core.grants import Grant, GrantRefused
+from nodeapi.grants import Grant
+from relaynode.core.grants import GrantRefused, read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from tests.relaynode.players import (
     NOW,
@@ -102,7 +103,7 @@ def test_a_dialect_switched_off_frees_its_seats(relay: Relay) -> None:
 def test_seats_may_swap_tokens(relay: Relay) -> None:
     data = grant_json(revision=2)
     data["seats"][1]["token"], data["seats"][2]["token"] = data["seats"][2]["token"], data["seats"][1]["token"]
-    relay.apply_grant(Grant.from_json(data), NOW)
+    relay.apply_grant(read_grant(data), NOW)
     host, player = EdgegapPlayer(relay, 0), EdgegapPlayer(relay, 1)
     host.ping()
     assert player.send(b"as seat 2") is not None
@@ -115,7 +116,7 @@ def test_grants_are_refused_by_code(relay: Relay) -> None:
     assert refused(relay, grant_of(session=OTHER)) == ("invalid", "seats[0].token")
     inherits = grant_json(seats=4, revision=2)
     inherits["seats"] = [{**inherits["seats"][3], "token": user_token(1)}]
-    assert refused(relay, Grant.from_json(inherits)) == ("invalid", "seats[0].token")
+    assert refused(relay, read_grant(inherits)) == ("invalid", "seats[0].token")
     relay.set_draining(True, NOW)
     assert refused(relay, grant_of(session=OTHER, token=5)) == ("draining", "")
     assert relay.apply_grant(grant_of(revision=2), NOW) == 2
@@ -285,7 +286,7 @@ def test_kept_token_pairs_are_bounded_and_the_oldest_make_room() -> None:
     relay.end_session(SESSION, "idle", NOW)
     assert EdgegapPlayer(relay, 1).ping(NOW + 1) == 4
     other = grant_json(session=OTHER, token=77)
-    relay.apply_grant(Grant.from_json(other), NOW + 1)
+    relay.apply_grant(read_grant(other), NOW + 1)
     relay.end_session(OTHER, "idle", NOW + 1)
     assert EdgegapPlayer(relay, 1).ping(NOW + 2) == 3
 

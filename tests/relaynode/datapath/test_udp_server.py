@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from relaynode.core.grants import Grant
+from relaynode.core.grants import read_grant
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from relaynode.datapath.buffers import BATCH
 from relaynode.datapath.sockets import open_udp_port
@@ -69,7 +69,7 @@ async def test_time_is_of_day_and_never_steps_back(served):
 @pytest.mark.parametrize("which", [SERVER_PORT, CLIENT_PORT])
 async def test_a_datagram_in_brings_a_datagram_out_of_the_same_port(served, player, which):
     body = grant()
-    served.relay.apply_grant(Grant.from_json(body), served.server.now())
+    served.relay.apply_grant(read_grant(body), served.server.now())
     player.sendto(ping(body, seat=which), ("127.0.0.1", served.port(which)))
     async with asyncio.timeout(5):
         data, source = await asyncio.get_running_loop().sock_recvfrom(player, 10)
@@ -78,7 +78,7 @@ async def test_a_datagram_in_brings_a_datagram_out_of_the_same_port(served, play
 
 async def test_the_timer_wakes_the_core_with_nothing_arriving(served, player):
     body = grant()
-    served.relay.apply_grant(Grant.from_json(body), served.server.now())
+    served.relay.apply_grant(read_grant(body), served.server.now())
     served.server.settle()
     player.sendto(ping(body), ("127.0.0.1", served.port(CLIENT_PORT)))
     await heard(player)
@@ -96,7 +96,7 @@ async def test_a_datagram_too_long_is_seen_to_be_and_never_cut(served, player):
 async def test_a_flooded_port_leaves_the_other_its_turn(player):
     served = Served()
     body = grant()
-    served.relay.apply_grant(Grant.from_json(body), served.server.now())
+    served.relay.apply_grant(read_grant(body), served.server.now())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
         for _ in range(10 * BATCH):
             flood.sendto(b"short", ("127.0.0.1", served.port(SERVER_PORT)))

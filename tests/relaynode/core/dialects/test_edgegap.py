@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relaynode.core.grants import Grant
+from relaynode.core.grants import read_grant
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, grant_json
 
@@ -52,7 +52,7 @@ def test_the_relay_answers_as_in_the_vectors() -> None:
     data = grant_json(seats=2, token=PACKETS["host ping"]["fields"]["session_token"])
     data["seats"][0]["token"] = PACKETS["host ping"]["fields"]["user_token"]
     data["seats"][1]["token"] = PACKETS["client ping"]["fields"]["user_token"]
-    relay.apply_grant(Grant.from_json(data), NOW)
+    relay.apply_grant(read_grant(data), NOW)
     for step in VECTORS["exchange"]:
         received = PACKETS[step["receives"]]
         role = received["role"]

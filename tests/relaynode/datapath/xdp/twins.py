@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from relaynode.core.addresses import ADDRESS_SIZE, CLIENT_PORT, SERVER_PORT, Address, Outgoing, ip_and_port
-from relaynode.core.grants import Grant, GrantRefused
+from relaynode.core.grants import GrantRefused, read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from relaynode.datapath.buffers import Incoming, Leaving
 from relaynode.datapath.fast_path import FastLane
@@ -236,7 +236,7 @@ class Twins:
         return self.drain()
 
     def grant(self, grant: dict[str, Any]) -> int:
-        revision: int = self.each(lambda relay: relay.apply_grant(Grant.from_json(grant), self.now))
+        revision: int = self.each(lambda relay: relay.apply_grant(read_grant(grant), self.now))
         self.drain()
         return revision
 
