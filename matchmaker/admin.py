@@ -1,10 +1,8 @@
 """For operators: what waits, what was matched, and profiles with their versions. Players' tokens are never shown."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -13,20 +11,16 @@ from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html_join
-from django.utils.module_loading import import_string
+
+from web.admin.base import ReadOnlyAdmin, confirmed_action, live_part
 
 from . import services
 from .admin_page import match_page, ticket_page
 from .matching.profiles import ProfileInvalid, differences, parse
 from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 
-# Of the whole project: acts are confirmed and kept in one audit log.
-act: Callable[..., Callable[[Callable[..., str]], Any]] = import_string(f"{settings.MATCHMAKER_ADMIN}.act")
-live_part: Callable[..., HttpResponse] = import_string(f"{settings.MATCHMAKER_ADMIN}.live_part")
-ReadOnlyAdmin: Any = import_string(f"{settings.MATCHMAKER_ADMIN}.ReadOnlyAdmin")
 
-
-class ReadOnly(ReadOnlyAdmin):  # type: ignore[misc]
+class ReadOnly(ReadOnlyAdmin):
     """Rows that the matchmaker alone writes."""
 
     def has_activate_permission(self, request: HttpRequest) -> bool:
@@ -41,7 +35,7 @@ class ProfileAdmin(ReadOnly):
     list_select_related = ("active__profile",)
     actions = ("roll_back",)
 
-    @act(
+    @confirmed_action(
         "Roll back",
         effect="The version that was active before is active again: new tickets are matched by it.",
         permission="activate",
@@ -95,7 +89,7 @@ class ProfileVersionAdmin(ReadOnly):
     list_select_related = ("profile", "pass_state")
     actions = ("activate", "try_again")
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_activate_permission(request)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -134,7 +128,7 @@ class ProfileVersionAdmin(ReadOnly):
             return f"suspended after {state.failures} failures: {state.error}"
         return f"{state.waiting_tickets} waiting, {1000 * state.duration:.0f} ms" if state.passed_at else "none yet"
 
-    @act(
+    @confirmed_action(
         "Try again now",
         effect="A version that was suspended after failures is matched again at once.",
         permission="activate",
@@ -144,7 +138,7 @@ class ProfileVersionAdmin(ReadOnly):
         services.version_try_again(version)
         return f"{version} is matched again."
 
-    @act("Make active", effect="New tickets are matched by this version.", permission="activate")
+    @confirmed_action("Make active", effect="New tickets are matched by this version.", permission="activate")
     def activate(self, request: HttpRequest, version: ProfileVersion) -> str:
         profile = version.profile
         services.profile_activate(tenant=profile.tenant, name=profile.name, number=version.number)

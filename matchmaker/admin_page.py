@@ -9,7 +9,7 @@ from . import selectors
 from .matching import explanation
 from .models import Match, MatchState, PassState, Status, Ticket
 
-LOOKS: Mapping[str, str] = {
+TONES: Mapping[str, str] = {
     Status.INITIAL: "idle",
     Status.SEARCHING: "info",
     Status.MATCH_FOUND: "info",
@@ -25,7 +25,7 @@ LOOKS: Mapping[str, str] = {
 @dataclass(frozen=True)
 class TicketPage:
     ticket: Ticket
-    look: str
+    tone: str
     waited: float | None  # seconds
     explanation: explanation.WaitExplanation | None  # None: it does not search
     reason: str  # in a sentence
@@ -53,7 +53,7 @@ class Player:
 @dataclass(frozen=True)
 class MatchPage:
     match: Match
-    look: str
+    tone: str
     players: Sequence[Player]
     rules: Sequence[Mapping[str, str]]  # rule, type, actual, allowed
 
@@ -65,7 +65,7 @@ def ticket_page(ticket: Ticket) -> TicketPage:
     changes = found.next_expansion_changes if found else {}
     return TicketPage(
         ticket=ticket,
-        look=LOOKS[ticket.status],
+        tone=TONES[ticket.status],
         waited=ticket.waited(until),
         explanation=found,
         reason=explanation.REASONS.get(found.reason, "") if found else "",
@@ -89,4 +89,4 @@ def match_page(match: Match) -> MatchPage:
         )
         for seat, player_id in enumerate(match.seats)
     ]
-    return MatchPage(match, LOOKS[match.state], players, match.explanation.get("rules", []))
+    return MatchPage(match, TONES[match.state], players, match.explanation.get("rules", []))

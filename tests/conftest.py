@@ -10,7 +10,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from tests.support.leaks import LogWatch
-from web.database.encryption import SealedField
+from web.database.encryption import EncryptedTextField
 
 # Examples are counted, not timed: these machines are noisy.
 hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,15 +56,15 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, tmp_path_fa
 def log_watch() -> Iterator[LogWatch]:
     """Knows every secret that is sealed in this process: seats' tokens and keys, nodes' keys, webhook secrets."""
     watch = LogWatch()
-    seal = SealedField.get_prep_value
+    seal = EncryptedTextField.get_prep_value
 
     def noting(field: Any, value: str | None) -> str | None:
         watch.note(value or "")
         return seal(field, value)
 
-    SealedField.get_prep_value = noting  # type: ignore[method-assign]
+    EncryptedTextField.get_prep_value = noting  # type: ignore[method-assign]
     yield watch
-    SealedField.get_prep_value = seal  # type: ignore[method-assign]
+    EncryptedTextField.get_prep_value = seal  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

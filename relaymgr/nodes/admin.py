@@ -17,12 +17,12 @@ from relaymgr.nodes.services import (
     node_undrain,
     token_key_roll,
 )
-from web.admin.base import KeptAdmin, ReadOnlyAdmin, RecordedAdmin, Warned, act, show_once
+from web.admin.base import AuditedAdmin, NoDeleteAdmin, ReadOnlyAdmin, Warned, confirmed_action, show_once
 from web.errors import Conflict
 
 
 @admin.register(Location)
-class LocationAdmin(RecordedAdmin):
+class LocationAdmin(AuditedAdmin):
     list_display = ("slug", "city", "country", "continent", "latitude", "longitude", "tags", "node_count")
     list_filter = ("continent", "country")
     search_fields = ("slug", "city", "country", "country_code", "region")
@@ -38,7 +38,7 @@ class LocationAdmin(RecordedAdmin):
     def has_add_keys_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("nodes.add_joinkey")
 
-    @act(
+    @confirmed_action(
         "Create a join key",
         effect="A one-time key is made, with which one node may join here. It is shown once.",
         permission="add_keys",
@@ -59,7 +59,7 @@ class RelayWorkerInline(admin.TabularInline):
 
 
 @admin.register(RelayNode)
-class RelayNodeAdmin(KeptAdmin):
+class RelayNodeAdmin(NoDeleteAdmin):
     """A node comes by joining and goes by an act; what it says of itself is read-only."""
 
     entity = "node"
@@ -142,7 +142,7 @@ class RelayNodeAdmin(KeptAdmin):
         """To end a node's part in the fleet, or its keys."""
         return request.user.has_perm("nodes.delete_relaynode")
 
-    @act(
+    @confirmed_action(
         "Drain",
         effect="No new sessions are placed here from now on. Those that are live play on, and may grow, to their end.",
         permission="change",
@@ -151,7 +151,7 @@ class RelayNodeAdmin(KeptAdmin):
     def drain(self, request: HttpRequest, node: RelayNode) -> str:
         return _told(node_drain(node=node), f"{node} drains.")
 
-    @act(
+    @confirmed_action(
         "Undrain",
         effect="New sessions are placed here again.",
         permission="change",
@@ -160,7 +160,7 @@ class RelayNodeAdmin(KeptAdmin):
     def undrain(self, request: HttpRequest, node: RelayNode) -> str:
         return _told(node_undrain(node=node), f"{node} takes sessions again.")
 
-    @act(
+    @confirmed_action(
         "Roll token key",
         effect="A new key seals the connect tokens of this node once the node holds it. Tokens that are out stay good.",
         permission="own",
@@ -168,7 +168,7 @@ class RelayNodeAdmin(KeptAdmin):
     def roll_token_key(self, request: HttpRequest, node: RelayNode) -> str:
         return f"{node} gets token key {token_key_roll(node=node).key_id} with its next heartbeat."
 
-    @act(
+    @confirmed_action(
         "Roll node key",
         effect="The node's key to the manager is dead at once. The new one, shown once, must be put into the node's "
         "state folder; until then it serves its sessions, and is not heard.",
@@ -179,7 +179,7 @@ class RelayNodeAdmin(KeptAdmin):
         show_once(request, f"Node key of {node}, for its state folder", node_key_roll(node=node))
         return f"{node} has a new node key."
 
-    @act(
+    @confirmed_action(
         "Remove",
         effect="The node and its keys are forgotten, with what was measured of it. A node that still serves sessions "
         "is not removed: drain it first. To come back it needs a join key.",
@@ -222,7 +222,7 @@ class TokenKeyAdmin(ReadOnlyAdmin):
 
 
 @admin.register(JoinKey)
-class JoinKeyAdmin(RecordedAdmin):
+class JoinKeyAdmin(AuditedAdmin):
     list_display = ("prefix", "location", "created_at", "expires_at", "uses_left", "used_at", "used_by")
     list_filter = (("used_at", admin.EmptyFieldListFilter), "location")
     list_select_related = ("location", "used_by")
@@ -246,7 +246,7 @@ class JoinKeyAdmin(RecordedAdmin):
     def has_change_keys_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("nodes.change_joinkey")
 
-    @act(
+    @confirmed_action(
         "Revoke",
         effect="No node can join with it any more. A node that did stays.",
         permission="change_keys",
@@ -271,7 +271,7 @@ class NodeIncidentAdmin(ReadOnlyAdmin):
     def has_forget_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("nodes.delete_nodeincident")
 
-    @act(
+    @confirmed_action(
         "Forget",
         effect="The incident is deleted. A node whose measurements were not believed is believed again, until they "
         "contradict others again.",

@@ -9,7 +9,7 @@ from django.db import models
 from relaymgr.nodes.address_families import by_family
 from relaymgr.nodes.silence import silent_since
 from relaymgr.tenants.models import ApiKey
-from web.database.encryption import SealedField
+from web.database.encryption import EncryptedTextField
 
 
 def validate_tags(value: object) -> None:
@@ -70,7 +70,7 @@ class RelayNode(models.Model):
     )
     price = models.FloatField(default=0.0, help_text="Of an hour, in any unit: breaks ties.")
     key = models.OneToOneField(ApiKey, models.SET_NULL, null=True, editable=False)
-    control_key = SealedField(editable=False)
+    control_key = EncryptedTextField(editable=False)
     version = models.CharField(max_length=20, blank=True)
     boot_id = models.CharField(max_length=40, blank=True, editable=False)
     refused_boot_id = models.CharField(
@@ -198,7 +198,7 @@ class TokenKey(models.Model):
 
     node = models.ForeignKey(RelayNode, models.CASCADE, related_name="token_keys")
     key_id = models.PositiveBigIntegerField(help_text="u32, unique for the node.")
-    key = SealedField(editable=False)
+    key = EncryptedTextField(editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the node first said it holds it.")
     retired_at = models.DateTimeField(null=True, blank=True, help_text="Seals no more; still opens for a while.")

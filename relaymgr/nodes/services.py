@@ -33,7 +33,7 @@ from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import Scope
 from relaymgr.tenants.services import api_key_create, api_key_revoke
 from web.audit.models import Via
-from web.audit.services import act_record, repeated_act_record
+from web.audit.services import action_record, repeated_action_record
 from web.errors import Conflict, Invalid, Unauthorized
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def node_join(
             node, node_key = _admit(found, name, fields)
             _workers_store(node, workers, capacity)
             token_key = _token_key_create(node)
-            act_record(
+            action_record(
                 via=Via.API,
                 actor=f"join key {found.prefix}",
                 action="node.join",
@@ -276,10 +276,10 @@ def state_changes_record(changes: Sequence[tuple[RelayNode, str, str]]) -> None:
 def _audit_nodes(action: str, names: Sequence[str]) -> None:
     """An entry for each of a few nodes; when a whole site is lost, one for all."""
     for name in names[:AUDITED_NODES_MAX]:
-        repeated_act_record(via=Via.MANAGER, actor="probes", action=action, target=name)
+        repeated_action_record(via=Via.MANAGER, actor="probes", action=action, target=name)
     if len(names) > AUDITED_NODES_MAX:
         more = len(names) - AUDITED_NODES_MAX
-        act_record(via=Via.MANAGER, actor="probes", action=action, target=f"{more} more nodes")
+        action_record(via=Via.MANAGER, actor="probes", action=action, target=f"{more} more nodes")
 
 
 def boot_check(*, node: RelayNode, boot_id: str, control_url: str, address: str) -> None:

@@ -9,7 +9,7 @@ from django.forms import CheckboxSelectMultiple
 from django.http import HttpRequest
 
 from relaymgr.operations.console import node_admin, seat_admin
-from web.admin.base import RecordedAdmin
+from web.admin.base import AuditedAdmin
 
 __all__ = ["PersonAdmin", "RoleAdmin", "node_admin", "seat_admin"]
 
@@ -17,7 +17,7 @@ admin.site.unregister([User, Group])
 
 
 @admin.register(User)
-class PersonAdmin(RecordedAdmin, UserAdmin):
+class PersonAdmin(AuditedAdmin, UserAdmin):
     """A role is a group. Only a superuser makes or touches one: an administrator must not become what it is not."""
 
     list_display = ("username", "role", "is_active", "is_superuser", "last_login")
@@ -58,7 +58,7 @@ class PersonAdmin(RecordedAdmin, UserAdmin):
 
 
 @admin.register(Group)
-class RoleAdmin(RecordedAdmin, GroupAdmin):
+class RoleAdmin(AuditedAdmin, GroupAdmin):
     """Viewer, operator and administrator are made anew by each `migrate`."""
 
     list_display = ("name", "people")

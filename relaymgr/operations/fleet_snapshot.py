@@ -69,7 +69,7 @@ class Node:
         return "ready" if self.takes_sessions else "draining"
 
     @property
-    def look(self) -> str:
+    def tone(self) -> str:
         return STATES[self.status]
 
     @property
@@ -107,9 +107,9 @@ class Place:
     nodes: Sequence[Node]
 
     @cached_property
-    def look(self) -> str:
+    def tone(self) -> str:
         """That of the node that is worst off."""
-        return next((look for look in STATES.values() if any(node.look == look for node in self.nodes)), "idle")
+        return next((tone for tone in STATES.values() if any(node.tone == tone for node in self.nodes)), "idle")
 
     @property
     def taken(self) -> int:
@@ -146,9 +146,9 @@ class Place:
 
 
 def count_states(nodes: Iterable[Node]) -> list[tuple[str, str, int]]:
-    """(state, its look, how many nodes), the worst first."""
+    """(state, its tone, how many nodes), the worst first."""
     count = Counter(node.status for node in nodes)
-    return [(state, look, count[state]) for state, look in STATES.items() if count[state]]
+    return [(state, tone, count[state]) for state, tone in STATES.items() if count[state]]
 
 
 def worst_first(nodes: Iterable[Node]) -> list[Node]:
@@ -189,9 +189,9 @@ def _place(group: Sequence[Location], nodes: Sequence[Node]) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`look`: bad, or warn. `page` and `query`: where to look on, a page of the admin by its name."""
+    """`tone`: bad, or warn. `page` and `query`: where to look on, a page of the admin by its name."""
 
-    look: str
+    tone: str
     sentence: str
     page: str
     query: str = ""
@@ -226,7 +226,7 @@ def alerts_of(
     """The worst first."""
     found = [*_fleet_alerts(nodes), *_node_alerts(nodes), *_backlog_alerts(backlog), *_restart_alerts(restarts)]
     found += [Alert("bad", incident.sentence, "admin:nodes_nodeincident_changelist") for incident in incidents]
-    return sorted(found, key=lambda alert: alert.look)
+    return sorted(found, key=lambda alert: alert.tone)
 
 
 def _fleet_alerts(nodes: Sequence[Node]) -> Iterable[Alert]:
@@ -254,10 +254,10 @@ def _node_alerts(nodes: Sequence[Node]) -> Iterable[Alert]:
     )
     # While nothing is heard of any node the fault is the manager's, and one sentence says so.
     everything_is_old = _newest(nodes) > TELEMETRY_OLD
-    for look, word, query, found in kinds:
+    for tone, word, query, found in kinds:
         if found and not (word == SILENT and everything_is_old):
             sentence = f"{_names(found)} {'is' if len(found) == 1 else 'are'} {word}."
-            yield Alert(look, sentence, "admin:nodes_relaynode_changelist", query)
+            yield Alert(tone, sentence, "admin:nodes_relaynode_changelist", query)
 
 
 def _backlog_alerts(backlog: Backlog) -> Iterable[Alert]:
@@ -279,8 +279,8 @@ def _backlog_alerts(backlog: Backlog) -> Iterable[Alert]:
 
 def _restart_alerts(restarts: Sequence[Restarts]) -> Iterable[Alert]:
     for each in restarts[:RESTARTS_LISTED]:
-        look = "bad" if each.count >= RESTARTS_BAD else "warn"
-        yield Alert(look, f"{each.sentence}.", "admin:telemetry_processexit_changelist")
+        tone = "bad" if each.count >= RESTARTS_BAD else "warn"
+        yield Alert(tone, f"{each.sentence}.", "admin:telemetry_processexit_changelist")
     if more := len(restarts[RESTARTS_LISTED:]):
         sentence = f"{_count(more, 'other process was', 'other processes were')} restarted within the last hour."
         yield Alert("warn", sentence, "admin:telemetry_processexit_changelist")

@@ -9,7 +9,7 @@ from relaymgr.sessions import player_data as sessions
 from relaymgr.sessions.player_data import Player, sessions_live_with
 from relaymgr.tenants.models import Tenant
 from web.audit.models import Via
-from web.audit.services import act_record
+from web.audit.services import action_record
 from web.player_data import stores
 
 __all__ = ["Player", "digest", "player_erase", "player_export"]
@@ -46,4 +46,4 @@ def player_erase(*, tenant: Tenant, player: Player, via: Via, actor: str) -> dic
 
 
 def _record(action: str, tenant: Tenant, player: Player, via: Via, actor: str, detail: str) -> None:
-    act_record(via=via, actor=actor, action=action, target=f"{tenant} {digest(player)}", detail=detail)
+    action_record(via=via, actor=actor, action=action, target=f"{tenant} {digest(player)}", detail=detail)

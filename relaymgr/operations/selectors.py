@@ -143,7 +143,7 @@ class Now:
         """Places with nodes, the worst first."""
         looks = list(STATES.values())
         return sorted(
-            (place for place in self.places if place.nodes), key=lambda place: (looks.index(place.look), -place.load)
+            (place for place in self.places if place.nodes), key=lambda place: (looks.index(place.tone), -place.load)
         )
 
 

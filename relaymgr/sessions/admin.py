@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from nodeapi.ids import is_session_id
 from relaymgr.tenants.models import Tenant
-from web.admin.base import ReadOnlyAdmin, RecordedAdmin, act, live_part
+from web.admin.base import AuditedAdmin, ReadOnlyAdmin, confirmed_action, live_part
 from web.errors import Conflict
 
 from .admin_page import page_of, placement_of
@@ -146,7 +146,7 @@ class RelaySessionAdmin(_OperatedAdmin):
     def has_ban_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("relay_sessions.add_placementrule")
 
-    @act(
+    @confirmed_action(
         "Delete",
         effect="The session ends now: its players are cut off, and its tokens are worth nothing.",
         permission="operate",
@@ -157,7 +157,7 @@ class RelaySessionAdmin(_OperatedAdmin):
         session_delete(tenant=session.tenant, session_id=session.pk)
         return f"{session} is deleted."
 
-    @act(
+    @confirmed_action(
         "Ban its node for its tenant",
         effect="The tenant's new sessions are no longer placed on the node this one is on. Live ones, this one too, "
         "play on. To lift the ban, delete the placement rule.",
@@ -174,7 +174,7 @@ class RelaySessionAdmin(_OperatedAdmin):
 
 
 @admin.register(PlacementRule)
-class PlacementRuleAdmin(RecordedAdmin):
+class PlacementRuleAdmin(AuditedAdmin):
     """A node page links here to ban it: the form may be opened with `?kind=ban&node=...&tenant=...`."""
 
     list_display = ("kind", "node", "location", "tenant", "note", "created_at")
@@ -212,7 +212,7 @@ class SeatAdmin(_OperatedAdmin):
         player = f"player {seat.player_id}" if seat.player_id else "no player id"
         return f"{player}, {self.connection(seat)}"
 
-    @act(
+    @confirmed_action(
         "Revoke",
         effect="The player is put out now and cannot come back with this token. The others play on.",
         permission="operate",
@@ -238,7 +238,7 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
     )
     actions = ("retry",)
 
-    @act(
+    @confirmed_action(
         "Send again",
         effect="What has not been delivered is sent again now.",
         permission="operate",
@@ -268,7 +268,7 @@ class WebhookEndpointAdmin(_OperatedAdmin):
     def row_facts(self, endpoint: WebhookEndpoint) -> str:
         return f"circuit {endpoint.circuit}, {endpoint.failures} failures in a row"
 
-    @act(
+    @confirmed_action(
         "Close the circuit",
         effect="Its failures are forgotten, and what is due for it is sent now.",
         permission="operate",

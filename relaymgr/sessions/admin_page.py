@@ -20,7 +20,7 @@ LEGS_OVER = timedelta(minutes=10)
 LEG_OLD = timedelta(seconds=45)  # a sample is kept each 10 s
 WIDTH, HEIGHT = 100, 20  # of a sparkline
 
-LOOKS: Mapping[str, str] = {
+TONES: Mapping[str, str] = {
     EventKind.REQUESTED: "info",
     EventKind.SKIPPED: "warn",
     EventKind.PLACED: "info",
@@ -49,7 +49,7 @@ WORDS: Mapping[str, str] = {
     EventKind.BETTER_RELAY: "another node would be better",
 }
 NODE_LOOKS = {"lost": "bad", "suspect": "warn", "draining": "idle", "joining": "info", "ready": "ok"}
-STATE_LOOKS = {"requested": "info", "placed": "info", "ready": "ok", "ended": "idle", "failed": "bad"}
+STATE_TONES = {"requested": "info", "placed": "info", "ready": "ok", "ended": "idle", "failed": "bad"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Moment:
 
     at: datetime
     after: str
-    look: str
+    tone: str
     seat: int | None
     words: str
     reason: str
@@ -81,7 +81,7 @@ class Place:
     """A player's place, and how it is."""
 
     seat: Seat
-    look: str
+    tone: str
     state: str
     leg: Leg | None
     is_connected: bool  # as far as is known
@@ -91,7 +91,7 @@ class Place:
 class Page:
     session: RelaySession
     is_live: bool
-    look: str
+    tone: str
     age: str
     ready_after: str
     left: str
@@ -122,7 +122,7 @@ def page_of(session: RelaySession, now: datetime | None = None) -> Page:
     return Page(
         session=session,
         is_live=is_live,
-        look="warn" if unknown_since else STATE_LOOKS[session.state],
+        tone="warn" if unknown_since else STATE_TONES[session.state],
         age=span((until - session.created_at).total_seconds()),
         ready_after=span((session.ready_at - session.created_at).total_seconds()) if session.ready_at else "",
         left=span((session.expires_at - now).total_seconds()) if is_live else "",
@@ -158,9 +158,9 @@ def _node_moment(session: RelaySession, change: NodeStateChange) -> Moment:
 
 def _moment(session: RelaySession, event: SessionEvent) -> Moment:
     after = (event.at - session.created_at).total_seconds()
-    look = LOOKS.get(event.kind, "info")
+    tone = TONES.get(event.kind, "info")
     words = WORDS.get(event.kind, event.kind)
-    return Moment(event.at, f"+{span(max(after, 0.0))}", look, event.seat, words, event.reason)
+    return Moment(event.at, f"+{span(max(after, 0.0))}", tone, event.seat, words, event.reason)
 
 
 def places_of(
@@ -171,9 +171,9 @@ def places_of(
     seats = Seat.objects.filter(session=session).defer("token", "seat_key", "connect_token").order_by("number")
     places = []
     for seat in seats:
-        look, state = _seat_state(seat, is_live, unknown_since)
+        tone, state = _seat_state(seat, is_live, unknown_since)
         is_connected = seat.is_connected and is_live and not seat.revoked_at
-        places.append(Place(seat, look, state, _leg(histories.get(seat.number, []), now), is_connected))
+        places.append(Place(seat, tone, state, _leg(histories.get(seat.number, []), now), is_connected))
     return places
 
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from relaymgr.nodes.address_families import needed_family
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.tenants.models import Tenant
-from web.database.encryption import SealedField
+from web.database.encryption import EncryptedTextField
 
 
 def new_session_id() -> str:
@@ -42,7 +42,7 @@ class RelaySession(models.Model):
         max_length=6, choices=[("worst", "worst"), ("sum", "sum"), ("spread", "spread")], default="worst"
     )
     dialects = models.JSONField(default=list)
-    token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
+    token = EncryptedTextField(editable=False, help_text="32-bit token of the edgegap dialect.")
     filters = models.JSONField(default=list, blank=True)
     constraints = models.JSONField(
         default=dict, blank=True, help_text='Asked for: {"pin": [...], "ban": ..., "prefer": ...}.'
@@ -122,9 +122,9 @@ class Seat(models.Model):
         blank=True,
         help_text="Counts: {node or location: [ms, jitter ms, loss, seconds since 1970]}",
     )
-    token = SealedField(editable=False, help_text="32-bit token of the edgegap dialect.")
-    seat_key = SealedField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
-    connect_token = SealedField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
+    token = EncryptedTextField(editable=False, help_text="32-bit token of the edgegap dialect.")
+    seat_key = EncryptedTextField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
+    connect_token = EncryptedTextField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
     # seat_reports.py
@@ -275,7 +275,7 @@ class WebhookDelivery(models.Model):
     event = models.CharField(max_length=20, choices=WebhookEvent)
     url = models.URLField(max_length=500)
     host = models.CharField(max_length=200, default="", editable=False, help_text="Scheme, name and port of the URL.")
-    payload = SealedField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
+    payload = EncryptedTextField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
     payload_deleted_at = models.DateTimeField(null=True, blank=True, help_text="It cannot be sent again.")
     is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")
     attempts = models.PositiveIntegerField(default=0)

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from relaymgr.tenants.models import ApiKey, Scope, Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
-from web.admin.base import KeptAdmin, act, show_once
+from web.admin.base import NoDeleteAdmin, confirmed_action, show_once
 from web.errors import Conflict
 from web.ssrf_guard import is_private_url
 
@@ -26,7 +26,7 @@ class TenantForm(forms.ModelForm):
 
 
 @admin.register(Tenant)
-class TenantAdmin(KeptAdmin):
+class TenantAdmin(NoDeleteAdmin):
     form = TenantForm
     list_display = (
         "slug",
@@ -51,7 +51,7 @@ class TenantAdmin(KeptAdmin):
     def usable_keys(self, tenant: Any) -> int:
         return int(tenant.usable)
 
-    @act(
+    @confirmed_action(
         "Create an API key",
         effect="A key is made with which the tenant's backend creates and deletes sessions. It is shown once.",
         permission="change",
@@ -63,7 +63,7 @@ class TenantAdmin(KeptAdmin):
         show_once(request, f"API key of {tenant}", plain)
         return f"{tenant} has a new key, {key.prefix}."
 
-    @act(
+    @confirmed_action(
         "Roll webhook secret",
         effect="A new secret, shown once, signs all webhooks from now on, repetitions too. Whoever checks the "
         "signatures must learn it, and refuses them until then.",
@@ -88,7 +88,7 @@ class ApiKeyForm(forms.ModelForm):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(KeptAdmin):
+class ApiKeyAdmin(NoDeleteAdmin):
     list_display = ("name", "prefix", "tenant", "scope_list", "is_usable", "created_at", "expires_at", "last_used_at")
     list_filter = (("revoked_at", admin.EmptyFieldListFilter), "created_at")
     list_select_related = ("tenant",)
@@ -130,7 +130,7 @@ class ApiKeyAdmin(KeptAdmin):
     def row_facts(self, key: ApiKey) -> str:
         return f"{key.tenant or 'no tenant'}, {self.scope_list(key)}"
 
-    @act(
+    @confirmed_action(
         "Revoke",
         effect="The key is refused from now on, for good.",
         permission="change",
@@ -142,7 +142,7 @@ class ApiKeyAdmin(KeptAdmin):
             raise Conflict("It was revoked before.")
         return f"{key} is revoked."
 
-    @act(
+    @confirmed_action(
         "Roll",
         effect="A new key with the same rights is made, and shown once. The old one works for another day.",
         permission="change",

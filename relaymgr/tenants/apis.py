@@ -12,7 +12,7 @@ from relaymgr.authentication import MayUseRelays, caller
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import cors_origins_set
 from web.audit.models import Via
-from web.audit.services import act_record
+from web.audit.services import action_record
 from web.fields.numbers import Count
 from web.http.input_warnings import RequestSerializer
 from web.http.origins import MAX_LENGTH, MAX_ORIGINS
@@ -56,7 +56,7 @@ class TenantApi(APIView):
         tenant, origins = _tenant(request), serializer.validated_data["allowed_cors_origins"]
         cors_origins_set(tenant=tenant, origins=origins)
         actor, detail = caller(request).key.prefix, ", ".join(origins) or "none"
-        act_record(via=Via.API, actor=actor, action="tenant.cors_origins", target=tenant.slug, detail=detail)
+        action_record(via=Via.API, actor=actor, action="tenant.cors_origins", target=tenant.slug, detail=detail)
         return Response(self.OutputSerializer(tenant).data)
 
 

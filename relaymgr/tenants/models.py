@@ -8,7 +8,7 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
-from web.database.encryption import SealedField
+from web.database.encryption import EncryptedTextField
 from web.http.origins import origins_problem
 
 
@@ -57,7 +57,7 @@ class Tenant(models.Model):
         db_default=PlayerAddresses.TRUNCATE,
         help_text="What of players' addresses, coordinates and measurements is kept when a session is over.",
     )
-    webhook_secret = SealedField(default=new_webhook_secret, editable=False)
+    webhook_secret = EncryptedTextField(default=new_webhook_secret, editable=False)
     webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")
     allowed_cors_origins = models.JSONField(
         default=list,

@@ -12,11 +12,11 @@ def secrets() -> set[str]:
     from django.apps import apps
 
     from matchmaker.sealing import SealedJSONField
-    from web.database.encryption import SealedField
+    from web.database.encryption import EncryptedTextField
 
     found: set[str] = set()
     for model in apps.get_models():
-        names = [f.name for f in model._meta.get_fields() if isinstance(f, SealedField | SealedJSONField)]
+        names = [f.name for f in model._meta.get_fields() if isinstance(f, EncryptedTextField | SealedJSONField)]
         for row in model._base_manager.values_list(*names) if names else ():
             found |= set().union(*map(_secrets, row))
     return found

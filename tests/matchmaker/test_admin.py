@@ -13,7 +13,7 @@ from matchmaker.manager_client import Manager
 from matchmaker.models import Match, Process, Profile, ProfileVersion, Status, Ticket
 from matchmaker.passes import matching_pass
 from tests.matchmaker.conftest import CONFIG
-from tests.support.acts import act
+from tests.support.admin_actions import confirm_action
 
 pytestmark = pytest.mark.django_db
 MODELS = ["profile", "profileversion", "ticket", "match", "backfill", "process"]
@@ -115,10 +115,10 @@ def test_versions_are_activated_and_rolled_back(
     make_profile(max_deployment_retry_count=1)
 
     profile = Profile.objects.get()
-    assert act(operator, Profile, "roll_back", profile) == ["studio/duel v1 is active."]
-    assert "No version was active before" in act(operator, Profile, "roll_back", profile)[0]
+    assert confirm_action(operator, Profile, "roll_back", profile) == ["studio/duel v1 is active."]
+    assert "No version was active before" in confirm_action(operator, Profile, "roll_back", profile)[0]
     newest = ProfileVersion.objects.get(number=2)
-    assert act(operator, ProfileVersion, "activate", newest) == ["studio/duel v2 is active."]
+    assert confirm_action(operator, ProfileVersion, "activate", newest) == ["studio/duel v2 is active."]
 
 
 def test_new_version_is_made_or_refused_with_path_and_reason(operator: Client) -> None:

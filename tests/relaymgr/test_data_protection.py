@@ -28,7 +28,7 @@ from tests.matchmaker.conftest import CONFIG
 from tests.relaymgr.operations.relayctl.conftest import document, relayctl
 from tests.relaymgr.sessions.conftest import make_stand_in_node
 from tests.relaymgr.sessions.webhooks.test_deliveries import Receiver
-from tests.support.acts import act
+from tests.support.admin_actions import confirm_action
 from web.audit.models import AuditEntry
 
 __all__ = ["document", "make_stand_in_node", "relayctl"]
@@ -255,7 +255,7 @@ def test_relayctl_and_the_console_do_the_same(session: RelaySession, relayctl: A
     download = admin_client.post(reverse("admin:relay_sessions_seat_export", args=[seat.pk]))
     assert download.headers["Content-Disposition"].startswith("attachment")
     assert download.json()["seats"][0]["ip"] == exported["seats"][0]["ip"] == V4
-    assert "is erased: 1 seat, " in act(admin_client, Seat, "erase_player", seat)[0]
+    assert "is erased: 1 seat, " in confirm_action(admin_client, Seat, "erase_player", seat)[0]
     assert relayctl("player-erase", "studio", "--player-id", "ben-4712", answer="n\n").exit_code == 1
     assert relayctl("player-erase", "studio", "--player-id", "ben-4712", answer="y\n").exit_code == 0
     assert places("ann-4711", "ben-4712") == set()

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from web.audit import services
 from web.audit.models import AuditEntry, Via
-from web.audit.services import DISTINCT_MAX, repeated_act_record
+from web.audit.services import DISTINCT_MAX, repeated_action_record
 
 pytestmark = pytest.mark.django_db
 
@@ -85,8 +85,8 @@ def test_a_flood_from_many_addresses_stays_bounded(monkeypatch: pytest.MonkeyPat
 def test_another_act_is_not_pushed_out_by_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "DISTINCT_MAX", 1)
     for n in range(3):
-        repeated_act_record(via=Via.ADMIN, actor=f"a{n}", action="user.sign_in", target="x", succeeded=False)
-    repeated_act_record(via=Via.MANAGER, actor="probes", action="node.lost", target="fra-1")
+        repeated_action_record(via=Via.ADMIN, actor=f"a{n}", action="user.sign_in", target="x", succeeded=False)
+    repeated_action_record(via=Via.MANAGER, actor="probes", action="node.lost", target="fra-1")
     assert AuditEntry.objects.filter(action="node.lost", target="fra-1").exists()
 
 

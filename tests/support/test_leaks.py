@@ -7,7 +7,7 @@ import pytest
 
 from relaymgr.tenants.keys import new_key
 from tests.support.leaks import LogWatch, leaks
-from web.database.encryption import SealedField
+from web.database.encryption import EncryptedTextField
 
 logger = logging.getLogger("tests.support.leaks")
 
@@ -32,7 +32,7 @@ def test_key_is_seen_wherever_it_stands_in_a_record(seen: list[str]) -> None:
 
 
 def test_whatever_is_sealed_is_seen(seen: list[str]) -> None:
-    SealedField().get_prep_value("4294967291")
+    EncryptedTextField().get_prep_value("4294967291")
     logger.warning("token=4294967291, port=31000")
     assert seen == ["tests.support.leaks: 429496..."]
 

@@ -1,8 +1,8 @@
 """What the admins of all apps share: acts that are confirmed first, and a record of who changed what.
 
-An act is a method of a `RecordedAdmin` for one row, marked with `act` and named in `actions`. It is offered in the
+An act is a method of a `AuditedAdmin` for one row, marked with `act` and named in `actions`. It is offered in the
 list, for many rows at once, and on the row's page; what else offers it links to
-    {% url 'admin:nodes_relaynode_act' 'drain' %}?pk=7&next=/admin/
+    {% url 'admin:nodes_relaynode_action' 'drain' %}?pk=7&next=/admin/
 Whoever may not do it is not offered it, and is refused. Every act is kept in the audit log, with how it went.
 """
 
@@ -30,7 +30,7 @@ from rest_framework.exceptions import APIException
 
 from web.admin.widgets import AnyAutocomplete, FilledJSON, NamedDateTime
 from web.audit.models import Via
-from web.audit.services import act_record
+from web.audit.services import action_record
 from web.errors import ApiError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Warned(str):
 
 
 @dataclass(frozen=True)
-class Act:
+class ConfirmedAction:
     """`do(page, request, row, **answers)` does it to one row and says what is so now, or raises ApiError."""
 
     name: str
@@ -58,7 +58,7 @@ class Act:
     applies: Callable[[Any], bool]
 
 
-def act(
+def confirmed_action(
     label: str,
     *,
     effect: str,
@@ -72,34 +72,38 @@ def act(
 
     def mark(method: Callable[..., str]) -> Callable[..., Any]:
         @admin.action(description=label, permissions=[permission])
-        def action(page: RecordedAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+        def action(page: AuditedAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
             if rows.count() <= MAX_ROWS:
-                return page.act_ask(request, marked, rows, next_url=request.get_full_path())
+                return page.confirm(request, marked, rows, next_url=request.get_full_path())
             messages.error(request, f"These are too many at once. Choose at most {MAX_ROWS}.")
             return None
 
-        marked = Act(method.__name__, label, effect, method, form, is_final, applies)
+        marked = ConfirmedAction(method.__name__, label, effect, method, form, is_final, applies)
         action.__name__ = method.__name__
-        action.act = marked  # type: ignore[attr-defined]
+        action.confirmed_action = marked  # type: ignore[attr-defined]
         return action
 
     return mark
 
 
-class RecordedAdmin(admin.ModelAdmin):
+class AuditedAdmin(admin.ModelAdmin):
     """Keeps every act and every saved form in the audit log."""
 
     formfield_overrides = {DateTimeField: {"widget": NamedDateTime}}
     entity = ""  # in the audit log, `<entity>.<verb>`; else the model's name
 
     def get_urls(self) -> list[URLPattern]:
-        name = f"{self.opts.app_label}_{self.opts.model_name}_act"
-        view = self.admin_site.admin_view(self.act_view)
-        return [path("acts/<slug:name>", view, name=name), *super().get_urls()]
+        name = f"{self.opts.app_label}_{self.opts.model_name}_action"
+        view = self.admin_site.admin_view(self.action_view)
+        return [path("actions/<slug:name>", view, name=name), *super().get_urls()]
 
-    def acts(self, request: HttpRequest) -> dict[str, Act]:
+    def confirmed_actions(self, request: HttpRequest) -> dict[str, ConfirmedAction]:
         """What this user may do here."""
-        offered = {name: getattr(entry[0], "act", None) for name, entry in self.get_actions(request).items() if entry}
+        offered = {
+            name: getattr(entry[0], "confirmed_action", None)
+            for name, entry in self.get_actions(request).items()
+            if entry
+        }
         return {name: found for name, found in offered.items() if found}
 
     def row_facts(self, row: Any) -> str:
@@ -110,9 +114,9 @@ class RecordedAdmin(admin.ModelAdmin):
         """What the template of the row's page wants to know beside Django's own."""
         return {}
 
-    def act_view(self, request: HttpRequest, name: str) -> HttpResponse:
+    def action_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """GET asks, POST does it."""
-        found = self.acts(request).get(name)
+        found = self.confirmed_actions(request).get(name)
         if found is None:
             raise PermissionDenied
         given = request.POST if request.method == "POST" else request.GET
@@ -125,15 +129,15 @@ class RecordedAdmin(admin.ModelAdmin):
         next_url = self._next_url(request, given.get("next", ""))
         form = found.form(request.POST or None)
         if request.method != "POST" or not form.is_valid():
-            return self.act_ask(request, found, rows, next_url=next_url, form=form)
+            return self.confirm(request, found, rows, next_url=next_url, form=form)
         for row in rows:
-            self._act_do(request, found, row, form.cleaned_data)
+            self._run(request, found, row, form.cleaned_data)
         return HttpResponseRedirect(next_url)
 
-    def act_ask(
+    def confirm(
         self,
         request: HttpRequest,
-        found: Act,
+        found: ConfirmedAction,
         rows: QuerySet[Any],
         *,
         next_url: str,
@@ -144,15 +148,15 @@ class RecordedAdmin(admin.ModelAdmin):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": found.label,
-            "act": found,
-            "act_url": self._act_url(found),
+            "action": found,
+            "action_url": self._action_url(found),
             "rows": [(row, self.row_facts(row)) for row in rows],
             "form": form or found.form(),
             "next_url": next_url,
         }
-        return TemplateResponse(request, "admin/act.html", context)
+        return TemplateResponse(request, "admin/confirm_action.html", context)
 
-    def _act_do(self, request: HttpRequest, found: Act, row: Model, answers: dict[str, Any]) -> None:
+    def _run(self, request: HttpRequest, found: ConfirmedAction, row: Model, answers: dict[str, Any]) -> None:
         """One row's failure does not hold up the others."""
         target = str(row)
         try:
@@ -165,8 +169,8 @@ class RecordedAdmin(admin.ModelAdmin):
         self._record(request, found.name, target, told, succeeded=level != messages.ERROR)
         messages.add_message(request, level, told)
 
-    def _act_url(self, found: Act) -> str:
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[found.name])
+    def _action_url(self, found: ConfirmedAction) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_action", args=[found.name])
 
     def _next_url(self, request: HttpRequest, wanted: str) -> str:
         if wanted and url_has_allowed_host_and_scheme(wanted, {request.get_host()}, request.is_secure()):
@@ -217,11 +221,11 @@ class RecordedAdmin(admin.ModelAdmin):
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         row = kwargs.get("obj")
-        offered = self.acts(request).values() if row else ()
+        offered = self.confirmed_actions(request).values() if row else ()
         query = urlencode({"pk": row.pk, "next": request.path}) if row else ""
-        links = [(found, f"{self._act_url(found)}?{query}") for found in offered if found.applies(row)]
+        links = [(found, f"{self._action_url(found)}?{query}") for found in offered if found.applies(row)]
         if row:
-            context |= {"title": f"{capfirst(self.opts.verbose_name)} {row}", "subtitle": None, "acts": links}
+            context |= {"title": f"{capfirst(self.opts.verbose_name)} {row}", "subtitle": None, "row_actions": links}
             context |= self.page_context(request, row)
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -243,7 +247,7 @@ class RecordedAdmin(admin.ModelAdmin):
 
     def _record(self, request: HttpRequest, verb: str, target: str, detail: str = "", succeeded: bool = True) -> None:
         entity = self.entity or str(self.opts.verbose_name).lower().replace(" ", "_")
-        act_record(
+        action_record(
             via=Via.ADMIN,
             actor=request.user.get_username(),
             action=f"{entity}.{verb}",
@@ -253,7 +257,7 @@ class RecordedAdmin(admin.ModelAdmin):
         )
 
 
-class KeptAdmin(RecordedAdmin):
+class NoDeleteAdmin(AuditedAdmin):
     """Rows that are retired by an act, never deleted: other things stand on them."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -268,7 +272,7 @@ class BoundedPaginator(Paginator):
         return cast(QuerySet[Any], self.object_list).order_by()[:COUNTED].count()
 
 
-class ReadOnlyAdmin(KeptAdmin):
+class ReadOnlyAdmin(NoDeleteAdmin):
     """Rows that the system writes and people look at. Tables may be big: nothing counts them."""
 
     show_full_result_count = False

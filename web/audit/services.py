@@ -14,7 +14,7 @@ OTHERS = "others"
 BATCH = 5_000
 
 
-def act_record(
+def action_record(
     *, via: Via, actor: str, action: str, target: str, detail: str = "", succeeded: bool = True
 ) -> AuditEntry:
     """Keeps an act. `action` is `<entity>.<verb>`; nothing secret belongs in `detail`."""
@@ -28,7 +28,7 @@ def act_record(
     )
 
 
-def repeated_act_record(
+def repeated_action_record(
     *, via: Via, actor: str, action: str, target: str, detail: str = "", succeeded: bool = True
 ) -> None:
     """Keeps an act that anybody may cause as often as they like, such as a failed sign-in.
@@ -44,7 +44,7 @@ def repeated_act_record(
         actor, target, detail = OTHERS, OTHERS, f"beside {DISTINCT_MAX} different ones within the hour"
         if _repeat(recent.filter(actor=OTHERS, target=OTHERS)):
             return
-    act_record(via=via, actor=actor, action=action, target=target, detail=detail, succeeded=succeeded)
+    action_record(via=via, actor=actor, action=action, target=target, detail=detail, succeeded=succeeded)
 
 
 def _repeat(alike: QuerySet[AuditEntry]) -> bool:
@@ -65,7 +65,7 @@ def audit_prune() -> int:
 
 def command_record(*, action: str, target: str, detail: str = "") -> AuditEntry:
     """Keeps what a management command did."""
-    return act_record(via=Via.COMMAND, actor=machine_user(), action=action, target=target, detail=detail)
+    return action_record(via=Via.COMMAND, actor=machine_user(), action=action, target=target, detail=detail)
 
 
 def machine_user() -> str:

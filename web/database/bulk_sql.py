@@ -12,7 +12,7 @@ import msgspec
 from django.db import connection
 from django.db.models import AutoField, DateTimeField, Field, JSONField, Model
 
-from web.database.encryption import SealedField
+from web.database.encryption import EncryptedTextField
 
 Row = Sequence[Any]
 Fields = tuple["Field[Any, Any]", ...]
@@ -129,7 +129,7 @@ def _adapter(field: "Field[Any, Any]") -> Callable[[Any], Any] | None:
     """What makes of a value what the database takes, for the columns of which it would not take it as it is."""
     if isinstance(field, JSONField):
         return lambda value: msgspec.json.encode(value).decode()
-    if isinstance(field, SealedField):
+    if isinstance(field, EncryptedTextField):
         return field.get_prep_value
     if isinstance(field, DateTimeField):
         return connection.ops.adapt_datetimefield_value

@@ -31,7 +31,7 @@ def _secrets() -> tuple[str, ...]:
     return settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS
 
 
-class SealedField(models.TextField):
+class EncryptedTextField(models.TextField):
     """Text that is sealed in the database and plain in Python. Cannot be searched."""
 
     def get_prep_value(self, value: str | None) -> str | None:

@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
                 ('is_draining', models.BooleanField(default=False, help_text='No new sessions; live ones are finished.')),
                 ('is_stopping', models.BooleanField(default=False, editable=False, help_text='The node says that it drains: told to, or about to stop.')),
                 ('price', models.FloatField(default=0.0, help_text='Of an hour, in any unit: breaks ties.')),
-                ('control_key', web.database.encryption.SealedField(editable=False)),
+                ('control_key', web.database.encryption.EncryptedTextField(editable=False)),
                 ('version', models.CharField(blank=True, max_length=20)),
                 ('boot_id', models.CharField(blank=True, editable=False, max_length=40)),
                 ('refused_boot_id', models.CharField(blank=True, db_default='', default='', editable=False, help_text='Of another process that runs as this node.', max_length=40)),
@@ -141,7 +141,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('key_id', models.PositiveBigIntegerField(help_text='u32, unique for the node.')),
-                ('key', web.database.encryption.SealedField(editable=False)),
+                ('key', web.database.encryption.EncryptedTextField(editable=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('confirmed_at', models.DateTimeField(blank=True, help_text='When the node first said it holds it.', null=True)),
                 ('retired_at', models.DateTimeField(blank=True, help_text='Seals no more; still opens for a while.', null=True)),

@@ -15,7 +15,7 @@ from relaymgr.operations.console import node_page
 from relaymgr.sessions.services import placement_ban
 from relaymgr.telemetry.series import SPANS
 from relaymgr.tenants.models import Tenant
-from web.admin.base import act
+from web.admin.base import confirmed_action
 
 SPAN = "1h"
 
@@ -81,7 +81,7 @@ class NodePageAdmin(RelayNodeAdmin):
     def has_ban_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("relay_sessions.add_placementrule")
 
-    @act(
+    @confirmed_action(
         "Ban for a tenant",
         effect="The tenant's new sessions are no longer placed here. Live ones play on. To lift the ban, delete the "
         "placement rule.",

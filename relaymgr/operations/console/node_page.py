@@ -22,9 +22,9 @@ CHANGES = 20
 
 @dataclass(frozen=True)
 class Finding:
-    """`look`: ok, info, idle, warn or bad."""
+    """`tone`: ok, info, idle, warn or bad."""
 
-    look: str
+    tone: str
     sentence: str
 
 
@@ -66,7 +66,7 @@ class Head:
     row: RelayNode
     findings: Sequence[Finding]
     sessions: Sequence[RelaySession]
-    changes: Sequence[tuple[NodeStateChange, str]]  # the newest first, each with its look
+    changes: Sequence[tuple[NodeStateChange, str]]  # the newest first, each with its tone
 
 
 def head_of(row: RelayNode) -> Head:
@@ -89,7 +89,7 @@ def _incident_finding(incident: NodeIncident) -> Finding:
 
 def findings_of(row: RelayNode, node: Node, lagging: int) -> Iterator[Finding]:
     """Why it is as it is, in sentences: the state first, then all that an operator may want to mend."""
-    yield Finding(node.look, _state_sentence(row, node))
+    yield Finding(node.tone, _state_sentence(row, node))
     if row.is_draining:
         yield Finding("idle", "It was told to drain: no new sessions come here, live ones play on.")
     if row.is_stopping and not row.is_draining:

@@ -10,7 +10,7 @@ from django.urls import URLPattern, path
 from relaymgr.operations.player_data import Player, player_erase, player_export
 from relaymgr.sessions.admin import SeatAdmin
 from relaymgr.sessions.models import Seat
-from web.admin.base import act
+from web.admin.base import confirmed_action
 from web.admin.wording import counted
 from web.audit.models import Via
 from web.errors import Conflict
@@ -46,7 +46,7 @@ class SeatPageAdmin(SeatAdmin):
         headers = {"Content-Disposition": 'attachment; filename="player.json"'}
         return JsonResponse(found, headers=headers, json_dumps_params={"indent": 2})
 
-    @act(
+    @confirmed_action(
         "Erase player",
         effect="All that is kept of this player of the tenant is deleted, in every session and in the matchmaker: id, "
         "address, coordinates, measurements. In a live session the player plays on, without a name.",

@@ -1,8 +1,8 @@
 """Who signs in to the admin, who fails to, and whose password changes, in the audit log.
 
 By signals, so that every way is recorded: the admin's forms, `createsuperuser`, `changepassword`, a shell. Failures are
-bounded (`audit.services.repeated_act_record`). What people type as a name may be a password: it is recorded only where
-there is a person of that name.
+bounded (`audit.services.repeated_action_record`). What people type as a name may be a password: it is recorded
+only where there is a person of that name.
 """
 
 import logging
@@ -15,7 +15,7 @@ from django.db.models.signals import post_save
 from django.http import HttpRequest
 
 from web.audit.models import Via
-from web.audit.services import act_record, machine_user, repeated_act_record
+from web.audit.services import action_record, machine_user, repeated_action_record
 from web.http.client_address import client_address
 from web.log_config import request_id
 
@@ -37,7 +37,7 @@ def sign_in_refused(request: HttpRequest | None, username: str, why: str = "") -
     name = username[:150] if known else UNKNOWN
     detail = " ".join(filter(None, [_from(request), why]))
     try:
-        repeated_act_record(
+        repeated_action_record(
             via=Via.ADMIN, actor=name, action="user.sign_in", target=name, detail=detail, succeeded=False
         )
     except DatabaseError as error:  # the answer is the same without it
@@ -47,7 +47,7 @@ def sign_in_refused(request: HttpRequest | None, username: str, why: str = "") -
 def password_changed(request: HttpRequest) -> None:
     """One's own, by the form for that."""
     name = request.user.get_username()
-    act_record(via=Via.ADMIN, actor=name, action="user.password", target=name, detail=_from(request))
+    action_record(via=Via.ADMIN, actor=name, action="user.password", target=name, detail=_from(request))
 
 
 class PasswordAudit:
@@ -62,18 +62,18 @@ class PasswordAudit:
     def password_changed(self, password: str, user: Any = None) -> None:
         if user is not None and not request_id():  # within a request the forms record it, with who did it
             name = user.get_username()
-            act_record(via=Via.COMMAND, actor=machine_user(), action="user.password", target=name)
+            action_record(via=Via.COMMAND, actor=machine_user(), action="user.password", target=name)
 
 
 def _signed_in(sender: Any, request: HttpRequest, user: Any, **kwargs: Any) -> None:
     name = user.get_username()
-    repeated_act_record(via=Via.ADMIN, actor=name, action="user.sign_in", target=name, detail=_from(request))
+    repeated_action_record(via=Via.ADMIN, actor=name, action="user.sign_in", target=name, detail=_from(request))
 
 
 def _signed_out(sender: Any, request: HttpRequest, user: Any, **kwargs: Any) -> None:
     if user is not None:
         name = user.get_username()
-        repeated_act_record(via=Via.ADMIN, actor=name, action="user.sign_out", target=name, detail=_from(request))
+        repeated_action_record(via=Via.ADMIN, actor=name, action="user.sign_out", target=name, detail=_from(request))
 
 
 def _failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ def _failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | Non
 def _created(sender: Any, instance: User, created: bool, raw: bool = False, **kwargs: Any) -> None:
     if created and not raw and not request_id():
         detail = "superuser" if instance.is_superuser else ""
-        act_record(
+        action_record(
             via=Via.COMMAND, actor=machine_user(), action="user.add", target=instance.get_username(), detail=detail
         )
 

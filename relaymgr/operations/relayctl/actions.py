@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import typer
 
 from web.audit.models import Via
-from web.audit.services import act_record, machine_user
+from web.audit.services import action_record, machine_user
 from web.errors import ApiError, Conflict
 
 
@@ -36,4 +36,6 @@ def recorded(action: str, target: str, detail: str = "") -> Iterator[None]:
 
 
 def _keep(action: str, target: str, detail: str, *, succeeded: bool) -> None:
-    act_record(via=Via.RELAYCTL, actor=machine_user(), action=action, target=target, detail=detail, succeeded=succeeded)
+    action_record(
+        via=Via.RELAYCTL, actor=machine_user(), action=action, target=target, detail=detail, succeeded=succeeded
+    )

@@ -39,14 +39,14 @@ def test_places_that_would_lie_on_each_other_are_one() -> None:
 
 def test_a_place_without_nodes_is_drawn_unless_it_is_near_another() -> None:
     places = places_of([AMSTERDAM, FRANKFURT, TOKYO], [node(1, 1)])
-    assert [(place.name, place.look) for place in places] == [("Frankfurt", "ok"), ("Tokyo", "idle")]
+    assert [(place.name, place.tone) for place in places] == [("Frankfurt", "ok"), ("Tokyo", "idle")]
     assert places[1].sentence == "Tokyo: no nodes, 0% of the seats taken"
 
 
 def test_a_place_looks_like_the_node_that_is_worst_off() -> None:
     nodes = [node(1), node(2, state="suspect"), node(3, is_draining=True)]
     (place,) = places_of([FRANKFURT], nodes)
-    assert place.look == "warn"
+    assert place.tone == "warn"
     assert place.states == [("suspect", "warn", 1), ("draining", "idle", 1), ("ready", "ok", 1)]
     assert [each.pk for each in place.nodes] == [2, 3, 1]
 

@@ -43,7 +43,7 @@ from relaymgr.telemetry.models import (
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
-from web.admin.base import RecordedAdmin
+from web.admin.base import AuditedAdmin
 from web.audit.models import AuditEntry, Via
 
 pytestmark = pytest.mark.django_db
@@ -84,7 +84,7 @@ def allowed(role: str, model: type[Model]) -> set[str]:
 
 def acts_of(model: type[Model]) -> list[str]:
     page = admin.site._registry[model]
-    return [name for name in page.actions or () if hasattr(getattr(type(page), name, None), "act")]
+    return [name for name in page.actions or () if hasattr(getattr(type(page), name, None), "confirmed_action")]
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +165,7 @@ def pages_of(model: type[Model]) -> Iterator[tuple[str, str, dict[str, Any], str
         yield method, url(model, "add"), {}, "add"
         yield method, url(model, "delete", name), {"post": "yes"} if method == "POST" else {}, "delete"
         for act in acts_of(model):
-            yield method, url(model, "act", act), {"pk": row.pk}, f"-{act}"
+            yield method, url(model, "action", act), {"pk": row.pk}, f"-{act}"
     # As the list itself sends it: an act that is not offered does nothing, and the list comes back.
     yield "POST", url(model, "changelist"), {"action": "delete_selected", "_selected_action": [row.pk]}, "view"
 
@@ -198,7 +198,7 @@ def test_the_table_knows_every_act_there_is() -> None:
 
 def test_no_action_of_ours_goes_unasked_and_unrecorded() -> None:
     for model, page in admin.site._registry.items():
-        assert isinstance(page, RecordedAdmin), model
+        assert isinstance(page, AuditedAdmin), model
         assert list(page.actions or ()) == acts_of(model), f"an action of {model} is no act"
 
 

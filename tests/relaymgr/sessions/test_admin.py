@@ -20,7 +20,7 @@ from relaymgr.sessions.models import (
 )
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
-from tests.support.acts import act
+from tests.support.admin_actions import confirm_action
 from tests.support.manager import StandIn
 
 pytestmark = pytest.mark.django_db
@@ -96,9 +96,9 @@ def test_delete_action_ends_the_session_and_says_when_the_node_is_silent(
 ) -> None:
     row = RelaySession.objects.get()
     stand_in.answer = lambda method, path, body: (500, b"")
-    assert "did not confirm" in act(admin_client, RelaySession, "delete", row)[0]
+    assert "did not confirm" in confirm_action(admin_client, RelaySession, "delete", row)[0]
     stand_in.answer = obedient
-    assert act(admin_client, RelaySession, "delete", row) == [f"{row} is deleted."]
+    assert confirm_action(admin_client, RelaySession, "delete", row) == [f"{row} is deleted."]
     row.refresh_from_db()
     assert (row.state, row.end_reason) == (SessionState.ENDED, "deleted")
     assert stand_in.requests[-1][0] == "DELETE"
@@ -106,14 +106,14 @@ def test_delete_action_ends_the_session_and_says_when_the_node_is_silent(
 
 def test_revoke_action_puts_the_player_out(session: dict[str, Any], stand_in: StandIn, admin_client: Client) -> None:
     seat = Seat.objects.get(player_id="ann")
-    assert act(admin_client, Seat, "revoke", seat) == [f"{seat} is revoked."]
+    assert confirm_action(admin_client, Seat, "revoke", seat) == [f"{seat} is revoked."]
     assert [found["revoked"] for found in stand_in.requests[-1][3]["seats"]] == [True, False, False]
 
 
 def test_retry_action_makes_a_delivery_due(session: dict[str, Any], admin_client: Client) -> None:
     delivery = WebhookDelivery.objects.get()
     WebhookDelivery.objects.update(next_attempt_at=None)
-    assert act(admin_client, WebhookDelivery, "retry", delivery)[0] == f"{delivery} will be sent again."
+    assert confirm_action(admin_client, WebhookDelivery, "retry", delivery)[0] == f"{delivery} will be sent again."
     delivery.refresh_from_db()
     assert delivery.next_attempt_at
 
@@ -127,5 +127,5 @@ def test_who_may_only_look_has_no_actions(session: dict[str, Any]) -> None:
     pk = session["session_id"]
     asked = client.post(page(RelaySession), {"action": "delete", "_selected_action": [pk]}, follow=True)
     assert "Delete" not in asked.content.decode()
-    assert client.post(page(RelaySession, "act", "delete"), {"pk": pk}).status_code == 403
+    assert client.post(page(RelaySession, "action", "delete"), {"pk": pk}).status_code == 403
     assert RelaySession.objects.get().is_ready

@@ -20,8 +20,8 @@ from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get
 from relaymgr.tenants.services import api_key_create
-from tests.support import acts
-from web.database.encryption import SealedField
+from tests.support import admin_actions
+from web.database.encryption import EncryptedTextField
 
 MODELS = [
     Tenant,
@@ -56,7 +56,9 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
 def secrets_of(model: type[Model]) -> set[str]:
     """All that must not be shown: hashes, and what is sealed (plain, as Python has it)."""
     fields = [
-        field.attname for field in model._meta.fields if isinstance(field, SealedField) or field.name == "secret_hash"
+        field.attname
+        for field in model._meta.fields
+        if isinstance(field, EncryptedTextField) or field.name == "secret_hash"
     ]
     return {str(getattr(row, name)) for row in model._default_manager.all() for name in fields}
 
@@ -103,7 +105,7 @@ def test_big_tables_are_searched_not_listed(admin_client: Client, rows: None, mo
 
 
 def act(client: Client, model: type[Model], name: str, *rows: Model) -> str:
-    return " | ".join(acts.act(client, model, name, *rows))
+    return " | ".join(admin_actions.confirm_action(client, model, name, *rows))
 
 
 def messages(response: Any) -> str:
@@ -249,7 +251,7 @@ def test_malformed_queries_and_ids_are_no_server_error(admin_client: Client, loc
             answers = [admin_client.get(rows, query) for query in queries]
             answers += [admin_client.get(f"{rows}{quote(value)}/{page}/") for page in ("change", "history")]
             answers += [admin_client.post(rows, {"action": "delete_selected", "_selected_action": value})]
-            answers += [admin_client.get(f"{rows}acts/create_join_key", {"pk": value})]
+            answers += [admin_client.get(f"{rows}actions/create_join_key", {"pk": value})]
             assert [answer.status_code for answer in answers if answer.status_code >= 500] == [], (rows, value)
 
 

@@ -97,7 +97,7 @@ def test_no_page_has_a_bidirectional_control_and_names_are_isolated(
         reverse("admin:relay_sessions_relaysession_now", args=[hostile.pk]),
         reverse("admin:relay_sessions_seat_changelist"),
         reverse("admin:relay_sessions_seat_change", args=[seat.pk]),
-        reverse("admin:relay_sessions_seat_act", args=["revoke"]) + f"?pk={seat.pk}",
+        reverse("admin:relay_sessions_seat_action", args=["revoke"]) + f"?pk={seat.pk}",
         reverse("admin:relay_sessions_sessionevent_changelist"),
         reverse("admin:relay_sessions_webhookdelivery_changelist"),
         reverse("admin:relay_sessions_placementrule_changelist"),

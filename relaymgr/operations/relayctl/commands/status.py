@@ -50,12 +50,12 @@ def _document(now: Now, parts: dict[str, Finding]) -> Document:
         "seats": {"taken": now.taken, "capacity": now.capacity},
         "oldest_probe_s": max(silences, default=None),
         "restarts": [asdict(each) for each in now.restarts],
-        "alerts": [{"level": _level(alert.look), "text": alert.sentence} for alert in now.alerts],
+        "alerts": [{"level": _level(alert.tone), "text": alert.sentence} for alert in now.alerts],
     }
 
 
-def _level(look: str) -> Level:
-    return Level.PROBLEM if look == "bad" else Level.WARNING
+def _level(tone: str) -> Level:
+    return Level.PROBLEM if tone == "bad" else Level.WARNING
 
 
 def _render(status: Document) -> Iterator[RenderableType]:

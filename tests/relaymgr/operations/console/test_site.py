@@ -13,13 +13,13 @@ from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.sessions.models import PlacementRule
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.support.acts import act
+from tests.support.admin_actions import confirm_action
 from tests.support.manager import StandIn
 from web.admin.base import MAX_ROWS
 from web.audit.models import AuditEntry, Via
 
 pytestmark = pytest.mark.django_db
-DRAIN = reverse("admin:nodes_relaynode_act", args=["drain"])
+DRAIN = reverse("admin:nodes_relaynode_action", args=["drain"])
 
 
 def test_front_page_has_the_fleet_and_its_live_part_is_the_same(admin_client: Client, node: RelayNode) -> None:
@@ -127,7 +127,7 @@ def test_act_on_what_is_not_there_is_not_found(admin_client: Client, node: Relay
 
 @pytest.mark.parametrize("name", ["delete_selected", "get_urls", "nothing"])
 def test_only_acts_are_acts(admin_client: Client, node: RelayNode, name: str) -> None:
-    assert admin_client.post(f"/admin/nodes/relaynode/acts/{name}", {"pk": node.pk}).status_code == 403
+    assert admin_client.post(f"/admin/nodes/relaynode/actions/{name}", {"pk": node.pk}).status_code == 403
 
 
 def test_too_many_at_once_are_refused(admin_client: Client, tenant: Tenant) -> None:
@@ -147,14 +147,14 @@ def test_one_failure_is_told_and_kept_and_does_not_hold_up_the_others(
     make_node("fra-1", is_draining=True)
     busy = make_node("fra-2")
     RelayWorker.objects.filter(node=busy).update(free_seats=99)
-    told = act(admin_client, RelayNode, "remove", *RelayNode.objects.all())
+    told = confirm_action(admin_client, RelayNode, "remove", *RelayNode.objects.all())
     assert told == ["fra-1 is removed.", "fra-2: The node still serves sessions. Drain it and wait, or stop it."]
     kept = AuditEntry.objects.order_by("target").values_list("target", "succeeded", "detail")
     assert list(kept) == [("fra-1", True, told[0]), ("fra-2", False, told[1])]
 
 
 def test_key_is_shown_once_and_not_kept(admin_client: Client, tenant: Tenant) -> None:
-    plain = act(admin_client, Tenant, "create_key", tenant)[0].split(": ")[1].split(" ")[0]
+    plain = confirm_action(admin_client, Tenant, "create_key", tenant)[0].split(": ")[1].split(" ")[0]
     assert plain.startswith("cw_")
     entry = AuditEntry.objects.get()
     assert entry.action == "tenant.create_key"
@@ -168,7 +168,7 @@ def test_session_page_bans_its_node_for_its_tenant(admin_client: Client, node: R
         tenant=tenant, token="1", idle_timeout=60, expires_at=tenant.created_at, worker=node.workers.get()
     )
     for _ in range(2):  # a second time changes nothing
-        told = act(admin_client, RelaySession, "ban_node", session, note="loses packets")
+        told = confirm_action(admin_client, RelaySession, "ban_node", session, note="loses packets")
         assert told == ["New sessions of studio keep away from fra-1."]
     rule = PlacementRule.objects.get()
     assert (rule.kind, rule.tenant, rule.node, rule.note) == ("ban", tenant, node, "loses packets")

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from web.audit.models import AuditEntry, Via
-from web.audit.services import act_record, machine_user
+from web.audit.services import action_record, machine_user
 
 from ..conftest import Relayctl
 
@@ -18,7 +18,7 @@ def acts(db: None) -> None:
         ("bo", "node.undrain", "fra-1"),
         ("bo", "seat.revoke", "x/1"),
     ):
-        act_record(via=Via.ADMIN, actor=actor, action=action, target=target)
+        action_record(via=Via.ADMIN, actor=actor, action=action, target=target)
 
 
 @pytest.mark.parametrize(

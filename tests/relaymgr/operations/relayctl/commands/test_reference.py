@@ -18,7 +18,7 @@ from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, ProcessEx
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from web.audit.models import Via
-from web.audit.services import act_record
+from web.audit.services import action_record
 
 from ..conftest import Relayctl
 
@@ -65,7 +65,7 @@ def lively(session: dict[str, Any]) -> str:
         LegSample.objects.create(
             node=node, session_id=session_id, seat=seat, at=now, rtt_ms=21.5, jitter_ms=0.8, loss=0.0
         )
-    act_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1")
+    action_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1")
     api_key_create(tenant=Tenant.objects.get(), name="game", scopes=["relay"])
     ProcessExit.objects.create(
         supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, uptime_s=1
@@ -114,7 +114,7 @@ def test_tail_has_the_documented_shapes(lively: str) -> None:
     session = RelaySession.objects.get()
     SessionEvent.objects.create(session=session, at=timezone.now(), kind=EventKind.SEAT_MOVED, seat=1)
     RelayNode.objects.update(state="lost")
-    act_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1")
+    action_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1")
     told = [document for source in (events, nodes, acts) for document in next(source)]
     assert [shape(document) for document in told] == [shape(example) for example in examples("relayctl tail --json")]
     assert [document["type"] for document in told] == ["session", "node", "act"]

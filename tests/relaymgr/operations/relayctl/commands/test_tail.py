@@ -11,7 +11,7 @@ from relaymgr.operations.relayctl.commands import tail
 from relaymgr.sessions.models import EventKind, RelaySession, SessionEvent
 from relaymgr.tenants.models import Tenant
 from web.audit.models import Via
-from web.audit.services import act_record
+from web.audit.services import action_record
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_lines_for_people(document: dict[str, Any], line: str) -> None:
 def test_acts_are_told(db: None) -> None:
     acts = tail.acts()
     next(acts)
-    act_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1", succeeded=False, detail="no")
+    action_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1", succeeded=False, detail="no")
     (told,) = next(acts)
     assert (told["type"], told["actor"], told["action"]) == ("act", "ana", "node.drain")
     assert tail.line(told).plain.endswith("act           ana via admin: node.drain fra-1, which failed: no")
