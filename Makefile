@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
 
 .DELETE_ON_ERROR: # half an environment is none
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-find-match attack fuzz fuzz-paths kernel lock release-check settings-page docs clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-find-match attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -71,7 +71,7 @@ fuzz: $(VENV)/.dev            ## mutate the corpus of tests/fuzz, and keep what 
 fuzz-paths: $(VENV)/.dev      ## ten million random packets through both packet paths (root; ARGS="--packets N --seed N")
 	@$(RUN) -m tests.relaynode.datapath.xdp.test_differential $(ARGS)
 
-kernel:          ## compile the kernel path's program (clang)
+xdp:             ## compile the XDP program (clang)
 	@$(BPF_CC) -c relaynode/datapath/xdp/relay.bpf.c -o relaynode/datapath/xdp/relay.bpf.o
 
 lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml

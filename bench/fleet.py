@@ -64,7 +64,7 @@ def document(index: int, legs: int, peers: int) -> str:
         "version": "0.1.0",
         "draining": False,
         "cpu": 0.07,
-        "packet_path": "portable",
+        "packet_path": "userspace",
         "packet_path_reason": "",
         "workers": [worker(number) for number in range(WORKERS)],
         "peers_version": "PEERS_VERSION",

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
-from bench.kernel import FIRST_PLAYER, NATIVE, NodeOverThere, addressed, route_players
+from bench.xdp import FIRST_PLAYER, NATIVE, NodeOverThere, addressed, route_players
 from causeway_client.protocol.packets import STUN_COOKIE, PacketType
 from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 
@@ -181,7 +181,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tool = f"{folder}/load"
         subprocess.run(["gcc", "-O2", "-fno-strict-aliasing", "-o", tool, str(NATIVE / "load.c")], check=True)
-        rows = [row for path in ("portable", "kernel") for row in run(path, tool, folder)]
+        rows = [row for path in ("userspace", "xdp") for row in run(path, tool, folder)]
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rows, indent=2))

@@ -41,7 +41,7 @@ async def run(node: NodeProcess, players: int, probers: list[int]) -> None:
     await restarting
     show(f"{players} players are back after a restart", list(took))
     counters = await asyncio.to_thread(node.counters)
-    print({name: counters[name] for name in ("answer_welcome", "answer_cookie", "drop_source_limited")})
+    print({name: counters[name] for name in ("answer_welcome", "answer_cookie", "drop_source_rate_limited")})
     for connection in connections:
         connection.close()
 

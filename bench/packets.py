@@ -3,7 +3,7 @@
 Sockets: everything in a network namespace of its own, over 127.0.0.0/8; relay on core 0, load and sink on core 1
 (native/load.c, compiled here). Each round measures the bare C forwarder (native/forward.c) before and after every
 relay, and counts only when the two agree within 10 % and nothing was lost; what is told is the median of the rounds,
-its range, and the ratio to the forwarder. Kernel path: see kernel.py. Needs root, gcc and clang.
+its range, and the ratio to the forwarder. XDP path: see xdp.py. Needs root, gcc and clang.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import kernel, turn
+from bench import turn, xdp
 from bench.chart import bars
 from bench.crowd import PLAYER_PORT, Crowd, Flow, write_flows
-from bench.kernel import addressed
+from bench.xdp import addressed
 from tests.relaynode.datapath.xdp.namespaces import Wire, within
 from tests.support.node_process import NodeProcess
 
@@ -117,15 +117,15 @@ def measure_sockets(bench: Bench, sessions: int, payload: int, with_coturn: bool
         pid, flows = stack.enter_context(bench.forwarder(crowd))
         relays: dict[str, Peer] = {}
         for dialect in ("edgegap", "native"):
-            node = NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable")
+            node = NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="userspace")
             node.command = [*PINNED, *node.command]
             stack.enter_context(node)
             crowd.grant_all(node)
             worker = node.worker_pids()[0]
-            relays[f"portable {dialect}"] = Peer(worker, partial(crowd.join, node, dialect))
+            relays[f"userspace {dialect}"] = Peer(worker, partial(crowd.join, node, dialect))
             if dialect == "native":
                 fan_out = partial(crowd.join_native, node, fan_out=True)
-                relays["portable native, fan-out"] = Peer(worker, fan_out, copies=crowd.seats - 1)
+                relays["userspace native, fan-out"] = Peer(worker, fan_out, copies=crowd.seats - 1)
         if with_coturn:
             turn_pid = stack.enter_context(turn.turn_server(RELAY_CORE))
             allocated = turn.join(crowd, payload)
@@ -158,7 +158,7 @@ def measure_delay(bench: Bench, sessions: int, half: dict[str, float]) -> dict[s
 def _delay_of_sockets(bench: Bench, sessions: int, half: dict[str, float]) -> dict[str, Any]:
     """Over a bare send."""
     crowd = Crowd(sessions)
-    with NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable") as node:
+    with NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="userspace") as node:
         os.sched_setaffinity(node.worker_pids()[0], {RELAY_CORE})
         os.setpriority(os.PRIO_PROCESS, node.worker_pids()[0], -15)
         crowd.grant_all(node)
@@ -168,20 +168,20 @@ def _delay_of_sockets(bench: Bench, sessions: int, half: dict[str, float]) -> di
             for label, rate in (("1,000 a second", 1000.0), ("half load", half[name])):
                 flows = crowd.join(node, name)  # anew: a native packet's number is good once
                 told = bench.load(flows, 150, rate, seconds=LONG)
-                results[f"portable {name}, {label}"] = _delay(told, rate, direct["p50_us"])
+                results[f"userspace {name}, {label}"] = _delay(told, rate, direct["p50_us"])
     return results
 
 
 def _delay_of_kernel(bench: Bench, sessions: int) -> dict[str, Any]:
     """With the wire, there and back, and the sockets at its end. Half of what it can do is more than they can hear."""
     results = {}
-    with kernel.kernel_node(sessions, with_front=True) as (node, crowd):
-        kernel.own_threads(node.there)
+    with xdp.xdp_node(sessions, with_front=True) as (node, crowd):
+        xdp.own_threads(node.there)
         for name in ("edgegap", "native"):
             for rate in (1000, KERNEL_RATE):
                 flows = within(node.there.players, partial(crowd.join, node, name))
                 told = bench.load(flows, 150, rate, seconds=LONG, there=node.there)
-                results[f"kernel {name}, {rate:,} a second, wire included"] = _delay(told, rate)
+                results[f"xdp {name}, {rate:,} a second, wire included"] = _delay(told, rate)
     return results
 
 
@@ -194,7 +194,7 @@ def measure_control(bench: Bench, sessions: int) -> dict[str, Any]:
     """How long GET /telemetry, which asks the worker too, takes while it has all the packets it can bear: ms."""
     crowd = Crowd(sessions)
     results = {}
-    with NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="portable") as node:
+    with NodeProcess(1, CAPACITY=str(4 * sessions + 100), PACKET_PATH="userspace") as node:
         os.sched_setaffinity(node.worker_pids()[0], {RELAY_CORE})
         crowd.grant_all(node)
         for name in ("edgegap", "native"):
@@ -208,7 +208,7 @@ def measure_control(bench: Bench, sessions: int) -> dict[str, Any]:
                     time.sleep(ASKED_EACH)
             took.sort()
             points = {"p50_ms": took[len(took) // 2], "p99_ms": took[len(took) * 99 // 100], "most_ms": took[-1]}
-            results[f"portable {name}"] = {**points, "packets_s": round(load.result()["received"] / LONG)}
+            results[f"userspace {name}"] = {**points, "packets_s": round(load.result()["received"] / LONG)}
     return results
 
 
@@ -220,7 +220,7 @@ def _milliseconds(act: Callable[[], object]) -> float:
 
 def measure_memory() -> dict[str, float]:
     """Of a worker that holds 5,000 sessions of 4 seats, none of them connected."""
-    with NodeProcess(1, CAPACITY="20000", PACKET_PATH="portable") as node:
+    with NodeProcess(1, CAPACITY="20000", PACKET_PATH="userspace") as node:
         worker = node.worker_pids()[0]
         empty = _resident(worker)
         Crowd(5000).grant_all(node)
@@ -279,7 +279,7 @@ def main() -> None:
             result[key] |= measure_kernel(sessions, payload)
             show(key, result[key])
         sockets = result[next(key for key in result if key.startswith("150 bytes"))]
-        half = {name: 0.5e6 / sockets[f"portable {name}"]["us"][1] for name in ("edgegap", "native")}
+        half = {name: 0.5e6 / sockets[f"userspace {name}"]["us"][1] for name in ("edgegap", "native")}
         result["added delay"] = measure_delay(bench, 100, half)
         result["control API under full load"] = measure_control(bench, 100)
         result["memory"] = measure_memory()
@@ -296,8 +296,8 @@ def main() -> None:
 def measure_kernel(sessions: int, payload: int) -> dict[str, Any]:
     results = {}
     for dialect in ("edgegap", "native"):
-        found = kernel.rounds(dialect, sessions, payload, ROUNDS)
-        results[f"kernel {dialect}"] = {
+        found = xdp.rounds(dialect, sessions, payload, ROUNDS)
+        results[f"xdp {dialect}"] = {
             "us": _spread([one.ns / 1000 for one in found]),
             "rate": _spread([one.rate for one in found]),
         }

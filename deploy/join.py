@@ -212,7 +212,7 @@ def _wait_until_linked(settings: dict[str, str]) -> None:
     url = f"http://[{host}]:{port}/healthz" if ":" in host else f"http://{host}:{port}/healthz"
     deadline = time.monotonic() + LINKED_WITHIN
     while time.monotonic() < deadline:
-        if _link(url) == "linked":
+        if _link(url) == "connected":
             return
         time.sleep(0.5)
     raise CannotJoin(f"the node is not linked to the manager after {LINKED_WITHIN:.0f} s: journalctl -u {SERVICE}")

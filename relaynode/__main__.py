@@ -49,7 +49,7 @@ def main() -> int:
 def _arguments(arguments: list[str]) -> dict[str, str]:
     """As the variables they stand for."""
     parser = argparse.ArgumentParser(prog="relaynode", description="A relay node. Settings: CAUSEWAY_NODE_...")
-    parser.add_argument("--packet-path", choices=("auto", "portable", "kernel"), help="how packets are forwarded")
+    parser.add_argument("--packet-path", choices=("auto", "userspace", "xdp"), help="how packets are forwarded")
     path = parser.parse_args(arguments).packet_path
     return {PREFIX + "PACKET_PATH": path} if path else {}
 

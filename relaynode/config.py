@@ -1,4 +1,4 @@
-"""What a node is told: NodeConfig, read from environment variables named CAUSEWAY_NODE_<FIELD>."""
+"""The settings of a node: NodeConfig, read from environment variables named CAUSEWAY_NODE_<FIELD>."""
 
 import base64
 import binascii
@@ -27,20 +27,20 @@ LIMITS = (
     "probes_per_source",
     "stun_per_source",
     "bad_tokens_per_source",
-    "flood_connects",
-    "flood_pings",
-    "unauthenticated_answers",
+    "connect_flood_threshold",
+    "ping_flood_threshold",
+    "unauthenticated_replies",
 )
 DEFAULTS = RelayConfig()
-PacketPathChoice = Literal["auto", "portable", "kernel"]
-PACKET_PATHS: tuple[PacketPathChoice, ...] = ("auto", "portable", "kernel")
+PacketPathChoice = Literal["auto", "userspace", "xdp"]
+PACKET_PATHS: tuple[PacketPathChoice, ...] = ("auto", "userspace", "xdp")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound to # nosec B104
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound # nosec B104
 
 
 @dataclass(frozen=True, slots=True)
 class PortPair:
-    """The two UDP ports of one worker (spec W1): hosts are told the first, everybody else the second."""
+    """The two UDP ports of one worker (spec W1): hosts connect to the first, all other players to the second."""
 
     server: int
     client: int
@@ -48,98 +48,101 @@ class PortPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """Every setting of a node. Keys are not in its repr, so that they reach no log by way of one."""
+    """Every setting of a node. Keys are left out of its repr, so that they cannot reach a log with it."""
 
     name: str
-    """CAUSEWAY_NODE_NAME: what the node is called in the manager. Default: the machine's host name."""
+    """CAUSEWAY_NODE_NAME: the node's name in the manager. Default: the machine's host name."""
 
     manager_url: str
-    """CAUSEWAY_NODE_MANAGER_URL: the manager's base URL. Empty: the node stands alone."""
+    """CAUSEWAY_NODE_MANAGER_URL: the manager's base URL. Empty: the node runs without a manager."""
 
     join_key: str = field(repr=False)
-    """CAUSEWAY_NODE_JOIN_KEY: lets the node join; not looked at once it has."""
+    """CAUSEWAY_NODE_JOIN_KEY: authorises the node to join; ignored once it has joined."""
 
     control_key: str = field(repr=False)
-    """CAUSEWAY_NODE_CONTROL_KEY: who presents it controls the node. Read when standing alone; else the manager makes
-    it."""
+    """CAUSEWAY_NODE_CONTROL_KEY: the key of the node's control API. Read only without a manager, which otherwise
+    issues it."""
 
     token_keys: Mapping[int, bytes] = field(repr=False)
-    """CAUSEWAY_NODE_TOKEN_KEYS: `id:base64` pairs between commas, 32 bytes each. Read when standing alone; else the
-    manager makes them."""
+    """CAUSEWAY_NODE_TOKEN_KEYS: `id:base64` pairs separated by commas, 32 bytes each. Read only without a manager,
+    which otherwise issues them."""
 
     public_ip: str
-    """CAUSEWAY_NODE_PUBLIC_IP: where players reach the node, its IPv4 address where it has both. Needed with a
+    """CAUSEWAY_NODE_PUBLIC_IP: the address at which players reach the node, IPv4 if it has both. Required with a
     manager."""
 
     public_ipv6: str
-    """CAUSEWAY_NODE_PUBLIC_IPV6: its IPv6 address, beside an IPv4 one in the variable above
+    """CAUSEWAY_NODE_PUBLIC_IPV6: the node's IPv6 address, in addition to an IPv4 address in the variable above
     ([ipv6.md](ipv6.md))."""
 
     host: str
-    """CAUSEWAY_NODE_HOST: a DNS name for the public addresses."""
+    """CAUSEWAY_NODE_PUBLIC_HOST: a DNS name of the public addresses."""
 
     bind: str
-    """CAUSEWAY_NODE_BIND: the one local address to serve UDP on. Empty: all, IPv4 and IPv6."""
+    """CAUSEWAY_NODE_BIND: the local address of the UDP ports. Empty: all addresses, IPv4 and IPv6."""
 
     ports: tuple[PortPair, ...]
     """One pair of UDP ports for each worker.
 
-    CAUSEWAY_NODE_PORTS: the pairs, as `server:client` between commas; the next two are then not looked at.
-    CAUSEWAY_NODE_WORKERS: how many workers. Default: one per core.
-    CAUSEWAY_NODE_BASE_PORT: their first port: worker i serves base+2i and base+2i+1. Default: 31000."""
+    CAUSEWAY_NODE_PORTS: the pairs, as `server:client` separated by commas; the next two variables are then ignored.
+    CAUSEWAY_NODE_WORKERS: the number of workers. Default: one per core.
+    CAUSEWAY_NODE_BASE_PORT: the first port; worker i uses base+2i and base+2i+1. Default: 31000."""
 
     control_host: str
     """CAUSEWAY_NODE_CONTROL_HOST: the local address of the control API. Default: 127.0.0.1."""
 
     control_port: int
-    """CAUSEWAY_NODE_CONTROL_PORT: its TCP port. Default: 8900."""
+    """CAUSEWAY_NODE_CONTROL_PORT: the TCP port of the control API. Default: 8900."""
 
     control_url: str
-    """CAUSEWAY_NODE_CONTROL_URL: where the manager reaches it. Default: made of control host (or public address, when
-    it listens on all addresses) and port."""
+    """CAUSEWAY_NODE_CONTROL_URL: the URL at which the manager reaches the control API. Default: built from the control
+    host (or, if that is a wildcard address, the public address) and the control port."""
 
     capacity: int
-    """CAUSEWAY_NODE_CAPACITY: seats the whole node may hold. Default: 10000."""
+    """CAUSEWAY_NODE_CAPACITY: the maximum number of seats of the whole node. Default: 10000."""
 
     limits: Mapping[str, int]
-    """What one worker lets in and answers, by name as in RelayConfig: docs/limits.md says what they mean together.
+    """Rate limits of one worker, by their names in RelayConfig; docs/limits.md explains how they work together.
 
-    CAUSEWAY_NODE_CONNECTS_PER_SOURCE: native CONNECTs a second of one source above which each needs a cookie.
+    CAUSEWAY_NODE_CONNECTS_PER_SOURCE: native CONNECTs per second from one source above which each needs a cookie.
     Default: 20.
-    CAUSEWAY_NODE_REFUSED_CONNECTS_PER_SOURCE: of one source, CONNECTs a second with a right cookie that connect no
-    player; more are dropped. Default: 500.
-    CAUSEWAY_NODE_CONNECTS_PER_SEAT: new CONNECTs a second of one seat, ten seconds' worth at once. Default: 1.
-    CAUSEWAY_NODE_PROBES_PER_SOURCE: probes a second of one source that are answered; four times as many are refused,
-    the rest is ignored. Default: 1000.
-    CAUSEWAY_NODE_STUN_PER_SOURCE: STUN requests a second of one source that are answered. Default: 20.
-    CAUSEWAY_NODE_BAD_TOKENS_PER_SOURCE: edgegap packets a second of one source with unknown user tokens for one session
-    token; more, and its own new players of that session are not let in. Default: 20.
-    CAUSEWAY_NODE_FLOOD_CONNECTS: native CONNECTs a second in all above which each needs a cookie. Default: 2000.
-    CAUSEWAY_NODE_FLOOD_PINGS: edgegap pings a second with unknown tokens, in all, above which none of them is answered.
-    Default: 5000.
-    CAUSEWAY_NODE_UNAUTHENTICATED_ANSWERS: answers a second to unauthenticated sources, in all. Default: 20000."""
+    CAUSEWAY_NODE_REFUSED_CONNECTS_PER_SOURCE: CONNECTs per second from one source that carry a valid cookie but connect
+    no player; the rest is dropped. Default: 500.
+    CAUSEWAY_NODE_CONNECTS_PER_SEAT: new CONNECTs per second of one seat, in bursts of up to ten seconds' worth.
+    Default: 1.
+    CAUSEWAY_NODE_PROBES_PER_SOURCE: probes per second from one source that are answered; four times as many are
+    refused, the rest is dropped. Default: 1000.
+    CAUSEWAY_NODE_STUN_PER_SOURCE: STUN requests per second from one source that are answered. Default: 20.
+    CAUSEWAY_NODE_BAD_TOKENS_PER_SOURCE: edgegap packets per second from one source with unknown user tokens for one
+    session token; above it, new players of that session from this source are not admitted. Default: 20.
+    CAUSEWAY_NODE_CONNECT_FLOOD_THRESHOLD: native CONNECTs per second from all sources above which each needs a cookie.
+    Default: 2000.
+    CAUSEWAY_NODE_PING_FLOOD_THRESHOLD: edgegap pings per second with unknown tokens, from all sources, above which none
+    of them is answered. Default: 5000.
+    CAUSEWAY_NODE_UNAUTHENTICATED_REPLIES: replies per second to all unauthenticated sources together.
+    Default: 20000."""
 
     state_dir: Path
-    """CAUSEWAY_NODE_STATE_DIR: keeps keys and snapshot. Default: `nodes/NAME` in `CAUSEWAY_STATE_DIR`, else in
-    `var`."""
+    """CAUSEWAY_NODE_STATE_DIR: the folder for keys and the snapshot. Default: `nodes/NAME` in `CAUSEWAY_STATE_DIR` or,
+    if that is not set, in `var`."""
 
     peer_probe_interval: float
-    """CAUSEWAY_NODE_PEER_PROBE_INTERVAL: seconds in which each other node is probed once. Default: 2."""
+    """CAUSEWAY_NODE_PEER_PROBE_INTERVAL: seconds between two probes of the same other node. Default: 2."""
 
     packet_path: PacketPathChoice
-    """CAUSEWAY_NODE_PACKET_PATH: (or `--packet-path`) `kernel` forwards by an eBPF program before packets reach a
-    socket; `portable` does not; `auto` chooses the kernel where it can ([packet-paths.md](packet-paths.md)).
+    """CAUSEWAY_NODE_PACKET_PATH: (or `--packet-path`) `xdp` forwards packets in an eBPF program before they reach a
+    socket; `userspace` does not; `auto` chooses XDP where it is available ([packet-paths.md](packet-paths.md)).
     Default: auto."""
 
     interfaces: tuple[str, ...]
-    """CAUSEWAY_NODE_INTERFACES: network interfaces the kernel path serves, between commas. Default: those with a
+    """CAUSEWAY_NODE_XDP_INTERFACES: the network interfaces of the XDP path, separated by commas. Default: those with a
     default route."""
 
-    drain_seconds: float
-    """CAUSEWAY_NODE_DRAIN_SECONDS: how long live sessions are finished for after SIGTERM. Default: 0."""
+    drain_timeout: float
+    """CAUSEWAY_NODE_DRAIN_TIMEOUT: seconds after SIGTERM during which live sessions may finish. Default: 0."""
 
     log_level: str
-    """CAUSEWAY_NODE_LOG_LEVEL: how much it tells. Default: INFO."""
+    """CAUSEWAY_NODE_LOG_LEVEL: the lowest level that is logged. Default: INFO."""
 
     log_format: Format
     """CAUSEWAY_NODE_LOG_FORMAT: `json` or `text`; `auto` writes text to a terminal and JSON elsewhere. Default:
@@ -182,7 +185,7 @@ def _config(read: "_Reader") -> NodeConfig:
         token_keys=read.token_keys(),
         public_ip=public_ip,
         public_ipv6=read.ip("PUBLIC_IPV6"),
-        host=read.text("HOST"),
+        host=read.text("PUBLIC_HOST"),
         bind=read.ip("BIND"),
         ports=read.ports(),
         control_host=control_host,
@@ -193,13 +196,15 @@ def _config(read: "_Reader") -> NodeConfig:
         state_dir=read.state_dir(name),
         peer_probe_interval=read.number("PEER_PROBE_INTERVAL", 2, 0.1, 86_400),
         packet_path=cast(PacketPathChoice, read.choice("PACKET_PATH", "auto", PACKET_PATHS)),
-        interfaces=tuple(read.words("INTERFACES")),
-        drain_seconds=read.number("DRAIN_SECONDS", 0, 0, 86_400),
+        interfaces=tuple(read.words("XDP_INTERFACES")),
+        drain_timeout=read.number("DRAIN_TIMEOUT", 0, 0, 86_400),
         log_level=read.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=cast(Format, read.choice("LOG_FORMAT", "auto", FORMATS)),
     )
     if config.manager_url and not public_ip:
-        raise ConfigError(PREFIX + "PUBLIC_IP", "is needed with a manager: the address players reach this node at")
+        raise ConfigError(
+            PREFIX + "PUBLIC_IP", "is required with a manager: it is the address at which players reach this node"
+        )
     _check_families(config)
     return config
 
@@ -210,13 +215,16 @@ def _check_families(config: NodeConfig) -> None:
             raise ConfigError(PREFIX + "PUBLIC_IPV6", "must be an IPv6 address")
         if ":" in config.public_ip or not config.public_ip:
             raise ConfigError(
-                PREFIX + "PUBLIC_IPV6", f"stands beside an IPv4 address in {PREFIX}PUBLIC_IP; one is enough"
+                PREFIX + "PUBLIC_IPV6",
+                f"requires an IPv4 address in {PREFIX}PUBLIC_IP; put the only address of a node there",
             )
         if config.bind and config.bind != "::":
-            raise ConfigError(PREFIX + "BIND", "serves one family only: leave it empty for a node of both")
-    # A socket on "::" serves both.
+            raise ConfigError(PREFIX + "BIND", "must be empty or :: for a node with an IPv4 and an IPv6 address")
+    # A socket bound to "::" accepts both families.
     elif config.public_ip and config.bind not in ("", "::") and (":" in config.bind) != (":" in config.public_ip):
-        raise ConfigError(PREFIX + "BIND", f"is of another family than {PREFIX}PUBLIC_IP: no player would reach it")
+        raise ConfigError(
+            PREFIX + "BIND", f"must have the address family of {PREFIX}PUBLIC_IP, or players cannot reach the node"
+        )
 
 
 def _control_url(host: str, port: int, public_ip: str) -> str:

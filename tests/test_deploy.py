@@ -38,7 +38,7 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{program} is not installed")
 
 
-COMPOSE_FILES = (COMPOSE, ROOT / "deploy/compose.kernel.yml")
+COMPOSE_FILES = (COMPOSE, ROOT / "deploy/compose.xdp.yml")
 DEPLOY = ROOT / "deploy"
 
 

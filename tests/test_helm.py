@@ -129,8 +129,8 @@ def test_nodes_are_a_daemonset_on_the_hosts_network_for_each_location() -> None:
     assert tokyo["nodeSelector"] == {"topology.kubernetes.io/region": "ap-northeast-1"}
     assert tokyo["terminationGracePeriodSeconds"] > 600
     assert (environment(frankfurt)["CAUSEWAY_NODE_PACKET_PATH"], environment(tokyo)["CAUSEWAY_NODE_PACKET_PATH"]) == (
-        "portable",
-        "kernel",
+        "userspace",
+        "xdp",
     )
 
 

@@ -1,4 +1,4 @@
-// Load and sink for the kernel path, both XDP: `blast` makes players' packets in the kernel (BPF_PROG_TEST_RUN with live
+// Load and sink for the XDP path, both XDP: `blast` makes players' packets in the kernel (BPF_PROG_TEST_RUN with live
 // frames) and sends them into the wire; `sink`, at the same end of it, counts what comes back.
 #include "../../relaynode/datapath/xdp/relay.bpf.c"
 

@@ -238,9 +238,9 @@ class ManagerLink:
     # -- how we stand; each change is logged once
 
     def _found(self) -> None:
-        if self._node.link != "linked":
+        if self._node.link != "connected":
             log.info("linked to the manager")
-        self._node.link = "linked"
+        self._node.link = "connected"
 
     def _heartbeat_failed(self, error: Exception) -> None:
         state: LinkState = "refused" if isinstance(error, Rejected) else "unreachable"

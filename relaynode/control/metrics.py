@@ -1,5 +1,8 @@
-"""The node in Prometheus' text format. Labels: `worker`, and `reason`, `kind` or `path` where there are several of a
-thing; their values come from the code alone. Never a session, player or address."""
+"""The node's metrics in the Prometheus text format.
+
+The labels are `worker` and, where a metric has several series, `reason`, `kind` or `path`. Their values come from the
+code alone: no session, player or address is ever a label.
+"""
 
 import asyncio
 import time
@@ -22,25 +25,25 @@ _STATS = {
     "seats": ("seats", "Seats of live sessions."),
     "players_connected": ("connected", "Seats whose player is connected."),
 }
-# Counters of a worker that have a family of their own; a new one gets one too, and no text.
+# The help texts of counters that have a metric of their own. A counter missing here has its name as its help text.
 _TEXTS = {
-    "received_packets": "Datagrams read from the sockets; what the kernel path forwards never gets there.",
-    "received_bytes": "Their UDP payload.",
-    "forwarded_packets": "Datagrams sent on to players, each copy of a fan-out, on both paths.",
-    "forwarded_bytes": "Their UDP payload.",
-    "kernel_forwarded_packets": "Those of them that the kernel path forwarded.",
-    "receive_errors": "Reads of a socket that failed.",
+    "received_packets": "Datagrams read from the sockets, without those that the XDP path forwarded.",
+    "received_bytes": "UDP payload of the received datagrams.",
+    "forwarded_packets": "Datagrams forwarded to players on both paths; each copy of a fan-out counts.",
+    "forwarded_bytes": "UDP payload of the forwarded datagrams.",
+    "xdp_forwarded_packets": "Datagrams forwarded by the XDP path.",
+    "receive_errors": "Failed reads of a socket.",
 }
-# Counters that are one family with a label: what their names begin with, and the label.
+# Counters that share one metric with a label: the prefix of their names -> the metric, its label and its help text.
 _LABELLED = {
-    "drop_": ("drops", "reason", "Datagrams dropped, by reason (docs/observability.md)."),
-    "answer_": ("replies", "kind", "Datagrams that the node itself sent, by kind."),
+    "drop_": ("dropped_packets", "reason", "Datagrams dropped, by reason (docs/observability.md)."),
+    "answer_": ("replies", "kind", "Datagrams that originate from the node, by kind."),
 }
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker said, and how long it took to."""
+    """A worker's report and its response time."""
 
     report: Report
     seconds: float
@@ -67,16 +70,18 @@ class _NodeCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         node = self._node
-        yield InfoMetricFamily("causeway_node", "What runs here.", {"version": VERSION})
-        yield GaugeMetricFamily("causeway_node_draining", "1: takes no new sessions.", node.draining)
-        yield GaugeMetricFamily("causeway_node_manager_linked", "1: the manager answers.", node.link == "linked")
-        duplicate = "1: the manager says that another live process has this node's identity."
-        yield GaugeMetricFamily("causeway_node_duplicate", duplicate, node.link == "duplicate")
-        unwritten = "1: keys or snapshot cannot be written, as on a full disk; it is tried again."
+        yield InfoMetricFamily("causeway_node", "The version that runs here.", {"version": VERSION})
+        yield GaugeMetricFamily("causeway_node_draining", "1: the node accepts no new sessions.", node.draining)
+        yield GaugeMetricFamily(
+            "causeway_node_manager_connected", "1: the manager answers the node's heartbeats.", node.link == "connected"
+        )
+        duplicate = "1: the manager reports that another live process has this node's identity."
+        yield GaugeMetricFamily("causeway_node_duplicate_identity", duplicate, node.link == "duplicate")
+        unwritten = "1: keys or the snapshot cannot be written, for example because the disk is full; the node retries."
         yield GaugeMetricFamily("causeway_node_state_write_failing", unwritten, not node.is_state_written)
-        yield GaugeMetricFamily("causeway_node_capacity_seats", "Seats it may hold.", node.config.capacity)
-        path = GaugeMetricFamily("causeway_node_packet_path", "1: the path in use.", labels=["path"])
-        for name in ("kernel", "portable"):
+        yield GaugeMetricFamily("causeway_node_capacity_seats", "Maximum number of seats.", node.config.capacity)
+        path = GaugeMetricFamily("causeway_node_packet_path", "1: the packet path in use.", labels=["path"])
+        for name in ("xdp", "userspace"):
             path.add_metric([name], node.packet_path.name == name)
         yield path
         yield from self._of_processes()
@@ -92,12 +97,18 @@ class _NodeCollector(Collector):
             "Unexpected exits of the worker, each followed by a restart.",
             [worker.restarts for worker in workers],
         )
-        lateness = "How long the worker took to answer just now: its loop, timers and packets alike, is so late."
+        lateness = "How long the worker took to answer this scrape; its timers and packets are delayed by as much."
         yield self._gauge("worker_response_seconds", lateness, [answer.seconds for answer in self._answers])
-        yield self._gauge("worker_memory_bytes", "Resident memory.", [report.memory for report in reports])
-        yield self._counter("cpu_seconds", "CPU time used.", [report.cpu_seconds for report in reports])
+        yield self._gauge(
+            "worker_memory_bytes", "Resident memory of the worker.", [report.memory for report in reports]
+        )
+        yield self._counter(
+            "worker_cpu_seconds", "CPU time used by the worker.", [report.cpu_seconds for report in reports]
+        )
         buffers = [report.receive_buffer for report in reports]
-        yield self._gauge("receive_buffer_bytes", "What the kernel granted a UDP port.", buffers)
+        yield self._gauge(
+            "receive_buffer_bytes", "Receive buffer that the kernel granted to each UDP port of the worker.", buffers
+        )
 
     def _of_packets(self) -> Iterable[Metric]:
         labelled = {

@@ -116,7 +116,7 @@ class Admission:
         self._sessions = sessions
         self._keys: Mapping[int, AESGCM] = {}
         self._cookies = CookieJar(random)
-        self._flood = FloodMeter(config.flood_connects)
+        self._flood = FloodMeter(config.connect_flood_threshold)
         self._sources = SourceLimiter(config.connects_per_source, random(16))
         self._refused = SourceLimiter(config.refused_connects_per_source, random(16))
         self._refused_at_port = SourceLimiter(config.connects_per_source, random(16))
@@ -129,8 +129,8 @@ class Admission:
             connect = decode_connect(data)
         except DecodeError as error:
             if error.reason == "unsupported_version":
-                if not self._exchange.unauthenticated_answers.take(now):
-                    return self._drop("source_limited")
+                if not self._exchange.unauthenticated_replies.take(now):
+                    return self._drop("source_rate_limited")
                 return self._refuse(data[_NONCE], Refusal.UNSUPPORTED_VERSION, 0, addr, port)
             return self._drop("too_short" if error.reason == "too_short" else "malformed")
         if self._flood.count(now) or not self._sources.take(addr, now):
@@ -139,12 +139,12 @@ class Admission:
             # Only what connects nobody counts: many players may share an address, and one that guesses among them has
             # a port of its own.
             if self._refused.is_over(addr, now) or self._refused_at_port.is_over(addr, now, _port_of(addr)):
-                return self._drop("source_limited")
+                return self._drop("source_rate_limited")
         try:
             token = self._open(data, connect, now)
             return self._admit(connect, token, addr, port, now)
         except _NotKnownYetError:
-            return self._drop("checking")
+            return self._drop("grants_not_loaded")
         except _RefusedError as refused:
             self._count_refused(addr, now)
             return self._refuse(connect.nonce, refused.code, refused.detail, addr, port)
@@ -155,8 +155,8 @@ class Admission:
         self._refused_at_port.take(addr, now, _port_of(addr))
 
     def _give_cookie(self, nonce: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        if not self._exchange.unauthenticated_answers.take(now):
-            return self._drop("source_limited")
+        if not self._exchange.unauthenticated_replies.take(now):
+            return self._drop("source_rate_limited")
         self._exchange.counters.answers["cookie"] += 1
         return port, Cookie(nonce, self._cookies.bake(addr, now)).encode(), addr
 
@@ -197,7 +197,7 @@ class Admission:
         connects_at = connect_at(seat.connects_at, self._exchange.config.connects_per_seat, now)
         if connects_at is None:
             self._count_refused(addr, now)
-            return self._drop("seat_limited")  # its player repeats the same CONNECT, and is let in by a later one
+            return self._drop("seat_rate_limited")  # its player repeats the same CONNECT, and is let in by a later one
         seat.connects_at = connects_at
         seat.last_connect = connect.timestamp
         node_nonce = self._exchange.random(16)

@@ -28,7 +28,7 @@ class Exchange:
         self.table = SeatTable(random, mirror)
         self.counters = Counters()
         self.deadlines = Deadlines()
-        self.unauthenticated_answers = Budget(config.unauthenticated_answers)
+        self.unauthenticated_replies = Budget(config.unauthenticated_replies)
         self.outbox: list[Outgoing] = []
         self.events: deque[Event] = deque()
 

@@ -110,8 +110,8 @@ class Relay:
         return outbox
 
     def _receive_stun(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        if not self._stun_sources.take(addr, now) or not self._exchange.unauthenticated_answers.take(now):
-            return self.counters.drop("source_limited")
+        if not self._stun_sources.take(addr, now) or not self._exchange.unauthenticated_replies.take(now):
+            return self.counters.drop("source_rate_limited")
         response = stun.answer(data, addr)
         if response is None:
             return self.counters.drop("bad_stun")

@@ -10,12 +10,12 @@ class RelayConfig:
     owner_timeout: float = 60.0  # seconds of silence of an edgegap host after which pings hear SessionTimeout
     max_sessions: int = 10_000
     max_seats: int = 40_000  # in all sessions together; at most 1,000,000, as a connection id has 20 bits for its index
-    flood_connects: int = 2000  # CONNECTs a second above which each must bring a cookie
+    connect_flood_threshold: int = 2000  # CONNECTs a second above which each must bring a cookie
     connects_per_source: int = 20  # CONNECTs a second above which each of one source must bring a cookie
     refused_connects_per_source: int = 500  # a second, with right cookies; those that connect a player do not count
     connects_per_seat: int = 1  # new CONNECTs a second, ten of which may come at once
-    unauthenticated_answers: int = 20_000  # a second, to CONNECTs, probes and STUN of unauthenticated sources, in all
-    flood_pings: int = 5000  # edgegap pings a second with unknown tokens above which none of them is answered
+    unauthenticated_replies: int = 20_000  # a second, to CONNECTs, probes and STUN of unauthenticated sources, in all
+    ping_flood_threshold: int = 5000  # edgegap pings a second with unknown tokens above which none of them is answered
     bad_tokens_per_source: int = 20  # edgegap packets a second with unknown user tokens for one session token
     probes_per_source: int = 1000  # a second; four times as many are refused, the rest is ignored
     stun_per_source: int = 20

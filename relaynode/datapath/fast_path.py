@@ -1,7 +1,7 @@
 """DATA of known seats, forwarded where it lies: rewritten in the buffer it came in, and sent from there.
 
 It repeats, for packets about which nothing is left to decide, what the dialects and the exchange would do, as the
-kernel path's program does (kernel/relay.bpf.c), and leaves all else to them, in the order it came: other packets,
+XDP program does (xdp/relay.bpf.c), and leaves all else to them, in the order it came: other packets,
 unknown or moved senders, fan-out, absent peers, and whatever goes from one dialect to the other. One long loop without
 a call, object or copy that can be spared: calls and objects are what a packet costs in Python.
 """

@@ -1,4 +1,4 @@
-"""Which packet path a node uses: the kernel's when it can, else the portable one; and why not."""
+"""Which packet path a node uses: XDP where it is available, else userspace; and the reason for the latter."""
 
 import ipaddress
 import logging
@@ -22,9 +22,9 @@ _ANY6 = "0" * 32
 
 @dataclass(slots=True)
 class PacketPath:
-    """The node's path. `reason`: why it is not the kernel's, or what slows that down; a sentence for the operator."""
+    """The node's path. `reason`: why it is not the XDP path, or what slows that down; a sentence for the operator."""
 
-    name: Literal["portable", "kernel"]
+    name: Literal["userspace", "xdp"]
     reason: str = ""
     front: loader.Front | None = None
 
@@ -40,31 +40,31 @@ class PacketPath:
 
 
 def choose_packet_path(config: NodeConfig) -> PacketPath:
-    """Raises ConfigError when the kernel path is asked for and is not to be had."""
-    path = PacketPath("portable", "the settings say so") if config.packet_path == "portable" else _try_kernel(config)
-    if path.name == "portable" and config.packet_path == "kernel":
-        raise ConfigError(PREFIX + "PACKET_PATH", f"is kernel, but {path.reason}")
+    """Raises ConfigError when the XDP path is asked for and is not to be had."""
+    path = PacketPath("userspace", "the settings say so") if config.packet_path == "userspace" else _try_xdp(config)
+    if path.name == "userspace" and config.packet_path == "xdp":
+        raise ConfigError(PREFIX + "PACKET_PATH", f"is xdp, but {path.reason}")
     log.info("packet path: %s%s", path.name, f" ({path.reason})" if path.reason else "")
     return path
 
 
-def _try_kernel(config: NodeConfig) -> PacketPath:
+def _try_xdp(config: NodeConfig) -> PacketPath:
     if not can_batch():
-        return PacketPath("portable", "this system is not 64-bit Linux")
+        return PacketPath("userspace", "this system is not 64-bit Linux")
     if not config.interfaces and config.public_ip and ipaddress.ip_address(config.public_ip).is_loopback:
-        return PacketPath("portable", "players come over loopback, which the kernel path does not serve")
+        return PacketPath("userspace", "players come over loopback, which the XDP path does not serve")
     names = config.interfaces or default_interfaces()
     if not names:
-        return PacketPath("portable", f"no interface has a default route; name one in {PREFIX}INTERFACES")
+        return PacketPath("userspace", f"no interface has a default route; name one in {PREFIX}XDP_INTERFACES")
     try:
         loader.SeatPrograms(max_seats=1).close()  # what each worker will load: all of them can, or none begins to
         front = loader.attach_front(socket.if_nametoindex(name) for name in names)
     except bpf.BpfError as error:
-        return PacketPath("portable", error.reason)
+        return PacketPath("userspace", error.reason)
     except OSError as error:
-        return PacketPath("portable", f"interface {', '.join(names)}: {error.strerror}")
+        return PacketPath("userspace", f"interface {', '.join(names)}: {error.strerror}")
     slow = "" if front.is_native else f"slower than it could be: {', '.join(names)} has no XDP in its driver"
-    return PacketPath("kernel", slow, front)
+    return PacketPath("xdp", slow, front)
 
 
 def default_interfaces() -> tuple[str, ...]:

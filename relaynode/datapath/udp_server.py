@@ -24,7 +24,7 @@ DRAINED_AT_ONCE = 256  # batches of a socket
 
 
 def fast_lane(relay: Relay, udp: tuple[UdpPort, UdpPort]) -> FastLane | None:
-    """None where datagrams are not read in batches, or the kernel path keeps the table too."""
+    """None where datagrams are not read in batches, or the XDP path keeps the table too."""
     server, client = udp
     if not isinstance(server, BatchedUdpPort) or not isinstance(client, BatchedUdpPort):
         return None

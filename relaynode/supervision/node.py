@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_LEGS = 2000
 
-LinkState = Literal["none", "unreachable", "linked", "refused", "duplicate"]
+LinkState = Literal["standalone", "unreachable", "connected", "refused", "duplicate"]
 """How the node stands with the manager: there is none, it does not answer, all is well, it says that our key is dead,
 or that another live process has our identity."""
 
@@ -58,7 +58,7 @@ class Node:
         self.keys = keys
         self.boot_id = uuid.uuid4().hex
         self.draining = False
-        self.link: LinkState = "none" if config.is_standalone else "unreachable"
+        self.link: LinkState = "standalone" if config.is_standalone else "unreachable"
         self.events = EventLog()
         self.workers = [
             WorkerProcess(
@@ -204,7 +204,7 @@ class Node:
         self._stopping = True
         await self.set_draining(True)
         await asyncio.gather(*(worker.announce_shutdown() for worker in self.workers))
-        deadline = time.monotonic() + self.config.drain_seconds
+        deadline = time.monotonic() + self.config.drain_timeout
         while self.live_sessions and not at_once.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(at_once.wait(), 0.1)

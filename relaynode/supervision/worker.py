@@ -21,7 +21,7 @@ from ..core.relay import Relay
 from ..core.relay_config import RelayConfig
 from ..datapath.udp_server import UdpServer
 from ..datapath.xdp.loader import PortTable, SeatPrograms
-from ..datapath.xdp.maps import KernelMirror
+from ..datapath.xdp.maps import XdpMirror
 from .event_loop import run
 from .worker_channel import Channel, Message
 
@@ -30,11 +30,11 @@ class Worker:
     """Each method named as a command does it and returns the result."""
 
     def __init__(self, channel: Channel, sockets: tuple[socket.socket, socket.socket], ports: PortTable | None) -> None:
-        """`ports`: that of the program at the interface, when the kernel path is used."""
+        """`ports`: that of the program at the interface, when the XDP path is used."""
         self._channel = channel
         self._sockets = sockets
         self._ports = ports
-        self._kernel: KernelMirror | None = None
+        self._kernel: XdpMirror | None = None
         self._untold: dict[str, None] = {}  # sessions whose state changed, in order
 
     async def obey(self) -> None:
@@ -58,7 +58,7 @@ class Worker:
             server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
             our_ports = server_port, client_port
             programs = SeatPrograms(max_seats)
-            self._kernel = KernelMirror(programs, our_ports=our_ports, clock_offset=clock_offset)
+            self._kernel = XdpMirror(programs, our_ports=our_ports, clock_offset=clock_offset)
         self._relay = Relay(worker=index, config=config, random=os.urandom, mirror=self._kernel)
         self._server = UdpServer(self._relay, self._sockets, self._report, clock_offset)
 
@@ -117,7 +117,7 @@ class Worker:
         kernel = self._kernel.counters() if self._kernel is not None else {}
         for name, count in kernel.items():
             counters[name] += count
-        counters["kernel_forwarded_packets"] = kernel.get("forwarded_packets", 0)
+        counters["xdp_forwarded_packets"] = kernel.get("forwarded_packets", 0)
         return counters
 
     # -- what the parent is told unasked

@@ -100,7 +100,7 @@ class WorkerProcess:
         self._sockets = sockets
         self._max_seats = max_seats
         self._limits = dict(limits or {})
-        self._packet_path = packet_path or PacketPath("portable")
+        self._packet_path = packet_path or PacketPath("userspace")
         self._on_message = on_message
         self.token_keys: Mapping[int, bytes] = {}
         self._draining = False

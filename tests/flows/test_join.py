@@ -84,7 +84,7 @@ def test_two_machines_join_with_one_key_and_a_third_does_not(stack: Stack, tmp_p
         (["http://127.0.0.1:1"], "say where players reach it, by --public-ip"),
         (["nonsense", "--public-ip", "203.0.113.7"], "must be http:// or https://"),
         (["http://127.0.0.1:1", "--public-ip", "203.0.113.7", "--set", "BASE PORT=1"], "--set takes NAME=VALUE"),
-        (["http://127.0.0.1:1", "--public-ip", "203.0.113.7", "--set", "HOST=a\nb"], "cannot be printed"),
+        (["http://127.0.0.1:1", "--public-ip", "203.0.113.7", "--set", "PUBLIC_HOST=a\nb"], "cannot be printed"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_sentence(arguments: list[str], reason: str, tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ def test_what_cannot_be_is_refused_with_a_sentence(arguments: list[str], reason:
 
 def test_settings_are_quoted_as_systemd_and_shell_read_them(stack: Stack, tmp_path: Path) -> None:
     odd = 'a "b" \\ $HOME `id`'
-    argv = [*first_time(stack, tmp_path, "odd"), "--set", f"HOST={odd}", "--set", "WORKERS=none"]
+    argv = [*first_time(stack, tmp_path, "odd"), "--set", f"PUBLIC_HOST={odd}", "--set", "WORKERS=none"]
     done = subprocess.run(argv, input="key\n", capture_output=True, text=True)
     assert done.returncode == 2, "the node refuses WORKERS=none, and was given it"
     written = (tmp_path / "etc/causeway/node.env").read_text()
-    assert f"CAUSEWAY_NODE_HOST={odd}" in shlex.split(written)
+    assert f"CAUSEWAY_NODE_PUBLIC_HOST={odd}" in shlex.split(written)
     sourced = subprocess.run(
-        ["sh", "-c", f'. {tmp_path}/etc/causeway/node.env; printf %s "$CAUSEWAY_NODE_HOST"'], capture_output=True
+        ["sh", "-c", f'. {tmp_path}/etc/causeway/node.env; printf %s "$CAUSEWAY_NODE_PUBLIC_HOST"'], capture_output=True
     )
     assert sourced.stdout.decode() == odd
 

@@ -134,7 +134,7 @@ class NativePlayer(Player):
 
 @pytest.fixture
 def node():
-    with node_process(DRAIN_SECONDS="600") as started:
+    with node_process(DRAIN_TIMEOUT="600") as started:
         started.put_grant(grant())
         yield started
 
@@ -221,7 +221,7 @@ def test_a_player_that_joins_and_leaves_all_the_time_fills_no_log(node):
     wait_until(lambda: ("seat_joined", 2) in node.events())
     assert sorted(kind for kind, seat in node.events() if seat == 1) == ["seat_joined", "seat_left"]
     assert node.telemetry()["last_event"] >= 2 * welcomed
-    assert node.telemetry()["workers"][0]["counters"]["drop_seat_limited"] > 0
+    assert node.telemetry()["workers"][0]["counters"]["drop_seat_rate_limited"] > 0
 
 
 def test_after_a_restart_the_same_session_plays_on_with_nobody_to_ask(node):

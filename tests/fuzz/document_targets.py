@@ -107,9 +107,9 @@ class NodeInProcess:
         self.config = SimpleNamespace(
             **dict.fromkeys(("name", "public_ip", "public_ipv6", "host", "control_url", "join_key"), ""), capacity=1
         )
-        self.boot_id, self.link, self.draining, self.is_healthy = "6f1c", "linked", False, True
+        self.boot_id, self.link, self.draining, self.is_healthy = "6f1c", "connected", False, True
         self.keys = NodeKeys("control", "node")
-        self.packet_path = SimpleNamespace(name="kernel", reason="")
+        self.packet_path = SimpleNamespace(name="xdp", reason="")
         self.peers, self.peers_version = PeerMeter(random.Random(1).randbytes), ""
         self.table = Table()
 
@@ -386,7 +386,7 @@ def _introduction() -> dict[str, Any]:
 
 
 def heartbeat_seeds() -> Iterator[bytes]:
-    more = {"boot_id": "6f1c", "key_ids": [1, 2], "draining": False, "packet_path": "kernel", "packet_path_reason": ""}
+    more = {"boot_id": "6f1c", "key_ids": [1, 2], "draining": False, "packet_path": "xdp", "packet_path_reason": ""}
     yield _json(_introduction() | more)
     yield _json(
         {"boot_id": "6f1c", "time": NOW, "control_url": "https://[2001:db8::1]:5", "capacity": 1, "workers": []}

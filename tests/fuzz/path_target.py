@@ -1,4 +1,4 @@
-"""The portable and the XDP packet path get the same datagrams, and must do the same."""
+"""The userspace and the XDP path get the same datagrams, and must do the same."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ def packet_paths(content: bytes) -> None:
     tokens, or type, seat and body to be sealed."""
     steps = steps_of(content)
     version = 6 if steps and steps[0][0] & 1 else 4
-    twins = Twins(1, RelayConfig(max_seats=256, timeout=4.0, flood_connects=10**9), version)
+    twins = Twins(1, RelayConfig(max_seats=256, timeout=4.0, connect_flood_threshold=10**9), version)
     try:
         limits = {"packets": 20, "bytes": 10_000}
         twins.grant(grant(4, 0, limits=limits))

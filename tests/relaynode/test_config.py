@@ -21,7 +21,7 @@ def test_nothing_set_gives_a_node_that_stands_alone():
     assert config.control_host == "127.0.0.1"
     assert config.control_url == "http://127.0.0.1:8900"
     assert config.ports[0] == PortPair(31000, 31001)
-    assert config.drain_seconds == 0
+    assert config.drain_timeout == 0
 
 
 def test_each_worker_gets_the_next_two_ports():
@@ -76,8 +76,8 @@ def test_blank_counts_as_not_set():
         ("PORTS", "5000:5001,5001:5002"),
         ("CONTROL_PORT", "0"),
         ("CAPACITY", "1e3"),
-        ("DRAIN_SECONDS", "nan"),
-        ("DRAIN_SECONDS", "-1"),
+        ("DRAIN_TIMEOUT", "nan"),
+        ("DRAIN_TIMEOUT", "-1"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
         ("JOIN_KEY", "ключ"),

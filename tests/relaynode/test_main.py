@@ -27,10 +27,10 @@ def failed_start(node: NodeProcess) -> tuple[int, str]:
 
 
 def test_a_bad_setting_is_named_in_one_line():
-    node = NodeProcess(DRAIN_SECONDS="soon")
+    node = NodeProcess(DRAIN_TIMEOUT="soon")
     status, _ = failed_start(node)
     assert status == 2
-    assert node.log == "relaynode: CAUSEWAY_NODE_DRAIN_SECONDS must be a number from 0 to 86400\n"
+    assert node.log == "relaynode: CAUSEWAY_NODE_DRAIN_TIMEOUT must be a number from 0 to 86400\n"
     node.close()
 
 

@@ -102,8 +102,8 @@ def findings_of(row: RelayNode, node: Node, lagging: int) -> Iterator[Finding]:
         yield Finding("warn", f"Its busiest worker uses {node.cpu:.0%} of a core.")
     if lagging:
         yield Finding("warn", f"{lagging} of its grants are not confirmed: it holds older ones than it should.")
-    if row.packet_path == "portable" and row.packet_path_reason:
-        yield Finding("info", f"Packets take the portable path: {row.packet_path_reason}.")
+    if row.packet_path == "userspace" and row.packet_path_reason:
+        yield Finding("info", f"Packets take the userspace path: {row.packet_path_reason}.")
     elif row.packet_path:
         yield Finding("ok", f"Packets take the {row.packet_path} path.")
 

@@ -192,8 +192,8 @@ def clock(of: Of, offset_s: float) -> Finding:
 
 def packet_path(of: Of, report: Report) -> Finding:
     text = report.packet_path + (f": {report.packet_path_reason}" if report.packet_path_reason else "")
-    if report.packet_path == "portable" and report.cpu > BUSY:
-        todo = "The kernel path costs a fraction: see docs/packet-paths.md for what it needs."
+    if report.packet_path == "userspace" and report.cpu > BUSY:
+        todo = "The XDP path costs a fraction: see docs/packet-paths.md for what it needs."
         return of.warning("packet path", f"{text}; its busiest worker takes {report.cpu:.0%} of a core", todo)
     return of.ok("packet path", text)
 
@@ -210,7 +210,7 @@ def version(of: Of, own: str, versions: set[str]) -> Finding:
 
 def _link(of: Of, health: Heard | Silent) -> Iterator[Finding]:
     """The way back, from the node to the manager. A node that is silent altogether was told of before."""
-    link = health.document.get("manager") if isinstance(health, Heard) else "linked"
+    link = health.document.get("manager") if isinstance(health, Heard) else "connected"
     if link == "unreachable":
         todo = "From the node, try CAUSEWAY_NODE_MANAGER_URL: name, route, firewall, certificate, ALLOWED_HOSTS."
         yield of.problem("link", "it cannot reach the manager", todo)
@@ -220,7 +220,7 @@ def _link(of: Of, health: Heard | Silent) -> Iterator[Finding]:
     elif link == "duplicate":
         todo = "Stop one of the two processes; a copied machine needs an empty state folder and a join key."
         yield of.problem("link", "the process that answers there is a second one of this node", todo)
-    elif link == "none":
+    elif link == "standalone":
         yield of.problem("link", "it stands alone, with no manager", "Set CAUSEWAY_NODE_MANAGER_URL where it runs.")
 
 
@@ -276,7 +276,7 @@ def _name(of: Of, node: RelayNode, addresses: list[str] | None) -> Iterator[Find
         if addresses
         else f"{node.host} has no address"
     )
-    yield of.problem("name", text, "Mend the DNS record, or CAUSEWAY_NODE_HOST: players are sent to the name.")
+    yield of.problem("name", text, "Mend the DNS record, or CAUSEWAY_NODE_PUBLIC_HOST: players are sent to the name.")
 
 
 def _incidents(of: Of, node: RelayNode) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ class Edgegap:
         self._take = exchange.table.mirror.take
         bad_tokens = exchange.config.bad_tokens_per_source
         self._strangers = SourceLimiter(bad_tokens, exchange.random(16))  # whose pings are told that they are invalid
-        self._flood = FloodMeter(exchange.config.flood_pings)
+        self._flood = FloodMeter(exchange.config.ping_flood_threshold)
         # By session token as well: guessing is hopeless without a true one, so who has none cannot use up what is let
         # in from a source, be it shared with others or forged.
         self._guessers = SourceLimiter(bad_tokens, exchange.random(16))
@@ -84,10 +84,10 @@ class Edgegap:
         if is_known:
             self._guessers.take(addr, now, pair >> 32)
         if kind != _PING:
-            return self._drop("unknown_token" if is_known else "checking")
+            return self._drop("unknown_token" if is_known else "grants_not_loaded")
         allowed = not self._flood.count(now) and self._strangers.take(addr, now)
         if not allowed:
-            return self._drop("source_limited")
+            return self._drop("source_rate_limited")
         return self._answer("ping_invalid" if is_known else "ping_checking", addr, port)
 
     def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:
@@ -100,17 +100,17 @@ class Edgegap:
         if not seat.session.edgegap:
             return "dialect_off"
         if seat.link is not None:
-            return "dialect_bound"
+            return "bound_to_native"
         if kind not in (_PING, _DATA):
             return "unknown_type"
         if self._guessers.is_over(addr, now, seat.session.token or 0):
-            return "source_limited"
+            return "source_rate_limited"
         if seat.addr is None:
             self._exchange.join(seat, addr, port, now)
         elif may_move(seat, addr, now):
             self._exchange.move(seat, addr, port, now)
         else:
-            return "address_unproven"
+            return "address_unvalidated"
         return None
 
     def _turn_away(
@@ -119,7 +119,7 @@ class Edgegap:
         """Nothing is forwarded; a ping is told what its tokens are worth."""
         if kind == _PING and hindrance in _INVALID_FOR:
             return self._answer("ping_invalid", addr, port)
-        if kind == _PING and hindrance == "address_unproven":
+        if kind == _PING and hindrance == "address_unvalidated":
             return self._answer(self._state(seat, now), addr, port)
         return self._drop(hindrance)
 

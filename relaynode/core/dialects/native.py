@@ -210,9 +210,9 @@ class Native:
             return self._drop("too_short" if error.reason == "too_short" else "unsupported_version")
         is_refused = not self._probers.take(addr, now)
         if is_refused and not self._refused_probers.take(addr, now):
-            return self._drop("source_limited")
-        if not self._exchange.unauthenticated_answers.take(now):
-            return self._drop("source_limited")
+            return self._drop("source_rate_limited")
+        if not self._exchange.unauthenticated_replies.take(now):
+            return self._drop("source_rate_limited")
         if is_refused:
             self._counters.answers["probe_refused"] += 1
             return port, ProbeRefused(probe.nonce, PROBE_WAIT).encode(), addr

@@ -1,4 +1,4 @@
-"""KernelMirror: the seat table as the program sees it.
+"""XdpMirror: the seat table as the program sees it.
 
 Indexes (token pair, connection id, a host's name for a player) may be put and removed at any time; a seat's rule says
 by itself whether anything is forwarded. Rules, and all that the program changes too, are reached through the program
@@ -33,12 +33,12 @@ _BUSY, _DONE = 1, 2  # what the gate returns: XDP_DROP, XDP_PASS
 _SECOND = 1_000_000_000
 
 
-class KernelWindow(ReplayWindow):
+class XdpWindow(ReplayWindow):
     """The replay window of a link, which the program keeps."""
 
     __slots__ = ("_mirror", "_slot")
 
-    def __init__(self, mirror: "KernelMirror", slot: int) -> None:
+    def __init__(self, mirror: "XdpMirror", slot: int) -> None:
         self._mirror = mirror
         self._slot = slot
         super().__init__()
@@ -55,14 +55,14 @@ class KernelWindow(ReplayWindow):
         self.highest = max(self.highest, number)
 
 
-class KernelLink(Link):
+class XdpLink(Link):
     """A connection whose sequences the program counts on."""
 
     __slots__ = ("_mirror", "_slot")
 
     def __init__(
         self,
-        mirror: "KernelMirror",
+        mirror: "XdpMirror",
         slot: int,
         connection: int,
         seat: Seat,
@@ -74,7 +74,7 @@ class KernelLink(Link):
         super().__init__(connection, seat, up_key, down_key, player_nonce, path_key)
         self._mirror = mirror
         self._slot = slot
-        self.window = KernelWindow(mirror, slot)
+        self.window = XdpWindow(mirror, slot)
 
     def seal(self, kind: int, seat: int, body: bytes) -> bytes:
         number = self._mirror.ask(_NUMBER, self._slot)
@@ -108,7 +108,7 @@ class _Kept:
         self.received = 0  # as of the last look
 
 
-class KernelMirror(Mirror):
+class XdpMirror(Mirror):
     """Keeps the maps of `programs`, which are empty at first.
 
     `our_ports`: the server and the client port. `clock_offset`: what the core's time is ahead of the monotonic clock.
@@ -182,7 +182,7 @@ class KernelMirror(Mirror):
         self, connection: int, seat: Seat, up_key: bytes, down_key: bytes, player_nonce: bytes, path_key: bytes
     ) -> Link:
         kept = self._kept.get(seat) or self._keep(seat)
-        return KernelLink(self, kept.slot, connection, seat, up_key, down_key, player_nonce, path_key)
+        return XdpLink(self, kept.slot, connection, seat, up_key, down_key, player_nonce, path_key)
 
     def take(self, seat: Seat, session: Session, size: int, now: float, copies: int = 1) -> bool:
         return bool(self.ask(_TAKE, self._kept[seat].slot, copies << 32 | size))

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Copyright The Causeway authors
 //
-// The kernel path: forwards DATA of known seats before it reaches a socket (XDP).
+// The XDP path: forwards DATA of known seats before it reaches a socket (XDP).
 //
-//   clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror -c relay.bpf.c -o relay.bpf.o        (make kernel)
+//   clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror -c relay.bpf.c -o relay.bpf.o        (make xdp)
 //
 // Every decision is made in Python. What follows only repeats, for packets about which nothing is left to decide, what
 // the core would do with them, by the seats that maps.py mirrors here; and passes up, untouched and before it has

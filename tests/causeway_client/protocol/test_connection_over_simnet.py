@@ -191,7 +191,7 @@ def test_a_node_that_is_gone_for_good_is_a_timeout():
 
 
 def test_a_flooded_node_asks_for_a_cookie_and_gets_it():
-    world = World(config=RelayConfig(flood_connects=1))
+    world = World(config=RelayConfig(connect_flood_threshold=1))
     players = [world.player(seat) for seat in range(4)]
     for player in players:
         player.call("connect")
@@ -329,7 +329,7 @@ def test_a_mesh_lets_players_reach_each_other():
 
 
 def test_no_answer_to_an_unproved_source_is_longer_than_what_it_sent():
-    world = World(seed=3, config=RelayConfig(flood_connects=2))
+    world = World(seed=3, config=RelayConfig(connect_flood_threshold=2))
     for seat in (0, 1, 2, 3, 1, 2):
         world.player(seat).call("connect")
     world.net.run(3)

@@ -36,7 +36,7 @@ def beating(**changes: Any) -> dict[str, Any]:
         "draining": False,
         "control_url": "http://10.0.0.7:8900",
         "capacity": 10000,
-        "packet_path": "portable",
+        "packet_path": "userspace",
         "packet_path_reason": "",
         "workers": [{"index": 0, "server_port": 31000, "client_port": 31001}],
         **changes,

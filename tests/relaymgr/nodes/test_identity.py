@@ -20,7 +20,7 @@ GRANTS = "/v1/nodes/self/grants"
 @pytest.fixture
 def node(make_node: Any, stand_in: Any) -> RelayNode:
     """It lives, as its first process."""
-    stand_in.says(200, {"status": "ok", "manager": "linked", "boot_id": "first"})
+    stand_in.says(200, {"status": "ok", "manager": "connected", "boot_id": "first"})
     key, plain = api_key_create(tenant=None, name="node", scopes=[Scope.NODE])
     made = make_node(control_url=stand_in.url, boot_id="first", last_event=7, key=key)
     made.plain_key = plain
@@ -54,7 +54,7 @@ def test_what_the_first_serves_is_not_listed_to_the_second(node: RelayNode) -> N
 
 
 def test_a_restarted_node_is_no_second_process(node: RelayNode, stand_in: Any) -> None:
-    stand_in.says(503, {"status": "worker_down", "manager": "linked", "boot_id": "second"})
+    stand_in.says(503, {"status": "worker_down", "manager": "connected", "boot_id": "second"})
     assert heartbeat(node, boot_id="second").boot_id == "second"
     assert not NodeIncident.objects.exists()
 

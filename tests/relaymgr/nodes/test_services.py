@@ -246,10 +246,10 @@ def test_one_new_name_twice_at_once_is_one_node_and_the_other_key_stays_good(loc
 
 
 def test_heartbeat_is_noted(node: RelayNode) -> None:
-    after = heartbeat(node, packet_path="portable", packet_path_reason="no CAP_BPF", draining=True)
+    after = heartbeat(node, packet_path="userspace", packet_path_reason="no CAP_BPF", draining=True)
     assert after == RelayNode.objects.get()
     assert (after.boot_id, after.version, after.control_url) == ("boot-1", "0.2.0", "http://10.0.0.8:8900")
-    assert (after.packet_path, after.packet_path_reason) == ("portable", "no CAP_BPF")
+    assert (after.packet_path, after.packet_path_reason) == ("userspace", "no CAP_BPF")
     assert after.is_stopping and not after.is_draining
     assert not after.takes_sessions
 

@@ -199,7 +199,7 @@ def test_without_the_control_key_nothing_is_told_or_done(node, method, path, key
 
 def test_health_and_metrics_need_no_key(node):
     boot_id = node.telemetry()["boot_id"]
-    health = {"status": "ok", "manager": "none", "boot_id": boot_id}
+    health = {"status": "ok", "manager": "standalone", "boot_id": boot_id}
     assert node.call("GET", "/healthz", key="") == (200, health)
     assert node.call("GET", "/metrics", key="")[0] == 200
 

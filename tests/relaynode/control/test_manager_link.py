@@ -102,7 +102,7 @@ def manager():
 @pytest.fixture
 def node(manager):
     made = NodeProcess(
-        MANAGER_URL=manager.url, JOIN_KEY="join-secret", HOST="relay.example.com", CONTROL_KEY="", TOKEN_KEYS=""
+        MANAGER_URL=manager.url, JOIN_KEY="join-secret", PUBLIC_HOST="relay.example.com", CONTROL_KEY="", TOKEN_KEYS=""
     )
     made.control_key = "control-key"
     yield made
@@ -116,7 +116,7 @@ def link(node: NodeProcess) -> str:
 
 def joined(node: NodeProcess) -> NodeProcess:
     node.start()
-    wait_until(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "connected")
     return node
 
 
@@ -182,7 +182,7 @@ def test_a_manager_that_is_not_there_yet_is_waited_for(manager, node):
     assert link(node) == "unreachable"
     assert node.call("GET", "/telemetry", key="")[0] == 401  # nobody controls it before it has joined
     manager.start()
-    wait_until(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "connected")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_join_that_is_not_answered_as_agreed_is_tried_again(manager, node, ans
     node.start()
     wait_until(lambda: len(manager.heard(JOIN)) >= 2)
     del manager.answers[JOIN]
-    wait_until(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "connected")
 
 
 # -- heartbeat
@@ -207,7 +207,7 @@ def test_a_heartbeat_tells_how_the_node_is(manager, node):
     _, body = manager.heard(HEARTBEAT)[-1]
     assert body["boot_id"] == node.telemetry()["boot_id"]
     assert abs(body["time"] - time.time()) < 30
-    assert (body["key_ids"], body["draining"], body["packet_path"]) == ([7], False, "portable")
+    assert (body["key_ids"], body["draining"], body["packet_path"]) == ([7], False, "userspace")
     assert body["workers"][0]["server_port"] == node.server_port
 
 
@@ -272,7 +272,7 @@ def test_no_answer_to_a_heartbeat_ends_the_node(manager, node, answer):
     assert node.is_healthy()
     assert node.telemetry()["draining"] is False
     del manager.answers[HEARTBEAT]
-    wait_until(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "connected")
 
 
 # -- grants
@@ -423,10 +423,10 @@ def test_a_second_process_of_one_identity_serves_nothing_and_says_why(manager, n
     assert node.call("PUT", f"/sessions/{(other := grant())['session']}", other)[1]["code"] == "draining"
     assert "another process runs as this node" in node.log
     assert len(manager.heard(GRANTS)) == pulls, "what the other serves is none of its business"
-    assert "causeway_node_duplicate 1.0" in node.call("GET", "/metrics")[1]
+    assert "causeway_node_duplicate_identity 1.0" in node.call("GET", "/metrics")[1]
     # The other one is gone.
     manager.answers.clear()
-    wait_until(lambda: link(node) == "linked" and sessions(node) == 1)
+    wait_until(lambda: link(node) == "connected" and sessions(node) == 1)
     assert not node.telemetry()["draining"]
 
 
@@ -466,7 +466,7 @@ def test_until_the_first_pull_after_a_restart_an_unknown_player_is_being_checked
     (node.state_dir / "sessions.jsonl").unlink(missing_ok=True)  # the crash came before it was written
     manager.answers[GRANTS] = 503, {}
     node.start()
-    wait_until(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "connected")
     assert ping_state(node, tokens) == 1
     manager.answers.clear()
     wait_until(lambda: sessions(node) == 1)
@@ -484,7 +484,7 @@ def test_a_node_that_could_not_keep_its_keys_does_not_use_up_its_join_key(manage
     wait_until(lambda: "not joining yet" in node.log)
     assert not manager.heard(JOIN)
     (node.state_dir / "keys.reserve").rmdir()
-    wait_until(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "connected")
     assert len(manager.heard(JOIN)) == 1
     assert (node.state_dir / "keys.json").exists()
 
@@ -493,7 +493,7 @@ def test_keys_that_cannot_be_written_are_used_and_written_later(manager, node):
     manager.start()
     (node.state_dir / "keys.new").mkdir(parents=True)
     node.start()
-    wait_until(lambda: link(node) == "linked")
+    wait_until(lambda: link(node) == "connected")
     assert "keys not written, trying again" in node.log
     assert "causeway_node_state_write_failing 1.0" in node.call("GET", "/metrics")[1]
     (node.state_dir / "keys.new").rmdir()

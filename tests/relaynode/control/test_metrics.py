@@ -8,6 +8,8 @@ from relaynode.core.counters import DROPS
 from tests.relaynode.control.test_api import grant
 from tests.support.node_process import NodeProcess, node_process
 
+DROPPED = "causeway_node_dropped_packets_total"
+
 
 def scrape(node: NodeProcess):
     text = node.call("GET", "/metrics")[1]
@@ -51,13 +53,17 @@ def test_labels_are_fixed_whatever_is_played():
 
 def test_every_reason_to_drop_is_there_from_the_start():
     with node_process() as node:
-        reasons = {sample.labels["reason"] for sample in scrape(node) if sample.name == "causeway_node_drops_total"}
+        reasons = {
+            sample.labels["reason"] for sample in scrape(node) if sample.name == "causeway_node_dropped_packets_total"
+        }
         assert reasons >= {*DROPS, "send_full", "send_refused", "receive_queue"}
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
             player.sendto(b"short", ("127.0.0.1", node.client_port))
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            counted = {s.labels.get("reason"): s.value for s in scrape(node) if s.name == "causeway_node_drops_total"}
+            counted = {
+                s.labels.get("reason"): s.value for s in scrape(node) if s.name == "causeway_node_dropped_packets_total"
+            }
             if counted["too_short"] == 1:
                 return
         raise AssertionError(counted)

@@ -108,7 +108,7 @@ def test_a_seat_that_joins_and_leaves_is_let_in_once_a_second(relay: Relay, play
         player.up_key, player.down_key = packets.packet_keys(*keys)
         player.send_raw(player.packet(packets.PacketType.CLOSE, packets.Close(0).encode()), now)
     assert 20 <= joined <= 31
-    assert drops(relay)["seat_limited"] == 20 * 34 - joined
+    assert drops(relay)["seat_rate_limited"] == 20 * 34 - joined
     assert len(events(relay)) == 2 * joined
 
 
@@ -277,7 +277,7 @@ def test_answers_are_shorter_than_what_asked_for_them(relay: Relay, player: Nati
 
 
 def flooded(per_second: int = 10) -> Relay:
-    relay = relay_with(seats=3, config=RelayConfig(flood_connects=per_second))
+    relay = relay_with(seats=3, config=RelayConfig(connect_flood_threshold=per_second))
     for index in range(per_second + 1):
         relay.receive_datagram(b"\xc0\x01" + bytes(176), (f"192.0.2.{index}", 1), CLIENT_PORT, NOW)
     return relay
@@ -329,12 +329,12 @@ STRANGERS = {
 @pytest.mark.parametrize("answer", STRANGERS)
 def test_strangers_are_answered_so_often_in_all(answer: str) -> None:
     """From a source each: a spoofed flood must not keep the relay from what it is there for."""
-    relay = relay_with(seats=1, config=RelayConfig(flood_connects=1, unauthenticated_answers=100))
+    relay = relay_with(seats=1, config=RelayConfig(connect_flood_threshold=1, unauthenticated_replies=100))
     relay.receive_datagram(STRANGERS["cookie"], ("192.0.2.9", 1), CLIENT_PORT, NOW)  # 1 a second is no flood
     for index in range(200):
         relay.receive_datagram(STRANGERS[answer], (f"198.51.100.{index}", 1), CLIENT_PORT, NOW)
     assert relay.counters.answers[answer] == 6 + (answer == "refused")
-    assert drops(relay) == {"source_limited": 194}
+    assert drops(relay) == {"source_rate_limited": 194}
 
 
 def guess(player: NativePlayer, times: int) -> list[int | None]:
@@ -351,7 +351,7 @@ def guess(player: NativePlayer, times: int) -> list[int | None]:
 def test_4_a_port_that_goes_on_guessing_is_answered_no_more(relay: Relay, player: NativePlayer) -> None:
     kinds = guess(player, 30)
     assert kinds == [packets.PacketType.REFUSED] * 20 + [packets.PacketType.COOKIE] + [None] * 9
-    assert drops(relay) == {"source_limited": 9}
+    assert drops(relay) == {"source_rate_limited": 9}
 
 
 def with_cookie(player: NativePlayer, connect: handshake.Connect, now: float = NOW) -> int | None:

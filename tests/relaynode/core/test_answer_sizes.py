@@ -78,7 +78,7 @@ CASES = [
 @pytest.mark.parametrize("address", STUN_GROWTH)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.answer)
 def test_no_answer_is_longer_than_what_asked_for_it(case: Case, address: str) -> None:
-    relay = relay_with(config=RelayConfig(flood_connects=2, probes_per_source=1))
+    relay = relay_with(config=RelayConfig(connect_flood_threshold=2, probes_per_source=1))
     data = case.asked(relay)
     source: Address = (address, 9)
     before = relay.counters.answers[case.answer]  # type: ignore[index]

@@ -113,7 +113,7 @@ def test_source_limited(relay: Relay) -> None:
     answers = [receive(relay, packets.Probe(bytes(16)).encode()) for _ in range(3 * limit)]
     unanswered = answers.count(None)
     assert unanswered > 0
-    assert drops(relay) == {"source_limited": unanswered}
+    assert drops(relay) == {"source_rate_limited": unanswered}
 
 
 def test_seat_limited(native: NativePlayer, relay: Relay) -> None:
@@ -121,14 +121,14 @@ def test_seat_limited(native: NativePlayer, relay: Relay) -> None:
     answers = [native.send_raw(native.connect_packet().encode(native.seat_key)) for _ in range(20)]
     unanswered = answers.count(None)
     assert 0 < unanswered < 20
-    assert drops(relay) == {"seat_limited": unanswered}
+    assert drops(relay) == {"seat_rate_limited": unanswered}
 
 
-def test_checking() -> None:
+def test_grants_not_loaded() -> None:
     relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
     relay.set_grants_known(False)
     assert EdgegapPlayer(relay, 1).send(b"data") is None
-    assert drops(relay) == {"checking": 1}
+    assert drops(relay) == {"grants_not_loaded": 1}
 
 
 def test_unknown_token(relay: Relay) -> None:
@@ -171,14 +171,14 @@ def test_dialect_bound(relay: Relay, host: EdgegapPlayer, native: NativePlayer) 
     same_seat = EdgegapPlayer(relay, 1)
     assert same_seat.ping() is None
     assert same_seat.send(b"hello") is None
-    assert drops(relay) == {"dialect_bound": 2}
+    assert drops(relay) == {"bound_to_native": 2}
 
 
 def test_address_unproven(relay: Relay, host: EdgegapPlayer) -> None:
     EdgegapPlayer(relay, 1).send(b"hello")
     thief = EdgegapPlayer(relay, 1, STRANGER)
     assert thief.send(b"mine") is None
-    assert drops(relay) == {"address_unproven": 1}
+    assert drops(relay) == {"address_unvalidated": 1}
 
 
 def test_unknown_connection_id(relay: Relay, host: EdgegapPlayer) -> None:

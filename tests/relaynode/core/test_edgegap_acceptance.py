@@ -402,11 +402,11 @@ def test_item_8_guessing_is_limited_per_source_and_never_told_disconnected(relay
         data = struct.pack("<IIB", guess + 1, SESSION_TOKEN, 1)
         states.append(relay.receive_datagram(data, guesser, CLIENT_PORT, NOW))
     assert states == [(CLIENT_PORT, b"\x01\x03", guesser)] * 20 + [None] * 80
-    assert drops(relay) == {"source_limited": 80}
+    assert drops(relay) == {"source_rate_limited": 80}
 
 
 def test_item_8_strangers_are_not_answered_in_a_flood_and_players_are() -> None:
-    relay = relay_with(seats=4, config=RelayConfig(flood_pings=100))
+    relay = relay_with(seats=4, config=RelayConfig(ping_flood_threshold=100))
     host = EdgegapPlayer(relay, 0)
     answers = []
     for stranger in range(300):
@@ -414,7 +414,7 @@ def test_item_8_strangers_are_not_answered_in_a_flood_and_players_are() -> None:
         answers.append(relay.receive_datagram(ping, (f"192.0.2.{stranger % 250}", stranger), CLIENT_PORT, NOW))
     assert [answer is not None for answer in answers] == [True] * 100 + [False] * 200
     assert host.ping() == VALID
-    assert drops(relay) == {"source_limited": 200}
+    assert drops(relay) == {"source_rate_limited": 200}
 
 
 def test_item_8_a_source_that_guesses_cannot_take_a_seat_but_bound_seats_play_on(
@@ -520,7 +520,7 @@ def test_a_native_connect_takes_over_from_edgegap_and_gives_back_when_closed(rel
     native.connect()
     assert client.send(GAME) is None
     assert client.ping() is None
-    assert drops(relay) == {"dialect_bound": 2}
+    assert drops(relay) == {"bound_to_native": 2}
     host.hears(native.send(GAME))
     ids.append(host.last_connection_id)
     native.send_raw(native.packet(0xC9, b"\0"))

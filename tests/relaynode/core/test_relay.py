@@ -80,7 +80,7 @@ def test_dispatch_is_by_the_bytes_whoever_sends_them() -> None:
 
 
 def test_spoofed_packets_leave_nothing_behind_and_others_play_on() -> None:
-    relay = relay_with(config=RelayConfig(flood_connects=100))
+    relay = relay_with(config=RelayConfig(connect_flood_threshold=100))
     host, player = EdgegapPlayer(relay, 0), EdgegapPlayer(relay, 1)
     host.ping()
     player.send(b"before")

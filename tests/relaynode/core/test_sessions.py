@@ -353,7 +353,7 @@ def test_unknown_tokens_are_being_checked_until_the_managers_list_was_read() -> 
     assert player.ping(NOW + 1) == 1
     relay.apply_grant(grant_of(), NOW + 1)
     assert player.ping(NOW + 1) == 2, "what was sent before was no guessing"
-    assert drops(relay) == {"checking": 30}
+    assert drops(relay) == {"grants_not_loaded": 30}
     relay.set_grants_known(True)
     stranger = EdgegapPlayer(relay, 4)
     assert stranger.ping(NOW + 2) == 3
@@ -374,7 +374,7 @@ def test_a_key_that_may_not_have_been_read_yet_is_not_the_wrong_node() -> None:
     player = NativePlayer(relay, 1)
     connect = player.connect_packet(player.token(key_id=99))
     assert player.send_raw(connect.encode(player.seat_key)) is None
-    assert drops(relay) == {"checking": 1}
+    assert drops(relay) == {"grants_not_loaded": 1}
     relay.set_grants_known(True)
     assert connect_answer(player, NOW, key_id=99) == Refusal.WRONG_NODE
 

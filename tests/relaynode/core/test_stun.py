@@ -130,7 +130,7 @@ def test_both_ports_answer_and_a_source_is_limited() -> None:
     assert {relay.receive_datagram(data, ADDR, port, NOW)[0] for port in (SERVER_PORT, CLIENT_PORT)} == {0, 1}  # type: ignore[index]
     for _ in range(limit):
         relay.receive_datagram(data, ADDR, CLIENT_PORT, NOW)
-    assert drops(relay) == {"source_limited": 2}
+    assert drops(relay) == {"source_rate_limited": 2}
     assert relay.receive_datagram(data, ("192.0.2.2", 1), CLIENT_PORT, NOW) is not None
 
 

@@ -16,33 +16,33 @@ def config(**settings: str) -> NodeConfig:
 
 
 def test_the_settings_may_say_portable() -> None:
-    path = choose_packet_path(config(PACKET_PATH="portable"))
-    assert (path.name, path.reason, path.front) == ("portable", "the settings say so", None)
+    path = choose_packet_path(config(PACKET_PATH="userspace"))
+    assert (path.name, path.reason, path.front) == ("userspace", "the settings say so", None)
 
 
 def test_players_on_loopback_are_served_by_sockets() -> None:
     path = choose_packet_path(config(PUBLIC_IP="127.0.0.1"))
-    assert path.name == "portable"
+    assert path.name == "userspace"
     assert "loopback" in path.reason
 
 
 def test_a_path_that_was_asked_for_must_be_had() -> None:
-    with pytest.raises(ConfigError, match="CAUSEWAY_NODE_PACKET_PATH is kernel, but players come over loopback"):
-        choose_packet_path(config(PACKET_PATH="kernel", PUBLIC_IP="127.0.0.1"))
+    with pytest.raises(ConfigError, match="CAUSEWAY_NODE_PACKET_PATH is xdp, but players come over loopback"):
+        choose_packet_path(config(PACKET_PATH="xdp", PUBLIC_IP="127.0.0.1"))
 
 
 def test_an_unknown_path_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="CAUSEWAY_NODE_PACKET_PATH must be auto, portable or kernel"):
+    with pytest.raises(ConfigError, match="CAUSEWAY_NODE_PACKET_PATH must be one of auto, userspace, xdp"):
         config(PACKET_PATH="fast")
 
 
 def test_interfaces_are_listed_between_commas() -> None:
-    assert config(INTERFACES=" eth0, eth1 ,").interfaces == ("eth0", "eth1")
+    assert config(XDP_INTERFACES=" eth0, eth1 ,").interfaces == ("eth0", "eth1")
 
 
 def test_reasons_fit_where_the_manager_keeps_them() -> None:
-    path = choose_packet_path(config(PUBLIC_IP="192.0.2.1", INTERFACES="nowhere-" + "x" * 5))
-    assert path.name == "portable"
+    path = choose_packet_path(config(PUBLIC_IP="192.0.2.1", XDP_INTERFACES="nowhere-" + "x" * 5))
+    assert path.name == "userspace"
     assert 0 < len(path.reason) <= 200
 
 

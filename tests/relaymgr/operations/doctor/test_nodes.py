@@ -45,7 +45,7 @@ def test_good_node_has_nothing_but_good_findings(relay: RelayNode, process: Node
     assert {finding.level for finding in found.values()} == {Level.OK}, found
     assert found.keys() == {"state", "control API", "clock", "packet path", "version", "udp", "seats", "token keys"}
     assert f"{process.server_port}, {process.client_port}" in found["udp"].text
-    assert "portable" in found["packet path"].text
+    assert "userspace" in found["packet path"].text
 
 
 def test_wrong_key_is_told_apart_from_silence(relay: RelayNode) -> None:
@@ -82,7 +82,7 @@ def test_nodes_that_hang_are_waited_for_together(
 
 
 def telemetry(**fields: Any) -> bytes:
-    document = {"boot_id": "b", "time": time.time(), "version": "0.1.0", "cpu": 0.1, "packet_path": "portable"}
+    document = {"boot_id": "b", "time": time.time(), "version": "0.1.0", "cpu": 0.1, "packet_path": "userspace"}
     document |= {"workers": [], "legs": [], "events": [], "last_event": 0}
     return json.dumps(document | fields).encode()
 
@@ -94,7 +94,7 @@ def telemetry(**fields: Any) -> bytes:
         ({"time": time.time() - 3_600}, "clock", Level.PROBLEM, "NTP"),
         ({"version": "0.0.9"}, "version", Level.WARNING, "upgrade"),
         ({"cpu": 0.9}, "packet path", Level.WARNING, "docs/packet-paths.md"),
-        ({"cpu": 0.9, "packet_path": "kernel"}, "packet path", Level.OK, ""),
+        ({"cpu": 0.9, "packet_path": "xdp"}, "packet path", Level.OK, ""),
         ({"boot_id": 7}, "control API", Level.PROBLEM, "same version"),
     ],
 )

@@ -62,7 +62,7 @@ def test_database_that_fails_is_a_coded_line_too(relayctl: Relayctl, monkeypatch
 
 
 def test_what_a_terminal_would_obey_is_taken_out(node: RelayNode, relayctl: Relayctl) -> None:
-    RelayNode.objects.update(packet_path="kernel", packet_path_reason="\x1b[2J\x1b]0;title\x07 [red]x[/red]\r\n")
+    RelayNode.objects.update(packet_path="xdp", packet_path_reason="\x1b[2J\x1b]0;title\x07 [red]x[/red]\r\n")
     for arguments in (("nodes",), ("nodes", "fra-1")):
         result = relayctl(*arguments)
         assert result.exit_code == 0

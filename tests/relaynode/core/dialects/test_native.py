@@ -524,7 +524,7 @@ def test_a_source_that_probes_more_than_is_answered_is_refused_and_then_ignored(
     refused = packets.decode_probe_refused(answers[5][1])  # type: ignore[index]
     assert (refused.nonce, refused.wait) == (bytes(range(16)), 1000)
     assert relay.receive_datagram(probe, ("192.0.2.6", 5), CLIENT_PORT, NOW)[1][0] == PacketType.PROBE_REPLY  # type: ignore[index]
-    assert drops(relay) == {"source_limited": 2}
+    assert drops(relay) == {"source_rate_limited": 2}
 
 
 def test_a_node_without_keys_signs_nothing(relay: Relay) -> None:

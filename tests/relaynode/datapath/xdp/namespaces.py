@@ -78,8 +78,8 @@ def wire(with_front: bool = True) -> Iterator[Wire]:
             front = within(made.players, lambda: loader.attach_front([socket.if_nametoindex("wire")]))
         yield made
     except bpf.BpfError as error:
-        assert os.environ.get("CI") != "true", f"the kernel path must be tested in CI: {error}"
-        pytest.skip(f"no kernel path here: {error.reason}")
+        assert os.environ.get("CI") != "true", f"the XDP path must be tested in CI: {error}"
+        pytest.skip(f"no XDP path here: {error.reason}")
     finally:
         if front is not None:
             front.close()

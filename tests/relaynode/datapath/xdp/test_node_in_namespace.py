@@ -1,4 +1,4 @@
-"""A real node with the kernel path, reached over a wire: both dialects, both families, and its end."""
+"""A real node with the XDP path, reached over a wire: both dialects, both families, and its end."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ class NodeOverThere(NodeProcess):
     """Its control API is asked from within its namespace."""
 
     def __init__(self, there: Wire, **settings: str) -> None:
-        super().__init__(1, PUBLIC_IP=NODE_IPS[0], INTERFACES="wire", **settings)
+        super().__init__(1, PUBLIC_IP=NODE_IPS[0], XDP_INTERFACES="wire", **settings)
         self.there = there
         self.command = there.in_node(self.command)
 
@@ -44,7 +44,7 @@ def there() -> Iterator[Wire]:
 
 @pytest.fixture
 def node(there: Wire) -> Iterator[NodeOverThere]:
-    with NodeOverThere(there, PACKET_PATH="kernel") as node:
+    with NodeOverThere(there, PACKET_PATH="xdp") as node:
         node.put_grant(grant())
         yield node
 
@@ -170,8 +170,8 @@ def test_native_data_goes_past_the_sockets(node: NodeOverThere, family: int, siz
 
 def test_telemetry_and_log_say_which_path(node: NodeOverThere) -> None:
     telemetry = node.telemetry()
-    assert (telemetry["packet_path"], telemetry["packet_path_reason"]) == ("kernel", "")
-    assert "packet path: kernel" in node.log
+    assert (telemetry["packet_path"], telemetry["packet_path_reason"]) == ("xdp", "")
+    assert "packet path: xdp" in node.log
 
 
 def test_a_revoke_is_in_force_when_it_is_answered(node: NodeOverThere) -> None:
@@ -217,7 +217,7 @@ def test_the_program_goes_with_the_process(there: Wire) -> None:
         return "xdp" in shown
 
     assert not attached()
-    node = NodeOverThere(there, PACKET_PATH="kernel").start()
+    node = NodeOverThere(there, PACKET_PATH="xdp").start()
     assert attached()
     node.kill()
     wait_until(lambda: not attached())
@@ -237,14 +237,14 @@ def test_without_its_rights_the_node_says_so_and_uses_sockets(there: Wire) -> No
     )
     with node:
         telemetry = node.telemetry()
-    assert telemetry["packet_path"] == "portable"
+    assert telemetry["packet_path"] == "userspace"
     assert "CAP_BPF" in telemetry["packet_path_reason"]
 
 
 def test_a_path_that_was_asked_for_and_is_not_to_be_had_is_an_error(there: Wire) -> None:
-    node = NodeOverThere(there, PACKET_PATH="kernel")
-    node._settings["INTERFACES"] = "nowhere"
+    node = NodeOverThere(there, PACKET_PATH="xdp")
+    node._settings["XDP_INTERFACES"] = "nowhere"
     node.start(wait=False)
     assert node.wait() == 2
-    assert "CAUSEWAY_NODE_PACKET_PATH is kernel, but" in node.log
+    assert "CAUSEWAY_NODE_PACKET_PATH is xdp, but" in node.log
     node.close()

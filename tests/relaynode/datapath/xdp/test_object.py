@@ -25,12 +25,12 @@ def has_clang() -> bool:
 def test_the_object_is_what_its_source_compiles_to(tmp_path: Path) -> None:
     target = tmp_path / "relay.bpf.o"
     line = subprocess.run(
-        ["make", "--no-print-directory", "-n", "kernel"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "xdp"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     command = line.split()
     command[command.index("-o") + 1] = str(target)
     subprocess.run(command, cwd=ROOT, check=True)
-    assert target.read_bytes() == loader.OBJECT.read_bytes(), "run `make kernel`"
+    assert target.read_bytes() == loader.OBJECT.read_bytes(), "run `make xdp`"
 
 
 def test_maps_have_the_sizes_that_python_packs() -> None:

@@ -74,24 +74,24 @@ SIZES = [0, 1, 2, 3, 7, 8, 9, 15, 18, 64, 151, 1000, 1182, 1187]
 @pytest.mark.parametrize("size", SIZES)
 def test_edgegap_both_ways(twins: Twins, size: int) -> None:
     host, player = playing_edgegap(twins)
-    before = twins.kernel.forwarded
+    before = twins.xdp.forwarded
     payload = bytes(index % 251 for index in range(size))
     ((_, to, data),) = player.send(payload)
     assert (to, data) == (host.at, b"\x02" + struct.pack("<I", player.name) + payload)
     ((_, to, data),) = host.send(payload, player.name)
     assert (to, data) == (player.at, b"\x02" + payload)
-    assert twins.kernel.forwarded == before + 2
+    assert twins.xdp.forwarded == before + 2
     twins.assert_same()
 
 
 @pytest.mark.parametrize("size", [size for size in SIZES if size <= 1182])
 def test_native_both_ways(twins: Twins, size: int) -> None:
     host, player = playing_native(twins)
-    before = twins.kernel.forwarded
+    before = twins.xdp.forwarded
     payload = bytes(index % 251 for index in range(size))
     assert host.hears(player.send(0, payload)) == [(1, payload)]
     assert player.hears(host.send(1, payload)) == [(0, payload)]
-    assert twins.kernel.forwarded == before + 2
+    assert twins.xdp.forwarded == before + 2
     twins.assert_same()
 
 
@@ -105,12 +105,12 @@ def test_a_native_player_and_an_edgegap_host(twins: Twins, size: int) -> None:
     name = int.from_bytes(data[1:5], "little")
     host.ping()
     player.send(0, b"warm")  # of which the next one takes notice: its number is marked by then
-    before = twins.kernel.forwarded
+    before = twins.xdp.forwarded
     payload = bytes(index % 251 for index in range(size))
     ((_, to, data),) = player.send(0, payload)
     assert (to, data[5:]) == (host.at, payload)
     assert player.hears(host.send(payload, name)) == [(0, payload)]
-    assert twins.kernel.forwarded == before + 2
+    assert twins.xdp.forwarded == before + 2
     twins.assert_same()
 
 
@@ -121,13 +121,13 @@ def test_a_native_host_and_an_edgegap_player(twins: Twins, size: int) -> None:
     host.connect()
     player.send(b"hello")
     host.send(1, b"warm"), player.send(b"warm")
-    before = twins.kernel.forwarded
+    before = twins.xdp.forwarded
     payload = bytes(index % 251 for index in range(size))
     sent = player.send(payload)
     assert (1, payload) in host.hears(sent)
     ((_, to, data),) = host.send(1, payload)
     assert (to, data) == (player.at, b"\x02" + payload)
-    assert twins.kernel.forwarded == before + 2
+    assert twins.xdp.forwarded == before + 2
     twins.assert_same()
 
 
@@ -145,7 +145,7 @@ def test_rate_limited(make_twins: Callable[..., Twins]) -> None:
     sent = sum(len(host.hears(player.send(0, b"x"))) for _ in range(60))
     assert sent == 19, "a second's worth, and one went before"
     twins.assert_same()
-    assert twins.portable.counters()["drop_rate_limited"] == 41
+    assert twins.userspace.counters()["drop_rate_limited"] == 41
     twins.at(NOW + 0.5)
     assert sum(len(host.hears(player.send(0, b"x"))) for _ in range(60)) == 10
     twins.assert_same()
@@ -168,7 +168,7 @@ def test_replayed(make_twins: Callable[..., Twins]) -> None:
     for sequence in (3000, 2999, 1977, 1976, 3000, 5000, 4999, 3977, 3976, 2**31 + 4000, 2**32 + 5):
         twins.send(player.at, player.packet(0, b"x", sequence=sequence), CLIENT_PORT)
     twins.assert_same()
-    assert twins.portable.counters()["drop_replayed"] == 4
+    assert twins.userspace.counters()["drop_replayed"] == 4
 
 
 def test_bad_tag(make_twins: Callable[..., Twins]) -> None:
@@ -185,7 +185,7 @@ def test_bad_tag(make_twins: Callable[..., Twins]) -> None:
 def test_a_moved_player_is_seen_to_by_the_core(twins: Twins) -> None:
     host, player = playing_edgegap(twins)
     player.at = Endpoint(player.at.ip, 5999)
-    assert not player.send(b"x"), "address_unproven"
+    assert not player.send(b"x"), "address_unvalidated"
     twins.at(NOW + 0.6)
     ((_, to, _),) = player.send(b"x")
     assert to == host.at
@@ -223,7 +223,7 @@ def test_each_copy_of_a_fan_out_counts_against_the_sessions_limit(make_twins: Ca
     third = NativePlayer(twins, 2)
     third.connect()
     third.send(0, b"warm")
-    before = twins.portable.counters()["forwarded_packets"]
+    before = twins.userspace.counters()["forwarded_packets"]
     for revision, limits in enumerate(({"packets": 5, "bytes": 0}, {"packets": 0, "bytes": 5 * 21}), 2):
         twins.grant(grant(session_limits=limits, revision=revision))
         twins.at(twins.now + 2)
@@ -231,7 +231,7 @@ def test_each_copy_of_a_fan_out_counts_against_the_sessions_limit(make_twins: Ca
         assert host.send(1, b"one")
         assert not host.send(1, b"two")
     twins.assert_same()
-    counters = twins.portable.counters()
+    counters = twins.userspace.counters()
     assert (counters["forwarded_packets"] - before, counters["drop_rate_limited"]) == (10, 4)
 
 
@@ -242,15 +242,15 @@ def test_mesh_reaches_anyone(twins: Twins) -> None:
     for target in (0, 1, 2, 3, 255):
         second.send(target, b"x")
     twins.assert_same()
-    assert twins.portable.counters()["drop_not_allowed"] == 1
-    assert twins.portable.counters()["drop_peer_absent"] == 1
+    assert twins.userspace.counters()["drop_not_allowed"] == 1
+    assert twins.userspace.counters()["drop_peer_absent"] == 1
 
 
 def test_not_allowed_between_players(twins: Twins) -> None:
     _, player = playing_native(twins)
     assert not [sent for sent in player.send(2, b"x") if sent[2][0] == 0xC4]
     twins.assert_same()
-    assert twins.portable.counters()["drop_not_allowed"] == 1
+    assert twins.userspace.counters()["drop_not_allowed"] == 1
 
 
 def test_pings_are_answered_with_true_counts(twins: Twins) -> None:
@@ -267,12 +267,12 @@ def test_pings_are_answered_with_true_counts(twins: Twins) -> None:
 def test_revoked_is_out_of_the_maps_when_the_core_answers(twins: Twins, dialect: str) -> None:
     host, player = (playing_edgegap if dialect == "edgegap" else playing_native)(twins)
     twins.grant(grant(revision=2, revoked={1}))
-    forwarded = twins.kernel.forwarded
+    forwarded = twins.xdp.forwarded
     if dialect == "edgegap":
         assert not player.send(b"x") and not host.send(b"x", player.name)
     else:
         assert not player.send(0, b"x") and not host.send(1, b"x")
-    assert twins.kernel.forwarded == forwarded
+    assert twins.xdp.forwarded == forwarded
     twins.assert_same()
 
 
@@ -298,7 +298,7 @@ def test_native_takes_over_from_edgegap(twins: Twins) -> None:
     host, old = playing_edgegap(twins)
     player = NativePlayer(twins, 1)
     player.connect()
-    assert not old.send(b"x"), "dialect_bound"
+    assert not old.send(b"x"), "bound_to_native"
     sent = player.send(0, b"y")
     assert any(to == host.at for _, to, _ in sent)
     twins.assert_same()
@@ -360,27 +360,27 @@ STRANGE: dict[str, Any] = {
 def test_a_strange_frame_is_passed_up(name: str, make_twins: Callable[..., Twins]) -> None:
     twins = make_twins()
     _, player = playing_edgegap(twins)
-    passed = twins.kernel.passed
+    passed = twins.xdp.passed
     player.send(bytes(100), raw=STRANGE[name])
-    assert twins.kernel.passed == passed + 1
+    assert twins.xdp.passed == passed + 1
 
 
 @pytest.mark.parametrize("raw", [with_ipv6_extension, spoil(20, 6), lambda data: data[:70]])
 def test_a_strange_ipv6_frame_is_passed_up(raw: Any, make_twins: Callable[..., Twins]) -> None:
     twins = make_twins(version=6)
     _, player = playing_edgegap(twins)
-    passed = twins.kernel.passed
+    passed = twins.xdp.passed
     player.send(bytes(100), raw=raw)
-    assert twins.kernel.passed == passed + 1
+    assert twins.xdp.passed == passed + 1
 
 
 @pytest.mark.parametrize("size", range(1, 12))
 def test_a_wrong_checksum_is_the_stacks_to_drop(twins: Twins, size: int) -> None:
     _, player = playing_edgegap(twins)
     at = 41 if twins.version == 4 else 61
-    passed = twins.kernel.passed
+    passed = twins.xdp.passed
     player.send(bytes(size + 20), raw=lambda data: data[: at + size] + b"\xff" + data[at + size + 1 :])
-    assert twins.kernel.passed == passed + 1
+    assert twins.xdp.passed == passed + 1
 
 
 def test_too_long_and_too_short(twins: Twins) -> None:
@@ -390,7 +390,7 @@ def test_too_long_and_too_short(twins: Twins) -> None:
     twins.send(player.at, player.tokens, CLIENT_PORT)
     twins.send(host.at, host.tokens + b"\x02\x01\x02", SERVER_PORT)
     twins.assert_same()
-    counters = twins.portable.counters()
+    counters = twins.userspace.counters()
     assert (counters["drop_too_long"], counters["drop_too_short"], counters["drop_malformed"]) == (2, 1, 1)
 
 
@@ -398,13 +398,13 @@ def test_a_player_whose_way_is_not_known_is_left_to_the_stack(make_twins: Callab
     twins = make_twins()
     host, player = playing_edgegap(twins)
     twins.grant(grant(revision=2, topology="mesh"))  # changes every rule, and so every way back is to be learnt anew
-    passed = twins.kernel.passed
+    passed = twins.xdp.passed
     assert player.send(b"x")
-    assert twins.kernel.passed == passed + 1
+    assert twins.xdp.passed == passed + 1
     host.ping()
-    forwarded = twins.kernel.forwarded
+    forwarded = twins.xdp.forwarded
     assert player.send(b"x")
-    assert twins.kernel.forwarded == forwarded + 1
+    assert twins.xdp.forwarded == forwarded + 1
     twins.assert_same()
 
 
@@ -417,7 +417,7 @@ def test_a_target_of_the_other_family_is_left_to_the_stack(make_twins: Callable[
     for _ in range(3):
         ((_, to, _),) = player.send(b"x")
         assert to == host.at
-    assert twins.kernel.forwarded == 0
+    assert twins.xdp.forwarded == 0
     twins.assert_same()
 
 
@@ -426,8 +426,8 @@ ATTACKER_MAC = bytes.fromhex("0200000000aa")
 
 def hop_of(twins: Twins, player: NativePlayer) -> bytes:
     """The neighbour to whom the program sends what is for the player."""
-    mirror = twins.kernel.mirror
-    seat = twins.kernel.relay._exchange.table.sessions[session_name()].seats[player.seat]
+    mirror = twins.xdp.mirror
+    seat = twins.xdp.relay._exchange.table.sessions[session_name()].seats[player.seat]
     value = mirror._maps["seats"].get(struct.pack("<I", mirror._kept[seat].slot))
     assert value is not None
     return value[_SEAT.size + 4 : _SEAT.size + 10]
@@ -451,7 +451,7 @@ def test_a_replayed_packet_from_another_neighbour_turns_no_traffic(twins: Twins,
         assert hop_of(twins, host) == THEIR_MAC
     player.send(0, b"still to the host")
     twins.assert_same()
-    assert twins.portable.counters()["drop_replayed"] >= 10
+    assert twins.userspace.counters()["drop_replayed"] >= 10
 
 
 @pytest.mark.parametrize("kind", [PacketType.DATA, PacketType.PING])
@@ -472,7 +472,7 @@ def test_a_frame_for_another_machine_is_left_to_the_stack(twins: Twins) -> None:
     try:
         loopback = 1  # where a test run's packets come from
         maps["macs"].put(struct.pack("<I", loopback), OUR_MAC.ljust(8, b"\0"))
-        loader.PortTable(maps["ports"].fd).put(OUR_PORTS[CLIENT_PORT], twins.kernel._programs.relay)
+        loader.PortTable(maps["ports"].fd).put(OUR_PORTS[CLIENT_PORT], twins.xdp._programs.relay)
         runner = bpf.Runner(program, 2048)
 
         def verdict(mac: bytes) -> int:

@@ -23,7 +23,7 @@ from relaynode.core.relay import Relay, RelayConfig
 from relaynode.datapath.buffers import Incoming, Leaving
 from relaynode.datapath.fast_path import FastLane
 from relaynode.datapath.xdp import bpf, loader
-from relaynode.datapath.xdp.maps import KernelMirror
+from relaynode.datapath.xdp.maps import XdpMirror
 from tests.relaynode.datapath.xdp.frames import Datagram, Endpoint, frame, read_frame
 
 NOW = 1_795_257_600.0
@@ -46,8 +46,8 @@ def kernel_available() -> str:
 
 def needs_kernel() -> Any:
     reason = kernel_available()
-    assert not reason or os.environ.get("CI") != "true", f"the kernel path must be tested in CI: {reason}"
-    return pytest.mark.skipif(bool(reason), reason=f"no kernel path here: {reason}")
+    assert not reason or os.environ.get("CI") != "true", f"the XDP path must be tested in CI: {reason}"
+    return pytest.mark.skipif(bool(reason), reason=f"no XDP path here: {reason}")
 
 
 class Loaded:
@@ -137,7 +137,7 @@ class Twin:
         return self.relay.counters.as_dict()
 
 
-class Portable(Twin):
+class Userspace(Twin):
     """The core behind its fast lane, with the buffers that a socket would fill. `passed`: what the lane left to it."""
 
     def __init__(self, seed: int, config: RelayConfig) -> None:
@@ -167,12 +167,12 @@ class Portable(Twin):
             leaving.clear()
 
 
-class Kernel(Twin):
+class Xdp(Twin):
     """The core behind the program. `forwarded` counts what that did by itself, `passed` what it passed up."""
 
     def __init__(self, seed: int, config: RelayConfig) -> None:
         self._programs = _loaded.take(config.max_seats)
-        self.mirror = KernelMirror(self._programs, our_ports=OUR_PORTS, clock_offset=NOW - 1000)
+        self.mirror = XdpMirror(self._programs, our_ports=OUR_PORTS, clock_offset=NOW - 1000)
         self.relay = Relay(worker=0, config=config, random=randomness(seed), mirror=self.mirror)
         self._program = bpf.Runner(self._programs.relay, 2048)
         self.forwarded = self.passed = 0
@@ -212,13 +212,13 @@ class Kernel(Twin):
 class Twins:
     def __init__(self, seed: int = 1, config: RelayConfig | None = None, version: int = 4) -> None:
         config = config or RelayConfig(max_seats=256)
-        self.portable, self.kernel = Portable(seed, config), Kernel(seed, config)
+        self.userspace, self.xdp = Userspace(seed, config), Xdp(seed, config)
         self.version = version
         self.now = NOW
 
     @property
-    def both(self) -> tuple[Portable, Kernel]:
-        return self.portable, self.kernel
+    def both(self) -> tuple[Userspace, Xdp]:
+        return self.userspace, self.xdp
 
     def each(self, act: Callable[[Relay], Any]) -> Any:
         """Do it to both; the result must be the same."""
@@ -231,7 +231,7 @@ class Twins:
     def at(self, now: float) -> list[Sent]:
         """Let time pass. What the cores send by themselves."""
         self.now = now
-        self.kernel.at(now)
+        self.xdp.at(now)
         self.each(lambda relay: relay.handle_timer(now))
         return self.drain()
 
@@ -270,11 +270,11 @@ class Twins:
         return sent[0]
 
     def close(self) -> None:
-        self.kernel.close()
+        self.xdp.close()
 
     def assert_same(self) -> None:
         """Counters, and all that the tables say."""
-        assert self.portable.counters() == self.kernel.counters()
+        assert self.userspace.counters() == self.xdp.counters()
         assert self.each(lambda relay: relay.stats())
         tables = [twin.relay._exchange.table for twin in self.both]
         for name, session in tables[0].sessions.items():

@@ -1,4 +1,4 @@
-"""The kernel path under load made in the kernel: two namespaces and a veth pair, a node in one, its players the other.
+"""The XDP path under load made in the kernel: two namespaces and a veth pair, a node in one, its players the other.
 
 Each end's packets are handled by a kernel thread of its own (threaded NAPI): the node's on core 0, load and sink on
 core 1. What the node's thread used is what a packet costs there: receiving, the program, sending on.
@@ -37,7 +37,7 @@ class Measured:
 
 class NodeOverThere(NodeProcess):
     def __init__(self, there: Wire, **settings: str) -> None:
-        super().__init__(1, PUBLIC_IP=NODE_IPS[0], INTERFACES="wire", CAPACITY="20000", **settings)
+        super().__init__(1, PUBLIC_IP=NODE_IPS[0], XDP_INTERFACES="wire", CAPACITY="20000", **settings)
         self.there = there
         self.command = there.in_node(["taskset", "-c", "0", *self.command])
 
@@ -84,12 +84,12 @@ class Blaster:
 
 
 @contextlib.contextmanager
-def kernel_node(sessions: int, with_front: bool) -> Iterator[tuple[NodeOverThere, Crowd]]:
-    """A node on the kernel path, and its players. `with_front`: see `wire`."""
+def xdp_node(sessions: int, with_front: bool) -> Iterator[tuple[NodeOverThere, Crowd]]:
+    """A node on the XDP path, and its players. `with_front`: see `wire`."""
     with wire(with_front=with_front) as there:
         route_players(there)
         crowd = Crowd(sessions, base=FIRST_PLAYER, relay=NODE_IPS[0])
-        with NodeOverThere(there, PACKET_PATH="kernel") as node:
+        with NodeOverThere(there, PACKET_PATH="xdp") as node:
             crowd.grant_all(node)
             yield node, crowd
 
@@ -130,7 +130,7 @@ def measure(
 def rounds(name: str, sessions: int, payload: int, count: int = 5, packets: int = 2_000_000) -> list[Measured]:
     """`name`: edgegap or native."""
     results = []
-    with kernel_node(sessions, with_front=False) as (node, crowd):
+    with xdp_node(sessions, with_front=False) as (node, crowd):
         blaster = Blaster(node.there, sessions * 8)
         thread = own_threads(node.there)
         for _ in range(count):
