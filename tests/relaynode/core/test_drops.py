@@ -107,7 +107,7 @@ def test_unsupported_version(relay: Relay) -> None:
     assert drops(relay) == {"unsupported_version": 1}
 
 
-def test_source_limited(relay: Relay) -> None:
+def test_source_rate_limited(relay: Relay) -> None:
     """Over its limit a source is answered that its probes are refused, for a while; then not at all."""
     limit = RelayConfig().probes_per_source
     answers = [receive(relay, packets.Probe(bytes(16)).encode()) for _ in range(3 * limit)]
@@ -116,7 +116,7 @@ def test_source_limited(relay: Relay) -> None:
     assert drops(relay) == {"source_rate_limited": unanswered}
 
 
-def test_seat_limited(native: NativePlayer, relay: Relay) -> None:
+def test_seat_rate_limited(native: NativePlayer, relay: Relay) -> None:
     """A player that connects again and again; the answer to one CONNECT more waits for the next second."""
     answers = [native.send_raw(native.connect_packet().encode(native.seat_key)) for _ in range(20)]
     unanswered = answers.count(None)
@@ -167,14 +167,14 @@ def test_dialect_off() -> None:
     assert drops(relay) == {"dialect_off": 1}
 
 
-def test_dialect_bound(relay: Relay, host: EdgegapPlayer, native: NativePlayer) -> None:
+def test_bound_to_native(relay: Relay, host: EdgegapPlayer, native: NativePlayer) -> None:
     same_seat = EdgegapPlayer(relay, 1)
     assert same_seat.ping() is None
     assert same_seat.send(b"hello") is None
     assert drops(relay) == {"bound_to_native": 2}
 
 
-def test_address_unproven(relay: Relay, host: EdgegapPlayer) -> None:
+def test_address_unvalidated(relay: Relay, host: EdgegapPlayer) -> None:
     EdgegapPlayer(relay, 1).send(b"hello")
     thief = EdgegapPlayer(relay, 1, STRANGER)
     assert thief.send(b"mine") is None
