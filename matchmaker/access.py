@@ -96,7 +96,7 @@ class MayConfigure(_Scoped):
 
 
 class PlayerThrottle(throttling.Throttle):  # type: ignore[misc, name-defined]  # found by its name in the settings
-    """By address: a studio's players share one key. 429 comes with Retry-After (M12)."""
+    """By address: a studio's players share one key. 429 comes with Retry-After (EDGEGAP.md M12)."""
 
     kind = "player"
 

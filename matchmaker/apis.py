@@ -1,4 +1,4 @@
-"""HTTP, for players: Edgegap's Gen2 matchmaker API (compat spec 5.1-5.6) with our additions; monitor and beacons."""
+"""HTTP, for players: Edgegap's Gen2 matchmaker API (EDGEGAP.md 5.1-5.6) with our additions; monitor and beacons."""
 
 from dataclasses import asdict
 from typing import Any

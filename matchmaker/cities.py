@@ -1,5 +1,5 @@
 """Cities as tickets name them. Edgegap's SDKs measure beacons into a dictionary by city and wait for as many entries as
-`count` says (compat spec 5.2): so each city is there once, and two cities of one name have different ones. Pure.
+`count` says (EDGEGAP.md 5.2): so each city is there once, and two cities of one name have different ones. Pure.
 
 The rule: nodes of one city are one beacon, that of the first of them by name; `nodes` lists them all. Cities that share
 a name, and not their country and region, are named with the region, or else with the country.

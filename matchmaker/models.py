@@ -16,7 +16,7 @@ BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
 
 
 def new_id() -> str:
-    """In the form of Edgegap's ids (compat spec 5.3), but 100 random bits: who knows a ticket's id reads its tokens."""
+    """In the form of Edgegap's ids (EDGEGAP.md 5.3), but 100 random bits: who knows a ticket's id reads its tokens."""
     return "".join(secrets.choice(BASE32HEX) for _ in range(20))
 
 
@@ -58,7 +58,7 @@ class ProfileVersion(models.Model):
 
 
 class Status(models.TextChoices):
-    """INITIAL -> SEARCHING -> MATCH_FOUND -> HOST_ASSIGNED, or CANCELLED (compat spec 5.3). A match that comes to
+    """INITIAL -> SEARCHING -> MATCH_FOUND -> HOST_ASSIGNED, or CANCELLED (EDGEGAP.md 5.3). A match that comes to
     nothing puts its tickets back to SEARCHING. TEAM_FOUND, deprecated there, is never reported."""
 
     INITIAL = "INITIAL"
@@ -242,7 +242,7 @@ class Ticket(models.Model):
 
 
 class Backfill(models.Model):
-    """A match that plays and wants one more group (compat spec 5.6)."""
+    """A match that plays and wants one more group (EDGEGAP.md 5.6)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.CharField(max_length=50)

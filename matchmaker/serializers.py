@@ -1,4 +1,4 @@
-"""What the API answers with, in Edgegap's words (compat spec 5.2, 5.3) and with ours added."""
+"""What the API answers with, in Edgegap's words (EDGEGAP.md 5.2, 5.3) and with ours added."""
 
 import json
 from collections.abc import Mapping

@@ -55,7 +55,7 @@ from .selectors import (
     version_get,
 )
 
-BACKFILL_LIFETIME = timedelta(minutes=1)  # the game renews by making another; spec 5.6 leaves the length open
+BACKFILL_LIFETIME = timedelta(minutes=1)  # the game renews by making another; EDGEGAP.md 5.6 leaves the length open
 
 # -- profiles --------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ def move_late_tickets() -> None:
 
 
 def _active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rules]:
-    """What a new ticket is made under. Raises ValidationError (M12: an unknown profile is 400)."""
+    """What a new ticket is made under. Raises ValidationError (EDGEGAP.md M12: an unknown profile is 400)."""
     found = active_version(tenant=tenant, name=name)
     if found is None:
         raise invalid([Problem("profile", f"there is no active profile {name}")])
@@ -346,7 +346,7 @@ def _searching(ticket: Ticket, rules: Rules, now: datetime, group: Group | None 
 
 
 def group_create(requester: Requester, player: Player, *, is_ready: bool) -> Ticket:
-    """A group of one: its first member. It searches when all are ready (compat spec 5.2). Raises as `ticket_create`."""
+    """A group of one: its first member. It searches when all are ready (EDGEGAP.md 5.2). Raises as `ticket_create`."""
     if earlier := _made_before(requester):
         return earlier[0]
     version, rules = _active_version(requester.tenant, player.profile)
@@ -358,7 +358,8 @@ def group_create(requester: Requester, player: Player, *, is_ready: bool) -> Tic
 
 
 def member_add(requester: Requester, player: Player, *, group_id: UUID, is_ready: bool) -> Ticket:
-    """Raises as `ticket_create`, and NotFound, GroupClosed (M11: nobody joins one that searches), GroupFull."""
+    """Raises as `ticket_create`, and NotFound, GroupFull, GroupClosed (EDGEGAP.md M11: a group that searches is
+    closed)."""
     if earlier := _made_before(requester):
         return earlier[0]
 
@@ -397,7 +398,7 @@ def member_ready(*, tenant: str, group_id: UUID, member_id: str, is_ready: bool)
 
 def member_remove(*, tenant: str, group_id: UUID, member_id: str) -> None:
     """Before the search: that member leaves. While it searches, or is matched and not yet assigned: the whole group is
-    cancelled (M11), and the others of its match search on. Raises NotFound, AlreadyMatched."""
+    cancelled (EDGEGAP.md M11), and the others of its match search on. Raises NotFound, AlreadyMatched."""
     members = group_members(tenant=tenant, group_id=group_id)
     member = next((member for member in members if member.pk == member_id), None)
     if member is None:

@@ -1,4 +1,4 @@
-"""Routes below the matchmaker's base URL. No trailing slashes and no redirects (compat spec R13)."""
+"""Routes below the matchmaker's base URL. No trailing slashes and no redirects (EDGEGAP.md R13)."""
 
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter

@@ -48,7 +48,7 @@ def calling_node(request: Request) -> RelayNode:
 
 
 class KeyAuthentication(BaseAuthentication):
-    """`Authorization: token <key>`, `Bearer <key>` or the key alone (compat spec R1, R3, M1).
+    """`Authorization: token <key>`, `Bearer <key>` or the key alone (EDGEGAP.md R1, R3, M1).
 
     A good key is never locked out by wrong ones from the same address: a studio's servers and its players may share
     one, and 256 random bits are not guessed. Wrong keys beyond the limit are answered 429.

@@ -1,4 +1,4 @@
-"""GET /monitor: is the manager well? In the shape Edgegap's clients read (compat spec 5.2), without a key."""
+"""GET /monitor: is the manager well? In the shape Edgegap's clients read (EDGEGAP.md 5.2), without a key."""
 
 from django.conf import settings
 from django.db import DatabaseError

@@ -252,7 +252,7 @@ ALLOWED_HOSTS = _words(
     "Production must name them",
 )
 ALLOWED_HOSTS_ARE_NAMED = bool(_value("ALLOWED_HOSTS"))
-# Proxies whose X-Forwarded-For and X-Forwarded-Proto we believe (compat spec R60).
+# Proxies whose X-Forwarded-For and X-Forwarded-Proto we believe (EDGEGAP.md R60).
 TRUSTED_PROXIES = _networks(
     "CAUSEWAY_TRUSTED_PROXIES",
     "networks such as `10.0.0.0/8` whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed",
@@ -303,7 +303,7 @@ CONTENT_SECURITY_POLICY = {
         "base-uri": [NONE],
     }
 }
-# Clients concatenate URLs and drop the body of a redirected POST (R13): we never redirect.
+# Clients concatenate URLs and drop the body of a redirected POST (EDGEGAP.md R13): we never redirect.
 APPEND_SLASH = False
 MAX_BODY_BYTES = 1_000_000
 MAX_BODY_BYTES_WITHOUT_KEY = 64_000  # the forms of the admin

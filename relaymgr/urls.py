@@ -1,4 +1,4 @@
-"""Routes. No trailing slashes and, in the API, no redirects: Edgegap's clients concatenate (compat spec R13)."""
+"""Routes. No trailing slashes and, in the API, no redirects: Edgegap's clients concatenate (EDGEGAP.md R13)."""
 
 from csp.constants import UNSAFE_INLINE
 from csp.decorators import csp_update

@@ -40,7 +40,7 @@ _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound # nosec 
 
 @dataclass(frozen=True, slots=True)
 class PortPair:
-    """The two UDP ports of one worker (spec W1): hosts connect to the first, all other players to the second."""
+    """The two UDP ports of one worker (EDGEGAP.md W1): hosts connect to the first, all other players to the second."""
 
     server: int
     client: int

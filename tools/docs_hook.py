@@ -1,4 +1,5 @@
-"""For mkdocs: the wire's standard, kept beside its code, is a page; links out of docs/ lead to copied files."""
+"""The hook of mkdocs: the pages of `transports/protocol/` become part of the site, and links to files outside docs/
+lead to copies of these files."""
 
 import posixpath
 import re
@@ -9,14 +10,16 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTOCOL = ROOT / "transports/protocol/PROTOCOL.md"
+PROTOCOL_PAGES = sorted((ROOT / "transports/protocol").glob("*.md"))
 SHIM = "https://unpkg.com/iframe-worker/shim"
 VENDORED = "assets/vendor/iframe-worker/shim.js"
-OUTSIDE = re.compile(r"(\]\()\.\./([^)#\s]+)(\))")
+OUTSIDE = re.compile(r"(\]\()\.\./([^)#\s]+)(#[^)\s]*)?(\))")
+FROM_PROTOCOL = re.compile(r"(\]\()\.\./\.\./docs/([^)#\s]+)(#[^)\s]*)?(\))")
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    files.append(File.generated(config, "PROTOCOL.md", abs_src_path=str(PROTOCOL)))
+    for page in PROTOCOL_PAGES:
+        files.append(File.generated(config, page.name, abs_src_path=str(page)))
     for target in sorted(_targets(Path(config.docs_dir))):
         for path in [target] if target.is_file() else sorted(target.rglob("*.json")):
             files.append(File.generated(config, _source(path), abs_src_path=str(path)))
@@ -25,18 +28,22 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) -> str:
     def within(match: re.Match[str]) -> str:
-        path = (ROOT / match[2]).resolve()
-        if path == PROTOCOL:
-            return f"{match[1]}PROTOCOL.md{match[3]}"
-        # A folder has no page of its own: its first file stands for it.
+        before, target, fragment, after = match.groups()
+        path = (ROOT / target).resolve()
+        if path in PROTOCOL_PAGES:
+            return f"{before}{path.name}{fragment or ''}{after}"
+        # A folder has no page of its own, so a link to it leads to its first file.
         shown = path if path.is_file() else min(path.rglob("*.json"))
-        return f"{match[1]}{posixpath.relpath(_source(shown), posixpath.dirname(page.file.src_uri))}{match[3]}"
+        return f"{before}{posixpath.relpath(_source(shown), posixpath.dirname(page.file.src_uri))}{after}"
 
+    if page.file.src_uri in {path.name for path in PROTOCOL_PAGES}:
+        return FROM_PROTOCOL.sub(lambda match: f"{match[1]}{match[2]}{match[3] or ''}{match[4]}", markdown)
     return OUTSIDE.sub(within, markdown)
 
 
 def on_post_page(output: str, *, page: Page, config: Any) -> str:
-    """The theme takes the search's helper for file:// from elsewhere; ours is vendored."""
+    """Replaces the script that the theme loads from another host, for searching a site at file://, by the vendored
+    one."""
     return output.replace(SHIM, posixpath.relpath(VENDORED, posixpath.dirname(page.url)))
 
 
@@ -46,7 +53,7 @@ def on_post_template(output: str, *, template_name: str, config: Any) -> str:
 
 def _targets(docs: Path) -> set[Path]:
     found = {(ROOT / match[2]).resolve() for page in docs.rglob("*.md") for match in OUTSIDE.finditer(page.read_text())}
-    return {path for path in found if path.exists() and path != PROTOCOL}
+    return {path for path in found if path.exists() and path not in PROTOCOL_PAGES}
 
 
 def _source(path: Path) -> str:

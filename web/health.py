@@ -1,4 +1,4 @@
-"""The answer of /monitor, in the shape that Edgegap's SDKs read (compat spec 5.2): the components are counted."""
+"""The answer of /monitor, in the shape that Edgegap's SDKs read (EDGEGAP.md 5.2): the components are counted."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -32,7 +32,7 @@ class Ticket:
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Tickets that are matched together. A group counts as the average of its numbers and of the latencies to the
-    beacons all of it measured, and as the values all of it share (compat spec 5.5)."""
+    beacons all of it measured, and as the values all of it share (EDGEGAP.md 5.5)."""
 
     tickets: tuple[str, ...]
     size: int

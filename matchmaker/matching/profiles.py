@@ -1,6 +1,6 @@
 """A profile: what a match is. Configuration in, frozen rules out, or every problem with its path and reason. Pure.
 
-The form is Edgegap's (compat spec 5.4, 5.5) for one profile, with `host` and `session` added:
+The form is Edgegap's (EDGEGAP.md 5.4, 5.5) for one profile, with `host` and `session` added:
 
     {"ticket_expiration_period": "5m", "ticket_removal_period": "1m", "group_inactivity_removal_period": "5m",
      "max_deployment_retry_count": 3, "host": "best_connected", "session": {"topology": "host", "idle_timeout": 120},
@@ -457,7 +457,7 @@ def profiles_of(config: Any) -> dict[str, Any]:
 
 def without_failed_pings(profile: Profile, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes that `attribute_problems` accepts, without latencies of 0 and less: those are beacons that did not
-    answer (compat spec B1)."""
+    answer (EDGEGAP.md B1)."""
     if profile.latencies is None:
         return dict(attributes)
     measured = {beacon: ms for beacon, ms in attributes[profile.latencies].items() if ms > 0}
@@ -465,7 +465,7 @@ def without_failed_pings(profile: Profile, attributes: Mapping[str, Any]) -> dic
 
 
 def attribute_problems(profile: Profile, attributes: Mapping[str, Any]) -> list[Problem]:
-    """What keeps these attributes from being matched: missing, surplus, of a wrong type or size (M12)."""
+    """What keeps these attributes from being matched: missing, surplus, of a wrong type or size (EDGEGAP.md M12)."""
     rules = profile.rules
     problems = [Problem(name, "is not an attribute of this profile") for name in sorted(attributes.keys() - rules)]
     for name, kind in sorted(rules.items()):

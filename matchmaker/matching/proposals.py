@@ -6,7 +6,7 @@ nowhere. The search is whole for small pools and bounded for large ones, so that
 
 A match is legal when it is legal by the present rules of *every* member: one that has waited for longer never drags
 one that has not into what its own rules still forbid. Full matches first; a smaller one only when a member is about
-to expire or to reach its next expansion (compat spec 5.5), or an expansion has lowered its min_team_size, and then the
+to expire or to reach its next expansion (EDGEGAP.md 5.5), or an expansion has lowered its min_team_size, and then the
 largest legal.
 
 A pass has a budget, and ends when it is spent; the next one goes on where it ended, so that a part of the pool which is
@@ -172,7 +172,7 @@ class _Making:
         return None
 
     def fill(self, backfill: Backfill) -> Filled | None:
-        """One unit for a match that plays: the closest. Sizes of teams do not count (compat spec 5.6), but the room."""
+        """One unit for a match that plays: the closest. Sizes of teams do not count (EDGEGAP.md 5.6), but the room."""
         if self.budget.is_spent(FOR_SMALLER):
             return None
         [seed] = with_unmeasured([backfill.unit], self.pool.units)

@@ -26,7 +26,7 @@ def _user(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]], pl
 
 
 def _latencies(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Tickets name beacons by their city (compat spec B1); the manager knows locations by their slug."""
+    """Tickets name beacons by their city (EDGEGAP.md B1); the manager knows locations by their slug."""
     measured = ticket.attributes[rules.latencies] if rules.latencies else {}
     return {slug: ms for city, ms in measured.items() for slug in slugs.get(city, (city,))}
 
@@ -39,7 +39,7 @@ def assignment_of(
     location: Mapping[str, Any] | None,
     team_ids: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Edgegap's assignment (compat spec 5.3), with the relay as the server, and what this one player needs to play.
+    """Edgegap's assignment (EDGEGAP.md 5.3), with the relay as the server, and what this one player needs to play.
 
     Holds the player's own secrets, so it is nobody else's; of the others it says who sits where."""
     relay, mine = session["relay"], users[ticket.player_id]

@@ -401,7 +401,7 @@ def _refusal(match: Match, seated: set[str]) -> str:
 
 
 def _assigned(match: Match, session: Json, users: dict[str, Json]) -> None:
-    """The status and the assignment in one transaction (M10)."""
+    """The status and the assignment in one transaction (EDGEGAP.md M10)."""
     now = timezone.now()
     location = selectors.location_of(session.get("location") or "")
     remove_at = now + max(selectors.removal_of(match.version), ASSIGNED_FOR)
@@ -451,7 +451,7 @@ def match_abandon(match: Match, reason: str) -> bool:
 
 
 def _release(match: Match, reason: str) -> None:
-    """Back to searching, after a while that doubles; cancelled when it has failed too often (compat spec 5.3). What
+    """Back to searching, after a while that doubles; cancelled when it has failed too often (EDGEGAP.md 5.3). What
     fails in a match that asked for a backfill is no failure of the ticket's."""
     now = timezone.now()
     remove_at = now + selectors.removal_of(match.version)

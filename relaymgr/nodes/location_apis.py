@@ -1,4 +1,4 @@
-"""Where there are relays, and where callers are: what Edgegap's API has beside the sessions (compat spec 3.8, 6)."""
+"""Where there are relays, and where callers are: what Edgegap's API has beside the sessions (EDGEGAP.md 3.8, 6)."""
 
 import ipaddress
 from typing import Any

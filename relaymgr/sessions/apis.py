@@ -1,6 +1,7 @@
-"""HTTP: Edgegap's relay API, version 1 (compat spec 3.1-3.8), with our additions; and the grants that nodes pull.
+"""HTTP: Edgegap's relay API, version 1 (EDGEGAP.md 3.1-3.8), with our additions; and the grants that nodes pull.
 
-A client that knows only Edgegap's API never notices ours. Paths have no trailing slash and nothing redirects (R13).
+A client that knows only Edgegap's API is not affected by the additions. Paths have no trailing slash, and nothing
+redirects (EDGEGAP.md R13).
 """
 
 import functools
@@ -447,7 +448,7 @@ def _metadata_query(request: Request) -> dict[str, str]:
 
 
 def _pagination(page: int, *, pages: int) -> dict[str, Any]:
-    """As Edgegap writes it (compat spec 3.4)."""
+    """As Edgegap writes it (EDGEGAP.md 3.4)."""
     has_next, has_previous = page < pages, page > 1
     return {
         "number": page,

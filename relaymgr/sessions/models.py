@@ -13,7 +13,7 @@ from web.database.encryption import EncryptedTextField
 
 
 def new_session_id() -> str:
-    """Edgegap's form (compat spec 3.4): 12 lowercase hexadecimal digits and "-S"."""
+    """Edgegap's form (EDGEGAP.md 3.4): 12 lowercase hexadecimal digits and "-S"."""
     return secrets.token_hex(6) + "-S"
 
 

@@ -1,8 +1,7 @@
-"""The session as the API and the webhooks show it: Edgegap's object (compat spec 3.4) and our additions to it.
+"""The session as the API and the webhooks show it: Edgegap's object (EDGEGAP.md 3.4) and our additions to it.
 
-What a player could start with is shown only while the session is ready (R30): before and after, tokens and users are
-absent, so nobody starts too early or with what is dead. And only to who may create sessions: with `tokens` off in
-the context, for a key that may only read, they are null.
+Tokens and users are shown only while the session is ready (EDGEGAP.md R30), so that no player starts before or after
+that. They are null with `tokens` off in the context, for a key that may only read.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Under /v1/. A colon may come percent-encoded (R12): Django decodes paths before it matches them."""
+"""Under /v1/. A colon may come percent-encoded (EDGEGAP.md R12): Django decodes paths before it matches them."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""Which beacons a player should measure (compat spec 6)."""
+"""Which beacons a player should measure (EDGEGAP.md 6)."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers

@@ -40,7 +40,7 @@ def may_move(seat: Seat, addr: Address, now: float) -> bool:
     """Count a good edgegap packet from `addr`, which is not the seat's; True when the seat may move there.
 
     Tokens are all that dialect has, and they travel in clear: so a new address must hold out against the old one, by
-    several packets with none from there in between, or come after it fell silent (compat spec 7.1). A packet from
+    several packets with none from there in between, or come after it fell silent (EDGEGAP.md 7.1). A packet from
     the old one clears the candidate.
     """
     if seat.candidate != addr:

@@ -56,8 +56,9 @@ class Leg:
 
 
 class PingSpacing:
-    """An edgegap leg. Nobody answers our answers, so there is no round trip; but pings leave a client evenly (compat
-    spec W20): how unevenly they come is jitter in milliseconds, and a gap of several intervals is loss, 0 to 1."""
+    """An edgegap leg. The dialect has no answer to a ping reply, so there is no round trip. A client sends pings at
+    even intervals (EDGEGAP.md W16): the unevenness with which they arrive is the jitter in milliseconds, and a gap of
+    several intervals is loss, 0 to 1."""
 
     __slots__ = ("_heard", "_interval", "_last", "_missed", "jitter_ms")
 

@@ -1,7 +1,7 @@
 """The sockets of a node: opened once, by the parent, and inherited by the workers.
 
 So a port stays ours while a worker is replaced: packets wait in the socket, and no player is told by
-ICMP that nobody listens (games of the edgegap dialect would hang up on it: spec 1.6).
+ICMP that nobody listens (games of the edgegap dialect would hang up on it: EDGEGAP.md 1.6).
 """
 
 import asyncio
@@ -77,8 +77,9 @@ Control = tuple[tuple[int, int, bytes], ...]
 
 
 def reply_control(received: list[tuple[int, int, bytes]]) -> Control:
-    """Ancillary data that makes an answer leave from the local address that was asked (spec W40), which on a machine
-    with several addresses is not the one the kernel would choose. `received`: as `recvmsg` gave it (ip(7), ipv6(7)).
+    """Ancillary data that makes an answer leave from the local address to which the request was sent (EDGEGAP.md W40).
+    On a machine with several addresses, the kernel might choose another one. `received` is the ancillary data that
+    `recvmsg` returned (ip(7), ipv6(7)).
 
     The interface is left to the routing table: it need not be the one the packet came in by.
     """
@@ -112,7 +113,7 @@ def receive_queue_drops(udp: socket.socket) -> int:
 
 
 async def open_beacon(address: str, port: int) -> asyncio.Server | None:
-    """Accept TCP on the client port and hang up: a beacon to be measured by how fast it accepts (spec B2).
+    """Accept TCP on the client port and hang up: a beacon to be measured by how fast it accepts (EDGEGAP.md B2).
 
     None when the port is not free: the node can do without.
     """

@@ -4,7 +4,7 @@ Nearly all a relay costs is the kernel's work for each packet and each call; cal
 two are missing (they are Linux's), one datagram a call does the same.
 
 An address that came by `recvmmsg` is the bytes the kernel gave: the player's sockaddr, then the control message with
-the local address it wrote to. Sent back as they are they make an answer leave from where it was asked (spec W40).
+the local address it wrote to. Sent back as they are they make an answer leave from where it was asked (EDGEGAP.md W40).
 """
 
 import ctypes

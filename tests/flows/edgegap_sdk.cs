@@ -1,4 +1,4 @@
-// What Edgegap's Unity SDKs do, with the data types that they declare (compat spec 3.4, 5.2, 5.3): monitor, beacons,
+// What Edgegap's Unity SDKs do, with the data types that they declare (EDGEGAP.md 3.4, 5.2, 5.3): monitor, beacons,
 // tickets until a host is assigned, a relay session. Newtonsoft.Json throws where an answer has another type.
 //
 //     mono edgegap_sdk.exe <base URL> <key> <profile>

@@ -53,7 +53,7 @@ def grant(seats=3, revision=1, revoked=(), **changes):
 
 
 class Player:
-    """A connected UDP socket, as games have: it hears only the address and port it speaks to (W40)."""
+    """A connected UDP socket, as games have: it hears only the address and port it speaks to (EDGEGAP.md W40)."""
 
     def __init__(self, ip: str, port: int) -> None:
         self.socket = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
@@ -230,7 +230,7 @@ def test_after_a_restart_the_same_session_plays_on_with_nobody_to_ask(node):
     boot = node.telemetry()["boot_id"]
     node.restart()
     assert node.telemetry()["boot_id"] != boot
-    assert goes_on(host, player) == known_as  # else a kcp2k host would not know its player any more (spec 1.5)
+    assert goes_on(host, player) == known_as  # else a kcp2k host would not know its player any more (EDGEGAP.md 1.5)
 
 
 def test_after_a_crash_the_snapshot_is_served(node):
@@ -267,7 +267,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_session_plays_on(node):
 
 
 def test_nobody_is_told_that_a_port_is_closed_while_a_worker_is_replaced(node):
-    """ICMP port unreachable makes edgegap's clients hang up (spec 1.6)."""
+    """ICMP port unreachable makes edgegap's clients hang up (EDGEGAP.md 1.6)."""
     player = EdgegapPlayer(node, 1)
     player.ping()
     os.kill(node.worker_pids()[0], signal.SIGKILL)

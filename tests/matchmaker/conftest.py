@@ -42,7 +42,7 @@ def _no_tickets_counted() -> None:
 
 @pytest.fixture
 def players(tenant: Tenant) -> APIClient:  # noqa: F811
-    """Speaks with the key that players have, without a word before it (M1)."""
+    """Speaks with the key that players have, without a word before it (EDGEGAP.md M1)."""
     return client_with(api_key_create(tenant=tenant, name="game", scopes=["matchmaker"])[1], word="")
 
 

@@ -1,4 +1,4 @@
-"""The Gen2 API (compat spec 5) and ours beside it, on a real database."""
+"""The Gen2 API (EDGEGAP.md 5) and ours beside it, on a real database."""
 
 import base64
 import json

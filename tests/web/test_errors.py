@@ -113,7 +113,8 @@ def test_sentence_names_the_fields_for_people() -> None:
 
 
 def test_unknown_path_is_404_in_json(client: Client) -> None:
-    for path in ("/v1/nothing", "/nothing", "/v1/locations/"):  # no redirect to or from a trailing slash (R13)
+    # No redirect to or from a trailing slash (EDGEGAP.md R13).
+    for path in ("/v1/nothing", "/nothing", "/v1/locations/"):
         response = client.get(path)
         assert response.status_code == 404
         assert response.json()["code"] == "not_found"

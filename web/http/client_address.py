@@ -1,4 +1,4 @@
-"""Whose address a request came from, behind the proxies we trust (compat spec R60), and how limits count it.
+"""Whose address a request came from, behind the proxies we trust (EDGEGAP.md R60), and how limits count it.
 
 Proxies write an address as `198.51.100.7`, `198.51.100.7:51234`, `2001:db8::7`, `[2001:db8::7]` or
 `[2001:db8::7]:443`; all of these are read. Where a trusted proxy writes anything else (`unknown`, an RFC 7239

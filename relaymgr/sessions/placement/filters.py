@@ -1,4 +1,4 @@
-"""Which places a request admits (compat spec 3.4: filters; and our pin and ban). Pure."""
+"""Which places a request admits (EDGEGAP.md 3.4: filters; and our pin and ban). Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 An event becomes a row in the transaction that makes it true, so none is lost and none is sent of what did not happen.
 Rows are tried again with exponential back-off for an hour. The tenant's URL gets events signed by the Standard
 Webhooks scheme (standardwebhooks.com); a session's own `webhook_url` gets the plain session object, as Edgegap sends it
-(compat spec R50).
+(EDGEGAP.md R50).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""connectionId: what an edgegap host calls each player (compat spec 1.5).
+"""connectionId: what an edgegap host calls each player (EDGEGAP.md 1.5).
 
 The id must stay when a player's NAT mapping changes, or the host drops a running game; and it must change when the
 player's game was started anew, or the host takes its hello for a stale packet of the old game. Both look alike to the
@@ -7,10 +7,10 @@ relay, a new address, until the first payload from there.
 
 from ..seats import Random, Seat, SeatTable
 
-FORGOTTEN_AFTER = 10.0  # seconds of silence after which kcp2k's host has given a connection up (spec 2.4)
+FORGOTTEN_AFTER = 10.0  # seconds of silence after which kcp2k's host has given a connection up (EDGEGAP.md 2.4)
 
 _DATA = b"\x02"
-_KCP_HELLO = b"\x01\x00\x00\x00\x00"  # channel reliable, cookie not known yet (spec 2.1, 2.3 K5)
+_KCP_HELLO = b"\x01\x00\x00\x00\x00"  # channel reliable, cookie not known yet (EDGEGAP.md 2.1, K5)
 
 
 def address_changed(table: SeatTable, seat: Seat, now: float) -> None:
@@ -33,7 +33,8 @@ def settle(table: SeatTable, seat: Seat, payload: bytes, random: Random) -> byte
 
 
 def _new_id(seat: Seat, random: Random) -> int:
-    """1 to 2^31-1, unique in the session: 0 is the server itself to some hosts, and some read it signed (W32, W33)."""
+    """1 to 2^31-1, unique in the session: some hosts reserve 0 for the server, and some read the id as a signed number
+    (EDGEGAP.md W32, W33)."""
     while True:
         connection_id = int.from_bytes(random(4), "little") & 0x7FFFFFFF
         if connection_id and connection_id not in seat.session.by_connection_id:

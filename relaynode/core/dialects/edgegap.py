@@ -1,4 +1,4 @@
-"""The edgegap dialect, node's side (compat spec, section 1).
+"""The edgegap dialect, node's side (EDGEGAP.md 1).
 
 Up: user token u32, session token u32, type u8, then (in DATA from the host) connectionId u32, then the payload.
 Down: type u8, then (in DATA to the host) connectionId u32, then the payload; or type u8 and state u8.
@@ -15,7 +15,7 @@ from ..seats import Seat
 from ..sessions import Sessions
 
 _PING, _DATA = 1, 2
-# Never Disconnected (0): some clients stop for good when they read it (W20).
+# Never Disconnected (0): some clients stop for good when they read it (EDGEGAP.md W20).
 _STATES: dict[Answer, bytes] = {
     "ping_checking": b"\x01\x01",
     "ping_valid": b"\x01\x02",

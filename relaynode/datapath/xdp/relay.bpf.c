@@ -40,7 +40,7 @@ struct map {
     u32 type, key_size, value_size, size;
 };
 
-// -- the wires (PROTOCOL.md; compat spec 1.1)
+// -- the wires (PROTOCOL.md; EDGEGAP.md 1.1)
 
 enum { SHORTEST = 9, LONGEST = 1200 };
 enum { EDGEGAP_DATA = 2, EDGEGAP_HEAD = 9, EDGEGAP_HOST_HEAD = 13 };

@@ -1,4 +1,4 @@
-"""Compat spec 3.8 and 6."""
+"""EDGEGAP.md 3.8, 6."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The core's part of the acceptance checklist (compat spec, section 8) and the rules of the wire it rests on.
+"""The core's part of the acceptance checklist (EDGEGAP.md 8) and the rules of the wire it rests on.
 
 Each test names its item: "item_1", "w12".
 """
@@ -255,7 +255,7 @@ def test_s1_newest_authenticated_host_address_wins_by_the_same_rule(host: Edgega
     assert again.hears(client.send(GAME, now=NOW + 0.4)) == GAME
 
 
-# -- w34, w35, w36: what a host may know and do
+# -- EDGEGAP.md W34, W35, W36: what a host may know and do
 
 
 def test_w34_data_for_an_unknown_id_is_dropped(relay: Relay, host: EdgegapPlayer, client: EdgegapPlayer) -> None:

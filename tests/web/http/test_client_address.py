@@ -1,4 +1,4 @@
-"""R60: behind our proxies /v1/ip must return the caller's address, and nobody may choose his own."""
+"""EDGEGAP.md R60: behind our proxies /v1/ip must return the caller's address, and nobody may choose his own."""
 
 import ipaddress
 from typing import Any
