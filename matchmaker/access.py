@@ -7,22 +7,21 @@ own. What shows or changes the whole of a studio wants the `relay` key of a back
 
 import hashlib
 import json
-from importlib import import_module
 from typing import Any, Protocol, cast
 
 from django.conf import settings
-from django.utils.module_loading import import_string
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
+
+from web.http import throttling
+from web.http.client_address import client_network
 
 from .errors import ScopeMissing, invalid
 from .matching.profiles import Problem
 from .services import Requester
 
 MAX_KEY = 255  # characters of an Idempotency-Key
-client_address = import_string(settings.MATCHMAKER_CLIENT_ADDRESS)
-throttling = import_module(settings.MATCHMAKER_THROTTLING)
 
 
 class Tenant(Protocol):
@@ -95,7 +94,7 @@ class MayConfigure(_Scoped):
     writing = frozenset({"relay"})
 
 
-class PlayerThrottle(throttling.Throttle):  # type: ignore[misc, name-defined]  # found by its name in the settings
+class PlayerThrottle(throttling.Throttle):
     """By address: a studio's players share one key. 429 comes with Retry-After (EDGEGAP.md M12)."""
 
     kind = "player"
@@ -118,7 +117,7 @@ class FollowThrottle(PlayerThrottle):
 
 def player_subject(request: Request) -> str:
     """Whom limits of a player's calls count: its address, for each tenant alone."""
-    return f"{tenant_of(request)}:{throttling.client_network(request._request)}"
+    return f"{tenant_of(request)}:{client_network(request._request)}"
 
 
 def take_tickets(request: Request, tickets: int) -> None:

@@ -15,10 +15,12 @@ from web.fields.address import AddressField
 from web.fields.measurements import measured
 from web.fields.numbers import Count, Port, Seconds, Version
 from web.health import HealthSerializer, health_report
+from web.http.client_address import client_address
 from web.http.input_warnings import RequestSerializer, unknown_names, warn
+from web.openapi import error_responses
 
 from . import selectors, services
-from .access import MayPlay, PlayerThrottle, about_profile, client_address, requester, take_tickets, tenant_of
+from .access import MayPlay, PlayerThrottle, about_profile, requester, take_tickets, tenant_of
 from .errors import LocationsUnknown
 from .matching.explanation import REASONS, WaitExplanation
 from .models import PassState
@@ -29,7 +31,6 @@ from .serializers import (
     MemberSerializer,
     TicketSerializer,
     check_size,
-    error_responses,
     ticket_data,
 )
 from .services import Player

@@ -22,12 +22,13 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
 from web.database.connections import deadline
+from web.openapi import error_responses
 
 from . import selectors
 from .access import FollowThrottle, about_profile, tenant_of
 from .apis import PlayApi
 from .models import Status
-from .serializers import error_responses, ticket_data
+from .serializers import ticket_data
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,13 @@ from rest_framework.views import APIView
 from web.fields.numbers import INT32, Count, Integer, Seconds, Share, Version
 from web.http.input_warnings import InputWarning, RequestSerializer, warn
 from web.http.paging import NEXT_HELP, CursorField, part_after
+from web.openapi import error_responses
 
 from . import selectors, services
 from .access import MayConfigure, tenant_of
 from .matching.profiles import ProfileInvalid, differences, parse
 from .models import Profile, ProfileVersion
-from .serializers import FullVersionSerializer, VersionSerializer, check_size, error_responses
+from .serializers import FullVersionSerializer, VersionSerializer, check_size
 
 SHOWN = 200  # of a list, in one answer
 M = TypeVar("M", bound=Model)

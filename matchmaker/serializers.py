@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from django.conf import settings
-from django.utils.module_loading import import_string
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -14,8 +12,6 @@ from web.fields.numbers import Port, Seat, Token, Version
 from .models import Backfill, Status, Ticket
 from .passes.assignments import completed, public_part
 
-# Of the whole project, so that the API's document has one shape of errors.
-error_responses = import_string(settings.MATCHMAKER_ERROR_RESPONSES)
 MAX_STORED = 100_000  # bytes of JSON: a match of 255 players in some detail
 
 

@@ -27,7 +27,6 @@ from django.urls import set_script_prefix
 
 from observability import tracing
 from observability.exposition import share_between_processes
-from relaymgr.checks import reasons_not_to_start
 from web import metrics
 from web.database.connections import deadline, is_silent, is_unavailable
 from web.http import known_keys
@@ -35,6 +34,7 @@ from web.http.client_address import network_at
 from web.http.fair_queue import FairQueue, Path
 from web.http.in_flight import InFlight, Limits, OverBudget
 from web.http.known_keys import Holder
+from web.startup import reasons_not_to_start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 share_between_processes()

@@ -10,15 +10,16 @@ from typing import Any, NoReturn, cast
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import Throttled
-from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from relaymgr.nodes.models import JoinKey, RelayNode
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.services import JoinKeyInvalid
-from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get, tenant_active
 from relaymgr.tenants.services import api_key_used
+from web.authorization import Scope, ScopePermission
 from web.errors import Forbidden, Unauthorized
 from web.http import known_keys
 from web.http.throttling import wrong_key
@@ -137,25 +138,6 @@ class JoinKeyAuthentication(BaseAuthentication):
 
 class TenantUnknown(Forbidden):
     code, message = "tenant_unknown", "There is no active tenant of that name."
-
-
-class ScopeMissing(Forbidden):
-    code, message = "scope_missing", "The key lacks the scope for this."
-
-
-class ScopePermission(BasePermission):
-    """Base: a caller needs one of `reading` for GET, one of `writing` for the rest."""
-
-    reading: frozenset[str] = frozenset()
-    writing: frozenset[str] = frozenset()
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        if request.auth is None:
-            return False  # DRF answers 401
-        wanted = self.reading if request.method in SAFE_METHODS else self.writing
-        if not wanted & caller(request).scopes:
-            raise ScopeMissing(details={"scopes": sorted(wanted)})
-        return True
 
 
 class MayUseRelays(ScopePermission):

@@ -11,6 +11,7 @@ from django.conf import settings
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
 from relaymgr.task_queue import broker
+from web import startup
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
@@ -57,16 +58,12 @@ app.conf.beat_schedule = {
 
 @worker_init.connect
 def _worker_starts(sender: Any, **kwargs: Any) -> None:
-    from relaymgr import checks
-
     if not settings.IS_PRODUCTION and "prefork" in str(sender.pool_cls) and sender.concurrency != 1:
-        checks.stop([checks.on_sqlite("give the worker -P threads")])
-    checks.stop_if_unsafe("worker")
+        startup.stop([startup.sqlite_reason("start the worker with -P threads")])
+    startup.stop_if_unsafe("worker")
 
 
 @beat_init.connect
 def _beat_starts(**kwargs: Any) -> None:
-    from relaymgr import checks
-
-    checks.stop_if_unsafe("beat")
+    startup.stop_if_unsafe("beat")
     logger.info("beat starts")  # celery.beat itself is quiet: it tells of each tick

@@ -1,68 +1,24 @@
 """Settings that are unsafe, or contradict each other.
 
-Every management command runs these checks and stops at an error; web, worker, beat and matchmaker do so here, as they
-start. What production is, PostgreSQL decides (settings.IS_PRODUCTION): with nothing set, on SQLite, everything starts.
+Every management command runs these checks and stops at an error; web, worker, beat and matchmaker run them during their
+start (web/startup.py). An installation on PostgreSQL counts as production (settings.IS_PRODUCTION). With nothing set,
+on SQLite, every process starts.
 """
 
-import fcntl
 import ipaddress
 import re
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register, run_checks
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from relaymgr.tenants.keys import split_key
 
-EXIT_STATUS = 3  # uvicorn's, of a start that failed
 SECRET_KEY_LENGTH, SECRET_KEY_LETTERS = 32, 10
 MAKE_ONE = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 _LOCAL_NAME = re.compile(r"[^.]+|.+\.(localhost|local|internal|lan|home\.arpa|test)")
-
-_locks: dict[str, Any] = {}  # open files: a lock lasts as long
-
-
-def stop_if_unsafe(kind: str) -> None:
-    """Ends a process of this kind, as it starts, with a line for each reason not to."""
-    if reasons := reasons_not_to_start(kind):
-        stop(reasons)
-
-
-def stop(reasons: list[str]) -> NoReturn:
-    print(*reasons, sep="\n", file=sys.__stderr__)  # the real one: Celery puts a logger in its place
-    sys.exit(EXIT_STATUS)
-
-
-def reasons_not_to_start(kind: str) -> list[str]:
-    errors = [message for message in run_checks(tags=[Tags.security]) if message.is_serious()]
-    reasons = [f"causeway: {message.msg} {message.hint or ''}" for message in errors]
-    if not settings.IS_PRODUCTION and kind in ("web", "worker", "beat") and not _is_alone(kind):
-        reasons.append(on_sqlite(f"another {kind} process runs on it"))
-    return reasons
-
-
-def on_sqlite(why_not: str) -> str:
-    return (
-        f"causeway: DATABASE_URL is not PostgreSQL, and SQLite serves one process of each kind: {why_not}. "
-        "Set it to postgres://user:password@host:port/name, or start one only."
-    )
-
-
-def _is_alone(kind: str) -> bool:
-    """Whether no other process of this kind uses our state folder. By a lock, which goes with its process however that
-    ends."""
-    if kind not in _locks:
-        file = (settings.STATE_DIR / f"{kind}.lock").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        _locks[kind] = file
-    return True
 
 
 @register(Tags.security)

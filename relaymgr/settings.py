@@ -740,12 +740,6 @@ MATCHMAKER_PLAYER_TICKET_SCOPE = _choice(
     ("tenant", "profile"),
     "within what a player_id may have one active ticket",
 )
-# By name: the matchmaker imports nothing of the manager.
-MATCHMAKER_THROTTLING = "web.http.throttling"
-MATCHMAKER_CLIENT_ADDRESS = "web.http.client_address.client_address"
-MATCHMAKER_ADMIN = "web.admin.base"
-MATCHMAKER_ERROR_RESPONSES = "web.openapi.error_responses"
-MATCHMAKER_START = "relaymgr.checks.stop_if_unsafe"
 
 
 # Celery. A message is a hint, never the record: state is a row, and the schedule looks at the rows anyway.

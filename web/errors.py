@@ -7,7 +7,7 @@ Services raise these; `exception_handler` makes the reply.
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
@@ -62,7 +62,15 @@ class Invalid(ApiError):
 
     @classmethod
     def field(cls, field: str, message: str, code: str = "invalid") -> "Invalid":
-        return cls(details={field: [{"message": message, "code": code}]})
+        return cls.fields([(field, message)], code)
+
+    @classmethod
+    def fields(cls, problems: Iterable[tuple[str, str]], code: str = "invalid") -> "Invalid":
+        """`problems`: the path of each field, and what is wrong with it."""
+        details: dict[str, list[dict[str, str]]] = {}
+        for field, message in problems:
+            details.setdefault(field, []).append({"message": message, "code": code})
+        return cls(details=details)
 
 
 class Unauthorized(ApiError):

@@ -30,10 +30,10 @@ from relaymgr.nodes.models import (
 )
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.tenants.keys import new_key
-from relaymgr.tenants.models import Scope
 from relaymgr.tenants.services import api_key_create, api_key_revoke
 from web.audit.models import Via
 from web.audit.services import action_record, repeated_action_record
+from web.authorization import Scope
 from web.errors import Conflict, Invalid, Unauthorized
 
 logger = logging.getLogger(__name__)

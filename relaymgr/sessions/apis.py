@@ -19,7 +19,8 @@ from rest_framework.views import APIView
 from relaymgr.authentication import IsNode, caller, calling_node
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import grants_check
-from relaymgr.tenants.models import Scope, Tenant
+from relaymgr.tenants.models import Tenant
+from web.authorization import Scope
 from web.errors import Invalid
 from web.fields.address import AddressField
 from web.fields.choice import Choice

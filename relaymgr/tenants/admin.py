@@ -9,9 +9,10 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
 from web.admin.base import NoDeleteAdmin, confirmed_action, show_once
+from web.authorization import Scope
 from web.errors import Conflict
 from web.ssrf_guard import is_private_url
 

@@ -75,14 +75,6 @@ class Tenant(models.Model):
         return self.slug
 
 
-class Scope(models.TextChoices):
-    RELAY = "relay", "relay: create and delete sessions"
-    READ = "read", "read-only"
-    MATCHMAKER = "matchmaker", "matchmaker"
-    NODE = "node", "node"
-    SERVICE = "service", "service: acts for any tenant (a matchmaker process)"
-
-
 class ApiKey(models.Model):
     """A key: `cw_<prefix>_<secret>`. The secret is 256 random bits, so one SHA-256 is hash enough."""
 

@@ -1,7 +1,8 @@
 """Reads."""
 
 from relaymgr.tenants.keys import hashes_match, split_key
-from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from relaymgr.tenants.models import ApiKey, Tenant
+from web.authorization import Scope
 from web.ttl_cache import remembered_where
 
 

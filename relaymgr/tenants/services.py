@@ -8,7 +8,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from relaymgr.tenants.keys import new_key
-from relaymgr.tenants.models import ApiKey, Scope, Tenant, new_webhook_secret
+from relaymgr.tenants.models import ApiKey, Tenant, new_webhook_secret
+from web.authorization import Scope
 from web.database.model_checks import check_fields
 from web.errors import Invalid
 from web.http.origins import origins_problem

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 
-from relaymgr.checks import EXIT_STATUS, settings_agree
+from relaymgr.checks import settings_agree
 from tests.flows.stack import free_ports
 from tests.support.waiting import wait_until
+from web.startup import EXIT_STATUS
 
 ROOT = Path(__file__).parents[2]
 LOCAL = {"default": {"BACKEND": "web.cache.EmbeddedCache"}}

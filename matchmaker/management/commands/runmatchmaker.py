@@ -18,7 +18,6 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from django.utils import timezone
-from django.utils.module_loading import import_string
 
 from matchmaker import metrics, selectors, services
 from matchmaker.manager_client import Manager
@@ -28,6 +27,7 @@ from matchmaker.passes.turns import Due, Lanes, Turns
 from observability import exposition, tracing
 from observability.database import pool_observe
 from web.database.connections import deadline
+from web.startup import stop_if_unsafe
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +40,13 @@ DATABASE_WITHIN = 20.0  # seconds for which a round, or a match, waits for the d
 
 class Command(BaseCommand):
     help = "Match tickets and make their sessions, until stopped."
-    requires_system_checks = ()  # MATCHMAKER_START makes them, and says a line for each error
+    requires_system_checks = ()  # stop_if_unsafe runs them and prints a line for each error
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--threads", type=int, default=4, help="that make sessions (%(default)s)")
 
     def handle(self, *args: Any, threads: int, **options: Any) -> None:
-        import_string(settings.MATCHMAKER_START)("matchmaker")
+        stop_if_unsafe("matchmaker")
         if not settings.MATCHMAKER_KEY:
             raise CommandError("CAUSEWAY_MATCHMAKER_KEY is not set. Make a key with: manage.py service_key matchmaker")
         port, host = settings.MATCHMAKER_METRICS_PORT, settings.METRICS_HOST

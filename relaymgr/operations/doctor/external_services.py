@@ -15,8 +15,9 @@ from django.utils import timezone
 from relaymgr.monitor import installation_id
 from relaymgr.sessions.models import WebhookDelivery, WebhookEndpoint
 from relaymgr.sessions.webhooks.circuits import circuit_is_open
-from relaymgr.tenants.models import ApiKey, Scope
+from relaymgr.tenants.models import ApiKey
 from web.admin.age import age_s
+from web.authorization import Scope
 
 from .findings import Finding, Of
 

@@ -7,10 +7,10 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import IncidentKind, JoinKey, Location, NodeIncident, RelayNode
 from relaymgr.nodes.services import IdentityTaken, JoinKeyInvalid, NameTaken, join_key_create
-from relaymgr.tenants.models import Scope
 from relaymgr.tenants.services import api_key_create
 from tests.relaymgr.nodes.test_services import heartbeat, join
 from tests.support.manager import client_with
+from web.authorization import Scope
 
 pytestmark = pytest.mark.django_db
 

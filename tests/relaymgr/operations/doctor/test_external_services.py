@@ -11,9 +11,10 @@ from matchmaker.models import Process
 from relaymgr.operations.doctor import external_services
 from relaymgr.operations.doctor.findings import Level
 from relaymgr.sessions.models import RelaySession, WebhookDelivery
-from relaymgr.tenants.models import ApiKey, Scope, Tenant
+from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.support.manager import StandIn
+from web.authorization import Scope
 
 pytestmark = pytest.mark.django_db
 NOBODY = "http://127.0.0.1:9"
