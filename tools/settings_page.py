@@ -1,7 +1,7 @@
 """Prints docs/settings.md: every variable, as the code reads it (`make settings-page`).
 
-The manager's are noted by the readers of relaymgr/settings.py, the node's by those of relaynode/config.py, what a
-node's mean by the docstrings of NodeConfig.
+The readers of relaymgr/settings/ and relaynode/config.py record each variable; the docstrings of NodeConfig's fields
+describe those of a node.
 """
 
 import ast
@@ -21,19 +21,21 @@ sys.path.insert(0, str(ROOT))
 HEAD = """\
 # Settings
 
-Made from the code by `make settings-page`; a test compares. All of them are environment variables, read when a process
-starts. A bad value stops it with one line that names the variable; what is unsafe in production stops it too
-([deployment.md](deployment.md#what-is-refused)).
+This page is generated from the code by `make settings-page`, and a test compares the two. Every setting
+is an environment variable that a process reads when it starts. A bad value ends the process with one
+line that names the variable. Every process also refuses to start with settings that are unsafe in
+production, and says why ([deployment.md](deployment.md#what-is-refused)).
 
-Those marked * are secrets. They may come from a file instead: `SECRET_KEY_FILE=/run/secrets/key` in place of
-`SECRET_KEY`. An empty variable counts as not set. How many requests a key may send is set for each tenant in the admin.
+Variables marked * are secrets. They can be read from a file instead:
+`SECRET_KEY_FILE=/run/secrets/key` in place of `SECRET_KEY`. An empty variable counts as not set. The
+number of requests that a key may send is set for each tenant in the console.
 """
 
 NODE_HEAD = """\
 
 ## A relay node
 
-Read by `python -m relaynode` and nothing else.
+Read by `python -m relaynode` only.
 
 | variable | kind | default | meaning |
 |---|---|---|---|
