@@ -26,7 +26,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.api import lift_limits, say
-from causeway_client.rest import find_match
+from causeway_client.matchmaking import find_match
 from tests.attacks.arena import family
 from tests.flows.stack import Stack, running_stack
 from tests.support.servers import PRODUCTION, postgres, redis

@@ -87,7 +87,7 @@ PURE = [
 ]
 IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"
 
-PUBLISHED = re.compile(r"siphash24|cryptography|httpx")  # extras of the client package; each named in one file only
+PUBLISHED = re.compile(r"siphash24|cryptography|httpx|httpx_sse")  # extras of the client package; each named in one file only
 
 
 def modules() -> dict[str, Path]:
@@ -160,10 +160,11 @@ def test_transports_names_each_extra_in_one_file() -> None:
             for name, names in IMPORTS.items()
             if name.startswith("causeway_client") and any(extra == n.split(".")[0] for n in names)
         ]
-        for extra in ("siphash24", "cryptography", "httpx")
+        for extra in ("siphash24", "cryptography", "httpx", "httpx_sse")
     }
     assert users == {
         "siphash24": ["causeway_client.protocol.siphash"],
         "cryptography": ["causeway_client.protocol.tokens"],
-        "httpx": ["causeway_client.rest"],
+        "httpx": ["causeway_client.rest_requests"],
+        "httpx_sse": ["causeway_client.rest_requests"],
     }

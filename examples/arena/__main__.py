@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 from causeway_client.asyncio_udp import EVERYONE, Connection
+from causeway_client.matchmaking import FoundMatch, ManagerError, MatchNotFound, find_match
 from causeway_client.protocol.errors import ConnectionFailed
 from causeway_client.protocol.events import Joined, Left
-from causeway_client.rest import FoundMatch, ManagerError, MatchNotFound, find_match
 
 from .world import RATE, World, bot_wish, decode_snapshot, decode_wish, encode_snapshot, encode_wish
 

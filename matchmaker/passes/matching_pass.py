@@ -51,7 +51,7 @@ MAX_ATTEMPTS = 5  # without an outcome, about 15 s, before the players of a matc
 MAX_UNDO_ATTEMPTS = 200  # of an abandoned match, more than an hour: its session ends by itself
 LONGEST_DELAY = 30.0
 # An assignment can be read for so long at least: a client that was refused comes back after the minute that a limit
-# counts, and up to a quarter more (causeway_client.control), and may be refused once again.
+# counts, and up to a quarter more (causeway_client.rest_requests), and may be refused once again.
 ASSIGNED_FOR = timedelta(seconds=180)
 CHUNK = 5_000  # rows named in one query: databases limit their number
 PROCESSES_KEPT = timedelta(hours=1)

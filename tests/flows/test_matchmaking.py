@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from causeway_client.asyncio_udp import EVERYONE
-from causeway_client.rest import FoundMatch, MatchNotFound, find_match
+from causeway_client.matchmaking import FoundMatch, MatchNotFound, find_match
 from tests.flows.stack import ROOT, Stack, free_ports
 from tests.support.waiting import wait_until
 

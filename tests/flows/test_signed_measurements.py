@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from causeway_client.asyncio_udp import as_measurements, measure_beacons
-from causeway_client.rest import find_match
+from causeway_client.matchmaking import find_match
 from tests.flows.stack import Stack, running_stack
 from tests.support.waiting import wait_until
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from causeway_client import rest
+from causeway_client import matchmaking, rest_requests
+from causeway_client.matchmaking import MatchNotFound, assignment_arguments, find_match
 from causeway_client.protocol.probing import Measurement
 from causeway_client.protocol.proofs import decode_proof, proof_key
-from causeway_client.rest import ManagerError, ManagerUnreachable, MatchNotFound, assignment_arguments, find_match
+from causeway_client.rest_errors import ManagerError, ManagerUnreachable
 from tests.support.node_process import node_process
 
 ASSIGNMENT = {
@@ -53,6 +54,8 @@ class Matchmaker:
                 self.send_response(status)
                 for name, value in (more or {}).items():
                     self.send_header(name, value)
+                if self.path.endswith("/events"):
+                    self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -84,7 +87,7 @@ class Matchmaker:
 
 @pytest.fixture
 def matchmaker(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rest, "RETRY_AFTER", 0.01)
+    monkeypatch.setattr(rest_requests, "RETRY_AFTER", 0.01)
     matchmaker = Matchmaker()
     yield matchmaker
     matchmaker.server.shutdown()
@@ -122,7 +125,7 @@ async def test_a_refusal_for_now_is_repeated_when_the_server_says(
         pauses.append(seconds)
         return await sleep(0, *more)
 
-    monkeypatch.setattr(rest.asyncio, "sleep", noting)
+    monkeypatch.setattr(rest_requests.asyncio, "sleep", noting)
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
     matchmaker.busy = [{"Retry-After": "20"}]
     cancelled = event("status", status="CANCELLED", reason="expired")
@@ -151,13 +154,6 @@ async def test_a_refusal_for_now_is_repeated_when_the_server_says(
     assert len({sent["Idempotency-Key"] for sent in posts}) == 1
 
 
-def test_clients_that_were_refused_together_come_back_apart() -> None:
-    pauses = [rest._pause(60.0, 0) for _ in range(500)]
-    assert min(pauses) >= 60
-    assert max(pauses) - min(pauses) > 10
-    assert [rest._pause(None, attempt) // 1 for attempt in (0, 30)] <= [2, 13]
-
-
 async def test_who_cannot_be_measured_is_measured_again(matchmaker: Matchmaker) -> None:
     """A relay that starts to answer only after the matchmaker refused a ticket without measurements."""
     matchmaker.streams = [event("status", status="CANCELLED", reason="expired")]
@@ -180,7 +176,7 @@ async def test_who_cannot_be_measured_is_measured_again(matchmaker: Matchmaker) 
 async def test_time_that_is_up_says_what_was_missing(matchmaker: Matchmaker) -> None:
     matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.pings": []}})
     matchmaker.beacons = [city(("fra-1", 9))]
-    with pytest.raises(TimeoutError, match=r"none of 1 relays answered\. Next: let UDP"):
+    with pytest.raises(TimeoutError, match=r"none of 1 relays answered\. Next: allow UDP"):
         await find_match(matchmaker.url, "key", "duel", latency_attribute="pings", search_timeout=4)
 
 
@@ -244,13 +240,13 @@ async def test_relays_are_measured_and_go_with_the_ticket_as_they_signed(matchma
 
 def test_of_a_large_fleet_no_city_is_left_out() -> None:
     beacons = [{"node": str(n), "location": {"city": city}} for n, city in enumerate("AAABBC")]
-    assert "".join(beacon["location"]["city"] for beacon in rest.one_of_each_city_first(beacons)) == "ABCABA"
+    assert "".join(beacon["location"]["city"] for beacon in matchmaking.one_of_each_city_first(beacons)) == "ABCABA"
 
 
 def test_nearest_relay_of_a_city_counts() -> None:
     beacons = [{"node": str(n), "location": {"city": "Frankfurt"}} for n in range(4)]
     measured = {str(n): Measurement(ms, 0.0, 0.0) for n, ms in enumerate((30.0, 10.0, None, 20.0))}
-    assert rest.nearest_by_city(beacons, measured) == {"Frankfurt": 10.0}
+    assert matchmaking.nearest_by_city(beacons, measured) == {"Frankfurt": 10.0}
 
 
 def test_assignment_gives_what_connect_wants() -> None:
