@@ -7,7 +7,9 @@ class MatchmakerConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from matchmaker import cors, player_data  # noqa: F401 - cors connects itself
+        from matchmaker import cors, diagnostics, player_data  # noqa: F401 - cors connects itself
+        from web.diagnostics import application_checks
         from web.player_data import stores
 
         stores.append(player_data)
+        application_checks["matchmaker"] = diagnostics.check

@@ -2,14 +2,23 @@
 
 import base64
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet, Sum
 from django.utils import timezone
 
 from causeway_client.protocol.proofs import proof_key
-from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import (
+    JoinKey,
+    Location,
+    NodeIncident,
+    NodeState,
+    NodeStateChange,
+    RelayNode,
+    RelayWorker,
+    TokenKey,
+)
 from relaymgr.tenants.keys import hashes_match, split_key
 from web.ttl_cache import remembered
 
@@ -87,3 +96,71 @@ def proof_keys(*, nodes: Collection[str]) -> dict[tuple[str, int], bytes]:
     keys = TokenKey.objects.filter(Q(retired_at=None) | Q(retired_at__gt=since), node__name__in=nodes)
     keys = keys.select_related("node").order_by()
     return {(key.node.name, key.key_id): proof_key(base64.b64decode(key.key)) for key in keys}
+
+
+# For operators
+
+
+def nodes_with_seats() -> QuerySet[RelayNode]:
+    """Every node by name, with its location and the sums over its workers: `capacity` and `free_seats`."""
+    found = RelayNode.objects.select_related("location").order_by("name")
+    return found.annotate(capacity=Sum("workers__capacity"), free_seats=Sum("workers__free_seats"))
+
+
+def nodes_matching(*, name: str = "", location: str = "") -> QuerySet[RelayNode]:
+    """By name. An empty filter matches all."""
+    found = RelayNode.objects.order_by("name")
+    if name:
+        found = found.filter(name=name)
+    return found.filter(location__slug=location) if location else found
+
+
+def nodes_by_id(*, ids: Collection[int]) -> QuerySet[RelayNode]:
+    return RelayNode.objects.filter(pk__in=ids).order_by()
+
+
+def node_find(*, name: str) -> RelayNode | None:
+    """As in `nodes_with_seats`."""
+    return nodes_with_seats().filter(name=name).first()
+
+
+def node_names() -> list[str]:
+    return list(RelayNode.objects.values_list("name", flat=True))
+
+
+def locations_of_nodes() -> dict[str, str]:
+    """{name of each node: the slug of its location}"""
+    return dict(RelayNode.objects.values_list("name", "location__slug"))
+
+
+def locations_all() -> QuerySet[Location]:
+    return Location.objects.all()
+
+
+def location_find(*, slug: str) -> Location | None:
+    return Location.objects.filter(slug=slug).first()
+
+
+def locations_with_capacity() -> QuerySet[Location]:
+    """As `locations_with_nodes`, with `nodes_all`, and `free_seats` on nodes that take sessions."""
+    ready = Q(nodes__state=NodeState.READY, nodes__is_draining=False, nodes__is_stopping=False)
+    free = Sum("nodes__workers__free_seats", filter=ready, default=0)
+    return locations_with_nodes().annotate(nodes_all=Count("nodes", distinct=True), free_seats=free)
+
+
+def state_changes_newest(*, at_most: int) -> list[NodeStateChange]:
+    """Of all nodes, with their nodes."""
+    return list(NodeStateChange.objects.select_related("node")[:at_most])
+
+
+def incidents_last() -> list[tuple[str, str, str, datetime]]:
+    """[(node, location, kind, when it last happened)]"""
+    rows = NodeIncident.objects.order_by()
+    return list(rows.values_list("node__name", "node__location__slug", "kind", "last_at"))
+
+
+def token_key_oldest() -> datetime | None:
+    """When the oldest of the nodes' current token keys was created."""
+    newest = RelayNode.objects.annotate(newest=Max("token_keys__created_at", filter=Q(token_keys__retired_at=None)))
+    ages = [at for at in newest.values_list("newest", flat=True) if at is not None]
+    return min(ages, default=None)

@@ -6,8 +6,8 @@ must be safe to overlap.
 
 import contextlib
 import uuid
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
 
 from django.db.models import Q
 from django.utils import timezone
@@ -45,3 +45,26 @@ def lease_held(name: str, seconds: float) -> Iterator[bool]:
     finally:
         if owner is not None:
             lease_release(name=name, owner=owner)
+
+
+def lease_until(*, name: str) -> datetime | None:
+    """When the lease ends or was given back; None: nobody ever took it."""
+    return Lease.objects.filter(name=name).values_list("until", flat=True).first()
+
+
+# A mark is a row by which one process shows another that it ran.
+
+
+def mark_leave(*, name: str) -> None:
+    Lease.objects.bulk_create([Lease(name=name, until=timezone.now())], ignore_conflicts=True)
+
+
+def marks_take(*, names: Collection[str]) -> list[str]:
+    """Those of the marks that were left, and deletes them."""
+    found = list(Lease.objects.filter(name__in=names).values_list("name", flat=True))
+    Lease.objects.filter(name__in=found).delete()
+    return found
+
+
+def marks_prune(*, prefix: str, older_than: timedelta) -> None:
+    Lease.objects.filter(name__startswith=prefix, until__lt=timezone.now() - older_than).delete()

@@ -6,11 +6,13 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import Min, OuterRef, Q, Subquery
 
 from relaymgr.nodes.geoip import locate as geoip_locate
+from relaymgr.nodes.selectors import nodes_by_id
 from relaymgr.telemetry.estimation.estimates import Knowledge, Sample
 from relaymgr.telemetry.estimation.latency_model import knowledge_from_json
-from relaymgr.telemetry.models import Learnt, LegSample, NodeSample, NodeSummary, PeerLegs, PrefixLeg
+from relaymgr.telemetry.models import Learnt, LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg
 from relaymgr.telemetry.retention import MINUTE
 from relaymgr.telemetry.series import DAY, Point, Series, Span, points_of, series_of
 from web.ttl_cache import remembered
@@ -116,3 +118,51 @@ def peer_legs() -> dict[str, tuple[datetime, dict[str, list[float]]]]:
     """{node: (when it told, {other: [ms, jitter ms, loss of small packets, loss of large ones]})}. One query."""
     told = PeerLegs.objects.values_list("node__name", "at", "legs").order_by()
     return {name: (at, legs) for name, at, legs in told}
+
+
+# For operators
+
+
+def node_sample_newest(*, node_id: int) -> NodeSample | None:
+    return NodeSample.objects.filter(node=node_id).order_by("-at").first()
+
+
+def leg_sample_newest(*, session_id: str, seat: int) -> LegSample | None:
+    return LegSample.objects.filter(session_id=session_id, seat=seat).order_by("-at").first()
+
+
+def peer_legs_of(*, node_id: int) -> dict[str, list[float]]:
+    """{other node: [ms, jitter ms, loss of small packets, loss of large ones]}"""
+    return PeerLegs.objects.filter(node=node_id).values_list("legs", flat=True).first() or {}
+
+
+def players_connected(*, since: datetime) -> int:
+    """By the last sample of each node since then."""
+    samples = NodeSample.objects.filter(at__gte=since).order_by("at")
+    return sum(dict(samples.values_list("node_id", "connected")).values())
+
+
+def node_samples(
+    *, since: datetime, silent: Collection[int], node_id: int | None = None
+) -> dict[int, list[tuple[datetime, int, int, dict[str, int]]]]:
+    """{node: [(at, sessions, players connected, counters)]}: its first and its last sample since then, or the newest
+    of all for a `silent` node. Of all nodes, or of one. One query."""
+    wanted = Q(at__gte=since)
+    if node_id is not None:
+        wanted &= Q(node=node_id)
+    if silent:
+        # One look-up in the index for each silent node.
+        newest = NodeSample.objects.filter(node=OuterRef("pk")).order_by("-at").values("pk")[:1]
+        wanted |= Q(pk__in=nodes_by_id(ids=silent).values(newest=Subquery(newest)))
+    found: dict[int, list[tuple[datetime, int, int, dict[str, int]]]] = {}
+    rows = NodeSample.objects.filter(wanted).order_by("at")
+    for node, at, sessions, connected, counters in rows.values_list("node", "at", "sessions", "connected", "counters"):
+        found.setdefault(node, [])[1:] = [(at, sessions, connected, counters)]
+    return found
+
+
+def events_unapplied(*, at_most: int | None = None) -> tuple[int, datetime | None]:
+    """(events of nodes that are not applied yet, when the oldest of them happened); counts no further than
+    `at_most`."""
+    oldest = NodeEvent.objects.aggregate(oldest=Min("at"))["oldest"]
+    return NodeEvent.objects.order_by()[:at_most].count(), oldest

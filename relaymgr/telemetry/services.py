@@ -49,6 +49,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+ROUND_LEASE_NAME = "probe"
 ROUND_LEASE = 15.0  # seconds; a round takes about one
 LEG_SPACING = 10  # seconds between two samples of a leg that are kept
 _OWN_MEMORY = LocMemCache("telemetry", {"max_entries": 100_000})  # while the cache is down
@@ -86,7 +87,7 @@ class Answer:
 
 def probe_round() -> int | None:
     """Asks every node how it is and stores the answers; returns how many answered. None: a round is running already."""
-    with lease_held("probe", ROUND_LEASE) as held:
+    with lease_held(ROUND_LEASE_NAME, ROUND_LEASE) as held:
         if not held:
             return None
         with metrics.probe_round_seconds.time():

@@ -1,5 +1,9 @@
 """Reads."""
 
+from datetime import datetime
+
+from django.db.models import Max, QuerySet
+
 from relaymgr.tenants.keys import hashes_match, split_key
 from relaymgr.tenants.models import ApiKey, Tenant
 from web.authorization import Scope
@@ -26,3 +30,34 @@ def _is_for_players(key: ApiKey | None) -> bool:
 def _key(prefix: str, secret_hash: str) -> ApiKey | None:
     key = ApiKey.objects.select_related("tenant").filter(prefix=prefix).first()
     return key if key is not None and hashes_match(key.secret_hash, secret_hash) else None
+
+
+def tenants_all() -> QuerySet[Tenant]:
+    """Without their webhook secrets."""
+    return Tenant.objects.order_by("slug").defer("webhook_secret")
+
+
+def tenant_find(*, slug: str) -> Tenant | None:
+    return tenants_all().filter(slug=slug).first()
+
+
+def api_keys(*, tenant: str = "") -> QuerySet[ApiKey]:
+    """All keys, or those of the tenant of this slug, with their tenants."""
+    found = ApiKey.objects.select_related("tenant").order_by("tenant__slug", "name", "-created_at")
+    return found.filter(tenant__slug=tenant) if tenant else found
+
+
+def api_key_find(*, prefix: str) -> ApiKey | None:
+    return ApiKey.objects.select_related("tenant").filter(prefix=prefix).first()
+
+
+def api_keys_expiring(*, after: datetime, until: datetime) -> int:
+    """How many keys expire in that time."""
+    return ApiKey.objects.filter(revoked_at=None, expires_at__gt=after, expires_at__lte=until).count()
+
+
+def node_key_last_used_at() -> datetime | None:
+    """When a request of a node was last authenticated."""
+    keys = ApiKey.objects.filter(scopes=[Scope.NODE.value])
+    found: datetime | None = keys.aggregate(last=Max("last_used_at"))["last"]
+    return found

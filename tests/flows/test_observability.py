@@ -192,7 +192,7 @@ def test_each_process_serves_its_own_metrics_to_who_has_the_key(
 
 
 def test_a_restart_leaves_its_trace_wherever_an_operator_looks(stack: Stack) -> None:
-    """Of a process of `manage.py up`, and of a relay worker of a node."""
+    """Check a process of `manage.py up`, and of a relay worker of a node."""
     os.kill(stack.pid("beat"), signal.SIGKILL)
     node = stack.pid("frankfurt-1")
     os.kill(int(Path(f"/proc/{node}/task/{node}/children").read_text().split()[0]), signal.SIGKILL)

@@ -59,7 +59,7 @@ class Tail:
     """A running `relayctl tail --json`, and what it has told so far."""
 
     def __init__(self, stack: Stack, file: Path) -> None:
-        argv = [sys.executable, "manage.py", "relayctl", "tail", "--json", "--every", "0.1"]
+        argv = [sys.executable, "manage.py", "relayctl", "tail", "--json", "--interval", "0.1"]
         self._file = file
         with file.open("wb") as out:
             self.process = subprocess.Popen(argv, cwd=ROOT, env=stack.environment, stdout=out)
@@ -93,7 +93,7 @@ def test_fleet_and_sessions_at_a_glance(stack: Stack) -> None:
     status = relayctl(stack, "status")
     assert status["nodes"] == {"ready": 3}
     assert status["sessions"]["ready"] >= 1
-    assert {part["level"] for part in status["parts"].values()} == {"ok"}
+    assert {part["level"] for part in status["components"].values()} == {"ok"}
     nodes = {node["name"]: node for node in relayctl(stack, "nodes")["nodes"]}
     assert nodes.keys() == {"frankfurt-1", "virginia-1", "singapore-1"}
     found = relayctl(stack, "sessions", "--metadata", "mode=ranked", "--node", node)["sessions"]
@@ -129,7 +129,7 @@ async def test_revoke_cuts_the_players_stream_and_tail_tells_it_as_it_happens(st
     wanted = {"session": session["session_id"], "seat": 1}
     for event in ("seat_joined", "seat_revoked"):
         await asyncio.to_thread(wait_until, lambda event=event: tail.has_told(event=event, **wanted), event)
-    assert tail.has_told(type="act", action="seat.revoke", target=f"{session['session_id']}/1")
+    assert tail.has_told(type="audit", action="seat.revoke", target=f"{session['session_id']}/1")
     seat = relayctl(stack, "session", session["session_id"])["players"][1]
     assert seat["revoked_at"] is not None
     tail.process.send_signal(signal.SIGINT)
@@ -137,7 +137,7 @@ async def test_revoke_cuts_the_players_stream_and_tail_tells_it_as_it_happens(st
 
 
 def test_drained_node_gets_no_sessions_until_it_is_undrained(stack: Stack) -> None:
-    assert relayctl(stack, "drain", "frankfurt-1")["told"] is True
+    assert relayctl(stack, "drain", "frankfurt-1")["notified"] is True
     assert create(stack)["location"] != "frankfurt"
     relayctl(stack, "undrain", "frankfurt-1")
     wait_until(lambda: create(stack)["location"] == "frankfurt", "frankfurt-1 takes sessions again")
@@ -152,7 +152,7 @@ def troubled(stack: Stack) -> set[tuple[str, str, str]]:
     document = json.loads(out)
     assert process.returncode == (1 if document["level"] == "problem" else 0), error
     problems = [finding for finding in document["findings"] if finding["level"] == "problem"]
-    assert all(finding["todo"] for finding in problems)
+    assert all(finding["hint"] for finding in problems)
     return {(finding["area"], finding["subject"], finding["check"]) for finding in problems}
 
 
@@ -190,14 +190,14 @@ def test_doctor_finds_what_is_wrong_and_nothing_else(stack: Stack, second_node: 
     finally:
         for pid in stopped:
             os.killpg(pid, signal.SIGCONT)
-    assert ("worker", "", "round trip") in found
-    assert {("node", "singapore-1", "control API"), ("node", "singapore-1", "udp")} <= found
+    assert ("worker", "", "task_round_trip") in found
+    assert {("node", "singapore-1", "control_api"), ("node", "singapore-1", "udp_ports")} <= found
     assert ("node", "frankfurt-2", "clock") in found
     assert not {subject for _, subject, _ in found} & {"frankfurt-1", "virginia-1"}
 
     clock.write_text("0")
     node.kill()
-    gone = {("node", "frankfurt-2", "control API"), ("node", "frankfurt-2", "udp")}
+    gone = {("node", "frankfurt-2", "control_api"), ("node", "frankfurt-2", "udp_ports")}
     wait_until(lambda: gone <= (now := troubled(stack)) and {subject for _, subject, _ in now} == {"frankfurt-2"},
                "doctor finds the killed node alone")  # fmt: skip
     relayctl(stack, "remove", "frankfurt-2", "--yes")

@@ -16,8 +16,7 @@ from matchmaker.selectors import processes_alive
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.silence import silent_since
-from relaymgr.operations.doctor.background_jobs import last_round_age_s, round_age
-from relaymgr.operations.doctor.findings import Level
+from relaymgr.operations.doctor.background_jobs import last_round_age_s, probe_rounds
 from relaymgr.operations.selectors import fleet_now
 from relaymgr.task_queue.beat import Scheduler
 from relaymgr.telemetry.leases import lease_take
@@ -25,6 +24,7 @@ from relaymgr.telemetry.models import Lease
 from tests.flows.stack import ROOT
 from tests.support.waiting import wait_until
 from web.admin.age import age_s
+from web.diagnostics import Level
 
 HOUR = timedelta(hours=1)
 
@@ -45,10 +45,10 @@ def test_a_lease_taken_before_the_step_holds_nobody_up() -> None:
 @pytest.mark.django_db
 def test_doctor_says_that_a_clock_was_stepped() -> None:
     Lease.objects.create(name="probe", until=timezone.now() + HOUR)
-    found = round_age(last_round_age_s())
-    assert found.level is Level.PROBLEM and "in the future" in found.text
+    found = probe_rounds(last_round_age_s())
+    assert found.level is Level.PROBLEM and "in the future" in found.message
     Lease.objects.update(until=timezone.now() + timedelta(seconds=14))  # a round is under way
-    assert round_age(last_round_age_s()).level is Level.OK
+    assert probe_rounds(last_round_age_s()).level is Level.OK
 
 
 @pytest.mark.django_db

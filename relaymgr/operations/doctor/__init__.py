@@ -1,1 +1,1 @@
-"""What is wrong, and what to do about it: everything that has to work is tried, all at once, in seconds."""
+"""`relayctl doctor`: checks every component of an installation, and says what to do about each problem."""

@@ -1,25 +1,25 @@
-"""Settings: Django's system checks and ours; where the database is for more than one machine, those for production."""
+"""The settings, by Django's system checks and ours. On PostgreSQL those for production are included."""
 
 from collections.abc import Iterator
 
 from django.conf import settings
 from django.core import checks
 
-from .findings import Finding, Of
+from web.diagnostics import Check, Finding
 
-SETTINGS = Of("settings")
+SETTINGS = Check("settings")
 
 
-def look() -> Iterator[Finding]:
+def check() -> Iterator[Finding]:
     is_production = settings.DATABASES["default"]["ENGINE"].endswith("postgresql")
-    told = [
-        message
-        for message in checks.run_checks(include_deployment_checks=is_production)
-        if message.level >= checks.WARNING and not message.is_silenced()
+    found = [
+        result
+        for result in checks.run_checks(include_deployment_checks=is_production)
+        if result.level >= checks.WARNING and not result.is_silenced()
     ]
-    for message in told:
-        make = SETTINGS.problem if message.level >= checks.ERROR else SETTINGS.warning
-        yield make(message.id or "check", message.msg, message.hint or "See docs/settings.md.")
-    if not told:
-        kind = "with those for production" if is_production else "without those for production: SQLite, one machine"
-        yield SETTINGS.ok("checks", f"nothing to say, {kind}")
+    for result in found:
+        make = SETTINGS.problem if result.level >= checks.ERROR else SETTINGS.warning
+        yield make(result.id or "system_check", result.msg, result.hint or "See docs/settings.md.")
+    if not found:
+        kind = "with those for production" if is_production else "without those for production, as this is SQLite"
+        yield SETTINGS.ok("system_checks", f"all pass, {kind}")

@@ -1,4 +1,4 @@
-"""The database: reachable, of the version of this code, and of the same time as this machine."""
+"""The database: whether it is reachable and writable, its migrations, and its clock."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,15 +9,14 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from web.database.connections import Health, health_now
+from web.diagnostics import Check, Finding
 
-from .findings import Finding, Of
-
-DATABASE = Of("database")
-CLOCK_WARNING_S = 1.0  # leases and expiries are by the clocks of the manager's machines
+DATABASE = Check("database")
+CLOCK_WARNING_S = 1.0  # leases and expiry times are compared with the clocks of the manager's machines
 
 
-def look() -> Iterator[Finding]:
-    """The first finding says whether it can be used at all."""
+def check() -> Iterator[Finding]:
+    """The first finding says whether the database can be used at all."""
     started = time()
     try:
         connection.ensure_connection()
@@ -28,37 +27,37 @@ def look() -> Iterator[Finding]:
         return
     yield DATABASE.ok("reachable", f"{_server()}, in {1000 * (time() - started):.0f} ms")
     migrations = list(_migrations())
-    if all(finding.level == "ok" for finding in migrations):  # else what is written to may not be there yet
-        yield writes(health_now())
+    if all(finding.level == "ok" for finding in migrations):  # else the table of the test write may not exist yet
+        yield writable(health_now())
     yield from migrations
     if connection.vendor == "postgresql":
         yield clock(_clock_offset())
 
 
-def writes(found: Health) -> Finding:
+def writable(found: Health) -> Finding:
     if found == "works":
-        return DATABASE.ok("writes", "it takes them")
-    todo = (
-        "After a failover: point DATABASE_URL, or the name in it, at the present primary. Is its disk full? Is "
-        "default_transaction_read_only on?"
+        return DATABASE.ok("writable", "a write succeeded")
+    hint = (
+        "After a failover, point DATABASE_URL, or the name in it, at the new primary. Otherwise check whether the disk "
+        "is full and whether default_transaction_read_only is on."
     )
-    told = "it is read-only" if found == "read_only" else "a write failed"
-    return DATABASE.problem("writes", told, todo)
+    message = "it is read-only" if found == "read_only" else "a write failed"
+    return DATABASE.problem("writable", message, hint)
 
 
-def unreachable(why: str) -> Finding:
+def unreachable(reason: str) -> Finding:
     server = settings.DATABASES["default"]
     where = f"{server['HOST']}:{server.get('PORT') or 5432}" if server.get("HOST") else str(server["NAME"])
-    todo = "Start it, or set DATABASE_URL to where it is; look at its log. Nodes go on serving until it is back."
-    return DATABASE.problem("reachable", f"{where} cannot be used ({why})", todo)
+    hint = "Start it, or correct DATABASE_URL; its log may say more. Nodes continue to serve their sessions meanwhile."
+    return DATABASE.problem("reachable", f"{where} cannot be used ({reason})", hint)
 
 
 def clock(offset_s: float) -> Finding:
-    text = f"{offset_s:+.3f} s from this machine's"
+    message = f"{offset_s:+.3f} s from the clock of this machine"
     if abs(offset_s) < CLOCK_WARNING_S:
-        return DATABASE.ok("clock", text)
+        return DATABASE.ok("clock", message)
     make = DATABASE.problem if abs(offset_s) > settings.NODE_MAX_CLOCK_SKEW else DATABASE.warning
-    return make("clock", text, "Synchronise both (NTP); `timedatectl` says how each stands.")
+    return make("clock", message, "Synchronise both clocks (NTP); `timedatectl` shows the state of each.")
 
 
 def _server() -> str:
@@ -81,9 +80,8 @@ def _migrations() -> Iterator[Finding]:
         for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())
     ]
     if missing:
-        yield DATABASE.problem(
-            "migrations", f"not applied: {', '.join(missing)}", "Run: manage.py migrate, then restart the processes."
-        )
+        hint = "Run `manage.py migrate`, then restart the processes."
+        yield DATABASE.problem("migrations", f"not applied: {', '.join(missing)}", hint)
     apps = executor.loader.migrated_apps
     newer = [
         f"{app}.{name}"
@@ -91,7 +89,7 @@ def _migrations() -> Iterator[Finding]:
         if app in apps and (app, name) not in executor.loader.disk_migrations
     ]
     if newer:
-        todo = "Run the version that applied them, or migrate back with it before going back."
-        yield DATABASE.problem("migrations", f"applied by a newer version: {', '.join(sorted(newer))}", todo)
+        hint = "Run the version that applied them, or reverse them with that version before you downgrade."
+        yield DATABASE.problem("migrations", f"applied by a newer version: {', '.join(sorted(newer))}", hint)
     if not missing and not newer:
-        yield DATABASE.ok("migrations", "all applied")
+        yield DATABASE.ok("migrations", "all are applied")

@@ -1,4 +1,4 @@
-"""What else has to work: the web server, the matchmaker, webhooks, and room on the disk."""
+"""The web server, the delivery of webhooks, and the space on the disk."""
 
 import os
 import shutil
@@ -7,32 +7,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
-from django.apps import apps
 from django.conf import settings
-from django.db.models import Max
 from django.utils import timezone
 
 from relaymgr.monitor import installation_id
-from relaymgr.sessions.models import WebhookDelivery, WebhookEndpoint
-from relaymgr.sessions.webhooks.circuits import circuit_is_open
-from relaymgr.tenants.models import ApiKey
+from relaymgr.sessions.webhooks.selectors import circuits_open, deliveries_undelivered, deliveries_waiting
+from relaymgr.tenants.selectors import node_key_last_used_at
 from web.admin.age import age_s
-from web.authorization import Scope
+from web.diagnostics import Check, Finding
 
-from .findings import Finding, Of
-
-ANSWER_WITHIN_S = 3.0
-NODES_HEARD_WITHIN = timedelta(seconds=90)  # a heartbeat each 5 s, noted once a minute
-ALIVE_WITHIN, GONE_AFTER = timedelta(seconds=10), timedelta(hours=1)  # of a matchmaker's process
-WAITS_LONG = timedelta(minutes=5)
+RESPONSE_TIMEOUT_S = 3.0
+NODES_SEEN_WITHIN_S = 90.0  # heartbeats come every 5 s, and their time is stored once a minute
+OVERDUE = timedelta(minutes=5)
 LOW, VERY_LOW = 1_000_000_000, 100_000_000  # bytes
-WEB, MATCHMAKER, WEBHOOKS, DISK = Of("web"), Of("matchmaker"), Of("webhooks"), Of("disk")
+LISTED = 5
+WEB, WEBHOOKS, DISK = Check("web"), Check("webhooks"), Check("disk")
 
 
 @dataclass(frozen=True)
-class WebAnswer:
-    """Of GET /monitor at `url`. `status` None: no answer. `is_known`: the address is one that was set, or at which
-    `manage.py up` started its web server; else it is a guess."""
+class MonitorResponse:
+    """The response to GET /monitor at `url`. `status` None: there was none. `is_known`: the address was configured, or
+    `manage.py up` started its web server there; otherwise it is a guess."""
 
     url: str
     is_known: bool
@@ -49,106 +44,76 @@ def web_url() -> tuple[str, bool]:
     return url or settings.MATCHMAKER_MANAGER_URL, bool(url)
 
 
-def web_answer() -> WebAnswer:
+def monitor_get() -> MonitorResponse:
     url, is_known = web_url()
     try:
-        answer = httpx.get(f"{url}/monitor", timeout=ANSWER_WITHIN_S, trust_env=False)
-        document = answer.json()
+        response = httpx.get(f"{url}/monitor", timeout=RESPONSE_TIMEOUT_S, trust_env=False)
+        document = response.json()
         is_ours = document.get("installation_id") == installation_id()
-        return WebAnswer(url, is_known, answer.status_code, is_ours, str(document.get("message", "")))
+        return MonitorResponse(url, is_known, response.status_code, is_ours, str(document.get("message", "")))
     except (httpx.HTTPError, httpx.InvalidURL):
-        return WebAnswer(url, is_known)
+        return MonitorResponse(url, is_known)
     except (ValueError, AttributeError):  # no JSON, or no object
-        return WebAnswer(url, is_known, answer.status_code)
+        return MonitorResponse(url, is_known, response.status_code)
 
 
-def look_at_web() -> Iterator[Finding]:
-    """From here, and by the nodes: their keys are noted when a request with them was answered."""
-    found, heard = web_answer(), web_heard_ago()
+def check_web() -> Iterator[Finding]:
+    """By a request from here, and by the last request of a node that the web server authenticated."""
+    found, node_age_s = monitor_get(), node_request_age_s()
     if found.is_ours and found.status == 200:
-        yield WEB.ok("answers", f"{found.url} answers")
+        yield WEB.ok("reachable", f"{found.url} responds")
     elif found.is_ours:
-        yield WEB.warning("answers", f"{found.url} answers {found.status}: {found.message}", "See the other findings.")
-    elif not found.is_known and heard is not None and heard < NODES_HEARD_WITHIN:
-        text = f"nodes reached it {heard.total_seconds():.0f} s ago; it is not at {found.url} from here"
-        yield WEB.warning("answers", text, "Say where it is: CAUSEWAY_MATCHMAKER_MANAGER_URL.")
+        hint = "The other findings show the cause."
+        yield WEB.warning("reachable", f"{found.url} responds with {found.status}: {found.message}", hint)
+    elif not found.is_known and node_age_s is not None and node_age_s < NODES_SEEN_WITHIN_S:
+        message = f"nodes reached it {node_age_s:.0f} s ago, but it is not at {found.url} from here"
+        yield WEB.warning("reachable", message, "Set CAUSEWAY_MATCHMAKER_MANAGER_URL to its address.")
     else:
-        told = "does not answer"
+        fault = "does not respond"
         if found.status is not None:
-            told = f"answers {found.status}, and is not of this installation (it has another SECRET_KEY)"
-        last = f", and no node has reached it for {heard.total_seconds():.0f} s" if heard is not None else ""
-        todo = (
+            fault = f"responds with {found.status}, but is not of this installation (it has another SECRET_KEY)"
+        last = f", and no node has reached it for {node_age_s:.0f} s" if node_age_s is not None else ""
+        hint = (
             "Start it: uvicorn --http web.http.protocol:BoundedProtocol --no-proxy-headers "
             "relaymgr.asgi:application. "
-            "If it is elsewhere, say where: CAUSEWAY_MATCHMAKER_MANAGER_URL."
+            "If it runs at another address, set CAUSEWAY_MATCHMAKER_MANAGER_URL."
         )
-        yield WEB.problem("answers", f"{found.url} {told}{last}", todo)
+        yield WEB.problem("reachable", f"{found.url} {fault}{last}", hint)
 
 
-def web_heard_ago() -> timedelta | None:
-    """Since a web server last answered a node, as far as it was noted; None: never."""
-    last = ApiKey.objects.filter(scopes=[Scope.NODE.value]).aggregate(last=Max("last_used_at"))["last"]
-    return timedelta(seconds=age_s(last, timezone.now())) if last else None
+def node_request_age_s() -> float | None:
+    """Time since a web server last authenticated a node, at the precision of what is stored. None: never."""
+    last = node_key_last_used_at()
+    return age_s(last, timezone.now()) if last else None
 
 
-def look_at_matchmaker() -> Iterator[Finding]:
-    """By its processes' rows: the model by name, for the manager knows nothing of the matchmaker."""
-    processes = apps.get_model("matchmaker", "Process")._default_manager.filter(seen_at__gt=timezone.now() - GONE_AFTER)
-    seen = list(processes.values_list("name", "seen_at", "manager_reachable"))
+def check_webhooks() -> Iterator[Finding]:
     now = timezone.now()
-    alive = [name for name, seen_at, _ in seen if age_s(seen_at, now) < ALIVE_WITHIN.total_seconds()]
-    todo = "Start it: manage.py runmatchmaker, with CAUSEWAY_MATCHMAKER_KEY."
-    if alive:
-        yield MATCHMAKER.ok("runs", f"{len(alive)}: {', '.join(alive)}")
-        if not any(answers for name, _, answers in seen if name in alive):
-            hint = "Is CAUSEWAY_MATCHMAKER_MANAGER_URL right where it runs, and its key not revoked?"
-            yield MATCHMAKER.problem("manager", "the manager does not answer it", hint)
-    elif seen:
-        ago = timezone.now() - max(seen_at for _, seen_at, _ in seen)
-        yield MATCHMAKER.problem("runs", f"none runs; the last was seen {ago.total_seconds():.0f} s ago", todo)
-    elif settings.MATCHMAKER_KEY:
-        yield MATCHMAKER.problem("runs", "none runs, though it has a key", todo)
+    waiting, overdue = deliveries_waiting(now=now, overdue=OVERDUE)
+    if overdue:
+        hint = "Check that a worker serves the queue webhook; see the finding on workers."
+        yield WEBHOOKS.problem("backlog", f"{overdue} of {waiting} have been due for over five minutes", hint)
     else:
-        yield MATCHMAKER.ok("runs", "none is set up")
-    states = apps.get_model("matchmaker", "PassState")._default_manager.filter(suspended_until__isnull=False)
-    aside = states.values_list("version__profile__tenant", "version__profile__name", "version__number", "error")[:5]
-    for tenant, name, number, error in aside:
-        todo = "The console shows it under Profile versions; its tenant can activate another version."
-        yield MATCHMAKER.warning("set aside", f"{tenant}/{name} v{number}, whose passes fail: {error}", todo)
+        yield WEBHOOKS.ok("backlog", f"{waiting} are waiting for delivery")
+    if circuits := circuits_open():
+        hosts = ", ".join(f"{host} of {tenant}" for tenant, host in circuits[:LISTED])
+        hint = "Inform these tenants. Each endpoint is tried again every few minutes; the console can do so at once."
+        yield WEBHOOKS.warning("open_circuits", f"{len(circuits)} endpoints keep failing: {hosts}", hint)
+    if tenants := deliveries_undelivered(since=now - timedelta(hours=24)):
+        hint = "Inform these tenants that their URL failed. The console can send the webhooks again."
+        message = f"{sum(tenants.values())} in the last 24 hours, of {', '.join(sorted(tenants)[:LISTED])}"
+        yield WEBHOOKS.warning("undelivered", message, hint)
 
 
-def look_at_webhooks() -> Iterator[Finding]:
-    now = timezone.now()
-    due_long = WebhookDelivery.objects.filter(next_attempt_at__lt=now - WAITS_LONG)
-    late = due_long.exclude(circuit_is_open(now)).count()
-    waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).count()
-    given_up = WebhookDelivery.objects.filter(
-        next_attempt_at=None, delivered_at=None, created_at__gt=now - timedelta(hours=24)
-    )
-    if late:
-        todo = "Is a worker on the queue webhook? See the finding on workers."
-        yield WEBHOOKS.problem("backlog", f"{late} of {waiting} have been due for over five minutes", todo)
-    else:
-        yield WEBHOOKS.ok("backlog", f"{waiting} on their way")
-    circuits = WebhookEndpoint.objects.filter(retry_at__isnull=False)
-    if broken := list(circuits.values_list("tenant__slug", "host")[:5]):
-        hosts = ", ".join(f"{host} of {tenant}" for tenant, host in broken)
-        todo = "Inform these studios. Each endpoint is tried again every few minutes; the admin can do it at once."
-        yield WEBHOOKS.warning("circuits", f"{circuits.count()} endpoints keep failing: {hosts}", todo)
-    if lost := given_up.count():
-        tenants = sorted(set(given_up.values_list("tenant__slug", flat=True)))[:5]
-        todo = "Tell these studios that their URL did not answer; the admin can send again."
-        yield WEBHOOKS.warning("given up", f"{lost} within a day, of {', '.join(tenants)}", todo)
-
-
-def look_at_disk() -> Iterator[Finding]:
+def check_disk() -> Iterator[Finding]:
     folder = settings.STATE_DIR
     free = shutil.disk_usage(folder).free
-    text = f"{free / 1e9:.1f} GB free where {folder} is"
-    todo = "Make room: database and broker stop when it is full."
+    message = f"{free / 1e9:.1f} GB are free in {folder}"
+    hint = "Free some space: database and broker stop when the disk is full."
     if not os.access(folder, os.W_OK):
-        yield DISK.problem("room", f"{folder} cannot be written to", "Run as its owner, or set CAUSEWAY_STATE_DIR.")
+        hint = "Run as the owner of the folder, or set CAUSEWAY_STATE_DIR."
+        yield DISK.problem("writable", f"{folder} is not writable", hint)
     elif free < LOW:
-        yield (DISK.problem if free < VERY_LOW else DISK.warning)("room", text, todo)
+        yield (DISK.problem if free < VERY_LOW else DISK.warning)("free_space", message, hint)
     else:
-        yield DISK.ok("room", text)
+        yield DISK.ok("free_space", message)

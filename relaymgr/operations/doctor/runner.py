@@ -1,4 +1,5 @@
-"""Everything at the same time, each in a thread with a limit: what hangs is a finding, and holds up nothing."""
+"""Runs all checks at the same time, each in a thread with a time limit: one that hangs is a finding, and delays none
+of the others."""
 
 import threading
 import time
@@ -7,69 +8,71 @@ from collections.abc import Callable, Iterable, Mapping
 from django.db import DatabaseError, connections
 
 from web.database.connections import deadline
+from web.diagnostics import Check, Finding, Level, application_checks
 
 from . import background_jobs, configuration, database, external_services, nodes
-from .findings import Finding, Level, Of
 
-DATABASE_WITHIN_S, ALL_WITHIN_S = 8.0, 15.0
+DATABASE_TIMEOUT_S, TIMEOUT_S = 8.0, 15.0
 
-Look = Callable[[], Iterable[Finding]]
+Run = Callable[[], Iterable[Finding]]
 
-WITHOUT_DATABASE: dict[str, Look] = {
-    "settings": configuration.look,
-    "broker": background_jobs.look_at_broker,
-    "cache": background_jobs.look_at_cache,
-    "disk": external_services.look_at_disk,
+WITHOUT_DATABASE: dict[str, Run] = {
+    "settings": configuration.check,
+    "broker": background_jobs.check_broker,
+    "cache": background_jobs.check_cache,
+    "disk": external_services.check_disk,
 }
-WITH_DATABASE: dict[str, Look] = {
-    "web": external_services.look_at_web,
-    "worker": background_jobs.look_at_worker,
-    "beat": background_jobs.look_at_beat,
-    "processes": background_jobs.look_at_restarts,
-    "matchmaker": external_services.look_at_matchmaker,
-    "webhooks": external_services.look_at_webhooks,
-    "fleet": nodes.look,
+WITH_DATABASE: dict[str, Run] = {
+    "web": external_services.check_web,
+    "worker": background_jobs.check_worker,
+    "beat": background_jobs.check_beat,
+    "processes": background_jobs.check_restarts,
+    "webhooks": external_services.check_webhooks,
+    "fleet": nodes.check,
 }
 
 
-def examine() -> list[Finding]:
-    found = bounded({"database": database.look}, DATABASE_WITHIN_S)
+def run_all() -> list[Finding]:
+    with_database = WITH_DATABASE | application_checks
+    found = run_bounded({"database": database.check}, DATABASE_TIMEOUT_S)
     if found[0].level is Level.OK:
-        return found + bounded(WITHOUT_DATABASE | WITH_DATABASE, ALL_WITHIN_S)
-    todo = "See to the database first."
-    unknown = [Of(area).warning("not examined", "this needs the database", todo) for area in WITH_DATABASE]
-    return found + bounded(WITHOUT_DATABASE, ALL_WITHIN_S) + unknown
+        return found + run_bounded(WITHOUT_DATABASE | with_database, TIMEOUT_S)
+    skipped = [
+        Check(area).warning("completed", "skipped: it needs the database", "Repair the database first.")
+        for area in with_database
+    ]
+    return found + run_bounded(WITHOUT_DATABASE, TIMEOUT_S) + skipped
 
 
-def bounded(looks: Mapping[str, Look], seconds: float) -> list[Finding]:
-    """What each found, in the order of `looks`."""
+def run_bounded(checks: Mapping[str, Run], timeout_s: float) -> list[Finding]:
+    """The findings of all checks, in their order."""
     found: dict[str, list[Finding]] = {}
     threads = [
-        threading.Thread(target=_run, args=(area, look, found, seconds), name=f"doctor {area}", daemon=True)
-        for area, look in looks.items()
+        threading.Thread(target=_run, args=(area, check, found, timeout_s), name=f"doctor {area}", daemon=True)
+        for area, check in checks.items()
     ]
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout_s
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return [finding for area in looks for finding in found.get(area) or [_hangs(area, seconds)]]
+    return [finding for area in checks for finding in found.get(area) or [_timed_out(area, timeout_s)]]
 
 
-def _run(area: str, look: Look, found: dict[str, list[Finding]], seconds: float) -> None:
+def _run(area: str, check: Run, found: dict[str, list[Finding]], timeout_s: float) -> None:
     try:
-        with deadline(seconds - 1):
-            found[area] = list(look())
+        with deadline(timeout_s - 1):
+            found[area] = list(check())
     except DatabaseError as error:
-        found[area] = [
-            Of(area).problem("examined", f"the database failed on the way ({type(error).__name__})", "Try again.")
-        ]
+        message = f"the database failed during the check ({type(error).__name__})"
+        found[area] = [Check(area).problem("completed", message, "Try again.")]
     except Exception as error:
-        text = f"the examination itself failed: {type(error).__name__}: {error}"
-        found[area] = [Of(area).problem("examined", text, "Please report this.")]
+        message = f"the check itself failed: {type(error).__name__}: {error}"
+        found[area] = [Check(area).problem("completed", message, "Please report this as a bug.")]
     finally:
         connections.close_all()
 
 
-def _hangs(area: str, seconds: float) -> Finding:
-    return Of(area).problem("examined", f"no result within {seconds:.0f} s", "It hangs: look at what it talks to.")
+def _timed_out(area: str, timeout_s: float) -> Finding:
+    hint = "Whatever the check connects to hangs. Look there first."
+    return Check(area).problem("completed", f"no result within {timeout_s:.0f} s", hint)

@@ -1,1 +1,1 @@
-"""The command line for operators: a module for each concern, put together in `app`."""
+"""The command line for operators. `app` collects the commands, each of which is a module in `commands`."""

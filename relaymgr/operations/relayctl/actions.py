@@ -1,4 +1,4 @@
-"""Acts: what changes something asks first where it destroys, and is kept in the audit log with how it went."""
+"""What commands that change something have in common: a confirmation before they destroy, and the audit log."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,31 +11,31 @@ from web.errors import ApiError, Conflict
 
 
 class NotConfirmed(Conflict):
-    code, message = "not_confirmed", "Nothing was done. Confirm, or say --yes."
+    code, message = "not_confirmed", "Nothing was changed. Confirm the question, or pass --yes."
 
 
 def confirm(question: str, *, yes: bool) -> None:
     """Raises NotConfirmed."""
     try:
-        agreed = yes or typer.confirm(question, err=True)
-    except typer.Abort:  # nobody is there to answer
-        agreed = False
-    if not agreed:
+        is_confirmed = yes or typer.confirm(question, err=True)
+    except typer.Abort:  # there is no terminal to answer from
+        is_confirmed = False
+    if not is_confirmed:
         raise NotConfirmed
 
 
 @contextlib.contextmanager
-def recorded(action: str, target: str, detail: str = "") -> Iterator[None]:
-    """Around the act itself. What it is refused with is kept too."""
+def audited(action: str, target: str, detail: str = "") -> Iterator[None]:
+    """Writes the action inside to the audit log, also when it is refused."""
     try:
         yield
     except ApiError as error:
-        _keep(action, target, f"{error.code}: {error.sentence}", succeeded=False)
+        _record(action, target, f"{error.code}: {error.sentence}", succeeded=False)
         raise
-    _keep(action, target, detail, succeeded=True)
+    _record(action, target, detail, succeeded=True)
 
 
-def _keep(action: str, target: str, detail: str, *, succeeded: bool) -> None:
+def _record(action: str, target: str, detail: str, *, succeeded: bool) -> None:
     action_record(
         via=Via.RELAYCTL, actor=machine_user(), action=action, target=target, detail=detail, succeeded=succeeded
     )

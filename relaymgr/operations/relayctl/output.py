@@ -1,6 +1,6 @@
-"""What relayctl prints. Each command makes one document; `--json` prints it, else people get the same as tables.
+"""What relayctl prints. Each command builds one document: `--json` prints it as it is, otherwise it becomes tables.
 
-Names, reasons and metadata come from studios, players and nodes: whatever a terminal would obey is taken out.
+Names, reasons and metadata come from tenants, players and nodes, so control characters of terminals are removed.
 """
 
 import json
@@ -24,7 +24,7 @@ from web.database.connections import deadline
 from web.errors import ApiError, Unavailable
 
 Document = dict[str, Any]
-WIDTH = 180  # of a table that goes into a file or a pipe
+WIDTH = 180  # of tables in a file or a pipe
 STYLES = {
     "ready": "green",
     "ok": "green",
@@ -42,22 +42,22 @@ STYLES = {
 _JSON = "relayctl.json"
 
 
-WITHIN_S = 30.0  # seconds for which a command waits for the database in all
+TIMEOUT_S = 30.0  # for all queries of a command together
 
 
 class DatabaseDown(Unavailable):
-    code, message = "database_unavailable", "The database cannot be used. `relayctl doctor` says why."
+    code, message = "database_unavailable", "The database cannot be used. `relayctl doctor` shows the cause."
 
 
 class Commands(typer.core.TyperGroup):
-    """Turns what services refuse with into one line on stderr and exit status 1."""
+    """Turns the errors of services into one line on stderr and exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
-        # What went wrong is said in one line, and not also by the libraries on the way.
+        # One line reports the error; log lines of libraries would only repeat it.
         before = logging.root.manager.disable
         logging.disable(max(before, logging.WARNING))
         try:
-            with deadline(WITHIN_S):
+            with deadline(TIMEOUT_S):
                 return super().invoke(ctx)
         except ApiError as error:
             refuse(error, as_json=bool(ctx.meta.get(_JSON)))
@@ -76,7 +76,7 @@ def _note_json(ctx: typer.Context, value: bool) -> bool:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_note_json)]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def refuse(error: ApiError, *, as_json: bool) -> NoReturn:
@@ -118,7 +118,7 @@ def console() -> Console:
 def table(
     columns: Iterable[str], rows: Iterable[Iterable[Any]], *, title: str = "", numbers: Iterable[str] = ()
 ) -> Table:
-    """`numbers`: the columns to set flush right."""
+    """`numbers`: the columns to align right."""
     right = set(numbers)
     made = Table(
         title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0)
@@ -131,7 +131,7 @@ def table(
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> Table:
-    """Names and values, one below the other."""
+    """Names and values, one pair per line."""
     made = Table.grid(padding=(0, 2, 0, 0))
     for name, value in pairs:
         made.add_row(Text(name, style="bold"), value if isinstance(value, Text) else cell(value))
@@ -160,11 +160,11 @@ def words(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """What a terminal would obey is an escape, and text from right to left leaves its neighbours where they are."""
+    """Control characters are escaped, and right-to-left text does not reorder its surroundings."""
     return isolated(text)
 
 
 def moment(at: datetime) -> str:
-    """How long ago, or until then."""
+    """Relative to now."""
     seconds = (timezone.now() - at).total_seconds()
     return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"

@@ -1,40 +1,38 @@
-"""Who did what."""
+"""The audit log."""
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from django.utils import timezone
 from rich.console import RenderableType
 
-from web.audit.models import AuditEntry
+from web.audit.selectors import entries_matching
 
 from ..output import Document, Json, show, table
 
+if TYPE_CHECKING:
+    from web.audit.models import AuditEntry
+
 
 def audit(
-    actor: Annotated[str, typer.Option(help="Only what this user or key did.", show_default=False)] = "",
-    action: Annotated[str, typer.Option(help="Only such acts: node.drain, or node for all.", show_default=False)] = "",
-    target: Annotated[str, typer.Option(help="Only what was done to this.", show_default=False)] = "",
-    hours: Annotated[float | None, typer.Option(help="Only the last so many.", min=0, max=1e5)] = None,
-    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=10_000)] = 50,
+    actor: Annotated[str, typer.Option(help="Only actions of this user or key.", show_default=False)] = "",
+    action: Annotated[
+        str, typer.Option(help="Only this action: node.drain, or node for all actions on nodes.", show_default=False)
+    ] = "",
+    target: Annotated[str, typer.Option(help="Only actions on this target.", show_default=False)] = "",
+    hours: Annotated[float | None, typer.Option(help="Only actions of the last N hours.", min=0, max=1e5)] = None,
+    limit: Annotated[int, typer.Option(help="At most N entries.", min=1, max=10_000)] = 50,
     as_json: Json = False,
 ) -> None:
-    """The audit log, the newest first."""
-    found = AuditEntry.objects.all()
-    if actor:
-        found = found.filter(actor=actor)
-    if action:
-        found = found.filter(action=action) if "." in action else found.filter(action__startswith=f"{action}.")
-    if target:
-        found = found.filter(target=target)
-    if hours is not None:
-        found = found.filter(at__gte=timezone.now() - timedelta(hours=hours))
+    """Show the audit log, newest entries first."""
+    since = timezone.now() - timedelta(hours=hours) if hours is not None else None
+    found = entries_matching(actor=actor, action=action, target=target, since=since)
     show({"entries": [entry_document(entry) for entry in found[:limit]]}, as_json, _render)
 
 
-def entry_document(entry: AuditEntry) -> Document:
+def entry_document(entry: "AuditEntry") -> Document:
     return {
         "at": entry.at,
         "via": entry.via,
@@ -48,8 +46,8 @@ def entry_document(entry: AuditEntry) -> Document:
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
-    columns = ("when", "via", "who", "did", "to", "done", "times", "detail")
+    columns = ("time", "via", "actor", "action", "target", "succeeded", "count", "detail")
     if not document["entries"]:
-        yield "No entry is like this."
+        yield "No entry matches."
         return
-    yield table(columns, (list(entry.values()) for entry in document["entries"]), numbers=("times",))
+    yield table(columns, (list(entry.values()) for entry in document["entries"]), numbers=("count",))

@@ -1,4 +1,4 @@
-"""Why a session is where it is, as tables: the document that the API serves at /placement."""
+"""The explanation of a placement, which the API serves at /placement, as tables."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -7,26 +7,27 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from relaymgr.sessions.models import RelaySession
+from relaymgr.sessions.overview import placement_document
 from relaymgr.sessions.placement.stored_explanation import completed
 from web.errors import Conflict
 
+from ..filters import session_get
 from ..output import Document, Json, printable, show, table, words
-from .sessions import SessionId, session_get
+from .sessions import SessionId
 
 
 class NotExplained(Conflict):
-    code, message = "not_explained", "The session was never placed: there is nothing to explain."
+    code, message = "not_explained", "The session was never placed, so there is no explanation."
 
 
 def explain(
     session_id: SessionId,
-    seats: Annotated[int, typer.Option(help="Show the legs of so many seats.", min=0, max=255)] = 8,
+    seats: Annotated[int, typer.Option(help="Show the estimates for the first N seats.", min=0, max=255)] = 8,
     as_json: Json = False,
 ) -> None:
-    """Why a session is on its node: every candidate, what it would cost, and what would have changed the choice."""
+    """Explain the placement of a session: every considered node, its cost, and what would have changed the choice."""
     session = session_get(session_id)
-    placement = completed(RelaySession.objects.values_list("placement", flat=True).get(pk=session.pk))
+    placement = completed(placement_document(session_id=session.pk))
     if not placement:
         raise NotExplained
     better = session.better_relay if session.is_ready and session.better_relay.get("lasts") else None
@@ -44,10 +45,10 @@ def _render(document: Document, seats: int) -> Iterator[RenderableType]:
     yield table(columns, rows, numbers=("cost", *terms, "load", "free seats"))
     more = document["unlisted_nodes"]
     if more["usable"] or more["excluded"]:
-        yield f"Not shown: {more['usable']} more that could be used, {more['excluded']} more that could not."
+        yield f"Not listed: {more['usable']} more usable nodes, {more['excluded']} more excluded nodes."
     if seats and candidates:
         yield ""
-        yield Text("Legs in ms, give or take, and where each figure is from", style="bold")
+        yield Text("Estimated RTT of each leg in ms, with its uncertainty and source", style="bold")
         shown = range(min(seats, document["players"]))
         yield table(
             ("node", *(f"seat {seat}" for seat in shown)),
@@ -99,4 +100,4 @@ def _sentences(document: Document) -> Iterator[str]:
         yield printable(f"Asked {attempt['node']}: {attempt['outcome']} in {words(attempt['ms'])} ms.")
     if document["better_relay"]:
         better = document["better_relay"]
-        yield printable(f"By now {better['node']} is better by {words(better['gain_ms'])} ms.")
+        yield printable(f"Meanwhile {better['node']} is better by {words(better['gain_ms'])} ms.")

@@ -1,40 +1,40 @@
-"""API keys, by their prefix: the secret is kept nowhere."""
+"""API keys, identified by their prefix. Only a hash of the secret is stored."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
 
-from relaymgr.tenants.models import ApiKey
+from relaymgr.tenants.selectors import api_key_find, api_keys
 from relaymgr.tenants.services import api_key_revoke
 from web.errors import Conflict, NotFound
 
-from ..actions import confirm, recorded
+from ..actions import audited, confirm
 from ..filters import filters_check
 from ..output import Document, Json, Yes, show, table
 
+if TYPE_CHECKING:
+    from relaymgr.tenants.models import ApiKey
+
 
 class KeyUnknown(NotFound):
-    code, message = "key_unknown", "There is no key with that prefix. `relayctl keys` lists them."
+    code, message = "key_unknown", "There is no key with that prefix. `relayctl keys` lists all of them."
 
 
 class KeyRevoked(Conflict):
-    code, message = "key_revoked", "The key was revoked before."
+    code, message = "key_revoked", "The key is revoked already."
 
 
 def keys(
-    tenant: Annotated[str, typer.Option(help="Only those of this tenant.", show_default=False)] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Revoked and expired ones too.")] = False,
+    tenant: Annotated[str, typer.Option(help="Only keys of this tenant.", show_default=False)] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Include revoked and expired keys.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The API keys: whose they are, what they may, when they were used."""
+    """List the API keys with their tenants, scopes and last use."""
     filters_check(tenant=tenant)
-    found = ApiKey.objects.select_related("tenant").order_by("tenant__slug", "name", "-created_at")
-    if tenant:
-        found = found.filter(tenant__slug=tenant)
-    document = {"keys": [_document(key) for key in found if everything or key.is_usable]}
-    show(document, as_json, _render)
+    found = api_keys(tenant=tenant)
+    show({"keys": [_document(key) for key in found if everything or key.is_usable]}, as_json, _render)
 
 
 def key_revoke(
@@ -42,18 +42,18 @@ def key_revoke(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Revoke an API key, at once and for good."""
-    key = ApiKey.objects.select_related("tenant").filter(prefix=prefix).first()
+    """Revoke an API key, immediately and permanently."""
+    key = api_key_find(prefix=prefix)
     if key is None:
         raise KeyUnknown
-    confirm(f"Revoke {key} of {key.tenant or 'the installation'}? Whoever uses it is refused from now on.", yes=yes)
-    with recorded("api_key.revoke", str(key)):
+    confirm(f"Revoke {key} of {key.tenant or 'the installation'}? Its requests are rejected from now on.", yes=yes)
+    with audited("api_key.revoke", str(key)):
         if not api_key_revoke(key=key):
             raise KeyRevoked
     show({"key": prefix, "revoked": True}, as_json, lambda document: [f"{key} is revoked."])
 
 
-def _document(key: ApiKey) -> Document:
+def _document(key: "ApiKey") -> Document:
     return {
         "prefix": key.prefix,
         "name": key.name,
@@ -68,5 +68,5 @@ def _document(key: ApiKey) -> Document:
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
-    columns = ("prefix", "name", "tenant", "scopes", "usable", "made", "expires", "revoked", "last used")
+    columns = ("prefix", "name", "tenant", "scopes", "usable", "created", "expires", "revoked", "last used")
     yield table(columns, (list(key.values()) for key in document["keys"]))

@@ -1,38 +1,44 @@
-"""The fleet: what nodes there are, how they are, and whether they take sessions."""
+"""The relay nodes: their state and load, and whether they take new sessions."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 from rich.console import RenderableType
 
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import NodeState
+from relaymgr.nodes.selectors import nodes_with_seats
 from relaymgr.nodes.services import node_drain, node_remove, node_undrain
 from relaymgr.operations.fleet_snapshot import SILENT
-from relaymgr.sessions.models import LIVE_STATES, RelaySession
+from relaymgr.sessions.overview import live_sessions_by_worker
+from relaymgr.telemetry.selectors import node_sample_newest, peer_legs_of
 
-from ..actions import confirm, recorded
-from ..filters import NodeUnknown, filters_check
+from ..actions import audited, confirm
+from ..filters import filters_check, node_get
 from ..output import Document, Json, Yes, facts, print_error, show, table, words
 
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import RelayNode
+
 STATE_CHANGES = 20
-Node = Annotated[str, typer.Argument(help="Its name.", metavar="NODE")]
+Node = Annotated[str, typer.Argument(help="The name of the node.", metavar="NODE")]
 
 
 def nodes(
-    name: Annotated[str, typer.Argument(help="One node, in detail.", metavar="NODE", show_default=False)] = "",
-    state: Annotated[NodeState | None, typer.Option(help="Only those in this state.")] = None,
-    location: Annotated[str, typer.Option(help="Only those at this location.", show_default=False)] = "",
+    name: Annotated[
+        str, typer.Argument(help="Show the details of this node.", metavar="NODE", show_default=False)
+    ] = "",
+    state: Annotated[NodeState | None, typer.Option(help="Only nodes in this state.")] = None,
+    location: Annotated[str, typer.Option(help="Only nodes at this location.", show_default=False)] = "",
     as_json: Json = False,
 ) -> None:
-    """The nodes, or one of them in detail."""
+    """List the nodes, or show the details of one."""
     if name:
         show(_detail(node_get(name)), as_json, _render_one)
         return
     filters_check(location=location)
-    found = _nodes()
+    found = nodes_with_seats()
     if state:
         found = found.filter(state=state)
     if location:
@@ -41,51 +47,38 @@ def nodes(
 
 
 def drain(name: Node, as_json: Json = False) -> None:
-    """No new sessions on a node; its live ones go on to their end."""
+    """Place no new sessions on a node. Its live sessions continue until they end."""
     _drain_set(name, True, as_json)
 
 
 def undrain(name: Node, as_json: Json = False) -> None:
-    """New sessions on a node again."""
+    """Place new sessions on a node again."""
     _drain_set(name, False, as_json)
 
 
 def remove(name: Node, yes: Yes = False, as_json: Json = False) -> None:
-    """Forget a node and its keys. One that takes sessions is drained first; one that serves some is not removed."""
+    """Remove a node and its keys. It is drained first if necessary, and not removed while it serves sessions."""
     node = node_get(name)
-    question = f"Forget the node {node}, its keys and what was measured of it?"
+    question = f"Remove the node {node}, its keys and its measurements?"
     if node.takes_sessions:
-        question = f"{node} takes new sessions. Drain it now, and forget it, its keys and what was measured of it?"
+        question = f"{node} takes new sessions. Drain it now, then remove it, its keys and its measurements?"
     confirm(question, yes=yes)
     if node.takes_sessions:
-        with recorded("node.drain", str(node), "before it is removed"):
+        with audited("node.drain", str(node), "before its removal"):
             node_drain(node=node)
-    with recorded("node.remove", str(node)):
+    with audited("node.remove", str(node)):
         node_remove(node=node)
     show({"node": name, "removed": True}, as_json, lambda document: [f"{name} is removed."])
 
 
-def node_get(name: str) -> RelayNode:
-    """Raises NodeUnknown."""
-    node = _nodes().filter(name=name).first()
-    if node is None:
-        raise NodeUnknown
-    return node
-
-
 def _drain_set(name: str, draining: bool, as_json: bool) -> None:
     node = node_get(name)
-    with recorded("node.drain" if draining else "node.undrain", str(node)):
-        told = (node_drain if draining else node_undrain)(node=node)
-    if not told:
-        print_error(f"relayctl: {name} does not answer. It learns this from its next heartbeat.")
-    sentence = f"{name} drains: no new sessions." if draining else f"{name} takes sessions again."
-    show({"node": name, "draining": draining, "told": told}, as_json, lambda document: [sentence])
-
-
-def _nodes() -> QuerySet[RelayNode]:
-    seats, free = Sum("workers__capacity"), Sum("workers__free_seats")
-    return RelayNode.objects.select_related("location").annotate(capacity=seats, free=free).order_by("name")
+    with audited("node.drain" if draining else "node.undrain", str(node)):
+        notified = (node_drain if draining else node_undrain)(node=node)
+    if not notified:
+        print_error(f"relayctl: {name} does not respond. Its next heartbeat delivers the change.")
+    sentence = f"{name} is draining and takes no new sessions." if draining else f"{name} takes sessions again."
+    show({"node": name, "draining": draining, "notified": notified}, as_json, lambda document: [sentence])
 
 
 def _document(node: Any) -> Document:
@@ -101,7 +94,7 @@ def _document(node: Any) -> Document:
         "host": node.host,
         "control_url": node.control_url,
         "capacity": node.capacity or 0,
-        "free_seats": node.free or 0,
+        "free_seats": node.free_seats or 0,
         "cpu": node.cpu,
         "packet_path": node.packet_path,
         "packet_path_reason": node.packet_path_reason,
@@ -115,11 +108,9 @@ def _document(node: Any) -> Document:
     }
 
 
-def _detail(node: RelayNode) -> Document:
-    sample = node.samples.order_by("-at").first()
-    peers = getattr(node, "peer_legs", None)
-    sessions = RelaySession.objects.filter(worker__node=node, state__in=LIVE_STATES).order_by().values_list("worker")
-    live = dict(sessions.annotate(count=Count("pk")))
+def _detail(node: "RelayNode") -> Document:
+    sample = node_sample_newest(node_id=node.pk)
+    live = live_sessions_by_worker(node_id=node.pk)
     return _document(node) | {
         "workers": [
             {
@@ -157,13 +148,13 @@ def _detail(node: RelayNode) -> Document:
         ],
         "peers": {
             name: {"rtt_ms": leg[0], "jitter_ms": leg[1], "loss": leg[2], "loss_large": leg[3]}
-            for name, leg in (peers.legs if peers else {}).items()
+            for name, leg in peer_legs_of(node_id=node.pk).items()
         },
     }
 
 
 def shown_state(node: Document) -> str:
-    """What matters of state, silence, draining and stopping, in a word."""
+    """State, silence and draining in one word."""
     if node["state"] != NodeState.READY:
         return str(node["state"])
     if node["silent_since"]:
@@ -172,15 +163,15 @@ def shown_state(node: Document) -> str:
 
 
 def last_known(value: Any, node: Document) -> Any:
-    """A figure that the node reports, marked while it is silent."""
+    """A value reported by the node, marked while the node is silent."""
     return f"{words(value)} (last known)" if node["silent_since"] else value
 
 
 def _render(document: Document) -> Iterator[RenderableType]:
     if not document["nodes"]:
-        yield "No nodes. `relayctl join-key LOCATION` makes a key with which one may join."
+        yield "No nodes. `relayctl join-key LOCATION` creates a key with which a node can join."
         return
-    columns = ("node", "location", "state", "seats taken", "of", "cpu", "path", "version", "clock ms", "heard")
+    columns = ("node", "location", "state", "seats taken", "of", "cpu", "path", "version", "clock ms", "last seen")
     rows = (
         (
             node["name"],
@@ -206,7 +197,7 @@ def _render_one(node: Document) -> Iterator[RenderableType]:
             ("node", node["name"]),
             ("location", node["location"]),
             ("state", shown_state(node)),
-            ("players reach it at", ", ".join(filter(None, (node["host"], node["public_ip"], node["public_ipv6"])))),
+            ("addresses", ", ".join(filter(None, (node["host"], node["public_ip"], node["public_ipv6"])))),
             ("control API", node["control_url"]),
             ("seats", f"{node['capacity'] - node['free_seats']} of {node['capacity']} taken"),
             ("cpu", last_known(node["cpu"], node)),
@@ -214,7 +205,7 @@ def _render_one(node: Document) -> Iterator[RenderableType]:
             ("version", node["version"]),
             ("clock", last_known(f"{node['clock_offset_ms']:.1f} ms ahead of the manager's", node)),
             ("players", last_known(node["sample"]["connected"] if node["sample"] else "unknown", node)),
-            ("heard", node["last_seen_at"]),
+            ("last seen", node["last_seen_at"]),
             ("missed probes", node["missed_probes"]),
             ("joined", node["joined_at"]),
         ]
@@ -228,18 +219,16 @@ def _render_one(node: Document) -> Iterator[RenderableType]:
     yield table(columns, rows, numbers=columns)
     yield ""
     keys = ((k["key_id"], k["created_at"], k["confirmed_at"], k["retired_at"]) for k in node["token_keys"])
-    yield table(("token key", "made", "node has it", "retired"), keys)
+    yield table(("token key", "created", "confirmed", "retired"), keys)
     if node["state_changes"]:
         yield ""
         changes = ((c["at"], c["after"], c["before"], c["reason"]) for c in node["state_changes"])
-        yield table(("changed", "is", "was", "why"), changes)
+        yield table(("changed", "state", "before", "reason"), changes)
     if node["sample"]:
         yield ""
         counted = ((name, count) for name, count in sorted(node["sample"]["counters"].items()) if count)
-        yield table(("counter", "since it started"), counted, numbers=("since it started",))
+        yield table(("counter", "since start"), counted, numbers=("since start",))
     if node["peers"]:
         yield ""
         legs = ((name, leg["rtt_ms"], leg["jitter_ms"], leg["loss"]) for name, leg in sorted(node["peers"].items()))
-        yield table(
-            ("to node", "round trip ms", "jitter ms", "loss"), legs, numbers=("round trip ms", "jitter ms", "loss")
-        )
+        yield table(("to node", "RTT ms", "jitter ms", "loss"), legs, numbers=("RTT ms", "jitter ms", "loss"))

@@ -1,4 +1,4 @@
-"""The reference in docs/relayctl.md, from the commands themselves. Not shown in help: it is for who changes them."""
+"""Generates the reference in docs/relayctl.md from the commands. Hidden from help, as it is for developers."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -11,13 +11,13 @@ EVERYWHERE = ("--json", "--help")
 
 
 def reference() -> None:
-    """Print the reference that ends docs/relayctl.md, in Markdown."""
-    from ..app import app  # which names this command
+    """Print the reference at the end of docs/relayctl.md, as Markdown."""
+    from ..app import app  # it imports this module
 
     group: Any = get_command(app)
     context = typer.Context(group, info_name="relayctl")
     shown = [command for command in group.commands.values() if not command.hidden]
-    typer.echo("## Reference\n\nEvery command takes `--json` and `--help`.")
+    typer.echo("## Reference\n\nEvery command accepts `--json` and `--help`.")
     for panel, commands in groupby(shown, key=lambda command: command.rich_help_panel):
         typer.echo(f"\n### {panel}")
         for command in commands:

@@ -1,30 +1,32 @@
-"""Sessions: find them, see what became of them, end them, put players out."""
+"""Sessions: listing them, their details, and ending them or the access of single players."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 from rich.console import RenderableType
 
-from relaymgr.sessions.errors import SessionUnknown
-from relaymgr.sessions.models import RelaySession, Seat, SessionState
-from relaymgr.sessions.selectors import node_changes, sessions_wanted, unknown_since_of
+from relaymgr.sessions.models import SessionState
+from relaymgr.sessions.overview import seats_without_secrets, session_grants, session_ids, sessions_all
+from relaymgr.sessions.selectors import node_changes, unknown_since_of
 from relaymgr.sessions.services import seat_revoke, session_delete
-from relaymgr.telemetry.models import LegSample
+from relaymgr.telemetry.selectors import leg_sample_newest
 from web.errors import NotFound
 
-from ..actions import confirm, recorded
-from ..filters import filters_check
+from ..actions import audited, confirm
+from ..filters import filters_check, session_get
 from ..output import Document, Json, Yes, facts, printable, show, table
 
+if TYPE_CHECKING:
+    from relaymgr.sessions.models import RelaySession, Seat
+
 NODE_CHANGES = 300
-SessionId = Annotated[str, typer.Argument(help="Its id, such as 3960c873aafd-S.", metavar="SESSION")]
+SessionId = Annotated[str, typer.Argument(help="The id of the session, such as 3960c873aafd-S.", metavar="SESSION")]
 
 
 class SeatUnknown(NotFound):
-    code, message = "seat_unknown", "The session has no seat of that number. `relayctl session` lists them."
+    code, message = "seat_unknown", "The session has no seat with that number. `relayctl session` lists all of them."
 
 
 def _pairs(values: list[str]) -> list[str]:
@@ -35,86 +37,63 @@ def _pairs(values: list[str]) -> list[str]:
 
 
 def sessions(
-    state: Annotated[SessionState | None, typer.Option(help="Else the live ones.")] = None,
-    tenant: Annotated[str, typer.Option(help="Only those of this tenant.", show_default=False)] = "",
-    location: Annotated[str, typer.Option(help="Only those at this location.", show_default=False)] = "",
-    node: Annotated[str, typer.Option(help="Only those on this node.", show_default=False)] = "",
+    state: Annotated[
+        SessionState | None, typer.Option(help="Only sessions in this state. Default: live sessions.")
+    ] = None,
+    tenant: Annotated[str, typer.Option(help="Only sessions of this tenant.", show_default=False)] = "",
+    location: Annotated[str, typer.Option(help="Only sessions at this location.", show_default=False)] = "",
+    node: Annotated[str, typer.Option(help="Only sessions on this node.", show_default=False)] = "",
     metadata: Annotated[
         list[str],
-        typer.Option(
-            help="Only those with this in their metadata; may be given again.", metavar="KEY=VALUE", callback=_pairs
-        ),
+        typer.Option(help="Only sessions with this metadata. Repeatable.", metavar="KEY=VALUE", callback=_pairs),
     ] = [],  # noqa: B006 - typer copies it
-    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=10_000)] = 50,
+    limit: Annotated[int, typer.Option(help="At most N sessions.", min=1, max=10_000)] = 50,
     as_json: Json = False,
 ) -> None:
-    """Sessions, the newest first."""
+    """List sessions, newest first."""
     pairs = [(key, value) for key, _, value in (pair.partition("=") for pair in metadata)]
     filters_check(tenant=tenant, location=location, node=node)
-    wanted = sessions_wanted(state=state or "", location=location, metadata=pairs)
-    if tenant:
-        wanted &= Q(tenant__slug=tenant)
-    if node:
-        wanted &= Q(worker__node__name=node)
-    # The newest first of all: seats are counted of those alone.
-    ids = list(RelaySession.objects.filter(wanted).values_list("pk", flat=True)[: limit + 1])
-    found = _sessions().filter(pk__in=ids[:limit])
-    document = {"sessions": [_document(session) for session in found], "more": len(ids) > limit}
+    # The ids first, so that seats are counted for these sessions only.
+    ids = session_ids(state=state or "", tenant=tenant, location=location, node=node, metadata=pairs, at_most=limit + 1)
+    found = sessions_all().filter(pk__in=ids[:limit])
+    document = {"sessions": [_document(session) for session in found], "has_more": len(ids) > limit}
     show(document, as_json, _render)
 
 
 def session(session_id: SessionId, as_json: Json = False) -> None:
-    """One session: its seats and how well they are connected, and all that happened."""
+    """Show one session with its seats, the quality of their connections, and its timeline."""
     show(_detail(session_get(session_id)), as_json, _render_one)
 
 
 def revoke(
     session_id: SessionId,
-    seat: Annotated[int, typer.Argument(help="Its number.", metavar="SEAT", min=0, max=254)],
+    seat: Annotated[int, typer.Argument(help="The number of the seat.", metavar="SEAT", min=0, max=254)],
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Put a player out. When this returns, the node forwards nothing of that seat any more."""
+    """Revoke a player's access. Once this returns, the node forwards no more packets of that seat."""
     found = session_get(session_id)
     row = found.seats.filter(number=seat).first()
     if row is None:
         raise SeatUnknown
     player = f", player {printable(row.player_id)}" if row.player_id else ""
-    confirm(f"Put seat {seat}{player} out of {found}?", yes=yes)
-    with recorded("seat.revoke", str(row)):
+    confirm(f"Revoke seat {seat}{player} of session {found}?", yes=yes)
+    with audited("seat.revoke", str(row)):
         seat_revoke(tenant=found.tenant, session_id=found.pk, token=int(row.token))
     document = {"session": found.pk, "seat": seat, "revoked": True}
     show(document, as_json, lambda document: [f"Seat {seat} of {found} is revoked."])
 
 
 def delete(session_id: SessionId, yes: Yes = False, as_json: Json = False) -> None:
-    """End a session. When this returns, the node forwards nothing of it any more."""
+    """End a session. Once this returns, the node forwards no more of its packets."""
     found = session_get(session_id)
     connected = found.seats.filter(is_connected=True, revoked_at=None).count() if found.is_ready else 0
     since = unknown_since_of(found, timezone.now())
-    when = f"were connected at {since:%H:%M:%S} UTC, when its node was last heard" if since else "are connected"
-    confirm(f"End {found} of {found.tenant}? Players that {when}: {connected}.", yes=yes)
-    with recorded("session.delete", str(found)):
+    when = f"were connected when its node was last seen, at {since:%H:%M:%S} UTC" if since else "are connected"
+    confirm(f"End session {found} of {found.tenant}? Players that {when}: {connected}.", yes=yes)
+    with audited("session.delete", str(found)):
         session_delete(tenant=found.tenant, session_id=found.pk)
     show({"session": found.pk, "deleted": True}, as_json, lambda document: [f"{found} is deleted."])
-
-
-def session_get(session_id: str) -> Any:
-    """Raises SessionUnknown."""
-    found = _sessions().filter(pk=session_id).first()
-    if found is None:
-        raise SessionUnknown
-    return found
-
-
-def _sessions() -> QuerySet[RelaySession]:
-    held = Count("seats", filter=Q(seats__revoked_at=None))
-    connected = Count("seats", filter=Q(seats__is_connected=True, seats__revoked_at=None))
-    return (
-        RelaySession.objects.select_related("tenant", "worker__node__location")
-        .defer("placement", "token", "tenant__webhook_secret", "worker__node__control_key")
-        .annotate(seats_held=held, seats_connected=connected)
-    )
 
 
 def _document(session: Any) -> Document:
@@ -138,7 +117,7 @@ def _document(session: Any) -> Document:
     }
 
 
-def _detail(session: RelaySession) -> Document:
+def _detail(session: "RelaySession") -> Document:
     return _document(session) | {
         "topology": session.topology,
         "objective": session.objective,
@@ -149,7 +128,7 @@ def _detail(session: RelaySession) -> Document:
         "better_relay": session.better_relay or None,
         "players": [
             _seat(seat, is_known=unknown_since_of(session, timezone.now()) is None)
-            for seat in session.seats.defer("token", "seat_key", "connect_token")
+            for seat in seats_without_secrets(session)
         ],
         "timeline": _timeline(session),
         "grants": [
@@ -160,13 +139,13 @@ def _detail(session: RelaySession) -> Document:
                 "confirmed": grant.confirmed,
                 "seats_reserved": grant.seats_reserved,
             }
-            for grant in session.grants.select_related("worker__node").defer("worker__node__control_key")
+            for grant in session_grants(session)
         ],
     }
 
 
-def _timeline(session: RelaySession) -> list[Document]:
-    """What happened to it, and to its node meanwhile (kind `node_lost`, `node_ready`, ...)."""
+def _timeline(session: "RelaySession") -> list[Document]:
+    """Its events, and the state changes of its node meanwhile (kind `node_lost`, `node_ready`, ...)."""
     lines: list[Document] = [
         {"at": event.at, "kind": event.kind, "seat": event.seat, "reason": event.reason}
         for event in session.events.all()
@@ -178,8 +157,8 @@ def _timeline(session: RelaySession) -> list[Document]:
     return sorted(lines, key=lambda line: line["at"])
 
 
-def _seat(seat: Seat, *, is_known: bool) -> Document:
-    sample = LegSample.objects.filter(session_id=seat.session_id, seat=seat.number).order_by("-at").first()
+def _seat(seat: "Seat", *, is_known: bool) -> Document:
+    sample = leg_sample_newest(session_id=seat.session_id, seat=seat.number)
     return {
         "seat": seat.number,
         "player_id": seat.player_id,
@@ -202,9 +181,9 @@ def _render(document: Document) -> Iterator[RenderableType]:
         "node",
         "seats",
         "connected",
-        "made",
+        "created",
         "ends",
-        "end",
+        "end reason",
         "metadata",
     )
     names = ("id", "tenant", "state", "location", "node", "seats", "connected", "created_at")
@@ -214,8 +193,8 @@ def _render(document: Document) -> Iterator[RenderableType]:
         for each in shown
     )
     yield table(columns, rows, numbers=("seats", "connected"))
-    if document["more"]:
-        yield "There are more: --limit."
+    if document["has_more"]:
+        yield "There are more sessions. Raise --limit to see them."
 
 
 def _connected(session: Document) -> str:
@@ -229,15 +208,15 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
             ("session", session["id"]),
             ("tenant", session["tenant"]),
             ("state", session["state"]),
-            ("on", where),
-            *([("players unknown", session["unknown_since"])] if session["unknown_since"] else []),
-            ("made", session["created_at"]),
+            ("node", where),
+            *([("players unknown since", session["unknown_since"])] if session["unknown_since"] else []),
+            ("created", session["created_at"]),
             ("ended" if session["ended_at"] else "ends", session["ended_at"] or session["expires_at"]),
-            ("end", session["end_reason"]),
+            ("end reason", session["end_reason"]),
             ("topology", f"{session['topology']}, objective {session['objective']}"),
             ("dialects", session["dialects"]),
             ("metadata", session["metadata"]),
-            *([("better by now", f"{session['better_relay']['node']}")] if session["better_relay"] else []),
+            *([("better node", f"{session['better_relay']['node']}")] if session["better_relay"] else []),
         ]
     )
     yield ""
@@ -247,13 +226,13 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
         "address",
         "connected",
         "dialect",
-        "round trip ms",
+        "RTT ms",
         "jitter ms",
         "loss",
         "measured",
         "revoked",
     )
-    yield table(columns, map(_seat_row, session["players"]), numbers=("seat", "round trip ms", "jitter ms", "loss"))
+    yield table(columns, map(_seat_row, session["players"]), numbers=("seat", "RTT ms", "jitter ms", "loss"))
     yield ""
     started = session["created_at"]
     rows = (
@@ -265,11 +244,11 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
         + (event["seat"], event["reason"])
         for event in session["timeline"]
     )
-    yield table(("at", "after", "what", "seat", "why"), rows, numbers=("after", "seat"))
-    waiting = [grant["node"] for grant in session["grants"] if grant["confirmed"] < grant["revision"]]
-    if waiting:
+    yield table(("time", "offset", "event", "seat", "reason"), rows, numbers=("offset", "seat"))
+    unconfirmed = [grant["node"] for grant in session["grants"] if grant["confirmed"] < grant["revision"]]
+    if unconfirmed:
         yield ""
-        yield f"Not yet confirmed by: {', '.join(waiting)}."
+        yield f"Not confirmed yet by: {', '.join(unconfirmed)}."
 
 
 def _seat_row(seat: Document) -> list[Any]:

@@ -1,46 +1,42 @@
-"""The fleet at a glance: the figures of the admin's front page, and whether what makes them still runs."""
+"""An overview: the figures of the console's front page, and the health of the components behind them."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 from django.conf import settings
 from rich.console import RenderableType
 from rich.text import Text
 
-from relaymgr.operations.doctor.background_jobs import look_at_beat, look_at_broker
-from relaymgr.operations.doctor.database import look as look_at_database
-from relaymgr.operations.doctor.external_services import look_at_web
-from relaymgr.operations.doctor.findings import Finding, Level
+from relaymgr.operations.doctor.background_jobs import check_beat, check_broker
+from relaymgr.operations.doctor.database import check as check_database
+from relaymgr.operations.doctor.external_services import check_web
 from relaymgr.operations.selectors import Now, fleet_now
-from relaymgr.sessions.models import LIVE_STATES, RelaySession
+from relaymgr.sessions.overview import live_sessions_by_state
+from web.diagnostics import Finding, Level
 
 from ..output import STYLES, Document, Json, cell, facts, printable, show
 
 
 def status(as_json: Json = False) -> None:
-    """The fleet at a glance. `doctor` looks closer."""
+    """Show an overview of the fleet. `doctor` checks more thoroughly."""
     now = fleet_now()
-    parts = {
-        "database": next(iter(look_at_database())),
-        "web": next(iter(look_at_web())),
-        "broker": next(iter(look_at_broker())),
-        "worker_and_beat": next(iter(look_at_beat())),
+    components = {
+        "database": next(iter(check_database())),
+        "web": next(iter(check_web())),
+        "broker": next(iter(check_broker())),
+        "background_jobs": next(iter(check_beat())),
     }
-    show(_document(now, parts), as_json, _render)
+    show(_document(now, components), as_json, _render)
 
 
-def _document(now: Now, parts: dict[str, Finding]) -> Document:
+def _document(now: Now, components: dict[str, Finding]) -> Document:
     silences = [node.silence for node in now.nodes if node.silence is not None and node.state != "lost"]
-    live = dict.fromkeys((str(state) for state in LIVE_STATES), 0)
-    for state in live:
-        live[state] = RelaySession.objects.filter(state=state).count()
     return {
         "at": now.at,
         "version": settings.SPECTACULAR_SETTINGS["VERSION"],
-        "parts": {name: {"level": part.level, "text": part.text} for name, part in parts.items()},
+        "components": {name: {"level": each.level, "message": each.message} for name, each in components.items()},
         "nodes": {state: count for state, _, count in now.states},
-        "sessions": live,
+        "sessions": live_sessions_by_state(),
         "players": now.connected,
         "players_last_known": now.connected_last_known,
         "silent_nodes": len(now.silent),
@@ -48,9 +44,9 @@ def _document(now: Now, parts: dict[str, Finding]) -> Document:
         "megabits_per_second": now.megabits,
         "drops_per_second": dict(now.drops),
         "seats": {"taken": now.taken, "capacity": now.capacity},
-        "oldest_probe_s": max(silences, default=None),
+        "oldest_probe_age_s": max(silences, default=None),
         "restarts": [asdict(each) for each in now.restarts],
-        "alerts": [{"level": _level(alert.tone), "text": alert.sentence} for alert in now.alerts],
+        "alerts": [{"level": _level(alert.tone), "message": alert.sentence} for alert in now.alerts],
     }
 
 
@@ -60,24 +56,24 @@ def _level(tone: str) -> Level:
 
 def _render(status: Document) -> Iterator[RenderableType]:
     seats, drops = status["seats"], status["drops_per_second"]
-    oldest = status["oldest_probe_s"]
+    oldest = status["oldest_probe_age_s"]
     yield facts(
         [
             ("version", status["version"]),
-            *((name.replace("_", " "), _part(part)) for name, part in status["parts"].items()),
+            *((name.replace("_", " "), _component(each)) for name, each in status["components"].items()),
             ("nodes", _counts(status["nodes"])),
             ("sessions", _counts(status["sessions"])),
             ("players", _players(status)),
             ("seats", f"{seats['taken']} of {seats['capacity']} taken"),
-            ("packets a second", f"{status['packets_per_second']:.0f} ({status['megabits_per_second']:.2f} Mbit/s)"),
-            ("drops a second", ", ".join(f"{name} {rate:.1f}" for name, rate in drops.items()) or "none"),
+            ("packets per second", f"{status['packets_per_second']:.0f} ({status['megabits_per_second']:.2f} Mbit/s)"),
+            ("drops per second", ", ".join(f"{name} {rate:.1f}" for name, rate in drops.items()) or "none"),
             ("restarts in the last hour", _restarts(status["restarts"])),
             ("oldest probe", "none" if oldest is None else f"{oldest:.1f} s ago"),
         ]
     )
     for alert in status["alerts"]:
         line = Text(f"{alert['level']:9}", style=STYLES[alert["level"]])
-        yield line.append(printable(alert["text"]), style="default")
+        yield line.append(printable(alert["message"]), style="default")
 
 
 def _players(status: Document) -> str:
@@ -85,8 +81,8 @@ def _players(status: Document) -> str:
     return f"{status['players']}{of}"
 
 
-def _part(part: dict[str, Any]) -> Text:
-    return cell(part["level"]).append(printable(f": {part['text']}"), style="default")
+def _component(component: Document) -> Text:
+    return cell(component["level"]).append(printable(f": {component['message']}"), style="default")
 
 
 def _restarts(restarts: list[Document]) -> str:

@@ -1,20 +1,18 @@
-"""Studios: how many sessions each has, and what it may."""
+"""The tenants (studios), their live sessions and their limits."""
 
 from collections.abc import Iterator
 
-from django.db.models import Count
 from rich.console import RenderableType
 
-from relaymgr.sessions.models import LIVE_STATES, RelaySession
-from relaymgr.tenants.models import Tenant
+from relaymgr.sessions.overview import live_sessions_by_tenant
+from relaymgr.tenants.selectors import tenants_all
 
 from ..output import Document, Json, show, table
 
 
 def tenants(as_json: Json = False) -> None:
-    """The tenants, their limits and their live sessions."""
-    sessions = RelaySession.objects.filter(state__in=LIVE_STATES).order_by().values_list("tenant")
-    live = dict(sessions.annotate(count=Count("pk")))
+    """List the tenants with their limits and live sessions."""
+    live = live_sessions_by_tenant()
     document = {
         "tenants": [
             {
@@ -29,25 +27,25 @@ def tenants(as_json: Json = False) -> None:
                 "allowed_cors_origins": tenant.allowed_cors_origins,
                 "created_at": tenant.created_at,
             }
-            for tenant in Tenant.objects.order_by("slug").defer("webhook_secret")
+            for tenant in tenants_all()
         ]
     }
     show(document, as_json, _render)
 
 
+COLUMNS = {
+    "name": "tenant",
+    "full_name": "full name",
+    "active": "active",
+    "sessions": "sessions",
+    "max_sessions": "max sessions",
+    "sessions_per_minute": "sessions/min",
+    "requests_per_minute": "requests/min",
+    "edgegap_enabled": "edgegap",
+    "created_at": "created",
+}
+
+
 def _render(document: Document) -> Iterator[RenderableType]:
-    quotas = ("at most", "sessions a minute", "requests a minute")
-    columns = ("tenant", "full name", "active", "sessions", *quotas, "edgegap", "made")
-    names = (
-        "name",
-        "full_name",
-        "active",
-        "sessions",
-        "max_sessions",
-        "sessions_per_minute",
-        "requests_per_minute",
-        "edgegap_enabled",
-        "created_at",
-    )
-    rows = ([tenant[name] for name in names] for tenant in document["tenants"])
-    yield table(columns, rows, numbers=("sessions", *quotas))
+    rows = ([tenant[name] for name in COLUMNS] for tenant in document["tenants"])
+    yield table(COLUMNS.values(), rows, numbers=("sessions", "max sessions", "sessions/min", "requests/min"))

@@ -8,9 +8,9 @@ from django.utils import timezone
 
 from relaymgr.celery import app
 from relaymgr.operations.doctor import background_jobs
-from relaymgr.operations.doctor.findings import Level
 from relaymgr.operations.tasks import ECHO, echo
 from relaymgr.telemetry.models import Lease
+from web.diagnostics import Level
 
 
 @pytest.mark.django_db
@@ -30,12 +30,12 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], No
 
 @pytest.mark.django_db
 def test_queue_that_no_worker_serves_is_named(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background_jobs, "ECHO_WITHIN_S", 0.3)
+    monkeypatch.setattr(background_jobs, "ECHO_TIMEOUT_S", 0.3)
     broker(lambda arguments, queue, **options: echo(*arguments) if queue != "webhook" else None)
-    done, missing = background_jobs.look_at_worker()
-    assert done.level is Level.OK and "probe" in done.text and "webhook" not in done.text
-    assert missing.level is Level.PROBLEM and missing.text.endswith("queues: webhook")
-    assert "celery -A relaymgr worker" in missing.todo
+    done, missing = background_jobs.check_worker()
+    assert done.level is Level.OK and "probe" in done.message and "webhook" not in done.message
+    assert missing.level is Level.PROBLEM and missing.message.endswith("queues: webhook")
+    assert "celery -A relaymgr worker" in missing.hint
     assert not Lease.objects.filter(name__startswith=ECHO).exists()
 
 
@@ -45,9 +45,9 @@ def test_broker_that_takes_nothing_is_told(broker: Any) -> None:
         raise OSError("redis://:password@host")
 
     broker(refuse)
-    (found,) = background_jobs.look_at_worker()
+    (found,) = background_jobs.check_worker()
     assert found.level is Level.PROBLEM
-    assert "password" not in found.text
+    assert "password" not in found.message
 
 
 def test_broker_that_cannot_be_reached_is_told_without_its_password(
@@ -56,9 +56,9 @@ def test_broker_that_cannot_be_reached_is_told_without_its_password(
     settings.BROKER_URL = "redis://:secret@127.0.0.1:9/0"
     closed = app.connection_for_write("redis://:secret@127.0.0.1:9/0", connect_timeout=1)
     monkeypatch.setattr(app, "connection_for_write", lambda **options: closed)
-    (found,) = background_jobs.look_at_broker()
+    (found,) = background_jobs.check_broker()
     assert found.level is Level.PROBLEM
-    assert "127.0.0.1" in found.text and "secret" not in found.text
+    assert "127.0.0.1" in found.message and "secret" not in found.message
 
 
 @pytest.mark.django_db
@@ -68,7 +68,7 @@ def test_broker_that_cannot_be_reached_is_told_without_its_password(
 def test_age_of_the_last_round(age: float | None, level: Level) -> None:
     if age is not None:
         Lease.objects.create(name="probe", until=timezone.now() - timedelta(seconds=age))
-    (found,) = background_jobs.look_at_beat()
+    (found,) = background_jobs.check_beat()
     assert found.level is level
 
 
@@ -79,11 +79,11 @@ def test_round_under_way_is_no_age() -> None:
 
 
 def test_cache_that_keeps_is_well_and_one_that_is_gone_is_not(settings: Any) -> None:
-    assert [found.level for found in background_jobs.look_at_cache()] == [Level.OK]
+    assert [found.level for found in background_jobs.check_cache()] == [Level.OK]
     settings.CACHES = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": "redis://:secret@127.0.0.1:9"}}
     try:
-        (found,) = background_jobs.look_at_cache()
+        (found,) = background_jobs.check_cache()
     finally:
         cache.close()
     assert found.level is Level.PROBLEM
-    assert "secret" not in found.text
+    assert "secret" not in found.message

@@ -8,13 +8,13 @@ from django.db import OperationalError
 from typer.testing import CliRunner
 
 from relaymgr.operations.doctor import database, runner
-from relaymgr.operations.doctor.findings import Finding, Level, Of
-from relaymgr.operations.doctor.runner import bounded
+from relaymgr.operations.doctor.runner import run_bounded
 from relaymgr.operations.relayctl.app import app
+from web.diagnostics import Check, Finding, Level, application_checks
 
 
 def well() -> Iterator[Finding]:
-    yield Of("well").ok("a", "fine")
+    yield Check("well").ok("a", "fine")
 
 
 def test_what_hangs_is_a_finding_and_holds_up_nothing() -> None:
@@ -22,10 +22,10 @@ def test_what_hangs_is_a_finding_and_holds_up_nothing() -> None:
 
     def hang() -> Iterator[Finding]:
         released.wait(30)
-        yield Of("hang").ok("a", "late")
+        yield Check("hang").ok("a", "late")
 
     started = time.monotonic()
-    found = bounded({"hang": hang, "well": well}, 0.2)
+    found = run_bounded({"hang": hang, "well": well}, 0.2)
     assert time.monotonic() - started < 2
     assert [(finding.area, finding.level) for finding in found] == [("hang", Level.PROBLEM), ("well", Level.OK)]
     released.set()
@@ -40,15 +40,15 @@ def test_what_fails_is_a_finding_and_keeps_its_secrets() -> None:
         yield from ()
         raise ValueError("as it is")
 
-    found = bounded({"one": database_fails, "two": breaks}, 5)
+    found = run_bounded({"one": database_fails, "two": breaks}, 5)
     assert [finding.level for finding in found] == [Level.PROBLEM, Level.PROBLEM]
-    assert "secret" not in found[0].text
-    assert "ValueError" in found[1].text
+    assert "secret" not in found[0].message
+    assert "ValueError" in found[1].message
 
 
 @pytest.fixture
 def without_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "look", lambda: iter([database.unreachable("OperationalError")]))
+    monkeypatch.setattr(database, "check", lambda: iter([database.unreachable("OperationalError")]))
 
 
 def test_without_a_database_the_rest_is_looked_at_and_the_status_is_1(without_database: None) -> None:
@@ -58,27 +58,27 @@ def test_without_a_database_the_rest_is_looked_at_and_the_status_is_1(without_da
     by_area = {finding["area"]: finding for finding in document["findings"]}
     assert by_area["database"]["level"] == "problem"
     assert by_area["disk"]["level"] == "ok"
-    assert by_area["fleet"]["check"] == "not examined"
+    assert by_area["fleet"]["check"] == "completed"
     for finding in document["findings"]:
-        assert finding.keys() == {"area", "subject", "check", "level", "text", "todo"}
-        assert bool(finding["todo"]) == (finding["level"] != "ok")
+        assert finding.keys() == {"area", "subject", "check", "level", "message", "hint"}
+        assert bool(finding["hint"]) == (finding["level"] != "ok")
 
 
 def test_people_are_told_what_to_do(without_database: None) -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["doctor"])
-    assert "Start it, or set DATABASE_URL" in result.stdout
+    assert database.unreachable("").hint in " ".join(result.stdout.split())
     assert "problem: 1" in result.stdout.splitlines()[-1]
 
 
 def test_warnings_alone_are_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
     from relaymgr.operations.relayctl.commands import doctor as command
 
-    monkeypatch.setattr(command, "examine", lambda: [Of("x").warning("a", "odd", "look")])
+    monkeypatch.setattr(command, "run_all", lambda: [Check("x").warning("a", "odd", "check")])
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
 
 
 def test_every_area_is_looked_at() -> None:
-    assert {*runner.WITHOUT_DATABASE, *runner.WITH_DATABASE} == {
+    assert {*runner.WITHOUT_DATABASE, *runner.WITH_DATABASE, *application_checks} == {
         "settings",
         "broker",
         "cache",

@@ -75,9 +75,9 @@ def test_no_key_of_a_node_is_ever_shown(relay: RelayNode, relayctl: Relayctl) ->
 def test_drain_and_undrain_reach_the_node_and_the_audit_log(
     relay: RelayNode, process: NodeProcess, document: Callable[..., Any]
 ) -> None:
-    assert document("drain", "fra-1") == {"node": "fra-1", "draining": True, "told": True}
+    assert document("drain", "fra-1") == {"node": "fra-1", "draining": True, "notified": True}
     assert process.telemetry()["draining"] is True
-    assert document("undrain", "fra-1") == {"node": "fra-1", "draining": False, "told": True}
+    assert document("undrain", "fra-1") == {"node": "fra-1", "draining": False, "notified": True}
     assert process.telemetry()["draining"] is False
     acts = list(AuditEntry.objects.order_by("id").values_list("via", "action", "target", "succeeded"))
     assert acts == [("relayctl", "node.drain", "fra-1", True), ("relayctl", "node.undrain", "fra-1", True)]

@@ -27,9 +27,9 @@ OPEN = {"drops_per_second", "counters", "peers", "metadata", "constraints"}  # o
 
 
 def examples(heading: str) -> list[Any]:
-    """The JSON below a line that begins so."""
+    """The JSON below the paragraph that begins with this."""
     (found,) = re.findall(
-        rf"^`{re.escape(heading)}`[^\n]*\n((?:```json\n.*?```\n)+)", DOCUMENT, re.MULTILINE | re.DOTALL
+        rf"^`{re.escape(heading)}`(?:(?!```|\n\n).)*\n((?:```json\n.*?```\n)+)", DOCUMENT, re.MULTILINE | re.DOTALL
     )
     return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", found, re.DOTALL)]
 
@@ -98,16 +98,16 @@ def test_details_add_what_is_documented(
 
 
 def test_doctor_has_the_documented_shape(relayctl: Relayctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "look", lambda: iter([database.unreachable("OperationalError")]))
+    monkeypatch.setattr(database, "check", lambda: iter([database.unreachable("OperationalError")]))
     (example,) = examples("relayctl doctor --json")
     assert shape(json.loads(relayctl("doctor", "--json").stdout)) == shape(example)
 
 
 def test_tail_has_the_documented_shapes(lively: str) -> None:
     events, nodes, acts = (
-        tail.NewRows(tail.events_of([], "", "", "", ""), tail.event_document),
+        tail.session_events(kinds=(), session="", tenant="", node="", location=""),
         tail.NodeChanges("", ""),
-        tail.acts(),
+        tail.audit_entries(),
     )
     for source in (events, nodes, acts):
         next(source)
@@ -117,4 +117,4 @@ def test_tail_has_the_documented_shapes(lively: str) -> None:
     action_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1")
     told = [document for source in (events, nodes, acts) for document in next(source)]
     assert [shape(document) for document in told] == [shape(example) for example in examples("relayctl tail --json")]
-    assert [document["type"] for document in told] == ["session", "node", "act"]
+    assert [document["type"] for document in told] == ["session", "node", "audit"]

@@ -52,9 +52,9 @@ def test_newest_come_first_and_more_are_announced(
     make(api)
     newest = make(api)
     found = document("sessions", "--limit", "1")
-    assert ([session["id"] for session in found["sessions"]], found["more"]) == ([newest], True)
+    assert ([session["id"] for session in found["sessions"]], found["has_more"]) == ([newest], True)
     assert "--limit" in relayctl("sessions", "--limit", "1").stdout
-    assert document("sessions", "--limit", "2")["more"] is False
+    assert document("sessions", "--limit", "2")["has_more"] is False
 
 
 def test_one_session_with_players_quality_and_timeline(

@@ -32,16 +32,16 @@ def test_figures_are_those_of_the_front_page(
     assert (found["players"], found["seats"]) == (2, {"taken": 2, "capacity": 200})
     assert round(found["packets_per_second"]) == 1000
     assert round(found["drops_per_second"]["replayed"]) == 10
-    assert 8 <= found["oldest_probe_s"] < 20
-    assert found["parts"]["worker_and_beat"]["level"] == "ok"
-    assert found["parts"]["database"]["level"] == "ok"
-    assert any("fra-2" in alert["text"] for alert in found["alerts"])
+    assert 8 <= found["oldest_probe_age_s"] < 20
+    assert found["components"]["background_jobs"]["level"] == "ok"
+    assert found["components"]["database"]["level"] == "ok"
+    assert any("fra-2" in alert["message"] for alert in found["alerts"])
     shown = relayctl("status").stdout
     assert "1 suspect, 1 ready" in shown and "replayed 10.0" in shown and "fra-2 is suspect" in shown
 
 
 def test_silence_of_worker_and_beat_is_seen(document: Callable[..., Any]) -> None:
-    assert document("status")["parts"]["worker_and_beat"]["level"] == "problem"
+    assert document("status")["components"]["background_jobs"]["level"] == "problem"
     Lease.objects.create(name="probe", until=timezone.now() - timedelta(minutes=5))
-    found = re.search(r"(\d+) s ago", document("status")["parts"]["worker_and_beat"]["text"])
+    found = re.search(r"(\d+) s ago", document("status")["components"]["background_jobs"]["message"])
     assert found and int(found[1]) >= 300

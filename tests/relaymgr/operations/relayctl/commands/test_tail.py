@@ -28,7 +28,7 @@ def happen(session: RelaySession, kind: EventKind, **fields: Any) -> SessionEven
 def source(
     kinds: tuple[EventKind, ...] = (), session: str = "", tenant: str = "", node: str = "", location: str = ""
 ) -> Any:
-    rows = tail.NewRows(tail.events_of(list(kinds), session, tenant, node, location), tail.event_document)
+    rows = tail.session_events(kinds=kinds, session=session, tenant=tenant, node=node, location=location)
     next(rows)
     return rows
 
@@ -60,7 +60,7 @@ def test_row_that_becomes_visible_after_a_later_one_is_told(session_row: RelaySe
 
 
 def test_memory_is_of_the_last_seconds_alone(session_row: RelaySession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "LATE_S", 0.0)
+    monkeypatch.setattr(tail, "LONGEST_TRANSACTION_S", 0.0)
     rows = source()
     for _ in range(5):
         happen(session_row, EventKind.SEAT_JOINED)
@@ -133,7 +133,7 @@ def test_nodes_are_filtered(make_node: Callable[..., RelayNode], node: str, plac
                 "from": "ready",
                 "to": "lost",
             },
-            "lost          node fra-1 at frankfurt: state was ready, is lost",
+            "lost          node fra-1 at frankfurt: state changed from ready to lost",
         ),
     ],
 )
@@ -142,10 +142,10 @@ def test_lines_for_people(document: dict[str, Any], line: str) -> None:
     assert shown.split("  ", 1)[1] == line
 
 
-def test_acts_are_told(db: None) -> None:
-    acts = tail.acts()
+def test_audit_entries_are_followed(db: None) -> None:
+    acts = tail.audit_entries()
     next(acts)
     action_record(via=Via.ADMIN, actor="ana", action="node.drain", target="fra-1", succeeded=False, detail="no")
     (told,) = next(acts)
-    assert (told["type"], told["actor"], told["action"]) == ("act", "ana", "node.drain")
-    assert tail.line(told).plain.endswith("act           ana via admin: node.drain fra-1, which failed: no")
+    assert (told["type"], told["actor"], told["action"]) == ("audit", "ana", "node.drain")
+    assert tail.line(told).plain.endswith("audit         ana via admin: node.drain fra-1 failed: no")

@@ -1,8 +1,8 @@
-from relaymgr.operations.doctor.findings import Level, Of, worst
+from web.diagnostics import Check, Level, worst
 
 
 def test_worst_of_findings() -> None:
-    fine, so_so, bad = Of("x").ok("a", ""), Of("x").warning("a", "", ""), Of("x", "y").problem("a", "", "do")
+    fine, so_so, bad = Check("x").ok("a", ""), Check("x").warning("a", "", ""), Check("x", "y").problem("a", "", "do")
     assert [worst(found) for found in ([], [fine], [fine, so_so], [so_so, bad, fine])] == [
         Level.OK,
         Level.OK,
@@ -14,6 +14,6 @@ def test_worst_of_findings() -> None:
         "subject": "y",
         "check": "a",
         "level": "problem",
-        "text": "",
-        "todo": "do",
+        "message": "",
+        "hint": "do",
     }
