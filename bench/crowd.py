@@ -17,6 +17,7 @@ from typing import Any
 from causeway_client.protocol.handshake import Connect, decode_cookie, decode_welcome
 from causeway_client.protocol.packets import EVERYONE, PacketType, Ping, packet_keys, seal
 from causeway_client.protocol.tokens import ConnectToken, seal_token
+from tests.support.grants import grant_document
 from tests.support.node_process import NodeProcess
 
 PLAYER_PORT = 40_000
@@ -92,21 +93,14 @@ class Crowd:
             node.put_grant(self._grant(session))
 
     def _grant(self, session: int) -> dict[str, Any]:
-        return {
-            "session": self._name(session),
-            "revision": 1,
-            "worker": 0,
-            "token": self._session_tokens[session],
-            "topology": "host",
-            "dialects": ["edgegap", "native"],
-            "idle_timeout": 3600,
-            "expires_at": time.time() + 7200,
-            "limits": PLENTY,
-            "seats": [
-                {"seat": seat, "token": _user_token(session, seat), "revoked": False, "limits": PLENTY}
-                for seat in range(self.seats)
-            ],
-        }
+        return grant_document(
+            expires_at=time.time() + 7200,
+            session=self._name(session),
+            token=self._session_tokens[session],
+            tokens=[_user_token(session, seat) for seat in range(self.seats)],
+            idle_timeout=3600,
+            limits=PLENTY,
+        )
 
     def _name(self, session: int) -> str:
         return f"{self._first + session:012x}-S"

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.grants import grant_document
 from tests.support.node_process import NodeProcess, node_process
 
-NO_LIMITS = {"packets": 0, "bytes": 0}
 FIRST_TOKEN = 0x0100_0000
 LIFETIME = 4 * 3600  # seconds: what the manager gives a session by default
 
@@ -53,21 +53,9 @@ def churn(node: NodeProcess, sessions: int, seats: int) -> None:
 
 
 def grant(session: str, number: int, seats: int) -> dict[str, Any]:
-    return {
-        "session": session,
-        "revision": 1,
-        "worker": 0,
-        "token": FIRST_TOKEN + number,
-        "topology": "host",
-        "dialects": ["edgegap", "native"],
-        "idle_timeout": 300,
-        "expires_at": time.time() + LIFETIME,
-        "limits": NO_LIMITS,
-        "seats": [
-            {"seat": seat, "token": FIRST_TOKEN + 256 * seat, "revoked": False, "limits": NO_LIMITS}
-            for seat in range(seats)
-        ],
-    }
+    tokens = [FIRST_TOKEN + 256 * seat for seat in range(seats)]
+    expires_at = time.time() + LIFETIME
+    return grant_document(expires_at=expires_at, session=session, token=FIRST_TOKEN + number, tokens=tokens)
 
 
 def report(node: NodeProcess, moment: str) -> None:

@@ -12,7 +12,7 @@ from tests.attacks.attackers import Tally, run
 from tests.attacks.bystander import Samples, WebhookReceiver, observe
 from tests.support.node_process import free_ports
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.flow
 SECONDS = 4.0
 
 

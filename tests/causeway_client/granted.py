@@ -4,6 +4,7 @@ import secrets
 import time
 
 from causeway_client.protocol.tokens import ConnectToken, seal_token
+from tests.support.grants import grant_document
 from tests.support.node_process import NodeProcess
 
 SEATS = 4
@@ -24,24 +25,16 @@ class GrantedSession:
 
     def grant(self, revoked: tuple[int, ...] = ()) -> None:
         self.revision += 1
-        no_limits = {"packets": 0, "bytes": 0}
-        self.node.put_grant(
-            {
-                "session": self.id,
-                "revision": self.revision,
-                "worker": 0,
-                "token": self.token,
-                "topology": self.topology,
-                "dialects": ["edgegap", "native"],
-                "idle_timeout": 300,
-                "expires_at": float(self.expires),
-                "limits": no_limits,
-                "seats": [
-                    {"seat": seat, "token": token, "revoked": seat in revoked, "limits": no_limits}
-                    for seat, token in enumerate(self.user_tokens)
-                ],
-            }
+        document = grant_document(
+            expires_at=float(self.expires),
+            session=self.id,
+            revision=self.revision,
+            token=self.token,
+            topology=self.topology,
+            tokens=self.user_tokens,
+            revoked=revoked,
         )
+        self.node.put_grant(document)
 
     def delete(self) -> None:
         self.node.delete_session(self.id)

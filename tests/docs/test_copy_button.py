@@ -13,7 +13,7 @@ from tests.flows.browser import running_browser
 ROOT = Path(__file__).parents[2]
 BLOCK = "```console\n$ first --flag\nprinted\n$ second\nprinted too\n```\n"
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.browser
 
 
 class _Loader(yaml.SafeLoader):

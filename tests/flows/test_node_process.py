@@ -5,7 +5,6 @@ import secrets
 import select
 import signal
 import socket
-import struct
 import threading
 import time
 
@@ -14,42 +13,23 @@ import pytest
 from causeway_client.protocol import handshake, packets
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import NoticeCode, PacketType
-from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.datapath.sockets import has_ipv6
+from tests.support.grants import grant_document, session_name
 from tests.support.node_process import NodeProcess, node_process
+from tests.support.players import EdgegapWire, NativeWire
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.flow
 
-SESSION = "3960c873aafd-S"
+SESSION = session_name()
 SESSION_TOKEN = 3500589645
 VALID, INVALID = b"\x01\x02", b"\x01\x03"
-NO_LIMITS = {"packets": 0, "bytes": 0}
 KCP_HELLO = b"\x01\x00\x00\x00\x00" + bytes(24) + b"\x01"
 KCP_DATA = b"\x01\x12\x34\x56\x78" + bytes(24) + b"\x02"
 
 
-def user_token(seat: int) -> int:
-    return 4_000_000_001 + 256 * seat
-
-
-def grant(seats=3, revision=1, revoked=(), **changes):
-    return {
-        "session": SESSION,
-        "revision": revision,
-        "worker": 0,
-        "token": SESSION_TOKEN,
-        "topology": "host",
-        "dialects": ["edgegap", "native"],
-        "idle_timeout": 300,
-        "expires_at": time.time() + 3600,
-        "limits": NO_LIMITS,
-        "seats": [
-            {"seat": seat, "token": user_token(seat), "revoked": seat in revoked, "limits": NO_LIMITS}
-            for seat in range(seats)
-        ],
-        **changes,
-    }
+def grant(seats=3, **changes):
+    return grant_document(seats, **{"expires_at": time.time() + 3600, **changes})
 
 
 class Player:
@@ -76,48 +56,43 @@ class Player:
         return not select.select([self.socket], [], [], 0.1)[0]
 
 
-class EdgegapPlayer(Player):
+class EdgegapPlayer(EdgegapWire, Player):
     def __init__(self, node: NodeProcess, seat: int, ip: str = "127.0.0.1") -> None:
-        super().__init__(ip, node.client_port if seat else node.server_port)
-        self.tokens = struct.pack("<II", user_token(seat), SESSION_TOKEN)
+        EdgegapWire.__init__(self, seat)
+        Player.__init__(self, ip, node.client_port if seat else node.server_port)
 
     def ping(self) -> bytes:
-        return self.asks(self.tokens + b"\x01")
+        return self.asks(self.ping_packet)
 
     def send(self, payload: bytes) -> None:
         """A host's payload begins with the connection id."""
         self.socket.send(self.tokens + b"\x02" + payload)
 
 
-class NativePlayer(Player):
-    """Speaks PROTOCOL.md by hand, so that it can also play a recorded CONNECT again."""
+class NativePlayer(NativeWire, Player):
+    """It can also play a recorded CONNECT again."""
 
     def __init__(self, node: NodeProcess, seat: int, session: str = SESSION) -> None:
-        super().__init__("127.0.0.1", node.client_port)
-        self.seat_key = secrets.token_bytes(32)
-        now = int(time.time())
-        token = ConnectToken(session, 0, seat, False, self.seat_key, now, now + 600, 0, 0, 0, 0, 300, now + 3600)
-        self.token = seal_token(token, *node.token_key)
-        self.connect_packet = b""
-        self.sent = 0
+        key = secrets.token_bytes(32)
+        NativeWire.__init__(self, seat, now=time.time(), token_key=node.token_key, seat_key=key, session=session)
+        Player.__init__(self, "127.0.0.1", node.client_port)
+        self.own_token = self.token()
+        self.introduction = b""
 
     def connect(self) -> None:
         """With a new CONNECT, as after a silence."""
         answer = self._introduce()
         assert answer[0] == PacketType.WELCOME, answer
-        self.sent = 0
-        self.welcome = handshake.decode_welcome(answer, self.seat_key)
-        nonces = self.welcome.player_nonce, self.welcome.node_nonce
-        self.up_key, self.down_key = packets.packet_keys(self.seat_key, *nonces)
+        self.read_welcome(answer)
 
     def refusal(self) -> int:
         """Its code."""
         return handshake.decode_refused(self._introduce()).code
 
     def _introduce(self) -> bytes:
-        timestamp = time.time_ns() // 1000
-        self.connect_packet = handshake.Connect(timestamp, os.urandom(16), self.token).encode(self.seat_key)
-        answer = self.asks(self.connect_packet)
+        connect = self.connect_packet(self.own_token, timestamp=time.time_ns() // 1000)
+        self.introduction = connect.encode(self.seat_key)
+        answer = self.asks(self.introduction)
         while answer[0] not in (PacketType.WELCOME, PacketType.REFUSED):
             answer = self.hears()
         return answer
@@ -182,15 +157,13 @@ def test_a_native_players_leg_is_measured(node):
     player = NativePlayer(node, 1)
     player.connect()
     body = packets.Ping(bytes(8), 0).encode()
-    player.sent += 1
-    ping = packets.seal(player.up_key, PacketType.PING, player.welcome.connection, player.sent, 0, body)
+    ping = player.packet(PacketType.PING, body)
     player.socket.send(ping)
     heard = {data[0]: data for data in (player.hears(), player.hears())}
     assert heard.keys() == {PacketType.PONG, PacketType.PING}
     nonce = packets.decode_ping(heard[PacketType.PING][packets.HEADER.size : -packets.TAG_SIZE]).nonce
-    player.sent += 1
     pong = packets.Ping(nonce, 2).encode()
-    player.socket.send(packets.seal(player.up_key, PacketType.PONG, player.welcome.connection, player.sent, 0, pong))
+    player.socket.send(player.packet(PacketType.PONG, pong))
     wait_until(lambda: bool(node.telemetry()["legs"]))
     (leg,) = node.telemetry()["legs"]
     assert (leg["session"], leg["seat"], leg["dialect"]) == (SESSION, 1, "native")
@@ -202,13 +175,13 @@ def test_a_player_that_joins_and_leaves_all_the_time_fills_no_log(node):
     player, welcomed = NativePlayer(node, 1), 0
     for _ in range(25):
         nonce = os.urandom(16)
-        connect = handshake.Connect(time.time_ns() // 1000, nonce, player.token)
+        connect = handshake.Connect(time.time_ns() // 1000, nonce, player.own_token)
         player.socket.send(connect.encode(player.seat_key))
         while select.select([player.socket], [], [], 0.05)[0]:
             answer = player.hears()
             if answer[0] == PacketType.COOKIE:
                 connect = handshake.Connect(
-                    connect.timestamp, nonce, player.token, handshake.decode_cookie(answer).cookie
+                    connect.timestamp, nonce, player.own_token, handshake.decode_cookie(answer).cookie
                 )
                 player.socket.send(connect.encode(player.seat_key))
             if answer[0] == PacketType.WELCOME and answer[2:18] == nonce:
@@ -292,7 +265,7 @@ def test_a_recorded_connect_stays_worthless_after_a_worker_was_replaced(node):
     kill_worker(node)
     wait_until(node.is_healthy)
     thief = Player("127.0.0.1", node.client_port)
-    refused = handshake.decode_refused(thief.asks(player.connect_packet))
+    refused = handshake.decode_refused(thief.asks(player.introduction))
     assert refused.code == Refusal.STALE_TIMESTAMP
     player.connect()
 

@@ -41,7 +41,7 @@ def packet_paths(content: bytes) -> None:
             sender = (None, host, player, native, mesh, other, native, player)[head & 7]
             port = CLIENT_PORT
             if isinstance(sender, NativePlayer) and head & 7 != 6 and len(data) >= 2:
-                data = sender.packet(data[1], data[2:1150], data[0])
+                data = sender.packet(data[0], data[2:1150], data[1])
             elif isinstance(sender, EdgegapPlayer) and head & 7 != 7:
                 data, port = sender.tokens + data, sender.port
             source = sender.at if sender else Endpoint("192.0.2.66" if version == 4 else "2001:db8::66", 666)

@@ -32,7 +32,7 @@ from tests.support.manager import StandIn
 
 # Requests go through WSGI, which closes its connections: a test that is one transaction would lose it.
 # One test asks every operation.
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def no_server_error(context: Any, response: Any, case: Any) -> None:

@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from tests.support.grants import grant_document
 from tests.support.node_process import NodeProcess, node_process
 
 _numbers = itertools.count(1)
@@ -24,22 +25,8 @@ def node():
 def grant(seats=2, **changes):
     """A grant of a session nobody has heard of."""
     number = next(_numbers)
-    return {
-        "session": f"{number:012x}-S",
-        "revision": 1,
-        "worker": 0,
-        "token": 0x1000 + number,
-        "topology": "host",
-        "dialects": ["edgegap", "native"],
-        "idle_timeout": 300,
-        "expires_at": time.time() + 3600,
-        "limits": {"packets": 0, "bytes": 0},
-        "seats": [
-            {"seat": seat, "token": 1 + seat, "revoked": False, "limits": {"packets": 0, "bytes": 0}}
-            for seat in range(seats)
-        ],
-        **changes,
-    }
+    own = {"session": f"{number:012x}-S", "token": 0x1000 + number, "tokens": [1 + seat for seat in range(seats)]}
+    return grant_document(**{"expires_at": time.time() + 3600, **own, **changes})
 
 
 def put(node, body, session=None):

@@ -103,7 +103,7 @@ def test_a_seat_that_joins_and_leaves_is_let_in_once_a_second(relay: Relay, play
             continue
         joined += 1
         player.welcome = handshake.decode_welcome(welcome[1], player.seat_key)
-        player.sent = 0
+        player.sequence = 0
         keys = player.seat_key, player.welcome.player_nonce, player.welcome.node_nonce
         player.up_key, player.down_key = packets.packet_keys(*keys)
         player.send_raw(player.packet(packets.PacketType.CLOSE, packets.Close(0).encode()), now)

@@ -9,7 +9,8 @@ from causeway_client.protocol import packets
 from causeway_client.protocol.packets import PacketType
 from relaynode.core.counters import DROPS
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
-from tests.relaynode.players import NOW, SESSION_TOKEN, EdgegapPlayer, NativePlayer, drops, grant_of, relay_with
+from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, grant_of, relay_with
+from tests.support.grants import SESSION_TOKEN
 
 STRANGER = ("192.0.2.99", 999)
 

@@ -9,17 +9,8 @@ from itertools import pairwise
 import pytest
 
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
-from tests.relaynode.players import (
-    NOW,
-    SESSION_TOKEN,
-    EdgegapPlayer,
-    NativePlayer,
-    drops,
-    events,
-    grant_of,
-    relay_with,
-    user_token,
-)
+from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
+from tests.support.grants import SESSION_TOKEN, user_token
 
 VALID, INVALID, SESSION_TIMEOUT = 2, 3, 4
 COOKIE = b"\xef\xbe\xad\xde"

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relaynode.core.relay import RelayConfig
 from relaynode.core.seats import Link, Seat, SeatTable, token_pair
-from tests.relaynode.players import NOW, SESSION_TOKEN, grant_of, relay_with, user_token
+from tests.relaynode.players import NOW, grant_of, relay_with
+from tests.support.grants import SESSION_TOKEN, user_token
 
 
 def link_for(table: SeatTable, seat: Seat) -> Link:

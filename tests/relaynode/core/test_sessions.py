@@ -22,8 +22,8 @@ from tests.relaynode.players import (
     grant_json,
     grant_of,
     relay_with,
-    user_token,
 )
+from tests.support.grants import user_token
 
 OTHER = "00000000000a-S"
 

@@ -41,7 +41,7 @@ def elsewhere(player: NativePlayer) -> NativePlayer:
     """The same connection, now from another address."""
     moved = NativePlayer(player.relay, player.seat, ("192.0.2.77", 7777), player.port)
     moved.__dict__.update({name: getattr(player, name) for name in ("welcome", "up_key", "down_key", "received")})
-    moved.sent = player.sent
+    moved.sequence = player.sequence
     return moved
 
 
@@ -191,7 +191,7 @@ def test_a_packet_1024_behind_is_too_old(relay: Relay, host: NativePlayer, playe
 def test_sequences_go_on_beyond_32_bits(host: NativePlayer, player: NativePlayer) -> None:
     """Half the numbers are skipped twice, as a receiver takes the nearest number with the low bits it sees."""
     for jump in (2**31 - 10, 2**32 - 20, 2**32 + 1):
-        player.sent = jump
+        player.sequence = jump
         assert host.hears(player.send(b"on")) == (PacketType.DATA, 1, b"on")
 
 
@@ -203,7 +203,7 @@ def test_a_ping_is_answered_by_a_pong_of_its_size(player: NativePlayer) -> None:
     answer = player.send_raw(ping, NOW + 1)
     assert answer is not None
     assert len(answer[1]) == len(ping)
-    kind, seat, body = player.reads(answer[1])
+    kind, seat, body = player.read(answer[1])
     pong = packets.decode_ping(body)
     assert (kind, seat) == (PacketType.PONG, 0)
     assert (pong.nonce, pong.received) == (b"8 random", 1)
@@ -212,7 +212,7 @@ def test_a_ping_is_answered_by_a_pong_of_its_size(player: NativePlayer) -> None:
 def measured_by(player: NativePlayer, now: float) -> Ping:
     """The node's own PING, which comes right behind its answer to the player's."""
     answer = player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), player.received.highest).encode()), now)
-    assert answer is not None and player.reads(answer[1])[0] == PacketType.PONG
+    assert answer is not None and player.read(answer[1])[0] == PacketType.PONG
     (ping,) = [body for kind, _, body in player.collects() if kind == PacketType.PING]
     return packets.decode_ping(ping)
 

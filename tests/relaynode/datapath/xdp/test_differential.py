@@ -119,7 +119,7 @@ class Stream:
 
     def _datagram(self, player: Any, payload: bytes) -> bytes:
         if isinstance(player, NativePlayer):
-            return player.packet(self.random.choice((0, 0, 1, 2, 3, 4)), payload)
+            return player.data(payload, self.random.choice((0, 0, 1, 2, 3, 4)))
         names = self.names.get(id(player), []) if player.seat == 0 else []
         name = b"" if player.seat else struct.pack("<I", self.random.choice(names) if names else 5)
         return player.tokens + b"\x02" + name + payload
@@ -136,7 +136,7 @@ class Stream:
         if isinstance(player, NativePlayer):
             body = packets.Ping(self.random.randbytes(8), 0).encode()
             kind = self.random.choice((PacketType.PING, PacketType.PONG, PacketType.SIGNAL, PacketType.PATH_RESPONSE))
-            data = player.packet(self.random.randrange(5), body, kind)
+            data = player.packet(kind, body, self.random.randrange(5))
         else:
             data = player.tokens + b"\x01"
         self._send(player.at, data, self._port(player))
@@ -145,7 +145,7 @@ class Stream:
         natives = [player for player in self.players if isinstance(player, NativePlayer)]
         if natives:
             player = self.random.choice(natives)
-            self._send(player.at, player.packet(255, self._payload()), CLIENT_PORT)
+            self._send(player.at, player.data(self._payload(), 255), CLIENT_PORT)
 
     def _spoilt(self) -> None:
         player = self._player()
@@ -165,7 +165,7 @@ class Stream:
             player.sequence += self.random.choice((1, 2, 60, 64, 1000, 1024, 3000, 1 << 31))
             back = self.random.choice((0, 1, 63, 1022, 1023, 1024, 2047))
             sequence = max(player.sequence - back, 1)
-            self._send(player.at, player.packet(0, b"far", sequence=sequence), CLIENT_PORT)
+            self._send(player.at, player.packet(PacketType.DATA, b"far", 0, sequence), CLIENT_PORT)
 
     def _noise(self) -> None:
         data = self.random.randbytes(self.random.choice((0, 5, 9, 18, 40, 300, 1201)))

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -12,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from causeway_client.protocol import handshake, packets
-from causeway_client.protocol.tokens import ConnectToken, seal_token
+from causeway_client.protocol import packets
 from tests.relaynode.datapath.xdp.namespaces import NODE_IPS, PLAYER_IPS, Wire, wire, within
 from tests.relaynode.datapath.xdp.twins import needs_kernel
+from tests.support.grants import grant_document
 from tests.support.node_process import NodeProcess
+from tests.support.players import EdgegapWire, NativeWire
 from tests.support.waiting import wait_until
 
 pytestmark = [needs_kernel(), pytest.mark.flow]
-
-SESSION, SESSION_TOKEN = "3960c873aafd-S", 3500589645
 
 
 class NodeOverThere(NodeProcess):
@@ -49,44 +47,37 @@ def node(there: Wire) -> Iterator[NodeOverThere]:
         yield node
 
 
-def grant(revision: int = 1, revoked: tuple[int, ...] = ()) -> dict[str, Any]:
-    none = {"packets": 0, "bytes": 0}
-    return {
-        "session": SESSION,
-        "revision": revision,
-        "worker": 0,
-        "token": SESSION_TOKEN,
-        "topology": "host",
-        "dialects": ["edgegap", "native"],
-        "idle_timeout": 300,
-        "expires_at": time.time() + 3600,
-        "limits": none,
-        "seats": [{"seat": n, "token": 1001 + n * 256, "revoked": n in revoked, "limits": none} for n in range(3)],
-    }
+def grant(**changes: Any) -> dict[str, Any]:
+    return grant_document(**{"expires_at": time.time() + 3600, **changes})
 
 
 class Player:
-    """Speaks edgegap from a socket in the players' namespace."""
+    """A socket in the players' namespace."""
 
-    def __init__(self, node: NodeOverThere, seat: int, family: int = 0) -> None:
+    def __init__(self, node: NodeOverThere, port: int, family: int) -> None:
         kind = (socket.AF_INET, socket.AF_INET6)[family]
         self.udp = within(node.there.players, lambda: socket.socket(kind, socket.SOCK_DGRAM))
         self.udp.bind((PLAYER_IPS[family], 0))
         self.udp.settimeout(3)
-        self.relay = NODE_IPS[family], node.client_port if seat else node.server_port
-        self.head = struct.pack("<II", 1001 + seat * 256, SESSION_TOKEN)
+        self.relay = NODE_IPS[family], port
+
+
+class EdgegapPlayer(EdgegapWire, Player):
+    def __init__(self, node: NodeOverThere, seat: int, family: int = 0) -> None:
+        EdgegapWire.__init__(self, seat)
+        Player.__init__(self, node, node.client_port if seat else node.server_port, family)
 
     def send(self, body: bytes) -> None:
-        self.udp.sendto(self.head + body, self.relay)
+        self.udp.sendto(self.tokens + body, self.relay)
 
     def ask(self, body: bytes) -> bytes:
         self.send(body)
         return self.udp.recv(2048)
 
 
-def introduced(node: NodeOverThere, family: int) -> tuple[Player, Player, bytes]:
+def introduced(node: NodeOverThere, family: int) -> tuple[EdgegapPlayer, EdgegapPlayer, bytes]:
     """Host and player whose ways back are known; and what the host calls the player."""
-    host, player = Player(node, 0, family), Player(node, 1, family)
+    host, player = EdgegapPlayer(node, 0, family), EdgegapPlayer(node, 1, family)
     assert host.ask(b"\1") == b"\1\2"
     player.send(b"\2hello")
     name = host.udp.recv(2048)[1:5]
@@ -122,30 +113,22 @@ def test_edgegap_data_goes_past_the_sockets(node: NodeOverThere, family: int, si
     assert node.counters()["forwarded_packets"] == 41
 
 
-class NativePlayer(Player):
+class NativePlayer(NativeWire, Player):
     def __init__(self, node: NodeOverThere, seat: int, family: int = 0) -> None:
-        super().__init__(node, 1, family)
-        now, key = int(time.time()), bytes((seat + 1,)) * 32
-        token = ConnectToken(SESSION, 0, seat, False, key, now, now + 600, 0, 0, 0, 0, 300, now + 600)
-        connect = handshake.Connect(time.time_ns() // 1000, bytes(16), seal_token(token, *node.token_key))
-        self.udp.sendto(connect.encode(key), self.relay)
-        welcome = handshake.decode_welcome(self.udp.recv(2048), key)
-        self.connection = welcome.connection
-        self.up, self.down = packets.packet_keys(key, welcome.player_nonce, welcome.node_nonce)
-        self.sequence = 0
+        NativeWire.__init__(self, seat, now=time.time(), token_key=node.token_key)
+        Player.__init__(self, node, node.client_port, family)
+        self.udp.sendto(self.connect_packet().encode(self.seat_key), self.relay)
+        self.read_welcome(self.udp.recv(2048))
 
     def say(self, target: int, body: bytes, kind: int = packets.PacketType.DATA) -> None:
-        self.sequence += 1
-        self.udp.sendto(packets.seal(self.up, kind, self.connection, self.sequence, target, body), self.relay)
+        self.udp.sendto(self.packet(kind, body, target), self.relay)
 
     def hear(self) -> tuple[int, bytes]:
         """(from which seat, what) of the next DATA, whose tag is right."""
         while True:
-            data = self.udp.recv(2048)
-            sequence = int.from_bytes(data[5:9], "little")
-            assert packets.tag_is_right(self.down, data, sequence)
-            if data[0] == packets.PacketType.DATA:
-                return data[9], data[10:-8]
+            kind, source, payload = self.read(self.udp.recv(2048))
+            if kind == packets.PacketType.DATA:
+                return source, payload
 
 
 @pytest.mark.parametrize("family", [0, 1])

@@ -162,11 +162,11 @@ def test_rate_limited_by_bytes_and_by_session(make_twins: Callable[..., Twins]) 
 def test_replayed(make_twins: Callable[..., Twins]) -> None:
     twins = make_twins()
     _, player = playing_native(twins)
-    packet = player.packet(0, b"once")
+    packet = player.data(b"once", 0)
     assert twins.send(player.at, packet, CLIENT_PORT)
     assert not twins.send(player.at, packet, CLIENT_PORT)
     for sequence in (3000, 2999, 1977, 1976, 3000, 5000, 4999, 3977, 3976, 2**31 + 4000, 2**32 + 5):
-        twins.send(player.at, player.packet(0, b"x", sequence=sequence), CLIENT_PORT)
+        twins.send(player.at, player.packet(PacketType.DATA, b"x", 0, sequence), CLIENT_PORT)
     twins.assert_same()
     assert twins.userspace.counters()["drop_replayed"] == 4
 
@@ -174,7 +174,7 @@ def test_replayed(make_twins: Callable[..., Twins]) -> None:
 def test_bad_tag(make_twins: Callable[..., Twins]) -> None:
     twins = make_twins()
     _, player = playing_native(twins)
-    packet = player.packet(0, bytes(30))
+    packet = player.data(bytes(30), 0)
     for at in (0, 9, 10, 20, len(packet) - 1):
         spoilt = bytearray(packet)
         spoilt[at] ^= 1
@@ -444,7 +444,7 @@ def test_a_replayed_packet_from_another_neighbour_turns_no_traffic(twins: Twins,
     assert hop_of(twins, host) == THEIR_MAC
     recorded = []
     for index in range(4):
-        recorded.append(host.packet(1, packets.Ping(bytes(8), index).encode(), kind))
+        recorded.append(host.packet(kind, packets.Ping(bytes(8), index).encode(), 1))
         twins.send(host.at, recorded[-1], CLIENT_PORT)
         for data in recorded:
             twins.send(host.at, data, CLIENT_PORT, raw=from_mac(ATTACKER_MAC))
@@ -458,7 +458,7 @@ def test_a_replayed_packet_from_another_neighbour_turns_no_traffic(twins: Twins,
 def test_a_player_behind_another_router_is_followed(twins: Twins, kind: PacketType) -> None:
     host, _ = playing_native(twins)
     for _ in range(2):
-        data = host.packet(1, packets.Ping(bytes(8), 0).encode(), kind)
+        data = host.packet(kind, packets.Ping(bytes(8), 0).encode(), 1)
         twins.send(host.at, data, CLIENT_PORT, raw=from_mac(ATTACKER_MAC))
     assert hop_of(twins, host) == ATTACKER_MAC
 
@@ -476,7 +476,7 @@ def test_a_frame_for_another_machine_is_left_to_the_stack(twins: Twins) -> None:
         runner = bpf.Runner(program, 2048)
 
         def verdict(mac: bytes) -> int:
-            sent = Datagram(player.at, Endpoint(SERVER[twins.version], OUR_PORTS[CLIENT_PORT]), player.packet(0, b"x"))
+            sent = Datagram(player.at, Endpoint(SERVER[twins.version], OUR_PORTS[CLIENT_PORT]), player.data(b"x"))
             return runner.run(mac + frame(sent)[6:])[0]
 
         assert verdict(OUR_MAC) == _TX
