@@ -105,7 +105,7 @@ class NodeProcess:
 
     def terminate(self) -> int:
         """SIGTERM, twice where it would finish its sessions first; its exit status."""
-        if self._settings.get("DRAIN_SECONDS"):
+        if self._settings.get("DRAIN_TIMEOUT"):
             self.start_to_drain()
         return self.signal(signal.SIGTERM)
 
