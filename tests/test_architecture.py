@@ -87,7 +87,8 @@ PURE = [
 ]
 IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"
 
-PUBLISHED = re.compile(r"siphash24|cryptography|httpx|httpx_sse")  # extras of the client package; each named in one file only
+# Extras of the client package; each is imported by one module only.
+PUBLISHED = re.compile(r"siphash24|cryptography|httpx|httpx_sse")
 
 
 def modules() -> dict[str, Path]:
