@@ -64,11 +64,11 @@ class Grant(Struct, frozen=True):
         return f"Grant(session={self.session!r}, revision={self.revision})"  # without tokens
 
 
-class GrantConfirmation(Struct, frozen=True):
+class GrantConfirmation(Struct, frozen=True, kw_only=True):
     """The answer to a grant: the revision that is in force now."""
 
-    session: SessionId
     revision: int
+    session: str = ""
 
 
 def parse_grant(data: object) -> Grant:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from configuration.environment import EnvironmentReader, SettingError, Variable
+from nodeapi.grants import MAX_WORKERS
+from nodeapi.membership import MAX_CAPACITY
 from observability.log_lines import FORMATS, LEVELS, Format
 
 from .core.relay_config import RelayConfig
@@ -19,7 +21,6 @@ from .errors import ConfigError
 PREFIX = "CAUSEWAY_NODE_"
 VERSION = "0.1.0"
 MAX_PORT = 65535
-MAX_WORKERS = 256  # a connect token names its worker in one byte
 LIMITS = (
     "connects_per_source",
     "refused_connects_per_source",
@@ -191,7 +192,7 @@ def _config(read: "_Reader") -> NodeConfig:
         control_host=control_host,
         control_port=control_port,
         control_url=read.url("CONTROL_URL") or _control_url(control_host, control_port, public_ip),
-        capacity=read.whole("CAPACITY", 10_000, 1, 1_000_000),
+        capacity=read.whole("CAPACITY", 10_000, 1, MAX_CAPACITY),
         limits={name: read.whole(name.upper(), getattr(DEFAULTS, name), 1, 1_000_000) for name in LIMITS},
         state_dir=read.state_dir(name),
         peer_probe_interval=read.number("PEER_PROBE_INTERVAL", 2, 0.1, 86_400),

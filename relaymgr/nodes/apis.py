@@ -1,5 +1,6 @@
 """HTTP for nodes: join, heartbeat (docs/node-api.md)."""
 
+import base64
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,18 +13,33 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from nodeapi.grants import MAX_WORKERS
+from nodeapi.membership import (
+    MAX_BOOT_ID,
+    MAX_CAPACITY,
+    MAX_CONTROL_URL,
+    MAX_HOST,
+    MAX_KEY_IDS,
+    MAX_PACKET_PATH,
+    MAX_PACKET_PATH_REASON,
+    MAX_VERSION,
+    HeartbeatResponse,
+    JoinResponse,
+    TokenKey,
+    WorkerPorts,
+)
+from nodeapi.peers import MAX_NODE_NAME
+from nodeapi.strict_json import as_builtins
 from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, calling_node, presented_key
 from relaymgr.nodes.address_families import IPV4, IPV6, by_family
 from relaymgr.nodes.selectors import token_keys_open
-from relaymgr.nodes.services import WorkerPorts, node_heartbeat, node_join
+from relaymgr.nodes.services import node_heartbeat, node_join
 from web.fields.address import AddressField
 from web.fields.numbers import Integer, Port, Seconds, Token, UnixTime
 from web.http.client_address import client_address
 from web.http.input_warnings import RequestSerializer
 from web.openapi import error_responses
 
-MAX_WORKERS = 256  # a connect token names its worker in one byte
-MAX_CAPACITY = 1_000_000  # as a node's own setting
 _CONTROL_URL = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+/?")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 
@@ -77,9 +93,9 @@ class _NodeSerializer(RequestSerializer):
     time = UnixTime(help_text="The node's clock, seconds since 1970.")
     public_ip = AddressField(help_text="Where players reach it; IPv4 where it has both.")
     public_ipv6 = AddressField(allow_null=True, default=None, help_text="Its IPv6 address, when public_ip is IPv4.")
-    host = serializers.CharField(max_length=253, allow_blank=True, default="", help_text="A DNS name for them.")
-    version = PlainField(max_length=20, allow_blank=True, default="")
-    control_url = serializers.CharField(max_length=200)
+    host = serializers.CharField(max_length=MAX_HOST, allow_blank=True, default="", help_text="A DNS name for them.")
+    version = PlainField(max_length=MAX_VERSION, allow_blank=True, default="")
+    control_url = serializers.CharField(max_length=MAX_CONTROL_URL)
     capacity = Integer(1, MAX_CAPACITY, help_text="Seats, over all workers.")
     workers = _WorkersField()
 
@@ -104,7 +120,7 @@ class NodeJoinApi(APIView):
     permission_classes = (MayJoin,)
 
     class InputSerializer(_NodeSerializer):
-        name = serializers.SlugField(max_length=50)
+        name = serializers.SlugField(max_length=MAX_NODE_NAME)
 
     class OutputSerializer(serializers.Serializer):
         class TokenKeySerializer(serializers.Serializer):
@@ -129,16 +145,16 @@ class NodeJoinApi(APIView):
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         joined = node_join(join_key=presented_key(request) or "", **serializer.validated_data)
-        answer = {
-            "node": joined.node.name,
-            "location": joined.node.location.slug,
-            "node_key": joined.node_key,
-            "control_key": joined.node.control_key,
-            "token_keys": [{"id": joined.token_key.key_id, "key": joined.token_key.key}],
-            "heartbeat_interval": settings.NODE_HEARTBEAT_INTERVAL,
-            "time": timezone.now().timestamp(),
-        }
-        return Response(self.OutputSerializer(answer).data)
+        answer = JoinResponse(
+            node=joined.node.name,
+            location=joined.node.location.slug,
+            node_key=joined.node_key,
+            control_key=joined.node.control_key,
+            token_keys=[TokenKey(joined.token_key.key_id, base64.b64decode(joined.token_key.key))],
+            heartbeat_interval=settings.NODE_HEARTBEAT_INTERVAL,
+            time=timezone.now().timestamp(),
+        )
+        return Response(as_builtins(answer))
 
 
 class NodeHeartbeatApi(APIView):
@@ -146,11 +162,11 @@ class NodeHeartbeatApi(APIView):
 
     class InputSerializer(_NodeSerializer):
         public_ip = AddressField(required=False, help_text="As at join. Without it all three stay as they are.")
-        boot_id = PlainField(max_length=40)
-        key_ids = serializers.ListField(child=Token(), max_length=100, default=list)
+        boot_id = PlainField(max_length=MAX_BOOT_ID)
+        key_ids = serializers.ListField(child=Token(), max_length=MAX_KEY_IDS, default=list)
         draining = serializers.BooleanField(default=False)
-        packet_path = PlainField(max_length=10, allow_blank=True, default="")
-        packet_path_reason = PlainField(max_length=200, allow_blank=True, default="")
+        packet_path = PlainField(max_length=MAX_PACKET_PATH, allow_blank=True, default="")
+        packet_path_reason = PlainField(max_length=MAX_PACKET_PATH_REASON, allow_blank=True, default="")
 
     class OutputSerializer(serializers.Serializer):
         time = UnixTime(help_text="The manager's clock, seconds since 1970.")
@@ -169,10 +185,10 @@ class NodeHeartbeatApi(APIView):
         serializer.is_valid(raise_exception=True)
         address = client_address(request._request)
         node = node_heartbeat(node=calling_node(request), address=address, **serializer.validated_data)
-        answer = {
-            "time": timezone.now().timestamp(),
-            "heartbeat_interval": settings.NODE_HEARTBEAT_INTERVAL,
-            "key_ids": sorted(token_keys_open(node=node).values_list("key_id", flat=True)),
-            "draining": node.is_draining,
-        }
-        return Response(self.OutputSerializer(answer).data)
+        answer = HeartbeatResponse(
+            time=timezone.now().timestamp(),
+            heartbeat_interval=settings.NODE_HEARTBEAT_INTERVAL,
+            key_ids=sorted(token_keys_open(node=node).values_list("key_id", flat=True)),
+            draining=node.is_draining,
+        )
+        return Response(as_builtins(answer))

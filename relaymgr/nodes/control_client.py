@@ -19,6 +19,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from nodeapi.grants import Grant, GrantConfirmation
+from nodeapi.peers import Peer, PeerList
+from nodeapi.strict_json import InvalidDocument, read_document, read_json
 from observability import tracing
 from observability.correlation import REQUEST_ID
 from relaymgr.nodes.models import RelayNode
@@ -51,13 +54,13 @@ class NodeRefused(Exception):
 # One node, now
 
 
-def put_session(node: RelayNode, grant: dict[str, Any], timeout_s: float = CALL_TIMEOUT) -> int:
+def put_session(node: RelayNode, grant: Grant, timeout_s: float = CALL_TIMEOUT) -> int:
     """Grants a session; returns the revision now in force there. Raises NodeUnreachable, NodeRefused."""
-    answer = _call(node, "PUT", f"/sessions/{grant['session']}", timeout_s, body=grant)
-    revision = answer.get("revision")
-    if not isinstance(revision, int):
-        raise NodeUnreachable("the answer names no revision")
-    return revision
+    answer = _call(node, "PUT", f"/sessions/{grant.session}", timeout_s, body=grant)
+    try:
+        return read_document(answer, GrantConfirmation).revision
+    except InvalidDocument as error:
+        raise NodeUnreachable(f"the answer is invalid: {error}") from None
 
 
 def delete_session(node: RelayNode, session_id: str, reason: str, timeout_s: float = CALL_TIMEOUT) -> None:
@@ -89,14 +92,18 @@ def _call(
     path: str,
     timeout_s: float,
     *,
-    body: dict[str, Any] | None = None,
+    body: msgspec.Struct | None = None,
     params: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     url = node.control_url + path
     with tracing.span(method, kind="client") as span:
         headers = {**_headers(node.control_key), **_correlation(), **span.headers()}
+        if body is not None:
+            headers |= JSON
         try:
-            status, content = wait_for(_exchange(method, url, timeout_s, json=body, params=params, headers=headers))
+            status, content = wait_for(
+                _exchange(method, url, timeout_s, data=_encoded(body), params=params, headers=headers)
+            )
         except NO_ANSWER as error:
             raise NodeUnreachable(type(error).__name__) from None
     return _answer(status, content)
@@ -177,6 +184,7 @@ class Silent:
 Ask = Callable[[aiohttp.ClientSession, Probe, Mapping[str, str]], Awaitable[dict[str, Any]]]
 KEEP: Mapping[str, str] = {}
 DO_NOT_KEEP: Mapping[str, str] = {"Connection": "close"}
+JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
 def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[Heard]:
@@ -250,7 +258,7 @@ class Tell:
 
     control_url: str
     control_key: str
-    peers: list[dict[str, Any]]
+    peers: tuple[Peer, ...]
     version: str
 
     def __repr__(self) -> str:
@@ -270,12 +278,13 @@ async def _tell_all(tells: list[Tell], timeout_s: float) -> None:
 
 
 async def _tell(client: aiohttp.ClientSession, slots: asyncio.Semaphore, tell: Tell, timeout_s: float) -> None:
-    body, headers = {"version": tell.version, "peers": tell.peers}, {**_headers(tell.control_key), **DO_NOT_KEEP}
+    body = _encoded(PeerList(tell.version, tell.peers))
+    headers = {**_headers(tell.control_key), **JSON, **DO_NOT_KEEP}
     async with slots:
         with contextlib.suppress(*NO_ANSWER):
             async with (
                 asyncio.timeout(timeout_s),
-                client.put(f"{tell.control_url}/peers", json=body, headers=headers, allow_redirects=False),
+                client.put(f"{tell.control_url}/peers", data=body, headers=headers, allow_redirects=False),
             ):
                 pass  # what it answers does not matter
 
@@ -290,6 +299,10 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
         if len(content) > MAX_ANSWER:
             raise NodeUnreachable("the answer does not end")
     return content
+
+
+def _encoded(document: msgspec.Struct | None) -> bytes | None:
+    return None if document is None else msgspec.json.encode(document)
 
 
 def _headers(control_key: str) -> dict[str, str]:
@@ -327,7 +340,7 @@ def _shown(value: Any, longest: int) -> str:
 
 def _document(content: bytes) -> dict[str, Any] | None:
     try:
-        document = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = read_json(content)
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None

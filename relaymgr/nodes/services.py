@@ -15,6 +15,7 @@ from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Subquery,
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
+from nodeapi.membership import WorkerPorts
 from relaymgr.nodes import control_client
 from relaymgr.nodes.incidents import incident_record
 from relaymgr.nodes.models import (
@@ -65,13 +66,6 @@ class NodeInUse(Conflict):
 
 class NodeNotDrained(Conflict):
     code, message = "node_not_drained", "The node takes new sessions. Drain it first."
-
-
-@dataclass(frozen=True)
-class WorkerPorts:
-    index: int
-    server_port: int
-    client_port: int
 
 
 @dataclass(frozen=True)

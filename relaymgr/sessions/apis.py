@@ -4,11 +4,14 @@ A client that knows only Edgegap's API is not affected by the additions. Paths h
 redirects (EDGEGAP.md R13).
 """
 
+import base64
 import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import msgspec
+from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -16,6 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from nodeapi.membership import GrantList, TokenKey
 from relaymgr.authentication import IsNode, caller, calling_node
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import grants_check
@@ -399,13 +403,13 @@ class NodeGrantsApi(APIView):
         parameters=[OpenApiParameter("boot_id", description="Of the calling process, as in its heartbeats.")],
         responses={200: OutputSerializer, **error_responses(409)},
     )
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponse:
         """All that the calling node is to serve (docs/node-api.md)."""
         node = calling_node(request)
         grants_check(node=node, boot_id=request.query_params.get("boot_id", ""))
-        keys = [{"id": key.key_id, "key": key.key} for key in token_keys_open(node=node)]
-        # The documents are what is PUT to nodes: sent as they are.
-        return Response({"time": timezone.now().timestamp(), "token_keys": keys, "sessions": grants_of_node(node=node)})
+        keys = [TokenKey(key.key_id, base64.b64decode(key.key)) for key in token_keys_open(node=node)]
+        grants = GrantList(time=timezone.now().timestamp(), token_keys=keys, sessions=grants_of_node(node=node))
+        return HttpResponse(msgspec.json.encode(grants), content_type="application/json")
 
 
 def _tenant(request: Request) -> Tenant:

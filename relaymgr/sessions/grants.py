@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
+from nodeapi import grants as documents
 from relaymgr.nodes import control_client
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import NodeState, RelayNode
@@ -46,12 +47,12 @@ _of_grant = attrgetter(*(name.replace("__", ".") for name in GRANT_COLUMNS))
 _of_seat = attrgetter(*SEAT_COLUMNS)
 
 
-def grant_document(grant: Grant, seats: Sequence[Seat]) -> dict[str, Any]:
+def grant_document(grant: Grant, seats: Sequence[Seat]) -> documents.Grant:
     """The grant as the node takes it. Wants session and worker joined."""
     return _document(_of_grant(grant), map(_of_seat, seats))
 
 
-def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
+def grants_of_node(*, node: RelayNode) -> list[documents.Grant]:
     """All that the node is to serve, whole."""
     wanted = Grant.objects.filter(worker__node=node, wanted=True, session__state__in=LIVE_STATES)
     # Grants before seats, here and below: a document may hold a later revision's seat, never lack its own.
@@ -63,23 +64,24 @@ def grants_of_node(*, node: RelayNode) -> list[dict[str, Any]]:
     return [_document(grant, seats[grant[0]]) for grant in grants]
 
 
-def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> dict[str, Any]:
+def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> documents.Grant:
     session, revision, worker, token, topology, dialects, idle_timeout, expires_at, limits = grant
-    return {
-        "session": session,
-        "revision": revision,
-        "worker": worker,
-        "token": int(token),
-        "topology": topology,
-        "dialects": dialects,
-        "idle_timeout": idle_timeout,
-        "expires_at": expires_at.timestamp(),
-        "limits": limits["session"],
-        "seats": [
-            {"seat": number, "token": int(token), "revoked": revoked_at is not None, "limits": limits["seat"]}
+    limits_of_seats = documents.Limits(**limits["seat"])
+    return documents.Grant(
+        session=session,
+        revision=revision,
+        worker=worker,
+        token=int(token),
+        topology=topology,
+        dialects=tuple(dialects),
+        idle_timeout=idle_timeout,
+        expires_at=expires_at.timestamp(),
+        limits=documents.Limits(**limits["session"]),
+        seats=tuple(
+            documents.SeatGrant(number, int(token), revoked_at is not None, limits_of_seats)
             for number, token, revoked_at in seats
-        ],
-    }
+        ),
+    )
 
 
 def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None:

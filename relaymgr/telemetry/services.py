@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
 
+from nodeapi.peers import Peer
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import IncidentKind, RelayNode
@@ -253,17 +254,17 @@ def peers_tell(answers: Iterable[Answer]) -> None:
     listed = [(worker.node.name, worker.node.addresses, worker.client_port) for worker in beacons()]
     tells = []
     for families, nodes in _by_families(answers).items():
-        targets = [
-            {"node": name, "address": addresses[shared[0]], "port": port}
+        peers = [
+            Peer(name, addresses[shared[0]], port)
             for name, addresses, port in listed
             if (shared := [family for family in families if family in addresses])
         ]
-        version = hashlib.sha256(msgspec.json.encode(targets)).hexdigest()[:16]
+        version = hashlib.sha256(msgspec.json.encode(peers)).hexdigest()[:16]
         tells += [
             Tell(
                 answer.node.control_url,
                 answer.node.control_key,
-                [peer for peer in targets if peer["node"] != answer.node.name],
+                tuple(peer for peer in peers if peer.node != answer.node.name),
                 version,
             )
             for answer in nodes

@@ -6,7 +6,9 @@ import re
 import socket
 from collections.abc import Iterator
 
+import msgspec
 import uvicorn
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,9 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nodeapi.grants import END_REASONS
+from nodeapi.grants import END_REASONS, GrantConfirmation
 from nodeapi.ids import SESSION_ID_RULE, is_session_id
-from nodeapi.strict_json import read_json
+from nodeapi.peers import PeerListConfirmation, parse_peers
+from nodeapi.strict_json import InvalidDocument, read_json
 from observability import tracing
 from observability.correlation import request_id_of, trace_id_of
 from observability.guarded_http import GuardedProtocol, authenticated
@@ -27,7 +30,6 @@ from ..core.grants import GrantRefused, read_grant
 from ..errors import WorkerDown
 from ..supervision.node import Node
 from .metrics import CONTENT_TYPE, render
-from .peers import MAX_PEERS, Peer
 
 MAX_BODY = 1 << 20
 MAX_CONNECTIONS = 512  # those without the control key are far fewer (observability.guarded_http)
@@ -53,7 +55,7 @@ class ControlApi:
         grant = read_grant(await _json_body(request))
         if grant.session != session:
             raise ApiError(400, "invalid", "session must be the one in the path", "session")
-        return JSONResponse({"session": session, "revision": await self._node.grant(grant)})
+        return _document(GrantConfirmation(session=session, revision=await self._node.grant(grant)))
 
     async def delete_session(self, request: Request) -> Response:
         reason = request.query_params.get("reason", "deleted")
@@ -67,21 +69,12 @@ class ControlApi:
         if not re.fullmatch(r"[0-9]{1,18}", after):
             raise ApiError(400, "invalid", "after must be the number of an event", "after")
         with_peers = request.query_params.get("peers") == "1"
-        return JSONResponse(await self._node.telemetry(int(after), with_peers=with_peers))
+        return _document(await self._node.telemetry(int(after), with_peers=with_peers))
 
     async def put_peers(self, request: Request) -> Response:
-        body = await _json_body(request)
-        peers = body.get("peers") if isinstance(body, dict) else None
-        version = body.get("version") if isinstance(body, dict) else None
-        if not isinstance(peers, list) or len(peers) > MAX_PEERS:
-            raise ApiError(400, "invalid", f"peers must be a list of at most {MAX_PEERS}", "peers")
-        if not isinstance(version, str) or len(version) > 64:
-            raise ApiError(400, "invalid", "version must be text of at most 64 characters", "version")
-        try:
-            self._node.set_peers([Peer.from_json(peer) for peer in peers], version)
-        except ValueError as error:
-            raise ApiError(400, "invalid", f"a peer has a wrong {error}", f"peers.{error}") from None
-        return JSONResponse({"version": version})
+        peers = parse_peers(await _json_body(request))
+        self._node.set_peers(peers.peers, peers.version)
+        return _document(PeerListConfirmation(peers.version))
 
     async def drain(self, request: Request) -> Response:
         await self._node.set_draining(True)
@@ -120,6 +113,7 @@ def control_app(node: Node) -> Starlette:
         exception_handlers={
             ApiError: _answer_api_error,
             GrantRefused: _answer_refusal,
+            InvalidDocument: _answer_invalid,
             WorkerDown: _answer_worker_down,
             HTTPException: _answer_http_error,
             Exception: _answer_fault,
@@ -224,6 +218,10 @@ async def _json_body(request: Request) -> object:
         raise ApiError(400, "invalid", "the body must be JSON") from None
 
 
+def _document(document: Struct) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")
+
+
 def _error(status: int, code: str, message: str, field: str = "") -> JSONResponse:
     details = {field: [{"code": code, "message": message}]} if field else {}
     return JSONResponse({"message": message, "code": code, "details": details}, status)
@@ -232,6 +230,11 @@ def _error(status: int, code: str, message: str, field: str = "") -> JSONRespons
 async def _answer_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101 - what Starlette promises, said to the type checker
     return _error(error.status, error.code, error.message, error.field)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidDocument)  # noqa: S101
+    return _error(400, "invalid", str(error), error.field)
 
 
 async def _answer_refusal(request: Request, error: Exception) -> Response:

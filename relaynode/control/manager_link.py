@@ -10,22 +10,27 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+import msgspec
+from msgspec import Struct
 
 from nodeapi.grants import Grant
-from nodeapi.strict_json import read_json
+from nodeapi.membership import GrantList, Heartbeat, HeartbeatResponse, JoinRequest, JoinResponse
+from nodeapi.strict_json import InvalidDocument, read_document, read_json
 
 from ..config import VERSION
 from ..core.grants import GrantRefused, read_grant
 from ..errors import JoinRefused, NodeError, StateUnusable
 from ..supervision.node import LinkState, Node
-from ..supervision.state_folder import NodeKeys, token_keys_from_json
+from ..supervision.state_folder import NodeKeys
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HEARTBEAT_INTERVAL = 5.0
 PULL_INTERVAL = 60.0
@@ -110,7 +115,8 @@ class ManagerLink:
             try:
                 await self._node.reserve_keys()  # a key that cannot be kept must not be asked for
                 answer = await self._call("POST", "/v1/nodes:join", self._node.config.join_key, self._introduction())
-                keys = _keys_of(answer)
+                joined = _read(answer, JoinResponse)
+                keys = NodeKeys(joined.control_key, joined.node_key, {key.id: key.key for key in joined.token_keys})
             except StateUnusable as error:
                 log.error("not joining yet: %s", error)
                 await asyncio.sleep(backoff.next())
@@ -121,8 +127,8 @@ class ManagerLink:
                 await asyncio.sleep(backoff.next(fault))
             else:
                 await self._node.set_keys(keys)
-                self._take_interval(answer)
-                log.info("joined as %s at %s", answer.get("node"), answer.get("location"))
+                self._take_interval(joined.heartbeat_interval)
+                log.info("joined as %s at %s", joined.node, joined.location)
                 return
 
     async def _heartbeat(self) -> None:
@@ -140,12 +146,12 @@ class ManagerLink:
         self._found()
         self._was_accepted = True
         self._may_pull.set()
-        self._take_interval(answer)
-        if sorted(map(str, _list(answer, "key_ids"))) != sorted(map(str, self._node.keys.token_keys)):
+        wanted = _read(answer, HeartbeatResponse)
+        self._take_interval(wanted.heartbeat_interval)
+        if set(wanted.key_ids) != set(self._node.keys.token_keys):
             self._pull_now.set()
-        draining = answer.get("draining") is True
-        if draining != self._node.draining:
-            await self._node.set_draining(draining)
+        if wanted.draining != self._node.draining:
+            await self._node.set_draining(wanted.draining)
         await asyncio.sleep(self._heartbeat_interval)
 
     async def _pull(self) -> None:
@@ -153,10 +159,9 @@ class ManagerLink:
         asked_at = time.monotonic()
         path = f"/v1/nodes/self/grants?boot_id={self._node.boot_id}"
         answer = await self._call("GET", path, self._node.keys.node_key, within=PULL_TIMEOUT)
-        with _usable_answer():
-            token_keys = token_keys_from_json(answer.get("token_keys"))
-            listed = _list(answer, "sessions")
-            listed_at = float(answer["time"])
+        found = _read(answer, GrantList)
+        token_keys = {key.id: key.key for key in found.token_keys}
+        listed, listed_at = found.sessions, found.time
         if token_keys != self._node.keys.token_keys:
             log.info("token keys changed: %d now", len(token_keys))
             await self._node.set_keys(replace(self._node.keys, token_keys=token_keys))
@@ -170,21 +175,18 @@ class ManagerLink:
             await asyncio.wait_for(self._pull_now.wait(), PULL_INTERVAL)
         self._pull_now.clear()
 
-    def _introduction(self) -> dict[str, Any]:
-        return {
-            "name": self._node.config.name,
-            **self._description(),
-        }
+    def _introduction(self) -> JoinRequest:
+        return JoinRequest(name=self._node.config.name, **self._description())
 
-    def _heartbeat_body(self) -> dict[str, Any]:
-        return {
-            "boot_id": self._node.boot_id,
-            "key_ids": sorted(self._node.keys.token_keys),
-            "draining": self._node.draining,
-            "packet_path": self._node.packet_path.name,
-            "packet_path_reason": self._node.packet_path.reason,
+    def _heartbeat_body(self) -> Heartbeat:
+        return Heartbeat(
+            boot_id=self._node.boot_id,
+            key_ids=sorted(self._node.keys.token_keys),
+            draining=self._node.draining,
+            packet_path=self._node.packet_path.name,
+            packet_path_reason=self._node.packet_path.reason,
             **self._description(),
-        }
+        )
 
     def _description(self) -> dict[str, Any]:
         config = self._node.config
@@ -214,13 +216,14 @@ class ManagerLink:
                 backoff.reset()
 
     async def _call(
-        self, method: str, path: str, key: str, body: object = None, within: float = CALL_TIMEOUT
+        self, method: str, path: str, key: str, body: Struct | None = None, within: float = CALL_TIMEOUT
     ) -> dict[str, Any]:
         """The answer. Raises Rejected, ManagerFault."""
-        headers = {"Authorization": f"Bearer {key}"}
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        content = None if body is None else msgspec.json.encode(body)
         try:
             async with asyncio.timeout(within):
-                response = await self._client.request(method, path, headers=headers, json=body, timeout=within)
+                response = await self._client.request(method, path, headers=headers, content=content, timeout=within)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise ManagerFault(type(error).__name__) from None
         document = _document(response)
@@ -230,9 +233,8 @@ class ManagerLink:
             raise _rejection(response.status_code, document or {})
         raise ManagerFault(f"status {response.status_code}", _retry_after(response))
 
-    def _take_interval(self, answer: dict[str, Any]) -> None:
-        interval = answer.get("heartbeat_interval")
-        if isinstance(interval, (int, float)) and 0.1 <= interval <= 300:
+    def _take_interval(self, interval: float) -> None:
+        if 0.1 <= interval <= 300:
             self._heartbeat_interval = interval
 
     # -- how we stand; each change is logged once
@@ -254,20 +256,11 @@ def _pull_failed(error: Exception) -> None:
     log.warning("grants not pulled: %s; serving on, trying again", error)
 
 
-@contextlib.contextmanager
-def _usable_answer() -> Iterator[None]:
+def _read(answer: dict[str, Any], kind: type[T]) -> T:
     try:
-        yield
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ManagerFault(f"its answer makes no sense: {error}") from None
-
-
-def _keys_of(answer: dict[str, Any]) -> NodeKeys:
-    with _usable_answer():
-        keys = NodeKeys.from_json(answer)
-    if not keys.node_key:
-        raise ManagerFault("its answer holds no node key")
-    return keys
+        return read_document(answer, kind)
+    except InvalidDocument as error:
+        raise ManagerFault(f"its answer is not as agreed: {error}") from None
 
 
 def _grants(listed: list[Any]) -> list[Grant]:
@@ -279,13 +272,6 @@ def _grants(listed: list[Any]) -> list[Grant]:
         except GrantRefused as refusal:
             log.error("a grant of the manager's list cannot be used: %s", refusal.message)
     return grants
-
-
-def _list(answer: dict[str, Any], name: str) -> list[Any]:
-    value = answer.get(name)
-    if not isinstance(value, list):
-        raise ManagerFault(f"its answer has no list {name}")
-    return value
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -7,43 +7,17 @@ import socket
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from causeway_client.protocol import packets
 from causeway_client.protocol.errors import DecodeError
+from nodeapi.peers import MAX_PEERS, Peer
+from nodeapi.telemetry import PeerQuality
 
 SMALL, LARGE = packets.MIN_PROBE, 1000  # bytes
 KEEP = 16  # answers, of each size, that figures are made of
 PATIENCE = 2.0  # seconds, after which a probe is lost
-MAX_PEERS = 2000
 GAP = 1.0  # seconds that the process did not run, from which on probes under way are not counted
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Another node and its beacon."""
-
-    node: str
-    address: str
-    port: int
-
-    @classmethod
-    def from_json(cls, item: object) -> "Peer":
-        """Raises ValueError that names the field."""
-        if not isinstance(item, dict):
-            raise ValueError("peers")
-        node, address, port = item.get("node"), item.get("address"), item.get("port")
-        if not isinstance(node, str) or not 0 < len(node) <= 50:
-            raise ValueError("node")
-        try:
-            packets.pack_ip(str(address))
-        except ValueError:
-            raise ValueError("address") from None
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-            raise ValueError("port")
-        return cls(node, str(address), port)
 
 
 class _Tally:
@@ -117,7 +91,7 @@ class PeerMeter:
         """We did not run for a while: of probes that were under way then nothing can be said."""
         self._pending.clear()
 
-    def figures(self, now: float) -> list[dict[str, Any]]:
+    def figures(self, now: float) -> list[PeerQuality]:
         """As in docs/node-api.md: peers that have answered at least once."""
         found = []
         for peer in self._peers:
@@ -126,14 +100,14 @@ class PeerMeter:
             if answered and small.heard_at is not None:
                 steps = [abs(after - before) for before, after in pairwise(answered)]
                 found.append(
-                    {
-                        "node": peer.node,
-                        "rtt_ms": round(statistics.median(answered), 3),
-                        "jitter_ms": round(statistics.fmean(steps), 3) if steps else 0.0,
-                        "loss": round(small.loss, 4),
-                        "loss_large": round(large.loss, 4),
-                        "age_s": round(now - small.heard_at, 1),
-                    }
+                    PeerQuality(
+                        node=peer.node,
+                        rtt_ms=round(statistics.median(answered), 3),
+                        jitter_ms=round(statistics.fmean(steps), 3) if steps else 0.0,
+                        loss=round(small.loss, 4),
+                        loss_large=round(large.loss, 4),
+                        age_s=round(now - small.heard_at, 1),
+                    )
                 )
         return found
 

@@ -5,11 +5,12 @@ challenges) is queued; a hot packet is looked up and returned.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from causeway_client.protocol.packets import MAX_DATAGRAM, NoticeCode, mac
 from causeway_client.protocol.siphash import siphash24
 from nodeapi.grants import Grant
+from nodeapi.telemetry import LegQuality
 
 from ..datapath.buffers import Leaving
 from ..datapath.fast_path import FastLane
@@ -32,7 +33,6 @@ __all__ = [
     "SERVER_PORT",
     "Address",
     "GrantRefused",
-    "LegReport",
     "Outgoing",
     "Relay",
     "RelayConfig",
@@ -47,19 +47,6 @@ class SessionSummary(NamedTuple):
     session: str
     revision: int  # 0: admitted by a connect token, never granted
     since: float  # when it was granted last, or admitted
-
-
-class LegReport(TypedDict):
-    """As in telemetry (docs/node-api.md)."""
-
-    session: str
-    seat: int
-    dialect: str
-    prefix: str  # of the player's address; empty: it tells of no network
-    player: str  # a keyed hash of the player's household: the manager counts by it how many measured a prefix
-    rtt_ms: float | None  # None: the dialect does not tell
-    jitter_ms: float
-    loss: float  # 0.0 to 1.0, of both directions
 
 
 class Relay:
@@ -185,7 +172,7 @@ class Relay:
         table = self._exchange.table
         return {"sessions": len(table.sessions), "seats": table.seat_count, "connected": table.connected}
 
-    def legs(self, limit: int) -> list[LegReport]:
+    def legs(self, limit: int) -> list[LegQuality]:
         """Connected seats of which something is known, at most `limit`, going on where the last call stopped."""
         table = self._exchange.table
         known: list[Seat] = [link.seat for link in table.by_connection.values() if link.leg.rtt_ms is not None]
@@ -200,10 +187,10 @@ def _is_spaced(seat: Seat) -> bool:
     return seat.pings is not None and seat.pings.is_known
 
 
-def _leg_report(seat: Seat, player_key: bytes) -> LegReport:
+def _leg_report(seat: Seat, player_key: bytes) -> LegQuality:
     measured: Leg | PingSpacing | None = seat.link.leg if seat.link else seat.pings
     rtt_ms = seat.link.leg.rtt_ms if seat.link else None
-    return LegReport(
+    return LegQuality(
         session=seat.session.name,
         seat=seat.number,
         dialect="native" if seat.link else "edgegap",

@@ -10,13 +10,16 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Literal
 
 from nodeapi.grants import Grant
+from nodeapi.membership import WorkerPorts
+from nodeapi.peers import Peer
 from nodeapi.strict_json import as_builtins
+from nodeapi.telemetry import MAX_LEGS, MAX_WORKER_EXITS, Telemetry, WorkerExit, WorkerStats
 
 from ..config import VERSION, NodeConfig
-from ..control.peers import Peer, PeerMeter
+from ..control.peers import PeerMeter
 from ..core.events import Event
 from ..core.grants import GrantRefused
 from ..datapath.packet_path import PacketPath
@@ -25,11 +28,10 @@ from .event_log import EventLog
 from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, Snapshot, State, StateFolder
 from .worker_channel import Message
-from .worker_process import EXITS_FOR, EXITS_REPORTED, Report, WorkerProcess
+from .worker_process import EXITS_FOR, Report, WorkerProcess
 
 log = logging.getLogger(__name__)
 
-MAX_LEGS = 2000
 
 LinkState = Literal["standalone", "unreachable", "connected", "refused", "duplicate"]
 """How the node stands with the manager: there is none, it does not answer, all is well, it says that our key is dead,
@@ -221,62 +223,60 @@ class Node:
         share = legs // len(self.workers)
         return await asyncio.gather(*(worker.report(share) for worker in self.workers))
 
-    async def telemetry(self, after: int, *, with_peers: bool = False) -> dict[str, Any]:
+    async def telemetry(self, after: int, *, with_peers: bool = False) -> Telemetry:
         """As in docs/node-api.md, with the events numbered above `after`."""
         reports = await self.reports(MAX_LEGS)
         events, last_event = self.events.after(after)
         cpu = [meter.share(report.cpu_seconds) for meter, report in zip(self._cpu, reports, strict=True)]
-        return {
-            "boot_id": self.boot_id,
+        return Telemetry(
+            boot_id=self.boot_id,
             # That of the worker which is furthest off: tokens and sessions are judged by it.
-            "time": time.time() + max((worker.clock_error for worker in self.workers), key=abs),
-            "uptime": round(time.monotonic() - self._started, 3),
-            "version": VERSION,
-            "draining": self.draining,
-            "cpu": max(cpu),
-            "packet_path": self.packet_path.name,
-            "packet_path_reason": self.packet_path.reason,
-            "workers": [
-                {
-                    **self._worker_ports(worker),
+            time=time.time() + max((worker.clock_error for worker in self.workers), key=abs),
+            uptime=round(time.monotonic() - self._started, 3),
+            version=VERSION,
+            draining=self.draining,
+            cpu=max(cpu),
+            packet_path=self.packet_path.name,
+            packet_path_reason=self.packet_path.reason,
+            workers=[
+                WorkerStats(
+                    index=worker.index,
+                    server_port=worker.pair.server,
+                    client_port=worker.pair.client,
+                    cpu=share,
+                    receive_buffer=report.receive_buffer,
+                    counters=report.counters,
                     **report.stats,
-                    "cpu": share,
-                    "receive_buffer": report.receive_buffer,
-                    "counters": report.counters,
-                }
+                )
                 for worker, report, share in zip(self.workers, reports, cpu, strict=True)
             ],
-            "peers_version": self.peers_version,
-            "peers": self.peers.figures(asyncio.get_running_loop().time()) if with_peers else [],
-            "legs": [leg for report in reports for leg in report.legs],
-            "events": events,
-            "last_event": last_event,
-            "worker_exits": self._worker_exits(),
-        }
+            peers_version=self.peers_version,
+            peers=self.peers.figures(asyncio.get_running_loop().time()) if with_peers else [],
+            legs=[leg for report in reports for leg in report.legs],
+            events=events,
+            last_event=last_event,
+            worker_exits=self._worker_exits(),
+        )
 
-    def _worker_exits(self) -> list[dict[str, Any]]:
+    def _worker_exits(self) -> list[WorkerExit]:
         """The last ones, the newest first."""
         now = time.monotonic()
         exits = [each for worker in self.workers for each in worker.exits if now - each.at < EXITS_FOR]
         exits.sort(key=lambda each: -each.at)
         return [
-            {
-                "worker": each.worker,
-                "number": each.number,
-                "age_s": round(now - each.at, 3),
-                "status": each.status,
-                "uptime_s": round(each.uptime_s, 3),
-            }
-            for each in exits[:EXITS_REPORTED]
+            WorkerExit(
+                worker=each.worker,
+                number=each.number,
+                age_s=round(now - each.at, 3),
+                status=each.status,
+                uptime_s=round(each.uptime_s, 3),
+            )
+            for each in exits[:MAX_WORKER_EXITS]
         ]
 
-    def worker_ports(self) -> list[dict[str, int]]:
+    def worker_ports(self) -> list[WorkerPorts]:
         """As in join and heartbeat."""
-        return [self._worker_ports(worker) for worker in self.workers]
-
-    @staticmethod
-    def _worker_ports(worker: WorkerProcess) -> dict[str, int]:
-        return {"index": worker.index, "server_port": worker.pair.server, "client_port": worker.pair.client}
+        return [WorkerPorts(worker.index, worker.pair.server, worker.pair.client) for worker in self.workers]
 
     # -- what is served
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nodeapi.grants import TIME_LIMIT
+from nodeapi.grants import MAX_WORKERS, TIME_LIMIT
 from nodeapi.ids import is_session_id
-from nodeapi.strict_json import read_json
+from nodeapi.membership import TokenKey
+from nodeapi.strict_json import InvalidDocument, read_document, read_json
 
-from ..config import MAX_WORKERS, is_key_text
+from ..config import is_key_text
 from ..errors import StateUnusable
 
 log = logging.getLogger(__name__)
@@ -62,16 +63,10 @@ class NodeKeys:
 
 def token_keys_from_json(data: object) -> dict[int, bytes]:
     """From [{"id", "key": base64 of 32 bytes}]. Raises ValueError, which repeats nothing of what was given."""
-    if not isinstance(data, list):
-        raise ValueError("token_keys must be a list")
     try:
-        keys = {item["id"]: base64.b64decode(item["key"], validate=True) for item in data}
-    except (TypeError, KeyError, ValueError):  # binascii.Error is a ValueError
-        raise ValueError("token_keys must be a list of id and key") from None
-    for number, key in keys.items():
-        if type(number) is not int or not 0 <= number < 1 << 32 or len(key) != 32:
-            raise ValueError("token_keys must have 32-bit ids and 32-byte keys")
-    return keys
+        return {item.id: item.key for item in read_document(data, list[TokenKey])}
+    except InvalidDocument as error:
+        raise ValueError(f"token_keys{error.field}: no list of keys") from None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nodeapi.strict_json import as_builtins
 from observability import log_lines
 
 from ..core.events import INTERNAL_KINDS, Event
@@ -106,7 +107,7 @@ class Worker:
         return {
             "stats": self._relay.stats(),
             "counters": self._counters(),
-            "legs": self._relay.legs(legs),
+            "legs": [as_builtins(leg) for leg in self._relay.legs(legs)],
             "cpu_seconds": time.process_time(),
             "receive_buffer": self._server.receive_buffer(),
             "memory": _memory(),

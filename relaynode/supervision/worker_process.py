@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nodeapi.telemetry import MAX_WORKER_EXITS
+
 from ..config import PREFIX, PortPair
 from ..core.grants import GrantRefused
 from ..core.relay_config import RelayConfig
@@ -44,7 +46,7 @@ CLOCK_LOOK_EVERY, CLOCK_STEP = 1.0, 2.0
 is suspended. When the system's clock is so many seconds away from that, the worker is replaced: the next one begins
 with the right time, and with the sessions."""
 
-EXITS_REPORTED, EXITS_FOR = 20, 3_600.0
+EXITS_FOR = 3_600.0
 """The node reports so many ends of its workers, for so many seconds."""
 
 
@@ -96,7 +98,7 @@ class WorkerProcess:
         self.grants_known = True
         self.listed_at = 0.0
         self.restarts = 0
-        self.exits: deque[Exit] = deque(maxlen=EXITS_REPORTED)
+        self.exits: deque[Exit] = deque(maxlen=MAX_WORKER_EXITS)
         self._sockets = sockets
         self._max_seats = max_seats
         self._limits = dict(limits or {})

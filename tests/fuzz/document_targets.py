@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import msgspec
 from django.core.exceptions import ValidationError
 from kombu import Consumer
 from rest_framework.exceptions import APIException
@@ -219,7 +220,8 @@ def control_api(content: bytes) -> None:
 
 async def _ask_telemetry(node: NodeInProcess) -> None:
     """What was taken in can be reported."""
-    json.dumps(await node.telemetry(0, with_peers=True), allow_nan=False, ensure_ascii=False).encode()
+    document = msgspec.to_builtins(await node.telemetry(0, with_peers=True))
+    json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
 
 
 @functools.cache
@@ -361,6 +363,8 @@ def _request(serializer_of: Callable[[Any], Any], content: bytes) -> None:
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
     return str(value) if isinstance(value, datetime) else list(value)
 
 

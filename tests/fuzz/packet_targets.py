@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from causeway_client.edgegap import ClientMachine, HostMachine
@@ -325,7 +326,7 @@ def probing(content: bytes) -> None:
         meter.give_up(now)
         while (event := prober.next_event()) is not None:
             assert 0.0 <= event.loss <= 1.0  # type: ignore[attr-defined]
-        json.dumps(meter.figures(now), allow_nan=False)
+        json.dumps(msgspec.to_builtins(meter.figures(now)), allow_nan=False)
 
 
 def probing_seeds() -> Iterator[bytes]:

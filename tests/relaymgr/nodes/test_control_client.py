@@ -10,12 +10,25 @@ from typing import Any
 
 import pytest
 
+from nodeapi.grants import NO_LIMITS, Grant
+from nodeapi.strict_json import as_builtins
 from relaymgr.nodes import control_client
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable, Probe, fetch_telemetry
 from relaymgr.nodes.models import RelayNode
 from web import background_loop
 
-GRANT = {"session": "3960c873aafd-S", "revision": 3}
+GRANT = Grant(
+    session="3960c873aafd-S",
+    revision=3,
+    worker=0,
+    token=0x01020304,
+    topology="host",
+    dialects=("edgegap",),
+    idle_timeout=300,
+    expires_at=1795272000.0,
+    limits=NO_LIMITS,
+    seats=(),
+)
 
 
 def at(url: str) -> RelayNode:
@@ -51,7 +64,7 @@ def drips(parts: int, pause: float, head: bytes = HEAD) -> str:
 def test_put_sends_the_grant_with_the_key_and_returns_the_revision(stand_in: Any) -> None:
     stand_in.says(200, {"session": "3960c873aafd-S", "revision": 4})
     assert control_client.put_session(at(stand_in.url), GRANT) == 4
-    assert stand_in.requests == [("PUT", "/sessions/3960c873aafd-S", "Bearer control-key", GRANT)]
+    assert stand_in.requests == [("PUT", "/sessions/3960c873aafd-S", "Bearer control-key", as_builtins(GRANT))]
 
 
 def test_delete_tells_the_reason(stand_in: Any) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from nodeapi.grants import NO_LIMITS, Grant, SeatGrant
 from relaymgr.nodes import control_client
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.selectors import token_key_current
@@ -73,29 +75,28 @@ def test_holds_a_rolled_token_key_by_its_next_heartbeat(joined: RelayNode) -> No
 
 
 def test_grant_is_confirmed_and_a_bad_one_refused_with_a_code(joined: RelayNode) -> None:
-    limits = {"packets": 0, "bytes": 0}
-    grant: dict[str, Any] = {
-        "session": "3960c873aafd-S",
-        "revision": 1,
-        "worker": 0,
-        "token": 0x01020304,
-        "topology": "host",
-        "dialects": ["edgegap", "native"],
-        "idle_timeout": 300,
-        "expires_at": joined.last_seen_at.timestamp() + 3600 if joined.last_seen_at else 0,
-        "limits": limits,
-        "seats": [{"seat": 0, "token": 0x05060708, "revoked": False, "limits": limits}],
-    }
+    grant = Grant(
+        session="3960c873aafd-S",
+        revision=1,
+        worker=0,
+        token=0x01020304,
+        topology="host",
+        dialects=("edgegap", "native"),
+        idle_timeout=300,
+        expires_at=joined.last_seen_at.timestamp() + 3600 if joined.last_seen_at else 0,
+        limits=NO_LIMITS,
+        seats=(SeatGrant(0, 0x05060708, False, NO_LIMITS),),
+    )
     assert control_client.put_session(joined, grant) == 1
-    assert control_client.put_session(joined, grant | {"revision": 2}) == 2
+    assert control_client.put_session(joined, replace(grant, revision=2)) == 2
     assert control_client.put_session(joined, grant) == 2
     with pytest.raises(control_client.NodeRefused) as refused:
-        control_client.put_session(joined, grant | {"session": "nonsense"})
+        control_client.put_session(joined, replace(grant, session="nonsense"))
     assert refused.value.code == "invalid"
     control_client.delete_session(joined, "3960c873aafd-S", "deleted")
     control_client.delete_session(joined, "3960c873aafd-S", "deleted")
     with pytest.raises(control_client.NodeRefused) as refused:
-        control_client.put_session(joined, grant | {"revision": 3})
+        control_client.put_session(joined, replace(grant, revision=3))
     assert refused.value.code == "session_ended"
     joined.control_key = "another"
     with pytest.raises(control_client.NodeRefused) as refused:

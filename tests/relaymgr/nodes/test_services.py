@@ -9,6 +9,7 @@ import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
+from nodeapi.membership import WorkerPorts
 from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get, token_key_current, token_keys_open
 from relaymgr.nodes.services import (
@@ -17,7 +18,6 @@ from relaymgr.nodes.services import (
     JoinKeyInvalid,
     NameTaken,
     NodeInUse,
-    WorkerPorts,
     join_key_create,
     join_key_revoke,
     node_drain,

@@ -228,10 +228,10 @@ def test_the_node_measures_the_round_trip_by_its_own_pings(relay: Relay, player:
         now = NOW + 1 + turn * PING_INTERVAL
         answer(player, measured_by(player, now).nonce, now + 0.030)
     (leg,) = relay.legs(10)
-    assert (leg["session"], leg["seat"], leg["dialect"]) == ("3960c873aafd-S", 1, "native")
-    assert leg["rtt_ms"] == pytest.approx(30, abs=0.1)
-    assert leg["jitter_ms"] < 0.5
-    assert leg["loss"] < 0.05
+    assert (leg.session, leg.seat, leg.dialect) == ("3960c873aafd-S", 1, "native")
+    assert leg.rtt_ms == pytest.approx(30, abs=0.1)
+    assert leg.jitter_ms < 0.5
+    assert leg.loss < 0.05
 
 
 def test_no_body_of_a_players_makes_it_seem_nearer_than_it_is(relay: Relay, player: NativePlayer) -> None:
@@ -245,7 +245,7 @@ def test_no_body_of_a_players_makes_it_seem_nearer_than_it_is(relay: Relay, play
     for late in (nonce, bytes(8)):  # one answer for each PING
         answer(player, late, now + 0.0801)
     (leg,) = relay.legs(10)
-    assert leg["rtt_ms"] == pytest.approx(80, abs=0.1)
+    assert leg.rtt_ms == pytest.approx(80, abs=0.1)
 
 
 def test_an_answer_from_elsewhere_measures_nothing(relay: Relay, player: NativePlayer) -> None:
@@ -279,7 +279,7 @@ def test_a_player_that_reports_more_than_was_sent_hides_none_of_its_losses(relay
         nonce = measured_by(player, now).nonce
         player.send_raw(player.packet(PacketType.PONG, Ping(nonce, 0xFFFFFFFF).encode()), now + 0.03)
     (leg,) = relay.legs(10)
-    assert leg["loss"] > 0.3
+    assert leg.loss > 0.3
 
 
 def test_legs_are_told_in_turn() -> None:
@@ -287,7 +287,7 @@ def test_legs_are_told_in_turn() -> None:
     for seat in range(5):
         player = connected(relay, seat)
         answer(player, measured_by(player, NOW).nonce, NOW + 0.01)
-    told = [[leg["seat"] for leg in relay.legs(2)] for _ in range(4)]
+    told = [[leg.seat for leg in relay.legs(2)] for _ in range(4)]
     assert told == [[0, 1], [2, 3], [4], [0, 1]]
 
 
