@@ -109,7 +109,8 @@ def clocked(function: Callable[..., Any], figures: list[float]) -> Callable[...,
 
 
 def nodes_create(ports: list[int]) -> None:
-    from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker
+    from relaymgr.nodes.models import Location, RelayNode, RelayWorker
+    from relaymgr.nodes.states import NodeState
 
     place = Location.objects.create(
         slug="here", city="Here", country="Here", country_code="XX", latitude=0, longitude=0

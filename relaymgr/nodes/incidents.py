@@ -10,7 +10,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from relaymgr.nodes.models import IncidentKind, NodeIncident
+from relaymgr.nodes.models import NodeIncident
+from relaymgr.nodes.states import IncidentKind
 from web.database.bulk_sql import rows_update
 
 logger = logging.getLogger(__name__)

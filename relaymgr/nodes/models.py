@@ -8,7 +8,7 @@ from django.db import models
 
 from relaymgr.nodes.address_families import by_family
 from relaymgr.nodes.silence import silent_since
-from relaymgr.tenants.models import ApiKey
+from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState
 from web.database.encryption import EncryptedTextField
 
 
@@ -40,18 +40,6 @@ class Location(models.Model):
         return self.slug
 
 
-class NodeState(models.TextChoices):
-    """joining -> ready -> suspect -> lost, by the probes; a heard probe makes any of them ready."""
-
-    JOINING = "joining"
-    READY = "ready"
-    SUSPECT = "suspect"
-    LOST = "lost"
-
-
-DRAINING = "draining"  # a status beside the states
-
-
 class RelayNode(models.Model):
     """One relay process group at a location."""
 
@@ -69,7 +57,7 @@ class RelayNode(models.Model):
         default=False, editable=False, help_text="The node says that it drains: told to, or about to stop."
     )
     price = models.FloatField(default=0.0, help_text="Of an hour, in any unit: breaks ties.")
-    key = models.OneToOneField(ApiKey, models.SET_NULL, null=True, editable=False)
+    key = models.OneToOneField("tenants.ApiKey", models.SET_NULL, null=True, editable=False)
     control_key = EncryptedTextField(editable=False)
     version = models.CharField(max_length=20, blank=True)
     boot_id = models.CharField(max_length=40, blank=True, editable=False)
@@ -140,15 +128,6 @@ class NodeStateChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.node}: {self.after}"
-
-
-class IncidentKind(models.TextChoices):
-    """What a node does that a node in order never does."""
-
-    DUPLICATE = "duplicate", "a second process runs with its identity"
-    NOT_GRANTED = "not_granted", "it reports on sessions or seats that it was not granted"
-    OVER_BUDGET = "over_budget", "it reports more events than are taken in"
-    OUTLIER = "outlier", "its measurements contradict those of players or of other nodes"
 
 
 class NodeIncident(models.Model):

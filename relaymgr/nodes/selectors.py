@@ -9,16 +9,8 @@ from django.db.models import Count, Max, Q, QuerySet, Sum
 from django.utils import timezone
 
 from causeway_client.protocol.proofs import proof_key
-from relaymgr.nodes.models import (
-    JoinKey,
-    Location,
-    NodeIncident,
-    NodeState,
-    NodeStateChange,
-    RelayNode,
-    RelayWorker,
-    TokenKey,
-)
+from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.states import NodeState
 from relaymgr.tenants.keys import hashes_match, split_key
 from web.ttl_cache import remembered
 

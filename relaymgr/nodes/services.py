@@ -18,22 +18,13 @@ from django.utils import timezone
 from nodeapi.membership import WorkerPorts
 from relaymgr.nodes import control_client
 from relaymgr.nodes.incidents import incident_record
-from relaymgr.nodes.models import (
-    DRAINING,
-    IncidentKind,
-    JoinKey,
-    Location,
-    NodeState,
-    NodeStateChange,
-    RelayNode,
-    RelayWorker,
-    TokenKey,
-)
+from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get
+from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.services import api_key_create, api_key_revoke
-from web.audit.models import Via
 from web.audit.services import action_record, repeated_action_record
+from web.audit.via import Via
 from web.authorization import Scope
 from web.errors import Conflict, Invalid, Unauthorized
 

@@ -24,7 +24,8 @@ from rest_framework.views import APIView
 from observability import exposition
 from observability.database import pool_observe
 from relaymgr.authentication import refuse
-from relaymgr.nodes.models import DRAINING, NodeIncident, NodeState, RelayNode
+from relaymgr.nodes.models import NodeIncident, RelayNode
+from relaymgr.nodes.states import DRAINING, NodeState
 from relaymgr.sessions.grants import unconfirmed_by_answering
 from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery, WebhookEndpoint
 from relaymgr.sessions.webhooks.circuits import circuit_is_open

@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 from relaymgr.authentication import caller
 from relaymgr.operations.player_data import Player, player_erase, player_export
 from relaymgr.tenants.models import Tenant
-from web.audit.models import Via
+from web.audit.via import Via
 from web.fields.address import AddressField
 from web.fields.numbers import Count
 from web.http.input_warnings import RequestSerializer

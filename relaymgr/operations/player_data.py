@@ -8,8 +8,8 @@ from django.utils import timezone
 from relaymgr.sessions import player_data as sessions
 from relaymgr.sessions.player_data import Player, sessions_live_with
 from relaymgr.tenants.models import Tenant
-from web.audit.models import Via
 from web.audit.services import action_record
+from web.audit.via import Via
 from web.player_data import stores
 
 __all__ = ["Player", "digest", "player_erase", "player_export"]

@@ -19,8 +19,9 @@ from django.utils import timezone
 from nodeapi import grants as documents
 from relaymgr.nodes import control_client
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import worker_release
+from relaymgr.nodes.states import NodeState
 from web import metrics
 
 from .models import LIVE_STATES, Grant, RelaySession, Seat, SessionState

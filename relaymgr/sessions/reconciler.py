@@ -13,7 +13,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
-from relaymgr.nodes.models import NodeState
+from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.models import NodeEvent
 from relaymgr.telemetry.services import events_take
 from web import metrics

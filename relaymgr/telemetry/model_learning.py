@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from relaymgr.nodes.geoip import locate
 from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
-from relaymgr.nodes.models import IncidentKind, RelayNode
+from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.states import IncidentKind
 from relaymgr.telemetry.estimation.estimates import MAX_AGE_S, Knowledge, Sample, Site
 from relaymgr.telemetry.estimation.latency_model import Row, Where, knowledge_to_json, learn
 from relaymgr.telemetry.estimation.prefixes import Players, first_address, of_players, players_remember, wide_network

@@ -3,13 +3,11 @@
 from django.db import models
 from django.db.models.functions import Now
 
-from relaymgr.nodes.models import RelayNode
-
 
 class NodeSample(models.Model):
     """One probe of one node."""
 
-    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="samples")
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="samples")
     at = models.DateTimeField(db_index=True)
     probe_ms = models.FloatField(help_text="How long the node took to answer the probe.")
     cpu = models.FloatField()
@@ -30,7 +28,7 @@ class NodeSample(models.Model):
 class LegSample(models.Model):
     """The quality of one player's leg to one node, as the node measured it."""
 
-    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="leg_samples")
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="leg_samples")
     session_id = models.CharField(max_length=20)
     seat = models.PositiveSmallIntegerField()
     at = models.DateTimeField(db_index=True)
@@ -46,7 +44,7 @@ class LegSample(models.Model):
 class NodeSummary(models.Model):
     """The samples of a node over a minute or an hour, once they are too old to be kept one by one."""
 
-    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="summaries")
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="summaries")
     seconds = models.PositiveIntegerField(choices=[(60, "minute"), (3600, "hour")])
     at = models.DateTimeField(help_text="Where the span begins.")
     samples = models.PositiveIntegerField()
@@ -77,7 +75,7 @@ class PrefixLeg(models.Model):
     """What is remembered of the legs between the addresses of one prefix and a node."""
 
     prefix = models.CharField(max_length=43, help_text="/24 of IPv4, /48 of IPv6.")
-    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="prefix_legs")
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="prefix_legs")
     at = models.DateTimeField(db_index=True, help_text="Of the last sample.")
     ms = models.FloatField()
     jitter_ms = models.FloatField()
@@ -102,7 +100,7 @@ class PrefixLeg(models.Model):
 class PeerLegs(models.Model):
     """What one node measured to all others: a row a node, or a thousand nodes would make a million rows."""
 
-    node = models.OneToOneField(RelayNode, models.CASCADE, related_name="peer_legs")
+    node = models.OneToOneField("nodes.RelayNode", models.CASCADE, related_name="peer_legs")
     at = models.DateTimeField()
     legs = models.JSONField(help_text="{node: [ms, jitter ms, loss of small packets, loss of large ones]}")
 
@@ -132,7 +130,7 @@ class NodeEvent(models.Model):
     """Something a node told us of a session. A row until the sessions app has acted on it, then deleted:
     a worker that dies half-way loses nothing."""
 
-    node = models.ForeignKey(RelayNode, models.CASCADE, related_name="events")
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="events")
     boot_id = models.CharField(max_length=40)
     number = models.PositiveBigIntegerField()
     at = models.DateTimeField(help_text="By the node, within the last day.")

@@ -18,9 +18,10 @@ from django.utils import timezone
 from nodeapi.peers import Peer
 from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
 from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
-from relaymgr.nodes.models import IncidentKind, RelayNode
+from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import beacons
 from relaymgr.nodes.services import state_changes_record
+from relaymgr.nodes.states import IncidentKind
 from relaymgr.task_queue.enqueue import hint
 from relaymgr.telemetry.estimation.estimates import Sample
 from relaymgr.telemetry.estimation.trust import is_contradicted, tenants_against

@@ -11,8 +11,8 @@ from rest_framework.views import APIView
 from relaymgr.authentication import MayUseRelays, caller
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import cors_origins_set
-from web.audit.models import Via
 from web.audit.services import action_record
+from web.audit.via import Via
 from web.fields.numbers import Count
 from web.http.input_warnings import RequestSerializer
 from web.http.origins import MAX_LENGTH, MAX_ORIGINS

@@ -15,7 +15,8 @@ import pytest
 from rest_framework.test import APIClient
 
 from causeway_client.asyncio_udp import as_measurements, measure_beacons
-from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import Location, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.states import NodeState
 from relaymgr.sessions.models import RelaySession
 from relaymgr.telemetry import services
 from relaymgr.telemetry.models import PeerLegs

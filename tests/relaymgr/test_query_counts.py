@@ -16,7 +16,8 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import IncidentKind, JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, TokenKey
+from relaymgr.nodes.states import IncidentKind
 from relaymgr.sessions.grants import grants_of_node
 from relaymgr.sessions.models import (
     EventKind,

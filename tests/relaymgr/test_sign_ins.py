@@ -11,8 +11,9 @@ from django.test import Client
 from django.urls import reverse
 
 from web.audit import services
-from web.audit.models import AuditEntry, Via
+from web.audit.models import AuditEntry
 from web.audit.services import DISTINCT_MAX, repeated_action_record
+from web.audit.via import Via
 
 pytestmark = pytest.mark.django_db
 

@@ -15,7 +15,8 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.celery import app
-from relaymgr.nodes.models import Location, NodeState, RelayNode, RelayWorker
+from relaymgr.nodes.models import Location, RelayNode, RelayWorker
+from relaymgr.nodes.states import NodeState
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.support.servers import redis_database

@@ -29,8 +29,8 @@ from django.utils.text import capfirst
 from rest_framework.exceptions import APIException
 
 from web.admin.widgets import AnyAutocomplete, FilledJSON, NamedDateTime
-from web.audit.models import Via
 from web.audit.services import action_record
+from web.audit.via import Via
 from web.errors import ApiError
 
 logger = logging.getLogger(__name__)

@@ -2,13 +2,7 @@
 
 from django.db import models
 
-
-class Via(models.TextChoices):
-    ADMIN = "admin"
-    RELAYCTL = "relayctl"
-    COMMAND = "command", "manage.py"
-    API = "api", "REST API"
-    MANAGER = "manager", "the manager itself"
+from web.audit.via import Via
 
 
 class AuditEntry(models.Model):

@@ -6,7 +6,8 @@ from django.conf import settings
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from web.audit.models import AuditEntry, Via
+from web.audit.models import AuditEntry
+from web.audit.via import Via
 
 REPEATED_WITHIN = timedelta(hours=1)
 DISTINCT_MAX = 200  # entries of one repeated action within that time; all further ones share one entry

@@ -12,7 +12,7 @@ from relaymgr.sessions.admin import SeatAdmin
 from relaymgr.sessions.models import Seat
 from web.admin.base import confirmed_action
 from web.admin.wording import counted
-from web.audit.models import Via
+from web.audit.via import Via
 from web.errors import Conflict
 
 admin.site.unregister(Seat)

@@ -14,8 +14,8 @@ from django.db import DatabaseError
 from django.db.models.signals import post_save
 from django.http import HttpRequest
 
-from web.audit.models import Via
 from web.audit.services import action_record, machine_user, repeated_action_record
+from web.audit.via import Via
 from web.http.client_address import client_address
 from web.log_config import request_id
 

@@ -16,8 +16,9 @@ from causeway_client.protocol.probing import Measurement
 from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.control_client import Heard, NodeRefused, Probe, Silent, health_of, telemetry_of
 from relaymgr.nodes.incidents import incidents_recent
-from relaymgr.nodes.models import IncidentKind, NodeState, RelayNode
+from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import placement_nodes
+from relaymgr.nodes.states import IncidentKind, NodeState
 from relaymgr.telemetry.reports import Report, parse_report
 from web.background_loop import wait_for
 from web.diagnostics import Check, Finding

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import typer
 
-from web.audit.models import Via
 from web.audit.services import action_record, machine_user
+from web.audit.via import Via
 from web.errors import ApiError, Conflict
 
 

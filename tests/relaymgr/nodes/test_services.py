@@ -10,7 +10,7 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from nodeapi.membership import WorkerPorts
-from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get, token_key_current, token_keys_open
 from relaymgr.nodes.services import (
     ClockSkew,
@@ -32,6 +32,7 @@ from relaymgr.nodes.services import (
     worker_release,
     worker_reserve,
 )
+from relaymgr.nodes.states import NodeState
 from relaymgr.tenants.selectors import api_key_get
 from tests.support.manager import in_threads
 from web.errors import Invalid

@@ -6,8 +6,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from web.audit.models import AuditEntry, Via
+from web.audit.models import AuditEntry
 from web.audit.services import machine_user
+from web.audit.via import Via
 
 pytestmark = pytest.mark.django_db
 

@@ -11,7 +11,8 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.states import NodeState
 from relaymgr.operations import metrics
 from relaymgr.sessions.models import Grant, RelaySession, SessionState
 from relaymgr.telemetry.models import NodeEvent, NodeSample

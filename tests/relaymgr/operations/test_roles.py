@@ -16,8 +16,9 @@ from django.utils import timezone
 
 from matchmaker.models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 from relaymgr.nodes.incidents import incident_record
-from relaymgr.nodes.models import IncidentKind, JoinKey, Location, NodeIncident, NodeStateChange, RelayNode
+from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode
 from relaymgr.nodes.services import join_key_create, token_key_roll
+from relaymgr.nodes.states import IncidentKind
 from relaymgr.operations.roles import ROLES, roles_make
 from relaymgr.sessions.models import (
     Grant,
@@ -44,7 +45,8 @@ from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
 from web.admin.base import AuditedAdmin
-from web.audit.models import AuditEntry, Via
+from web.audit.models import AuditEntry
+from web.audit.via import Via
 
 pytestmark = pytest.mark.django_db
 

@@ -6,7 +6,8 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.states import NodeState
 from relaymgr.sessions import tasks
 from relaymgr.sessions.idempotency import ABANDONED
 from relaymgr.sessions.models import IdempotencyKey, RelaySession, SessionState

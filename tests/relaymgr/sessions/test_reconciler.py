@@ -11,7 +11,8 @@ from django.utils import timezone
 from pytest_django.fixtures import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import NodeState, RelayNode, RelayWorker
+from relaymgr.nodes.models import RelayNode, RelayWorker
+from relaymgr.nodes.states import NodeState
 from relaymgr.sessions import grants, reconciler, tasks
 from relaymgr.sessions.models import (
     EventKind,

@@ -9,7 +9,8 @@ import pytest
 from django.conf import LazySettings
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.models import NodeState, RelayNode, RelayWorker
+from relaymgr.nodes.models import RelayNode, RelayWorker
+from relaymgr.nodes.states import NodeState
 from relaymgr.sessions import reconciler
 from relaymgr.sessions.models import EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState
 from relaymgr.sessions.placement.allocation import NODES_TRIED

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 
-from relaymgr.nodes.models import IncidentKind, Location, NodeIncident, NodeState, RelayNode
+from relaymgr.nodes.models import Location, NodeIncident, RelayNode
+from relaymgr.nodes.states import IncidentKind, NodeState
 from relaymgr.telemetry.models import LegSample, NodeSample, PrefixLeg
 from relaymgr.telemetry.services import probe_round
 from tests.relaymgr.telemetry.documents import telemetry

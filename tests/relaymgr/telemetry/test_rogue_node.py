@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from relaymgr.nodes.models import IncidentKind, NodeIncident, RelayNode
+from relaymgr.nodes.models import NodeIncident, RelayNode
+from relaymgr.nodes.states import IncidentKind
 from relaymgr.sessions.models import Grant, RelaySession, Seat
 from relaymgr.telemetry import services
 from relaymgr.telemetry.models import LegSample, NodeEvent, PeerLegs, PrefixLeg

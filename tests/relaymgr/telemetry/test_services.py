@@ -11,8 +11,9 @@ import pytest
 from django.utils import timezone
 
 from relaymgr.nodes import control_client
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import node_heartbeat
+from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry import services, tasks
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.telemetry.services import events_take, probe_round, samples_prune

@@ -13,9 +13,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from relaymgr.nodes.models import JoinKey, Location, NodeState, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.services import join_key_create, node_key_roll, token_key_roll
+from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get

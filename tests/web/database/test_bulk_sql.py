@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, PrefixLeg
 from relaymgr.tenants.models import ApiKey, Tenant
 from web.database.bulk_sql import objects_insert, row_change, rows_insert, rows_update, rows_upsert

@@ -7,9 +7,9 @@ import typer
 from django.utils import timezone
 from rich.console import RenderableType
 
-from relaymgr.nodes.models import NodeState
 from relaymgr.nodes.selectors import nodes_with_seats
 from relaymgr.nodes.services import node_drain, node_remove, node_undrain
+from relaymgr.nodes.states import NodeState
 from relaymgr.operations.fleet_snapshot import SILENT
 from relaymgr.sessions.overview import live_sessions_by_worker
 from relaymgr.telemetry.selectors import node_sample_newest, peer_legs_of

@@ -12,8 +12,8 @@ from relaymgr.operations.player_data import player_erase as erase
 from relaymgr.operations.player_data import player_export as export
 from relaymgr.sessions.player_data import seats_of
 from web.admin.wording import counted
-from web.audit.models import Via
 from web.audit.services import machine_user
+from web.audit.via import Via
 from web.errors import Invalid
 
 from ..actions import confirm

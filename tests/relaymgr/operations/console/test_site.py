@@ -16,7 +16,8 @@ from relaymgr.tenants.services import api_key_create
 from tests.support.admin_actions import confirm_action
 from tests.support.manager import StandIn
 from web.admin.base import MAX_ROWS
-from web.audit.models import AuditEntry, Via
+from web.audit.models import AuditEntry
+from web.audit.via import Via
 
 pytestmark = pytest.mark.django_db
 DRAIN = reverse("admin:nodes_relaynode_action", args=["drain"])

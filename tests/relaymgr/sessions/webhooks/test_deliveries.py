@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from rest_framework.test import APIClient
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from relaymgr.nodes.models import NodeState, RelayNode
+from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.states import NodeState
 from relaymgr.sessions import tasks
 from relaymgr.sessions.models import WebhookDelivery
 from relaymgr.sessions.webhooks import sending

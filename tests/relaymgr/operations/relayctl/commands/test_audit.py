@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from web.audit.models import AuditEntry, Via
+from web.audit.models import AuditEntry
 from web.audit.services import action_record, machine_user
+from web.audit.via import Via
 
 from ..conftest import Relayctl
 

@@ -17,8 +17,8 @@ from relaymgr.sessions.models import EventKind, RelaySession, SessionEvent
 from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, ProcessExit
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from web.audit.models import Via
 from web.audit.services import action_record
+from web.audit.via import Via
 
 from ..conftest import Relayctl
 

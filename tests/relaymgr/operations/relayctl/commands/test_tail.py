@@ -10,8 +10,8 @@ from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.operations.relayctl.commands import tail
 from relaymgr.sessions.models import EventKind, RelaySession, SessionEvent
 from relaymgr.tenants.models import Tenant
-from web.audit.models import Via
 from web.audit.services import action_record
+from web.audit.via import Via
 
 
 @pytest.fixture
