@@ -21,9 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from matchmaker.matching.pool import Ticket
-from matchmaker.matching.profiles import Profile, parse
+from matchmaker.matching.pool import PoolTicket
+from matchmaker.matching.profile_parser import parse
 from matchmaker.matching.proposals import make_matches
+from matchmaker.matching.rules import Rules
 
 ROOT = Path(__file__).parents[1]
 TICK = 0.25  # virtual seconds between looks for change
@@ -62,30 +63,32 @@ def latencies(home: tuple[float, float], draw: random.Random) -> dict[str, float
     }
 
 
-def attributes_for(profile: Profile, draw: random.Random, home: tuple[float, float], elo: float) -> dict[str, Any]:
+def attributes_for(profile: Rules, draw: random.Random, home: tuple[float, float], elo: float) -> dict[str, Any]:
     makers = {
         "latencies": lambda: latencies(home, draw),
         "number_difference": lambda: round(elo + draw.gauss(0, 40)),
         "string_equality": lambda: draw.choices(["duel", "classic"], [3, 1])[0],
         "intersection": lambda: draw.sample(["dust", "harbour", "castle", "forest"], draw.randint(1, 3)),
     }
-    return {name: makers[kind]() for name, kind in sorted(profile.rules.items())}
+    return {name: makers[kind]() for name, kind in sorted(profile.types.items())}
 
 
-def party(profile: Profile, draw: random.Random, since: float, number: int) -> list[Ticket]:
+def party(profile: Rules, draw: random.Random, since: float, number: int) -> list[PoolTicket]:
     """One player, or with a chance of 1 in 5 a group: of one home, about one skill and the same wishes."""
     size = min(profile.stages[0].max_team_size, draw.choices([1, 2, 3], [80, 15, 5])[0])
     home = draw.choices(list(HOMES), list(HOMES.values()))[0]
     elo = draw.gauss(1500, 300)
     rows = [attributes_for(profile, draw, home, elo) for _ in range(size)]
-    shared = {name for name, kind in profile.rules.items() if kind in ("string_equality", "intersection")}
+    shared = {name for name, kind in profile.types.items() if kind in ("string_equality", "intersection")}
     return [
-        Ticket(f"{number:07}{index}", since, row | {name: rows[0][name] for name in shared}, f"g{number}" * (size > 1))
+        PoolTicket(
+            f"{number:07}{index}", since, row | {name: rows[0][name] for name in shared}, f"g{number}" * (size > 1)
+        )
         for index, row in enumerate(rows)
     ]
 
 
-def arrivals(profile: Profile, curve: str, rate: float, minutes: float, seed: int) -> Iterator[list[Ticket]]:
+def arrivals(profile: Rules, curve: str, rate: float, minutes: float, seed: int) -> Iterator[list[PoolTicket]]:
     """Parties in the order they come; `rate` of them a minute on average, by a Poisson process."""
     draw = random.Random(seed)
     now, number, seconds = 0.0, 0, minutes * 60
@@ -118,9 +121,9 @@ class Outcome:
     largest_pool: int = 0
 
 
-def simulate(name: str, profile: Profile, parties: Iterator[list[Ticket]]) -> Outcome:
+def simulate(name: str, profile: Rules, parties: Iterator[list[PoolTicket]]) -> Outcome:
     outcome = Outcome(name)
-    pool: dict[str, Ticket] = {}
+    pool: dict[str, PoolTicket] = {}
     coming = next(parties, None)
     now, look_again = 0.0, math.inf
     while coming or pool:
@@ -138,7 +141,7 @@ def simulate(name: str, profile: Profile, parties: Iterator[list[Ticket]]) -> Ou
     return outcome
 
 
-def one_pass(profile: Profile, pool: dict[str, Ticket], now: float, outcome: Outcome) -> float:
+def one_pass(profile: Rules, pool: dict[str, PoolTicket], now: float, outcome: Outcome) -> float:
     started = time.perf_counter()
     result = make_matches(profile, list(pool.values()), now)
     outcome.passes.append(time.perf_counter() - started)
@@ -148,10 +151,10 @@ def one_pass(profile: Profile, pool: dict[str, Ticket], now: float, outcome: Out
         outcome.qualities.append(match.quality)
         outcome.full += match.full
         note_spreads(profile, tickets, match.beacon, outcome)
-    return result.look_again or math.inf
+    return result.next_pass_at or math.inf
 
 
-def note_spreads(profile: Profile, tickets: list[Ticket], beacon: str | None, outcome: Outcome) -> None:
+def note_spreads(profile: Rules, tickets: list[PoolTicket], beacon: str | None, outcome: Outcome) -> None:
     for name in profile.stages[0].numbers:
         values = [ticket.attributes[name] for ticket in tickets]
         outcome.spreads.setdefault(f"{name} apart", []).append(max(values) - min(values))
@@ -218,12 +221,12 @@ def speed(sizes: list[int], repeats: int, seed: int) -> None:
     console.print(table)
 
 
-def speed_once(profiles: list[Profile], size: int, seed: int) -> tuple[float, int, float]:
+def speed_once(profiles: list[Rules], size: int, seed: int) -> tuple[float, int, float]:
     draw = random.Random(seed)
     took = again = 0.0
     matched = 0
     for profile in profiles:
-        tickets: list[Ticket] = []
+        tickets: list[PoolTicket] = []
         while len(tickets) < size // len(profiles):
             tickets += party(profile, draw, draw.uniform(-profile.expiration * 0.9, 0), len(tickets))
         started = time.perf_counter()
@@ -238,7 +241,7 @@ def speed_once(profiles: list[Profile], size: int, seed: int) -> tuple[float, in
     return took, matched, again
 
 
-def load(path: Path) -> Profile:
+def load(path: Path) -> Rules:
     return parse(json.loads(path.read_text()))
 
 

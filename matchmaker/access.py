@@ -18,7 +18,7 @@ from web.http import throttling
 from web.http.client_address import client_network
 
 from .errors import ScopeMissing, invalid
-from .matching.profiles import Problem
+from .matching.rules import Problem
 from .services import Requester
 
 MAX_KEY = 255  # characters of an Idempotency-Key

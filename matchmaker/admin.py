@@ -16,7 +16,7 @@ from web.admin.base import ReadOnlyAdmin, confirmed_action, live_part
 
 from . import services
 from .admin_page import match_page, ticket_page
-from .matching.profiles import ProfileInvalid, differences, parse
+from .matching.profile_parser import ProfileInvalid, differences, parse
 from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 
 

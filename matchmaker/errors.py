@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
 
-from .matching.profiles import Problem
+from .matching.rules import Problem
 
 
 class NotFound(APIException):

@@ -13,7 +13,7 @@ from web.fields.choice import Choice
 from web.fields.numbers import Latitude, Longitude, Milliseconds, RoundTrip, Share
 from web.http.input_warnings import RequestSerializer
 
-from .matching.profiles import MAX_LATENCY, MAX_VALUES
+from .matching.rules import MAX_LATENCY, MAX_VALUES
 
 MAX_MEASUREMENTS = 200  # of a ticket
 MAX_NAME = 50  # of a node or a location

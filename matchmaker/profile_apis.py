@@ -17,7 +17,7 @@ from web.openapi import error_responses
 
 from . import selectors, services
 from .access import MayConfigure, tenant_of
-from .matching.profiles import ProfileInvalid, differences, parse
+from .matching.profile_parser import ProfileInvalid, differences, parse
 from .models import Profile, ProfileVersion
 from .serializers import FullVersionSerializer, VersionSerializer, check_size
 

@@ -19,7 +19,9 @@ from web.admin.age import CLOCKS_AGREE_S
 
 from . import cities
 from .errors import NotFound
-from .matching import explanation, pool, profiles, proposals
+from .matching import attributes, explanation, pool, proposals
+from .matching.profile_parser import ProfileInvalid, parse
+from .matching.rules import Rules
 from .models import (
     Backfill,
     LocationSnapshot,
@@ -63,15 +65,15 @@ def version_get(*, profile: Profile, number: int) -> ProfileVersion:
     return version
 
 
-def rules_of(version: ProfileVersion) -> profiles.Profile:
+def rules_of(version: ProfileVersion) -> Rules:
     """Each configuration is parsed once."""
     return _rules(json.dumps(version.config))
 
 
-_active: dict[tuple[str, str], tuple[float, ProfileVersion, profiles.Profile]] = {}
+_active: dict[tuple[str, str], tuple[float, ProfileVersion, Rules]] = {}
 
 
-def active_version(*, tenant: str, name: str) -> tuple[ProfileVersion, profiles.Profile] | None:
+def active_version(*, tenant: str, name: str) -> tuple[ProfileVersion, Rules] | None:
     """What new tickets are made under, not to be changed; None: there is no active profile of the name. Cached for
     LOOKUP_CACHE_SECONDS, as each ticket asks: `move_late_tickets` takes care of those of an activation's moment."""
     now = time.monotonic()
@@ -97,20 +99,20 @@ def removal_of(version: ProfileVersion) -> timedelta:
     """How long what has ended can be read; also under a configuration that cannot be read any more."""
     try:
         return timedelta(seconds=rules_of(version).removal)
-    except profiles.ProfileInvalid:
+    except ProfileInvalid:
         return timedelta(seconds=UNREADABLE_REMOVAL)
 
 
 def max_retries_of(version: ProfileVersion) -> int:
     try:
         return rules_of(version).max_retries
-    except profiles.ProfileInvalid:
+    except ProfileInvalid:
         return 0
 
 
 @lru_cache(maxsize=256)
-def _rules(config: str) -> profiles.Profile:
-    return profiles.parse(json.loads(config))
+def _rules(config: str) -> Rules:
+    return parse(json.loads(config))
 
 
 # -- tickets and groups ----------------------------------------------------------------------------
@@ -228,15 +230,15 @@ def searching(now: datetime) -> Q:
     return Q(status=Status.SEARCHING, expires_at__gt=now) & (Q(search_after=None) | Q(search_after__lte=now))
 
 
-def pool_ticket(ticket_id: str, since: datetime, attributes: dict[str, Any], group_id: UUID | None) -> pool.Ticket:
-    return pool.Ticket(ticket_id, since.timestamp(), attributes, str(group_id or ""))
+def pool_ticket(ticket_id: str, since: datetime, attributes: dict[str, Any], group_id: UUID | None) -> pool.PoolTicket:
+    return pool.PoolTicket(ticket_id, since.timestamp(), attributes, str(group_id or ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """The tickets that one pass looks at. `next_from`: where the next pass begins; None: these are all, or the end."""
 
-    tickets: list[pool.Ticket]
+    tickets: list[pool.PoolTicket]
     next_from: datetime | None
 
 
@@ -244,7 +246,7 @@ def pool_of(version_id: int, now: datetime, since: datetime | None = None, limit
     """Who waits under a version: the oldest of those who began at `since` or later. Groups are there whole or not at
     all; one of which a member does not search is left out."""
     rows = Ticket.objects.filter(searching(now), version=version_id).order_by("searching_since", "pk")
-    found: list[pool.Ticket] = []
+    found: list[pool.PoolTicket] = []
     last: tuple[datetime, str] | None = None
     while len(found) < limit:
         if last is not None:
@@ -260,7 +262,7 @@ def pool_of(version_id: int, now: datetime, since: datetime | None = None, limit
     return Window(_whole_groups(found, now), last[0] if last else None)
 
 
-def _whole_groups(found: list[pool.Ticket], now: datetime) -> list[pool.Ticket]:
+def _whole_groups(found: list[pool.PoolTicket], now: datetime) -> list[pool.PoolTicket]:
     have = Counter(ticket.group for ticket in found if ticket.group)
     if not have:
         return found
@@ -274,7 +276,7 @@ def _whole_groups(found: list[pool.Ticket], now: datetime) -> list[pool.Ticket]:
     return [ticket for ticket in found if not ticket.group or ticket.group in whole]
 
 
-def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[proposals.Backfill], list[UUID]]:
+def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[proposals.BackfillRequest], list[UUID]]:
     """Oldest first; and those whose players' attributes the rules cannot work with."""
     rows = Backfill.objects.filter(version=version, status=Status.SEARCHING, expires_at__gt=now).order_by("created_at")
     rules = rules_of(version)
@@ -287,7 +289,8 @@ def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[proposals
             invalid.append(row.pk)
     namesakes = _namesakes(version, [row for row, _ in found])
     backfills = [
-        proposals.Backfill(str(row.pk), unit, row.open_seats, _without_proof(row, namesakes)) for row, unit in found
+        proposals.BackfillRequest(str(row.pk), unit, row.open_seats, _without_proof(row, namesakes))
+        for row, unit in found
     ]
     return backfills, invalid
 
@@ -311,7 +314,7 @@ def _without_proof(backfill: Backfill, namesakes: Sequence[tuple[str, str, str]]
     return frozenset(pk for pk, player, to in namesakes if player in backfill.seated and to not in proved)
 
 
-def backfill_players(backfill: Backfill, rules: profiles.Profile | None = None) -> list[pool.Ticket]:
+def backfill_players(backfill: Backfill, rules: Rules | None = None) -> list[pool.PoolTicket]:
     """Who plays there: each with their own attributes, over which those of the backfill go. With `rules`, as a pass
     wants them."""
     shared = {name: value for name, value in backfill.attributes.items() if name != "assignment"}
@@ -319,8 +322,8 @@ def backfill_players(backfill: Backfill, rules: profiles.Profile | None = None) 
     since = backfill.created_at.timestamp()
     found = [row | shared for row in rows]
     if rules is not None:
-        found = [profiles.without_failed_pings(rules, row) for row in found]
-    return [pool.Ticket(str(index), since, row) for index, row in enumerate(found)]
+        found = [attributes.without_failed_pings(rules, row) for row in found]
+    return [pool.PoolTicket(str(index), since, row) for index, row in enumerate(found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +388,7 @@ def ticket_explanation(ticket: Ticket) -> TicketExplanation:
         others += [pool_ticket(pk, since, attributes, group) for pk, since, attributes, group in rows if since]
     try:
         found = explanation.explain(rules_of(ticket.version), others, ticket.pk, now.timestamp())
-    except (KeyError, profiles.ProfileInvalid):
+    except (KeyError, ProfileInvalid):
         return TicketExplanation(None, state, is_active)
     if state is not None and state.waiting_tickets > SAMPLE:
         found = replace(found, waiting_players=max(found.waiting_players, state.waiting_tickets - found.group_size))

@@ -16,6 +16,7 @@ from web.fields.measurements import not_measured
 from web.http.input_warnings import unknown_names, warn
 
 from . import selectors
+from .background.session_assignment import match_abandon
 from .errors import (
     AlreadyMatched,
     GroupClosed,
@@ -29,18 +30,10 @@ from .errors import (
     VersionChanged,
     invalid,
 )
-from .matching.profiles import (
-    Problem,
-    ProfileInvalid,
-    attribute_problems,
-    group_problems,
-    parse,
-    profiles_of,
-    without_failed_pings,
-)
-from .matching.profiles import Profile as Rules
+from .matching.attributes import attribute_problems, group_problems, without_failed_pings
+from .matching.profile_parser import ProfileInvalid, parse, profiles_of_file
+from .matching.rules import Problem, Rules
 from .models import Backfill, Group, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
-from .passes.matching_pass import match_abandon
 from .proofs import is_host_key, session_of_rejoin_key
 from .quotas import take_places
 from .selectors import (
@@ -81,7 +74,7 @@ def profile_version_create(
 def profiles_import(*, tenant: str, config: Any, note: str = "", activate: bool = False) -> list[ProfileVersion]:
     """A version of each profile of a whole configuration file, or of none. Raises ValidationError, problems by path."""
     try:
-        profiles = profiles_of(config)
+        profiles = profiles_of_file(config)
     except ProfileInvalid as error:
         raise invalid(error.problems, under="config") from None
     with transaction.atomic():

@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from . import apis, profile_apis
 from .events import TicketEventsApi
-from .matching.profiles import NAME
+from .matching.profile_parser import NAME
 
 
 class IdConverter(StringConverter):

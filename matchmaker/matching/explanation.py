@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .pool import Ticket, Unit, units_of
-from .profiles import Profile, Stage
+from .pool import PoolTicket, Unit, units_of
+from .rules import Rules, Stage
 
 REASONS = {
     "no_reachable_beacon": "The player has no beacon within max_latency.",
@@ -37,9 +37,9 @@ class WaitExplanation:
     expires_in: float
 
 
-def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: float) -> WaitExplanation:
+def explain(rules: Rules, tickets: Sequence[PoolTicket], ticket_id: str, now: float) -> WaitExplanation:
     """Raises KeyError when the ticket is not among those who wait."""
-    units, _ = units_of(profile, tickets, now)
+    units, _ = units_of(rules, tickets, now)
     own = next((unit for unit in units if ticket_id in unit.tickets), None)
     if own is None:
         raise KeyError(ticket_id)
@@ -47,16 +47,16 @@ def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: fl
     compatible = 0
     others = [unit for unit in units if unit is not own]
     for other in others:
-        rules = list(blocking(profile, own, other))
-        compatible += 0 if rules else other.size
-        for rule in rules:
+        excluded_by = list(blocking(rules, own, other))
+        compatible += 0 if excluded_by else other.size
+        for rule in excluded_by:
             blocked[rule] += other.size
-    later = [stage for stage in profile.stages if stage.since > now - own.since]
+    later = [stage for stage in rules.stages if stage.since > now - own.since]
     waiting = sum(unit.size for unit in others)
     missing = own.stage.team_count * own.stage.max_team_size - own.size
     missing_min = max(0, own.stage.team_count * own.stage.min_team_size - own.size)
     return WaitExplanation(
-        reason=_reason(profile, own, waiting, compatible, missing, missing_min),
+        reason=_reason(rules, own, waiting, compatible, missing, missing_min),
         group_size=own.size,
         waiting_players=waiting,
         compared_players=waiting,
@@ -65,13 +65,13 @@ def explain(profile: Profile, tickets: Sequence[Ticket], ticket_id: str, now: fl
         missing_players_min=missing_min,
         blocked_by_rule=dict(blocked.most_common()),
         next_expansion_in=later[0].since - (now - own.since) if later else None,
-        next_expansion_changes=_changes(profile, own.stage, later[0]) if later else {},
-        expires_in=profile.expiration - (now - own.since),
+        next_expansion_changes=_changes(rules, own.stage, later[0]) if later else {},
+        expires_in=rules.expiration - (now - own.since),
     )
 
 
-def _reason(profile: Profile, own: Unit, waiting: int, compatible: int, missing: int, missing_min: int) -> str:
-    if profile.latencies and not own.latencies:
+def _reason(rules: Rules, own: Unit, waiting: int, compatible: int, missing: int, missing_min: int) -> str:
+    if rules.latencies and not own.latencies:
         return "no_reachable_beacon"
     if not waiting and missing_min:
         return "no_other_players"
@@ -82,11 +82,11 @@ def _reason(profile: Profile, own: Unit, waiting: int, compatible: int, missing:
     return "waiting_for_full_match" if compatible < missing else "incompatible_with_each_other"
 
 
-def blocking(profile: Profile, a: Unit, b: Unit) -> Iterator[str]:
+def blocking(rules: Rules, a: Unit, b: Unit) -> Iterator[str]:
     """The rules by which these two cannot be in one match, whoever else is."""
     if a.stage.team_count != b.stage.team_count or not _fit(a, b):
         yield "player_count"
-    for index, name in enumerate(profile.strings):
+    for index, name in enumerate(rules.strings):
         if a.strings[index] != b.strings[index]:
             yield name
     for index, name in enumerate(a.stage.numbers):
@@ -95,8 +95,8 @@ def blocking(profile: Profile, a: Unit, b: Unit) -> Iterator[str]:
     for index, name in enumerate(a.stage.overlaps):
         if len(a.values[index] & b.values[index]) < max(a.overlaps[index], b.overlaps[index]):
             yield name
-    if profile.latencies and not _meet(a, b):
-        yield profile.latencies
+    if rules.latencies and not _meet(a, b):
+        yield rules.latencies
 
 
 def _fit(a: Unit, b: Unit) -> bool:
@@ -110,12 +110,12 @@ def _meet(a: Unit, b: Unit) -> bool:
     return any(abs(ms - b.latencies[beacon]) <= allowed for beacon, ms in a.latencies.items() if beacon in b.latencies)
 
 
-def _changes(profile: Profile, now: Stage, then: Stage) -> dict[str, dict[str, float]]:
+def _changes(rules: Rules, now: Stage, then: Stage) -> dict[str, dict[str, float]]:
     found = {name: {"max_difference": limit} for name, limit in then.numbers.items() if limit != now.numbers[name]} | {
         name: {"overlap": overlap} for name, overlap in then.overlaps.items() if overlap != now.overlaps[name]
     }
-    if profile.latencies:
-        found[profile.latencies] = _settings(now, then, "difference", "max_latency")
+    if rules.latencies:
+        found[rules.latencies] = _settings(now, then, "difference", "max_latency")
     found["player_count"] = _settings(now, then, "team_count", "min_team_size", "max_team_size")
     return {rule: settings for rule, settings in found.items() if settings}
 
@@ -134,13 +134,13 @@ class RuleOutcome:
     allowed: str
 
 
-def rule_outcomes(profile: Profile, tickets: Sequence[Ticket], now: float) -> list[RuleOutcome]:
+def rule_outcomes(rules: Rules, tickets: Sequence[PoolTicket], now: float) -> list[RuleOutcome]:
     """`tickets`: all of a match that was made at `now`. In the order of `Profile.rules`."""
-    units, _ = units_of(profile, tickets, now)
+    units, _ = units_of(rules, tickets, now)
     if not units:
         return []
-    found = [*_number_outcomes(units), *_string_outcomes(profile, units), *_overlap_outcomes(units)]
-    return [*found, _latency_outcome(profile.latencies, units)] if profile.latencies else found
+    found = [*_number_outcomes(units), *_string_outcomes(rules, units), *_overlap_outcomes(units)]
+    return [*found, _latency_outcome(rules.latencies, units)] if rules.latencies else found
 
 
 def _number_outcomes(units: Sequence[Unit]) -> Iterator[RuleOutcome]:
@@ -152,8 +152,8 @@ def _number_outcomes(units: Sequence[Unit]) -> Iterator[RuleOutcome]:
         )
 
 
-def _string_outcomes(profile: Profile, units: Sequence[Unit]) -> Iterator[RuleOutcome]:
-    for index, name in enumerate(profile.strings):
+def _string_outcomes(rules: Rules, units: Sequence[Unit]) -> Iterator[RuleOutcome]:
+    for index, name in enumerate(rules.strings):
         yield RuleOutcome(
             name, "string_equality", " and ".join(sorted({unit.strings[index] for unit in units})), "the same"
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .profiles import LARGEST, MAX_VALUES, SMALLEST, Profile, Stage
+from .rules import LARGEST, MAX_VALUES, SMALLEST, Rules, Stage
 
 # A lookup that would touch more cells than this does not narrow by them.
 MAX_CELLS = 64
@@ -20,7 +20,7 @@ ANYWHERE = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class PoolTicket:
     """One player who waits. `since`: when it began to; times in seconds of any one clock."""
 
     id: str
@@ -47,16 +47,16 @@ class Unit:
     is_measured: bool  # False: its latencies are what the profile says an unmeasured player is worth
 
 
-def units_of(profile: Profile, tickets: Iterable[Ticket], now: float) -> tuple[list[Unit], list[str]]:
+def units_of(rules: Rules, tickets: Iterable[PoolTicket], now: float) -> tuple[list[Unit], list[str]]:
     """Oldest first; and the tickets whose attributes no unit can be made of. Tickets that have expired are left out."""
-    members: dict[str, list[Ticket]] = defaultdict(list)
+    members: dict[str, list[PoolTicket]] = defaultdict(list)
     for ticket in tickets:
-        if now - ticket.since < profile.expiration:
+        if now - ticket.since < rules.expiration:
             members[ticket.group or ticket.id].append(ticket)
     units, invalid = [], []
     for group in members.values():
         try:
-            units.append(unit_of(profile, group, now))
+            units.append(unit_of(rules, group, now))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             invalid += [ticket.id for ticket in group]
     return with_unmeasured(sorted(units, key=lambda unit: (unit.since, unit.tickets))), invalid
@@ -80,10 +80,10 @@ def _everywhere(unit: Unit, beacons: Iterable[str]) -> Unit:
     return replace(unit, latencies=latencies)
 
 
-def unit_of(profile: Profile, group: Sequence[Ticket], now: float) -> Unit:
+def unit_of(rules: Rules, group: Sequence[PoolTicket], now: float) -> Unit:
     """`group` holds one ticket or more, each with every attribute of the profile."""
     group = sorted(group, key=lambda ticket: (ticket.since, ticket.id))
-    stage = profile.stages[profile.stage_at(now - group[0].since)]
+    stage = rules.stages[rules.stage_at(now - group[0].since)]
     rows = [ticket.attributes for ticket in group]
     return Unit(
         tickets=tuple(ticket.id for ticket in group),
@@ -92,11 +92,11 @@ def unit_of(profile: Profile, group: Sequence[Ticket], now: float) -> Unit:
         stage=stage,
         numbers=tuple(math.fsum(row[name] for row in rows) / len(rows) for name in stage.numbers),
         limits=tuple(stage.numbers.values()),
-        strings=tuple(rows[0][name] for name in profile.strings),
+        strings=tuple(rows[0][name] for name in rules.strings),
         values=tuple(frozenset[str].intersection(*(frozenset(row[name]) for row in rows)) for name in stage.overlaps),
         overlaps=tuple(stage.overlaps.values()),
-        latencies=_latencies([row[profile.latencies] for row in rows], stage) if profile.latencies else {},
-        is_measured=not profile.latencies or any(row[profile.latencies] for row in rows),
+        latencies=_latencies([row[rules.latencies] for row in rows], stage) if rules.latencies else {},
+        is_measured=not rules.latencies or any(row[rules.latencies] for row in rows),
     )
 
 
@@ -139,13 +139,13 @@ class _Cells:
 class Pool:
     """Units and the sets they are in. `waiting`: the set of those that are not matched yet."""
 
-    def __init__(self, profile: Profile, units: Sequence[Unit]) -> None:
+    def __init__(self, rules: Rules, units: Sequence[Unit]) -> None:
         self.units = units
         self.waiting = (1 << len(units)) - 1
         self._sizes: dict[int, int] = defaultdict(int)
         self._strings: dict[tuple[int, str], int] = defaultdict(int)
         self._values: dict[tuple[int, str], int] = defaultdict(int)
-        tightest = profile.stages[0]
+        tightest = rules.stages[0]
         self._numbers = [_Cells(limit) for limit in tightest.numbers.values()]
         self._beacons: dict[str, _Cells] = defaultdict(lambda: _Cells(tightest.difference))
         for index, unit in enumerate(units):

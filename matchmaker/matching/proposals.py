@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .budget import Budget
-from .pool import ANYWHERE, Pool, Ticket, Unit, members, units_of, with_unmeasured
-from .profiles import LARGEST, MAX_SEATS, SMALLEST, Profile, Stage
+from .pool import ANYWHERE, Pool, PoolTicket, Unit, members, units_of, with_unmeasured
+from .rules import LARGEST, MAX_SEATS, SMALLEST, Rules, Stage
 from .search import Search, Selection, packing
 
 # How long before an expansion or the expiry a smaller match may be made, in seconds: enough for several passes.
@@ -38,7 +38,7 @@ AGE_CREDIT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class Proposal:
     """`teams` hold ticket ids; `host` is one of them. `quality` from 0 (as far apart as is allowed) to 1."""
 
     teams: tuple[tuple[str, ...], ...]
@@ -53,7 +53,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Backfill:
+class BackfillRequest:
     """A match in play that can take one more unit, of at most `open_seats` players. `unit`: its players, as one;
     `refused`: tickets that may not go there."""
 
@@ -64,83 +64,83 @@ class Backfill:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class BackfillProposal:
     backfill: str
     tickets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Proposals:
     """`resume_from`: the pass ended before its time; the next one begins with those who wait since then. `invalid`:
     tickets whose attributes the rules cannot work with."""
 
-    matches: list[Match]
-    filled: list[Filled]
-    look_again: float | None  # when time alone may change something
+    matches: list[Proposal]
+    backfills: list[BackfillProposal]
+    next_pass_at: float | None  # when time alone may change something
     resume_from: float | None = None
     invalid: tuple[str, ...] = ()
 
 
 def make_matches(
-    profile: Profile,
-    tickets: Sequence[Ticket],
+    rules: Rules,
+    tickets: Sequence[PoolTicket],
     now: float,
-    backfills: Sequence[Backfill] = (),
+    backfills: Sequence[BackfillRequest] = (),
     budget: Budget | None = None,
     start: float | None = None,
-) -> Pass:
+) -> Proposals:
     """One pass over all who wait in a profile. Times in seconds. Seeds are taken by age, beginning with the first that
     waits since `start` or later, and after the youngest with the oldest."""
     budget = budget or Budget()
-    units, invalid = units_of(profile, tickets, now)
+    units, invalid = units_of(rules, tickets, now)
     budget.spend(len(units))
-    making = _Making(profile, Pool(profile, units), now, budget)
-    filled = [found for backfill in backfills if (found := making.fill(backfill))]
+    current = _Pass(rules, Pool(rules, units), now, budget)
+    filled = [found for backfill in backfills if (found := current.fill(backfill))]
     first = next((index for index, unit in enumerate(units) if start is not None and unit.since >= start), 0)
     seeds = [*range(first, len(units)), *range(first)]
-    matches, ended_at = making.all_of(seeds, full=True, reserve=FOR_SMALLER)
-    ending = [index for index in seeds if _accepts_smaller(profile, units[index], now)]
-    smaller, smaller_ended_at = making.all_of(ending, full=False)
-    left = [unit for index, unit in enumerate(units) if making.pool.waiting >> index & 1]
+    matches, ended_at = current.all_of(seeds, full=True, reserve=FOR_SMALLER)
+    ending = [index for index in seeds if _accepts_smaller(rules, units[index], now)]
+    smaller, smaller_ended_at = current.all_of(ending, full=False)
+    left = [unit for index, unit in enumerate(units) if current.pool.waiting >> index & 1]
     stopped = ended_at if ended_at is not None else smaller_ended_at
-    return Pass(
+    return Proposals(
         matches=matches + smaller,
-        filled=filled,
-        look_again=min((_next_look(profile, unit, now) for unit in left), default=None),
+        backfills=filled,
+        next_pass_at=min((_next_change(rules, unit, now) for unit in left), default=None),
         resume_from=None if stopped is None else units[stopped].since,
         invalid=tuple(invalid),
     )
 
 
-def _ends(profile: Profile, unit: Unit) -> list[float]:
+def _ends(rules: Rules, unit: Unit) -> list[float]:
     """Ages at which the unit's rules change, and when it expires."""
-    return [stage.since for stage in profile.stages[1:]] + [profile.expiration]
+    return [stage.since for stage in rules.stages[1:]] + [rules.expiration]
 
 
-def _lead(profile: Profile) -> float:
-    return min(NEAR_END, profile.expiration / 4)
+def _lead(rules: Rules) -> float:
+    return min(NEAR_END, rules.expiration / 4)
 
 
-def _accepts_smaller(profile: Profile, unit: Unit, now: float) -> bool:
+def _accepts_smaller(rules: Rules, unit: Unit, now: float) -> bool:
     age = now - unit.since
-    return unit.stage.accepts_smaller or any(0 <= end - age <= _lead(profile) for end in _ends(profile, unit))
+    return unit.stage.accepts_smaller or any(0 <= end - age <= _lead(rules) for end in _ends(rules, unit))
 
 
-def _next_look(profile: Profile, unit: Unit, now: float) -> float:
-    times = [unit.since + end - lead for end in _ends(profile, unit) for lead in (_lead(profile), 0.0)]
+def _next_change(rules: Rules, unit: Unit, now: float) -> float:
+    times = [unit.since + end - lead for end in _ends(rules, unit) for lead in (_lead(rules), 0.0)]
     return min(time for time in times if time > now)
 
 
-class _Making:
+class _Pass:
     """One pass over one pool."""
 
-    def __init__(self, profile: Profile, pool: Pool, now: float, budget: Budget) -> None:
-        self.profile, self.pool, self.now, self.budget = profile, pool, now, budget
+    def __init__(self, rules: Rules, pool: Pool, now: float, budget: Budget) -> None:
+        self.rules, self.pool, self.now, self.budget = rules, pool, now, budget
         self.backtracking = BACKTRACKING
 
-    def all_of(self, seeds: Iterable[int], *, full: bool, reserve: float = 0.0) -> tuple[list[Match], int | None]:
+    def all_of(self, seeds: Iterable[int], *, full: bool, reserve: float = 0.0) -> tuple[list[Proposal], int | None]:
         """A match around each seed, where there is one; and the seed at which the budget was spent."""
-        matches: list[Match] = []
+        matches: list[Proposal] = []
         for index in seeds:
             if self.budget.is_spent(reserve):
                 return matches, index
@@ -149,7 +149,7 @@ class _Making:
                 matches.append(match)
         return matches, None
 
-    def match(self, index: int, full: bool) -> Match | None:
+    def match(self, index: int, full: bool) -> Proposal | None:
         """The best match around the unit of that index, taken out of the pool."""
         if not self.pool.waiting >> index & 1:
             return None
@@ -171,7 +171,7 @@ class _Making:
                     return self._made(chosen, (seed, *(self.pool.units[number] for number in chosen.indices)))
         return None
 
-    def fill(self, backfill: Backfill) -> Filled | None:
+    def fill(self, backfill: BackfillRequest) -> BackfillProposal | None:
         """One unit for a match that plays: the closest. Sizes of teams do not count (EDGEGAP.md 5.6), but the room."""
         if self.budget.is_spent(FOR_SMALLER):
             return None
@@ -184,11 +184,11 @@ class _Making:
                 unit = self.pool.units[index]
                 if start.allows(unit) and not backfill.refused.intersection(unit.tickets):
                     self.pool.take((index,))
-                    return Filled(backfill.id, unit.tickets)
+                    return BackfillProposal(backfill.id, unit.tickets)
         return None
 
     def _beacons(self, seed: Unit) -> list[str] | list[None]:
-        if self.profile.latencies is None:
+        if self.rules.latencies is None:
             return [None]
         if not seed.is_measured:
             return [*list(seed.latencies)[: BEACONS - 1], ANYWHERE] if seed.latencies else []
@@ -217,7 +217,7 @@ class _Making:
     def _cost(self, seed: Unit, beacon: str | None) -> Callable[[Unit], float]:
         """Of another unit for this seed; lower is better. Each rule's difference as a share of what it allows, and a
         credit for having waited."""
-        age_weight = AGE_CREDIT / self.profile.expiration
+        age_weight = AGE_CREDIT / self.rules.expiration
         terms = [(number, _share(1.0, limit)) for number, limit in zip(seed.numbers, seed.limits, strict=True)]
         here = seed.latencies[beacon] if beacon is not None else 0.0
         spread_weight = _share(1.0, seed.stage.difference)
@@ -242,10 +242,10 @@ class _Making:
         self.budget.spend(budget.spent)
         return found
 
-    def _made(self, chosen: "Selection", units: Sequence[Unit]) -> Match:
+    def _made(self, chosen: "Selection", units: Sequence[Unit]) -> Proposal:
         teams = _teams(units, chosen.team_count, chosen.min_team, chosen.max_team)
-        loosest = self.profile.stages[-1]
-        return Match(
+        loosest = self.rules.stages[-1]
+        return Proposal(
             teams=teams,
             host=self._host(units, chosen.beacon),
             quality=_quality(units, chosen.beacon, loosest),
@@ -259,7 +259,7 @@ class _Making:
         def latency(unit: Unit) -> float:
             return unit.latencies[beacon] if beacon is not None else 0.0
 
-        if self.profile.host == "best_connected":
+        if self.rules.host == "best_connected":
             return min(units, key=lambda unit: (latency(unit), unit.since, unit.tickets)).tickets[0]
         return min(units, key=lambda unit: (unit.since, unit.tickets)).tickets[0]
 

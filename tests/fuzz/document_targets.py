@@ -32,8 +32,9 @@ from rest_framework.exceptions import APIException
 
 from causeway_client.protocol.proofs import RoundTripProof, proof_key
 from matchmaker import apis as matchmaker_apis
-from matchmaker.matching.pool import Ticket
-from matchmaker.matching.profiles import ProfileInvalid, attribute_problems, parse, profiles_of, without_failed_pings
+from matchmaker.matching.attributes import attribute_problems, without_failed_pings
+from matchmaker.matching.pool import PoolTicket
+from matchmaker.matching.profile_parser import ProfileInvalid, parse, profiles_of_file
 from matchmaker.matching.proposals import make_matches
 from nodeapi.grants import Grant
 from nodeapi.strict_json import as_builtins
@@ -502,7 +503,7 @@ def profile(content: bytes) -> None:
     except APIException:
         return
     with contextlib.suppress(ProfileInvalid):
-        profiles_of(document)
+        profiles_of_file(document)
     config, players = (document.get(name) for name in ("profile", "players")) if isinstance(document, dict) else (1, 1)
     try:
         read = parse(config)
@@ -513,7 +514,7 @@ def profile(content: bytes) -> None:
     tickets = []
     for number, attributes in enumerate(players[:12] if isinstance(players, list) else []):
         if isinstance(attributes, dict) and not attribute_problems(read, attributes):
-            tickets.append(Ticket(str(number), float(number), without_failed_pings(read, attributes)))
+            tickets.append(PoolTicket(str(number), float(number), without_failed_pings(read, attributes)))
     for now in (20.0, read.expiration / 2, read.expiration):
         found = make_matches(read, tickets, now)
         assert not found.unreadable

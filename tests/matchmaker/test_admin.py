@@ -9,9 +9,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from rest_framework.test import APIClient
 
+from matchmaker.background import matching_pass, process_state, session_assignment
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, Process, Profile, ProfileVersion, Status, Ticket
-from matchmaker.passes import matching_pass
 from tests.matchmaker.conftest import CONFIG
 from tests.support.admin_actions import confirm_action
 
@@ -30,8 +30,8 @@ def operator(db: None) -> Client:
 def test_list_loads(operator: Client, search: Callable[..., dict[str, Any]], manager: Manager, model: str) -> None:
     tickets = [search(n) for n in range(4)]
     matching_pass.version_pass(ProfileVersion.objects.get().pk)
-    matching_pass.match_forward(manager)
-    matching_pass.process_seen(Process(name="here:1"), True)
+    session_assignment.match_forward(manager)
+    process_state.process_heartbeat(Process(name="here:1"), True)
     page = operator.get(f"/admin/matchmaker/{model}/", {"q": "x"} if model == "ticket" else {})
     assert page.status_code == 200
     shown = operator.get(f"/admin/matchmaker/{model}/").content.decode()
@@ -86,7 +86,7 @@ def test_pages_of_a_match_and_its_tickets_say_why_these(
     for n in range(4):
         search(n)
     matching_pass.version_pass(ProfileVersion.objects.get().pk)
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     match = Match.objects.get()
     path = f"/admin/matchmaker/match/{match.pk}/change/"
     page = operator.get(path).content.decode()

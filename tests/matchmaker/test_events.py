@@ -9,9 +9,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from matchmaker import events
+from matchmaker.background import matching_pass, session_assignment
 from matchmaker.manager_client import Manager
 from matchmaker.models import ProfileVersion, Status, Ticket
-from matchmaker.passes import matching_pass
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Search = Callable[..., dict[str, Any]]
@@ -41,7 +41,7 @@ async def test_each_change_is_told_and_the_last_ends_the_stream(search: Search, 
     found = await read(
         tickets[0],
         lambda: matching_pass.version_pass(ProfileVersion.objects.get().pk),
-        lambda: matching_pass.match_forward(manager),
+        lambda: session_assignment.match_forward(manager),
     )
     assert [(name, data["status"]) for name, data in found] == [
         ("status", "SEARCHING"),

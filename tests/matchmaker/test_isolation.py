@@ -12,11 +12,11 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker import selectors, services
+from matchmaker.background import cleanup, matching_pass, session_assignment
+from matchmaker.background.scheduling import DueVersion, PassScheduler, ThreadShares
 from matchmaker.management.commands.runmatchmaker import Matchmaker
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
-from matchmaker.passes import matching_pass
-from matchmaker.passes.turns import Due, Lanes, Turns
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG, ManagerStandIn
@@ -145,7 +145,7 @@ def test_version_that_cannot_be_read_keeps_nobody_from_expiring(victim: ProfileV
         waiting_tickets(version, 1, elo=1)
     ProfileVersion.objects.filter(pk=hostile.pk).update(config={"rules": 7})
     Ticket.objects.update(expires_at=timezone.now())
-    assert matching_pass.sweep() == 2
+    assert cleanup.clean_up() == 2
 
 
 def test_match_that_cannot_be_moved_forward_is_given_up_and_the_others_are_not_held_up(
@@ -163,12 +163,12 @@ def test_match_that_cannot_be_moved_forward_is_given_up_and_the_others_are_not_h
         return {"session_id": "1-S", "ready": True} if body["metadata"]["match"] == stolen.pk else session
 
     manager_stand_in._create = without_users  # type: ignore[method-assign]
-    assert matching_pass.match_forward(manager)
-    assert matching_pass.match_forward(manager)
+    assert session_assignment.match_forward(manager)
+    assert session_assignment.match_forward(manager)
     assert Ticket.objects.filter(version=victim, status=Status.HOST_ASSIGNED).count() == 4
-    for _ in range(matching_pass.MAX_ATTEMPTS):
+    for _ in range(session_assignment.MAX_ATTEMPTS):
         Match.objects.filter(pk=stolen.pk).update(next_attempt_at=timezone.now())
-        matching_pass.match_forward(manager)
+        session_assignment.match_forward(manager)
     stolen.refresh_from_db()
     assert stolen.state != MatchState.FORMING
     assert Ticket.objects.filter(version=hostile, status=Status.SEARCHING).count() == 4
@@ -191,9 +191,9 @@ def test_pass_over_groups_that_are_hard_to_pack_ends_at_its_budget_and_holds_no_
 
 def test_tenants_take_turns_by_the_time_they_use() -> None:
     """A tenant with a hundred versions, each dear, delays another's by one pass."""
-    turns, order = Turns(), []
-    flood = [Due(n, "flood", oldest=0.0) for n in range(100)]
-    quiet = Due(1000, "quiet", oldest=50.0)
+    turns, order = PassScheduler(), []
+    flood = [DueVersion(n, "flood", oldest=0.0) for n in range(100)]
+    quiet = DueVersion(1000, "quiet", oldest=50.0)
     for _ in range(40):
         chosen = turns.next([*flood, quiet])
         assert chosen
@@ -205,8 +205,8 @@ def test_tenants_take_turns_by_the_time_they_use() -> None:
 
 
 def test_versions_of_one_tenant_are_looked_at_in_turn_the_oldest_ticket_first() -> None:
-    turns, order = Turns(), []
-    due = [Due(1, "a", oldest=3.0), Due(2, "a", oldest=1.0), Due(3, "a", oldest=2.0)]
+    turns, order = PassScheduler(), []
+    due = [DueVersion(1, "a", oldest=3.0), DueVersion(2, "a", oldest=1.0), DueVersion(3, "a", oldest=2.0)]
     for _ in range(6):
         chosen = turns.next(due)
         assert chosen
@@ -216,7 +216,7 @@ def test_versions_of_one_tenant_are_looked_at_in_turn_the_oldest_ticket_first() 
 
 
 def test_tenant_that_was_idle_has_no_claim_to_the_time_it_did_not_use() -> None:
-    turns, old, new = Turns(), Due(1, "old", 0.0), Due(2, "new", 0.0)
+    turns, old, new = PassScheduler(), DueVersion(1, "old", 0.0), DueVersion(2, "new", 0.0)
     for _ in range(100):
         turns.charge(old, 1.0)
     order = []
@@ -229,19 +229,19 @@ def test_tenant_that_was_idle_has_no_claim_to_the_time_it_did_not_use() -> None:
 
 
 def test_calls_to_the_manager_of_one_tenant_never_take_all_threads() -> None:
-    lanes = Lanes(threads=4)
-    taken = [lanes.enter(lambda: ["flood"]) for _ in range(4)]
+    lanes = ThreadShares(threads=4)
+    taken = [lanes.acquire(lambda: ["flood"]) for _ in range(4)]
     assert taken == ["flood"] * 3 + [None]
-    assert lanes.enter(lambda: ["flood", "quiet"]) == "quiet"
-    lanes.leave("flood")
-    assert lanes.enter(lambda: ["flood", "quiet"]) in ("flood", "quiet")
-    lanes = Lanes(threads=4)
+    assert lanes.acquire(lambda: ["flood", "quiet"]) == "quiet"
+    lanes.release("flood")
+    assert lanes.acquire(lambda: ["flood", "quiet"]) in ("flood", "quiet")
+    lanes = ThreadShares(threads=4)
     served = []
     for _ in range(6):
-        tenant = lanes.enter(lambda: ["flood", "quiet", "third"])
+        tenant = lanes.acquire(lambda: ["flood", "quiet", "third"])
         assert tenant
         served.append(tenant)
-        lanes.leave(tenant)
+        lanes.release(tenant)
     assert served == ["flood", "quiet", "third"] * 2
 
 

@@ -15,8 +15,9 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from matchmaker.background.cleanup import clean_up
+from matchmaker.background.session_assignment import match_fail
 from matchmaker.models import Match, ProfileVersion, Ticket
-from matchmaker.passes.matching_pass import match_fail, sweep
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.sessions.models import RelaySession, Seat, SessionEvent, WebhookDelivery
 from relaymgr.sessions.webhooks.deliveries import delivery_retry
@@ -79,7 +80,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         for task in SCHEDULE:
             if "prune" in task or "minimise" in task:
                 app.tasks[task].run()
-        sweep()
+        clean_up()
 
     return move
 

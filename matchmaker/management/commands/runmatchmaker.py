@@ -20,10 +20,10 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from matchmaker import metrics, selectors, services
+from matchmaker.background import cleanup, matching_pass, process_state, session_assignment
+from matchmaker.background.scheduling import DueVersion, PassScheduler, ThreadShares
 from matchmaker.manager_client import Manager
 from matchmaker.models import Process, ProfileVersion, Status
-from matchmaker.passes import matching_pass
-from matchmaker.passes.turns import Due, Lanes, Turns
 from observability import exposition, tracing
 from observability.database import pool_observe
 from web.database.connections import deadline
@@ -32,7 +32,7 @@ from web.startup import stop_if_unsafe
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.1  # seconds between looks for change
-SWEEP_EVERY = 1.0
+CLEAN_UP_EVERY = 1.0
 LOCATIONS_EVERY = 2.0
 REST_AFTER_FAILURE = 2.0
 DATABASE_WITHIN = 20.0  # seconds for which a round, or a match, waits for the database in all
@@ -71,11 +71,11 @@ class Matchmaker:
         self._formed = threading.Semaphore(0)  # wakes one thread for each match that this process forms
         self._threads = [threading.Thread(target=self._move_matches, daemon=True) for _ in range(threads)]
         self._threads.append(threading.Thread(target=self._keep_house, daemon=True))
-        self._lanes = Lanes(threads)
-        self._turns = Turns()
+        self._thread_shares = ThreadShares(threads)
+        self._scheduler = PassScheduler()
         self._waiting: dict[int, selectors.Waiting] = {}
         self._seen: dict[int, selectors.Waiting] = {}
-        self._look_again: dict[int, float] = {}
+        self._next_pass: dict[int, float] = {}
         self._labels: dict[int, str] = {}
         self._looked = self._locations_read_at = float("-inf")
         self._look_takes = 0.0
@@ -105,20 +105,20 @@ class Matchmaker:
             self._looked, self._look_takes = now, time.monotonic() - now
             self._count(self._waiting)
             metrics.round_time.set_to_current_time()
-        due = self._turns.next(self._due())
+        due = self._scheduler.next(self._due())
         if due is None:
             self._stopping.wait(max(0.01, self._looked + LOOK_EVERY - time.monotonic()))
             return
         started = time.monotonic()
         self._pass(due.version, self._waiting[due.version])
-        self._turns.charge(due, time.monotonic() - started)
+        self._scheduler.charge(due, time.monotonic() - started)
 
-    def _due(self) -> Iterator[Due]:
+    def _due(self) -> Iterator[DueVersion]:
         now = time.monotonic()
         for version, waiting in self._waiting.items():
-            if now >= self._look_again.get(version, float("inf")) or self._seen.get(version) != waiting:
+            if now >= self._next_pass.get(version, float("inf")) or self._seen.get(version) != waiting:
                 oldest = waiting.oldest.timestamp() if waiting.oldest else 0.0
-                yield Due(version, waiting.tenant, oldest)
+                yield DueVersion(version, waiting.tenant, oldest)
 
     def _pass(self, version_id: int, waiting: selectors.Waiting) -> None:
         label = self._label(version_id)
@@ -127,11 +127,11 @@ class Matchmaker:
             done = matching_pass.version_pass(version_id)
         self._seen[version_id] = waiting
         if done is None:  # another process is at it, or it is suspended: we look again to see what was left
-            self._look_again[version_id] = time.monotonic() + LOOK_EVERY
+            self._next_pass[version_id] = time.monotonic() + LOOK_EVERY
             return
         # Kept by the monotonic clock: the other one may be stepped meanwhile.
-        in_seconds = done.look_again - time.time() if done.look_again else float("inf")
-        self._look_again[version_id] = time.monotonic() + in_seconds
+        in_seconds = done.next_pass_at - time.time() if done.next_pass_at else float("inf")
+        self._next_pass[version_id] = time.monotonic() + in_seconds
         metrics.pass_steps.labels(label).inc(done.steps)
         if done.has_failed:
             metrics.pass_failures.labels(label).inc()
@@ -139,9 +139,9 @@ class Matchmaker:
             metrics.unfinished.labels(label).inc()
             # A pool that is hard to match is gone through at a third of the speed.
             rest = 0.0 if done.matches else max(LOOK_EVERY, 2 * (time.monotonic() - started))
-            self._look_again[version_id] = min(self._look_again[version_id], time.monotonic() + rest)
+            self._next_pass[version_id] = min(self._next_pass[version_id], time.monotonic() + rest)
         metrics.matches.labels(label).inc(done.matches)
-        for wait, quality in zip(done.waits, done.qualities, strict=True):
+        for wait, quality in zip(done.wait_times, done.qualities, strict=True):
             metrics.wait.labels(label).observe(wait)
             metrics.quality.labels(label).observe(quality)
         if done.matches:
@@ -179,15 +179,15 @@ class Matchmaker:
 
     def _move_all(self) -> None:
         while not self._stopping.is_set():
-            lane = self._lanes.enter(matching_pass.tenants_with_due_matches)
-            if lane is None:
+            tenant = self._thread_shares.acquire(session_assignment.tenants_with_due_matches)
+            if tenant is None:
                 return
             try:
                 with deadline(DATABASE_WITHIN):
-                    if not matching_pass.match_forward(self.manager, tenant=lane):
+                    if not session_assignment.match_forward(self.manager, tenant=tenant):
                         return
             finally:
-                self._lanes.leave(lane)
+                self._thread_shares.release(tenant)
 
     def _keep_house(self) -> None:
         """What must not hold up a pass: the manager may take seconds to answer, and a sweep may find much."""
@@ -195,27 +195,27 @@ class Matchmaker:
             for work in (
                 self._read_locations,
                 self._report,
-                self._sweep,
+                self._clean_up,
                 services.move_late_tickets,
                 self._count_tickets,
             ):
                 with deadline(DATABASE_WITHIN):
                     self._try(work)
-            self._stopping.wait(SWEEP_EVERY)
+            self._stopping.wait(CLEAN_UP_EVERY)
         connection.close()
 
     def _read_locations(self) -> None:
         now = time.monotonic()
         if now - self._locations_read_at >= LOCATIONS_EVERY:
             self._locations_read_at = now
-            self._manager_reachable = matching_pass.locations_refresh(self.manager)
+            self._manager_reachable = process_state.locations_refresh(self.manager)
             metrics.manager_reachable.set(self._manager_reachable)
 
     def _report(self) -> None:
-        matching_pass.process_seen(self.process, self._manager_reachable)
+        process_state.process_heartbeat(self.process, self._manager_reachable)
 
-    def _sweep(self) -> None:
-        metrics.expired.inc(matching_pass.sweep())
+    def _clean_up(self) -> None:
+        metrics.expired.inc(cleanup.clean_up())
 
     def _count_tickets(self) -> None:
         found = selectors.ticket_counts()

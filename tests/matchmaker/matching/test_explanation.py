@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from matchmaker.matching.explanation import explain, rule_outcomes
-from matchmaker.matching.pool import Ticket
-from matchmaker.matching.profiles import parse
+from matchmaker.matching.pool import PoolTicket
+from matchmaker.matching.profile_parser import parse
 
 PROFILE = parse(
     {
@@ -32,8 +32,8 @@ PROFILE = parse(
 OWN: dict[str, Any] = {"elo": 100, "mode": "x", "maps": ["a"], "pings": {"fra": 20}}
 
 
-def ticket(name: str, age: float = 1, group: str = "", **changes: Any) -> Ticket:
-    return Ticket(name, -age, OWN | changes, group)
+def ticket(name: str, age: float = 1, group: str = "", **changes: Any) -> PoolTicket:
+    return PoolTicket(name, -age, OWN | changes, group)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_ticket_that_does_not_wait_is_a_key_error() -> None:
             explain(PROFILE, tickets, "me", 0.0)
 
 
-def kept_by(*tickets: Ticket) -> dict[str, tuple[str, str]]:
+def kept_by(*tickets: PoolTicket) -> dict[str, tuple[str, str]]:
     return {rule.rule: (rule.actual, rule.allowed) for rule in rule_outcomes(PROFILE, tickets, 0.0)}
 
 

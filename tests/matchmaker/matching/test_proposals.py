@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matchmaker.matching.budget import Budget
-from matchmaker.matching.pool import Ticket, unit_of
-from matchmaker.matching.profiles import Profile, parse
-from matchmaker.matching.proposals import Backfill, Match, make_matches
+from matchmaker.matching.pool import PoolTicket, unit_of
+from matchmaker.matching.profile_parser import parse
+from matchmaker.matching.proposals import BackfillRequest, Proposal, make_matches
+from matchmaker.matching.rules import Rules
 from matchmaker.matching.search import PACKING_STEPS, _packing, packing
 
 
@@ -24,7 +25,7 @@ def profile_of(
     most: int = 2,
     expansions: dict[str, Any] | None = None,
     **more: Any,
-) -> Profile:
+) -> Rules:
     count = {"team_count": teams, "min_team_size": least or most, "max_team_size": most}
     initial = {"size": {"type": "player_count", "attributes": count}} | (rules or {})
     return parse({"rules": {"initial": initial, "expansions": expansions or {}}} | more)
@@ -40,10 +41,10 @@ NOW = 1000.0
 
 def waiting(
     *attributes: dict[str, Any], ages: list[float] | None = None, groups: list[str] | None = None
-) -> list[Ticket]:
+) -> list[PoolTicket]:
     """Tickets a, b, c ..., each a hundredth of a second younger than the one before unless `ages` says otherwise."""
     return [
-        Ticket(
+        PoolTicket(
             chr(ord("a") + index),
             NOW - (ages[index] if ages else 1 - index / 100),
             row,
@@ -53,7 +54,7 @@ def waiting(
     ]
 
 
-def matched(profile: Profile, tickets: list[Ticket], now: float = NOW) -> list[str]:
+def matched(profile: Rules, tickets: list[PoolTicket], now: float = NOW) -> list[str]:
     return sorted("".join(sorted(match.tickets)) for match in make_matches(profile, tickets, now).matches)
 
 
@@ -194,7 +195,7 @@ def test_large_match_is_made_with_half_of_its_players_from_fifteen_seconds_on() 
     def sizes(waited: dict[float, int]) -> list[int]:
         ages = [age for age, count in waited.items() for _ in range(count)]
         rows = [{"beacons": {"fra": 20.0 + index % 100}} for index in range(len(ages))]
-        tickets = [Ticket(f"t{n:03}", NOW - age, row) for n, (age, row) in enumerate(zip(ages, rows, strict=True))]
+        tickets = [PoolTicket(f"t{n:03}", NOW - age, row) for n, (age, row) in enumerate(zip(ages, rows, strict=True))]
         return [len(match.tickets) for match in make_matches(profile, tickets, NOW).matches]
 
     assert sizes({14.9: 120}) == []
@@ -227,9 +228,9 @@ def test_expired_tickets_are_left_out() -> None:
 
 def test_time_to_look_again_is_the_next_change_by_time_alone() -> None:
     profile = profile_of(ELO, expansions=WIDER)
-    assert make_matches(profile, waiting({"elo": 0}, ages=[10]), NOW).look_again == NOW + 18
-    assert make_matches(profile, waiting({"elo": 0}, ages=[28.5]), NOW).look_again == NOW + 1.5
-    assert make_matches(profile, [], NOW).look_again is None
+    assert make_matches(profile, waiting({"elo": 0}, ages=[10]), NOW).next_pass_at == NOW + 18
+    assert make_matches(profile, waiting({"elo": 0}, ages=[28.5]), NOW).next_pass_at == NOW + 1.5
+    assert make_matches(profile, [], NOW).next_pass_at is None
 
 
 # -- groups and teams ------------------------------------------------------------------------------
@@ -307,29 +308,31 @@ def test_packing_finds_a_way_exactly_when_there_is_one(sizes: list[int], teams: 
 # -- backfill --------------------------------------------------------------------------------------
 
 
-def playing(profile: Profile, *attributes: dict[str, Any]) -> Backfill:
-    return Backfill("game", unit_of(profile, [Ticket(f"p{i}", NOW - 1, row) for i, row in enumerate(attributes)], NOW))
+def playing(profile: Rules, *attributes: dict[str, Any]) -> BackfillRequest:
+    return BackfillRequest(
+        "game", unit_of(profile, [PoolTicket(f"p{i}", NOW - 1, row) for i, row in enumerate(attributes)], NOW)
+    )
 
 
 def test_backfill_takes_exactly_one_unit_the_closest() -> None:
     profile = profile_of(ELO, most=4)
     result = make_matches(profile, waiting({"elo": 90}, {"elo": 104}), NOW, [playing(profile, {"elo": 100})])
-    assert [found.tickets for found in result.filled] == [("b",)]
+    assert [found.tickets for found in result.backfills] == [("b",)]
 
 
 def test_backfill_takes_a_whole_group_and_obeys_the_rules() -> None:
     profile = profile_of(ELO | MODE, most=4)
     tickets = waiting(*[{"elo": 100, "mode": "x"}] * 2, {"elo": 100, "mode": "y"}, groups=["g", "g", ""])
     result = make_matches(profile, tickets, NOW, [playing(profile, {"elo": 100, "mode": "x"})])
-    assert [found.tickets for found in result.filled] == [("a", "b")]
-    assert make_matches(profile, tickets, NOW, [playing(profile, {"elo": 160, "mode": "x"})]).filled == []
+    assert [found.tickets for found in result.backfills] == [("a", "b")]
+    assert make_matches(profile, tickets, NOW, [playing(profile, {"elo": 160, "mode": "x"})]).backfills == []
 
 
 def test_two_backfills_never_get_the_same_unit() -> None:
     profile = profile_of(most=4)
-    games = [Backfill(name, playing(profile, {}).unit) for name in ("one", "two")]
+    games = [BackfillRequest(name, playing(profile, {}).unit) for name in ("one", "two")]
     result = make_matches(profile, waiting({}), NOW, games)
-    assert [found.backfill for found in result.filled] == ["one"]
+    assert [found.backfill for found in result.backfills] == ["one"]
 
 
 # -- any pool --------------------------------------------------------------------------------------
@@ -342,7 +345,7 @@ EXPANDED = {
 
 
 @st.composite
-def pools(draw: st.DrawFn, most: int = 14) -> tuple[Profile, list[Ticket]]:
+def pools(draw: st.DrawFn, most: int = 14) -> tuple[Rules, list[PoolTicket]]:
     size = draw(st.integers(1, 3))
     profile = profile_of(
         EVERYTHING,
@@ -366,11 +369,11 @@ def pools(draw: st.DrawFn, most: int = 14) -> tuple[Profile, list[Ticket]]:
             "beacons": draw(st.dictionaries(st.sampled_from(["fra", "iad", "sin"]), st.integers(0, 220), min_size=1)),
         }
         age = 10.0 if group else draw(st.sampled_from([0.5, 10, 25, 45, 59.5, 61]))
-        tickets.append(Ticket(f"t{index}", NOW - age, attributes, group))
+        tickets.append(PoolTicket(f"t{index}", NOW - age, attributes, group))
     return profile, tickets
 
 
-def violations(profile: Profile, tickets: list[Ticket], match: Match) -> list[str]:
+def violations(profile: Rules, tickets: list[PoolTicket], match: Proposal) -> list[str]:
     """The rules once more, written from the specification: every member's own, on the averages of groups."""
     chosen = [ticket for ticket in tickets if ticket.id in match.tickets]
     groups = [[t for t in chosen if t.group == name] for name in {t.group for t in chosen if t.group}]
@@ -379,7 +382,7 @@ def violations(profile: Profile, tickets: list[Ticket], match: Match) -> list[st
         max((s for s in profile.stages if s.since <= NOW - unit[0].since), key=lambda s: s.since) for unit in units
     ]
 
-    def mean(unit: list[Ticket], value: Any) -> float:
+    def mean(unit: list[PoolTicket], value: Any) -> float:
         return math.fsum(value(ticket) for ticket in unit) / len(unit)
 
     wrong = []
@@ -421,7 +424,7 @@ def violations(profile: Profile, tickets: list[Ticket], match: Match) -> list[st
 
 @given(pools())
 @settings(max_examples=300, deadline=None)
-def test_every_match_of_any_pool_is_legal_and_no_ticket_is_in_two(pool: tuple[Profile, list[Ticket]]) -> None:
+def test_every_match_of_any_pool_is_legal_and_no_ticket_is_in_two(pool: tuple[Rules, list[PoolTicket]]) -> None:
     profile, tickets = pool
     matches = make_matches(profile, tickets, NOW).matches
     assert [violations(profile, tickets, match) for match in matches if violations(profile, tickets, match)] == []
@@ -431,7 +434,7 @@ def test_every_match_of_any_pool_is_legal_and_no_ticket_is_in_two(pool: tuple[Pr
 
 @given(pools(most=7))
 @settings(max_examples=200, deadline=None)
-def test_no_full_match_is_left_among_those_who_still_wait(pool: tuple[Profile, list[Ticket]]) -> None:
+def test_no_full_match_is_left_among_those_who_still_wait(pool: tuple[Rules, list[PoolTicket]]) -> None:
     """Nobody starves: what is left over has no full match in it, by trying every one there could be."""
     profile, tickets = pool
     result = make_matches(profile, tickets, NOW)
@@ -448,14 +451,14 @@ def test_no_full_match_is_left_among_those_who_still_wait(pool: tuple[Profile, l
                 tuple(t.id for t in order[n : n + profile.stages[0].max_team_size])
                 for n in range(0, size, profile.stages[0].max_team_size)
             )
-            assert violations(profile, tickets, Match(teams, chosen[0].id, 0, None, True))
+            assert violations(profile, tickets, Proposal(teams, chosen[0].id, 0, None, True))
             if len(chosen) > 5:
                 break
 
 
 @given(pools())
 @settings(max_examples=50, deadline=None)
-def test_order_of_the_tickets_does_not_matter(pool: tuple[Profile, list[Ticket]]) -> None:
+def test_order_of_the_tickets_does_not_matter(pool: tuple[Rules, list[PoolTicket]]) -> None:
     profile, tickets = pool
     assert make_matches(profile, tickets, NOW) == make_matches(profile, tickets[::-1], NOW)
 
@@ -468,7 +471,7 @@ def test_a_pool_in_which_nobody_fits_is_soon_given_up() -> None:
     profile = profile_of(ELO | {"maps": {"type": "intersection", "attributes": {"overlap": 2}}}, most=4)
     maps = list(itertools.combinations([f"m{n}" for n in range(12)], 2))
     tickets = [
-        Ticket(f"t{n:04}", NOW - 1 - n / 10_000, {"elo": n % 50, "maps": list(maps[n % len(maps)]) + [f"own{n}"]})
+        PoolTicket(f"t{n:04}", NOW - 1 - n / 10_000, {"elo": n % 50, "maps": list(maps[n % len(maps)]) + [f"own{n}"]})
         for n in range(3 * len(maps))
     ]
     budget = Budget()
@@ -476,9 +479,9 @@ def test_a_pool_in_which_nobody_fits_is_soon_given_up() -> None:
     assert budget.spent < 60_000
 
 
-def groups_of(*sizes: int) -> list[Ticket]:
+def groups_of(*sizes: int) -> list[PoolTicket]:
     return [
-        Ticket(f"g{group:03}-{n}", NOW - 10 + group / 100, {}, f"g{group}")
+        PoolTicket(f"g{group:03}-{n}", NOW - 10 + group / 100, {}, f"g{group}")
         for group, size in enumerate(sizes)
         for n in range(size)
     ]
@@ -501,10 +504,10 @@ def test_the_next_pass_goes_on_where_the_budget_of_the_last_was_spent() -> None:
     profile = profile_of(ELO | MAPS, most=4)
     pairs = list(itertools.combinations([f"m{n}" for n in range(10)], 2))
     hard = [
-        Ticket(f"t{n:04}", NOW - 100 + n / 100, {"elo": n % 50, "maps": [*pairs[n % len(pairs)], f"own{n}"]})
+        PoolTicket(f"t{n:04}", NOW - 100 + n / 100, {"elo": n % 50, "maps": [*pairs[n % len(pairs)], f"own{n}"]})
         for n in range(6 * len(pairs))
     ]
-    easy = [Ticket(f"z{n}", NOW - 1, {"elo": 900, "maps": ["x", "y"]}) for n in range(4)]
+    easy = [PoolTicket(f"z{n}", NOW - 1, {"elo": 900, "maps": ["x", "y"]}) for n in range(4)]
     start, passes = None, 0
     while True:
         passes += 1
@@ -520,7 +523,7 @@ def test_the_next_pass_goes_on_where_the_budget_of_the_last_was_spent() -> None:
 def test_budget_ends_by_the_clock_too() -> None:
     clock = itertools.count()
     profile = profile_of(ELO)
-    tickets = [Ticket(f"t{n}", NOW - 1 - n / 1000, {"elo": 0}) for n in range(100)]
+    tickets = [PoolTicket(f"t{n}", NOW - 1 - n / 1000, {"elo": 0}) for n in range(100)]
     found = make_matches(profile, tickets, NOW, budget=Budget(seconds=10, clock=lambda: next(clock)))
     assert 0 < len(found.matches) < 50
     assert found.resume_from is not None
@@ -548,7 +551,7 @@ def test_backfill_takes_no_more_players_than_there_is_room_for() -> None:
     profile = profile_of(most=4)
     game = playing(profile, {})
     tickets = waiting({}, {}, {}, groups=["g", "g", ""])
-    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=1)]).filled[0].tickets == ("c",)
-    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=2)]).filled[0].tickets == ("a", "b")
-    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=0)]).filled == []
-    assert make_matches(profile, tickets, NOW, [replace(game, refused=frozenset("a"))]).filled[0].tickets == ("c",)
+    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=1)]).backfills[0].tickets == ("c",)
+    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=2)]).backfills[0].tickets == ("a", "b")
+    assert make_matches(profile, tickets, NOW, [replace(game, open_seats=0)]).backfills == []
+    assert make_matches(profile, tickets, NOW, [replace(game, refused=frozenset("a"))]).backfills[0].tickets == ("c",)

@@ -13,11 +13,11 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker import selectors
+from matchmaker.background import cleanup, matching_pass, process_state, session_assignment
+from matchmaker.background.documents import session_request
 from matchmaker.manager_client import Manager
 from matchmaker.models import Backfill, Group, LocationSnapshot, Match, MatchState, ProfileVersion, Status, Ticket
 from matchmaker.network_measurements import nearest
-from matchmaker.passes import matching_pass
-from matchmaker.passes.assignments import session_request
 from relaymgr.sessions.input_serializers import UserSerializer
 from tests.matchmaker.conftest import ManagerStandIn
 from tests.support.manager import in_threads
@@ -49,8 +49,8 @@ def test_four_tickets_become_a_match_with_a_session(
     tickets = [search(1000 + n) for n in range(4)]
     assert one_pass() == 1
     assert statuses() == [Status.MATCH_FOUND] * 4
-    assert matching_pass.match_forward(manager)
-    assert not matching_pass.match_forward(manager)
+    assert session_assignment.match_forward(manager)
+    assert not session_assignment.match_forward(manager)
 
     shown = [players.get(f"/matchmaker/tickets/{ticket['id']}").json() for ticket in tickets]
     assert {ticket["status"] for ticket in shown} == {"HOST_ASSIGNED"}
@@ -80,12 +80,12 @@ def test_session_is_asked_for_with_options_and_latencies_by_slug(
         }
     }
     make_profile(rules=rules, session={"topology": "mesh", "idle_timeout": 60})
-    matching_pass.locations_refresh(manager)
+    process_state.locations_refresh(manager)
     for _ in range(2):
         body = {"profile": "duel", "attributes": {"pings": {"Frankfurt": 20, "Mars": 30}}}
         players.post("/matchmaker/tickets", body, format="json")
     one_pass()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     [session] = manager_stand_in.sessions.values()
     asked = session["request"]
     assert (asked["topology"], asked["idle_timeout"]) == ("mesh", 60)
@@ -107,7 +107,7 @@ def test_session_is_asked_for_with_what_the_players_measured(
     for n in range(2, 5):
         search(n)
     one_pass()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     [session] = manager_stand_in.sessions.values()
     users = {user["player_id"]: user for user in session["request"]["users"]}
     first, *others = Ticket.objects.order_by("created_at")
@@ -153,12 +153,12 @@ def test_no_relay_puts_tickets_back_and_cancels_them_after_the_retries(
     assert version
     manager_stand_in.fails = [(503, {"code": "no_relay"})] * 2
     matching_pass.version_pass(version.pk)
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert statuses() == [Status.SEARCHING] * 4
     assert matching_pass.version_pass(version.pk).matches == 0, "they are held back for a moment"  # type: ignore[union-attr]
     hurry()
     matching_pass.version_pass(version.pk)
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert statuses() == [Status.CANCELLED] * 4
     assert set(Ticket.objects.values_list("reason", flat=True)) == {"no_relay"}
     assert set(Match.objects.values_list("state", flat=True)) == {MatchState.FAILED}
@@ -173,11 +173,11 @@ def test_lost_answer_gets_the_same_session_when_asked_again(
     one_pass()
     manager_stand_in.creates_before_failing = True
     manager_stand_in.fails = [(502, {})]
-    assert matching_pass.match_forward(manager)
+    assert session_assignment.match_forward(manager)
     assert statuses() == [Status.MATCH_FOUND] * 4
-    assert not matching_pass.match_forward(manager), "not before its time"
+    assert not session_assignment.match_forward(manager), "not before its time"
     hurry()
-    assert matching_pass.match_forward(manager)
+    assert session_assignment.match_forward(manager)
     assert statuses() == [Status.HOST_ASSIGNED] * 4
     assert len(manager_stand_in.sessions) == 1
 
@@ -186,10 +186,10 @@ def test_killed_after_the_claim_another_takes_the_match_over(search: Search, man
     for n in range(4):
         search(n)
     one_pass()
-    assert matching_pass._claim_match(None) is not None  # and here its process dies
-    assert matching_pass._claim_match(None) is None, "claimed"
+    assert session_assignment._claim_match(None) is not None  # and here its process dies
+    assert session_assignment._claim_match(None) is None, "claimed"
     hurry()
-    assert matching_pass.match_forward(manager)
+    assert session_assignment.match_forward(manager)
     assert statuses() == [Status.HOST_ASSIGNED] * 4
 
 
@@ -200,13 +200,13 @@ def test_session_of_a_match_given_up_is_deleted_and_its_players_search_on(
         search(n)
     one_pass()
     manager_stand_in.creates_before_failing = True
-    manager_stand_in.fails = [(500, {})] * matching_pass.MAX_ATTEMPTS
-    for _ in range(matching_pass.MAX_ATTEMPTS):
-        assert matching_pass.match_forward(manager)
+    manager_stand_in.fails = [(500, {})] * session_assignment.MAX_ATTEMPTS
+    for _ in range(session_assignment.MAX_ATTEMPTS):
+        assert session_assignment.match_forward(manager)
         hurry()
     assert statuses() == [Status.SEARCHING] * 4
     assert Match.objects.get().state == MatchState.ABANDONED
-    assert matching_pass.match_forward(manager)
+    assert session_assignment.match_forward(manager)
     [session] = manager_stand_in.sessions.values()
     assert manager_stand_in.deleted == [session["session_id"]]
     assert Match.objects.get().state == MatchState.FAILED
@@ -220,13 +220,13 @@ def test_answer_that_comes_after_giving_up_assigns_nobody(
     for n in range(4):
         search(n)
     one_pass()
-    match = matching_pass._claim_match(None)
+    match = session_assignment._claim_match(None)
     assert match
-    assert matching_pass.match_abandon(match, "late")
-    matching_pass._assign(manager, match)
+    assert session_assignment.match_abandon(match, "late")
+    session_assignment._assign(manager, match)
     assert statuses() == [Status.SEARCHING] * 4
     hurry()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert len(manager_stand_in.deleted) == 1
 
 
@@ -253,7 +253,7 @@ def test_M11_leaving_after_match_found_cancels_the_group_and_lets_the_others_sea
     assert players.delete(path).status_code == 204
     assert statuses() == [Status.SEARCHING] * 2 + [Status.CANCELLED] * 2
     hurry()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert len(manager_stand_in.deleted) == 1
 
 
@@ -261,7 +261,7 @@ def test_leaving_after_the_assignment_is_409(players: APIClient, profile: str, m
     body = {"player_tickets": [{"profile": "duel", "attributes": {"elo": 0}}] * 2}
     groups = [players.post("/matchmaker/group-tickets", body, format="json").json() for _ in range(2)]
     one_pass()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     first = groups[0]["player_tickets"][0]
     path = f"/matchmaker/groups/{first['group_id']}"
     assert players.delete(path).json()["code"] == "already_matched"
@@ -278,7 +278,7 @@ def test_an_assignment_can_be_read_for_longer_than_a_client_is_refused(
     for number in range(4):
         search(number)
     one_pass()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     ticket = Ticket.objects.filter(status=Status.HOST_ASSIGNED).latest("remove_at")
     assert ticket.remove_at is not None
     assert ticket.remove_at - timezone.now() > 2 * timedelta(seconds=60 * 1.25)
@@ -302,7 +302,7 @@ def test_backfill_gives_a_seat_in_the_match_that_plays(
     search(5000)
     ticket = search(1010)
     assert one_pass() == 1
-    assert matching_pass.match_forward(manager)
+    assert session_assignment.match_forward(manager)
     shown = players.get(f"/matchmaker/tickets/{ticket['id']}").json()
     assert shown["status"] == "HOST_ASSIGNED"
     assert (shown["assignment"]["request_id"], shown["assignment"]["seat"]) == ("000000000001-S", 1)
@@ -320,10 +320,10 @@ def test_backfill_into_a_session_that_is_gone_lets_the_player_search_on(
     search(1010)
     one_pass()
     manager_stand_in.fails = [(404, {"code": "session_unknown"})]
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert statuses() == [Status.SEARCHING]
     assert Backfill.objects.get().status == Status.CANCELLED
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert Match.objects.get().state == MatchState.FAILED
 
 
@@ -341,9 +341,9 @@ def test_group_of_which_one_is_refused_takes_no_seat(
         return None if path.endswith(":authorize-user") and next(calls) else route(method, path, body)
 
     manager_stand_in._route = refuse_second  # type: ignore[method-assign]
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert len(manager_stand_in.by_id("000000000001-S")["session_users"]) == 2
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert [user["player_id"] for user in manager_stand_in.by_id("000000000001-S")["session_users"]] == ["p0"]
     assert statuses() == [Status.SEARCHING] * 2
 
@@ -354,7 +354,7 @@ def played(search: Search, manager: Manager, players: int = 4) -> list[dict[str,
         search(n)
     Ticket.objects.update(searching_since=timezone.now() - timedelta(seconds=59.5))
     one_pass()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     return sorted((ticket.assignment for ticket in Ticket.objects.all()), key=lambda given: given["seat"])
 
 
@@ -395,7 +395,7 @@ def test_backfills_of_a_hostile_host_never_pull_in_more_than_a_full_match(
         waiting = Backfill.objects.filter(status=Status.SEARCHING).count()
         assert waiting <= 1, "one open backfill for a session"
         one_pass()
-        while matching_pass.match_forward(manager):
+        while session_assignment.match_forward(manager):
             pass
     session = manager_stand_in.by_id(host["request_id"])
     assert len(session["session_users"]) == 4
@@ -421,7 +421,7 @@ def test_session_that_filled_up_meanwhile_takes_nobody_and_nobody_pays_for_it(
     manager_stand_in.by_id("000000000001-S")["session_users"] += [
         manager_stand_in._user({"player_id": f"p{n}"}, n) for n in range(1, 4)
     ]
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     ticket = Ticket.objects.get()
     assert (ticket.status, ticket.failures, ticket.search_after) == (Status.SEARCHING, 0, None)
     assert Backfill.objects.get().reason == "session_full"
@@ -435,7 +435,7 @@ def test_newcomer_is_told_of_all_players_and_plays_in_the_smaller_team(
     assert ask_for_backfill(players, host).status_code == 201
     search(1)
     one_pass()
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     newcomer = Ticket.objects.latest("created_at")
     seats = {each["player_id"]: each["seat"] for each in newcomer.assignment["players"]}
     assert seats == {host["player_id"]: 0, guest["player_id"]: 1, newcomer.player_id: 2}
@@ -462,7 +462,7 @@ def test_returning_player_gets_its_own_seat_and_no_other_player_gets_it(
 
     back = search(1, player_id=name, rejoin_key=guest["rejoin_key"])
     assert one_pass() == 1
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     again = players.get(f"/matchmaker/tickets/{back['id']}").json()["assignment"]
     assert (again["seat"], again["seat_key"]) == (guest["seat"], guest["seat_key"])
     assert len(manager_stand_in.by_id(host["request_id"])["session_users"]) == 2
@@ -475,11 +475,11 @@ def test_seat_of_another_is_not_given_away_where_only_the_manager_knows_of_it(
     assert ask_for_backfill(api, {"request_id": session["session_id"]}).status_code == 201
     search(1, player_id="anna")
     assert one_pass() == 1
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     ticket = Ticket.objects.get()
     assert (ticket.status, ticket.assignment) == (Status.SEARCHING, None)
     assert Backfill.objects.get().reason == "player_id_taken"
-    matching_pass.match_forward(manager)
+    session_assignment.match_forward(manager)
     assert len(session["session_users"]) == 1, "and its owner keeps it"
 
 
@@ -490,11 +490,11 @@ def test_expired_tickets_are_cancelled_then_removed(search: Search, players: API
     ticket = search()
     Ticket.objects.update(expires_at=timezone.now())
     assert one_pass() == 0
-    assert matching_pass.sweep() == 1
+    assert cleanup.clean_up() == 1
     shown = players.get(f"/matchmaker/tickets/{ticket['id']}").json()
     assert (shown["status"], shown["reason"]) == ("CANCELLED", "expired")
     Ticket.objects.update(remove_at=timezone.now())
-    matching_pass.sweep()
+    cleanup.clean_up()
     assert players.get(f"/matchmaker/tickets/{ticket['id']}").status_code == 404
 
 
@@ -510,12 +510,12 @@ def test_idle_groups_and_old_backfills_and_matches_are_swept(
     )
     for kind in (Ticket, Backfill):
         kind.objects.update(expires_at=long_ago)  # type: ignore[attr-defined]
-    matching_pass.sweep()
+    cleanup.clean_up()
     for kind in (Ticket, Backfill):
         assert kind.objects.get().status == Status.CANCELLED  # type: ignore[attr-defined]
         kind.objects.update(remove_at=long_ago)  # type: ignore[attr-defined]
     Group.objects.update(created_at=long_ago)
-    matching_pass.sweep()
+    cleanup.clean_up()
     assert not Ticket.objects.exists()
     assert not Backfill.objects.exists()
     assert not Group.objects.exists()
@@ -541,9 +541,9 @@ def test_group_of_which_one_was_lost_is_not_matched(players: APIClient, profile:
 
 
 def test_fleet_is_kept_while_the_manager_is_down(manager: Manager, manager_stand_in: ManagerStandIn) -> None:
-    assert matching_pass.locations_refresh(manager)
+    assert process_state.locations_refresh(manager)
     manager_stand_in.fails = [(500, {})]
-    assert not matching_pass.locations_refresh(manager)
+    assert not process_state.locations_refresh(manager)
     assert LocationSnapshot.objects.get().locations
 
 
@@ -575,7 +575,7 @@ def test_matches_are_each_moved_forward_by_one_process(
 
     def work() -> int:
         moved = 0
-        while matching_pass.match_forward(manager):
+        while session_assignment.match_forward(manager):
             moved += 1
         return moved
 

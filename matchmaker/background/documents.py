@@ -1,31 +1,31 @@
-"""What the manager is asked for a match, and what each of its players gets of the answer."""
+"""The two documents of a match: the request for its session, and the assignment that each of its players gets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..matching.profiles import Profile
+from ..matching.rules import Rules
 from ..models import Match, Ticket
 from ..network_measurements import nearest
 from ..proofs import host_key, rejoin_key
 
 
 def session_request(
-    match: Match, tickets: Sequence[Ticket], rules: Profile, slugs: Mapping[str, Sequence[str]]
+    match: Match, tickets: Sequence[Ticket], rules: Rules, slugs: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """The body of POST /v1/relays/sessions: users in the order of the seats, the host first."""
     users = [_user(ticket, rules, slugs, len(tickets)) for ticket in tickets]
     return {"users": users, **rules.session, "metadata": {"match": match.pk, "profile": match.version.profile.name}}
 
 
-def _user(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]], players: int) -> dict[str, Any]:
-    """With the time when the player measured, since a ticket may wait for long."""
+def _user(ticket: Ticket, rules: Rules, slugs: Mapping[str, Sequence[str]], players: int) -> dict[str, Any]:
+    """With the time of the measurements, because a ticket may wait for a long time."""
     latencies = {**_latencies(ticket, rules, slugs), **ticket.network_measurements.get("latencies", {})}
     measured = {**ticket.network_measurements, "latencies": latencies} if latencies else ticket.network_measurements
     user = {"player_id": ticket.player_id, "ip": ticket.player_ip, **nearest(measured, players)}
     return {**user, "measured_at": ticket.created_at.isoformat()} if measured else user
 
 
-def _latencies(ticket: Ticket, rules: Profile, slugs: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def _latencies(ticket: Ticket, rules: Rules, slugs: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Tickets name beacons by their city (EDGEGAP.md B1); the manager knows locations by their slug."""
     measured = ticket.attributes[rules.latencies] if rules.latencies else {}
     return {slug: ms for city, ms in measured.items() for slug in slugs.get(city, (city,))}
@@ -39,9 +39,9 @@ def assignment_of(
     location: Mapping[str, Any] | None,
     team_ids: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Edgegap's assignment (EDGEGAP.md 5.3), with the relay as the server, and what this one player needs to play.
+    """Edgegap's assignment (EDGEGAP.md 5.3), with the relay as the server, and the connection data of this one player.
 
-    Holds the player's own secrets, so it is nobody else's; of the others it says who sits where."""
+    It contains the secrets of this player and is for this player alone; of the others it names the seats."""
     relay, mine = session["relay"], users[ticket.player_id]
     role = "server" if mine["seat"] == 0 else "client"
     address = mine["relay_ips"][0]
@@ -74,7 +74,7 @@ def assignment_of(
 
 
 def completed(assignment: Mapping[str, Any]) -> dict[str, Any]:
-    """With all that an assignment has: one that another version stored may lack some of it."""
+    """With every field of an assignment: one that another version of the software stored may lack some."""
     texts = ("fqdn", "public_ip", "request_id", "match_id", "player_id", "rejoin_key")
     nothing = ("placement", "expires_at", "location", "connect_token", "seat_key", "host_key")
     return {
@@ -91,7 +91,7 @@ def completed(assignment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_part(assignment: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what belongs to one player alone: what a whole group may see."""
+    """Without the secrets of a player: what all members of a group may see."""
     shared = ("fqdn", "public_ip", "ports", "location", "request_id", "match_id", "placement")
     found = completed(assignment)
     return {name: found[name] for name in shared}
