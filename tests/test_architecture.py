@@ -87,7 +87,6 @@ PURE = [
     "matchmaker.matching.session_options",
     "matchmaker.matching.profile_config",
     "matchmaker.matching.profile_parser",
-    "matchmaker.background.scheduling",
     "matchmaker.matching.search",
     "matchmaker.matching.explanation",
 ]
