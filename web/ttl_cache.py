@@ -1,46 +1,43 @@
-"""What hardly changes from one moment to the next, and is asked for at each creation: the fleet."""
+"""Reads that are made for every request and whose results rarely change, such as the nodes and their locations."""
 
 import functools
+import threading
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+from cachetools import TLRUCache, cached
 from django.conf import settings
 
-MOST = 1_000  # answers of a function
+MAX_ENTRIES = 1_000  # results of one function
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def remembered(read: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: what `read` said to the same arguments is good for LOOKUP_CACHE_SECONDS seconds, in this process.
+def ttl_cache(read: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: a result is used for LOOKUP_CACHE_SECONDS in this process, for calls with the same arguments.
 
-    Several threads get the same answer: it is not to be changed. What must not be missed is tested again where it is
-    acted on, as by `worker_reserve`.
+    Threads share a result, so callers must not change it. A decision that must not be based on an outdated result is
+    checked again when it is carried out, as `worker_reserve` does.
     """
-    return remembered_where(lambda answer: True)(read)
+    return ttl_cache_if(lambda result: True)(read)
 
 
-def remembered_where(is_kept: Callable[[T], bool]) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """As `remembered`, of the answers for which `is_kept` is true."""
-    return lambda read: _remembered(read, is_kept)
+def ttl_cache_if(is_cacheable: Callable[[T], bool]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Like `ttl_cache`, for those results for which `is_cacheable` returns true."""
 
+    def expires_at(key: object, result: T, now: float) -> float:
+        return now + settings.LOOKUP_CACHE_SECONDS if is_cacheable(result) else now
 
-def _remembered(read: Callable[P, T], is_kept: Callable[[T], bool]) -> Callable[P, T]:
-    answers: dict[object, tuple[float, T]] = {}
+    def decorate(read: Callable[P, T]) -> Callable[P, T]:
+        cache: TLRUCache[Any, T] = TLRUCache(MAX_ENTRIES, expires_at, timer=lambda: time.monotonic())
+        cached_read = cached(cache, lock=threading.Lock())(read)
 
-    @functools.wraps(read)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        asked, now = (args, tuple(sorted(kwargs.items()))), time.monotonic()
-        at, answer = answers.get(asked, (0.0, None))
-        if at and now < at + settings.LOOKUP_CACHE_SECONDS:
-            return answer  # type: ignore[return-value]
-        found = read(*args, **kwargs)
-        if settings.LOOKUP_CACHE_SECONDS and is_kept(found):
-            if len(answers) >= MOST:
-                answers.clear()
-            answers[asked] = now, found
-        return found
+        @functools.wraps(read)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return cached_read(*args, **kwargs) if settings.LOOKUP_CACHE_SECONDS else read(*args, **kwargs)
 
-    return call
+        return call
+
+    return decorate

@@ -12,7 +12,7 @@ from causeway_client.protocol.proofs import proof_key
 from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.states import NodeState
 from relaymgr.tenants.keys import hashes_match, split_key
-from web.ttl_cache import remembered
+from web.ttl_cache import ttl_cache
 
 READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
 
@@ -62,7 +62,7 @@ def locations_with_nodes() -> QuerySet[Location]:
     return Location.objects.annotate(nodes_ready=Count("nodes", filter=ready)).order_by("slug")
 
 
-@remembered
+@ttl_cache
 def token_key_current(*, node: RelayNode) -> TokenKey:
     """The key to seal with: the newest that the node said it holds, else the newest.
 

@@ -19,7 +19,7 @@ from relaymgr.telemetry.estimation.prefixes import prefix_of
 from relaymgr.telemetry.granted import SeatFacts, SeatOfNode
 from relaymgr.tenants.models import Tenant
 from web.http.paging import part_after
-from web.ttl_cache import remembered
+from web.ttl_cache import ttl_cache
 
 from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat
@@ -141,7 +141,7 @@ def sessions_live(tenant: Tenant) -> int:
     return RelaySession.objects.filter(tenant=tenant, state__in=LIVE_STATES).count()
 
 
-sessions_live_lately = remembered(sessions_live)
+sessions_live_lately = ttl_cache(sessions_live)
 
 
 SESSIONS_AT_ONCE = 500

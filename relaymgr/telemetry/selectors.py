@@ -15,7 +15,7 @@ from relaymgr.telemetry.estimation.latency_model import knowledge_from_json
 from relaymgr.telemetry.models import Learnt, LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg
 from relaymgr.telemetry.retention import MINUTE
 from relaymgr.telemetry.series import DAY, Point, Series, Span, points_of, series_of
-from web.ttl_cache import remembered
+from web.ttl_cache import ttl_cache
 
 __all__ = [
     "geoip_locate",
@@ -39,7 +39,7 @@ LINES = {
 }
 
 
-@remembered
+@ttl_cache
 def knowledge_now() -> Knowledge:
     """What was learnt last. One small query; the document is read when it is a new one."""
     at = Learnt.objects.values_list("at", flat=True).first()

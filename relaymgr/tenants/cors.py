@@ -14,12 +14,12 @@ from django.http import HttpRequest
 
 from relaymgr.tenants.models import Tenant
 from web.http.origins import is_allowed
-from web.ttl_cache import remembered
+from web.ttl_cache import ttl_cache
 
 logger = logging.getLogger(__name__)
 
 
-@remembered
+@ttl_cache
 def origins_of_any() -> frozenset[str]:
     """Allowed by at least one active tenant."""
     lists = Tenant.objects.filter(is_active=True).exclude(allowed_cors_origins=[]).order_by()

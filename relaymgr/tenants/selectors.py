@@ -7,7 +7,7 @@ from django.db.models import Max, QuerySet
 from relaymgr.tenants.keys import hashes_match, split_key
 from relaymgr.tenants.models import ApiKey, Tenant
 from web.authorization import Scope
-from web.ttl_cache import remembered_where
+from web.ttl_cache import ttl_cache_if
 
 
 def tenant_active(*, slug: str) -> Tenant | None:
@@ -26,7 +26,7 @@ def _is_for_players(key: ApiKey | None) -> bool:
     return key is not None and set(key.scopes) == {Scope.MATCHMAKER} and key.is_usable
 
 
-@remembered_where(_is_for_players)
+@ttl_cache_if(_is_for_players)
 def _key(prefix: str, secret_hash: str) -> ApiKey | None:
     key = ApiKey.objects.select_related("tenant").filter(prefix=prefix).first()
     return key if key is not None and hashes_match(key.secret_hash, secret_hash) else None

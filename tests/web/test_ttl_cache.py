@@ -1,12 +1,12 @@
-"""What was read a moment ago is good for that moment, by its arguments."""
+"""A result is used again for a moment, by the arguments of the call."""
 
 import time
 
 import pytest
 from django.conf import LazySettings
 
-from web import ttl_cache
-from web.ttl_cache import remembered as decorated
+from web import ttl_cache as module
+from web.ttl_cache import MAX_ENTRIES, ttl_cache, ttl_cache_if
 
 
 class Clock:
@@ -20,17 +20,17 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch, settings: LazySettings) -> Clock:
     settings.LOOKUP_CACHE_SECONDS = 1.0
     clock = Clock()
-    monkeypatch.setattr(ttl_cache, "time", clock)
+    monkeypatch.setattr(module, "time", clock)
     return clock
 
 
-def test_an_answer_is_good_for_a_second_and_for_its_arguments(clock: Clock) -> None:
-    asked: list[tuple[int, str]] = []
+def test_a_result_is_used_for_a_second_and_for_its_arguments(clock: Clock) -> None:
+    calls: list[tuple[int, str]] = []
 
-    @decorated
+    @ttl_cache
     def read(number: int, *, word: str = "") -> int:
-        asked.append((number, word))
-        return len(asked)
+        calls.append((number, word))
+        return len(calls)
 
     assert [read(1), read(1), read(2), read(1, word="a"), read(1, word="a")] == [1, 1, 2, 3, 3]
     clock.now += 0.99
@@ -39,10 +39,10 @@ def test_an_answer_is_good_for_a_second_and_for_its_arguments(clock: Clock) -> N
     assert read(1) == 4
 
 
-def test_an_error_is_not_remembered(clock: Clock) -> None:
+def test_an_error_is_not_cached(clock: Clock) -> None:
     outcomes = iter([ValueError, 7])
 
-    @decorated
+    @ttl_cache
     def read() -> int:
         outcome = next(outcomes)
         if isinstance(outcome, int):
@@ -54,23 +54,29 @@ def test_an_error_is_not_remembered(clock: Clock) -> None:
     assert read() == 7
 
 
-def test_it_holds_so_many_answers_and_no_more(clock: Clock) -> None:
-    asked = []
+def test_the_number_of_entries_is_bounded(clock: Clock) -> None:
+    calls = []
 
-    @decorated
+    @ttl_cache
     def read(number: int) -> None:
-        asked.append(number)
+        calls.append(number)
 
-    for number in range(ttl_cache.MOST):
+    for number in range(MAX_ENTRIES):
         read(number)
     read(0)
-    assert len(asked) == ttl_cache.MOST
-    read(ttl_cache.MOST)
-    read(0)
-    assert asked[-1] == 0
+    assert len(calls) == MAX_ENTRIES
+    read(MAX_ENTRIES)  # replaces the least recently used entry
+    read(1)
+    assert calls[-1] == 1
 
 
-def test_without_a_memory_everything_is_read(settings: LazySettings) -> None:
+def test_only_results_that_pass_the_condition_are_cached(clock: Clock) -> None:
+    results = iter([None, 5, 6])
+    read = ttl_cache_if(lambda result: result is not None)(lambda: next(results))
+    assert [read(), read(), read()] == [None, 5, 5]
+
+
+def test_without_a_cache_time_every_call_reads(settings: LazySettings) -> None:
     settings.LOOKUP_CACHE_SECONDS = 0
-    read = decorated(time.perf_counter_ns)
+    read = ttl_cache(time.perf_counter_ns)
     assert read() != read()

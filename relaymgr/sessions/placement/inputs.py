@@ -10,14 +10,14 @@ from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.nodes.selectors import placement_nodes
 from relaymgr.telemetry.estimation.scoring import NodeLoad
 from relaymgr.tenants.models import Tenant
-from web.ttl_cache import remembered
+from web.ttl_cache import ttl_cache
 
 from ..models import PlacementRule
 from .filters import Constraints, Place
 from .ranking import Candidate
 
 
-@remembered
+@ttl_cache
 def candidates_now() -> tuple[list[Candidate], dict[int, list[RelayWorker]]]:
     """Every node, and its workers by the node's id. Two queries, however many nodes there are."""
     now = timezone.now()
@@ -37,7 +37,7 @@ def constraints_of(tenant: Tenant, asked: Mapping[str, Sequence[str]]) -> Constr
     return constraints_joined(rules_of(tenant), asked)
 
 
-@remembered
+@ttl_cache
 def rules_of(tenant: Tenant) -> dict[str, list[str]]:
     """What the operator says: nodes and locations, by the kind of rule."""
     rules = PlacementRule.objects.filter(Q(tenant=None) | Q(tenant=tenant))

@@ -6,24 +6,24 @@ from typing import Any
 from relaymgr.nodes.models import Location, RelayNode
 from web.fields.measurements import measured
 from web.http.input_warnings import InputWarning, unknown_names, warn
-from web.ttl_cache import remembered
+from web.ttl_cache import ttl_cache
 
 from .filters import Filter, names_of
 
 
-@remembered
+@ttl_cache
 def location_slugs() -> frozenset[str]:
     return frozenset(Location.objects.order_by().values_list("slug", flat=True))
 
 
-@remembered
+@ttl_cache
 def place_names() -> frozenset[str]:
     """What latencies, measurements and constraints may name: slugs of locations and names of nodes."""
     nodes = RelayNode.objects.order_by().values_list("name", flat=True)
     return frozenset(Location.objects.order_by().values_list("slug", flat=True).union(nodes))
 
 
-@remembered
+@ttl_cache
 def filter_names(field: str) -> frozenset[str]:
     """All values of a filter's field that some location answers to, in lower case."""
     return frozenset(name for location in Location.objects.all() for name in names_of(field, location))
