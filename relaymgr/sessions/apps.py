@@ -8,8 +8,12 @@ class SessionsConfig(AppConfig):
     verbose_name = "Sessions"
 
     def ready(self) -> None:
+        from relaymgr.task_queue.enqueue import enqueue
         from relaymgr.telemetry.granted import granted_by
+        from relaymgr.telemetry.signals import events_stored
 
+        from . import tasks
         from .selectors import seats_granted
 
         granted_by(seats_granted)
+        events_stored.connect(lambda **kwargs: enqueue(tasks.events_apply), weak=False, dispatch_uid="events_apply")

@@ -1,25 +1,24 @@
-"""Start a task soon. A hint may be lost without harm: the schedule comes round to the same work by itself."""
+"""Runs a task soon. A message may be lost without harm: the schedule runs the same task anyway."""
 
 import logging
+from typing import Any
 
 from django.db import transaction
 
-from relaymgr.celery import SCHEDULE, app
 from relaymgr.task_queue.broker_health import broker_answers
 
 logger = logging.getLogger(__name__)
 
 
-def hint(task: str) -> None:
-    """Sends the task, by name, once the present transaction is committed."""
+def enqueue(task: Any) -> None:
+    """Sends the task to its queue after the current transaction is committed."""
     transaction.on_commit(lambda: _send(task))
 
 
-def _send(task: str) -> None:
-    queue, _ = SCHEDULE[task]
+def _send(task: Any) -> None:
     if not broker_answers():
         return
     try:
-        app.send_task(task, queue=queue, expires=5.0, retry=False, ignore_result=True)
+        task.apply_async(expires=5.0, retry=False, ignore_result=True)
     except Exception as error:
-        logger.warning("the broker failed, %s waits for its turn: %s", task, type(error).__name__)
+        logger.warning("broker failed, so %s waits for its schedule: %s", task.name, type(error).__name__)

@@ -22,7 +22,6 @@ from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import beacons
 from relaymgr.nodes.services import state_changes_record
 from relaymgr.nodes.states import IncidentKind
-from relaymgr.task_queue.enqueue import hint
 from relaymgr.telemetry.estimation.estimates import Sample
 from relaymgr.telemetry.estimation.trust import is_contradicted, tenants_against
 from relaymgr.telemetry.granted import SeatFacts, SeatOfNode, granted
@@ -33,6 +32,7 @@ from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs
 from relaymgr.telemetry.process_exits import process_exits_record
 from relaymgr.telemetry.reports import LEG_FIGURES, Event, Leg, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
+from relaymgr.telemetry.signals import events_stored
 from web import metrics
 from web.database.bulk_sql import rows_insert, rows_update, rows_upsert
 
@@ -320,7 +320,7 @@ def _events_store(answers: Sequence[Answer]) -> dict[int, int]:
     _not_granted_record(not_granted, "events")
     NodeEvent.objects.bulk_create(rows, ignore_conflicts=True, batch_size=BATCH)
     if rows:
-        hint("relaymgr.sessions.tasks.events_apply")
+        events_stored.send(sender=NodeEvent)
     return {
         node_id: max((event.number for event in events), default=0)
         for node_id, events in taken.items()

@@ -2,30 +2,35 @@ import pytest
 from django.db import transaction
 
 from relaymgr.celery import app
-from relaymgr.task_queue.enqueue import hint
-
-TASK = "relaymgr.sessions.tasks.events_apply"
+from relaymgr.sessions.tasks import events_apply
+from relaymgr.task_queue.enqueue import enqueue
+from relaymgr.telemetry.models import NodeEvent
+from relaymgr.telemetry.signals import events_stored
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    sent: list[tuple[str, str]] = []
-    monkeypatch.setattr(app, "send_task", lambda name, queue, **options: sent.append((name, queue)))
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    sent: list[str] = []
+    monkeypatch.setattr(type(events_apply), "apply_async", lambda task, **options: sent.append(task.name))
     return sent
 
 
 @pytest.mark.django_db(transaction=True)
-def test_hint_is_sent_after_the_commit_to_the_tasks_queue(sent: list[tuple[str, str]]) -> None:
+def test_task_is_sent_after_the_commit(sent: list[str]) -> None:
     with transaction.atomic():
-        hint(TASK)
+        enqueue(events_apply)
         assert sent == []
-    assert sent == [(TASK, "session")]
+    assert sent == [events_apply.name]
+
+
+def test_task_is_routed_to_its_queue() -> None:
+    assert app.amqp.router.route({}, events_apply.name)["queue"].name == "session"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_rolled_back_sends_nothing(sent: list[tuple[str, str]]) -> None:
+def test_a_transaction_that_is_rolled_back_sends_nothing(sent: list[str]) -> None:
     with pytest.raises(ValueError), transaction.atomic():
-        hint(TASK)
+        enqueue(events_apply)
         raise ValueError
     assert sent == []
 
@@ -35,13 +40,13 @@ def test_broker_that_is_down_undoes_nothing(monkeypatch: pytest.MonkeyPatch, cap
     def fail(*args: object, **options: object) -> None:
         raise OSError("redis://:password@r")
 
-    monkeypatch.setattr(app, "send_task", fail)
-    hint(TASK)
+    monkeypatch.setattr(type(events_apply), "apply_async", fail)
+    enqueue(events_apply)
     assert "events_apply" in caplog.text
     assert "password" not in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)
-def test_unknown_task_is_a_mistake_that_shows() -> None:
-    with pytest.raises(KeyError):
-        hint("relaymgr.sessions.tasks.no_such")
+def test_stored_events_are_applied_soon(sent: list[str]) -> None:
+    events_stored.send(sender=NodeEvent)
+    assert sent == [events_apply.name]
