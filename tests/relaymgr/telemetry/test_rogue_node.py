@@ -24,7 +24,7 @@ MakeNode = Callable[..., RelayNode]
 
 @pytest.fixture
 def rogue(make_node: MakeNode, stand_in: Any, real_grants: None, monkeypatch: pytest.MonkeyPatch) -> RelayNode:
-    monkeypatch.setattr(services, "hint", lambda task: None)
+    monkeypatch.setattr(services.events_stored, "send", lambda sender: None)
     return make_node("rogue", control_url=stand_in.url)
 
 

@@ -24,14 +24,14 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def hints(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
-    monkeypatch.setattr(services, "hint", sent.append)
+    monkeypatch.setattr(services.events_stored, "send", lambda sender: sent.append(sender.__name__))
     return sent
 
 
 @pytest.fixture
-def heard(make_node: Callable[..., RelayNode], stand_in: Any, hints: list[str]) -> RelayNode:
+def heard(make_node: Callable[..., RelayNode], stand_in: Any, announced: list[str]) -> RelayNode:
     """A joined node whose stand-in answers as in docs/node-api.md, from boot 6f1c."""
     stand_in.says(200, telemetry() | {"time": time.time()})
     return make_node(control_url=stand_in.url, state=NodeState.JOINING, last_seen_at=None)
@@ -135,18 +135,18 @@ def test_change_of_state_is_logged_without_keys(heard: RelayNode, caplog: pytest
 # Events
 
 
-def test_events_are_stored_once_and_hinted(heard: RelayNode, stand_in: Any, hints: list[str]) -> None:
+def test_events_are_stored_once_and_announced(heard: RelayNode, stand_in: Any, announced: list[str]) -> None:
     probe_round()
     heard.refresh_from_db()
     assert (heard.boot_id, heard.last_event) == ("6f1c", 8)
     stored = NodeEvent.objects.get()
     assert (stored.node, stored.boot_id, stored.number, stored.kind) == (heard, "6f1c", 8, "seat_joined")
     assert stored.at == pytest.approx(timezone.now() - timedelta(days=1), abs=timedelta(minutes=1)), "of long ago"
-    assert hints == ["relaymgr.sessions.tasks.events_apply"]
+    assert announced == ["NodeEvent"]
     probe_round()  # the node, asked after 8, tells of it again all the same
     assert NodeEvent.objects.count() == 1
     assert telemetry_asked(stand_in)[1].startswith("/telemetry?after=8")
-    assert len(hints) == 1
+    assert len(announced) == 1
 
 
 def test_round_that_died_before_its_cursor_was_moved_stores_nothing_twice(heard: RelayNode) -> None:
@@ -236,7 +236,7 @@ def test_no_two_takers_get_the_same_event(node: RelayNode) -> None:
 # Legs
 
 
-def test_legs_are_kept_at_a_spacing(heard: RelayNode, hints: list[str]) -> None:
+def test_legs_are_kept_at_a_spacing(heard: RelayNode, announced: list[str]) -> None:
     probe_round()
     probe_round()
     leg = LegSample.objects.get()
@@ -249,7 +249,9 @@ def test_legs_are_kept_at_a_spacing(heard: RelayNode, hints: list[str]) -> None:
     assert LegSample.objects.count() == 2
 
 
-def test_legs_are_kept_at_the_same_spacing_without_the_cache(heard: RelayNode, hints: list[str], settings: Any) -> None:
+def test_legs_are_kept_at_the_same_spacing_without_the_cache(
+    heard: RelayNode, announced: list[str], settings: Any
+) -> None:
     settings.CACHES = {
         "default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": "redis://127.0.0.1:9/0"}  # nobody listens
     }
