@@ -1,4 +1,5 @@
 import pytest
+from celery import Task
 from django.db import transaction
 
 from relaymgr.celery import app
@@ -11,7 +12,7 @@ from relaymgr.telemetry.signals import events_stored
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
-    monkeypatch.setattr(type(events_apply), "apply_async", lambda task, **options: sent.append(task.name))
+    monkeypatch.setattr(Task, "apply_async", lambda task, **options: sent.append(task.name))
     return sent
 
 
@@ -40,7 +41,7 @@ def test_broker_that_is_down_undoes_nothing(monkeypatch: pytest.MonkeyPatch, cap
     def fail(*args: object, **options: object) -> None:
         raise OSError("redis://:password@r")
 
-    monkeypatch.setattr(type(events_apply), "apply_async", fail)
+    monkeypatch.setattr(Task, "apply_async", fail)
     enqueue(events_apply)
     assert "events_apply" in caplog.text
     assert "password" not in caplog.text
