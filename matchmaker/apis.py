@@ -1,5 +1,6 @@
 """HTTP, for players: Edgegap's Gen2 matchmaker API (EDGEGAP.md 5.1-5.6) with our additions; monitor and beacons."""
 
+import functools
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -71,8 +72,7 @@ class PlayerSerializer(NetworkMeasurementsSerializer):
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         found = super().to_internal_value(data)
         found["attributes"] = found.get("attributes") or {}
-        found["player_ip"] = found.get("player_ip") or self.context["address"]
-        for name in ("player_id", "rejoin_key"):
+        for name in ("player_ip", "player_id", "rejoin_key"):
             found[name] = found.get(name) or ""
         return found
 
@@ -86,10 +86,17 @@ class MemberInputSerializer(PlayerSerializer):
     is_ready = serializers.BooleanField(default=False)
 
 
+@functools.cache
+def _reader(kind: type[serializers.Serializer]) -> serializers.Serializer:
+    """Made once for all requests: making a serializer costs more than using it, and it keeps nothing of a use."""
+    return kind()
+
+
 def _validated(kind: type[serializers.Serializer], request: Request) -> dict[str, Any]:
-    serializer = kind(data=request.data, context={"address": client_address(request._request)})
-    serializer.is_valid(raise_exception=True)
-    wanted = serializer.validated_data
+    wanted: dict[str, Any] = _reader(kind).run_validation(request.data)
+    for player in wanted.get("player_tickets", [wanted]):
+        if "player_ip" in player:
+            player["player_ip"] = player["player_ip"] or client_address(request._request)
     _judge_measurements(wanted)
     if name := wanted.get("profile") or next((each["profile"] for each in wanted.get("player_tickets", ())), ""):
         about_profile(request, name)

@@ -16,6 +16,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from web.admin.age import CLOCKS_AGREE_S
+from web.ttl_cache import ttl_cache
 
 from . import cities
 from .errors import NotFound
@@ -153,22 +154,40 @@ def _tickets(tenant: str) -> QuerySet[Ticket]:
 # What a player is shown, and no more: the rest of a match and of a profile is long, and has to be parsed.
 _SHOWN = (
     *("tenant", "group_id", "player_ip", "player_id", "created_at", "expires_at", "status", "reason", "assignment"),
-    *("match__teams", "match__origin_id", "version__profile__name"),
+    *("match_id", "version_id"),
 )
 
 
 def ticket_shown(*, tenant: str, ticket_id: str) -> Ticket:
     """With what its player is shown. Raises NotFound."""
-    ticket = _tickets(tenant).only(*_SHOWN).filter(pk=ticket_id).order_by().first()
+    ticket = Ticket.objects.only(*_SHOWN).filter(tenant=tenant, pk=ticket_id).order_by().first()
     if ticket is None:
         raise NotFound("There is no such ticket, or it was removed.")
+    _add_shown([ticket])
     return ticket
 
 
 def tickets_shown(ticket_ids: Sequence[str]) -> list[Ticket]:
     """Those that there are, of whatever tenant."""
-    tickets = Ticket.objects.select_related("match", "version__profile").only(*_SHOWN)
-    return list(tickets.filter(pk__in=ticket_ids).order_by())
+    tickets = list(Ticket.objects.only(*_SHOWN).filter(pk__in=ticket_ids).order_by())
+    _add_shown(tickets)
+    return tickets
+
+
+def _add_shown(tickets: Sequence[Ticket]) -> None:
+    """Their matches and versions. Not by joins: most tickets that are read have no match yet, thousands share a
+    version, and building objects and SQL for both is most of what reading a ticket costs."""
+    wanted = {ticket.match_id for ticket in tickets if ticket.match_id}
+    matches = Match.objects.only("teams", "origin_id").order_by().in_bulk(wanted) if wanted else {}
+    for ticket in tickets:
+        ticket.version = _version_shown(ticket.version_id)
+        if ticket.match_id:
+            ticket.match = matches.get(ticket.match_id)
+
+
+@ttl_cache
+def _version_shown(version_id: int) -> ProfileVersion:
+    return ProfileVersion.objects.select_related("profile").only("profile__name").get(pk=version_id)
 
 
 def statuses(ticket_ids: Sequence[str]) -> dict[str, str]:

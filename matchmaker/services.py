@@ -1,5 +1,6 @@
 """Writes that callers ask for: profiles, tickets, groups, backfills. What happens by itself is in `life`."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Max
 from django.utils import timezone
 from rest_framework.exceptions import APIException
@@ -208,7 +209,7 @@ def ticket_create(requester: Requester, player: Player) -> Ticket:
             return earlier[0]
         raise
     # Hardly any request is a repetition: the constraint finds those, so that the others need no query for it.
-    return _insert(requester, lambda: [_searching(ticket, rules, timezone.now())])[0]
+    return _insert_one(requester, _searching(ticket, rules, timezone.now()))
 
 
 def tickets_create_together(requester: Requester, players: Sequence[Player]) -> list[Ticket]:
@@ -232,7 +233,9 @@ def tickets_create_together(requester: Requester, players: Sequence[Player]) -> 
 
     def insert() -> list[Ticket]:
         group = Group.objects.create(version=version)
-        return [_searching(ticket, rules, now, group) for ticket in tickets]
+        for ticket in tickets:
+            _searching(ticket, rules, now, group).save(force_insert=True)
+        return tickets
 
     return _insert(requester, insert)
 
@@ -283,9 +286,25 @@ def _insert(requester: Requester, insert: Callable[[], list[Ticket]]) -> list[Ti
         with transaction.atomic():
             return insert()
     except IntegrityError:
-        if earlier := _made_before(requester):
-            return earlier
-        raise PlayerHasTicket from None
+        return _inserted_before(requester)
+
+
+def _insert_one(requester: Requester, ticket: Ticket) -> Ticket:
+    """`_insert` of a single ticket. That is one statement, which needs no transaction of its own, and so neither BEGIN
+    nor COMMIT; within a transaction it needs a savepoint."""
+    try:
+        with transaction.atomic() if connection.in_atomic_block else contextlib.nullcontext():
+            ticket.save(force_insert=True)
+            return ticket
+    except IntegrityError:
+        return _inserted_before(requester)[0]
+
+
+def _inserted_before(requester: Requester) -> list[Ticket]:
+    """By the same request, a moment ago. Raises PlayerHasTicket where it was another one."""
+    if earlier := _made_before(requester):
+        return earlier
+    raise PlayerHasTicket from None
 
 
 def _ticket(
@@ -331,7 +350,6 @@ def _rejoin_session_id(requester: Requester, player: Player, under: str) -> str:
 def _searching(ticket: Ticket, rules: Rules, now: datetime, group: Group | None = None) -> Ticket:
     ticket.group, ticket.status = group, Status.SEARCHING
     ticket.searching_since, ticket.expires_at = now, now + timedelta(seconds=rules.expiration)
-    ticket.save(force_insert=True)
     return ticket
 
 

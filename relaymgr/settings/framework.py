@@ -31,16 +31,16 @@ MIDDLEWARE = [
     "web.http.request_middleware.RequestMiddleware",
     "corsheaders.middleware.CorsMiddleware",  # before any middleware that can respond
     "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "web.http.headers.ContentSecurityPolicy",
     "web.http.headers.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "web.http.input_warnings.InputWarningsMiddleware",
     "web.http.throttling.rate_limit_headers",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "web.http.page_middleware.PageSessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "web.http.page_middleware.PageCsrfMiddleware",
+    "web.http.page_middleware.PageAuthenticationMiddleware",
+    "web.http.page_middleware.PageMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [

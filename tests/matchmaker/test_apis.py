@@ -683,10 +683,27 @@ def test_a_ticket_costs_few_queries(
     ticket = search()
     body = {"profile": "duel", "attributes": {"elo": 1}}
     players.post(f"{BASE}/tickets", body, format="json")
+    players.get(f"{BASE}/tickets/{ticket['id']}")
     with django_assert_num_queries(3):
         assert players.post(f"{BASE}/tickets", body, format="json", HTTP_IDEMPOTENCY_KEY="k").status_code == 201
     with django_assert_num_queries(1):
         players.get(f"{BASE}/tickets/{ticket['id']}/events", HTTP_ACCEPT="text/event-stream")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_ticket_is_one_statement_and_still_one_of_two_for_one_player(
+    players: APIClient, search: Search, settings: Any, django_assert_num_queries: Any
+) -> None:
+    """Neither BEGIN nor COMMIT. What the constraint refuses leaves the connection usable."""
+    selectors.forget_active_versions()
+    settings.LOOKUP_CACHE_SECONDS = 600
+    search()
+    body = {"profile": "duel", "attributes": {"elo": 1}, "player_id": "anna"}
+    with django_assert_num_queries(1):
+        assert players.post(f"{BASE}/tickets", body, format="json", HTTP_IDEMPOTENCY_KEY="k").status_code == 201
+    repeated = players.post(f"{BASE}/tickets", body, format="json", HTTP_IDEMPOTENCY_KEY="k")
+    other = players.post(f"{BASE}/tickets", body, format="json", HTTP_IDEMPOTENCY_KEY="l")
+    assert (repeated.status_code, other.status_code, other.json()["code"]) == (201, 409, "player_has_ticket")
 
 
 def test_a_ticket_of_a_player_who_measured_nothing_is_taken(

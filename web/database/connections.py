@@ -10,6 +10,7 @@ write for as long as it lives. The first refusal closes it, and has the pool rep
 import contextlib
 import contextvars
 import logging
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -66,6 +67,20 @@ def is_unavailable(error: BaseException | None) -> bool:
 
 
 class Connection(psycopg.Connection[Any]):
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
+        # The empty query is the pool's check of each connection that it gives out. One that the server, or its system,
+        # has closed can be read from; one that cannot has nothing to say, and a round trip would find out no more.
+        if not query and self._has_nothing_to_read():
+            return self.cursor()
+        return super().execute(query, *arguments, **options)
+
+    def _has_nothing_to_read(self) -> bool:
+        if self.closed:
+            return False
+        readable = select.poll()
+        readable.register(self.pgconn.socket, select.POLLIN)
+        return not readable.poll(0)
+
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         global _silent_until
         allowed = _seconds_allowed()

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware
+from csp.utils import build_policy
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 
 API_PATHS = ("/v1/", "/matchmaker/")
 NO_DEVICES = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
@@ -21,3 +25,20 @@ def security_headers(
         return response
 
     return middleware
+
+
+class ContentSecurityPolicy(CSPMiddleware):
+    """django-csp's, which builds the policy of the settings once and not for each answer. No page has a nonce."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        super().__init__(get_response)
+        self._policy = build_policy()
+
+    def process_request(self, request: HttpRequest) -> None:
+        pass
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        if any(name.startswith("_csp_") for name in vars(response)):  # by a decorator of its view
+            return super().process_response(request, response)
+        response.headers.setdefault(HEADER, self._policy)
+        return response

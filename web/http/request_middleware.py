@@ -4,6 +4,7 @@ The line holds the route, never path or query: a ticket's id is as good as its t
 """
 
 import time
+import uuid
 from typing import Any
 
 import structlog
@@ -40,6 +41,11 @@ class RequestMiddleware(middlewares.RequestMiddleware):
             assert isinstance(response, HttpResponseBase)  # noqa: S101 - the chain is synchronous (settings.MIDDLEWARE)
             _measure(request, response, span)
             return response
+
+    def prepare(self, request: HttpRequest) -> None:
+        """No line when a request starts: the one at its end says all of it, and preparing it costs on each request."""
+        request_id = request.META.get("HTTP_X_REQUEST_ID") or str(uuid.uuid4())
+        structlog.contextvars.bind_contextvars(request_id=request_id)
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if "session_id" in kwargs:
