@@ -20,7 +20,7 @@ from relaymgr.sessions.placement.filters import Place
 from relaymgr.sessions.placement.ranking import Candidate, Group, path_ms, rank
 from relaymgr.telemetry.estimation.beacons import beacon_order
 from relaymgr.telemetry.estimation.coordinates import fit_coordinates
-from relaymgr.telemetry.estimation.estimates import Knowledge, Legs, Player, Sample, Site, estimate_legs
+from relaymgr.telemetry.estimation.estimates import LatencyModel, Legs, Player, Sample, Site, estimate_legs
 from relaymgr.telemetry.estimation.geography import Floats, distance_km, fit_distance
 from relaymgr.telemetry.estimation.prefixes import remember
 
@@ -54,7 +54,7 @@ class World:
 
     sites: list[Site]
     candidates: list[Candidate]
-    knowledge: Knowledge
+    knowledge: LatencyModel
     vivaldi: Vivaldi
     before: Floats
     after: Floats
@@ -107,14 +107,14 @@ def _world(
     where = latencies.where if latencies.where is not None else np.zeros((latencies.hosts, 2))
     names = tuple(f"relay-{index}" for index in relays)
     sites = [Site(name, name, *where[index]) for name, index in zip(names, relays, strict=True)]
-    knowledge = Knowledge(fit_coordinates(names, np.vstack([among, rows])))
+    knowledge = LatencyModel(fit_coordinates(names, np.vstack([among, rows])))
     km = seen = None
     if latencies.where is not None:
         # A geolocation database is wrong by so much.
         seen = where[players] + random.normal(0, accuracy_km / 111, (len(players), 2))
         km = distance_km(seen[:, :1], seen[:, 1:], where[relays, 0], where[relays, 1])
         past_km = distance_km(where[past, :1], where[past, 1:], where[relays, 0], where[relays, 1])
-        knowledge = Knowledge(knowledge.coordinates, fit_distance(past_km.ravel(), rows.ravel()))
+        knowledge = LatencyModel(knowledge.coordinates, fit_distance(past_km.ravel(), rows.ravel()))
     return World(
         sites,
         [_candidate(site) for site in sites],
@@ -260,7 +260,7 @@ def timing() -> None:
     names = tuple(f"node-{index}" for index in range(1000))
     sites = [Site(name, name, float(index % 120 - 60), float(index % 360 - 180)) for index, name in enumerate(names)]
     candidates = [_candidate(site) for site in sites]
-    knowledge = Knowledge(fit_coordinates(names, latencies[1000:, :1000]))
+    knowledge = LatencyModel(fit_coordinates(names, latencies[1000:, :1000]))
     print("\nprocessor time to place over 1,000 nodes, estimates included, median of 20:")
     for size in (8, 100):
         measured = _probed(latencies[1000 : 1000 + size, :1000], 5, random)

@@ -23,7 +23,7 @@ from tests.support.servers import PRODUCTION, postgres, redis
 
 SPACING = 2.0  # seconds from round to round, as beat has it
 BUDGET = 0.3  # of a core
-STEPS = {"fetch": "_ask", "check": "answers_read", "store": "answers_store", "peers": "peers_tell"}
+STEPS = {"fetch": "_ask", "check": "answers_read", "store": "answers_store", "peers": "peer_lists_send"}
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ SCHEDULE = {
     "relaymgr.sessions.tasks.idempotency_prune": ("housekeeping", 3600.0),
     "relaymgr.sessions.tasks.players_minimise": ("housekeeping", 30.0),
     "relaymgr.operations.tasks.records_prune": ("housekeeping", 3600.0),
-    "relaymgr.telemetry.tasks.knowledge_learn": ("housekeeping", 60.0),
+    "relaymgr.telemetry.tasks.latency_model_fit": ("housekeeping", 60.0),
     "relaymgr.telemetry.tasks.samples_prune": ("housekeeping", 300.0),
     "relaymgr.nodes.tasks.token_keys_renew": ("housekeeping", 3600.0),
 }

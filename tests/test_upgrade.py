@@ -49,7 +49,7 @@ before = json.loads(sys.argv[1])
 migrate()
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
-from relaymgr.nodes.services import join_key_create, token_key_roll
+from relaymgr.nodes.services import join_key_create, token_key_rotate
 from relaymgr.sessions.models import RelaySession
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
@@ -66,7 +66,7 @@ node = RelayNode.objects.create(
 worker = RelayWorker.objects.create(
     node=node, index=0, server_port=31000, client_port=31001, capacity=9, free_seats=7
 )
-token_key_roll(node=node)
+token_key_rotate(node=node)
 join_key_create(location=place)
 join_key_create(location=place, uses=5)
 RelaySession.objects.create(

@@ -12,10 +12,10 @@ from relaymgr.nodes.services import (
     join_key_create,
     join_key_revoke,
     node_drain,
-    node_key_roll,
+    node_key_rotate,
     node_remove,
     node_undrain,
-    token_key_roll,
+    token_key_rotate,
 )
 from web.admin.base import AuditedAdmin, NoDeleteAdmin, ReadOnlyAdmin, Warned, confirmed_action, show_once
 from web.errors import Conflict
@@ -108,7 +108,7 @@ class RelayNodeAdmin(NoDeleteAdmin):
         "control_url",
         "node_key",
     )
-    actions: tuple[str, ...] = ("drain", "undrain", "roll_token_key", "roll_node_key", "remove")
+    actions: tuple[str, ...] = ("drain", "undrain", "rotate_token_key", "rotate_node_key", "remove")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -161,22 +161,22 @@ class RelayNodeAdmin(NoDeleteAdmin):
         return _told(node_undrain(node=node), f"{node} takes sessions again.")
 
     @confirmed_action(
-        "Roll token key",
+        "Rotate token key",
         effect="A new key seals the connect tokens of this node once the node holds it. Tokens that are out stay good.",
         permission="own",
     )
-    def roll_token_key(self, request: HttpRequest, node: RelayNode) -> str:
-        return f"{node} gets token key {token_key_roll(node=node).key_id} with its next heartbeat."
+    def rotate_token_key(self, request: HttpRequest, node: RelayNode) -> str:
+        return f"{node} gets token key {token_key_rotate(node=node).key_id} with its next heartbeat."
 
     @confirmed_action(
-        "Roll node key",
+        "Rotate node key",
         effect="The node's key to the manager is dead at once. The new one, shown once, must be put into the node's "
         "state folder; until then it serves its sessions, and is not heard.",
         permission="own",
         is_final=True,
     )
-    def roll_node_key(self, request: HttpRequest, node: RelayNode) -> str:
-        show_once(request, f"Node key of {node}, for its state folder", node_key_roll(node=node))
+    def rotate_node_key(self, request: HttpRequest, node: RelayNode) -> str:
+        show_once(request, f"Node key of {node}, for its state folder", node_key_rotate(node=node))
         return f"{node} has a new node key."
 
     @confirmed_action(

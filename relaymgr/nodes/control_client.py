@@ -164,7 +164,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ProbeAnswer:
     """What a node answered. `sent_at` and `answered_at`: seconds since 1970, by our clock."""
 
     node_id: int
@@ -174,7 +174,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Silent:
+class ProbeFailure:
     """Who gave no good answer, and why."""
 
     node_id: int
@@ -187,23 +187,23 @@ DO_NOT_KEEP: Mapping[str, str] = {"Connection": "close"}
 JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
-def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[Heard]:
+def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[ProbeAnswer]:
     """Asks all the nodes at the same time; leaves out those that gave no good answer within `timeout_s`."""
     answers = wait_for(_ask_and_keep(list(probes), timeout_s))
-    return [answer for answer in answers if isinstance(answer, Heard)]
+    return [answer for answer in answers if isinstance(answer, ProbeAnswer)]
 
 
-async def _ask_and_keep(probes: list[Probe], timeout_s: float) -> list[Heard | Silent]:
+async def _ask_and_keep(probes: list[Probe], timeout_s: float) -> list[ProbeAnswer | ProbeFailure]:
     return await _ask_all(_client(), probes, _telemetry, timeout_s)
 
 
-async def telemetry_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
+async def telemetry_of(probes: Iterable[Probe], timeout_s: float) -> list[ProbeAnswer | ProbeFailure]:
     """As `fetch_telemetry`, with those that gave no good answer. In the order of `probes`."""
     async with _new_client() as client:
         return await _ask_all(client, list(probes), _telemetry, timeout_s)
 
 
-async def health_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | Silent]:
+async def health_of(probes: Iterable[Probe], timeout_s: float) -> list[ProbeAnswer | ProbeFailure]:
     """What each says at /healthz, for which it wants no key. In the order of `probes`."""
     async with _new_client() as client:
         return await _ask_all(client, list(probes), _health, timeout_s)
@@ -211,7 +211,7 @@ async def health_of(probes: Iterable[Probe], timeout_s: float) -> list[Heard | S
 
 async def _ask_all(
     client: aiohttp.ClientSession, probes: list[Probe], ask: Ask, timeout_s: float
-) -> list[Heard | Silent]:
+) -> list[ProbeAnswer | ProbeFailure]:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
     asked = (
         _ask(client, slots, probe, ask, timeout_s, KEEP if number < MAX_KEPT else DO_NOT_KEEP)
@@ -227,17 +227,17 @@ async def _ask(
     ask: Ask,
     timeout_s: float,
     headers: Mapping[str, str],
-) -> Heard | Silent:
+) -> ProbeAnswer | ProbeFailure:
     async with slots:
         sent_at = time.time()
         try:
             async with asyncio.timeout(timeout_s):
                 document = await ask(client, probe, headers)
         except (NodeUnreachable, NodeRefused) as error:
-            return Silent(probe.node_id, error)
+            return ProbeFailure(probe.node_id, error)
         except NO_ANSWER as error:
-            return Silent(probe.node_id, NodeUnreachable(type(error).__name__))
-        return Heard(probe.node_id, document, sent_at, time.time())
+            return ProbeFailure(probe.node_id, NodeUnreachable(type(error).__name__))
+        return ProbeAnswer(probe.node_id, document, sent_at, time.time())
 
 
 async def _telemetry(client: aiohttp.ClientSession, probe: Probe, headers: Mapping[str, str]) -> dict[str, Any]:
@@ -253,7 +253,7 @@ async def _health(client: aiohttp.ClientSession, probe: Probe, headers: Mapping[
 
 
 @dataclass(frozen=True)
-class Tell:
+class PeerListUpdate:
     """Whom to tell which beacons to measure (docs/node-api.md, PUT /peers)."""
 
     control_url: str
@@ -262,22 +262,24 @@ class Tell:
     version: str
 
     def __repr__(self) -> str:
-        return f"Tell(control_url={self.control_url!r})"
+        return f"PeerListUpdate(control_url={self.control_url!r})"
 
 
-def tell_peers(tells: Iterable[Tell], timeout_s: float) -> None:
+def send_peer_lists(tells: Iterable[PeerListUpdate], timeout_s: float) -> None:
     """Tells all of them at the same time. Who does not hear it is told again: its telemetry names another version."""
     if todo := list(tells):
         wait_for(_tell_all(todo, timeout_s))
 
 
-async def _tell_all(tells: list[Tell], timeout_s: float) -> None:
+async def _tell_all(tells: list[PeerListUpdate], timeout_s: float) -> None:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
     client = _client()
     await asyncio.gather(*(_tell(client, slots, tell, timeout_s) for tell in tells))
 
 
-async def _tell(client: aiohttp.ClientSession, slots: asyncio.Semaphore, tell: Tell, timeout_s: float) -> None:
+async def _tell(
+    client: aiohttp.ClientSession, slots: asyncio.Semaphore, tell: PeerListUpdate, timeout_s: float
+) -> None:
     body = _encoded(PeerList(tell.version, tell.peers))
     headers = {**_headers(tell.control_key), **JSON, **DO_NOT_KEEP}
     async with slots:

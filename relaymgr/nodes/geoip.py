@@ -16,7 +16,7 @@ UNSTATED_KM = 200.0
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class GeoLocation:
     """Degrees, and to within how many kilometres; names and codes as far as the file has them."""
 
     latitude: float
@@ -28,7 +28,7 @@ class Whereabouts:
     continent_code: str = ""
 
 
-def locate(address: str) -> Whereabouts | None:
+def locate(address: str) -> GeoLocation | None:
     """None: there is no file, or it does not know the address or where that is."""
     reader = _reader(settings.GEOIP_FILE)
     if reader is None:
@@ -52,13 +52,13 @@ def _reader(path: str) -> maxminddb.Reader | None:
         return None
 
 
-def _whereabouts(record: dict[str, Any]) -> Whereabouts | None:
+def _whereabouts(record: dict[str, Any]) -> GeoLocation | None:
     place = record.get("location") or {}
     latitude, longitude = place.get("latitude"), place.get("longitude")
     if not (_is_within(latitude, 90) and _is_within(longitude, 180)):
         return None
     radius = place.get("accuracy_radius")
-    return Whereabouts(
+    return GeoLocation(
         float(latitude),
         float(longitude),
         float(radius) if _is_within(radius, 20_000) else UNSTATED_KM,

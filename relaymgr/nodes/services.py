@@ -347,7 +347,7 @@ def worker_reserve(*, worker_id: int, seats: int) -> bool:
         return bool(cursor.rowcount == 1)
 
 
-def worker_grow(*, worker_id: int, seats: int = 1) -> bool:
+def worker_reserve_extra(*, worker_id: int, seats: int = 1) -> bool:
     """Takes more seats for a session that is there already; a draining node lets its sessions grow."""
     room = RelayWorker.objects.filter(pk=worker_id, free_seats__gte=seats)
     return room.update(free_seats=F("free_seats") - seats) == 1
@@ -404,7 +404,7 @@ def node_remove(*, node: RelayNode) -> None:
 # Keys of a node
 
 
-def node_key_roll(*, node: RelayNode) -> str:
+def node_key_rotate(*, node: RelayNode) -> str:
     """A new node key, to be put into the node's state folder; the old one is dead at once. The plain key."""
     with transaction.atomic():
         old = node.key
@@ -415,7 +415,7 @@ def node_key_roll(*, node: RelayNode) -> str:
     return plain
 
 
-def token_key_roll(*, node: RelayNode) -> TokenKey:
+def token_key_rotate(*, node: RelayNode) -> TokenKey:
     """A new key to seal connect tokens with. It is used once the node has it; the ones before it then retire."""
     with transaction.atomic():
         return _token_key_create(node)
@@ -447,5 +447,5 @@ def token_keys_renew() -> int:
     young = TokenKey.objects.filter(node=OuterRef("pk"), created_at__gt=due)
     nodes = RelayNode.objects.exclude(Exists(young)).exclude(state=NodeState.LOST)
     for node in nodes:
-        token_key_roll(node=node)
+        token_key_rotate(node=node)
     return len(nodes)

@@ -15,7 +15,7 @@ from django.utils import timezone
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.models import NodeEvent
-from relaymgr.telemetry.services import events_take
+from relaymgr.telemetry.services import events_claim
 from web import metrics
 
 from . import seat_reports
@@ -54,7 +54,7 @@ def events_apply() -> int:
 
 def _seat_events_apply() -> int:
     with transaction.atomic():
-        events = events_take(limit=BATCH, kinds=SEAT_EVENTS.keys())
+        events = events_claim(limit=BATCH, kinds=SEAT_EVENTS.keys())
         seats = _seats_of(events)
         told = [(event, seat) for event in events if (seat := seats.get((event.session_id, event.seat)))]
         _seat_events_store([(event, seat) for event, seat in told if _is_of_its_node(event, seat.session)])
@@ -128,7 +128,7 @@ def _with_sessions(seats: QuerySet[Seat]) -> QuerySet[Seat]:
 def _session_ended_apply() -> int:
     """One in a transaction: to end a session locks rows that others want in the same order, not those of several."""
     with transaction.atomic():
-        events = events_take(limit=1, kinds=["session_ended"])
+        events = events_claim(limit=1, kinds=["session_ended"])
         for event in events:
             session = RelaySession.objects.select_related("tenant", "worker").filter(pk=event.session_id).first()
             if session and _is_of_its_node(event, session):

@@ -17,7 +17,7 @@ from observability import tracing
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_key_current
-from relaymgr.nodes.services import worker_grow, worker_release
+from relaymgr.nodes.services import worker_release, worker_reserve_extra
 from relaymgr.telemetry.estimation.estimates import Legs
 from relaymgr.tenants.models import Tenant
 from web import metrics
@@ -214,7 +214,7 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
         number = 1 + max(seat.number for seat in earlier)
         if number >= MAX_SEATS:
             raise SessionFull
-        if not worker_grow(worker_id=grant.worker_id):
+        if not worker_reserve_extra(worker_id=grant.worker_id):
             raise NodeFull
         seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
         if seat.needed_family and seat.needed_family not in grant.worker.node.addresses:

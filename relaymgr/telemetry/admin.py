@@ -3,7 +3,6 @@
 from django.contrib import admin
 
 from relaymgr.telemetry.models import (
-    Learnt,
     Lease,
     LegSample,
     NodeEvent,
@@ -12,6 +11,7 @@ from relaymgr.telemetry.models import (
     PeerLegs,
     PrefixLeg,
     ProcessExit,
+    StoredLatencyModel,
 )
 from web.admin.base import ReadOnlyAdmin
 
@@ -64,8 +64,8 @@ class PeerLegsAdmin(ReadOnlyAdmin):
     search_fields = ("node__name",)
 
 
-@admin.register(Learnt)
-class LearntAdmin(ReadOnlyAdmin):
+@admin.register(StoredLatencyModel)
+class StoredLatencyModelAdmin(ReadOnlyAdmin):
     list_display = ("at",)
 
 

@@ -14,7 +14,7 @@ from relaymgr.nodes.models import RelayNode, RelayWorker
 from relaymgr.nodes.selectors import beacons
 from relaymgr.telemetry.estimation.beacons import beacon_order
 from relaymgr.telemetry.estimation.estimates import Player, Site
-from relaymgr.telemetry.selectors import knowledge_now
+from relaymgr.telemetry.selectors import latency_model_current
 from web.fields.address import AddressField
 from web.fields.choice import Choice
 from web.fields.numbers import Count, Integer, Port
@@ -80,7 +80,7 @@ class BeaconListApi(APIView):
         if "limit" in query:
             player = _player(address)
             sites = [_site(worker.node) for worker in found]
-            found = [found[index] for index in beacon_order(player, sites, knowledge_now(), query["limit"])]
+            found = [found[index] for index in beacon_order(player, sites, latency_model_current(), query["limit"])]
         context = {"family": wanted or family_of(address)}
         return Response(self.OutputSerializer({"count": len(found), "locations": found}, context=context).data)
 

@@ -12,11 +12,11 @@ from relaymgr.nodes.geoip import locate
 from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.states import IncidentKind
-from relaymgr.telemetry.estimation.estimates import MAX_AGE_S, Knowledge, Sample, Site
-from relaymgr.telemetry.estimation.latency_model import Row, Where, knowledge_to_json, learn
+from relaymgr.telemetry.estimation.estimates import MAX_AGE_S, LatencyModel, Sample, Site
+from relaymgr.telemetry.estimation.latency_model import Row, Where, fit_model, model_to_json
 from relaymgr.telemetry.estimation.prefixes import Players, first_address, of_players, players_remember, wide_network
 from relaymgr.telemetry.estimation.trust import outliers
-from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
+from relaymgr.telemetry.models import PeerLegs, PrefixLeg, StoredLatencyModel
 from web.database.bulk_sql import rows_upsert
 
 MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
@@ -67,8 +67,8 @@ def prefixes_prune() -> int:
     return gone
 
 
-def knowledge_learn() -> Knowledge:
-    """From all samples there are, kept as the one row of Learnt."""
+def latency_model_fit() -> LatencyModel:
+    """From all samples there are, kept as the one row of StoredLatencyModel."""
     nodes = list(RelayNode.objects.select_related("location"))
     sites = [Site(node.name, node.location.slug, node.location.latitude, node.location.longitude) for node in nodes]
     now = timezone.now()
@@ -77,11 +77,11 @@ def knowledge_learn() -> Knowledge:
     rows = [({name: ms for name, ms in row.items() if name not in doubted}, where) for row, where in prefixes]
     believed = [row for node, row in peers.items() if node not in doubted]
     rows += [({name: ms for name, ms in row.items() if name not in doubted}, None) for row in believed]
-    knowledge = learn(sites, rows)
+    model = fit_model(sites, rows)
     with transaction.atomic():
-        Learnt.objects.all().delete()
-        Learnt.objects.create(at=now, document=knowledge_to_json(knowledge))
-    return knowledge
+        StoredLatencyModel.objects.all().delete()
+        StoredLatencyModel.objects.create(at=now, document=model_to_json(model))
+    return model
 
 
 def _prefix_rows(now: datetime) -> list[tuple[Row, Where]]:

@@ -108,14 +108,14 @@ class PeerLegs(models.Model):
         verbose_name_plural = "peer legs"
 
 
-class Learnt(models.Model):
-    """What was learnt from all samples (`estimation.Knowledge`). One row: the last."""
+class StoredLatencyModel(models.Model):
+    """What was learnt from all samples (`estimation.LatencyModel`). One row: the last."""
 
     at = models.DateTimeField()
     document = models.JSONField()
 
     class Meta:
-        verbose_name_plural = "learnt"
+        verbose_name_plural = "stored latency models"
 
 
 class Lease(models.Model):

@@ -38,19 +38,19 @@ LEG_FIGURES = ("legs", "leg_rtt_ms", "leg_rtt_p90_ms", "leg_loss")
 _WORD = re.compile(WORD_PATTERN)
 
 
-class Leg(telemetry.LegQuality, gc=False):
+class CheckedLeg(telemetry.LegQuality, gc=False):
     def __post_init__(self) -> None:
         """Refuses a prefix that no address has: a node could fill the table of prefixes with any text."""
         if self.prefix and not _is_prefix(self.prefix):
             raise ValueError("prefix")
 
 
-class PeerLeg(telemetry.PeerQuality, gc=False):
+class CheckedPeer(telemetry.PeerQuality, gc=False):
     def __post_init__(self) -> None:
         self.node = _clean(self.node, 50)
 
 
-class Event(telemetry.SessionEvent, gc=False):
+class CheckedEvent(telemetry.SessionEvent, gc=False):
     def __post_init__(self) -> None:
         if self.kind not in EVENT_KINDS:
             raise ValueError("kind")
@@ -74,9 +74,9 @@ class Report:
     connected: int
     counters: dict[str, int]
     peers_version: str  # of the list of peers that the node measures
-    peers: list[PeerLeg]
-    legs: list[Leg]
-    events: list[Event]
+    peers: list[CheckedPeer]
+    legs: list[CheckedLeg]
+    events: list[CheckedEvent]
     last_event: int
     worker_exits: list[WorkerExit]
 
@@ -97,15 +97,15 @@ def parse_report(document: dict[str, Any]) -> Report:
         connected=min(sum(worker.connected for worker in workers), MAX_COUNT),
         counters=_counters(workers),
         peers_version=_clean(told.peers_version, 64),
-        peers=_good(told.peers[:MAX_PEERS], PeerLeg),
-        legs=_good(told.legs, Leg),
-        events=_good(told.events, Event),
+        peers=_good(told.peers[:MAX_PEERS], CheckedPeer),
+        legs=_good(told.legs, CheckedLeg),
+        events=_good(told.events, CheckedEvent),
         last_event=told.last_event,
         worker_exits=_good(told.worker_exits[:MAX_WORKER_EXITS], WorkerExit),
     )
 
 
-def leg_figures(legs: Sequence[Leg]) -> tuple[int, float | None, float | None, float | None]:
+def leg_figures(legs: Sequence[CheckedLeg]) -> tuple[int, float | None, float | None, float | None]:
     """How the legs of a node are as a whole, as a sample keeps it: LEG_FIGURES."""
     if not legs:
         return 0, None, None, None

@@ -10,16 +10,24 @@ from django.db.models import Min, OuterRef, Q, Subquery
 
 from relaymgr.nodes.geoip import locate as geoip_locate
 from relaymgr.nodes.selectors import nodes_by_id
-from relaymgr.telemetry.estimation.estimates import Knowledge, Sample
-from relaymgr.telemetry.estimation.latency_model import knowledge_from_json
-from relaymgr.telemetry.models import Learnt, LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg
+from relaymgr.telemetry.estimation.estimates import LatencyModel, Sample
+from relaymgr.telemetry.estimation.latency_model import model_from_json
+from relaymgr.telemetry.models import (
+    LegSample,
+    NodeEvent,
+    NodeSample,
+    NodeSummary,
+    PeerLegs,
+    PrefixLeg,
+    StoredLatencyModel,
+)
 from relaymgr.telemetry.retention import MINUTE
 from relaymgr.telemetry.series import DAY, Point, Series, Span, points_of, series_of
 from web.ttl_cache import ttl_cache
 
 __all__ = [
     "geoip_locate",
-    "knowledge_now",
+    "latency_model_current",
     "leg_histories",
     "live_legs",
     "node_series",
@@ -40,16 +48,16 @@ LINES = {
 
 
 @ttl_cache
-def knowledge_now() -> Knowledge:
+def latency_model_current() -> LatencyModel:
     """What was learnt last. One small query; the document is read when it is a new one."""
-    at = Learnt.objects.values_list("at", flat=True).first()
-    return _knowledge_of(at) if at else Knowledge()
+    at = StoredLatencyModel.objects.values_list("at", flat=True).first()
+    return _knowledge_of(at) if at else LatencyModel()
 
 
 @functools.lru_cache(maxsize=1)
-def _knowledge_of(at: datetime) -> Knowledge:
-    document = Learnt.objects.filter(at=at).values_list("document", flat=True).first()
-    return knowledge_from_json(document) if document else Knowledge()
+def _knowledge_of(at: datetime) -> LatencyModel:
+    document = StoredLatencyModel.objects.filter(at=at).values_list("document", flat=True).first()
+    return model_from_json(document) if document else LatencyModel()
 
 
 def prefix_histories(*, prefixes: Collection[str], now: datetime) -> dict[str, dict[str, Sample]]:

@@ -16,7 +16,7 @@ from django.db.models import Count
 from django.utils import timezone
 
 from nodeapi.peers import Peer
-from relaymgr.nodes.control_client import Heard, Probe, Tell, fetch_telemetry, tell_peers
+from relaymgr.nodes.control_client import PeerListUpdate, Probe, ProbeAnswer, fetch_telemetry, send_peer_lists
 from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import beacons
@@ -27,18 +27,18 @@ from relaymgr.telemetry.estimation.trust import is_contradicted, tenants_against
 from relaymgr.telemetry.granted import SeatFacts, SeatOfNode, granted
 from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
-from relaymgr.telemetry.model_learning import knowledge_learn, prefixes_prune, prefixes_remember
+from relaymgr.telemetry.model_learning import latency_model_fit, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs, ProcessExit
 from relaymgr.telemetry.process_exits import process_exits_record
-from relaymgr.telemetry.reports import LEG_FIGURES, Event, Leg, Report, leg_figures, parse_report
+from relaymgr.telemetry.reports import LEG_FIGURES, CheckedEvent, CheckedLeg, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
 from relaymgr.telemetry.signals import events_stored
 from web import metrics
 from web.database.bulk_sql import rows_insert, rows_update, rows_upsert
 
 __all__ = [
-    "events_take",
-    "knowledge_learn",
+    "events_claim",
+    "latency_model_fit",
     "lease_held",
     "lease_release",
     "lease_take",
@@ -67,7 +67,7 @@ class Answer:
     """A node as it was when asked, and what it said."""
 
     node: RelayNode
-    heard: Heard
+    heard: ProbeAnswer
     report: Report
 
     @property
@@ -79,7 +79,7 @@ class Answer:
         """The node numbers its events from 1 at each boot: asked from a number of an earlier one, it told too few."""
         return self.report.boot_id == self.node.boot_id or self.node.last_event == 0
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[CheckedEvent]:
         """Those to take in now, oldest first."""
         if not self.has_all_events:
             return []
@@ -97,7 +97,7 @@ def probe_round() -> int | None:
             heard = _ask(nodes)
             answers = answers_read(nodes, heard)
             answers_store(nodes, answers)
-            peers_tell(answers)
+            peer_lists_send(answers)
         _count(nodes=len(nodes), heard=len(heard), understood=len(answers))
         return len(answers)
 
@@ -120,7 +120,7 @@ def answers_store(nodes: Collection[RelayNode], answers: list[Answer]) -> None:
         state_changes_record([(node, before[node.pk], _why(node)) for node in nodes if node.status != before[node.pk]])
 
 
-def _ask(nodes: Iterable[RelayNode]) -> list[Heard]:
+def _ask(nodes: Iterable[RelayNode]) -> list[ProbeAnswer]:
     # What a node measured to all others is long and changes slowly: a part of the nodes is asked for it in each round.
     turn = int(time.monotonic() // PEER_TURN)
     probes = [
@@ -136,7 +136,7 @@ def _ask(nodes: Iterable[RelayNode]) -> list[Heard]:
     return fetch_telemetry(probes, settings.NODE_PROBE_TIMEOUT)
 
 
-def answers_read(nodes: Iterable[RelayNode], heard: Iterable[Heard]) -> list[Answer]:
+def answers_read(nodes: Iterable[RelayNode], heard: Iterable[ProbeAnswer]) -> list[Answer]:
     """The answers that make sense."""
     by_id = {node.pk: node for node in nodes}
     answers = []
@@ -176,7 +176,7 @@ def _legs_store(answers: Sequence[Answer]) -> None:
         return
     facts = granted({(answer.node.pk, leg.session, leg.seat) for answer in answers for leg in answer.report.legs})
     distrusted = distrusted_ids(among=[answer.node.pk for answer in answers])
-    legs: list[tuple[Answer, Leg, SeatFacts]] = []
+    legs: list[tuple[Answer, CheckedLeg, SeatFacts]] = []
     not_granted, contradicted = [], []
     for answer in answers:
         mine = [(leg, facts.get((answer.node.pk, leg.session, leg.seat))) for leg in answer.report.legs]
@@ -218,7 +218,7 @@ def _is_prefix_of(prefix: str, seat: SeatFacts) -> bool:
     return not seat.prefix or seat.prefix == prefix or (":" in seat.prefix) != (":" in prefix)
 
 
-def _contradiction(answer: Answer, legs: Sequence[tuple[Answer, Leg, SeatFacts]]) -> str:
+def _contradiction(answer: Answer, legs: Sequence[tuple[Answer, CheckedLeg, SeatFacts]]) -> str:
     """By the players of two tenants: one alone could lie about the node. Or of the only one there is. Empty: none."""
     name = answer.node.name
     compared = [
@@ -250,7 +250,7 @@ def _peers_store(answers: Iterable[Answer], names: Collection[str]) -> None:
     rows_upsert(PeerLegs, ("node", "at", "legs"), legs, unique=("node",))
 
 
-def peers_tell(answers: Iterable[Answer]) -> None:
+def peer_lists_send(answers: Iterable[Answer]) -> None:
     """Every node is to measure the way to all others: those that have another list are told the present one."""
     listed = [(worker.node.name, worker.node.addresses, worker.client_port) for worker in beacons()]
     tells = []
@@ -262,7 +262,7 @@ def peers_tell(answers: Iterable[Answer]) -> None:
         ]
         version = hashlib.sha256(msgspec.json.encode(peers)).hexdigest()[:16]
         tells += [
-            Tell(
+            PeerListUpdate(
                 answer.node.control_url,
                 answer.node.control_key,
                 tuple(peer for peer in peers if peer.node != answer.node.name),
@@ -271,7 +271,7 @@ def peers_tell(answers: Iterable[Answer]) -> None:
             for answer in nodes
             if answer.report.peers_version != version
         ]
-    tell_peers(tells, settings.NODE_PROBE_TIMEOUT)
+    send_peer_lists(tells, settings.NODE_PROBE_TIMEOUT)
 
 
 def _by_families(answers: Iterable[Answer]) -> dict[tuple[str, ...], list[Answer]]:
@@ -328,7 +328,7 @@ def _events_store(answers: Sequence[Answer]) -> dict[int, int]:
     }
 
 
-def _about(node_id: int, event: Event) -> SeatOfNode:
+def _about(node_id: int, event: CheckedEvent) -> SeatOfNode:
     """The seat that the event is about; that of the host for a whole session."""
     return node_id, event.session, event.seat or 0
 
@@ -341,7 +341,7 @@ def _overfull(node_ids: Sequence[int]) -> list[int]:
     return list(waiting.filter(count__gte=MAX_EVENTS_WAITING).values_list("node", flat=True))
 
 
-def _event_row(answer: Answer, event: Event) -> NodeEvent:
+def _event_row(answer: Answer, event: CheckedEvent) -> NodeEvent:
     now = answer.heard.answered_at
     return NodeEvent(
         node=answer.node,
@@ -434,7 +434,7 @@ def _state(node: RelayNode, missed: int) -> str:
     return state
 
 
-def events_take(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
+def events_claim(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
     """The oldest events of these kinds, deleted: call it in the transaction that acts on them. No two callers get the
     same one."""
     # Who comes second waits here, and then finds those gone.

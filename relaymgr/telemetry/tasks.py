@@ -9,10 +9,10 @@ def probe() -> None:
 
 
 @shared_task
-def knowledge_learn() -> None:
+def latency_model_fit() -> None:
     with services.lease_held("learn", 60.0) as held:
         if held:
-            services.knowledge_learn()
+            services.latency_model_fit()
 
 
 @shared_task

@@ -10,7 +10,13 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from relaymgr.tenants.models import ApiKey, Tenant
-from relaymgr.tenants.services import TENANT_SCOPES, api_key_create, api_key_revoke, api_key_roll, webhook_secret_roll
+from relaymgr.tenants.services import (
+    TENANT_SCOPES,
+    api_key_create,
+    api_key_revoke,
+    api_key_rotate,
+    webhook_secret_rotate,
+)
 from web.admin.base import NoDeleteAdmin, confirmed_action, show_once
 from web.authorization import Scope
 from web.errors import Conflict
@@ -43,7 +49,7 @@ class TenantAdmin(NoDeleteAdmin):
     readonly_fields = ("created_at",)
     prepopulated_fields = {"slug": ("name",)}
     formfield_overrides = {models.URLField: {"assume_scheme": "https"}}
-    actions = ("create_key", "roll_webhook_secret")
+    actions = ("create_key", "rotate_webhook_secret")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         return super().get_queryset(request).annotate(usable=Count("keys", filter=Q(keys__revoked_at=None)))
@@ -65,14 +71,14 @@ class TenantAdmin(NoDeleteAdmin):
         return f"{tenant} has a new key, {key.prefix}."
 
     @confirmed_action(
-        "Roll webhook secret",
+        "Rotate webhook secret",
         effect="A new secret, shown once, signs all webhooks from now on, repetitions too. Whoever checks the "
         "signatures must learn it, and refuses them until then.",
         permission="change",
         is_final=True,
     )
-    def roll_webhook_secret(self, request: HttpRequest, tenant: Tenant) -> str:
-        show_once(request, f"Webhook secret of {tenant}", webhook_secret_roll(tenant=tenant))
+    def rotate_webhook_secret(self, request: HttpRequest, tenant: Tenant) -> str:
+        show_once(request, f"Webhook secret of {tenant}", webhook_secret_rotate(tenant=tenant))
         return f"{tenant} has a new webhook secret."
 
 
@@ -95,7 +101,7 @@ class ApiKeyAdmin(NoDeleteAdmin):
     list_select_related = ("tenant",)
     search_fields = ("name", "prefix", "tenant__slug", "tenant__name")
     autocomplete_fields = ("tenant",)
-    actions = ("revoke", "roll")
+    actions = ("revoke", "rotate")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         # What a key may do and whose it is never changes: make another one.
@@ -144,14 +150,14 @@ class ApiKeyAdmin(NoDeleteAdmin):
         return f"{key} is revoked."
 
     @confirmed_action(
-        "Roll",
+        "Rotate",
         effect="A new key with the same rights is made, and shown once. The old one works for another day.",
         permission="change",
         applies=lambda key: key.tenant is not None and key.is_usable,
     )
-    def roll(self, request: HttpRequest, key: ApiKey) -> str:
+    def rotate(self, request: HttpRequest, key: ApiKey) -> str:
         if key.tenant is None:
-            raise Conflict("It is a node's: roll it at the node.")
-        new, plain = api_key_roll(key=key)
+            raise Conflict("It is a node's: rotate it at the node.")
+        new, plain = api_key_rotate(key=key)
         show_once(request, f"New key of {key.tenant} in place of {key.prefix}", plain)
         return f"{key} is replaced by {new.prefix}."

@@ -36,7 +36,7 @@ def cors_origins_set(*, tenant: Tenant, origins: Sequence[str]) -> None:
     tenant.save(update_fields=["allowed_cors_origins"])
 
 
-def webhook_secret_roll(*, tenant: Tenant) -> str:
+def webhook_secret_rotate(*, tenant: Tenant) -> str:
     """A new secret that signs all webhooks from now on, repetitions too. The plain secret."""
     tenant.webhook_secret = new_webhook_secret()
     tenant.save(update_fields=["webhook_secret"])
@@ -81,10 +81,10 @@ def api_key_revoke(*, key: ApiKey) -> bool:
     return revoked
 
 
-def api_key_roll(*, key: ApiKey, overlap: timedelta = timedelta(hours=24)) -> tuple[ApiKey, str]:
+def api_key_rotate(*, key: ApiKey, overlap: timedelta = timedelta(hours=24)) -> tuple[ApiKey, str]:
     """A new key with the same name, scopes and expiry. The old one works on for `overlap`, so that nothing stops."""
     if not key.is_usable:
-        raise Invalid("A key that is revoked or expired cannot be rolled. Create a new one.", code="key_not_usable")
+        raise Invalid("A key that is revoked or expired cannot be rotated. Create a new one.", code="key_not_usable")
     end = timezone.now() + overlap
     with transaction.atomic():
         new = api_key_create(tenant=key.tenant, name=key.name, scopes=key.scopes, expires_at=key.expires_at)

@@ -9,7 +9,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import RelayNode
-from relaymgr.nodes.services import node_key_roll
+from relaymgr.nodes.services import node_key_rotate
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
 from tests.support.manager import client_with
@@ -105,7 +105,7 @@ MATRIX = {
 @pytest.mark.parametrize("scope", ["relay", "read", "matchmaker", "node"])
 def test_scope_decides(tenant: Tenant, node: RelayNode, scope: str, path: str, method: str) -> None:
     if scope == "node":
-        plain = node_key_roll(node=node)
+        plain = node_key_rotate(node=node)
     else:
         plain = api_key_create(tenant=tenant, name=scope, scopes=[scope])[1]
     response = getattr(client_with(plain), method)(path, data={} if method == "post" else None, format="json")

@@ -12,7 +12,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.nodes import silence
-from relaymgr.nodes.control_client import Heard
+from relaymgr.nodes.control_client import ProbeAnswer
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.nodes.services import node_drain, node_undrain
 from relaymgr.operations import fleet_snapshot
@@ -56,7 +56,7 @@ def session(silent: RelayNode, tenant: Tenant) -> RelaySession:
         worker=silent.workers.get(),
         state="ready",
         token="1",
-        limits={"seat": {}, "session": {}},
+        limits={"seat": {"packets": 0, "bytes": 0}, "session": {"packets": 0, "bytes": 0}},
         idle_timeout=60,
         ready_at=now - timedelta(minutes=5),
         expires_at=now + timedelta(hours=1),
@@ -132,7 +132,7 @@ def rounds(node: RelayNode, count: int, *, answers: bool = False) -> None:
         found = RelayNode.objects.get(pk=node.pk)
         now = timezone.now().timestamp()
         report = parse_report(REPORT | {"time": now})
-        answer = Answer(found, Heard(found.pk, {}, now, now), report)
+        answer = Answer(found, ProbeAnswer(found.pk, {}, now, now), report)
         answers_store([found], [answer] if answers else [])
 
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.nodes.services import join_key_create, node_key_roll
+from relaymgr.nodes.services import join_key_create, node_key_rotate
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
 from tests.security.routes import METHODS, fill, templates
@@ -101,7 +101,7 @@ def callers(tenant: Tenant, node: RelayNode, location: Location) -> dict[str, AP
             scope: client_with(api_key_create(tenant=tenant, name=scope, scopes=[scope])[1])
             for scope in ("relay", "read", "matchmaker")
         },
-        "node": client_with(node_key_roll(node=node)),
+        "node": client_with(node_key_rotate(node=node)),
         "service": client_with(service),
         "service_for_tenant": service_for_tenant,
         "join_key": client_with(join_key_create(location=location)),

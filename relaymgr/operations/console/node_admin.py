@@ -31,7 +31,7 @@ class BanForm(forms.Form):
 class NodePageAdmin(RelayNodeAdmin):
     change_form_template = "operations/node.html"
     change_list_template = "operations/node_list.html"
-    actions = ("drain", "undrain", "ban", "roll_token_key", "roll_node_key", "remove")
+    actions = ("drain", "undrain", "ban", "rotate_token_key", "rotate_node_key", "remove")
 
     def get_urls(self) -> list[URLPattern]:
         views = {"now": self.now_view, "summary": self.summary_view, "series": self.series_view, "row": self.row_view}

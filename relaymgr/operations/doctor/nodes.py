@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from causeway_client.protocol.probing import Measurement
 from relaymgr.nodes.address_families import IPV4, IPV6, family_of
-from relaymgr.nodes.control_client import Heard, NodeRefused, Probe, Silent, health_of, telemetry_of
+from relaymgr.nodes.control_client import NodeRefused, Probe, ProbeAnswer, ProbeFailure, health_of, telemetry_of
 from relaymgr.nodes.incidents import incidents_recent
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import placement_nodes
@@ -37,8 +37,8 @@ class Observation:
     """A node as stored in the database, its responses, and the measurements of its UDP ports."""
 
     node: RelayNode
-    telemetry: Heard | Silent
-    health: Heard | Silent
+    telemetry: ProbeAnswer | ProbeFailure
+    health: ProbeAnswer | ProbeFailure
     ports: dict[Port, Measurement | OSError]
     addresses: list[str] | None  # that its DNS name resolves to; None: it has no DNS name
 
@@ -117,12 +117,12 @@ def _node(observed: Observation, versions: set[str]) -> Iterator[Finding]:
     node, check = observed.node, Check("node", observed.node.name)
     yield state(node)
     report = None
-    if isinstance(observed.telemetry, Silent):
+    if isinstance(observed.telemetry, ProbeFailure):
         yield _no_response(check, node, observed.telemetry)
     else:
         report = _report(observed.telemetry)
         yield _control_api(check, observed.telemetry, report)
-    if report and isinstance(observed.telemetry, Heard):
+    if report and isinstance(observed.telemetry, ProbeAnswer):
         middle = (observed.telemetry.sent_at + observed.telemetry.answered_at) / 2
         yield clock(check, report.time - middle)
         yield packet_path(check, report)
@@ -152,7 +152,7 @@ def state(node: RelayNode) -> Finding:
     return check.ok("state", "ready")
 
 
-def _no_response(check: Check, node: RelayNode, failure: Silent) -> Finding:
+def _no_response(check: Check, node: RelayNode, failure: ProbeFailure) -> Finding:
     if isinstance(failure.error, NodeRefused):
         hint = "Its keys are those of another manager or of an earlier join. Empty its state folder, and join it anew."
         message = f"{node.control_url} rejects the manager's key ({failure.error.code})"
@@ -165,14 +165,14 @@ def _no_response(check: Check, node: RelayNode, failure: Silent) -> Finding:
     return check.problem("control_api", message, hint)
 
 
-def _report(response: Heard) -> Report | None:
+def _report(response: ProbeAnswer) -> Report | None:
     try:
         return parse_report(response.document)
     except ValueError:
         return None
 
 
-def _control_api(check: Check, response: Heard, report: Report | None) -> Finding:
+def _control_api(check: Check, response: ProbeAnswer, report: Report | None) -> Finding:
     took = f"{1000 * (response.answered_at - response.sent_at):.0f} ms"
     if report is None:
         hint = "Another program may listen at that address. Otherwise run the same version there as here."
@@ -206,9 +206,9 @@ def version(check: Check, own: str, versions: set[str]) -> Finding:
     return check.warning("version", message, "Complete the upgrade, or roll it back.")
 
 
-def _manager_link(check: Check, health: Heard | Silent) -> Iterator[Finding]:
+def _manager_link(check: Check, health: ProbeAnswer | ProbeFailure) -> Iterator[Finding]:
     """The connection from the node to the manager. A node that does not respond has a finding of its own."""
-    link = health.document.get("manager") if isinstance(health, Heard) else "connected"
+    link = health.document.get("manager") if isinstance(health, ProbeAnswer) else "connected"
     if link == "unreachable":
         hint = (
             "From the node, test CAUSEWAY_NODE_MANAGER_URL: DNS name, route, firewall, certificate, and ALLOWED_HOSTS "

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from relaymgr.telemetry.estimation.estimates import Legs, Player, Sample, Site, estimate_legs
 from relaymgr.telemetry.estimation.prefixes import prefix_of
-from relaymgr.telemetry.selectors import geoip_locate, knowledge_now, prefix_histories
+from relaymgr.telemetry.selectors import geoip_locate, latency_model_current, prefix_histories
 
 from ..models import Seat
 from .ranking import Candidate
@@ -15,7 +15,7 @@ from .ranking import Candidate
 
 def legs_estimate(seats: Sequence[Seat], candidates: Sequence[Candidate]) -> Legs:
     """All legs between the seats' players and the nodes."""
-    return estimate_legs(players_of(seats), sites_of(candidates), knowledge_now())
+    return estimate_legs(players_of(seats), sites_of(candidates), latency_model_current())
 
 
 def families_needed(seats: Sequence[Seat]) -> tuple[str, ...]:

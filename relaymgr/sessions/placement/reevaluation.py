@@ -9,8 +9,8 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
-from relaymgr.telemetry.estimation.estimates import Knowledge, Player, Sample, estimate_legs
-from relaymgr.telemetry.selectors import knowledge_now, live_legs
+from relaymgr.telemetry.estimation.estimates import LatencyModel, Player, Sample, estimate_legs
+from relaymgr.telemetry.selectors import latency_model_current, live_legs
 
 from ..lifecycle import note
 from ..models import EventKind, RelaySession, SessionState
@@ -51,10 +51,10 @@ def _batch_recheck(now: datetime) -> tuple[int, int] | None:
     known = {session for session, _ in live}
     playing = [each for each in sessions if each.pk in known and each.worker is not None and each.active_seats]
     rules = {tenant: rules_of(tenant) for tenant in {session.tenant for session in playing}}
-    knowledge, players = knowledge_now(), _players_by_session(playing, live)
+    model, players = latency_model_current(), _players_by_session(playing, live)
     for session in playing:
         constraints = constraints_joined(rules[session.tenant], session.constraints)
-        _settle(session, _better(session, candidates, players[session.pk], constraints, knowledge), now)
+        _settle(session, _better(session, candidates, players[session.pk], constraints, model), now)
     # Nothing is measured of these, as where their node is silent: what was found before is not so any more.
     unmeasured = [each.pk for each in sessions if each.better_relay and each not in playing]
     RelaySession.objects.filter(pk__in=unmeasured).update(better_relay={})
@@ -80,7 +80,7 @@ def _better(
     candidates: list[Candidate],
     players: list[Player],
     constraints: Constraints,
-    knowledge: Knowledge,
+    model: LatencyModel,
 ) -> dict[str, Any] | None:
     """The node that is better by POLICY.hysteresis at least, and by how much."""
     node = session.worker.node.name if session.worker else ""
@@ -93,7 +93,7 @@ def _better(
         current=node,
         families=families_needed(session.active_seats),
     )
-    ranking = rank(group, candidates, estimate_legs(players, sites_of(candidates), knowledge))
+    ranking = rank(group, candidates, estimate_legs(players, sites_of(candidates), model))
     return _gain(ranking, node)
 
 

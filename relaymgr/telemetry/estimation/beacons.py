@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .estimates import Knowledge, Player, Site, estimate_legs
+from .estimates import LatencyModel, Player, Site, estimate_legs
 
 
-def beacon_order(player: Player, sites: Sequence[Site], knowledge: Knowledge, count: int) -> list[int]:
+def beacon_order(player: Player, sites: Sequence[Site], model: LatencyModel, count: int) -> list[int]:
     """Indexes of `count` sites, the most telling first.
 
     Of a player whose location is known those that may be its nearest (the lower end of each estimate: what is unsure is
     worth a look); else the landmarks of the coordinates; for want of both as they come."""
     if player.is_located:
-        legs = estimate_legs([player], sites, knowledge)
+        legs = estimate_legs([player], sites, model)
         order = np.argsort(legs.ms[0] - legs.uncertainty_ms[0], kind="stable")
         return [int(index) for index in order[:count]]
     chosen: list[int] = []
-    if knowledge.coordinates is not None:
-        columns, known = knowledge.coordinates.of_nodes([site.node for site in sites])
+    if model.coordinates is not None:
+        columns, known = model.coordinates.of_nodes([site.node for site in sites])
         chosen = [int(columns[index]) for index in known.landmarks(count)]
     return (chosen + [index for index in range(len(sites)) if index not in chosen])[:count]

@@ -85,7 +85,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Knowledge:
+class LatencyModel:
     """What was learnt from samples so far."""
 
     coordinates: Coordinates | None = None
@@ -109,7 +109,7 @@ class Legs:
         return Legs(*(getattr(self, name)[list(order)] for name in self.__slots__))
 
 
-def estimate_legs(players: Sequence[Player], sites: Sequence[Site], knowledge: Knowledge) -> Legs:
+def estimate_legs(players: Sequence[Player], sites: Sequence[Site], model: LatencyModel) -> Legs:
     """Every leg between a player and a node. (In the order of both.)"""
     shape = len(players), len(sites)
     legs = Legs(
@@ -124,9 +124,9 @@ def estimate_legs(players: Sequence[Player], sites: Sequence[Site], knowledge: K
         return legs
     samples = _samples(legs, players, sites)
     sampled = samples.source <= HISTORY
-    if knowledge.coordinates is not None:
-        _by_coordinates(legs, samples, sites, knowledge.coordinates)
-    _by_distance(legs, samples, players, sites, knowledge.distance)
+    if model.coordinates is not None:
+        _by_coordinates(legs, samples, sites, model.coordinates)
+    _by_distance(legs, samples, players, sites, model.distance)
     for name in Legs.__slots__:
         np.copyto(getattr(legs, name), getattr(samples, name), where=sampled)
     np.maximum(legs.ms, 10**-DECIMALS, out=legs.ms)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from .coordinates import Coordinates, fit_coordinates
-from .estimates import Knowledge, Site
+from .estimates import LatencyModel, Site
 from .geography import ASSUMED, DistanceFit, Floats, distance_km, fit_distance
 
 Row = Mapping[str, float]  # {node: milliseconds}, from one place
 Where = tuple[float, float] | None  # its coordinates in degrees, if they are known
 
 
-def learn(sites: Sequence[Site], rows: Sequence[tuple[Row, Where]]) -> Knowledge:
+def fit_model(sites: Sequence[Site], rows: Sequence[tuple[Row, Where]]) -> LatencyModel:
     """From the legs of many places: players' prefixes, and nodes themselves."""
     names = tuple(site.node for site in sites)
     column = {name: index for index, name in enumerate(names)}
@@ -23,7 +23,7 @@ def learn(sites: Sequence[Site], rows: Sequence[tuple[Row, Where]]) -> Knowledge
         for name, ms in row.items():
             if name in column:
                 table[index, column[name]] = ms
-    return Knowledge(fit_coordinates(names, table), _fit_distance(sites, table, [where for _, where in rows]))
+    return LatencyModel(fit_coordinates(names, table), _fit_distance(sites, table, [where for _, where in rows]))
 
 
 def _fit_distance(sites: Sequence[Site], table: Floats, where: Sequence[Where]) -> DistanceFit:
@@ -36,11 +36,13 @@ def _fit_distance(sites: Sequence[Site], table: Floats, where: Sequence[Where]) 
     return fit_distance(km.ravel(), table[located].ravel())
 
 
-def knowledge_to_json(knowledge: Knowledge) -> dict[str, Any]:
-    coordinates = knowledge.coordinates.to_json() if knowledge.coordinates else None
-    return {"coordinates": coordinates, "distance": asdict(knowledge.distance)}
+def model_to_json(model: LatencyModel) -> dict[str, Any]:
+    coordinates = model.coordinates.to_json() if model.coordinates else None
+    return {"coordinates": coordinates, "distance": asdict(model.distance)}
 
 
-def knowledge_from_json(document: Mapping[str, Any]) -> Knowledge:
+def model_from_json(document: Mapping[str, Any]) -> LatencyModel:
     coordinates = document["coordinates"]
-    return Knowledge(Coordinates.from_json(coordinates) if coordinates else None, DistanceFit(**document["distance"]))
+    return LatencyModel(
+        Coordinates.from_json(coordinates) if coordinates else None, DistanceFit(**document["distance"])
+    )

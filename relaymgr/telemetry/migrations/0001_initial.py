@@ -15,14 +15,14 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Learnt',
+            name='StoredLatencyModel',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('at', models.DateTimeField()),
                 ('document', models.JSONField()),
             ],
             options={
-                'verbose_name_plural': 'learnt',
+                'verbose_name_plural': 'stored latency models',
             },
         ),
         migrations.CreateModel(

@@ -7,7 +7,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.nodes.services import join_key_create, node_key_roll
+from relaymgr.nodes.services import join_key_create, node_key_rotate
 from tests.support.manager import client_with
 
 JOIN, HEARTBEAT = "/v1/nodes:join", "/v1/nodes/self/heartbeat"
@@ -50,7 +50,7 @@ def joiner(location: Location) -> APIClient:
 
 @pytest.fixture
 def beater(node: RelayNode) -> APIClient:
-    return client_with(node_key_roll(node=node), "Bearer ")
+    return client_with(node_key_rotate(node=node), "Bearer ")
 
 
 def test_answer_of_join_is_all_that_a_node_needs(joiner: APIClient) -> None:
@@ -194,9 +194,9 @@ def test_host_may_be_empty_or_absent(joiner: APIClient, location: Location) -> N
 
 
 def test_heartbeat_tells_keys_and_draining(beater: APIClient, node: RelayNode) -> None:
-    from relaymgr.nodes.services import token_key_roll
+    from relaymgr.nodes.services import token_key_rotate
 
-    key = token_key_roll(node=node)
+    key = token_key_rotate(node=node)
     answer = beater.post(HEARTBEAT, beating(), format="json").json()
     assert answer.keys() == {"time", "heartbeat_interval", "key_ids", "draining"}
     assert (answer["key_ids"], answer["draining"]) == ([key.key_id], False)
@@ -217,7 +217,7 @@ def test_heartbeat_with_a_wrong_clock_is_409(beater: APIClient) -> None:
 
 
 def test_revoked_node_key_is_401(beater: APIClient, node: RelayNode) -> None:
-    node_key_roll(node=node)
+    node_key_rotate(node=node)
     assert beater.post(HEARTBEAT, beating(), format="json").status_code == 401
 
 

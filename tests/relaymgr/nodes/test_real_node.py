@@ -10,7 +10,7 @@ from nodeapi.grants import NO_LIMITS, Grant, SeatGrant
 from relaymgr.nodes import control_client
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.selectors import token_key_current
-from relaymgr.nodes.services import join_key_create, node_drain, node_undrain, token_key_roll
+from relaymgr.nodes.services import join_key_create, node_drain, node_undrain, token_key_rotate
 from relaymgr.telemetry.models import NodeSample
 from relaymgr.telemetry.services import probe_round
 from tests.support.node_process import NodeProcess
@@ -69,7 +69,7 @@ def test_operator_drains_and_undrains(joined: RelayNode) -> None:
 
 
 def test_holds_a_rolled_token_key_by_its_next_heartbeat(joined: RelayNode) -> None:
-    new = token_key_roll(node=joined)
+    new = token_key_rotate(node=joined)
     assert token_key_current(node=joined) != new
     wait_until(lambda: token_key_current(node=joined) == new, within=20)
 

@@ -23,14 +23,14 @@ from relaymgr.nodes.services import (
     node_drain,
     node_heartbeat,
     node_join,
-    node_key_roll,
+    node_key_rotate,
     node_remove,
     node_undrain,
-    token_key_roll,
+    token_key_rotate,
     token_keys_renew,
-    worker_grow,
     worker_release,
     worker_reserve,
+    worker_reserve_extra,
 )
 from relaymgr.nodes.states import NodeState
 from relaymgr.tenants.selectors import api_key_get
@@ -224,7 +224,7 @@ def test_takeover_leaves_the_seats_of_live_sessions_reserved(join_key: str, loca
 
 
 def worker_reserve_any_state(node: RelayNode, seats: int) -> bool:
-    return worker_grow(worker_id=node.workers.all()[0].pk, seats=seats)
+    return worker_reserve_extra(worker_id=node.workers.all()[0].pk, seats=seats)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -309,9 +309,9 @@ def test_seats_are_taken_and_given_back(node: RelayNode) -> None:
     assert worker_reserve(worker_id=worker_id, seats=60)
     assert not worker_reserve(worker_id=worker_id, seats=41)
     assert worker_reserve(worker_id=worker_id, seats=40)
-    assert not worker_grow(worker_id=worker_id)
+    assert not worker_reserve_extra(worker_id=worker_id)
     worker_release(worker_id=worker_id, seats=1)
-    assert worker_grow(worker_id=worker_id)
+    assert worker_reserve_extra(worker_id=worker_id)
     worker_release(worker_id=worker_id, seats=100)
     assert seats(node) == [(100, 100)]
 
@@ -331,7 +331,7 @@ def test_node_that_takes_no_sessions_reserves_nothing_but_lets_its_own_grow(
     node = make_node(**fields)
     assert not node.takes_sessions
     assert not worker_reserve(worker_id=node.workers.get().pk, seats=1)
-    assert worker_grow(worker_id=node.workers.get().pk)
+    assert worker_reserve_extra(worker_id=node.workers.get().pk)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -389,7 +389,7 @@ def test_node_that_serves_is_not_removed(node: RelayNode) -> None:
 
 def test_rolled_node_key_is_the_nodes_and_the_old_one_dead(join_key: str) -> None:
     joined = join(join_key)
-    new = node_key_roll(node=joined.node)
+    new = node_key_rotate(node=joined.node)
     assert api_key_get(presented=joined.node_key) is None
     found = api_key_get(presented=new)
     assert found is not None and found.relaynode == joined.node
@@ -399,7 +399,7 @@ def test_new_token_key_seals_only_once_the_node_has_it(join_key: str) -> None:
     node = join(join_key).node
     first = token_key_current(node=node)
     heartbeat(node, key_ids=[first.key_id])
-    second = token_key_roll(node=node)
+    second = token_key_rotate(node=node)
     assert token_key_current(node=node) == first
     heartbeat(node, key_ids=[first.key_id, second.key_id])
     assert token_key_current(node=node) == second
@@ -411,12 +411,12 @@ def test_new_token_key_seals_only_once_the_node_has_it(join_key: str) -> None:
 def test_key_that_no_heartbeat_has_named_yet_is_better_than_none(join_key: str) -> None:
     joined = join(join_key)
     assert token_key_current(node=joined.node) == joined.token_key
-    newer = token_key_roll(node=joined.node)
+    newer = token_key_rotate(node=joined.node)
     assert token_key_current(node=joined.node) == newer
 
 
 def test_key_ids_that_are_not_the_nodes_confirm_nothing(node: RelayNode) -> None:
-    key = token_key_roll(node=node)
+    key = token_key_rotate(node=node)
     heartbeat(node, key_ids=[key.key_id ^ 1])
     key.refresh_from_db()
     assert key.confirmed_at is None
@@ -425,7 +425,7 @@ def test_key_ids_that_are_not_the_nodes_confirm_nothing(node: RelayNode) -> None
 def test_retired_key_opens_until_its_last_token_has_expired(join_key: str, settings: Any) -> None:
     node = join(join_key).node
     first = token_key_current(node=node)
-    second = token_key_roll(node=node)
+    second = token_key_rotate(node=node)
     heartbeat(node, key_ids=[first.key_id, second.key_id])
     TokenKey.objects.filter(pk=first.pk).update(
         retired_at=timezone.now() - timedelta(seconds=settings.TOKEN_KEY_OVERLAP + 1)

@@ -17,7 +17,7 @@ from django.utils import timezone
 from matchmaker.models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 from relaymgr.nodes.incidents import incident_record
 from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode
-from relaymgr.nodes.services import join_key_create, token_key_roll
+from relaymgr.nodes.services import join_key_create, token_key_rotate
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.operations.roles import ROLES, roles_make
 from relaymgr.sessions.models import (
@@ -31,7 +31,6 @@ from relaymgr.sessions.models import (
     WebhookEndpoint,
 )
 from relaymgr.telemetry.models import (
-    Learnt,
     Lease,
     LegSample,
     NodeEvent,
@@ -40,6 +39,7 @@ from relaymgr.telemetry.models import (
     PeerLegs,
     PrefixLeg,
     ProcessExit,
+    StoredLatencyModel,
 )
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
@@ -64,11 +64,11 @@ TABLE: dict[str, dict[type[Model], str]] = {
         PlacementRule: "add change delete",
     },
     "administrator": {
-        RelayNode: "-roll_token_key -roll_node_key -remove",
+        RelayNode: "-rotate_token_key -rotate_node_key -remove",
         Location: "add delete -create_join_key",
         JoinKey: "add delete -revoke",
-        Tenant: "add change -create_key -roll_webhook_secret",
-        ApiKey: "add change -revoke -roll",
+        Tenant: "add change -create_key -rotate_webhook_secret",
+        ApiKey: "add change -revoke -rotate",
         Profile: "-roll_back",
         ProfileVersion: "add -activate -try_again",
         Seat: "-erase_player",
@@ -99,7 +99,7 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
         worker=worker,
         state="ready",
         token="1",
-        limits={"seat": {}, "session": {}},
+        limits={"seat": {"packets": 0, "bytes": 0}, "session": {"packets": 0, "bytes": 0}},
         idle_timeout=60,
         expires_at=now + timedelta(hours=1),
     )
@@ -113,7 +113,7 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
     incident_record(node_id=node.pk, kind=IncidentKind.OUTLIER, detail="it contradicts ams, lon")
     api_key_create(tenant=tenant, name="test", scopes=["relay"])
     join_key_create(location=node.location)
-    token_key_roll(node=node)
+    token_key_rotate(node=node)
     load: dict[str, Any] = {"node": node, "at": now}
     NodeSample.objects.create(probe_ms=1, cpu=0, sessions=1, seats=1, connected=1, **load)
     NodeSummary.objects.create(
@@ -126,7 +126,7 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
         supervisor="fra-1", process="worker", boot_id="b", number=1, at=now, status=1, uptime_s=1
     )
     PeerLegs.objects.create(legs={}, **load)
-    Learnt.objects.create(at=now, document={})
+    StoredLatencyModel.objects.create(at=now, document={})
     NodeStateChange.objects.create(before="ready", after="lost", **load)
     NodeStateChange.objects.create(before="ready", after="lost", **load)
     Lease.objects.create(name="probe", until=now)

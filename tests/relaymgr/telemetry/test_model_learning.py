@@ -7,16 +7,16 @@ from django.utils import timezone
 
 from relaymgr.nodes.models import RelayNode
 from relaymgr.telemetry import tasks
-from relaymgr.telemetry.estimation.estimates import Knowledge, Sample
+from relaymgr.telemetry.estimation.estimates import LatencyModel, Sample
 from relaymgr.telemetry.model_learning import (
     MAX_OF_NETWORK,
     _prefix_rows,
-    knowledge_learn,
+    latency_model_fit,
     prefixes_prune,
     prefixes_remember,
 )
-from relaymgr.telemetry.models import Learnt, PeerLegs, PrefixLeg
-from relaymgr.telemetry.selectors import knowledge_now, prefix_histories
+from relaymgr.telemetry.models import PeerLegs, PrefixLeg, StoredLatencyModel
+from relaymgr.telemetry.selectors import latency_model_current, prefix_histories
 
 pytestmark = pytest.mark.django_db
 
@@ -97,7 +97,7 @@ def test_a_query_for_no_prefixes_is_none(django_assert_num_queries: Any) -> None
 
 
 def test_knowledge_is_learnt_from_nodes_and_prefixes_and_kept(make_node: MakeNode) -> None:
-    assert knowledge_now() == Knowledge()
+    assert latency_model_current() == LatencyModel()
     nodes = [make_node(f"n-{index}") for index in range(6)]
     now = timezone.now()
     for node in nodes:
@@ -109,15 +109,15 @@ def test_knowledge_is_learnt_from_nodes_and_prefixes_and_kept(make_node: MakeNod
         for node in nodes
     ]
     prefixes_remember(samples, at=now)
-    learnt = knowledge_learn()
+    learnt = latency_model_fit()
     assert learnt.coordinates is not None
-    kept = knowledge_now()
+    kept = latency_model_current()
     assert kept.coordinates is not None
     assert kept.coordinates.names == learnt.coordinates.names
-    tasks.knowledge_learn()
-    assert Learnt.objects.count() == 1
+    tasks.latency_model_fit()
+    assert StoredLatencyModel.objects.count() == 1
 
 
 def test_an_empty_fleet_teaches_nothing() -> None:
-    assert knowledge_learn() == Knowledge()
-    assert knowledge_now() == Knowledge()
+    assert latency_model_fit() == LatencyModel()
+    assert latency_model_current() == LatencyModel()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relaymgr.telemetry.reports import MAX_BIG, MAX_COUNT, Event, Leg, parse_report
+from relaymgr.telemetry.reports import MAX_BIG, MAX_COUNT, CheckedEvent, CheckedLeg, parse_report
 from tests.relaymgr.telemetry.documents import telemetry
 
 
@@ -16,8 +16,8 @@ def test_document_of_node_api_md_is_read() -> None:
     assert (report.boot_id, report.time, report.cpu, report.draining) == ("6f1c", 1795257600.0, 0.07, False)
     assert (report.sessions, report.seats, report.connected) == (12, 48, 40)
     assert report.counters == {"forwarded_packets": 120311, "forwarded_bytes": 9, "drop_bad_tag": 0}
-    assert report.legs == [Leg("3960c873aafd-S", 1, "198.51.100.0/24", 21.3, 0.8, 0.0, "9f2c4a10", "native")]
-    assert report.events == [Event(8, 1795257590.2, "3960c873aafd-S", 1, "seat_joined", "native", "")]
+    assert report.legs == [CheckedLeg("3960c873aafd-S", 1, "198.51.100.0/24", 21.3, 0.8, 0.0, "9f2c4a10", "native")]
+    assert report.events == [CheckedEvent(8, 1795257590.2, "3960c873aafd-S", 1, "seat_joined", "native", "")]
     assert report.last_event == 8
 
 

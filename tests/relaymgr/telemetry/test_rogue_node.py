@@ -13,7 +13,7 @@ from relaymgr.nodes.states import IncidentKind
 from relaymgr.sessions.models import Grant, RelaySession, Seat
 from relaymgr.telemetry import services
 from relaymgr.telemetry.models import LegSample, NodeEvent, PeerLegs, PrefixLeg
-from relaymgr.telemetry.services import knowledge_learn, probe_round, samples_prune
+from relaymgr.telemetry.services import latency_model_fit, probe_round, samples_prune
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.telemetry.documents import telemetry
 
@@ -191,7 +191,7 @@ def test_an_outlier_is_forgotten_and_not_believed_until_an_operator_says_so(
             PrefixLeg.objects.create(
                 prefix=f"198.51.{number}.0/24", node=node, at=timezone.now(), ms=ms, jitter_ms=0, loss=0
             )
-    knowledge_learn()
+    latency_model_fit()
     assert incidents(rogue) == {IncidentKind.OUTLIER: 1}
     assert set(PrefixLeg.objects.values_list("node__name", flat=True)) == {"fra-1", "fra-2", "fra-3"}
     own = session_on(rogue, tenant)

@@ -16,7 +16,7 @@ from relaymgr.nodes.services import node_heartbeat
 from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry import services, tasks
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
-from relaymgr.telemetry.services import events_take, probe_round, samples_prune
+from relaymgr.telemetry.services import events_claim, probe_round, samples_prune
 from tests.relaymgr.telemetry.documents import telemetry
 from tests.support.manager import in_threads
 
@@ -207,9 +207,9 @@ def test_taken_events_are_gone_oldest_first_and_by_kind(heard: RelayNode, stand_
     events = [event(1), event(2, kind="session_ended", seat=None), event(3, kind="of_the_future"), event(4)]
     stand_in.says(200, telemetry() | {"events": events, "last_event": 4})
     probe_round()
-    assert [taken.number for taken in events_take(limit=1, kinds=["seat_joined"])] == [1]
-    assert [taken.number for taken in events_take(limit=9, kinds=["seat_joined", "session_ended"])] == [2, 4]
-    assert events_take(limit=9, kinds=["seat_joined"]) == []
+    assert [taken.number for taken in events_claim(limit=1, kinds=["seat_joined"])] == [1]
+    assert [taken.number for taken in events_claim(limit=9, kinds=["seat_joined", "session_ended"])] == [2, 4]
+    assert events_claim(limit=9, kinds=["seat_joined"]) == []
     assert not NodeEvent.objects.exists(), "what nobody knows is not kept"
 
 
@@ -226,7 +226,7 @@ def test_no_two_takers_get_the_same_event(node: RelayNode) -> None:
         taken: list[int] = []
         for _ in range(20):
             with transaction.atomic():
-                taken += [event.number for event in events_take(limit=10, kinds=["seat_joined"])]
+                taken += [event.number for event in events_claim(limit=10, kinds=["seat_joined"])]
         return taken
 
     results = in_threads(take, take, take)

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.selectors import api_key_get
-from relaymgr.tenants.services import api_key_create, api_key_revoke, api_key_roll, tenant_create
+from relaymgr.tenants.services import api_key_create, api_key_revoke, api_key_rotate, tenant_create
 from web.errors import Invalid
 
 pytestmark = pytest.mark.django_db
@@ -49,7 +49,7 @@ def test_revoked_key_is_gone_at_once_and_stays_so(tenant: Tenant) -> None:
 
 def test_rolled_key_works_on_beside_the_new_one_for_the_overlap(tenant: Tenant) -> None:
     old, old_plain = api_key_create(tenant=tenant, name="build server", scopes=["read"])
-    new, new_plain = api_key_roll(key=old, overlap=timedelta(hours=1))
+    new, new_plain = api_key_rotate(key=old, overlap=timedelta(hours=1))
     assert (new.name, new.scopes, new.tenant, new.expires_at) == ("build server", ["read"], tenant, None)
     assert api_key_get(presented=old_plain) == old
     assert api_key_get(presented=new_plain) == new
@@ -60,7 +60,7 @@ def test_rolled_key_works_on_beside_the_new_one_for_the_overlap(tenant: Tenant) 
 def test_rolling_lengthens_no_keys_life(tenant: Tenant) -> None:
     soon = timezone.now() + timedelta(minutes=1)
     old, _ = api_key_create(tenant=tenant, name="test", scopes=["read"], expires_at=soon)
-    new, _ = api_key_roll(key=old)
+    new, _ = api_key_rotate(key=old)
     old.refresh_from_db()
     assert old.expires_at == new.expires_at == soon
 
@@ -69,7 +69,7 @@ def test_revoked_key_cannot_be_rolled(tenant: Tenant) -> None:
     key, _ = api_key_create(tenant=tenant, name="test", scopes=["relay"])
     api_key_revoke(key=key)
     with pytest.raises(Invalid) as refused:
-        api_key_roll(key=key)
+        api_key_rotate(key=key)
     assert refused.value.code == "key_not_usable"
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get
-from relaymgr.nodes.services import join_key_create, node_key_roll, token_key_roll
+from relaymgr.nodes.services import join_key_create, node_key_rotate, token_key_rotate
 from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.tenants.models import ApiKey, Tenant
@@ -44,8 +44,8 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
     now = timezone.now()
     api_key_create(tenant=tenant, name="test", scopes=["relay"])
     join_key_create(location=node.location)
-    node_key_roll(node=node)
-    token_key_roll(node=node)
+    node_key_rotate(node=node)
+    token_key_rotate(node=node)
     NodeSample.objects.create(node=node, at=now, probe_ms=1, cpu=0.1, sessions=1, seats=2, connected=2)
     LegSample.objects.create(node=node, session_id="0" * 12 + "-S", seat=1, at=now, rtt_ms=1, jitter_ms=1, loss=0)
     NodeEvent.objects.create(
@@ -130,7 +130,7 @@ def test_tenant_gets_a_key_that_is_shown_once(admin_client: Client, tenant: Tena
 
 def test_webhook_secret_is_shown_once(admin_client: Client, tenant: Tenant) -> None:
     old = tenant.webhook_secret
-    text = act(admin_client, Tenant, "roll_webhook_secret", tenant)
+    text = act(admin_client, Tenant, "rotate_webhook_secret", tenant)
     tenant.refresh_from_db()
     assert tenant.webhook_secret != old and f"Webhook secret of studio: {tenant.webhook_secret} " in text
 
@@ -159,13 +159,13 @@ def test_key_form_changes_name_and_expiry_only(admin_client: Client, tenant: Ten
 
 def test_keys_are_revoked_and_rolled(admin_client: Client, tenant: Tenant, node: RelayNode) -> None:
     key, plain = api_key_create(tenant=tenant, name="test", scopes=["relay"])
-    new = key_in(act(admin_client, ApiKey, "roll", key))
+    new = key_in(act(admin_client, ApiKey, "rotate", key))
     assert api_key_get(presented=plain) and api_key_get(presented=new)
     assert act(admin_client, ApiKey, "revoke", key) == f"{key} is revoked."
     assert api_key_get(presented=plain) is None
-    assert "cannot be rolled" in act(admin_client, ApiKey, "roll", key)
-    node_key_roll(node=node)
-    assert "is a node's" in act(admin_client, ApiKey, "roll", node.key)
+    assert "cannot be rotated" in act(admin_client, ApiKey, "rotate", key)
+    node_key_rotate(node=node)
+    assert "is a node's" in act(admin_client, ApiKey, "rotate", node.key)
 
 
 def test_join_key_is_made_by_form_and_by_action(admin_client: Client, location: Location) -> None:
@@ -192,10 +192,10 @@ def test_drain_of_a_deaf_node_says_so(admin_client: Client, node: RelayNode) -> 
 
 
 def test_nodes_keys_are_rolled(admin_client: Client, node: RelayNode) -> None:
-    plain = key_in(act(admin_client, RelayNode, "roll_node_key", node))
+    plain = key_in(act(admin_client, RelayNode, "rotate_node_key", node))
     key = api_key_get(presented=plain)
     assert key is not None and key.relaynode == node
-    text = act(admin_client, RelayNode, "roll_token_key", node)
+    text = act(admin_client, RelayNode, "rotate_token_key", node)
     assert str(node.token_keys.get().key_id) in text
     assert node.token_keys.get().key not in text
 

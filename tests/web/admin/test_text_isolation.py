@@ -66,7 +66,7 @@ def hostile(node: RelayNode, tenant: Tenant) -> RelaySession:
         worker=node.workers.get(),
         state="ready",
         token="1",
-        limits={"seat": {}, "session": {}},
+        limits={"seat": {"packets": 0, "bytes": 0}, "session": {"packets": 0, "bytes": 0}},
         metadata={"mode": EVIL},
         idle_timeout=60,
         ready_at=now,

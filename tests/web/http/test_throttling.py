@@ -14,7 +14,7 @@ from matchmaker import selectors
 from matchmaker.models import LocationSnapshot
 from relaymgr.celery import app
 from relaymgr.nodes.models import RelayNode
-from relaymgr.nodes.services import node_key_roll
+from relaymgr.nodes.services import node_key_rotate
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.support import servers
@@ -60,7 +60,7 @@ def test_each_key_has_its_own_count(tenant: Tenant, api: APIClient, embedded_clo
 
 
 def test_node_keys_are_not_limited(node: RelayNode, embedded_clock: Clock) -> None:
-    client = client_with(node_key_roll(node=node))
+    client = client_with(node_key_rotate(node=node))
     response = client.post("/v1/nodes/self/heartbeat", {}, format="json")
     assert response.status_code == 400
     assert "RateLimit-Limit" not in response

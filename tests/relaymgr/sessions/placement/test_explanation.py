@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from relaymgr.sessions.placement.explanation import TOLD, explain, recompute
 from relaymgr.sessions.placement.filters import Constraints, Filter, Place
 from relaymgr.sessions.placement.ranking import POLICY, Candidate, Group, Ranking, path_ms, rank
-from relaymgr.telemetry.estimation.estimates import Knowledge, Player, Sample, Site, estimate_legs
+from relaymgr.telemetry.estimation.estimates import LatencyModel, Player, Sample, Site, estimate_legs
 
 PLACES = [
     Place(f"place-{i}", f"City {i}", "Land", "LA", "Europe", "", ("odd",) if i % 2 else (), 5.0 * i - 50, 9.0 * i)
@@ -25,7 +25,7 @@ def node(index: int, **changes: Any) -> Candidate:
 
 def ranked(group: Group, players: list[Player], fleet: list[Candidate]) -> Ranking:
     sites = [Site(c.node, c.place.slug, c.place.latitude, c.place.longitude) for c in fleet]
-    return rank(group, fleet, estimate_legs(players, sites, Knowledge()))
+    return rank(group, fleet, estimate_legs(players, sites, LatencyModel()))
 
 
 def told(ranking: Ranking) -> dict[str, Any]:
@@ -166,5 +166,5 @@ def test_the_policy_of_then_decides_not_that_of_now() -> None:
     sites = [Site(f"node-0{i}", f"place-{i}", 0.0, 0.0) for i in range(2)]
     fleet = [node(0, load=0.8), node(1)]
     wide = replace(POLICY, tie=50.0)
-    ranking = rank(Group(1), fleet, estimate_legs(players, sites, Knowledge()), wide)
+    ranking = rank(Group(1), fleet, estimate_legs(players, sites, LatencyModel()), wide)
     assert recompute(told(ranking)) == ["node-01", "node-00"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relaymgr.sessions.placement.filters import Constraints, Filter, Place, admits
 from relaymgr.sessions.placement.ranking import POLICY, Candidate, Group, Ranking, choose_host, path_ms, rank
 from relaymgr.telemetry.estimation.coordinates import fit_coordinates
-from relaymgr.telemetry.estimation.estimates import Knowledge, Legs, Player, Sample, Site, estimate_legs
+from relaymgr.telemetry.estimation.estimates import LatencyModel, Legs, Player, Sample, Site, estimate_legs
 
 FRANKFURT = Place("frankfurt", "Frankfurt", "Germany", "DE", "Europe", "Hesse", ("premium", "ssd"), 50.11, 8.68)
 PARIS = Place("paris", "Paris", "France", "FR", "Europe", "Ile-de-France", (), 48.86, 2.35)
@@ -28,7 +28,7 @@ FLEET = [node("fra-1"), node("par-1", PARIS), node("tyo-1", TOKYO)]
 
 def legs_of(players: list[Player], fleet: list[Candidate]) -> Legs:
     sites = [Site(c.node, c.place.slug, c.place.latitude, c.place.longitude) for c in fleet]
-    return estimate_legs(players, sites, Knowledge())
+    return estimate_legs(players, sites, LatencyModel())
 
 
 def played(*players: dict[str, float], fleet: list[Candidate] = FLEET, loss: Any = None, **group: Any) -> Ranking:
@@ -296,6 +296,6 @@ def test_a_thousand_nodes_are_judged_all_at_once(players: int, limit_s: float) -
     rounds = []
     for _ in range(10):
         started = time.process_time()  # of this process: the machine may be busy with others
-        rank(Group(players), fleet, estimate_legs(group, sites, Knowledge(coordinates)))
+        rank(Group(players), fleet, estimate_legs(group, sites, LatencyModel(coordinates)))
         rounds.append(time.process_time() - started)
     assert min(rounds) < limit_s

@@ -25,7 +25,7 @@ from relaymgr.sessions.webhooks.deliveries import RETRY_FOR, delivery_retry, nex
 from relaymgr.sessions.webhooks.dispatch import Dispatcher, deliver_due, delivery_claim, due_in_turn
 from relaymgr.sessions.webhooks.sending import UNREACHABLE
 from relaymgr.tenants.models import Tenant
-from relaymgr.tenants.services import webhook_secret_roll
+from relaymgr.tenants.services import webhook_secret_rotate
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import create
 from tests.support.manager import StandIn, in_threads
@@ -123,7 +123,7 @@ def test_changed_body_does_not_verify(told: Tenant, receiver: Receiver, api: API
 
 def test_rolled_secret_signs_what_is_sent_from_then_on(told: Tenant, receiver: Receiver, api: APIClient) -> None:
     create(api)
-    secret = webhook_secret_roll(tenant=told)
+    secret = webhook_secret_rotate(tenant=told)
     deliver_due()
     headers, body = receiver.requests[0]
     assert Webhook(secret).verify(body, headers)["type"] == "ready"

@@ -11,7 +11,7 @@ from relaymgr.telemetry.estimation.estimates import (
     MAX_AGE_S,
     SOURCES,
     UNKNOWN_MS,
-    Knowledge,
+    LatencyModel,
     Legs,
     Player,
     Sample,
@@ -28,8 +28,8 @@ FRA, PAR, TYO = (
 SITES = [FRA, PAR, TYO]
 
 
-def leg(player: Player, site: Site = FRA, knowledge: Knowledge | None = None) -> dict[str, Any]:
-    legs = estimate_legs([player], SITES, knowledge or Knowledge())
+def leg(player: Player, site: Site = FRA, model: LatencyModel | None = None) -> dict[str, Any]:
+    legs = estimate_legs([player], SITES, model or LatencyModel())
     column = SITES.index(site)
     found: dict[str, Any] = {name: getattr(legs, name)[0, column].item() for name in Legs.__slots__}
     return {**found, "source": SOURCES[found["source"]]}
@@ -107,10 +107,10 @@ def test_inaccurate_location_widens() -> None:
     assert vague["uncertainty_ms"] > near["uncertainty_ms"] + 10
 
 
-# Learnt coordinates
+# StoredLatencyModel coordinates
 
 
-def fleet(count: int = 30) -> tuple[list[Site], Knowledge, np.ndarray]:
+def fleet(count: int = 30) -> tuple[list[Site], LatencyModel, np.ndarray]:
     """Nodes over Europe, coordinates learnt from 200 places, and what 40 more places would measure."""
     random = np.random.default_rng(4)
     at = np.column_stack([random.uniform(36, 60, count), random.uniform(-9, 30, count)])
@@ -118,13 +118,13 @@ def fleet(count: int = 30) -> tuple[list[Site], Knowledge, np.ndarray]:
     km = distance_km(homes[:, :1], homes[:, 1:], at[:, 0], at[:, 1])
     rows = km * 0.03 + random.uniform(2, 40, 240)[:, None]
     sites = [Site(f"n{index}", f"place-{index}", *where) for index, where in enumerate(at.tolist())]
-    return sites, Knowledge(fit_coordinates(tuple(site.node for site in sites), rows[:200])), rows[200:]
+    return sites, LatencyModel(fit_coordinates(tuple(site.node for site in sites), rows[:200])), rows[200:]
 
 
 def test_three_measurements_give_an_estimate_for_all_nodes() -> None:
-    sites, knowledge, truth = fleet()
+    sites, model, truth = fleet()
     players = [Player({f"n{index}": Sample(float(row[index])) for index in (0, 9, 17)}) for row in truth]
-    legs = estimate_legs(players, sites, knowledge)
+    legs = estimate_legs(players, sites, model)
     assert (legs.source[:, [0, 9, 17]] == SOURCES.index("measured")).all()
     rest = [column for column in range(len(sites)) if column not in (0, 9, 17)]
     assert (legs.source[:, rest] == SOURCES.index("coordinates")).all()
@@ -132,21 +132,21 @@ def test_three_measurements_give_an_estimate_for_all_nodes() -> None:
 
 
 def test_node_without_coordinates_is_estimated_by_what_else_there_is() -> None:
-    sites, knowledge, _ = fleet()
+    sites, model, _ = fleet()
     sites = [*sites, Site("new", "new", 50.0, 8.0)]
-    legs = estimate_legs([Player()], sites, knowledge)
+    legs = estimate_legs([Player()], sites, model)
     assert SOURCES[legs.source[0, -1]] == "unknown"
     assert SOURCES[legs.source[0, 0]] == "coordinates"
 
 
 def test_player_asked_for_few_beacons_gets_the_most_telling_ones() -> None:
-    sites, knowledge, _ = fleet()
-    near = beacon_order(Player({}, {}, sites[5].latitude, sites[5].longitude), sites, knowledge, 3)
+    sites, model, _ = fleet()
+    near = beacon_order(Player({}, {}, sites[5].latitude, sites[5].longitude), sites, model, 3)
     assert 5 in near
-    stranger = beacon_order(Player(), sites, knowledge, 3)
-    assert knowledge.coordinates is not None
-    assert stranger == knowledge.coordinates.landmarks(3)
-    assert beacon_order(Player(), sites, Knowledge(), 100) == list(range(len(sites)))
+    stranger = beacon_order(Player(), sites, model, 3)
+    assert model.coordinates is not None
+    assert stranger == model.coordinates.landmarks(3)
+    assert beacon_order(Player(), sites, LatencyModel(), 100) == list(range(len(sites)))
 
 
 # Properties
@@ -169,7 +169,7 @@ anyone = st.builds(
 
 @given(st.lists(anyone, max_size=5))
 def test_whatever_is_said_every_leg_has_a_possible_estimate(players: list[Player]) -> None:
-    legs = estimate_legs(players, SITES, Knowledge())
+    legs = estimate_legs(players, SITES, LatencyModel())
     assert legs.ms.shape == (len(players), len(SITES))
     assert np.isfinite(legs.ms).all()
     assert ((legs.ms > 0) & (legs.uncertainty_ms > 0)).all()
@@ -179,17 +179,17 @@ def test_whatever_is_said_every_leg_has_a_possible_estimate(players: list[Player
 
 @given(st.lists(anyone, min_size=1, max_size=4))
 def test_players_do_not_change_each_others_estimates(players: list[Player]) -> None:
-    together = estimate_legs(players, SITES, Knowledge())
+    together = estimate_legs(players, SITES, LatencyModel())
     for row, player in enumerate(players):
-        alone = estimate_legs([player], SITES, Knowledge())
+        alone = estimate_legs([player], SITES, LatencyModel())
         assert np.allclose(together.ms[row], alone.ms[0])
 
 
 def test_nothing_known_is_the_same_for_every_node() -> None:
-    legs = estimate_legs([Player()], SITES, Knowledge())
+    legs = estimate_legs([Player()], SITES, LatencyModel())
     assert set(legs.ms[0]) == {UNKNOWN_MS}
 
 
 def test_no_players_or_no_nodes_is_no_error() -> None:
-    assert estimate_legs([], SITES, Knowledge()).ms.shape == (0, 3)
-    assert estimate_legs([Player()], [], Knowledge()).ms.shape == (1, 0)
+    assert estimate_legs([], SITES, LatencyModel()).ms.shape == (0, 3)
+    assert estimate_legs([Player()], [], LatencyModel()).ms.shape == (1, 0)
