@@ -1,4 +1,4 @@
-"""For administrators: people and their roles."""
+"""The console's pages for users and roles."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from django.http import HttpRequest
 from relaymgr.operations.console import node_admin, seat_admin
 from web.admin.base import AuditedAdmin
 
-__all__ = ["PersonAdmin", "RoleAdmin", "node_admin", "seat_admin"]
+__all__ = ["OperatorAdmin", "RoleAdmin", "node_admin", "seat_admin"]
 
 admin.site.unregister([User, Group])
 
 
 @admin.register(User)
-class PersonAdmin(AuditedAdmin, UserAdmin):
-    """A role is a group. Only a superuser makes or touches one: an administrator must not become what it is not."""
+class OperatorAdmin(AuditedAdmin, UserAdmin):
+    """A role is a group. Only superusers create or change superusers, so that no administrator can become one."""
 
     list_display = ("username", "role", "is_active", "is_superuser", "last_login")
     list_filter = ("groups", "is_active", "is_superuser")
@@ -28,7 +28,7 @@ class PersonAdmin(AuditedAdmin, UserAdmin):
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Role", {"fields": ("is_active", "is_staff", "groups")}),
-        ("Person", {"fields": ("first_name", "last_name", "email", "last_login", "date_joined")}),
+        ("User", {"fields": ("first_name", "last_name", "email", "last_login", "date_joined")}),
     )
     add_fieldsets = ((None, {"fields": ("username", "usable_password", "password1", "password2", "groups")}),)
 
@@ -44,7 +44,7 @@ class PersonAdmin(AuditedAdmin, UserAdmin):
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         if not change:
-            obj.is_staff = True  # who is made here is to use these pages
+            obj.is_staff = True  # everyone created here may sign in to the console
         super().save_model(request, obj, form, change)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
@@ -59,11 +59,11 @@ class PersonAdmin(AuditedAdmin, UserAdmin):
 
 @admin.register(Group)
 class RoleAdmin(AuditedAdmin, GroupAdmin):
-    """Viewer, operator and administrator are made anew by each `migrate`."""
+    """`migrate` resets the permissions of viewer, operator and administrator."""
 
-    list_display = ("name", "people")
+    list_display = ("name", "users")
     filter_horizontal = ()
 
-    @admin.display(description="people")
-    def people(self, group: Group) -> int:
+    @admin.display(description="users")
+    def users(self, group: Group) -> int:
         return group.user_set.count()

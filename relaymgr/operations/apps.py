@@ -4,7 +4,7 @@ from django.db.models.signals import post_migrate
 
 
 class OperationsConfig(AppConfig):
-    """What operators work with: the admin's front page, `relayctl`, `doctor`. Looks at all apps; none looks at it."""
+    """The tools of operators: the console, `relayctl` and `doctor`. It uses all other apps; none of them uses it."""
 
     name = "relaymgr.operations"
     label = "operations"
@@ -15,10 +15,10 @@ class OperationsConfig(AppConfig):
 
         sign_in_audit.connect()
         post_migrate.connect(roles_make, sender=self)
-        apps.get_app_config("auth").verbose_name = "People and roles"
+        apps.get_app_config("auth").verbose_name = "Users and roles"
 
 
 class AdminConfig(admin_apps.AdminConfig):
-    """Django's admin, with our front page."""
+    """Django's admin, with the console's front page."""
 
     default_site = "relaymgr.operations.console.site.OperationsSite"

@@ -6,11 +6,10 @@ an operator creates each of them; sessions, players, tenants and addresses never
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import DatabaseError
-from django.db.models import Case, Count, F, Max, Min, Q, Sum, When
-from django.db.models.functions import Coalesce
 from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -24,14 +23,13 @@ from rest_framework.views import APIView
 from observability import exposition
 from observability.database import pool_observe
 from relaymgr.authentication import refuse
-from relaymgr.nodes.models import NodeIncident, RelayNode
+from relaymgr.nodes.selectors import incidents_last, nodes_with_seats, token_key_oldest
 from relaymgr.nodes.states import DRAINING, NodeState
-from relaymgr.sessions.grants import unconfirmed_by_answering
-from relaymgr.sessions.models import LIVE_STATES, EventKind, RelaySession, WebhookDelivery, WebhookEndpoint
-from relaymgr.sessions.webhooks.circuits import circuit_is_open
-from relaymgr.telemetry.models import NodeEvent, NodeSample
+from relaymgr.sessions.overview import grants_pending_since, live_sessions_by_state
+from relaymgr.sessions.webhooks.selectors import circuits_open, deliveries_due_since, deliveries_oldest
 from relaymgr.telemetry.process_exits import recent_restarts
-from relaymgr.tenants.models import ApiKey
+from relaymgr.telemetry.selectors import events_unapplied, players_connected
+from relaymgr.tenants.selectors import api_keys_expiring
 from web.admin.age import age_s
 from web.database.connections import health
 from web.errors import NotFound, Unauthorized
@@ -85,9 +83,8 @@ def _nodes(now: datetime) -> Iterator[Metric]:
     cpu = _per_node("cpu_ratio", "Share of a core that its busiest worker uses. Absent while the node is silent.")
     free = _per_node("seats_free", "Free seats.")
     seats = _per_node("seats", "Capacity in seats.")
-    nodes = RelayNode.objects.annotate(free=Sum("workers__free_seats"), seats=Sum("workers__capacity")).order_by()
     newest: datetime | None = None
-    for node in nodes.select_related("location"):
+    for node in cast(Iterable[Any], nodes_with_seats()):
         names = [node.name, node.location.slug]
         found = node.status
         by_state[found] += 1
@@ -100,8 +97,8 @@ def _nodes(now: datetime) -> Iterator[Metric]:
         if not node.silent_since(now):
             clock.add_metric(names, node.clock_offset_ms / 1000)
             cpu.add_metric(names, node.cpu)
-        free.add_metric(names, node.free or 0)
-        seats.add_metric(names, node.seats or 0)
+        free.add_metric(names, node.free_seats or 0)
+        seats.add_metric(names, node.capacity or 0)
     yield _by("causeway_fleet_nodes", "Nodes by state. draining: ready, but takes no new sessions.", "state", by_state)
     if newest:
         text = "Time since any node responded to a probe. Grows while the worker, beat or all nodes are down."
@@ -110,69 +107,41 @@ def _nodes(now: datetime) -> Iterator[Metric]:
 
 
 def _sessions(now: datetime) -> Iterator[Metric]:
-    live = RelaySession.objects.filter(state__in=LIVE_STATES).order_by().values_list("state")
-    counts = dict.fromkeys([str(state) for state in LIVE_STATES], 0) | dict(live.annotate(count=Count("pk")))
-    yield _by("causeway_sessions", "Live sessions.", "state", counts)
+    yield _by("causeway_sessions", "Live sessions.", "state", live_sessions_by_state())
 
 
 def _players(now: datetime) -> Iterator[Metric]:
-    samples = NodeSample.objects.filter(at__gte=now - SAMPLES_OF).order_by("at")
-    connected = dict(samples.values_list("node_id", "connected"))  # the last of each node
     text = "Seats whose player is connected, by the last samples of the nodes."
-    yield GaugeMetricFamily("causeway_players_connected", text, sum(connected.values()))
+    yield GaugeMetricFamily("causeway_players_connected", text, players_connected(since=now - SAMPLES_OF))
 
 
 def _grants(now: datetime) -> Iterator[Metric]:
-    """A wanted grant has waited since the last change of its seats, an unwanted one since the end of its session."""
-    changes = Q(session__events__kind__in=(EventKind.SEAT_ADDED, EventKind.SEAT_REVOKED))
-    pending = (
-        unconfirmed_by_answering()
-        .order_by()
-        .annotate(
-            since=Case(
-                When(wanted=True, then=Coalesce(Max("session__events__at", filter=changes), F("created_at"))),
-                default=Coalesce("session__ended_at", F("created_at")),
-            )
-        )
-    )
-    found = list(pending.values_list("since", flat=True))
+    found = grants_pending_since()
     yield GaugeMetricFamily("causeway_grants_pending", "Grants that responding nodes have not confirmed.", len(found))
     yield _oldest("causeway_grants_oldest_pending_seconds", "How long the oldest pending grant has waited.", found, now)
 
 
 def _events(now: datetime) -> Iterator[Metric]:
-    waiting = NodeEvent.objects.aggregate(count=Count("pk"), oldest=Min("at"))
-    yield GaugeMetricFamily("causeway_events_waiting", "Events of nodes that are not applied yet.", waiting["count"])
-    yield _oldest(
-        "causeway_events_oldest_seconds", "Age of the oldest event that is not applied yet.", [waiting["oldest"]], now
-    )
+    count, oldest = events_unapplied()
+    yield GaugeMetricFamily("causeway_events_waiting", "Events of nodes that are not applied yet.", count)
+    yield _oldest("causeway_events_oldest_seconds", "Age of the oldest event that is not applied yet.", [oldest], now)
 
 
 def _webhooks(now: datetime) -> Iterator[Metric]:
-    waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).aggregate(
-        count=Count("pk"), oldest=Min("created_at")
-    )
-    yield GaugeMetricFamily("causeway_webhooks_waiting", "Webhooks waiting for delivery or a retry.", waiting["count"])
-    yield _oldest("causeway_webhooks_oldest_seconds", "Age of the oldest waiting webhook.", [waiting["oldest"]], now)
-    late = WebhookDelivery.objects.filter(next_attempt_at__lte=now, attempts=0).exclude(circuit_is_open(now))
+    count, oldest = deliveries_oldest()
+    yield GaugeMetricFamily("causeway_webhooks_waiting", "Webhooks waiting for delivery or a retry.", count)
+    yield _oldest("causeway_webhooks_oldest_seconds", "Age of the oldest waiting webhook.", [oldest], now)
     text = "How long the oldest unattempted webhook has been due, without those of open circuits."
-    yield _oldest("causeway_webhooks_overdue_seconds", text, [late.aggregate(due=Min("next_attempt_at"))["due"]], now)
-    circuits = WebhookEndpoint.objects.filter(retry_at__isnull=False).count()
-    yield GaugeMetricFamily(
-        "causeway_webhook_circuits_open", "Webhook endpoints whose circuit breaker is open.", circuits
-    )
+    yield _oldest("causeway_webhooks_overdue_seconds", text, [deliveries_due_since(now=now)], now)
+    text = "Webhook endpoints whose circuit breaker is open."
+    yield GaugeMetricFamily("causeway_webhook_circuits_open", text, len(circuits_open()))
 
 
 def _keys(now: datetime) -> Iterator[Metric]:
-    week = Q(revoked_at=None, expires_at__gt=now, expires_at__lte=now + timedelta(days=7))
-    yield GaugeMetricFamily(
-        "causeway_api_keys_expiring", "API keys that expire within a week.", ApiKey.objects.filter(week).count()
-    )
-    newest = RelayNode.objects.annotate(newest=Max("token_keys__created_at", filter=Q(token_keys__retired_at=None)))
-    oldest = newest.aggregate(oldest=Min("newest"))["oldest"]
-    yield _oldest(
-        "causeway_token_key_age_seconds", "Age of the oldest key that encrypts connect tokens.", [oldest], now
-    )
+    expiring = api_keys_expiring(after=now, until=now + timedelta(days=7))
+    yield GaugeMetricFamily("causeway_api_keys_expiring", "API keys that expire within a week.", expiring)
+    text = "Age of the oldest key that encrypts connect tokens."
+    yield _oldest("causeway_token_key_age_seconds", text, [token_key_oldest()], now)
     text = "Age at which a token key is rotated."
     yield GaugeMetricFamily("causeway_token_key_lifetime_seconds", text, settings.TOKEN_KEY_LIFETIME)
 
@@ -187,8 +156,7 @@ def _restarts(now: datetime) -> Iterator[Metric]:
 
 def _incidents(now: datetime) -> Iterator[Metric]:
     age = _per_node("incident_age_seconds", "Time since the last incident of this kind on the node.", "kind")
-    rows = NodeIncident.objects.order_by().values_list("node__name", "node__location__slug", "kind", "last_at")
-    for node, location, kind, last_at in rows:
+    for node, location, kind, last_at in incidents_last():
         age.add_metric([node, location, kind], _age(last_at, now))
     yield age
 

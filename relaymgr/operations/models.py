@@ -1,1 +1,1 @@
-"""No tables. But only an app with this module is told when migrations are done, which is when the roles are made."""
+"""No tables. The module exists because only apps with models receive post_migrate, which creates the roles."""

@@ -1,6 +1,6 @@
-"""HTTP: a studio answers the requests of its players for their data (docs/data-protection.md)."""
+"""HTTP API for a tenant that answers its players' requests about their data (docs/data-protection.md)."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -10,23 +10,25 @@ from rest_framework.views import APIView
 
 from relaymgr.authentication import caller
 from relaymgr.operations.player_data import Player, player_erase, player_export
-from relaymgr.tenants.models import Tenant
 from web.audit.via import Via
 from web.fields.address import AddressField
 from web.fields.numbers import Count
 from web.http.input_warnings import RequestSerializer
 from web.openapi import error_responses
 
+if TYPE_CHECKING:
+    from relaymgr.tenants.models import Tenant
+
 
 class PlayerDataInputSerializer(RequestSerializer):
-    """Which player: one of the two."""
+    """Identifies the player by one of the two."""
 
     player_id = serializers.CharField(max_length=64, required=False, help_text="As in `users` of a session.")
-    ip = AddressField(required=False, help_text="An address, where players have no id.")
+    ip = AddressField(required=False, help_text="The address of a player without an id.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len(attrs) != 1:
-            raise serializers.ValidationError("Give player_id or ip, and not both.", "one_of")
+            raise serializers.ValidationError("Pass either player_id or ip.", "one_of")
         return attrs
 
 
@@ -36,7 +38,7 @@ class PlayerExportApi(APIView):
         player_id = serializers.CharField(allow_blank=True)
         ip = serializers.CharField(allow_blank=True)
         at = serializers.DateTimeField()
-        seats = serializers.ListField(child=serializers.DictField(), help_text="In sessions, the newest 1,000.")
+        seats = serializers.ListField(child=serializers.DictField(), help_text="The newest 1,000 seats in sessions.")
         more_seats = serializers.BooleanField()
         webhooks = serializers.ListField(child=serializers.DictField())
         tickets = serializers.ListField(child=serializers.DictField())
@@ -48,8 +50,8 @@ class PlayerExportApi(APIView):
         responses={200: OutputSerializer, **error_responses(400, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """All that is kept of one player of the tenant. Tokens are not among it."""
-        return Response(player_export(**_asked(request)))
+        """Return all stored data of one player of the tenant, without tokens."""
+        return Response(player_export(**_input(request)))
 
 
 class PlayerEraseApi(APIView):
@@ -57,7 +59,7 @@ class PlayerEraseApi(APIView):
         seats = Count()
         matchmaker_rows = Count()
         live_sessions = Count(
-            help_text="In which the player has a seat still, without a name now. Revoke it to end that."
+            help_text="Live sessions in which the player still has a seat, now unnamed. Revoke it to remove the player."
         )
 
     @extend_schema(
@@ -66,16 +68,16 @@ class PlayerEraseApi(APIView):
         responses={200: OutputSerializer, **error_responses(400, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """Delete what is kept of one player of the tenant, for good. Safe to repeat."""
-        return Response(player_erase(**_asked(request)))
+        """Delete all stored data of one player of the tenant, permanently. Idempotent."""
+        return Response(player_erase(**_input(request)))
 
 
-def _asked(request: Request) -> dict[str, Any]:
+def _input(request: Request) -> dict[str, Any]:
     serializer = PlayerDataInputSerializer(data=request.data)
     serializer.is_valid(raise_exception=True)
     found = caller(request)
     return {
-        "tenant": cast(Tenant, found.tenant),  # MayUseRelays lets no key in that has none
+        "tenant": cast("Tenant", found.tenant),  # the permission requires a key of a tenant
         "player": Player(**serializer.validated_data),
         "via": Via.API,
         "actor": f"key {found.key.prefix}",

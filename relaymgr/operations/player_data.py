@@ -1,26 +1,28 @@
-"""Data of one player, from all apps: handed out, and deleted, on request. Both are in the audit log."""
+"""Export and erasure of one player's data in all apps. The audit log records both."""
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
 from relaymgr.sessions import player_data as sessions
 from relaymgr.sessions.player_data import Player, sessions_live_with
-from relaymgr.tenants.models import Tenant
 from web.audit.services import action_record
 from web.audit.via import Via
 from web.player_data import stores
+
+if TYPE_CHECKING:
+    from relaymgr.tenants.models import Tenant
 
 __all__ = ["Player", "digest", "player_erase", "player_export"]
 
 
 def digest(player: Player) -> str:
-    """What the audit log calls a player: enough to see that it was this one, and not the data that was erased."""
+    """The audit log's name for a player: it identifies the player without containing the erased data."""
     return f"player sha256:{hashlib.sha256((player.player_id or player.ip).encode()).hexdigest()[:16]}"
 
 
-def player_export(*, tenant: Tenant, player: Player, via: Via, actor: str) -> dict[str, Any]:
+def player_export(*, tenant: "Tenant", player: Player, via: Via, actor: str) -> dict[str, Any]:
     found = {
         "tenant": tenant.slug,
         "player_id": player.player_id,
@@ -34,16 +36,16 @@ def player_export(*, tenant: Tenant, player: Player, via: Via, actor: str) -> di
     return found
 
 
-def player_erase(*, tenant: Tenant, player: Player, via: Via, actor: str) -> dict[str, int]:
-    """How many seats and rows of the matchmaker were erased, and in how many live sessions the player still has a
-    seat: it plays on, without a name."""
+def player_erase(*, tenant: "Tenant", player: Player, via: Via, actor: str) -> dict[str, int]:
+    """The numbers of erased seats and matchmaker rows, and of live sessions in which the player still has a seat: it
+    stays connected, unnamed."""
     live = sessions_live_with(tenant=tenant, player=player)
-    # The matchmaker first: it might make a session of a ticket meanwhile.
+    # The matchmaker first: it might otherwise create a session from a ticket meanwhile.
     rows = sum(store.player_erase(tenant=tenant.slug, player_id=player.player_id, ip=player.ip) for store in stores)
     seats = sessions.player_erase(tenant=tenant, player=player)
-    _record("player.erase", tenant, player, via, actor, f"{seats} seats, {rows} rows of the matchmaker")
+    _record("player.erase", tenant, player, via, actor, f"{seats} seats, {rows} matchmaker rows")
     return {"seats": seats, "matchmaker_rows": rows, "live_sessions": live}
 
 
-def _record(action: str, tenant: Tenant, player: Player, via: Via, actor: str, detail: str) -> None:
+def _record(action: str, tenant: "Tenant", player: Player, via: Via, actor: str, detail: str) -> None:
     action_record(via=via, actor=actor, action=action, target=f"{tenant} {digest(player)}", detail=detail)

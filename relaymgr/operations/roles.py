@@ -1,12 +1,12 @@
-"""Who may do what in the admin. A person has a role by being in its group.
+"""The roles of the console's users. A user has a role by being in its group.
 
 | role | may |
 |---|---|
-| viewer | look at everything but people; changes nothing |
-| operator | also drain nodes, end sessions, revoke seats, repeat webhooks, close circuits, ban, set tags and prices |
-| administrator | also remove nodes, export and erase a player's data, and keys, tenants, matchmaking profiles, people |
+| viewer | see everything except users, change nothing |
+| operator | also drain nodes, end sessions, revoke seats, retry webhooks, close circuits, ban, set tags and prices |
+| administrator | also remove nodes, export and erase a player's data, manage keys, tenants, profiles and users |
 
-Nobody sees a secret, except whoever makes it, once.
+A secret is shown once, to the user who created it.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ OPERATES = (
 
 
 def roles_make(using: str = "default", **signal: Any) -> None:
-    """After each migration: the three groups, with exactly these permissions. Other groups are the installation's."""
+    """After each migration: creates the three groups with exactly these permissions. Other groups are left alone."""
     for name in ROLES:
         group, _ = Group.objects.using(using).get_or_create(name=name)
         group.permissions.set(_permissions(name, using))

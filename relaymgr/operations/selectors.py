@@ -1,42 +1,43 @@
-"""Reads for the front page: a handful of queries, each bounded by nodes or by a limit, never by sessions."""
+"""Reads for the front page and `relayctl status`: a fixed number of queries, each bounded by the number of nodes or by
+a limit, never by the number of sessions."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
-from relaymgr.nodes import models as fleet_models
 from relaymgr.nodes.incidents import incidents_recent
-from relaymgr.nodes.models import NodeStateChange, RelayNode
+from relaymgr.nodes.selectors import locations_all, nodes_with_seats, state_changes_newest
 from relaymgr.nodes.silence import silent_since
+from relaymgr.operations.alerts import Alert, Backlog, IncidentSummary, alerts_of
 from relaymgr.operations.fleet_snapshot import (
     STATES,
-    Alert,
-    Backlog,
-    Incident,
-    Location,
-    Node,
-    Place,
-    Rates,
-    alerts_of,
+    LocationPoint,
+    MapMarker,
+    NodeSnapshot,
+    TrafficRates,
     count_states,
-    places_of,
+    markers_of,
     worst_first,
 )
-from relaymgr.sessions.grants import unconfirmed
-from relaymgr.sessions.models import Grant, SessionEvent, WebhookDelivery
-from relaymgr.telemetry.models import NodeEvent, NodeSample
+from relaymgr.sessions.overview import events_newest, grants_lagging_by_node
+from relaymgr.sessions.webhooks.selectors import deliveries_retried
 from relaymgr.telemetry.process_exits import Restarts, recent_restarts
+from relaymgr.telemetry.selectors import events_unapplied, node_samples
 from relaymgr.telemetry.series import counters_grown
 from web.admin.age import age_s
-from web.audit.models import AuditEntry
+from web.audit.selectors import entries_all
 
-RATE_OVER = timedelta(seconds=10)
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import NodeStateChange
+    from relaymgr.sessions.models import SessionEvent
+    from web.audit.models import AuditEntry
+
+RATES_OVER = timedelta(seconds=10)
 GRANT_LAGS_AFTER = timedelta(seconds=10)
 COLUMNS = (
     "pk",
@@ -49,37 +50,35 @@ COLUMNS = (
     "cpu",
     "last_seen_at",
     "clock_offset_ms",
-    "seats",
-    "free",
+    "capacity",
+    "free_seats",
 )
-LISTED = 40  # nodes; a larger fleet shows its troubled and its busiest ones
-COUNTED = 10_000  # rows of a backlog, at most
-RECENT_EVENTS, RECENT_ACTS, RECENT_CHANGES = 12, 6, 6
+LISTED = 40  # nodes; of a larger fleet, those with problems and the most utilized ones
+BACKLOG_COUNTED = 10_000  # rows
+RECENT_EVENTS, RECENT_ACTIONS, RECENT_CHANGES = 12, 6, 6
 INCIDENTS = 20
 
 
 @dataclass(frozen=True)
-class Now:
-    """The fleet as it is."""
-
+class FleetSnapshot:
     at: datetime
-    nodes: Sequence[Node]
-    places: Sequence[Place]
+    nodes: Sequence[NodeSnapshot]
+    markers: Sequence[MapMarker]
     alerts: Sequence[Alert]
     restarts: Sequence[Restarts]
-    events: Sequence[SessionEvent]
-    acts: Sequence[AuditEntry]
-    changes: Sequence[NodeStateChange]
+    events: "Sequence[SessionEvent]"
+    actions: "Sequence[AuditEntry]"
+    changes: "Sequence[NodeStateChange]"
 
-    looks = tuple(STATES.items())
+    tones = tuple(STATES.items())
 
     @cached_property
     def states(self) -> list[tuple[str, str, int]]:
         return count_states(self.nodes)
 
     @cached_property
-    def silent(self) -> list[Node]:
-        """Nodes whose figures are the last known ones. Those without any are none."""
+    def silent(self) -> list[NodeSnapshot]:
+        """The nodes whose figures are the last known ones. A node that never responded has no figures."""
         return [node for node in self.nodes if node.is_silent]
 
     @cached_property
@@ -88,7 +87,7 @@ class Now:
 
     @cached_property
     def sessions_last_known(self) -> int:
-        """How many of them are on silent nodes."""
+        """Those of them on silent nodes."""
         return sum(node.sessions or 0 for node in self.silent)
 
     @cached_property
@@ -109,7 +108,7 @@ class Now:
 
     @cached_property
     def drops(self) -> list[tuple[str, float]]:
-        """(reason, a second), the most first; those that happen."""
+        """(reason, packets per second), the highest rate first."""
         total: dict[str, float] = defaultdict(float)
         for node in self.nodes:
             for reason, rate in node.rates.drops.items():
@@ -130,68 +129,59 @@ class Now:
 
     @cached_property
     def probe_age(self) -> float | None:
-        """Seconds since any node was heard."""
+        """Seconds since any node responded to a probe."""
         return min((node.silence for node in self.nodes if node.silence is not None), default=None)
 
     @cached_property
-    def listed(self) -> list[Node]:
-        """All nodes; of many those that are in trouble, and the busiest."""
+    def listed(self) -> list[NodeSnapshot]:
         return worst_first(self.nodes)[:LISTED]
 
     @cached_property
-    def settled(self) -> list[Place]:
-        """Places with nodes, the worst first."""
-        looks = list(STATES.values())
-        return sorted(
-            (place for place in self.places if place.nodes), key=lambda place: (looks.index(place.tone), -place.load)
-        )
+    def markers_with_nodes(self) -> list[MapMarker]:
+        """The worst first."""
+        tones = list(STATES.values())
+        found = (marker for marker in self.markers if marker.nodes)
+        return sorted(found, key=lambda marker: (tones.index(marker.tone), -marker.load))
 
 
-def incidents_now() -> list[Incident]:
-    """Of the last minutes, the newest first."""
-    found = incidents_recent().select_related("node")[:INCIDENTS]
-    return [Incident(each.node.name, each.get_kind_display(), each.detail) for each in found]
-
-
-def fleet_now() -> Now:
+def fleet_snapshot() -> FleetSnapshot:
     now = timezone.now()
-    locations = [
-        Location(*row)
-        for row in fleet_models.Location.objects.values_list("pk", "slug", "city", "latitude", "longitude")
-    ]
+    columns = ("pk", "slug", "city", "latitude", "longitude")
+    locations = [LocationPoint(*row) for row in locations_all().values_list(*columns)]
     nodes, restarts = _nodes(now), recent_restarts(now)
-    return Now(
+    return FleetSnapshot(
         at=now,
         nodes=nodes,
-        places=places_of(locations, nodes),
-        alerts=alerts_of(nodes, _backlog(now), restarts, incidents_now()),
+        markers=markers_of(locations, nodes),
+        alerts=alerts_of(nodes, _backlog(now), restarts, _incidents()),
         restarts=restarts,
-        events=list(SessionEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
-        acts=list(AuditEntry.objects.all()[:RECENT_ACTS]),
-        changes=list(NodeStateChange.objects.select_related("node")[:RECENT_CHANGES]),
+        events=events_newest(at_most=RECENT_EVENTS),
+        actions=list(entries_all()[:RECENT_ACTIONS]),
+        changes=state_changes_newest(at_most=RECENT_CHANGES),
     )
 
 
-def node_now(*, pk: int, now: datetime) -> Node:
-    """One of them. Raises RelayNode.DoesNotExist."""
-    row = _rows().values(*COLUMNS).get(pk=pk)
-    return _node(row, _samples(now, [row]).get(pk, []), now)
+def node_snapshot(*, pk: int, now: datetime) -> NodeSnapshot:
+    """Raises RelayNode.DoesNotExist."""
+    row = nodes_with_seats().values(*COLUMNS).get(pk=pk)
+    samples = node_samples(since=now - RATES_OVER, silent=_silent([row], now), node_id=pk)
+    return _node(row, samples.get(pk, []), now)
 
 
-def _nodes(now: datetime) -> list[Node]:
-    rows = list(_rows().values(*COLUMNS))
-    samples = _samples(now, rows)
+def _nodes(now: datetime) -> list[NodeSnapshot]:
+    rows = list(nodes_with_seats().values(*COLUMNS))
+    samples = node_samples(since=now - RATES_OVER, silent=_silent(rows, now))
     return [_node(row, samples.get(row["pk"], []), now) for row in rows]
 
 
-def _rows() -> QuerySet[RelayNode]:
-    return RelayNode.objects.annotate(seats=Sum("workers__capacity"), free=Sum("workers__free_seats")).order_by("name")
+def _silent(rows: Sequence[dict[str, Any]], now: datetime) -> list[int]:
+    return [row["pk"] for row in rows if silent_since(row["last_seen_at"], now)]
 
 
-def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> Node:
-    seats = row["seats"] or 0
+def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> NodeSnapshot:
+    capacity = row["capacity"] or 0
     seen_at = row["last_seen_at"]
-    return Node(
+    return NodeSnapshot(
         pk=row["pk"],
         name=row["name"],
         location=row["location"],
@@ -200,64 +190,43 @@ def _node(row: dict[str, Any], samples: "Sequence[Sample]", now: datetime) -> No
         is_draining=row["is_draining"],
         is_stopping=row["is_stopping"],
         cpu=row["cpu"],
-        capacity=seats,
-        taken=seats - (row["free"] or 0),
+        capacity=capacity,
+        taken=capacity - (row["free_seats"] or 0),
         silence=age_s(seen_at, now) if seen_at else None,
         clock_offset_ms=row["clock_offset_ms"],
         sessions=samples[-1][1] if samples else None,
         connected=samples[-1][2] if samples else None,
-        rates=Rates() if silent_since(seen_at, now) else rates_of(samples),
+        rates=TrafficRates() if silent_since(seen_at, now) else rates_of(samples),
     )
 
 
-# (at, sessions, connected, counters)
+# (at, sessions, players connected, counters)
 Sample = tuple[datetime, int, int, Mapping[str, int]]
 
 
-def _samples(now: datetime, nodes: Sequence[dict[str, Any]]) -> dict[int, list[Sample]]:
-    """Of each node the first and the last sample of the last few seconds; of one without any its last sample, however
-    old."""
-    found: dict[int, list[Sample]] = {}
-    wanted = Q(at__gte=now - RATE_OVER)
-    if len(nodes) == 1:
-        wanted &= Q(node=nodes[0]["pk"])
-    silent = [row["pk"] for row in nodes if silent_since(row["last_seen_at"], now)]
-    if silent:
-        # The newest of each: a look into the index for each silent node.
-        newest = NodeSample.objects.filter(node=OuterRef("pk")).order_by("-at").values("pk")[:1]
-        wanted |= Q(pk__in=RelayNode.objects.filter(pk__in=silent).order_by().values(newest=Subquery(newest)))
-    rows = NodeSample.objects.filter(wanted).order_by("at")
-    for node, *sample in rows.values_list("node", "at", "sessions", "connected", "counters"):
-        mine = found.setdefault(node, [])
-        mine[1:] = [(sample[0], sample[1], sample[2], sample[3])]
-    return found
-
-
-def rates_of(samples: Sequence[Sample]) -> Rates:
-    """What the counters grew by: nothing is known until a node's second sample."""
+def rates_of(samples: Sequence[Sample]) -> TrafficRates:
+    """By the growth of the counters between the first and the last sample; zero with fewer than two samples."""
     if len(samples) < 2:
-        return Rates()
-    (begun, _, _, before), (ended, _, _, after) = samples[0], samples[-1]
-    seconds = (ended - begun).total_seconds()
+        return TrafficRates()
+    (started, _, _, before), (ended, _, _, after) = samples[0], samples[-1]
+    seconds = (ended - started).total_seconds()
     if seconds <= 0:
-        return Rates()
+        return TrafficRates()
     grown = counters_grown(before, after)
     drops = {name.removeprefix("drop_"): growth / seconds for name, growth in grown.items() if name.startswith("drop_")}
-    return Rates(grown.get("forwarded_packets", 0) / seconds, grown.get("forwarded_bytes", 0) / seconds, drops)
+    return TrafficRates(grown.get("forwarded_packets", 0) / seconds, grown.get("forwarded_bytes", 0) / seconds, drops)
 
 
-def grants_lagging(now: datetime) -> QuerySet[Grant]:
-    """Those whose node holds an older one than it should."""
-    return unconfirmed().filter(created_at__lt=now - GRANT_LAGS_AFTER).order_by()
+def _incidents() -> list[IncidentSummary]:
+    found = incidents_recent().select_related("node")[:INCIDENTS]
+    return [IncidentSummary(each.node.name, each.get_kind_display(), each.detail) for each in found]
 
 
 def _backlog(now: datetime) -> Backlog:
-    grants = grants_lagging(now).values_list("worker__node__name").annotate(count=Count("pk")).order_by("-count")
-    retried = WebhookDelivery.objects.filter(next_attempt_at__isnull=False, attempts__gt=0).order_by()
-    oldest = NodeEvent.objects.values_list("at", flat=True).first()
+    events, oldest = events_unapplied(at_most=BACKLOG_COUNTED)
     return Backlog(
-        grants=dict(grants),
-        webhooks=retried[:COUNTED].count(),
-        events=NodeEvent.objects.order_by()[:COUNTED].count(),
+        grants=grants_lagging_by_node(created_before=now - GRANT_LAGS_AFTER),
+        webhooks=deliveries_retried(at_most=BACKLOG_COUNTED),
+        events=events,
         oldest_event=(now - oldest).total_seconds() if oldest else None,
     )

@@ -98,9 +98,11 @@ def events_matching(
     return joined.filter(wanted).defer("session__placement", *(f"session__{name}" for name in SECRETS))
 
 
-def grants_lagging_by_node(*, created_before: datetime) -> dict[str, int]:
-    """{node: its grants of before then that it has not confirmed}, the highest count first."""
+def grants_lagging_by_node(*, created_before: datetime, node_id: int | None = None) -> dict[str, int]:
+    """{node: its grants of before then that it has not confirmed}, the highest count first. Of all nodes, or of one."""
     lagging = unconfirmed().filter(created_at__lt=created_before).order_by()
+    if node_id is not None:
+        lagging = lagging.filter(worker__node=node_id)
     counts = lagging.values_list("worker__node__name").annotate(count=Count("pk")).order_by("-count")
     return dict(counts)
 

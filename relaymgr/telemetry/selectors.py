@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Min, OuterRef, Q, Subquery
+from django.db.models import Count, Min, OuterRef, Q, Subquery
 
 from relaymgr.nodes.geoip import locate as geoip_locate
 from relaymgr.nodes.selectors import nodes_by_id
@@ -170,7 +170,6 @@ def node_samples(
 
 
 def events_unapplied(*, at_most: int | None = None) -> tuple[int, datetime | None]:
-    """(events of nodes that are not applied yet, when the oldest of them happened); counts no further than
-    `at_most`."""
-    oldest = NodeEvent.objects.aggregate(oldest=Min("at"))["oldest"]
-    return NodeEvent.objects.order_by()[:at_most].count(), oldest
+    """(events of nodes that are not applied yet, when the oldest of them happened), of the first `at_most` rows."""
+    found = NodeEvent.objects.order_by("pk")[:at_most].aggregate(count=Count("pk"), oldest=Min("at"))
+    return found["count"], found["oldest"]

@@ -230,7 +230,7 @@ def test_a_silent_node_is_shown_as_such_and_leaves_a_trace(
     os.kill(pid, signal.SIGSTOP)
     try:
         expect(row).to_contain_text("last known")
-        expect(page.locator(".ops-figures")).to_contain_text("of them last known")
+        expect(page.locator(".ops-figures")).to_contain_text("last known")
         page.goto(f"{stack.url}/admin/relay_sessions/relaysession/{session['session_id']}/change/")
         expect(page.locator("#seat-1")).to_contain_text("unknown since")
         shown = stack.api.get(f"/v1/relays/sessions/{session['session_id']}").json()

@@ -17,7 +17,7 @@ from relaymgr.celery import SCHEDULE, app
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.silence import silent_since
 from relaymgr.operations.doctor.background_jobs import last_round_age_s, probe_rounds
-from relaymgr.operations.selectors import fleet_now
+from relaymgr.operations.selectors import fleet_snapshot
 from relaymgr.task_queue.beat import Scheduler
 from relaymgr.telemetry.leases import lease_take
 from relaymgr.telemetry.models import Lease
@@ -54,7 +54,7 @@ def test_doctor_says_that_a_clock_was_stepped() -> None:
 @pytest.mark.django_db
 def test_a_node_heard_in_the_future_is_silent(node: RelayNode) -> None:
     RelayNode.objects.update(last_seen_at=timezone.now() + HOUR, state="ready")
-    (shown,) = fleet_now().nodes
+    (shown,) = fleet_snapshot().nodes
     assert shown.silence is not None and shown.silence > 3_000
     assert silent_since(timezone.now() + HOUR, timezone.now()) is not None
 

@@ -1,4 +1,4 @@
-"""Logging in to the admin, with a limit on failures."""
+"""Signing in to the console, with a limit on failed attempts."""
 
 import hashlib
 import secrets
@@ -20,22 +20,22 @@ _SALT = "relaymgr.operations.console.login.device"
 
 
 class LoginForm(AdminAuthenticationForm):
-    """Counts failures in a minute for the address and, with a higher limit, for the name: many addresses may try one
-    name. Beyond either limit not even the right password is looked at.
+    """Counts failures per minute for the address and, with a higher limit, for the name, as many addresses may try one
+    name. Beyond either limit no password is checked.
 
-    A browser that has logged in with this name before counts for itself alone: failures of others, wherever they come
-    from, cannot lock its user out (OWASP's device cookies).
+    A browser that has signed in with this name before has a counter of its own, so that failures from elsewhere cannot
+    lock its user out (OWASP's device cookies).
     """
 
     def clean(self) -> dict[str, Any]:
         limits = self._limits()
         taken: list[tuple[str, str]] = []
         for counter, limit in limits.items():
-            # Counted before the password is looked at, else as many as come at once would all pass.
+            # Counted before the password is checked; otherwise concurrent attempts would all pass.
             allowance = take(*counter, limit)
             if not allowance.is_granted:
                 self._undo(taken)
-                text = f"Too many failed logins. Try again in {allowance.resets_in} seconds."
+                text = f"Too many failed attempts. Try again in {allowance.resets_in} seconds."
                 raise ValidationError(text, code="throttled")
             taken.append(counter)
         cleaned = super().clean()
@@ -43,12 +43,11 @@ class LoginForm(AdminAuthenticationForm):
         return cleaned
 
     def confirm_login_allowed(self, user: Any) -> None:
-        """The right password of a person without access to these pages is a failure too, of which Django sends no
-        signal."""
+        """A user without access to the console counts as a failure too. Django sends no signal for it."""
         try:
             super().confirm_login_allowed(user)
         except ValidationError:
-            sign_in_refused(self.request, user.get_username(), "has no access to these pages")
+            sign_in_refused(self.request, user.get_username(), "has no access to the console")
             raise
 
     @staticmethod
@@ -57,7 +56,7 @@ class LoginForm(AdminAuthenticationForm):
             give_back(*counter)
 
     def _limits(self) -> dict[tuple[str, str], int]:
-        """{(kind, subject): failures a minute}"""
+        """{(kind, subject): failures per minute}"""
         name = _digest(self.cleaned_data.get("username", ""))
         by_address = settings.FAILED_LOGINS_PER_MINUTE
         if self.request is None:
@@ -69,7 +68,7 @@ class LoginForm(AdminAuthenticationForm):
 
 
 def remember_device(request: HttpRequest, response: HttpResponse) -> None:
-    """After a login: the browser is known for its user from now on."""
+    """After a sign-in: marks the browser as known for this user."""
     name = _digest(request.user.get_username())
     if _known_device(request, name):
         return
@@ -85,7 +84,7 @@ def remember_device(request: HttpRequest, response: HttpResponse) -> None:
 
 
 def _known_device(request: HttpRequest, name: str) -> str | None:
-    """The id of a device on which this name logged in before."""
+    """The id of a browser in which this user signed in before."""
     try:
         owner, device = signing.loads(request.COOKIES.get(DEVICE_COOKIE, ""), salt=_SALT, max_age=DEVICE_LIFETIME)
     except (signing.BadSignature, ValueError, TypeError):
@@ -94,5 +93,5 @@ def _known_device(request: HttpRequest, name: str) -> str | None:
 
 
 def _digest(name: str) -> str:
-    """People may type a password there, and a cache's key takes neither blanks nor any length."""
+    """Users may type a password into this field, and keys of the cache are limited in length and characters."""
     return hashlib.sha256(name.lower().encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""The node's page: what nodes/admin.py has, with all that other apps know of a node around it."""
+"""The page of a node: that of nodes/admin.py, extended by what other apps know about the node."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
@@ -14,17 +14,20 @@ from relaymgr.nodes.models import RelayNode
 from relaymgr.operations.console import node_page
 from relaymgr.sessions.services import placement_ban
 from relaymgr.telemetry.series import SPANS
-from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.selectors import tenants_all
 from web.admin.base import confirmed_action
 
-SPAN = "1h"
+if TYPE_CHECKING:
+    from relaymgr.tenants.models import Tenant
+
+DEFAULT_SPAN = "1h"
 
 admin.site.unregister(RelayNode)
 
 
 class BanForm(forms.Form):
-    tenant = forms.ModelChoiceField(Tenant.objects.order_by("slug"))
-    note = forms.CharField(max_length=200, required=False, label="Why", help_text="For whoever meets the rule later.")
+    tenant = forms.ModelChoiceField(tenants_all())
+    note = forms.CharField(max_length=200, required=False, label="Reason", help_text="Shown with the placement rule.")
 
 
 @admin.register(RelayNode)
@@ -34,7 +37,12 @@ class NodePageAdmin(RelayNodeAdmin):
     actions = ("drain", "undrain", "ban", "rotate_token_key", "rotate_node_key", "remove")
 
     def get_urls(self) -> list[URLPattern]:
-        views = {"now": self.now_view, "summary": self.summary_view, "series": self.series_view, "row": self.row_view}
+        views = {
+            "now": self.now_view,
+            "summary": self.summary_view,
+            "series": self.series_view,
+            "latency": self.row_latency_view,
+        }
         ours = [
             path(f"<int:pk>/{name}", self.admin_site.admin_view(view), name=f"nodes_relaynode_{name}")
             for name, view in views.items()
@@ -43,29 +51,32 @@ class NodePageAdmin(RelayNodeAdmin):
         return [latency, *ours, *super().get_urls()]
 
     def page_context(self, request: HttpRequest, row: RelayNode) -> dict[str, Any]:
-        head = {"head": node_page.head_of(row)}
-        return self._summary(row, request.GET.get("span", SPAN)) | _row(row) | head
+        overview = {"overview": node_page.overview_of(row)}
+        return self._summary(row, request.GET.get("span", DEFAULT_SPAN)) | _latency(row) | overview
 
     def now_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Its head."""
-        return self._part(request, "operations/node_now.html", {"head": node_page.head_of(self._seen(request, pk))})
+        """The overview, refreshed."""
+        overview = node_page.overview_of(self._get_row(request, pk))
+        return self._part(request, "operations/node_now.html", {"overview": overview})
 
     def summary_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """The charts in words."""
-        row = self._seen(request, pk)
-        return self._part(request, "operations/node_summary.html", self._summary(row, request.GET.get("span", SPAN)))
+        """The figures of the charts as a table, refreshed."""
+        row = self._get_row(request, pk)
+        return self._part(
+            request, "operations/node_summary.html", self._summary(row, request.GET.get("span", DEFAULT_SPAN))
+        )
 
-    def row_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """How far the others are."""
-        return self._part(request, "operations/node_row.html", _row(self._seen(request, pk)))
+    def row_latency_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The latency to other nodes, refreshed."""
+        return self._part(request, "operations/node_latency.html", _latency(self._get_row(request, pk)))
 
     def series_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """What charts.js draws."""
-        row = self._seen(request, pk)
+        """The data of the charts."""
+        row = self._get_row(request, pk)
         try:
-            return JsonResponse(node_page.charts_json(row, request.GET.get("span", SPAN)))
+            return JsonResponse(node_page.charts_json(row, request.GET.get("span", DEFAULT_SPAN)))
         except KeyError:
-            return JsonResponse({"message": f"span: one of {', '.join(SPANS)}", "code": "invalid"}, status=400)
+            return JsonResponse({"message": f"Choose a span: {', '.join(SPANS)}.", "code": "invalid"}, status=400)
 
     def latency_view(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
@@ -83,16 +94,16 @@ class NodePageAdmin(RelayNodeAdmin):
 
     @confirmed_action(
         "Ban for a tenant",
-        effect="The tenant's new sessions are no longer placed here. Live ones play on. To lift the ban, delete the "
-        "placement rule.",
+        effect="New sessions of the tenant are no longer placed here. Live sessions continue. To lift the ban, delete "
+        "the placement rule.",
         permission="ban",
         form=BanForm,
     )
-    def ban(self, request: HttpRequest, node: RelayNode, tenant: Tenant, note: str) -> str:
+    def ban(self, request: HttpRequest, node: RelayNode, tenant: "Tenant", note: str) -> str:
         placement_ban(tenant=tenant, node=node, note=note)
-        return f"New sessions of {tenant} keep away from {node}."
+        return f"New sessions of {tenant} are no longer placed on {node}."
 
-    def _seen(self, request: HttpRequest, pk: int) -> RelayNode:
+    def _get_row(self, request: HttpRequest, pk: int) -> RelayNode:
         if not self.has_view_permission(request):
             raise PermissionDenied
         row = RelayNode.objects.select_related("location").filter(pk=pk).first()
@@ -104,12 +115,12 @@ class NodePageAdmin(RelayNodeAdmin):
         return TemplateResponse(request, template, context)
 
     def _summary(self, row: RelayNode, span_name: str) -> dict[str, Any]:
-        span_name = span_name if span_name in SPANS else SPAN
+        span_name = span_name if span_name in SPANS else DEFAULT_SPAN
         _, charts = node_page.charts_of(row, span_name)
         spans = [(name, span.name) for name, span in SPANS.items()]
         return {"row": row, "charts": charts, "span": span_name, "spans": spans, "step": SPANS[span_name].step}
 
 
-def _row(row: RelayNode) -> dict[str, Any]:
-    neighbours, total = node_page.latency_neighbours(row)
-    return {"row": row, "neighbours": neighbours, "total": total}
+def _latency(row: RelayNode) -> dict[str, Any]:
+    peers, total = node_page.peer_latencies(row)
+    return {"row": row, "peers": peers, "total": total}

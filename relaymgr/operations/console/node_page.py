@@ -1,31 +1,35 @@
-"""What a node's page shows: how it is and why, its lines over an hour or a day, how far the others are."""
+"""The contents of a node's page: its health, charts of the last hour or day, and the latency to other nodes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
 from relaymgr.nodes.incidents import incidents_recent
-from relaymgr.nodes.models import NodeIncident, NodeStateChange, RelayNode
-from relaymgr.operations.console.latency import Matrix, Neighbour, Told, matrix_of, neighbours_of
-from relaymgr.operations.fleet_snapshot import CLOCK_OFF_MS, FULL, STATES, Node, span
-from relaymgr.operations.selectors import grants_lagging, node_now
-from relaymgr.sessions.models import LIVE_STATES, RelaySession
+from relaymgr.nodes.selectors import locations_of_nodes, node_names
+from relaymgr.operations.alerts import CLOCK_OFFSET_MAX_MS, FULL
+from relaymgr.operations.console.latency import Matrix, PeerLatency, PeerReport, matrix_of, peer_latencies_of
+from relaymgr.operations.fleet_snapshot import STATES, NodeSnapshot, duration
+from relaymgr.operations.selectors import GRANT_LAGS_AFTER, node_snapshot
+from relaymgr.sessions.overview import grants_lagging_by_node, live_sessions_of_node
 from relaymgr.telemetry.selectors import node_series, peer_legs
 from relaymgr.telemetry.series import SPANS, Series, Summary, summary_of
 
-NEIGHBOURS = 40
-SESSIONS = 12
-CHANGES = 20
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import NodeIncident, NodeStateChange, RelayNode
+    from relaymgr.sessions.models import RelaySession
+
+MAX_PEERS, MAX_SESSIONS, MAX_CHANGES = 40, 12, 20
 
 
 @dataclass(frozen=True)
-class Finding:
+class HealthNote:
     """`tone`: ok, info, idle, warn or bad."""
 
+    code: str
     tone: str
-    sentence: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -46,87 +50,88 @@ class Chart:
     lines: Sequence[Line]
 
 
-# (name, title, unit, how many of it a figure is, [(line of the series, label)])
+# (name, title, unit, factor from the stored figures to that unit, [(line of the series, label)])
 CHARTS: tuple[tuple[str, str, str, float, tuple[tuple[str, str], ...]], ...] = (
-    ("probe", "Probe round trip", "ms", 1, (("probe_ms", "probe"),)),
-    ("legs", "Round trip of live legs", "ms", 1, (("leg_rtt_ms", "median"), ("leg_rtt_p90_ms", "nine in ten below"))),
-    ("loss", "Loss of live legs", "%", 100, (("leg_loss", "mean"),)),
-    ("load", "Busiest core", "%", 100, (("cpu", "core"),)),
+    ("probe", "Control API response time", "ms", 1, (("probe_ms", "probe"),)),
+    ("legs", "RTT of live legs", "ms", 1, (("leg_rtt_ms", "median"), ("leg_rtt_p90_ms", "p90"))),
+    ("loss", "Packet loss of live legs", "%", 100, (("leg_loss", "mean"),)),
+    ("load", "CPU of the busiest worker", "%", 100, (("cpu", "core"),)),
     ("players", "Sessions and players", "", 1, (("sessions", "sessions"), ("connected", "players"))),
-    ("packets", "Packets forwarded", "/s", 1, (("packets", "packets"),)),
-    ("traffic", "Payload forwarded", "Mbit/s", 1, (("megabits", "payload"),)),
+    ("packets", "Forwarded packets", "/s", 1, (("packets", "packets"),)),
+    ("traffic", "Forwarded payload", "Mbit/s", 1, (("megabits", "payload"),)),
 )
 
 
 @dataclass(frozen=True)
-class Head:
-    """A node as it is."""
-
-    node: Node
-    row: RelayNode
-    findings: Sequence[Finding]
-    sessions: Sequence[RelaySession]
-    changes: Sequence[tuple[NodeStateChange, str]]  # the newest first, each with its tone
+class NodeOverview:
+    node: NodeSnapshot
+    row: "RelayNode"
+    health: Sequence[HealthNote]
+    sessions: "Sequence[RelaySession]"
+    changes: "Sequence[tuple[NodeStateChange, str]]"  # the newest first, each with its tone
 
 
-def head_of(row: RelayNode) -> Head:
+def overview_of(row: "RelayNode") -> NodeOverview:
     now = timezone.now()
-    node = node_now(pk=row.pk, now=now)
-    live = RelaySession.objects.filter(worker__node=row, state__in=LIVE_STATES)
-    newest = live.select_related("tenant").defer("placement").order_by("-created_at")[:SESSIONS]
-    lagging = grants_lagging(now).filter(worker__node=row).count()
-    changes = [(each, STATES.get(each.after, "info")) for each in row.state_changes.all()[:CHANGES]]
+    node = node_snapshot(pk=row.pk, now=now)
+    lagging = grants_lagging_by_node(created_before=now - GRANT_LAGS_AFTER, node_id=row.pk).get(row.name, 0)
+    changes = [(each, STATES.get(each.after, "info")) for each in row.state_changes.all()[:MAX_CHANGES]]
     incidents = incidents_recent().filter(node=row)
-    findings = [*findings_of(row, node, lagging), *map(_incident_finding, incidents)]
-    return Head(node, row, findings, list(newest), changes)
+    health = [*health_of(row, node, lagging), *map(_incident_note, incidents)]
+    return NodeOverview(node, row, health, live_sessions_of_node(node_id=row.pk, at_most=MAX_SESSIONS), changes)
 
 
-def _incident_finding(incident: NodeIncident) -> Finding:
+def _incident_note(incident: "NodeIncident") -> HealthNote:
     times = "once" if incident.count == 1 else f"{incident.count} times"
     kind = incident.get_kind_display()
-    return Finding("bad", f"{kind[0].upper()}{kind[1:]}: {incident.detail} ({times}).")
+    return HealthNote("incident", "bad", f"{kind[0].upper()}{kind[1:]}: {incident.detail} ({times}).")
 
 
-def findings_of(row: RelayNode, node: Node, lagging: int) -> Iterator[Finding]:
-    """Why it is as it is, in sentences: the state first, then all that an operator may want to mend."""
-    yield Finding(node.tone, _state_sentence(row, node))
+def health_of(row: "RelayNode", node: NodeSnapshot, lagging: int) -> Iterator[HealthNote]:
+    """Its state, then everything that an operator may want to act on."""
+    yield HealthNote("state", node.tone, _state_text(row, node))
     if row.is_draining:
-        yield Finding("idle", "It was told to drain: no new sessions come here, live ones play on.")
+        yield HealthNote("draining", "idle", "An operator drains it: it takes no new sessions, live ones continue.")
     if row.is_stopping and not row.is_draining:
-        yield Finding("idle", "It says that it drains: it is about to stop.")
-    if abs(node.clock_offset_ms) > CLOCK_OFF_MS:
-        yield Finding("warn", f"Its clock is off by {node.clock_offset_ms / 1000:.1f} s. Does NTP run there?")
+        yield HealthNote("stopping", "idle", "It drains itself, because it is about to stop.")
+    if abs(node.clock_offset_ms) > CLOCK_OFFSET_MAX_MS:
+        text = f"Its clock is off by {node.clock_offset_ms / 1000:.1f} s. Check that NTP runs there."
+        yield HealthNote("clock_offset", "warn", text)
     if node.load >= FULL:
-        yield Finding("warn", f"{node.load:.0%} of its seats are taken.")
+        yield HealthNote("seats_full", "warn", f"{node.load:.0%} of its seats are taken.")
     if node.cpu >= FULL:
-        yield Finding("warn", f"Its busiest worker uses {node.cpu:.0%} of a core.")
+        yield HealthNote("cpu_full", "warn", f"Its busiest worker uses {node.cpu:.0%} of a core.")
     if lagging:
-        yield Finding("warn", f"{lagging} of its grants are not confirmed: it holds older ones than it should.")
+        text = f"{lagging} of its grants are not confirmed: it still serves older revisions."
+        yield HealthNote("grants_unconfirmed", "warn", text)
     if row.packet_path == "userspace" and row.packet_path_reason:
-        yield Finding("info", f"Packets take the userspace path: {row.packet_path_reason}.")
+        yield HealthNote("packet_path", "info", f"Packets take the userspace path: {row.packet_path_reason}.")
     elif row.packet_path:
-        yield Finding("ok", f"Packets take the {row.packet_path} path.")
+        yield HealthNote("packet_path", "ok", f"Packets take the {row.packet_path} path.")
 
 
-def _state_sentence(row: RelayNode, node: Node) -> str:
-    heard = f"heard {span(node.silence)} ago" if node.silence is not None else "never heard"
+def _state_text(row: "RelayNode", node: NodeSnapshot) -> str:
+    last = f"the last response was {duration(node.silence)} ago" if node.silence is not None else "it never responded"
     if row.state == "joining":
-        return f"It has joined, and was {heard} by the probes."
+        return f"It has joined; {last}."
     if row.state == "ready" and node.is_silent:
-        return f"It was ready when it was last {heard}, and its figures are of then. Does the worker of probes run?"
+        return f"It was ready, but {last}, and its figures are from then. Check that a worker probes the nodes."
     if row.state == "ready":
-        return f"It answers: {heard}."
-    missed = f"{row.missed_probes} probe{'' if row.missed_probes == 1 else 's'} in a row got no answer"
+        return f"It responds to probes; {last}."
+    missed = f"{row.missed_probes} consecutive probe{'' if row.missed_probes == 1 else 's'} got no response"
     if row.state == "suspect":
-        return f"{missed}; {heard}. New sessions are not placed here."
-    return f"{missed}; {heard}. Its sessions end unless it comes back. Does it run, and is {row.control_url} reachable?"
+        return f"{missed}; {last}. Sessions are placed here only if no other node can take them."
+    return (
+        f"{missed}; {last}. Its sessions will end unless it comes back. Check that it runs and that {row.control_url} "
+        "is reachable."
+    )
 
 
 # Charts
 
 
-def charts_of(row: RelayNode, span_name: str) -> tuple[list[int], list[Chart]]:
-    """(times, charts). Raises KeyError for a span that there is not."""
+def charts_of(row: "RelayNode", span_name: str) -> tuple[list[int], list[Chart]]:
+    """(times, charts). Raises KeyError for an unknown span."""
     series = node_series(node_id=row.pk, span=SPANS[span_name], now=timezone.now())
     charts = [
         Chart(name, title, unit, [Line(label, _times(series.lines[line], scale)) for line, label in lines])
@@ -135,8 +140,8 @@ def charts_of(row: RelayNode, span_name: str) -> tuple[list[int], list[Chart]]:
     return series.at, [*charts, _drops(series)]
 
 
-def charts_json(row: RelayNode, span_name: str) -> dict[str, Any]:
-    """As the page's charts.js takes it. Raises KeyError for a span that there is not."""
+def charts_json(row: "RelayNode", span_name: str) -> dict[str, Any]:
+    """In the format of charts.js. Raises KeyError for an unknown span."""
     at, charts = charts_of(row, span_name)
     return {
         "at": at,
@@ -148,7 +153,7 @@ def charts_json(row: RelayNode, span_name: str) -> dict[str, Any]:
 
 def _drops(series: Series) -> Chart:
     lines = [Line(reason, rates) for reason, rates in series.drops.items()]
-    if not lines:  # a line at nothing says that it was looked at
+    if not lines:  # a line at zero shows that drops were measured
         lines = [Line("none", [None if rate is None else 0.0 for rate in series.lines["packets"]])]
     return Chart("drops", "Drops by reason", "/s", lines)
 
@@ -162,15 +167,15 @@ def _times(values: Sequence[float | None], scale: float) -> Sequence[float | Non
 
 def latency_matrix() -> Matrix:
     """Two queries."""
-    return matrix_of(_told(), dict(RelayNode.objects.values_list("name", "location__slug")))
+    return matrix_of(_peer_reports(), locations_of_nodes())
 
 
-def latency_neighbours(row: RelayNode) -> tuple[list[Neighbour], int]:
-    """(the nearest, how many there are)."""
-    found = neighbours_of(row.name, _told(), RelayNode.objects.values_list("name", flat=True))
-    return found[:NEIGHBOURS], len(found)
+def peer_latencies(row: "RelayNode") -> tuple[list[PeerLatency], int]:
+    """(those of the nearest nodes, the total number)."""
+    found = peer_latencies_of(row.name, _peer_reports(), node_names())
+    return found[:MAX_PEERS], len(found)
 
 
-def _told() -> dict[str, Told]:
+def _peer_reports() -> dict[str, PeerReport]:
     now = timezone.now()
-    return {name: Told((now - at).total_seconds(), legs) for name, (at, legs) in peer_legs().items()}
+    return {name: PeerReport((now - at).total_seconds(), legs) for name, (at, legs) in peer_legs().items()}

@@ -1,4 +1,4 @@
-"""The seat's page with what concerns the player's data, in all apps: its export, and its erasure."""
+"""The page of a seat: that of sessions/admin.py, extended by export and erasure of the player's data in all apps."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class SeatPageAdmin(SeatAdmin):
         return {"may_export": self.has_erase_permission(request) and _player(row) is not None}
 
     def has_erase_permission(self, request: HttpRequest) -> bool:
-        """To hand out or delete all of a player: an administrator's."""
+        """Also for the export: both concern all data of a player."""
         return request.user.has_perm("relay_sessions.delete_seat")
 
     def export_view(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -48,8 +48,8 @@ class SeatPageAdmin(SeatAdmin):
 
     @confirmed_action(
         "Erase player",
-        effect="All that is kept of this player of the tenant is deleted, in every session and in the matchmaker: id, "
-        "address, coordinates, measurements. In a live session the player plays on, without a name.",
+        effect="All stored data of this player of the tenant is deleted, in every session and in the matchmaker: id, "
+        "address, coordinates, measurements. In live sessions the player stays connected, unnamed.",
         permission="erase",
         is_final=True,
         applies=lambda seat: _player(seat) is not None,
@@ -57,11 +57,11 @@ class SeatPageAdmin(SeatAdmin):
     def erase_player(self, request: HttpRequest, seat: Seat) -> str:
         player = _player(seat)
         if player is None:
-            raise Conflict("It has neither a player id nor an address.")
+            raise Conflict("The seat has neither a player id nor an address.")
         actor = request.user.get_username()
         found = player_erase(tenant=seat.session.tenant, player=player, via=Via.ADMIN, actor=actor)
-        seats, rows = counted(found["seats"], "seat"), counted(found["matchmaker_rows"], "row")
-        return f"The player of {seat} is erased: {seats}, {rows} of the matchmaker."
+        seats, rows = counted(found["seats"], "seat"), counted(found["matchmaker_rows"], "matchmaker row")
+        return f"The data of the player of {seat} is erased: {seats}, {rows}."
 
 
 def _player(seat: Seat) -> Player | None:

@@ -1,8 +1,8 @@
-"""Who signs in to the admin, who fails to, and whose password changes, in the audit log.
+"""Writes sign-ins, failed sign-ins and changes of passwords to the audit log.
 
-By signals, so that every way is recorded: the admin's forms, `createsuperuser`, `changepassword`, a shell. Failures are
-bounded (`audit.services.repeated_action_record`). What people type as a name may be a password: it is recorded
-only where there is a person of that name.
+Signals cover all of them: the console's forms, `createsuperuser`, `changepassword`, a shell. The number of entries for
+failures is bounded (`audit.services.repeated_action_record`). What was typed as a user name may be a password, so it is
+recorded only if such a user exists.
 """
 
 import logging
@@ -31,27 +31,27 @@ def connect() -> None:
     post_save.connect(_created, sender=User)
 
 
-def sign_in_refused(request: HttpRequest | None, username: str, why: str = "") -> None:
+def sign_in_refused(request: HttpRequest | None, username: str, reason: str = "") -> None:
     """A failed sign-in."""
     known = User.objects.filter(username=username[:150]).exists() if username else False
     name = username[:150] if known else UNKNOWN
-    detail = " ".join(filter(None, [_from(request), why]))
+    detail = " ".join(filter(None, [_from(request), reason]))
     try:
         repeated_action_record(
             via=Via.ADMIN, actor=name, action="user.sign_in", target=name, detail=detail, succeeded=False
         )
-    except DatabaseError as error:  # the answer is the same without it
-        logger.error("a failed sign-in is not in the audit log: %s", type(error).__name__)
+    except DatabaseError as error:  # the response does not depend on it
+        logger.error("could not write a failed sign-in to the audit log: %s", type(error).__name__)
 
 
 def password_changed(request: HttpRequest) -> None:
-    """One's own, by the form for that."""
+    """Of the signed-in user, through the form for it."""
     name = request.user.get_username()
     action_record(via=Via.ADMIN, actor=name, action="user.password", target=name, detail=_from(request))
 
 
 class PasswordAudit:
-    """Among AUTH_PASSWORD_VALIDATORS: Django tells each of them of a new password. Refuses none."""
+    """One of AUTH_PASSWORD_VALIDATORS, because Django notifies them of new passwords. It accepts every password."""
 
     def validate(self, password: str, user: Any = None) -> None:
         pass
@@ -60,7 +60,7 @@ class PasswordAudit:
         return ""
 
     def password_changed(self, password: str, user: Any = None) -> None:
-        if user is not None and not request_id():  # within a request the forms record it, with who did it
+        if user is not None and not request_id():  # within a request the forms record it, with the user who changed it
             name = user.get_username()
             action_record(via=Via.COMMAND, actor=machine_user(), action="user.password", target=name)
 

@@ -1,4 +1,4 @@
-"""The admin's front page, and its models on shelves: what is looked at daily comes first."""
+"""The console's front page, and the order of its tables: those of daily use come first."""
 
 import functools
 from typing import Any
@@ -11,12 +11,12 @@ from django.urls import URLPattern, URLResolver, path
 
 from relaymgr.operations.console.login import LoginForm, remember_device
 from relaymgr.operations.console.sign_in_audit import password_changed
-from relaymgr.operations.selectors import fleet_now
+from relaymgr.operations.selectors import fleet_snapshot
 
-MAY_SEE = "nodes.view_relaynode"
+PERMISSION = "nodes.view_relaynode"
 
-# {app: its models in order}; others come behind, by name.
-SHELVES = {
+# {app: its models in order}. All others follow by name.
+TABLE_ORDER = {
     "relay_sessions": ["RelaySession", "Seat", "PlacementRule", "WebhookDelivery", "WebhookEndpoint"],
     "nodes": ["RelayNode", "Location", "JoinKey", "NodeStateChange"],
     "matchmaker": ["Ticket", "Match", "Backfill", "Profile", "ProfileVersion"],
@@ -44,29 +44,29 @@ class OperationsSite(admin.AdminSite):
         return [path("now/", self.admin_view(self.now_view), name="now"), *super().get_urls()]
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        now = fleet_now() if request.user.has_perm(MAY_SEE) else None
-        return super().index(request, {"now": now, "title": None, **(extra_context or {})})
+        fleet = fleet_snapshot() if request.user.has_perm(PERMISSION) else None
+        return super().index(request, {"fleet": fleet, "title": None, **(extra_context or {})})
 
     def now_view(self, request: HttpRequest) -> HttpResponse:
-        """What of the front page stays fresh."""
-        if not request.user.has_perm(MAY_SEE):
+        """The live part of the front page."""
+        if not request.user.has_perm(PERMISSION):
             raise PermissionDenied
-        return TemplateResponse(request, "operations/now.html", {"now": fleet_now()})
+        return TemplateResponse(request, "operations/fleet_now.html", {"fleet": fleet_snapshot()})
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        answer = super().password_change(request, extra_context)
-        if request.method == "POST" and answer.status_code == 302:
+        response = super().password_change(request, extra_context)
+        if request.method == "POST" and response.status_code == 302:
             password_changed(request)
-        return answer
+        return response
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         apps = {app["app_label"]: app for app in super().get_app_list(request, app_label)}
-        shelves = []
-        for label, models in SHELVES.items():
+        ordered = []
+        for label, models in TABLE_ORDER.items():
             if app := apps.pop(label, None):
                 app["models"].sort(key=functools.partial(_rank, models))
-                shelves.append(app)
-        return shelves + list(apps.values())
+                ordered.append(app)
+        return ordered + list(apps.values())
 
 
 def _rank(order: list[str], model: dict[str, Any]) -> int:

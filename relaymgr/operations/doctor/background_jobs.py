@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from relaymgr.celery import SCHEDULE, app
-from relaymgr.operations.fleet_snapshot import RESTARTS_BAD
+from relaymgr.operations.alerts import RESTARTS_BAD
 from relaymgr.operations.tasks import ECHO, echo
 from relaymgr.task_queue.broker import DEAD_LETTERS
 from relaymgr.telemetry.leases import lease_until, marks_take

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from observability.plain_text import isolated
-from relaymgr.operations.fleet_snapshot import span
+from relaymgr.operations.fleet_snapshot import duration
 from web.database.connections import deadline
 from web.errors import ApiError, Unavailable
 
@@ -167,4 +167,4 @@ def printable(text: str) -> str:
 def moment(at: datetime) -> str:
     """Relative to now."""
     seconds = (timezone.now() - at).total_seconds()
-    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+    return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"

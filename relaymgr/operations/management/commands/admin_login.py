@@ -13,13 +13,13 @@ from web.errors import ApiError
 
 class Command(BaseCommand):
     help = (
-        "Let a person into the admin, or give one a new password. The password is printed once and kept only as a hash."
+        "Create a user of the console, or set a new password. The password is printed once and stored as a hash only."
     )
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("username", nargs="?", default="admin")
         parser.add_argument(
-            "--role", choices=ROLES, help=f"default: {ADMINISTRATOR} for who is new, else the one there is"
+            "--role", choices=ROLES, help=f"default: {ADMINISTRATOR} for a new user, otherwise unchanged"
         )
 
     @transaction.atomic
@@ -36,5 +36,5 @@ class Command(BaseCommand):
             user.is_staff, user.is_active, user.is_superuser = True, True, False
             user.groups.set([Group.objects.get(name=role)])
         user.save()
-        command_record(action="user.login", target=username, detail=f"new password, role {role or 'as before'}")
+        command_record(action="user.login", target=username, detail=f"new password, role {role or 'unchanged'}")
         self.stdout.write(f"{username} {password}")

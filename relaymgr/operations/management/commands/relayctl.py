@@ -1,4 +1,4 @@
-"""`manage.py relayctl`: for operators, at a terminal and in scripts (docs/relayctl.md)."""
+"""`manage.py relayctl`: the command line of operators (docs/relayctl.md)."""
 
 import argparse
 import logging
@@ -10,12 +10,12 @@ from relaymgr.operations.relayctl.app import app
 
 
 class Command(BaseCommand):
-    help = "Look at the fleet and act on it: status, nodes, sessions, doctor and more. See relayctl --help."
-    requires_system_checks = ()  # whoever is in trouble must be able to look; `doctor` runs them
+    help = "Inspect and operate the fleet: status, nodes, sessions, doctor and more. See relayctl --help."
+    requires_system_checks = ()  # it has to work in a broken installation too; `doctor` runs them
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """typer reads the arguments: Django would take --help and --version for itself."""
-        logging.getLogger().setLevel(logging.ERROR)  # what services log is for those who watch the manager
+        """Leaves the arguments to typer: Django would handle --help and --version itself."""
+        logging.getLogger().setLevel(logging.ERROR)  # log lines of services belong to the manager's log
         app(argv[2:], prog_name="relayctl")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 from relaymgr.operations.doctor.background_jobs import check_beat, check_broker
 from relaymgr.operations.doctor.database import check as check_database
 from relaymgr.operations.doctor.external_services import check_web
-from relaymgr.operations.selectors import Now, fleet_now
+from relaymgr.operations.selectors import FleetSnapshot, fleet_snapshot
 from relaymgr.sessions.overview import live_sessions_by_state
 from web.diagnostics import Finding, Level
 
@@ -19,34 +19,34 @@ from ..output import STYLES, Document, Json, cell, facts, printable, show
 
 def status(as_json: Json = False) -> None:
     """Show an overview of the fleet. `doctor` checks more thoroughly."""
-    now = fleet_now()
+    fleet = fleet_snapshot()
     components = {
         "database": next(iter(check_database())),
         "web": next(iter(check_web())),
         "broker": next(iter(check_broker())),
         "background_jobs": next(iter(check_beat())),
     }
-    show(_document(now, components), as_json, _render)
+    show(_document(fleet, components), as_json, _render)
 
 
-def _document(now: Now, components: dict[str, Finding]) -> Document:
-    silences = [node.silence for node in now.nodes if node.silence is not None and node.state != "lost"]
+def _document(fleet: FleetSnapshot, components: dict[str, Finding]) -> Document:
+    silences = [node.silence for node in fleet.nodes if node.silence is not None and node.state != "lost"]
     return {
-        "at": now.at,
+        "at": fleet.at,
         "version": settings.SPECTACULAR_SETTINGS["VERSION"],
         "components": {name: {"level": each.level, "message": each.message} for name, each in components.items()},
-        "nodes": {state: count for state, _, count in now.states},
+        "nodes": {state: count for state, _, count in fleet.states},
         "sessions": live_sessions_by_state(),
-        "players": now.connected,
-        "players_last_known": now.connected_last_known,
-        "silent_nodes": len(now.silent),
-        "packets_per_second": now.packets,
-        "megabits_per_second": now.megabits,
-        "drops_per_second": dict(now.drops),
-        "seats": {"taken": now.taken, "capacity": now.capacity},
+        "players": fleet.connected,
+        "players_last_known": fleet.connected_last_known,
+        "silent_nodes": len(fleet.silent),
+        "packets_per_second": fleet.packets,
+        "megabits_per_second": fleet.megabits,
+        "drops_per_second": dict(fleet.drops),
+        "seats": {"taken": fleet.taken, "capacity": fleet.capacity},
         "oldest_probe_age_s": max(silences, default=None),
-        "restarts": [asdict(each) for each in now.restarts],
-        "alerts": [{"level": _level(alert.tone), "message": alert.sentence} for alert in now.alerts],
+        "restarts": [asdict(each) for each in fleet.restarts],
+        "alerts": [{"level": _level(alert.tone), "message": alert.message} for alert in fleet.alerts],
     }
 
 

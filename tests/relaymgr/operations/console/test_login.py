@@ -29,7 +29,7 @@ def login(password: str, address: str = "192.0.2.1", name: str = "root") -> str:
     answer = Client(REMOTE_ADDR=address).post(LOGIN, {"username": name, "password": password})
     if answer.status_code == 302:
         return "in"
-    return "throttled" if "Too many failed logins" in answer.content.decode() else "wrong"
+    return "throttled" if "Too many failed attempts" in answer.content.decode() else "wrong"
 
 
 def test_right_password_lets_in() -> None:
@@ -90,7 +90,7 @@ def test_the_cookie_of_a_known_browser_is_signed_and_for_one_name() -> None:
         thief = Client(REMOTE_ADDR="192.0.2.2")
         thief.cookies[DEVICE_COOKIE] = value
         answer = thief.post(LOGIN, {"username": "root", "password": "right horse"})
-        assert "Too many failed logins" in answer.content.decode()
+        assert "Too many failed attempts" in answer.content.decode()
 
 
 @pytest.mark.django_db(transaction=True)  # the threads write to the audit log

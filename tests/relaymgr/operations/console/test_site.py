@@ -26,7 +26,7 @@ DRAIN = reverse("admin:nodes_relaynode_action", args=["drain"])
 def test_front_page_has_the_fleet_and_its_live_part_is_the_same(admin_client: Client, node: RelayNode) -> None:
     page = admin_client.get(reverse("admin:index")).content.decode()
     part = admin_client.get(reverse("admin:now")).content.decode()
-    for text in ("fra-1", "Frankfurt: 1 ready", "Wrong now", f"{DRAIN}?pk={node.pk}"):
+    for text in ("fra-1", "Frankfurt: 1 ready", "Active problems", f"{DRAIN}?pk={node.pk}"):
         assert text in page and text in part
     assert 'hx-get="/admin/now/"' in page and "<html" not in part
 
@@ -37,8 +37,8 @@ def test_mark_of_one_node_leads_to_it_and_of_several_to_their_list(
     node = make_node("fra-1")
     assert f'href="/admin/nodes/relaynode/{node.pk}/change/">' in mark(admin_client)
     make_node("fra-2")
-    assert 'href="#place-frankfurt"' in mark(admin_client)
-    assert 'id="place-frankfurt"' in admin_client.get(reverse("admin:now")).content.decode()
+    assert 'href="#marker-frankfurt"' in mark(admin_client)
+    assert 'id="marker-frankfurt"' in admin_client.get(reverse("admin:now")).content.decode()
 
 
 def mark(client: Client) -> str:
@@ -59,7 +59,7 @@ def test_every_link_of_an_alert_is_a_page(admin_client: Client, make_node: Calla
     make_node("fra-1", state="lost")
     make_node("fra-2", state="suspect")
     page = admin_client.get(reverse("admin:now"))
-    alerts = page.context["now"].alerts
+    alerts = page.context["fleet"].alerts
     assert len(alerts) == 3
     for alert in alerts:
         answer = admin_client.get(f"{reverse(alert.page)}?{alert.query}")
