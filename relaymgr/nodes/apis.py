@@ -31,7 +31,7 @@ from nodeapi.membership import (
 from nodeapi.peers import MAX_NODE_NAME
 from nodeapi.strict_json import as_builtins
 from relaymgr.authentication import IsNode, JoinKeyAuthentication, MayJoin, calling_node, presented_key
-from relaymgr.nodes.address_families import IPV4, IPV6, by_family
+from relaymgr.nodes.locations.address_families import IPV4, IPV6, by_family
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import node_heartbeat, node_join
 from web.fields.address import AddressField

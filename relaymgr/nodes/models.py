@@ -6,8 +6,8 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from relaymgr.nodes.address_families import by_family
-from relaymgr.nodes.silence import silent_since
+from relaymgr.nodes.health.silence import silent_since
+from relaymgr.nodes.locations.address_families import by_family
 from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState
 from web.database.encryption import EncryptedTextField
 

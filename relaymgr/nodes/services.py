@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from nodeapi.membership import WorkerPorts
 from relaymgr.nodes import control_client
-from relaymgr.nodes.incidents import incident_record
+from relaymgr.nodes.health.incidents import incident_record
 from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState

@@ -1,7 +1,7 @@
 from django.urls import path
 
 from relaymgr.nodes.apis import NodeHeartbeatApi, NodeJoinApi
-from relaymgr.nodes.location_apis import IpLookupApi, IpsLookupApi, LocationListApi, PublicIpApi
+from relaymgr.nodes.locations.apis import IpLookupApi, IpsLookupApi, LocationListApi, PublicIpApi
 
 urlpatterns = [
     path("nodes:join", NodeJoinApi.as_view()),

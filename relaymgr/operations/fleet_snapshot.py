@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from relaymgr.nodes.silence import SILENT_AFTER
+from relaymgr.nodes.health.silence import SILENT_AFTER
 
 MERGE_DISTANCE = 5.0  # degrees: closer locations would overlap on the map, and share a marker
 

@@ -9,7 +9,7 @@ class SessionsConfig(AppConfig):
 
     def ready(self) -> None:
         from relaymgr.task_queue.enqueue import enqueue
-        from relaymgr.telemetry.granted import granted_by
+        from relaymgr.telemetry.probing.granted_seats import granted_by
         from relaymgr.telemetry.signals import events_stored
 
         from . import tasks

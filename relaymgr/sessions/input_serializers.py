@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
-from relaymgr.nodes.address_families import ANY, IPV4, IPV6
+from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6
 from web.fields.address import AddressField
 from web.fields.choice import Choice
 from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, RoundTrip, Share

@@ -6,7 +6,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.utils import timezone
 
-from relaymgr.nodes.address_families import needed_family
+from relaymgr.nodes.locations.address_families import needed_family
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.tenants.models import Tenant
 from web.database.encryption import EncryptedTextField

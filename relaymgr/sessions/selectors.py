@@ -16,7 +16,7 @@ from nodeapi.ids import is_session_id
 from relaymgr.nodes.models import NodeStateChange
 from relaymgr.nodes.selectors import workers_at
 from relaymgr.telemetry.estimation.prefixes import prefix_of
-from relaymgr.telemetry.granted import SeatFacts, SeatOfNode
+from relaymgr.telemetry.probing.granted_seats import SeatFacts, SeatOfNode
 from relaymgr.tenants.models import Tenant
 from web.http.paging import part_after
 from web.ttl_cache import ttl_cache

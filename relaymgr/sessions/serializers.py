@@ -12,7 +12,7 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from relaymgr.nodes.address_families import ANY, IPV4, IPV6, addresses_for, bracketed, common_address
+from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6, addresses_for, bracketed, common_address
 from web.fields.numbers import Latitude, Longitude, Milliseconds, Port, Token, UnixTime
 from web.fields.numbers import Seat as SeatNumber
 from web.http.root_path import root_path

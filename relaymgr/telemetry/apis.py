@@ -7,9 +7,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import MayRead
-from relaymgr.nodes.address_families import IPV4, IPV6, family_of
-from relaymgr.nodes.geoip import locate
-from relaymgr.nodes.location_apis import LocationSerializer
+from relaymgr.nodes.locations.address_families import IPV4, IPV6, family_of
+from relaymgr.nodes.locations.apis import LocationSerializer
+from relaymgr.nodes.locations.geoip import locate
 from relaymgr.nodes.models import RelayNode, RelayWorker
 from relaymgr.nodes.selectors import beacons
 from relaymgr.telemetry.estimation.beacons import beacon_order

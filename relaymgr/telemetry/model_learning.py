@@ -8,8 +8,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from relaymgr.nodes.geoip import locate
-from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
+from relaymgr.nodes.health.incidents import Incident, distrusted_ids, incidents_record
+from relaymgr.nodes.locations.geoip import locate
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.telemetry.estimation.estimates import MAX_AGE_S, LatencyModel, Sample, Site

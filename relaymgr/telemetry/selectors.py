@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db.models import Count, Min, OuterRef, Q, Subquery
 
-from relaymgr.nodes.geoip import locate as geoip_locate
+from relaymgr.nodes.locations.geoip import locate as geoip_locate
 from relaymgr.nodes.selectors import nodes_by_id
 from relaymgr.telemetry.estimation.estimates import LatencyModel, Sample
 from relaymgr.telemetry.estimation.latency_model import model_from_json

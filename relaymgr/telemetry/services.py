@@ -17,20 +17,20 @@ from django.utils import timezone
 
 from nodeapi.peers import Peer
 from relaymgr.nodes.control_client import PeerListUpdate, Probe, ProbeAnswer, fetch_telemetry, send_peer_lists
-from relaymgr.nodes.incidents import Incident, distrusted_ids, incidents_record
+from relaymgr.nodes.health.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import beacons
 from relaymgr.nodes.services import state_changes_record
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.telemetry.estimation.estimates import Sample
 from relaymgr.telemetry.estimation.trust import is_contradicted, tenants_against
-from relaymgr.telemetry.granted import SeatFacts, SeatOfNode, granted
-from relaymgr.telemetry.health import state_after
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.model_learning import latency_model_fit, prefixes_prune, prefixes_remember
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, PeerLegs, ProcessExit
+from relaymgr.telemetry.probing.granted_seats import SeatFacts, SeatOfNode, granted
+from relaymgr.telemetry.probing.node_health import state_after
+from relaymgr.telemetry.probing.reports import LEG_FIGURES, CheckedEvent, CheckedLeg, Report, leg_figures, parse_report
 from relaymgr.telemetry.process_exits import process_exits_record
-from relaymgr.telemetry.reports import LEG_FIGURES, CheckedEvent, CheckedLeg, Report, leg_figures, parse_report
 from relaymgr.telemetry.retention import samples_prune, samples_roll_up, state_changes_prune
 from relaymgr.telemetry.signals import events_stored
 from web import metrics

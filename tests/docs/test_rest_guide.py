@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings
 
 from relaymgr import authentication
-from relaymgr.nodes.location_apis import MAX_LOOKUPS
+from relaymgr.nodes.locations.apis import MAX_LOOKUPS
 from relaymgr.sessions import errors as session_errors
 from relaymgr.sessions.apis import SessionsApi
 from relaymgr.sessions.input_serializers import MAX_METADATA

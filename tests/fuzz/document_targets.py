@@ -44,7 +44,7 @@ from relaymgr.sessions import measurements
 from relaymgr.sessions.apis import SessionsApi
 from relaymgr.sessions.models import RelaySession
 from relaymgr.sessions.selectors import ORDER
-from relaymgr.telemetry.reports import leg_figures, parse_report
+from relaymgr.telemetry.probing.reports import leg_figures, parse_report
 from relaynode.control.api import control_app
 from relaynode.control.manager_link import ManagerFault, ManagerLink, Rejected
 from relaynode.control.peers import PeerMeter

@@ -14,8 +14,8 @@ from django.utils import timezone
 from matchmaker.models import Process
 from matchmaker.selectors import processes_alive
 from relaymgr.celery import SCHEDULE, app
+from relaymgr.nodes.health.silence import silent_since
 from relaymgr.nodes.models import RelayNode
-from relaymgr.nodes.silence import silent_since
 from relaymgr.operations.doctor.background_jobs import last_round_age_s, probe_rounds
 from relaymgr.operations.selectors import fleet_snapshot
 from relaymgr.task_queue.beat import Scheduler

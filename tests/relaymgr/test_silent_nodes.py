@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from relaymgr.nodes import silence
 from relaymgr.nodes.control_client import ProbeAnswer
+from relaymgr.nodes.health import silence
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.nodes.services import node_drain, node_undrain
 from relaymgr.operations import fleet_snapshot as snapshots

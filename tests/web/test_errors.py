@@ -159,7 +159,7 @@ def test_crash_is_500_in_json_without_a_traceback(monkeypatch: pytest.MonkeyPatc
     def crash(request: object) -> str:
         raise RuntimeError("with a secret in it")
 
-    monkeypatch.setattr("relaymgr.nodes.location_apis.client_address", crash)
+    monkeypatch.setattr("relaymgr.nodes.locations.apis.client_address", crash)
     api.raise_request_exception = False
     response = api.get("/v1/ip")
     assert response.status_code == 500

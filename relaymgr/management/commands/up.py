@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from relaymgr.management.supervisor import Child, ChildExit, supervise
-from relaymgr.nodes.address_families import bracketed
+from relaymgr.nodes.locations.address_families import bracketed
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.services import join_key_create
 from relaymgr.telemetry.models import ProcessExit

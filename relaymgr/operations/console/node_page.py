@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
-from relaymgr.nodes.incidents import incidents_recent
+from relaymgr.nodes.health.incidents import incidents_recent
 from relaymgr.nodes.selectors import locations_of_nodes, node_names
 from relaymgr.operations.alerts import CLOCK_OFFSET_MAX_MS, FULL
 from relaymgr.operations.console.latency import Matrix, PeerLatency, PeerReport, matrix_of, peer_latencies_of

@@ -13,13 +13,13 @@ from django.db.models import Prefetch
 from django.utils import timezone
 
 from causeway_client.protocol.probing import Measurement
-from relaymgr.nodes.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.control_client import NodeRefused, Probe, ProbeAnswer, ProbeFailure, health_of, telemetry_of
-from relaymgr.nodes.incidents import incidents_recent
+from relaymgr.nodes.health.incidents import incidents_recent
+from relaymgr.nodes.locations.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import placement_nodes
 from relaymgr.nodes.states import IncidentKind, NodeState
-from relaymgr.telemetry.reports import Report, parse_report
+from relaymgr.telemetry.probing.reports import Report, parse_report
 from web.background_loop import wait_for
 from web.diagnostics import Check, Finding
 

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from matchmaker.models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
-from relaymgr.nodes.incidents import incident_record
+from relaymgr.nodes.health.incidents import incident_record
 from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode
 from relaymgr.nodes.services import join_key_create, token_key_rotate
 from relaymgr.nodes.states import IncidentKind

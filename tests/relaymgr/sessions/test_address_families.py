@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.address_families import addresses_for, common_address, family_of, needed_family
+from relaymgr.nodes.locations.address_families import addresses_for, common_address, family_of, needed_family
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import RelaySession
 from tests.relaymgr.sessions.conftest import SESSIONS

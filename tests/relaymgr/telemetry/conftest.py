@@ -2,7 +2,7 @@ import pytest
 
 from relaymgr.sessions.selectors import seats_granted
 from relaymgr.telemetry import services
-from relaymgr.telemetry.granted import SeatFacts, granted_by
+from relaymgr.telemetry.probing.granted_seats import SeatFacts, granted_by
 
 
 @pytest.fixture(autouse=True)

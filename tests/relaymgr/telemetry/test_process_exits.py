@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from relaymgr.telemetry.models import ProcessExit
+from relaymgr.telemetry.probing.reports import WorkerExit, parse_report
 from relaymgr.telemetry.process_exits import PER_HOUR, process_exits_record, recent_restarts
-from relaymgr.telemetry.reports import WorkerExit, parse_report
 from relaymgr.telemetry.retention import samples_prune
 from tests.relaymgr.telemetry.documents import telemetry
 

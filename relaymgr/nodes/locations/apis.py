@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import MayRead
-from relaymgr.nodes.geoip import locate
+from relaymgr.nodes.locations.geoip import locate
 from relaymgr.nodes.models import Location
 from relaymgr.nodes.selectors import locations_with_nodes
 from web.fields.address import AddressField

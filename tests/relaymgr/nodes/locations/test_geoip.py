@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from relaymgr.nodes import geoip
-from relaymgr.nodes.geoip import UNSTATED_KM, locate
+from relaymgr.nodes.locations import geoip
+from relaymgr.nodes.locations.geoip import UNSTATED_KM, locate
 from relaymgr.nodes.models import Location
 from relaymgr.sessions.models import Seat
 from relaymgr.sessions.placement.players import players_of

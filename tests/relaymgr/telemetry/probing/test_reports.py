@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relaymgr.telemetry.reports import MAX_BIG, MAX_COUNT, CheckedEvent, CheckedLeg, parse_report
+from relaymgr.telemetry.probing.reports import MAX_BIG, MAX_COUNT, CheckedEvent, CheckedLeg, parse_report
 from tests.relaymgr.telemetry.documents import telemetry
 
 

@@ -1,0 +1,1 @@
+"""What the manager knows about the condition of nodes: silence and incidents."""

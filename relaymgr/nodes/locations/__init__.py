@@ -1,0 +1,1 @@
+"""Where nodes are, and which of their addresses a caller can use."""
