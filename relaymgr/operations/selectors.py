@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from django.utils import timezone
 
 from relaymgr.nodes.health.incidents import incidents_recent
-from relaymgr.nodes.selectors import locations_all, nodes_with_seats, state_changes_newest
 from relaymgr.nodes.health.silence import silent_since
+from relaymgr.nodes.selectors import locations_all, nodes_with_seats, state_changes_newest
 from relaymgr.operations.alerts import Alert, Backlog, IncidentSummary, alerts_of
 from relaymgr.operations.fleet_snapshot import (
     STATES,
