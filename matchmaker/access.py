@@ -1,53 +1,43 @@
-"""Who may do what here. Who is calling is found out by the project's authentication (settings.REST_FRAMEWORK): of it
-we know that `request.auth` has `tenant`, with a `slug`, and `scopes`.
+"""What the matchmaker's API permits to which key, and the limits of the callers.
 
-A `matchmaker` key may stand in a game that players have: it makes and follows tickets, whose ids are secrets of their
-own. What shows or changes the whole of a studio wants the `relay` key of a backend.
+A `matchmaker` key may be part of a game that players have: it creates and follows tickets, whose ids are secrets of
+their own. Whatever shows or changes the state of a whole tenant requires the `relay` key of a backend.
 """
 
 import hashlib
 import json
-from typing import Any, Protocol, cast
+from typing import Any
 
 from django.conf import settings
-from rest_framework.exceptions import PermissionDenied
-from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from web.authorization import Scope, ScopePermission, caller
+from web.errors import Forbidden
 from web.http import throttling
 from web.http.client_address import client_network
 
-from .errors import ScopeMissing, invalid
+from .errors import invalid
 from .matching.rules import Problem
 from .services import Requester
 
 MAX_KEY = 255  # characters of an Idempotency-Key
 
 
-class Tenant(Protocol):
-    slug: str
-
-
-class Caller(Protocol):
-    tenant: Tenant | None
-    scopes: frozenset[str]
-
-
 def tenant_of(request: Request) -> str:
-    """The slug. Raises PermissionDenied for a key that speaks for no tenant."""
-    caller = cast(Caller, request.auth)
-    if caller.tenant is None:
-        raise PermissionDenied
-    return caller.tenant.slug
+    """The slug. Raises Forbidden for a key that belongs to no tenant."""
+    tenant = caller(request).tenant
+    if tenant is None:
+        raise Forbidden
+    return tenant.slug
 
 
 def is_backend(request: Request) -> bool:
-    """And not a player's game."""
-    return "relay" in cast(Caller, request.auth).scopes
+    """Whether the key is a backend's; otherwise it is the key of a player's game."""
+    return Scope.RELAY in caller(request).scopes
 
 
 def requester(request: Request) -> Requester:
-    """Who asks, and by which Idempotency-Key. Raises ValidationError for a key that is too long."""
+    """The caller, with its Idempotency-Key. Raises Invalid for a key that is too long."""
     tenant = tenant_of(request)
     is_caller_backend = is_backend(request)
     network = "" if is_caller_backend else _digest(player_subject(request))[:16]
@@ -64,38 +54,31 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Scoped(BasePermission):
-    reading: frozenset[str] = frozenset()
-    writing: frozenset[str] = frozenset()
-
+class _TenantPermission(ScopePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
-        if request.auth is None:
-            return False  # DRF answers 401
-        if not (self.reading if request.method in SAFE_METHODS else self.writing) & cast(Caller, request.auth).scopes:
-            raise ScopeMissing
-        return bool(tenant_of(request))
+        return super().has_permission(request, view) and bool(tenant_of(request))
 
 
-class MayPlay(_Scoped):
+class MayPlay(_TenantPermission):
     """Tickets, groups and backfills."""
 
-    reading = writing = frozenset({"matchmaker", "relay"})
+    reading = writing = frozenset({Scope.MATCHMAKER.value, Scope.RELAY.value})
+
+
+class MayConfigure(_TenantPermission):
+    """Profiles, and inspection of the pool."""
+
+    reading = frozenset({Scope.RELAY.value, Scope.READ.value})
+    writing = frozenset({Scope.RELAY.value})
 
 
 def about_profile(request: Request, name: str) -> None:
-    """Notes which profile the answer is about: its `allowed_cors_origins` hold for it."""
+    """Records which profile the response is about, because its `allowed_cors_origins` apply to it."""
     request._request.about_profile = name  # type: ignore[attr-defined]
 
 
-class MayConfigure(_Scoped):
-    """Profiles, and looking into the pool."""
-
-    reading = frozenset({"relay", "read"})
-    writing = frozenset({"relay"})
-
-
 class PlayerThrottle(throttling.Throttle):
-    """By address: a studio's players share one key. 429 comes with Retry-After (EDGEGAP.md M12)."""
+    """By address, because all players of a tenant share one key. 429 carries Retry-After (EDGEGAP.md M12)."""
 
     kind = "player"
 
@@ -107,7 +90,7 @@ class PlayerThrottle(throttling.Throttle):
 
 
 class FollowThrottle(PlayerThrottle):
-    """Following a ticket counts apart: each ticket that an address may make can be followed by two streams a minute."""
+    """Event streams have a limit of their own: two streams a minute for each ticket that an address may create."""
 
     kind = "player-follow"
 
@@ -116,13 +99,13 @@ class FollowThrottle(PlayerThrottle):
 
 
 def player_subject(request: Request) -> str:
-    """Whom limits of a player's calls count: its address, for each tenant alone."""
+    """What the limits of players count by: the address, separately for each tenant."""
     return f"{tenant_of(request)}:{client_network(request._request)}"
 
 
 def take_tickets(request: Request, tickets: int) -> None:
-    """Counts tickets, not requests, against the limit of a minute for the player's address; a backend has none. Raises
-    Throttled (429 with Retry-After)."""
+    """Counts tickets, not requests, against the limit of a minute for the player's address. A backend has no such
+    limit. Raises Throttled (429 with Retry-After)."""
     if not is_backend(request):
         limit = settings.MATCHMAKER_TICKETS_PER_MINUTE
         throttling.require("ticket", player_subject(request), limit, min(tickets, limit))

@@ -1,83 +1,68 @@
-"""What the matchmaker refuses with. The project's handler makes the reply: {"message", "code", "details"}."""
+"""The errors of the matchmaker's API, beside those of web.errors."""
 
 from collections.abc import Iterable
 
-from rest_framework.exceptions import APIException, ErrorDetail, ValidationError
+from web.errors import Conflict, Forbidden, Invalid, Unavailable
 
 from .matching.rules import Problem
 
 
-class NotFound(APIException):
-    status_code, default_code, default_detail = 404, "not_found", "There is no such thing, or it was removed."
+class AlreadyMatched(Conflict):
+    code = "already_matched"
+    message = "The ticket has been matched and can no longer be withdrawn."
 
 
-class ScopeMissing(APIException):
-    status_code, default_code, default_detail = 403, "scope_missing", "The key lacks the scope for this."
+class GroupClosed(Conflict):
+    code = "group_closed"
+    message = "The group is searching or was cancelled. Its members can no longer change."
 
 
-class AlreadyMatched(APIException):
-    status_code, default_code = 409, "already_matched"
-    default_detail = "The ticket has been matched and can no longer be withdrawn."
+class GroupFull(Conflict):
+    code = "group_full"
+    message = "The group has as many members as a team of its profile may have."
 
 
-class GroupClosed(APIException):
-    status_code, default_code = 409, "group_closed"
-    default_detail = "The group is searching, or was cancelled: its members cannot change any more."
+class PlayerHasTicket(Conflict):
+    code = "player_has_ticket"
+    message = "The player has an active ticket. Withdraw it, or wait until it ends, before you create another."
 
 
-class GroupFull(APIException):
-    status_code, default_code = 409, "group_full"
-    default_detail = "The group is as large as a team of its profile may be."
+class TooManyTickets(Conflict):
+    status, code, retry_after = 429, "too_many_tickets", 5
+    message = "This network or this tenant has too many active tickets. Try again later."
 
 
-class PlayerHasTicket(APIException):
-    status_code, default_code = 409, "player_has_ticket"
-    default_detail = "The player has an active ticket. Withdraw it, or wait for its end, before making another."
+class LocationsUnknown(Unavailable):
+    code, retry_after = "locations_unknown", 2
+    message = "The matchmaker has not yet read the locations of the relays from the manager. Try again."
 
 
-class TooManyTickets(APIException):
-    status_code, default_code = 429, "too_many_tickets"
-    default_detail = "Too many tickets are active, from this network or of this tenant. Try again later."
-    wait = 5  # seconds; for Retry-After
+class KeyMismatch(Conflict):
+    status, code = 422, "idempotency_mismatch"
+    message = "This Idempotency-Key was used with a different body."
 
 
-class LocationsUnknown(APIException):
-    status_code, default_code = 503, "locations_unknown"
-    default_detail = "The matchmaker has not yet learned from the manager where its relays are. Try again."
-    wait = 2  # seconds; for Retry-After
+class NotTheHost(Forbidden):
+    code = "not_the_host"
+    message = "Only a backend, or the host of the match with the host_key of its assignment, may request a backfill."
 
 
-class KeyMismatch(APIException):
-    status_code, default_code = 422, "idempotency_mismatch"
-    default_detail = "This Idempotency-Key was used with another body."
+class SessionFull(Conflict):
+    code = "session_full"
+    message = "The session has as many players as a full match of the profile."
 
 
-class NotTheHost(APIException):
-    status_code, default_code = 403, "not_the_host"
-    default_detail = (
-        "Only a backend, or the host of the match with the host_key of its assignment, may ask for a backfill."
-    )
+class VersionChanged(Conflict):
+    code = "version_changed"
+    message = "Another version is active than the request names. Read the profile before you decide again."
 
 
-class SessionFull(APIException):
-    status_code, default_code = 409, "session_full"
-    default_detail = "The session has as many players as a full match of the profile."
+class NoEarlierVersion(Conflict):
+    code = "no_earlier_version"
+    message = "No other version was active before the present one."
 
 
-class VersionChanged(APIException):
-    status_code, default_code = 409, "version_changed"
-    default_detail = "Another version is active than the request names. Read the profile, then decide again."
-
-
-class NoEarlierVersion(APIException):
-    status_code, default_code = 409, "no_earlier_version"
-    default_detail = "No version was active before the present one."
-
-
-def invalid(problems: Iterable[Problem], under: str = "") -> ValidationError:
-    """400 `invalid`, each problem with its path and reason."""
-    details: dict[str, list[ErrorDetail]] = {}
-    for problem in problems:
-        path = ".".join(part for part in (under, problem.path) if part)
-        details.setdefault(path, []).append(ErrorDetail(problem.reason, "invalid"))
-    return ValidationError(details)
+def invalid(problems: Iterable[Problem], under: str = "") -> Invalid:
+    """400 `invalid`, with the path and the reason of each problem. `under`: the field that the paths begin at."""
+    paths = ((".".join(part for part in (under, problem.path) if part), problem.reason) for problem in problems)
+    return Invalid.fields((path or "body", reason) for path, reason in paths)

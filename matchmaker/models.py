@@ -11,7 +11,7 @@ from datetime import datetime
 from django.db import models
 from django.utils import timezone
 
-from .sealing import SealedJSONField
+from web.database.encryption import EncryptedJSONField
 
 
 def new_id() -> str:
@@ -203,7 +203,7 @@ class Ticket(models.Model):
         db_default=models.Value({}, models.JSONField()),  # for tickets of the version before
         help_text="Measurements, latencies and coordinates, in the form of the manager's API. No rule uses them.",
     )
-    assignment = SealedJSONField(null=True, editable=False)
+    assignment = EncryptedJSONField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     searching_since = models.DateTimeField(null=True, blank=True)
     search_after = models.DateTimeField(null=True, blank=True, help_text="Passes leave the ticket out until then.")

@@ -7,8 +7,10 @@ from django.db import transaction
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
+from web.errors import NotFound
+
 from . import services
-from .errors import AlreadyMatched, NotFound
+from .errors import AlreadyMatched
 from .models import Match, MatchState, Ticket
 
 ERASED = "erased"

@@ -16,10 +16,10 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from web.admin.age import CLOCKS_AGREE_S
+from web.errors import NotFound
 from web.ttl_cache import ttl_cache
 
 from . import cities
-from .errors import NotFound
 from .matching import attributes, explanation, pool, proposals
 from .matching.profile_parser import ProfileInvalid, parse
 from .matching.rules import Rules

@@ -13,6 +13,7 @@ from django.db.models import F, Max
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
+from web.errors import ApiError, NotFound
 from web.fields.measurements import not_measured
 from web.http.input_warnings import unknown_names, warn
 
@@ -24,7 +25,6 @@ from .errors import (
     GroupFull,
     KeyMismatch,
     NoEarlierVersion,
-    NotFound,
     NotTheHost,
     PlayerHasTicket,
     SessionFull,
@@ -36,7 +36,7 @@ from .matching.profile_parser import ProfileInvalid, parse, profiles_of_file
 from .matching.rules import Problem, Rules
 from .models import Backfill, Group, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
 from .proofs import is_host_key, session_of_rejoin_key
-from .quotas import take_places
+from .quotas import places
 from .selectors import (
     ANY_SESSION,
     active_version,
@@ -57,7 +57,7 @@ BACKFILL_LIFETIME = timedelta(minutes=1)  # the game renews by making another; E
 def profile_version_create(
     *, tenant: str, name: str, config: Any, note: str = "", activate: bool = False
 ) -> ProfileVersion:
-    """The next version, of a new profile if there is none of that name. Raises ValidationError, problems by path."""
+    """The next version, of a new profile if there is none of that name. Raises Invalid, problems by path."""
     try:
         parse(config)
     except ProfileInvalid as error:
@@ -73,7 +73,7 @@ def profile_version_create(
 
 
 def profiles_import(*, tenant: str, config: Any, note: str = "", activate: bool = False) -> list[ProfileVersion]:
-    """A version of each profile of a whole configuration file, or of none. Raises ValidationError, problems by path."""
+    """A version of each profile of a whole configuration file, or of none. Raises Invalid, problems by path."""
     try:
         profiles = profiles_of_file(config)
     except ProfileInvalid as error:
@@ -162,7 +162,7 @@ def move_late_tickets() -> None:
 
 
 def _active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rules]:
-    """What a new ticket is made under. Raises ValidationError (EDGEGAP.md M12: an unknown profile is 400)."""
+    """What a new ticket is made under. Raises Invalid (EDGEGAP.md M12: an unknown profile is 400)."""
     found = active_version(tenant=tenant, name=name)
     if found is None:
         raise invalid([Problem("profile", f"there is no active profile {name}")])
@@ -199,17 +199,17 @@ class Player:
 def ticket_create(requester: Requester, player: Player) -> Ticket:
     """A ticket that searches; the one that the request made before, if it is repeated.
 
-    Raises ValidationError, KeyMismatch, PlayerHasTicket, TooManyTickets."""
+    Raises Invalid, KeyMismatch, PlayerHasTicket, TooManyTickets."""
     try:
         version, rules = _active_version(requester.tenant, player.profile)
         ticket = _ticket(requester, version, rules, player, requester.key)
-        take_places(requester.tenant, requester.network, 1)
-    except APIException:
+        # Hardly any request is a repetition: the constraint finds those, so that the others need no query for it.
+        with places(requester.tenant, requester.network, 1):
+            return _insert_one(requester, _searching(ticket, rules, timezone.now()))
+    except (ApiError, APIException):
         if earlier := _made_before(requester):
             return earlier[0]
         raise
-    # Hardly any request is a repetition: the constraint finds those, so that the others need no query for it.
-    return _insert_one(requester, _searching(ticket, rules, timezone.now()))
 
 
 def tickets_create_together(requester: Requester, players: Sequence[Player]) -> list[Ticket]:
@@ -228,7 +228,6 @@ def tickets_create_together(requester: Requester, players: Sequence[Player]) -> 
         tickets.append(_ticket(requester, version, rules, player, key, under=f"player_tickets[{index}]."))
     if problems := group_problems(rules, [ticket.attributes for ticket in tickets]):
         raise invalid(problems, under="player_tickets")
-    take_places(requester.tenant, requester.network, len(tickets))
     now = timezone.now()
 
     def insert() -> list[Ticket]:
@@ -237,7 +236,8 @@ def tickets_create_together(requester: Requester, players: Sequence[Player]) -> 
             _searching(ticket, rules, now, group).save(force_insert=True)
         return tickets
 
-    return _insert(requester, insert)
+    with places(requester.tenant, requester.network, len(tickets)):
+        return _insert(requester, insert)
 
 
 def ticket_delete(*, tenant: str, ticket_id: str) -> None:
@@ -310,7 +310,7 @@ def _inserted_before(requester: Requester) -> list[Ticket]:
 def _ticket(
     requester: Requester, version: ProfileVersion, rules: Rules, player: Player, key: str, under: str = ""
 ) -> Ticket:
-    """Not yet in the database. Raises ValidationError."""
+    """Not yet in the database. Raises Invalid."""
     if problems := attribute_problems(rules, player.attributes):
         raise invalid(problems, under=f"{under}attributes")
     if rules.latencies:
@@ -362,10 +362,9 @@ def group_create(requester: Requester, player: Player, *, is_ready: bool) -> Tic
         return earlier[0]
     version, rules = _active_version(requester.tenant, player.profile)
     member = _ticket(requester, version, rules, player, requester.key)
-    take_places(requester.tenant, requester.network, 1)
-    return _insert(requester, lambda: [_join(Group.objects.create(version=version), rules, member, is_ready=is_ready)])[
-        0
-    ]
+    with places(requester.tenant, requester.network, 1):
+        group = Group(version=version)
+        return _insert(requester, lambda: [_join_new(group, rules, member, is_ready=is_ready)])[0]
 
 
 def member_add(requester: Requester, player: Player, *, group_id: UUID, is_ready: bool) -> Ticket:
@@ -384,10 +383,10 @@ def member_add(requester: Requester, player: Player, *, group_id: UUID, is_ready
         member = _ticket(requester, group.version, rules, player, requester.key)
         if problems := group_problems(rules, [*(each.attributes for each in members), member.attributes]):
             raise invalid(problems, under="attributes")
-        take_places(requester.tenant, requester.network, 1)
         return [_join(group, rules, member, is_ready=is_ready)]
 
-    return _insert(requester, insert)[0]
+    with places(requester.tenant, requester.network, 1):
+        return _insert(requester, insert)[0]
 
 
 def member_ready(*, tenant: str, group_id: UUID, member_id: str, is_ready: bool) -> Ticket:
@@ -454,6 +453,11 @@ def _locked_group(group_id: UUID) -> Group | None:
     return group.filter(pk=group_id).first()
 
 
+def _join_new(group: Group, rules: Rules, member: Ticket, *, is_ready: bool) -> Ticket:
+    group.save(force_insert=True)
+    return _join(group, rules, member, is_ready=is_ready)
+
+
 def _join(group: Group, rules: Rules, member: Ticket, *, is_ready: bool) -> Ticket:
     member.group, member.is_ready, member.status = group, is_ready, Status.INITIAL
     member.expires_at = timezone.now() + timedelta(seconds=rules.group_inactivity)
@@ -483,7 +487,7 @@ def backfill_create(
     """`attributes` hold `assignment`, whose request_id is the relay session, and what the rules want to know that the
     players' own attributes in `tickets` do not say. A player's key may ask for the session of a match made here, with
     the `host_key` that the assignment of its host holds: nobody brings others into a session of its own choice. Takes
-    the place of the session's open backfill. Raises ValidationError, NotTheHost, SessionFull, AlreadyMatched."""
+    the place of the session's open backfill. Raises Invalid, NotTheHost, SessionFull, AlreadyMatched."""
     version, rules = _active_version(requester.tenant, profile)
     assignment = attributes.get("assignment")
     if not isinstance(assignment, Mapping) or not _is_session_id(assignment.get("request_id")):

@@ -3,7 +3,7 @@
 import django.db.models.deletion
 import django.utils.timezone
 import matchmaker.models
-import matchmaker.sealing
+import web.database.encryption
 import uuid
 from django.db import migrations, models
 
@@ -169,7 +169,7 @@ class Migration(migrations.Migration):
                 ('player_ip', models.GenericIPAddressField()),
                 ('attributes', models.JSONField()),
                 ('network_measurements', models.JSONField(db_default=models.Value({}, models.JSONField()), default=dict, help_text='Measurements, latencies and coordinates, in the form of the manager\'s API. No rule uses them.')),
-                ('assignment', matchmaker.sealing.SealedJSONField(editable=False, null=True)),
+                ('assignment', web.database.encryption.EncryptedJSONField(editable=False, null=True)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('searching_since', models.DateTimeField(blank=True, null=True)),
                 ('search_after', models.DateTimeField(blank=True, help_text='Passes leave the ticket out until then.', null=True)),

@@ -11,12 +11,11 @@ SECRET_NAMES = {"authorization_token", "connect_token", "seat_key"}
 def secrets() -> set[str]:
     from django.apps import apps
 
-    from matchmaker.sealing import SealedJSONField
-    from web.database.encryption import EncryptedTextField
+    from web.database.encryption import EncryptedJSONField, EncryptedTextField
 
     found: set[str] = set()
     for model in apps.get_models():
-        names = [f.name for f in model._meta.get_fields() if isinstance(f, EncryptedTextField | SealedJSONField)]
+        names = [f.name for f in model._meta.get_fields() if isinstance(f, EncryptedTextField | EncryptedJSONField)]
         for row in model._base_manager.values_list(*names) if names else ():
             found |= set().union(*map(_secrets, row))
     return found

@@ -17,10 +17,7 @@ from matchmaker.background.scheduling import DueVersion, PassScheduler, ThreadSh
 from matchmaker.management.commands.runmatchmaker import Matchmaker
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
-from relaymgr.tenants.models import Tenant
-from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG, ManagerStandIn
-from tests.support.manager import client_with
 
 pytestmark = pytest.mark.django_db
 
@@ -301,53 +298,6 @@ def test_why_costs_the_same_for_a_large_pool(
         explained = players.get(f"/matchmaker/tickets/{ticket['id']}/explanation").json()
     assert (explained["waiting_players"], explained["compared_players"]) == (200, 20)
     assert explained["last_pass_at"] is not None
-
-
-# -- quotas ----------------------------------------------------------------------------------------
-
-
-def test_active_tickets_of_a_tenant_are_bounded_and_others_have_their_own(
-    tenant: Tenant, players: APIClient, profile: str, settings: Any
-) -> None:
-    settings.MATCHMAKER_MAX_TICKETS_PER_TENANT = 3
-    body = {"profile": profile, "attributes": {"elo": 1}}
-    group = {"player_tickets": [body] * 2}
-    assert players.post("/matchmaker/group-tickets", group, format="json").status_code == 201
-    refused = players.post("/matchmaker/group-tickets", group, format="json")
-    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_tickets"), "tickets count, not requests"
-    assert refused.headers["Retry-After"] == "5"
-    assert players.post("/matchmaker/tickets", body, format="json").status_code == 201
-    assert players.post("/matchmaker/tickets", body, format="json").status_code == 429
-
-    other = Tenant.objects.create(name="Other", slug="other")
-    profile_for("other")
-    others = client_with(api_key_create(tenant=other, name="game", scopes=["matchmaker"])[1], word="")
-    assert others.post("/matchmaker/tickets", body, format="json").status_code == 201
-
-
-def test_active_tickets_of_an_address_are_bounded_but_not_those_of_a_backend(
-    players: APIClient, api: APIClient, profile: str, settings: Any
-) -> None:
-    settings.MATCHMAKER_MAX_TICKETS_PER_ADDRESS = 2
-    body = {"profile": profile, "attributes": {"elo": 1}}
-    codes = [players.post("/matchmaker/tickets", body, format="json").status_code for _ in range(3)]
-    assert codes == [201, 201, 429]
-    elsewhere = players.post("/matchmaker/tickets", body, format="json", REMOTE_ADDR="198.51.100.9")
-    assert elsewhere.status_code == 201
-    assert [api.post("/matchmaker/tickets", body, format="json").status_code for _ in range(3)] == [201] * 3
-
-
-def test_tickets_of_an_address_are_counted_and_not_its_requests(
-    players: APIClient, api: APIClient, profile: str, settings: Any
-) -> None:
-    settings.MATCHMAKER_TICKETS_PER_MINUTE = 5
-    body = {"profile": profile, "attributes": {"elo": 1}}
-    group = {"player_tickets": [body] * 2}
-    answers = [players.post("/matchmaker/group-tickets", group, format="json") for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [201, 201, 429]
-    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
-    assert Ticket.objects.count() == 4
-    assert [api.post("/matchmaker/group-tickets", group, format="json").status_code for _ in range(3)] == [201] * 3
 
 
 def test_tickets_made_while_a_version_was_changed_go_on_under_the_new_one() -> None:
