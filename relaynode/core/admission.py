@@ -1,4 +1,4 @@
-"""Who may speak: connect tokens, cookies under flood, proof of a new address."""
+"""Admission of native players: connect tokens, and cookies during a flood."""
 
 import hashlib
 import hmac
@@ -21,38 +21,14 @@ from causeway_client.protocol.tokens import ConnectToken, open_token
 from nodeapi.grants import TIME_LIMIT, Grant, Limits
 
 from .addresses import Address, Outgoing, address_bytes, ip_and_port
-from .forwarding import Exchange
+from .dialects.native_binding import NativeBinding
+from .forwarding import Forwarder
 from .grants import GrantRefused
 from .limits import FloodMeter, SourceLimiter, connect_at
-from .seats import Link, Random, Seat, Session
+from .seats import Random, Seat, Session
 from .sessions import Sessions
 
-MOVE_PACKETS = 3
-MOVE_SILENCE = 0.5
-MOVE_INTERVAL = 1.0
-"""Seconds from one move of a seat to its next: each is told to the manager, and may be a new player to an edgegap host,
-so nobody can flood them with moves."""
-
 _NONCE = slice(10, 26)  # the player's nonce in a CONNECT of any version
-
-
-def may_move(seat: Seat, addr: Address, now: float) -> bool:
-    """Count a good edgegap packet from `addr`, which is not the seat's; True when the seat may move there.
-
-    Tokens are all that dialect has, and they travel in clear: so a new address must hold out against the old one, by
-    several packets with none from there in between, or come after it fell silent (EDGEGAP.md 7.1). A packet from
-    the old one clears the candidate.
-    """
-    if seat.candidate != addr:
-        seat.candidate, seat.candidate_packets = addr, 0
-    seat.candidate_packets += 1
-    holds_out = seat.candidate_packets >= MOVE_PACKETS or now - seat.last_heard >= MOVE_SILENCE
-    return holds_out and has_rested(seat, now)
-
-
-def has_rested(seat: Seat, now: float) -> bool:
-    """Whether the seat's last move is long enough ago for another."""
-    return now - seat.moved_at >= MOVE_INTERVAL
 
 
 class CookieJar:
@@ -108,11 +84,11 @@ class _NotKnownYetError(Exception):
 class Admission:
     """Answers CONNECT: the checks of PROTOCOL.md 6.1, in its order."""
 
-    def __init__(self, worker: int, exchange: Exchange, sessions: Sessions) -> None:
-        config, random = exchange.config, exchange.random
+    def __init__(self, worker: int, forwarder: Forwarder, sessions: Sessions) -> None:
+        config, random = forwarder.config, forwarder.random
         self._worker = worker
-        self._exchange = exchange
-        self._drop = exchange.counters.drop
+        self._forwarder = forwarder
+        self._drop = forwarder.counters.drop
         self._sessions = sessions
         self._keys: Mapping[int, AESGCM] = {}
         self._cookies = CookieJar(random)
@@ -129,7 +105,7 @@ class Admission:
             connect = decode_connect(data)
         except DecodeError as error:
             if error.reason == "unsupported_version":
-                if not self._exchange.unauthenticated_replies.take(now):
+                if not self._forwarder.unauthenticated_replies.take(now):
                     return self._drop("source_rate_limited")
                 return self._refuse(data[_NONCE], Refusal.UNSUPPORTED_VERSION, 0, addr, port)
             return self._drop("too_short" if error.reason == "too_short" else "malformed")
@@ -155,9 +131,9 @@ class Admission:
         self._refused_at_port.take(addr, now, _port_of(addr))
 
     def _give_cookie(self, nonce: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        if not self._exchange.unauthenticated_replies.take(now):
+        if not self._forwarder.unauthenticated_replies.take(now):
             return self._drop("source_rate_limited")
-        self._exchange.counters.answers["cookie"] += 1
+        self._forwarder.counters.answers["cookie"] += 1
         return port, Cookie(nonce, self._cookies.bake(addr, now)).encode(), addr
 
     def _open(self, data: bytes, connect: Connect, now: float) -> ConnectToken:
@@ -182,40 +158,44 @@ class Admission:
         return token
 
     def _admit(self, connect: Connect, token: ConnectToken, addr: Address, port: int, now: float) -> Outgoing | None:
-        session = self._exchange.table.sessions.get(token.session)
+        session = self._forwarder.table.sessions.get(token.session)
         if self._sessions.is_over(token.session, token.issued) or token.session_expires <= now:
             raise _RefusedError(Refusal.SESSION_ENDED)
         seat = session.seats.get(token.seat) if session else None
         if seat and seat.revoked:
             raise _RefusedError(Refusal.SEAT_REVOKED)
-        if session and not session.native:
+        if session and NativeBinding.dialect not in session.dialects:
             raise _RefusedError(Refusal.DIALECT_OFF)
         if seat and connect.timestamp <= seat.last_connect:
             return self._seen_before(seat, connect, addr, port, now)
         if seat is None:
             seat = self._take_seat(session, token, now)
-        connects_at = connect_at(seat.connects_at, self._exchange.config.connects_per_seat, now)
+        connects_at = connect_at(seat.connects_at, self._forwarder.config.connects_per_seat, now)
         if connects_at is None:
             self._count_refused(addr, now)
             return self._drop("seat_rate_limited")  # its player repeats the same CONNECT, and is let in by a later one
         seat.connects_at = connects_at
         seat.last_connect = connect.timestamp
-        node_nonce = self._exchange.random(16)
-        link = self._open_link(seat, connect.nonce, node_nonce, token.seat_key)
-        self._exchange.join_link(seat, link, addr, port, now)
-        link.welcome = self._welcome(link, node_nonce, addr).encode(token.seat_key)
-        return self._answer_welcome(link, addr, port)
+        node_nonce = self._forwarder.random(16)
+        binding = self._new_binding(seat, connect.nonce, node_nonce, token.seat_key)
+        self._forwarder.join_native(seat, binding, addr, port, now)
+        binding.welcome = self._welcome(binding, node_nonce, addr).encode(token.seat_key)
+        return self._answer_welcome(binding, addr, port)
 
     def _seen_before(self, seat: Seat, connect: Connect, addr: Address, port: int, now: float) -> Outgoing | None:
-        link = seat.link
-        if link is None or connect.timestamp != seat.last_connect or connect.nonce != link.player_nonce:
+        binding = seat.binding
+        if (
+            not isinstance(binding, NativeBinding)
+            or connect.timestamp != seat.last_connect
+            or connect.nonce != binding.player_nonce
+        ):
             raise _RefusedError(Refusal.STALE_TIMESTAMP, seat.last_connect)
         if (seat.addr, seat.port) != (addr, port):
             self._count_refused(addr, now)
             return self._drop("replayed_connect")
         # The WELCOME was lost, or is on its way: no refusal, but none to be asked for without end.
         self._refused_at_port.take(addr, now, _port_of(addr))
-        return self._answer_welcome(link, addr, port)
+        return self._answer_welcome(binding, addr, port)
 
     def _take_seat(self, session: Session | None, token: ConnectToken, now: float) -> Seat:
         """A seat this node was never told of, perhaps nor of its session: the token says all that is needed."""
@@ -225,7 +205,7 @@ class Admission:
             raise _RefusedError(Refusal.DRAINING if error.code == "draining" else Refusal.FULL) from None
         if session is None:
             session = self._sessions.open(self._terms(token), now)
-        return self._exchange.table.add_seat(session, token.seat, Limits(token.seat_packets, token.seat_bytes))
+        return self._forwarder.table.add_seat(session, token.seat, Limits(token.seat_packets, token.seat_bytes))
 
     def _terms(self, token: ConnectToken) -> Grant:
         return Grant(
@@ -234,26 +214,27 @@ class Admission:
             worker=self._worker,
             token=None,
             topology="mesh" if token.mesh else "host",
-            dialects=("native",),
+            dialects=(NativeBinding.dialect,),
             idle_timeout=max(token.idle_timeout, 1),
             expires_at=min(token.session_expires, TIME_LIMIT - 1),  # later ones could not be restored after a restart
             limits=Limits(token.session_packets, token.session_bytes),
             seats=(),
         )
 
-    def _open_link(self, seat: Seat, player_nonce: bytes, node_nonce: bytes, seat_key: bytes) -> Link:
+    def _new_binding(self, seat: Seat, player_nonce: bytes, node_nonce: bytes, seat_key: bytes) -> NativeBinding:
         up_key, down_key = packet_keys(seat_key, player_nonce, node_nonce)
-        connection = self._exchange.table.new_connection()
-        path_key = self._exchange.random(16)
-        return self._exchange.table.mirror.make_link(connection, seat, up_key, down_key, player_nonce, path_key)
+        connection = self._forwarder.table.new_connection()
+        path_key = self._forwarder.random(16)
+        mirror = self._forwarder.table.mirror
+        return mirror.make_native_binding(connection, seat, up_key, down_key, player_nonce, path_key)
 
-    def _welcome(self, link: Link, node_nonce: bytes, addr: Address) -> Welcome:
-        seat, config = link.seat, self._exchange.config
+    def _welcome(self, binding: NativeBinding, node_nonce: bytes, addr: Address) -> Welcome:
+        seat, config = binding.seat, self._forwarder.config
         ip, port = ip_and_port(addr)
         return Welcome(
-            player_nonce=link.player_nonce,
+            player_nonce=binding.player_nonce,
             node_nonce=node_nonce,
-            connection=link.id,
+            connection=binding.id,
             seat=seat.number,
             mesh=seat.session.mesh,
             ip=ip,
@@ -266,10 +247,10 @@ class Admission:
             roster=frozenset(other.number for other in seat.session.seats.values() if other.addr is not None),
         )
 
-    def _answer_welcome(self, link: Link, addr: Address, port: int) -> Outgoing:
-        self._exchange.counters.answers["welcome"] += 1
-        return port, link.welcome, addr
+    def _answer_welcome(self, binding: NativeBinding, addr: Address, port: int) -> Outgoing:
+        self._forwarder.counters.answers["welcome"] += 1
+        return port, binding.welcome, addr
 
     def _refuse(self, nonce: bytes, code: Refusal, detail: int, addr: Address, port: int) -> Outgoing:
-        self._exchange.counters.answers["refused"] += 1
+        self._forwarder.counters.answers["refused"] += 1
         return port, Refused(nonce, code, detail).encode(), addr

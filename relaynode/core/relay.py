@@ -1,7 +1,7 @@
 """Relay, the sans-I/O core of one worker: a datagram in -> a datagram out, or a named drop.
 
-Time is an argument everywhere: seconds since 1970 that never step back. What happens rarely (a fan-out, notices,
-challenges) is queued; a hot packet is looked up and returned.
+Time is an argument everywhere: seconds since 1970 that never step back. The result of a frequent packet is returned;
+what happens rarely (a fan-out, notices, challenges) is queued.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,18 +12,16 @@ from causeway_client.protocol.siphash import siphash24
 from nodeapi.grants import Grant
 from nodeapi.telemetry import LegQuality
 
-from ..datapath.buffers import Leaving
-from ..datapath.fast_path import FastLane
-from . import stun
 from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing, household_bytes, prefix_of
 from .admission import Admission
+from .dialects.binding import Dialect, Quality
 from .dialects.edgegap import Edgegap
+from .dialects.edgegap_binding import EdgegapBinding
 from .dialects.native import Native
+from .dialects.native_binding import NativeBinding
 from .events import Event
-from .forwarding import Exchange
+from .forwarding import Forwarder
 from .grants import GrantRefused
-from .limits import SourceLimiter
-from .path_quality import Leg, PingSpacing
 from .relay_config import RelayConfig
 from .seats import Mirror, Random, Seat
 from .sessions import Sessions
@@ -40,7 +38,6 @@ __all__ = [
 ]
 
 _SHORTEST = 9
-_int = int.from_bytes
 
 
 class SessionSummary(NamedTuple):
@@ -51,18 +48,17 @@ class SessionSummary(NamedTuple):
 
 class Relay:
     def __init__(self, *, worker: int, config: RelayConfig, random: Random, mirror: Mirror | None = None) -> None:
-        """`random(n)` gives n bytes fit for keys, as os.urandom does. `mirror`: for another packet path."""
-        self._exchange = Exchange(config, random, mirror)
-        self._sessions = Sessions(worker, self._exchange)
-        self._admission = Admission(worker, self._exchange, self._sessions)
-        self._edgegap = Edgegap(self._exchange, self._sessions)
-        self._native = Native(self._exchange, self._admission)
-        self._stun_sources = SourceLimiter(config.stun_per_source, random(16))
-        self._by_pair = self._exchange.table.by_pair
-        self._is_only_path = mirror is None
-        self._legs_told = 0
+        """`random(n)` returns n bytes fit for keys, as os.urandom does. `mirror` is that of another packet path."""
+        self._forwarder = Forwarder(config, random, mirror)
+        self._sessions = Sessions(worker, self._forwarder)
+        self._admission = Admission(worker, self._forwarder, self._sessions)
+        self._native = Native(self._forwarder, self._admission)
+        edgegap: Dialect = Edgegap(self._forwarder, self._sessions)
+        native: Dialect = self._native
+        self._receive_edgegap, self._receive_native = edgegap.receive, native.receive
+        self._legs_reported = 0
         self._player_key = random(16)
-        self.counters = self._exchange.counters
+        self.counters = self._forwarder.counters
 
     # -- packets
 
@@ -74,52 +70,37 @@ class Relay:
         if size > MAX_DATAGRAM:
             return self.counters.drop("too_long")
         if data[0] & 0xF0 == 0xC0:
-            return self._native.receive(data, size, addr, port, now)
-        # No pair in the table begins as the other protocols do (PROTOCOL.md 2), so it may be asked first.
-        pair = _int(data[:8], "little")
-        seat = self._by_pair.get(pair)
-        if seat is not None:
-            return self._edgegap.receive(seat, data, size, addr, port, now)
-        if stun.looks_like_stun(data):
-            return self._receive_stun(data, addr, port, now)
-        return self._edgegap.receive_unknown(pair, data[8], addr, port, now)
+            return self._receive_native(data, size, addr, port, now)
+        return self._receive_edgegap(data, size, addr, port, now)
 
-    def fast_lane(self, leaving: tuple[Leaving, Leaving]) -> FastLane | None:
-        """To be given whole batches in place of `receive_datagram`; None where another path keeps the table too."""
-        return FastLane(self._exchange, self.receive_datagram, leaving) if self._is_only_path else None
+    @property
+    def forwarder(self) -> Forwarder:
+        """For a packet path that forwards by the same table."""
+        return self._forwarder
 
     def datagrams_to_send(self) -> list[Outgoing]:
         """What waits to be sent, handed over."""
-        outbox = self._exchange.outbox
+        outbox = self._forwarder.outbox
         if not outbox:
             return outbox
-        self._exchange.outbox = []
+        self._forwarder.outbox = []
         return outbox
-
-    def _receive_stun(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        if not self._stun_sources.take(addr, now) or not self._exchange.unauthenticated_replies.take(now):
-            return self.counters.drop("source_rate_limited")
-        response = stun.answer(data, addr)
-        if response is None:
-            return self.counters.drop("bad_stun")
-        self.counters.answers["stun"] += 1
-        return port, response, addr
 
     # -- time
 
     def next_timer(self) -> float | None:
         """When `handle_timer` is due; None: not before something else happens."""
-        return self._exchange.deadlines.next()
+        return self._forwarder.timers.next()
 
     def handle_timer(self, now: float) -> None:
-        self._exchange.deadlines.run(now)
+        self._forwarder.timers.run(now)
 
     def extend_timers(self, gap: float, now: float) -> None:
         """The process did not run for `gap` seconds until `now`: nobody was silent for that time."""
-        self._exchange.table.extend_silence(gap, now)
+        self._forwarder.table.extend_silence(gap, now)
 
     def next_event(self) -> Event | None:
-        events = self._exchange.events
+        events = self._forwarder.events
         return events.popleft() if events else None
 
     # -- what the manager says
@@ -153,12 +134,12 @@ class Relay:
 
     def notify_shutdown(self, now: float) -> None:
         """Queue NOTICE draining for every native player."""
-        self._exchange.notify_all(NoticeCode.DRAINING)
+        self._forwarder.notify_all(NoticeCode.DRAINING)
 
     # -- what there is
 
     def sessions(self) -> list[SessionSummary]:
-        return [SessionSummary(it.name, it.revision, it.since) for it in self._exchange.table.sessions.values()]
+        return [SessionSummary(it.name, it.revision, it.since) for it in self._forwarder.table.sessions.values()]
 
     def session_state(self, session: str) -> dict[str, Any] | None:
         """JSON-able, for `restore_session`; None when unknown. Changes with grants, and with events of the session."""
@@ -169,34 +150,32 @@ class Relay:
         self._sessions.restore(state, now)
 
     def stats(self) -> dict[str, int]:
-        table = self._exchange.table
+        table = self._forwarder.table
         return {"sessions": len(table.sessions), "seats": table.seat_count, "connected": table.connected}
 
     def legs(self, limit: int) -> list[LegQuality]:
-        """Connected seats of which something is known, at most `limit`, going on where the last call stopped."""
-        table = self._exchange.table
-        known: list[Seat] = [link.seat for link in table.by_connection.values() if link.leg.rtt_ms is not None]
-        known += [seat for seat in table.by_pair.values() if seat.addr and not seat.link and _is_spaced(seat)]
-        start = self._legs_told if self._legs_told < len(known) else 0
-        chosen = known[start : start + limit]
-        self._legs_told = start + len(chosen)
-        return [_leg_report(seat, self._player_key) for seat in chosen]
+        """At most `limit` connected seats whose quality is known, starting after those of the previous call."""
+        table = self._forwarder.table
+        bindings: list[NativeBinding | EdgegapBinding] = [*table.by_connection.values(), *table.by_pair.values()]
+        measured = [
+            (binding.seat, quality)
+            for binding in bindings
+            if binding.seat.binding is binding and binding.seat.addr and (quality := binding.quality) is not None
+        ]
+        start = self._legs_reported if self._legs_reported < len(measured) else 0
+        chosen = measured[start : start + limit]
+        self._legs_reported = start + len(chosen)
+        return [_leg_report(seat, quality, self._player_key) for seat, quality in chosen]
 
 
-def _is_spaced(seat: Seat) -> bool:
-    return seat.pings is not None and seat.pings.is_known
-
-
-def _leg_report(seat: Seat, player_key: bytes) -> LegQuality:
-    measured: Leg | PingSpacing | None = seat.link.leg if seat.link else seat.pings
-    rtt_ms = seat.link.leg.rtt_ms if seat.link else None
+def _leg_report(seat: Seat, quality: Quality, player_key: bytes) -> LegQuality:
     return LegQuality(
         session=seat.session.name,
         seat=seat.number,
-        dialect="native" if seat.link else "edgegap",
+        dialect=seat.binding.dialect,
         prefix=prefix_of(seat.addr) if seat.addr else "",
         player=siphash24(player_key, household_bytes(seat.addr))[:4].hex() if seat.addr else "",
-        rtt_ms=None if rtt_ms is None else round(rtt_ms, 3),
-        jitter_ms=round(measured.jitter_ms, 3) if measured else 0.0,
-        loss=round(measured.loss, 4) if measured else 0.0,
+        rtt_ms=None if quality.rtt_ms is None else round(quality.rtt_ms, 3),
+        jitter_ms=round(quality.jitter_ms, 3),
+        loss=round(quality.loss, 4),
     )

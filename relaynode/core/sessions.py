@@ -10,10 +10,12 @@ from typing import Any
 from nodeapi.grants import TIME_LIMIT, Grant
 from nodeapi.strict_json import as_builtins
 
+from .dialects.native_binding import NativeBinding
 from .events import Event, Reason
-from .forwarding import Exchange
+from .forwarding import Forwarder
 from .grants import GrantRefused, read_grant
-from .seats import Session, token_pair
+from .seat_table import token_pair
+from .seats import Session
 
 _LOOK_AFTER = 60.0  # seconds between looks at a session
 _SHORTEST_MEMORY = 60.0  # seconds; what was sent before the end may still arrive
@@ -62,15 +64,15 @@ class EndedPairs:
 
 
 class Sessions:
-    def __init__(self, worker: int, exchange: Exchange) -> None:
+    def __init__(self, worker: int, forwarder: Forwarder) -> None:
         self.draining = False
         self.grants_known = True  # False: the manager's list of sessions was not read yet, so there may be others
         self._worker = worker
-        self._exchange = exchange
-        self._table = exchange.table
+        self._forwarder = forwarder
+        self._table = forwarder.table
         self._listed_at = 0.0  # when the manager made the last list that was taken over whole, by its clock
         self._tombstones: dict[str, Tombstone] = {}  # in the order in which they ended
-        self._ended_pairs = EndedPairs(exchange.config.max_ended_pairs)
+        self._ended_pairs = EndedPairs(forwarder.config.max_ended_pairs)
 
     # -- begin and change
 
@@ -94,7 +96,7 @@ class Sessions:
 
     def check_room(self, session: Session | None, new_seats: int) -> None:
         """Raises GrantRefused: "full", or "draining" for a session that is not there yet."""
-        config = self._exchange.config
+        config = self._forwarder.config
         if session is None and self.draining:
             raise GrantRefused("draining", "this node takes no new sessions")
         if self._table.seat_count + new_seats > config.max_seats:
@@ -117,9 +119,12 @@ class Sessions:
         for index, seat in enumerate(grant.seats):
             if seat.token is None or grant.token is None:
                 continue
-            holder = self._table.by_pair.get(token_pair(seat.token, grant.token))
-            # Also of this session: a seat that is not listed any more is revoked, and keeps its token.
-            if holder is not None and (holder.session is not session or holder.number not in listed):
+            known = self._table.by_pair.get(token_pair(seat.token, grant.token))
+            if known is None:
+                continue
+            # It may belong to the same session: a seat that is not listed any more is revoked and keeps its token.
+            holder = known.seat
+            if holder.session is not session or holder.number not in listed:
                 raise GrantRefused("invalid", "token is another seat's", f"seats[{index}].token")
 
     def _change(self, session: Session, grant: Grant, now: float) -> None:
@@ -129,9 +134,8 @@ class Sessions:
             # A seat that only its connect token told us of may be newer than the grant.
             if seat.granted and seat.number not in listed:
                 self._table.revoke(seat)
-            speaks = session.native if seat.link else session.edgegap
-            if seat.revoked or not speaks:
-                self._exchange.leave(seat, "revoked", now)
+            if seat.revoked or seat.binding.dialect not in session.dialects:
+                self._forwarder.leave(seat, "revoked", now)
         self._look(session, now)
 
     # -- end
@@ -142,7 +146,7 @@ class Sessions:
         if session is not None:
             self._end(session, reason, now)
         elif name not in self._tombstones:
-            self._bury(Tombstone(name, reason, now, now + self._exchange.config.remember_ended), now)
+            self._bury(Tombstone(name, reason, now, now + self._forwarder.config.remember_ended), now)
 
     def has_ended(self, name: str) -> bool:
         return name in self._tombstones
@@ -174,14 +178,15 @@ class Sessions:
 
     def _end(self, session: Session, reason: str, now: float) -> None:
         for seat in session.seats.values():
-            self._exchange.leave(seat, "ended", now)
-        pairs = [seat.pair for seat in session.seats.values() if seat.pair is not None]
+            self._forwarder.leave(seat, "ended", now)
+        pairs = [seat.edgegap.pair for seat in session.seats.values() if seat.edgegap.pair is not None]
         self._table.remove_session(session)
         self._ended_pairs.add(pairs, reason, now)
         if pairs:
-            self._exchange.deadlines.add(now + _SHORTEST_MEMORY, self._forget_pairs, None)
+            self._forwarder.timers.add(now + _SHORTEST_MEMORY, self._forget_pairs, None)
         # Without the native dialect there are no connect tokens.
-        forget_at = max(session.expires_at, now + _SHORTEST_MEMORY) if session.native else now + _SHORTEST_MEMORY
+        has_tokens = NativeBinding.dialect in session.dialects
+        forget_at = max(session.expires_at, now + _SHORTEST_MEMORY) if has_tokens else now + _SHORTEST_MEMORY
         self._bury(Tombstone(session.name, reason, now, forget_at), now)
 
     def _forget_pairs(self, _: None, now: float) -> None:
@@ -192,7 +197,7 @@ class Sessions:
         self._tombstones[tombstone.session] = tombstone
         while self._tombstones:
             first = next(iter(self._tombstones.values()))
-            if first.forget_at > now and len(self._tombstones) <= self._exchange.config.max_tombstones:
+            if first.forget_at > now and len(self._tombstones) <= self._forwarder.config.max_tombstones:
                 break
             del self._tombstones[first.session]
 
@@ -200,14 +205,14 @@ class Sessions:
         """End the session when its time is up, and say when to look again."""
         for seat in session.seats.values():
             self._table.mirror.refresh(seat)
-        idle_at = max([session.since, *(seat.last_heard for seat in session.seats.values())]) + session.idle_timeout
+        idle_at = max([session.since, *(seat.last_received for seat in session.seats.values())]) + session.idle_timeout
         if session.expires_at <= now:
             self._end_by_clock(session, "expired", now)
         elif idle_at <= now:
             self._end_by_clock(session, "idle", now)
         else:
             session.check_at = min(session.expires_at, idle_at, now + _LOOK_AFTER)
-            self._exchange.deadlines.add(session.check_at, self._look_again, session)
+            self._forwarder.timers.add(session.check_at, self._look_again, session)
 
     def _look_again(self, session: Session, now: float) -> None:
         # Each change of the terms adds a deadline; only the one that was set last counts.
@@ -216,7 +221,7 @@ class Sessions:
 
     def _end_by_clock(self, session: Session, reason: Reason, now: float) -> None:
         self._end(session, reason, now)
-        self._exchange.events.append(Event(now, session.name, None, "session_ended", reason=reason))
+        self._forwarder.events.append(Event(now, session.name, None, "session_ended", reason=reason))
 
     # -- state that outlives the process
 
@@ -232,7 +237,9 @@ class Sessions:
                 "grant": as_builtins(session.as_grant(self._worker)),
                 "connects": connects,
                 "connection_ids": {
-                    str(seat.number): seat.connection_id for seat in session.seats.values() if seat.connection_id
+                    str(seat.number): seat.edgegap.connection_id
+                    for seat in session.seats.values()
+                    if seat.edgegap.connection_id
                 },
                 "granted": [seat.number for seat in session.seats.values() if seat.granted],
             }
@@ -277,7 +284,7 @@ class Sessions:
             seat.granted = seat.number in granted
             seat.last_connect = connects.get(seat.number, 0)
             if seat.number in connection_ids:
-                self._table.set_connection_id(seat, connection_ids[seat.number], b"")
+                self._table.connection_ids.restore(seat, connection_ids[seat.number])
 
 
 def _by_seat(numbers: Mapping[str, Any], end: int) -> dict[int, int]:

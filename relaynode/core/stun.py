@@ -1,7 +1,7 @@
-"""STUN Binding (RFC 8489), the server's side: tells a player the address it is seen at. No credentials, no TCP.
+"""A STUN Binding server (RFC 8489), by which players learn their public address. No credentials, no TCP.
 
-A response is 12 (IPv4) or 24 bytes (IPv6) longer than a bare request, which is why these are limited per source;
-anything else is never answered with more bytes than came.
+A response is 12 (IPv4) or 24 bytes (IPv6) longer than a bare request, so responses are limited per source. No other
+reply of the node is longer than its request.
 """
 
 import struct
@@ -9,7 +9,9 @@ import zlib
 
 from causeway_client.protocol.packets import STUN_COOKIE, pack_ip
 
-from .addresses import Address, ip_and_port
+from .addresses import Address, Outgoing, ip_and_port
+from .forwarding import Forwarder
+from .limits import SourceLimiter
 
 HEADER_SIZE = 20
 
@@ -18,7 +20,7 @@ _ATTRIBUTE = struct.Struct(">HH")
 _BINDING_REQUEST, _BINDING_SUCCESS, _BINDING_ERROR = 0x0001, 0x0101, 0x0111
 _ERROR_CODE, _UNKNOWN_ATTRIBUTES, _XOR_MAPPED_ADDRESS, _FINGERPRINT = 0x0009, 0x000A, 0x0020, 0x8028
 _COMPREHENSION_OPTIONAL = 0x8000
-# Understood, and of no consequence to a server that asks nobody who he is (RFC 8489, 18.3):
+# Understood, but without effect on a server that does not authenticate its clients (RFC 8489, 18.3):
 # USERNAME, MESSAGE-INTEGRITY, REALM, NONCE, MESSAGE-INTEGRITY-SHA256, PASSWORD-ALGORITHM, USERHASH.
 _WITHOUT_EFFECT = frozenset({0x0006, 0x0008, 0x0014, 0x0015, 0x001C, 0x001D, 0x001E})
 _FINGERPRINT_MASK = 0x5354554E
@@ -27,6 +29,23 @@ _FINGERPRINT_MASK = 0x5354554E
 def looks_like_stun(data: bytes) -> bool:
     """At least 20 bytes, the two high bits zero, and the cookie (PROTOCOL.md 2)."""
     return len(data) >= HEADER_SIZE and data[0] < 0x40 and data[4:8] == STUN_COOKIE
+
+
+class StunServer:
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._counters = forwarder.counters
+        self._unauthenticated_replies = forwarder.unauthenticated_replies
+        self._sources = SourceLimiter(forwarder.config.stun_per_source, forwarder.random(16))
+
+    def receive(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+        """A datagram that looks like STUN."""
+        if not self._sources.take(addr, now) or not self._unauthenticated_replies.take(now):
+            return self._counters.drop("source_rate_limited")
+        response = answer(data, addr)
+        if response is None:
+            return self._counters.drop("bad_stun")
+        self._counters.answers["stun"] += 1
+        return port, response, addr
 
 
 def answer(data: bytes, addr: Address) -> bytes | None:

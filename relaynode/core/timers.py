@@ -1,4 +1,4 @@
-"""What is to be looked at when. Deadlines fall on tenths of a second, so that thousands of seats cost few wake-ups."""
+"""What is to be looked at when. Timers fall on tenths of a second, so that thousands of seats cost few wake-ups."""
 
 import heapq
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _TICKS = 10  # a second
 Check = Callable[[Any, float], None]
 
 
-class Deadlines:
+class Timers:
     """Never cancelled: whoever is looked at says whether it still matters."""
 
     def __init__(self) -> None:

@@ -69,7 +69,7 @@ class _Buffers:
             message.control, message.control_size = address + _CONTROL_AT, _CONTROL_SIZE[family]
 
 
-class Incoming(_Buffers):
+class ReceiveBatch(_Buffers):
     """A batch to be received, and then to be read, and written over, where it lies."""
 
     def __init__(self, family: int) -> None:
@@ -117,8 +117,8 @@ class Incoming(_Buffers):
         self._sizes[index] = len(data)
 
 
-class Leaving(_Buffers):
-    """What waits to be sent, in order: datagrams copied here, and such as lie in an Incoming."""
+class SendBatch(_Buffers):
+    """What waits to be sent, in order: datagrams copied here, and such as lie in an ReceiveBatch."""
 
     def __init__(self, family: int, flush: Callable[[], None]) -> None:
         """`flush` sends and clears."""
@@ -130,7 +130,7 @@ class Leaving(_Buffers):
         self._iov_words = memoryview(self._iovs).cast("B").cast("Q")
 
     def add(self, data: bytes, addr: Address) -> None:
-        """At most BATCH more may be put in without asking: an Incoming has no more than that."""
+        """At most BATCH more may be put in without asking: an ReceiveBatch has no more than that."""
         if len(self.names) >= BATCH:
             self.flush()
         at = len(self.names) * READ_SIZE

@@ -1,21 +1,24 @@
-"""DATA of known seats, forwarded where it lies: rewritten in the buffer it came in, and sent from there.
+"""The fast path of Python: DATA of known seats is rewritten in the buffer that it was received in, and sent from there.
 
-It repeats, for packets about which nothing is left to decide, what the dialects and the exchange would do, as the
-XDP program does (xdp/relay.bpf.c), and leaves all else to them, in the order it came: other packets,
-unknown or moved senders, fan-out, absent peers, and whatever goes from one dialect to the other. One long loop without
-a call, object or copy that can be spared: calls and objects are what a packet costs in Python.
+For packets about which nothing is left to decide, it repeats what the dialects and the forwarder would do, as the XDP
+program does (xdp/relay.bpf.c). All other packets go to the core in the order of their arrival: other types, unknown or
+moved senders, fan-out, absent peers, and packets between two dialects. It is one long loop that avoids calls, objects
+and copies, because they are what a packet costs in Python.
 """
 
 import struct
 from collections.abc import Callable
 from ctypes import c_size_t
+from typing import Any
 
 from causeway_client.protocol.packets import EVERYONE, HEADER, MAX_DATAGRAM, OVERHEAD, TAG_SIZE, PacketType
 
 from ..core.addresses import Address, Outgoing
-from ..core.forwarding import Exchange
+from ..core.dialects.edgegap_binding import EdgegapBinding
+from ..core.dialects.native_binding import NativeBinding
+from ..core.forwarding import Forwarder
 from ..core.limits import BURST
-from .buffers import Incoming, Leaving
+from .buffers import ReceiveBatch, SendBatch
 from .siphash_in_place import siphash24_in_place
 
 Receive = Callable[[bytes, Address, int, float], Outgoing | None]
@@ -29,18 +32,18 @@ _MASK = 0xFFFFFFFF
 _SIZES = [c_size_t(size) for size in range(MAX_DATAGRAM + 1)]
 
 
-class FastLane:
-    def __init__(self, exchange: Exchange, receive: Receive, leaving: tuple[Leaving, Leaving]) -> None:
-        """`receive`: what has everything judged that does not belong here. `leaving`: by which of our ports."""
-        self._exchange = exchange
+class FastPath:
+    def __init__(self, forwarder: Forwarder, receive: Receive, send_batches: tuple[SendBatch, SendBatch]) -> None:
+        """`receive` handles every packet that is not for the fast path. `send_batches`: one for each of our ports."""
+        self._forwarder = forwarder
         self._receive = receive
-        self._leaving = leaving
+        self._send_batches = send_batches
 
-    def run(self, batch: Incoming, sizes: list[int], port: int, now: float) -> None:
-        """Have the datagrams of these sizes judged that came to `port`, and what comes of them put into `leaving`."""
-        exchange, receive, leaving = self._exchange, self._receive, self._leaving
-        seat_of_pair, link_of = exchange.table.by_pair.get, exchange.table.by_connection.get
-        counters = exchange.counters
+    def run(self, batch: ReceiveBatch, sizes: list[int], port: int, now: float) -> None:
+        """Process the datagrams of these sizes that arrived at `port`; the results are added to the send batches."""
+        forwarder, receive, send_batches = self._forwarder, self._receive, self._send_batches
+        edgegap_of, native_of = forwarder.table.by_pair.get, forwarder.table.by_connection.get
+        counters = forwarder.counters
         payloads, addresses, memory = batch.payloads, batch.addresses, batch.payloads_at
         unpack_header, pack_header = HEADER.unpack_from, HEADER.pack_into
         unpack_u64, pack_u64, pack_u32 = _U64.unpack_from, _U64.pack_into, _U32.pack_into
@@ -50,16 +53,17 @@ class FastLane:
             batch.slots, sizes, batch.first_words(count), batch.ninth_bytes(count), strict=False
         ):
             addr = addresses[where]
-            target = link = None
-            # Shorter ones are judged by what came before them in the buffer; nothing of that may be believed.
+            target = native = None
+            kind_of_binding: type[EdgegapBinding | NativeBinding] = EdgegapBinding
+            # Of a shorter datagram, `pair` and `kind` contain bytes of an earlier one in the same buffer.
             if _HOST_HEAD <= size <= MAX_DATAGRAM:
-                known = seat_of_pair(pair)
-                if known is not None:
-                    seat = known
-                    if kind == _EDGEGAP_DATA and seat.addr == addr and seat.port == port and seat.link is None:
+                edgegap = edgegap_of(pair)
+                if edgegap is not None:
+                    seat = edgegap.seat
+                    if kind == _EDGEGAP_DATA and seat.addr == addr and seat.port == port and seat.binding is edgegap:
                         session = seat.session
                         if seat.number:
-                            prefix = seat.prefix
+                            prefix = edgegap.prefix
                             if prefix:
                                 target = session.seats.get(0)
                                 start = at + _HEAD - 5
@@ -69,9 +73,10 @@ class FastLane:
                             start = at + _HOST_HEAD - 1
                 elif pair & 0xFF == _NATIVE_DATA and size >= OVERHEAD:
                     _, connection, low, number = unpack_header(payloads, at)
-                    link = link_of(connection)
-                    if link is not None:
-                        seat = link.seat
+                    native = native_of(connection)
+                    if native is not None:
+                        kind_of_binding = NativeBinding
+                        seat = native.seat
                         session = seat.session
                         if seat.addr == addr and seat.port == port:
                             if number == EVERYONE and seat.number and not session.mesh:
@@ -79,24 +84,24 @@ class FastLane:
                             target = session.seats.get(number)
                             if target is seat or (number and seat.number and not session.mesh):
                                 target = None
-            if target is None or (to := target.addr) is None or ((down := target.link) is None) != (link is None):
+            if target is None or (to := target.addr) is None or type(target.binding) is not kind_of_binding:
                 outgoing = receive(payloads[at : at + size], addr, port, now)
                 if outgoing is not None:
-                    leaving[outgoing[0]].add(outgoing[1], outgoing[2])
-                if exchange.outbox:
+                    send_batches[outgoing[0]].add(outgoing[1], outgoing[2])
+                if forwarder.outbox:
                     self._empty_outbox()
                 continue
 
-            if link is not None:
-                window = link.window
+            if native is not None:
+                window = native.window
                 highest = window.highest
                 sequence = low if highest < 0x80000000 else window.complete(low)
                 tag_at = at + size - TAG_SIZE
-                (brought,) = unpack_u64(payloads, tag_at)
+                (received_tag,) = unpack_u64(payloads, tag_at)
                 high = sequence >> 32
                 pack_u32(payloads, tag_at, high)
                 tagged = sizes_of[size - 4]
-                if siphash(link.up_pointer, place, tagged) ^ brought:
+                if siphash(native.receive_key, place, tagged) ^ received_tag:
                     counters.drops["bad_tag"] += 1
                     continue
                 if sequence == highest + 1:
@@ -107,12 +112,12 @@ class FastLane:
                 else:
                     counters.drops["replayed"] += 1
                     continue
-                link.received += 1
-            else:
-                seat.candidate = None
-            seat.last_heard = now
+                native.received += 1
+            elif edgegap is not None:
+                edgegap.candidate = None
+            seat.last_received = now
 
-            # limits.take, written out
+            # limits.take, inlined
             quota, common = seat.quota, session.quota
             time = now - session.began
             latest = time + burst
@@ -123,19 +128,20 @@ class FastLane:
             all_packets = (all_packets if all_packets > time else time) + common.packet_interval
             all_octets = (all_octets if all_octets > time else time) + size * common.byte_interval
             if packets > latest or octets > latest or all_packets > latest or all_octets > latest:
-                exchange.over_limit(seat, now)
+                forwarder.over_limit(seat, now)
                 self._empty_outbox()
                 continue
             quota.packets_at, quota.bytes_at = packets, octets
             common.packets_at, common.bytes_at = all_packets, all_octets
 
-            out = leaving[target.port]
-            if down is not None:
+            out = send_batches[target.port]
+            if native is not None:
+                down: Any = target.binding  # a NativeBinding, too
                 down.sent = sequence = down.sent + 1
                 pack_header(payloads, at, _NATIVE_DATA, down.id, sequence & _MASK, seat.number)
                 if sequence >> 32 != high:
                     pack_u32(payloads, tag_at, sequence >> 32)
-                pack_u64(payloads, tag_at, siphash(down.down_pointer, place, tagged))
+                pack_u64(payloads, tag_at, siphash(down.send_key, place, tagged))
                 start = at
             else:
                 body = start + len(prefix)
@@ -149,6 +155,6 @@ class FastLane:
         counters.forwarded_bytes += forwarded_bytes
 
     def _empty_outbox(self) -> None:
-        outbox, self._exchange.outbox = self._exchange.outbox, []
+        outbox, self._forwarder.outbox = self._forwarder.outbox, []
         for port, data, addr in outbox:
-            self._leaving[port].add(data, addr)
+            self._send_batches[port].add(data, addr)

@@ -6,12 +6,12 @@ from typing import cast
 
 from causeway_client.protocol.siphash import siphash24
 
-HashInPlace = Callable[[ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t], int]
+HashInPlace = Callable[[bytes, ctypes.c_void_p, ctypes.c_size_t], int]
 
 
-def _hash_copy(key: ctypes.c_char_p, address: ctypes.c_void_p, size: ctypes.c_size_t) -> int:
+def _hash_copy(key: bytes, address: ctypes.c_void_p, size: ctypes.c_size_t) -> int:
     message = ctypes.string_at(address, size.value)
-    return int.from_bytes(siphash24(ctypes.string_at(key, 16), message), "little")
+    return int.from_bytes(siphash24(key, message), "little")
 
 
 def _compiled() -> HashInPlace:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.addresses import Address
 from . import sockets
-from .buffers import BATCH, MESSAGE_SIZE, READ_SIZE, Incoming, Leaving
+from .buffers import BATCH, MESSAGE_SIZE, READ_SIZE, ReceiveBatch, SendBatch
 
 
 def _system_calls() -> tuple[Any, Any] | None:
@@ -100,13 +100,13 @@ class BatchedUdpPort(UdpPort):
         self._receive_call, self._send_call = calls
         self._fd = udp.fileno()
         self._count = 0  # of the last batch
-        self.incoming = Incoming(udp.family)
-        self.leaving = Leaving(udp.family, self.flush)
-        self.add = self.leaving.add  # type: ignore[method-assign]
+        self.receive_batch = ReceiveBatch(udp.family)
+        self.send_batch = SendBatch(udp.family, self.flush)
+        self.add = self.send_batch.add  # type: ignore[method-assign]
 
     def read(self, most: int) -> int:
-        """Up to `most` datagrams that wait into `incoming`, where they are until the next time; how many."""
-        batch = self.incoming
+        """Up to `most` datagrams that wait into `receive_batch`, where they are until the next time; how many."""
+        batch = self.receive_batch
         batch.reset(self._count)
         count: int = self._receive_call(self._fd, batch.messages_at, min(most, BATCH), socket.MSG_DONTWAIT, None)
         self._count = max(count, 0)
@@ -118,23 +118,23 @@ class BatchedUdpPort(UdpPort):
         return 0
 
     def receive(self, most: int) -> Sequence[tuple[bytes, Address]]:
-        batch, count = self.incoming, self.read(most)
+        batch, count = self.receive_batch, self.read(most)
         return [
             (batch.payloads[at : at + size], batch.addresses[where])
             for (at, where, _), size in zip(batch.slots, batch.sizes(count), strict=False)
         ]
 
     def flush(self) -> None:
-        count = self.leaving.fill()
+        count = self.send_batch.fill()
         self.handed_over += count
         self._send_all(count)
-        self.leaving.clear()
+        self.send_batch.clear()
 
     def _send_all(self, count: int) -> None:
         """sendmmsg stops at a datagram it cannot send, and says why only when asked to begin with that one."""
         done = 0
         while done < count:
-            sent = self._send_call(self._fd, self.leaving.messages_at + done * MESSAGE_SIZE, count - done, 0)
+            sent = self._send_call(self._fd, self.send_batch.messages_at + done * MESSAGE_SIZE, count - done, 0)
             if sent > 0:
                 done += sent
                 continue

@@ -1,4 +1,4 @@
-"""The sockets and the timer that drive Relay. No decisions of its own: bytes in, what comes out is sent, one timer."""
+"""The sockets and the timer that drive Relay. It makes no decisions: bytes in, bytes out, and one timer."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from ..core.events import Event
 from ..core.relay import Relay
 from . import sockets
 from .buffers import BATCH
-from .fast_path import FastLane
+from .fast_path import FastPath
 from .udp_port import BatchedUdpPort, UdpPort, udp_port
 
 ENOUGH = 512
@@ -23,12 +23,14 @@ LATE = 0.1  # seconds; a timer that is later than that judges after what waits i
 DRAINED_AT_ONCE = 256  # batches of a socket
 
 
-def fast_lane(relay: Relay, udp: tuple[UdpPort, UdpPort]) -> FastLane | None:
-    """None where datagrams are not read in batches, or the XDP path keeps the table too."""
+def fast_path(relay: Relay, udp: tuple[UdpPort, UdpPort]) -> FastPath | None:
+    """None where datagrams are not read in batches, or where the XDP path shares the table."""
     server, client = udp
     if not isinstance(server, BatchedUdpPort) or not isinstance(client, BatchedUdpPort):
         return None
-    return relay.fast_lane((server.leaving, client.leaving))
+    if not relay.forwarder.is_only_path:
+        return None
+    return FastPath(relay.forwarder, relay.receive_datagram, (server.send_batch, client.send_batch))
 
 
 class UdpServer:
@@ -45,7 +47,7 @@ class UdpServer:
         self._relay = relay
         self._sockets = sockets
         self._ports = udp_port(sockets[SERVER_PORT]), udp_port(sockets[CLIENT_PORT])
-        self._lane = fast_lane(relay, self._ports)
+        self._fast_path = fast_path(relay, self._ports)
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         # Seconds since 1970 that never step back: the core's idea of time.
@@ -101,10 +103,10 @@ class UdpServer:
         self._notice_gap()
         before, read = self._handed_over(), self._received_packets
         udp, now = self._ports[port], self.now()
-        if self._lane is not None and isinstance(udp, BatchedUdpPort):
-            sizes = udp.incoming.sizes(udp.read(self._appetite))
+        if self._fast_path is not None and isinstance(udp, BatchedUdpPort):
+            sizes = udp.receive_batch.sizes(udp.read(self._appetite))
             self._count_received(sizes)
-            self._lane.run(udp.incoming, sizes, port, now)
+            self._fast_path.run(udp.receive_batch, sizes, port, now)
             self._send(())
         else:
             batch = udp.receive(self._appetite)

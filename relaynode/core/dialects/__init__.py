@@ -1,1 +1,1 @@
-"""Wire formats a seat may speak: bytes <-> (seat, target, payload)."""
+"""The wire formats that a player may use. Each dialect has a module that reads datagrams and one with its binding."""

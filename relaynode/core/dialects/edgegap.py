@@ -5,14 +5,15 @@ Down: type u8, then (in DATA to the host) connectionId u32, then the payload; or
 All little-endian.
 """
 
+from .. import stun
 from ..addresses import Address, Outgoing
-from ..admission import may_move
 from ..counters import Answer, Drop
-from ..forwarding import Exchange
+from ..forwarding import Forwarder
 from ..limits import FloodMeter, SourceLimiter
-from ..path_quality import PingSpacing
+from ..path_quality import EdgegapQuality
 from ..seats import Seat
 from ..sessions import Sessions
+from .edgegap_binding import EdgegapBinding
 
 _PING, _DATA = 1, 2
 # Never Disconnected (0): some clients stop for good when they read it (EDGEGAP.md W20).
@@ -30,105 +31,115 @@ _int = int.from_bytes
 
 
 class Edgegap:
-    def __init__(self, exchange: Exchange, sessions: Sessions) -> None:
-        self._exchange = exchange
+    def __init__(self, forwarder: Forwarder, sessions: Sessions) -> None:
+        self._forwarder = forwarder
         self._sessions = sessions
-        self._counters = exchange.counters
-        self._drop = exchange.counters.drop
-        self._take = exchange.table.mirror.take
-        bad_tokens = exchange.config.bad_tokens_per_source
-        self._strangers = SourceLimiter(bad_tokens, exchange.random(16))  # whose pings are told that they are invalid
-        self._flood = FloodMeter(exchange.config.ping_flood_threshold)
-        # By session token as well: guessing is hopeless without a true one, so who has none cannot use up what is let
-        # in from a source, be it shared with others or forged.
-        self._guessers = SourceLimiter(bad_tokens, exchange.random(16))
+        self._counters = forwarder.counters
+        self._drop = forwarder.counters.drop
+        self._binding_of = forwarder.table.by_pair.get
+        self._take = forwarder.table.mirror.take
+        self._stun = stun.StunServer(forwarder)
+        bad_tokens = forwarder.config.bad_tokens_per_source
+        self._unknown_sources = SourceLimiter(bad_tokens, forwarder.random(16))  # answered with "invalid"
+        self._flood = FloodMeter(forwarder.config.ping_flood_threshold)
+        # By session token as well. Guessing is hopeless without a valid session token, so a source without one cannot
+        # use up the limit of an address that it shares or forges.
+        self._guessing_sources = SourceLimiter(bad_tokens, forwarder.random(16))
 
-    def receive(self, seat: Seat, data: bytes, size: int, addr: Address, port: int, now: float) -> Outgoing | None:
-        """A datagram of at least 9 bytes that begins with the token pair of `seat`."""
+    def receive(self, data: bytes, size: int, addr: Address, port: int, now: float) -> Outgoing | None:
+        """A datagram of at least 9 bytes."""
+        # No pair in the table begins as another protocol does (PROTOCOL.md 2), so the table may be asked first.
+        pair = _int(data[:8], "little")
+        binding = self._binding_of(pair)
+        if binding is None:
+            if stun.looks_like_stun(data):
+                return self._stun.receive(data, addr, port, now)
+            return self._receive_unknown(pair, data[8], addr, port, now)
+        seat = binding.seat
         kind = data[8]
-        if seat.addr != addr or seat.port != port or seat.link is not None:
-            hindrance = self._let_in(seat, kind, addr, port, now)
-            if hindrance is not None:
-                return self._turn_away(hindrance, seat, kind, addr, port, now)
-        elif seat.candidate is not None:
-            seat.candidate = None
+        if seat.addr != addr or seat.port != port or seat.binding is not binding:
+            obstacle = self._admit(binding, kind, addr, port, now)
+            if obstacle is not None:
+                return self._reject(obstacle, seat, kind, addr, port, now)
+        elif binding.candidate is not None:
+            binding.candidate = None
         if kind == _DATA:
-            seat.last_heard = now
+            seat.last_received = now
             session = seat.session
             if not self._take(seat, session, size, now):
-                return self._exchange.over_limit(seat, now)
+                return self._forwarder.over_limit(seat, now)
             if seat.number:
-                return self._exchange.deliver(seat, session.seats.get(0), data[_HEAD:], now)
+                return self._forwarder.deliver(seat, session.seats.get(0), data[_HEAD:], now)
             if size < _HOST_HEAD:
                 return self._drop("malformed")
             target = session.by_connection_id.get(_int(data[_HEAD:_HOST_HEAD], "little"))
             if target is None:
                 return self._drop("unknown_connection_id")
-            return self._exchange.deliver(seat, target, data[_HOST_HEAD:], now)
+            return self._forwarder.deliver(seat, target, data[_HOST_HEAD:], now)
         if kind == _PING:
-            seat.last_heard = now
-            if seat.pings is None:
-                seat.pings = PingSpacing()
-            seat.pings.heard(now)
+            seat.last_received = now
+            if binding.measured is None:
+                binding.measured = EdgegapQuality()
+            binding.measured.ping_received(now)
             return self._answer(self._state(seat, now), addr, port)
         return self._drop("unknown_type")
 
-    def receive_unknown(self, pair: int, kind: int, addr: Address, port: int, now: float) -> Outgoing | None:
+    def _receive_unknown(self, pair: int, kind: int, addr: Address, port: int, now: float) -> Outgoing | None:
         """Tokens that are not in the table: a guess, or a player whose session is over."""
         reason = self._sessions.why_ended(pair)
         if reason is not None:
             if kind != _PING:
                 return self._drop("session_ended")
             return self._answer("ping_session_timeout" if reason == "idle" else "ping_invalid", addr, port)
-        is_known = self._sessions.grants_known  # else the manager may list the session: nobody can be said to guess
-        if is_known:
-            self._guessers.take(addr, now, pair >> 32)
+        # While the manager's list is not loaded, it may contain the session: no source can be said to guess.
+        is_unknown = self._sessions.grants_known
+        if is_unknown:
+            self._guessing_sources.take(addr, now, pair >> 32)
         if kind != _PING:
-            return self._drop("unknown_token" if is_known else "grants_not_loaded")
-        allowed = not self._flood.count(now) and self._strangers.take(addr, now)
+            return self._drop("unknown_token" if is_unknown else "grants_not_loaded")
+        allowed = not self._flood.count(now) and self._unknown_sources.take(addr, now)
         if not allowed:
             return self._drop("source_rate_limited")
-        return self._answer("ping_invalid" if is_known else "ping_checking", addr, port)
+        return self._answer("ping_invalid" if is_unknown else "ping_checking", addr, port)
 
-    def _let_in(self, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Drop | None:
-        """Bind or move the seat to `addr`, from where tokens of its own came; or what stands against it."""
-        self._exchange.table.mirror.refresh(seat)
+    def _admit(self, binding: EdgegapBinding, kind: int, addr: Address, port: int, now: float) -> Drop | None:
+        """Bind or move the seat to `addr`, from which its valid tokens came. The result is what prevents that."""
+        seat = binding.seat
+        self._forwarder.table.mirror.refresh(seat)
         if seat.revoked:
             return "seat_revoked"
         if port != seat.role_port:
             return "wrong_port"
-        if not seat.session.edgegap:
+        if binding.dialect not in seat.session.dialects:
             return "dialect_off"
-        if seat.link is not None:
+        if seat.binding is not binding:
             return "bound_to_native"
         if kind not in (_PING, _DATA):
             return "unknown_type"
-        if self._guessers.is_over(addr, now, seat.session.token or 0):
+        if self._guessing_sources.is_over(addr, now, seat.session.token or 0):
             return "source_rate_limited"
         if seat.addr is None:
-            self._exchange.join(seat, addr, port, now)
-        elif may_move(seat, addr, now):
-            self._exchange.move(seat, addr, port, now)
+            self._forwarder.join(seat, addr, port, now)
+        elif binding.may_move(addr, now):
+            self._forwarder.move(seat, addr, port, now)
         else:
             return "address_unvalidated"
         return None
 
-    def _turn_away(
-        self, hindrance: Drop, seat: Seat, kind: int, addr: Address, port: int, now: float
-    ) -> Outgoing | None:
-        """Nothing is forwarded; a ping is told what its tokens are worth."""
-        if kind == _PING and hindrance in _INVALID_FOR:
+    def _reject(self, obstacle: Drop, seat: Seat, kind: int, addr: Address, port: int, now: float) -> Outgoing | None:
+        """Nothing is forwarded; a ping is answered with the state of its tokens."""
+        if kind == _PING and obstacle in _INVALID_FOR:
             return self._answer("ping_invalid", addr, port)
-        if kind == _PING and hindrance == "address_unvalidated":
+        if kind == _PING and obstacle == "address_unvalidated":
             return self._answer(self._state(seat, now), addr, port)
-        return self._drop(hindrance)
+        return self._drop(obstacle)
 
     def _state(self, seat: Seat, now: float) -> Answer:
         host = seat.session.seats.get(0)
-        if host is None or host is seat or not host.last_heard:
+        if host is None or host is seat or not host.last_received:
             return "ping_valid"
-        self._exchange.table.mirror.refresh(host)
-        silent = now - host.last_heard > self._exchange.config.owner_timeout
+        self._forwarder.table.mirror.refresh(host)
+        silent = now - host.last_received > self._forwarder.config.owner_timeout
         return "ping_session_timeout" if silent else "ping_valid"
 
     def _answer(self, state: Answer, addr: Address, port: int) -> Outgoing:

@@ -24,10 +24,11 @@ from causeway_client.protocol.proofs import RoundTripProof, is_answer, proof_key
 from causeway_client.protocol.siphash import siphash24
 
 from ..addresses import Address, Outgoing, address_bytes, ip_and_port
-from ..admission import Admission, has_rested
-from ..forwarding import Exchange
+from ..admission import Admission
+from ..forwarding import Forwarder
 from ..limits import SourceLimiter
-from ..seats import Link, Seat
+from ..seats import Seat
+from .native_binding import NativeBinding
 
 _DATA = int(PacketType.DATA)
 _SIGNAL = int(PacketType.SIGNAL)
@@ -42,18 +43,18 @@ CHALLENGE_SIZE = 26  # bytes of a PATH_CHALLENGE: nothing shorter is answered wi
 
 
 class Native:
-    def __init__(self, exchange: Exchange, admission: Admission) -> None:
-        self._exchange = exchange
-        self._counters = exchange.counters
-        self._drop = exchange.counters.drop
-        self._take = exchange.table.mirror.take
-        self._links = exchange.table.by_connection
+    def __init__(self, forwarder: Forwarder, admission: Admission) -> None:
+        self._forwarder = forwarder
+        self._counters = forwarder.counters
+        self._drop = forwarder.counters.drop
+        self._take = forwarder.table.mirror.take
+        self._binding_of = forwarder.table.by_connection.get
         self._admission = admission
         self._proof_keys: dict[int, bytes] = {}
-        self._probers = SourceLimiter(exchange.config.probes_per_source, exchange.random(16))
-        refusals = REFUSED_PROBES * exchange.config.probes_per_source
-        self._refused_probers = SourceLimiter(refusals, exchange.random(16))
-        self._rare: dict[int, Callable[[Link, bytes, Address, int, float], Outgoing | None]] = {
+        self._probers = SourceLimiter(forwarder.config.probes_per_source, forwarder.random(16))
+        refusals = REFUSED_PROBES * forwarder.config.probes_per_source
+        self._refused_probers = SourceLimiter(refusals, forwarder.random(16))
+        self._rare: dict[int, Callable[[NativeBinding, bytes, Address, int, float], Outgoing | None]] = {
             PacketType.PING: self._receive_ping,
             PacketType.PONG: self._receive_pong,
             PacketType.CLOSE: self._receive_close,
@@ -68,26 +69,26 @@ class Native:
         if size < OVERHEAD:
             return self._drop("too_short")
         _, connection, low, number = HEADER.unpack_from(data)
-        link = self._links.get(connection)
-        if link is None:
+        binding = self._binding_of(connection)
+        if binding is None:
             return self._drop("unknown_connection")
-        window = link.window
+        window = binding.window
         sequence = window.complete(low)
-        if not tag_is_right(link.receive_key, data, sequence):
+        if not tag_is_right(binding.receive_key, data, sequence):
             return self._drop("bad_tag")
         if not window.is_new(sequence):
             return self._drop("replayed")
         window.mark(sequence)
-        link.received += 1
-        seat = link.seat
-        seat.last_heard = now
+        binding.received += 1
+        seat = binding.seat
+        seat.last_received = now
         if seat.addr != addr or seat.port != port:
-            self._challenge(link, size, addr, port, now)
+            self._challenge(binding, size, addr, port, now)
         if kind == _DATA:
             return self._receive_data(seat, number, data[10:_TAG], size, now)
         if kind == _SIGNAL:
             return self._receive_signal(seat, number, data[10:_TAG], size, now)
-        return self._rare[kind](link, data[10:_TAG], addr, port, now)
+        return self._rare[kind](binding, data[10:_TAG], addr, port, now)
 
     def _receive_data(self, seat: Seat, number: int, payload: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session
@@ -96,105 +97,107 @@ class Native:
                 return self._fan_out(seat, payload, size, now)
             number = 0
         if not self._take(seat, session, size, now):
-            return self._exchange.over_limit(seat, now)
+            return self._forwarder.over_limit(seat, now)
         if number == seat.number or (number and seat.number and not session.mesh):
             return self._drop("not_allowed")
-        return self._exchange.deliver(seat, session.seats.get(number), payload, now)
+        return self._forwarder.deliver(seat, session.seats.get(number), payload, now)
 
     def _fan_out(self, seat: Seat, payload: bytes, size: int, now: float) -> Outgoing | None:
-        others = self._exchange.others(seat)
+        others = self._forwarder.others(seat)
         copies = len(others) or 1  # to nobody costs what a packet to an absent peer does
         if not self._take(seat, seat.session, size, now, copies):
-            return self._exchange.over_limit(seat, now)
-        return self._exchange.deliver_to_all(seat, others, payload, now)
+            return self._forwarder.over_limit(seat, now)
+        return self._forwarder.deliver_to_all(seat, others, payload, now)
 
     def _receive_signal(self, seat: Seat, number: int, body: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session
         if not self._take(seat, session, size, now):
-            return self._exchange.over_limit(seat, now)
+            return self._forwarder.over_limit(seat, now)
         if number in (EVERYONE, seat.number):
             return self._drop("not_allowed")
-        target = session.seats.get(number)
-        if target is None or target.link is None or target.addr is None:
-            return self._drop("peer_absent")
-        datagram = target.link.seal(_SIGNAL, seat.number, body)
-        self._counters.forwarded_packets += 1
-        self._counters.forwarded_bytes += len(datagram)
-        return target.port, datagram, target.addr
+        return self._forwarder.deliver_signal(seat, session.seats.get(number), body)
 
-    def _receive_ping(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+    def _receive_ping(
+        self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
         try:
             ping = decode_ping(body)
         except DecodeError:
             return self._drop("malformed")
-        received = self._count(link, ping)
-        if link.missed:
-            self._exchange.notify_missed(link)
+        received = self._count(binding, ping)
+        if binding.postponed_notices:
+            self._forwarder.send_postponed_notices(binding)
         self._counters.answers["pong"] += 1
-        pong = self._to_player(link, PacketType.PONG, Ping(ping.nonce, received & _U32).encode())
-        if link.leg.is_ping_due(now):
-            self._ping(link, received, now)
+        pong = self._to_player(binding, PacketType.PONG, Ping(ping.nonce, received & _U32).encode())
+        if binding.measured.is_ping_due(now):
+            self._ping(binding, received, now)
         return pong
 
-    def _ping(self, link: Link, received: int, now: float) -> None:
+    def _ping(self, binding: NativeBinding, received: int, now: float) -> None:
         """Queue our own PING, to go out right behind the answer to the player's."""
-        nonce = self._exchange.random(PING_NONCE_SIZE)
-        ping = self._to_player(link, PacketType.PING, Ping(nonce, received & _U32).encode())
+        nonce = self._forwarder.random(PING_NONCE_SIZE)
+        ping = self._to_player(binding, PacketType.PING, Ping(nonce, received & _U32).encode())
         if ping is not None:
-            link.leg.pinged(nonce, now)
-            self._exchange.outbox.append(ping)
+            binding.measured.ping_sent(nonce, now)
+            self._forwarder.outbox.append(ping)
 
-    def _receive_pong(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+    def _receive_pong(
+        self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
         try:
             pong = decode_ping(body)
         except DecodeError:
             return self._drop("malformed")
-        self._count(link, pong)
-        if (link.seat.addr, link.seat.port) == (addr, port):
-            link.leg.answered(pong.nonce, now)
+        self._count(binding, pong)
+        if (binding.seat.addr, binding.seat.port) == (addr, port):
+            binding.measured.pong_received(pong.nonce, now)
         return None
 
-    def _count(self, link: Link, report: Ping) -> int:
+    def _count(self, binding: NativeBinding, report: Ping) -> int:
         """Take in what the player reports; how many packets came from it so far."""
-        sent, received = link.totals()
-        link.leg.counted(sent, report.received, link.window.highest, received)
+        sent, received = binding.totals()
+        binding.measured.update_loss(sent, report.received, binding.window.highest, received)
         return received
 
-    def _receive_close(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
+    def _receive_close(
+        self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
         try:
             decode_close(body)
         except DecodeError:
             return self._drop("malformed")
-        self._exchange.leave(link.seat, "closed", now)
+        self._forwarder.leave(binding.seat, "closed", now)
         return None
 
-    def _receive_path_response(self, link: Link, body: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        if body != self._challenge_body(link, addr):
+    def _receive_path_response(
+        self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
+        if body != self._challenge_body(binding, addr):
             return self._drop("malformed")
-        seat = link.seat
+        seat = binding.seat
         if (seat.addr, seat.port) == (addr, port):
             return None
-        if not has_rested(seat, now):
+        if not seat.may_move(now):
             return self._drop("rate_limited")  # challenged again, as long as packets come from there
-        self._exchange.move(seat, addr, port, now)
+        self._forwarder.move(seat, addr, port, now)
         return None
 
-    def _challenge(self, link: Link, size: int, addr: Address, port: int, now: float) -> None:
+    def _challenge(self, binding: NativeBinding, size: int, addr: Address, port: int, now: float) -> None:
         """Ask the player, at the address its packet came from, to prove that it gets what is sent there."""
-        if size < CHALLENGE_SIZE or now - link.challenged_at < CHALLENGE_INTERVAL:
+        if size < CHALLENGE_SIZE or now - binding.challenged_at < CHALLENGE_INTERVAL:
             return
-        link.challenged_at = now
+        binding.challenged_at = now
         self._counters.answers["path_challenge"] += 1
-        challenge = link.seal(PacketType.PATH_CHALLENGE, 0, self._challenge_body(link, addr))
-        self._exchange.outbox.append((port, challenge, addr))
+        challenge = binding.seal(PacketType.PATH_CHALLENGE, 0, self._challenge_body(binding, addr))
+        self._forwarder.outbox.append((port, challenge, addr))
 
-    def _challenge_body(self, link: Link, addr: Address) -> bytes:
+    def _challenge_body(self, binding: NativeBinding, addr: Address) -> bytes:
         # The same for an address each time: on a long path the answer comes after the next challenge went out.
-        return siphash24(link.path_key, address_bytes(addr))
+        return siphash24(binding.path_key, address_bytes(addr))
 
-    def _to_player(self, link: Link, kind: int, body: bytes) -> Outgoing | None:
-        seat = link.seat
-        return None if seat.addr is None else (seat.port, link.seal(kind, 0, body), seat.addr)
+    def _to_player(self, binding: NativeBinding, kind: int, body: bytes) -> Outgoing | None:
+        seat = binding.seat
+        return None if seat.addr is None else (seat.port, binding.seal(kind, 0, body), seat.addr)
 
     def _receive_unconnected(self, kind: int, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
         if kind == PacketType.CONNECT:
@@ -211,7 +214,7 @@ class Native:
         is_refused = not self._probers.take(addr, now)
         if is_refused and not self._refused_probers.take(addr, now):
             return self._drop("source_rate_limited")
-        if not self._exchange.unauthenticated_replies.take(now):
+        if not self._forwarder.unauthenticated_replies.take(now):
             return self._drop("source_rate_limited")
         if is_refused:
             self._counters.answers["probe_refused"] += 1

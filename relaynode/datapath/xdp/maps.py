@@ -7,11 +7,12 @@ by itself whether anything is forwarded. Rules, and all that the program changes
 
 import struct
 
-from causeway_client.protocol.packets import seal
+from causeway_client.protocol.packets import PacketType, seal
 from causeway_client.protocol.replay_window import ReplayWindow
 
 from ...core.addresses import LOCAL_IP, Address, packed_ip
-from ...core.seats import Link, Mirror, Seat, Session
+from ...core.dialects.native_binding import NativeBinding
+from ...core.seats import Mirror, Seat, Session
 from . import bpf, loader
 
 _REQUEST = struct.Struct("<IIQQQ")
@@ -23,6 +24,7 @@ _U64 = struct.Struct("<Q")
 
 _SET_SEAT, _SET_SESSION, _ACCEPT, _NUMBER, _TAKE = range(5)
 _ABSENT, _EDGEGAP, _NATIVE = range(3)
+_DATA = int(PacketType.DATA)
 _DIALECT_AT = 36
 _ABSENT_RULE = bytes(_RULE.size)
 _IS_NUMBER = 1 << 31
@@ -55,8 +57,8 @@ class XdpWindow(ReplayWindow):
         self.highest = max(self.highest, number)
 
 
-class XdpLink(Link):
-    """A connection whose sequences the program counts on."""
+class XdpNativeBinding(NativeBinding):
+    """A connection whose sequence numbers the program assigns, too."""
 
     __slots__ = ("_mirror", "_slot")
 
@@ -75,6 +77,9 @@ class XdpLink(Link):
         self._mirror = mirror
         self._slot = slot
         self.window = XdpWindow(mirror, slot)
+
+    def encode(self, source: Seat, payload: bytes, now: float) -> bytes | None:
+        return self.seal(_DATA, source.number, payload)
 
     def seal(self, kind: int, seat: int, body: bytes) -> bytes:
         number = self._mirror.ask(_NUMBER, self._slot)
@@ -175,16 +180,18 @@ class XdpMirror(Mirror):
         state = self.read(kept.slot)
         if state.received != kept.received:
             kept.received = state.received
-            seat.last_heard = max(seat.last_heard, state.heard / _SECOND + self._clock_offset)
-            seat.candidate = None
+            seat.last_received = max(seat.last_received, state.heard / _SECOND + self._clock_offset)
+            seat.edgegap.candidate = None
 
-    def make_link(
+    def make_native_binding(
         self, connection: int, seat: Seat, up_key: bytes, down_key: bytes, player_nonce: bytes, path_key: bytes
-    ) -> Link:
+    ) -> NativeBinding:
         kept = self._kept.get(seat) or self._keep(seat)
-        return XdpLink(self, kept.slot, connection, seat, up_key, down_key, player_nonce, path_key)
+        return XdpNativeBinding(self, kept.slot, connection, seat, up_key, down_key, player_nonce, path_key)
 
-    def take(self, seat: Seat, session: Session, size: int, now: float, copies: int = 1) -> bool:
+    def take(  # type: ignore[override]  # the base class accepts anything that has quotas
+        self, seat: Seat, session: Session, size: int, now: float, copies: int = 1
+    ) -> bool:
         return bool(self.ask(_TAKE, self._kept[seat].slot, copies << 32 | size))
 
     # -- what the program keeps
@@ -199,7 +206,8 @@ class XdpMirror(Mirror):
 
     def _set_rule(self, seat: Seat, kept: _Kept, rule: bytes) -> None:
         anew = _ANEW_QUOTA if kept.rule is _ABSENT_RULE else 0
-        if kept.rule[_DIALECT_AT] == _ABSENT or kept.connection != (seat.link.id if seat.link else None):
+        native = native_binding(seat)
+        if kept.rule[_DIALECT_AT] == _ABSENT or kept.connection != (native.id if native else None):
             anew |= _ANEW_CONNECTION
             kept.received = 0
         self._request(_REQUEST.pack(_SET_SEAT, kept.slot, anew, 0, 0) + rule)
@@ -240,26 +248,26 @@ class XdpMirror(Mirror):
 
     def _rule(self, seat: Seat) -> bytes:
         session = seat.session
-        if seat.addr is None or seat.revoked or not (session.native if seat.link else session.edgegap):
+        if seat.addr is None or seat.revoked or seat.binding.dialect not in session.dialects:
             return self._absent(session)
         ip, port, local = endpoints(seat.addr)
         host = session.seats.get(0)
         host_kept = self._kept.get(host) if host is not None else None
-        link = seat.link
+        native = native_binding(seat)
         return _RULE.pack(
             ip,
             local,
             port,
             self._our_ports[seat.port],
-            _NATIVE if link else _EDGEGAP,
+            _NATIVE if native else _EDGEGAP,
             seat.number,
             session.mesh,
             self._session_slots[session],
             host_kept.slot if host_kept is not None else 0,
-            seat.connection_id if seat.prefix else 0,
-            link.id if link else 0,
-            link.receive_key if link else bytes(16),
-            link.send_key if link else bytes(16),
+            seat.edgegap.connection_id if seat.edgegap.prefix else 0,
+            native.id if native else 0,
+            native.receive_key if native else bytes(16),
+            native.send_key if native else bytes(16),
             _packet_ns(seat.limits.packets),
             _byte_ns(seat.limits.bytes),
         )
@@ -272,9 +280,10 @@ class XdpMirror(Mirror):
     def _index(self, seat: Seat, kept: _Kept) -> None:
         """Have the packets that name the seat find it."""
         is_bound = seat.addr is not None
-        pair = seat.pair if is_bound and seat.link is None else None
-        connection = seat.link.id if is_bound and seat.link else None
-        name = seat.connection_id
+        native = native_binding(seat)
+        pair = seat.edgegap.pair if is_bound and native is None else None
+        connection = native.id if is_bound and native else None
+        name = seat.edgegap.connection_id
         slot = _U32.pack(kept.slot)
         if pair != kept.pair:
             if kept.pair is not None:
@@ -303,6 +312,11 @@ class XdpMirror(Mirror):
 
     def _name(self, session: Session, name: int) -> bytes:
         return _NAME.pack(self._session_slots[session], name)
+
+
+def native_binding(seat: Seat) -> NativeBinding | None:
+    """None: the seat uses the edgegap dialect."""
+    return seat.binding if isinstance(seat.binding, NativeBinding) else None
 
 
 def endpoints(addr: Address) -> tuple[bytes, bytes, bytes]:

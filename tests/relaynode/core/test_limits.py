@@ -1,9 +1,15 @@
 import os
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 
-from relaynode.core.limits import Budget, FloodMeter, Quota, SourceLimiter, take
+from relaynode.core import limits
+from relaynode.core.limits import Budget, FloodMeter, Quota, SourceLimiter
+
+
+def take(seat: Quota, session: Quota, size: int, now: float, copies: int = 1) -> bool:
+    return limits.take(SimpleNamespace(quota=seat), SimpleNamespace(quota=session, began=0.0), size, now, copies)
 
 
 def no_limit() -> Quota:

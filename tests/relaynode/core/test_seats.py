@@ -8,14 +8,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from relaynode.core.dialects.native_binding import NativeBinding
 from relaynode.core.relay import RelayConfig
-from relaynode.core.seats import Link, Seat, SeatTable, token_pair
+from relaynode.core.seat_table import SeatTable, token_pair
+from relaynode.core.seats import Seat
 from tests.relaynode.players import NOW, grant_of, relay_with
 from tests.support.grants import SESSION_TOKEN, user_token
 
 
-def link_for(table: SeatTable, seat: Seat) -> Link:
-    return Link(table.new_connection(), seat, bytes(16), bytes(16), bytes(16), bytes(16))
+def native_binding(table: SeatTable, seat: Seat) -> NativeBinding:
+    return NativeBinding(table.new_connection(), seat, bytes(16), bytes(16), bytes(16), bytes(16))
 
 
 def test_a_pair_is_the_first_eight_bytes_on_the_wire() -> None:
@@ -28,9 +30,9 @@ def test_connection_ids_carry_their_index_and_rest_before_they_return() -> None:
     seat = table.put_session(grant_of(), NOW).seats[1]
     indexes = []
     for _ in range(3000):
-        link = link_for(table, seat)
-        table.bind_link(seat, link, ("192.0.2.1", 1), 1, NOW)
-        indexes.append(link.id & 0xFFFFF)
+        binding = native_binding(table, seat)
+        table.bind_native(seat, binding, ("192.0.2.1", 1), 1, NOW)
+        indexes.append(binding.id & 0xFFFFF)
     assert max(indexes) < 1100
     last_used: dict[int, int] = {}
     for when, index in enumerate(indexes):
@@ -40,8 +42,8 @@ def test_connection_ids_carry_their_index_and_rest_before_they_return() -> None:
 
 def test_a_packet_to_the_player_takes_the_next_sequence() -> None:
     table = SeatTable(os.urandom)
-    link = link_for(table, table.put_session(grant_of(), NOW).seats[1])
-    assert [link.seal(0xC4, 0, b"")[5] for _ in range(3)] == [1, 2, 3]
+    binding = native_binding(table, table.put_session(grant_of(), NOW).seats[1])
+    assert [binding.seal(0xC4, 0, b"")[5] for _ in range(3)] == [1, 2, 3]
 
 
 def test_a_session_is_told_as_the_grant_it_came_from() -> None:
@@ -93,9 +95,9 @@ class TableMachine(RuleBasedStateMachine):
             self.table.bind(seat, ("192.0.2.1", number), port, NOW)
 
     @rule(name=NAMES, number=SEATS)
-    def bind_link(self, name: str, number: int) -> None:
+    def bind_native(self, name: str, number: int) -> None:
         if seat := self.seat(name, number):
-            self.table.bind_link(seat, link_for(self.table, seat), ("192.0.2.1", number), 1, NOW)
+            self.table.bind_native(seat, native_binding(self.table, seat), ("192.0.2.1", number), 1, NOW)
 
     @rule(name=NAMES, number=SEATS)
     def unbind(self, name: str, number: int) -> None:
@@ -114,9 +116,10 @@ class TableMachine(RuleBasedStateMachine):
         seats = [seat for session in self.table.sessions.values() for seat in session.seats.values()]
         assert self.table.seat_count == len(seats)
         assert self.table.connected == sum(seat.addr is not None for seat in seats)
-        assert self.table.by_pair == {seat.pair: seat for seat in seats if seat.pair is not None}
-        assert all((seat.pair or 0) & 0xFFFFFFFF == user_token(seat.number) for seat in seats)
-        assert self.table.by_connection == {seat.link.id: seat.link for seat in seats if seat.link is not None}
+        assert self.table.by_pair == {it.edgegap.pair: it.edgegap for it in seats if it.edgegap.pair is not None}
+        assert all((seat.edgegap.pair or 0) & 0xFFFFFFFF == user_token(seat.number) for seat in seats)
+        native = [seat.binding for seat in seats if isinstance(seat.binding, NativeBinding)]
+        assert self.table.by_connection == {binding.id: binding for binding in native}
 
 
 TestTable = TableMachine.TestCase

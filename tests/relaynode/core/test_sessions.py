@@ -194,7 +194,7 @@ def test_an_ended_session_leaves_no_timers_behind() -> None:
         relay.end_session(name, "deleted", NOW)
     relay.handle_timer(NOW + 71)
     assert relay.next_timer() == pytest.approx(NOW + 131, abs=0.11)
-    checks = relay._exchange.deadlines._checks
+    checks = relay._forwarder.timers._checks
     assert sum(map(len, checks.values())) == 1
 
 

@@ -11,5 +11,5 @@ def test_the_tag_is_that_of_the_copied_bytes(function: siphash_in_place.HashInPl
     key, message = bytes(range(16)), bytes(range(200))
     buffer = ctypes.create_string_buffer(message)
     address = ctypes.c_void_p(ctypes.addressof(buffer) + 7)
-    tag = function(ctypes.c_char_p(key), address, ctypes.c_size_t(100))
+    tag = function(key, address, ctypes.c_size_t(100))
     assert tag.to_bytes(8, "little") == siphash24(key, message[7:107])

@@ -427,7 +427,7 @@ ATTACKER_MAC = bytes.fromhex("0200000000aa")
 def hop_of(twins: Twins, player: NativePlayer) -> bytes:
     """The neighbour to whom the program sends what is for the player."""
     mirror = twins.xdp.mirror
-    seat = twins.xdp.relay._exchange.table.sessions[session_name()].seats[player.seat]
+    seat = twins.xdp.relay._forwarder.table.sessions[session_name()].seats[player.seat]
     value = mirror._maps["seats"].get(struct.pack("<I", mirror._kept[seat].slot))
     assert value is not None
     return value[_SEAT.size + 4 : _SEAT.size + 10]

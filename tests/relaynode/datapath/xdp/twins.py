@@ -20,10 +20,10 @@ import pytest
 from relaynode.core.addresses import ADDRESS_SIZE, CLIENT_PORT, SERVER_PORT, Address, Outgoing, ip_and_port
 from relaynode.core.grants import GrantRefused, read_grant
 from relaynode.core.relay import Relay, RelayConfig
-from relaynode.datapath.buffers import Incoming, Leaving
-from relaynode.datapath.fast_path import FastLane
+from relaynode.datapath.buffers import ReceiveBatch, SendBatch
+from relaynode.datapath.fast_path import FastPath
 from relaynode.datapath.xdp import bpf, loader
-from relaynode.datapath.xdp.maps import XdpMirror
+from relaynode.datapath.xdp.maps import XdpMirror, native_binding
 from tests.relaynode.datapath.xdp.frames import Datagram, Endpoint, frame, read_frame
 
 NOW = 1_795_257_600.0
@@ -138,20 +138,20 @@ class Twin:
 
 
 class Userspace(Twin):
-    """The core behind its fast lane, with the buffers that a socket would fill. `passed`: what the lane left to it."""
+    """The core behind its fast path, with the buffers of a socket. `passed` counts what went on to the core."""
 
     def __init__(self, seed: int, config: RelayConfig) -> None:
         self.relay = Relay(worker=0, config=config, random=randomness(seed))
-        self._incoming = Incoming(socket.AF_INET6)
-        self._leaving = tuple(Leaving(socket.AF_INET6, self._flush) for _ in OUR_PORTS)
-        self._lane = FastLane(self.relay._exchange, self._to_core, (self._leaving[0], self._leaving[1]))
+        self._received = ReceiveBatch(socket.AF_INET6)
+        self._send_batches = tuple(SendBatch(socket.AF_INET6, self._flush) for _ in OUR_PORTS)
+        self._fast_path = FastPath(self.relay._forwarder, self._to_core, (self._send_batches[0], self._send_batches[1]))
         self._sent: list[Outgoing] = []
         self.passed = 0
 
     def receive(self, datagram: Datagram, raw: bytes, now: float) -> list[Sent]:
         """`raw`: the frame it came in."""
-        self._incoming.put(0, datagram.payload, address(datagram.source, datagram.destination.ip))
-        self._lane.run(self._incoming, self._incoming.sizes(1), OUR_PORTS.index(datagram.destination.port), now)
+        self._received.put(0, datagram.payload, address(datagram.source, datagram.destination.ip))
+        self._fast_path.run(self._received, self._received.sizes(1), OUR_PORTS.index(datagram.destination.port), now)
         self._flush()
         sent, self._sent = self._sent, []
         return self.outgoing(sent)
@@ -161,10 +161,10 @@ class Userspace(Twin):
         return self.relay.receive_datagram(data, addr, port, now)
 
     def _flush(self) -> None:
-        for port, leaving in enumerate(self._leaving):
-            for place, size, addr in zip(leaving.pieces[::2], leaving.pieces[1::2], leaving.names, strict=True):
+        for port, batch in enumerate(self._send_batches):
+            for place, size, addr in zip(batch.pieces[::2], batch.pieces[1::2], batch.names, strict=True):
                 self._sent.append((port, ctypes.string_at(place, size), addr))
-            leaving.clear()
+            batch.clear()
 
 
 class Xdp(Twin):
@@ -182,7 +182,7 @@ class Xdp(Twin):
         self.mirror.stop_clock(now)
 
     def close(self) -> None:
-        for session in self.relay._exchange.table.sessions.values():
+        for session in self.relay._forwarder.table.sessions.values():
             self.mirror.session_removed(session)
         _loaded.give_back(self._programs)
 
@@ -276,19 +276,22 @@ class Twins:
         """Counters, and all that the tables say."""
         assert self.userspace.counters() == self.xdp.counters()
         assert self.each(lambda relay: relay.stats())
-        tables = [twin.relay._exchange.table for twin in self.both]
+        tables = [twin.relay._forwarder.table for twin in self.both]
         for name, session in tables[0].sessions.items():
             other = tables[1].sessions[name]
             for seat, twin in itertools.zip_longest(session.seats.values(), other.seats.values()):
                 tables[1].mirror.refresh(twin)
-                assert abs(seat.last_heard - twin.last_heard) < 1e-5
-                for field in ("addr", "port", "candidate", "connection_id", "prefix", "revoked"):
+                assert abs(seat.last_received - twin.last_received) < 1e-5
+                for field in ("addr", "port", "revoked"):
                     assert getattr(seat, field) == getattr(twin, field), field
-                assert (seat.link is None) == (twin.link is None)
-                if seat.link is not None and twin.link is not None:
-                    assert seat.link.totals() == twin.link.totals()
-                    twin.link.window.complete(0)
-                    assert seat.link.window.highest == twin.link.window.highest
+                for field in ("candidate", "connection_id", "prefix"):
+                    assert getattr(seat.edgegap, field) == getattr(twin.edgegap, field), field
+                native, twin_native = native_binding(seat), native_binding(twin)
+                assert (native is None) == (twin_native is None)
+                if native is not None and twin_native is not None:
+                    assert native.totals() == twin_native.totals()
+                    twin_native.window.complete(0)
+                    assert native.window.highest == twin_native.window.highest
         assert [len(table.sessions) for table in tables] == [len(tables[0].sessions)] * 2
 
 

@@ -1,0 +1,77 @@
+"""A seat's binding in the native dialect: the node's end of the player's connection (PROTOCOL.md 4 and 7)."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from causeway_client.protocol.leg import Leg
+from causeway_client.protocol.packets import Notice, PacketType, seal
+
+from ..path_quality import NativeQuality
+from .binding import Binding, DialectName, Quality
+
+if TYPE_CHECKING:
+    from ..seats import Seat
+
+_DATA = int(PacketType.DATA)
+_SIGNAL = int(PacketType.SIGNAL)
+_NOTICE = int(PacketType.NOTICE)
+
+
+class NativeBinding(Leg, Binding):
+    """It exists for as long as the connection, which a new CONNECT replaces."""
+
+    __slots__ = (
+        "challenged_at",
+        "measured",
+        "over_limit_reported_at",
+        "path_key",
+        "player_nonce",
+        "postponed_notices",
+        "seat",
+        "welcome",
+    )
+    dialect: ClassVar[DialectName] = "native"
+
+    def __init__(
+        self, connection: int, seat: "Seat", up_key: bytes, down_key: bytes, player_nonce: bytes, path_key: bytes
+    ) -> None:
+        super().__init__(connection, send_key=down_key, receive_key=up_key)
+        self.seat = seat
+        self.player_nonce = player_nonce
+        self.path_key = path_key  # derives the challenge for each address (PROTOCOL.md 9)
+        self.welcome = b""  # sent again when the player repeats its CONNECT
+        self.challenged_at = self.over_limit_reported_at = 0.0
+        self.measured = NativeQuality()
+        self.postponed_notices: set[int] = set()  # seats that joined or left before `is_proven` was true
+
+    def totals(self) -> tuple[int, int]:
+        """Packets so far: (sent to the player, valid and new ones received from it)."""
+        return self.sent, self.received
+
+    @property
+    def is_proven(self) -> bool:
+        return self.totals()[1] > 0
+
+    @property
+    def quality(self) -> Quality | None:
+        measured = self.measured
+        return None if measured.rtt_ms is None else Quality(measured.rtt_ms, measured.jitter_ms, measured.loss)
+
+    def encode(self, source: "Seat", payload: bytes, now: float) -> bytes | None:
+        # Leg.seal, written out: this runs for every packet.
+        self.sent = sequence = self.sent + 1
+        return seal(self.send_key, _DATA, self.id, sequence, source.number, payload)
+
+    def encode_signal(self, source: "Seat", body: bytes) -> bytes | None:
+        return self.seal(_SIGNAL, source.number, body)
+
+    def encode_notice(self, about: int, notice: Notice) -> bytes | None:
+        return self.seal(_NOTICE, about, notice.encode())
+
+    def postpone_notice(self, about: int) -> None:
+        self.postponed_notices.add(about)
+
+    def may_report_over_limit(self, now: float) -> bool:
+        if now - self.over_limit_reported_at < 1.0:
+            return False
+        self.over_limit_reported_at = now
+        return True
