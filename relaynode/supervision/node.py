@@ -19,12 +19,12 @@ from nodeapi.strict_json import as_builtins
 from nodeapi.telemetry import MAX_LEGS, MAX_WORKER_EXITS, Telemetry, WorkerExit, WorkerStats
 
 from ..config import VERSION, NodeConfig
-from ..control.peers import PeerMeter
 from ..core.events import Event
 from ..core.grants import GrantRefused
 from ..datapath.packet_path import PacketPath
 from ..errors import StateUnusable
 from .event_log import EventLog
+from .peer_meter import PeerMeter
 from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, Snapshot, State, StateFolder
 from .worker_channel import Message

@@ -47,10 +47,10 @@ from relaymgr.sessions.selectors import ORDER
 from relaymgr.telemetry.probing.reports import leg_figures, parse_report
 from relaynode.control.api import control_app
 from relaynode.control.manager_link import ManagerFault, ManagerLink, Rejected
-from relaynode.control.peers import PeerMeter
 from relaynode.core.grants import GrantRefused, read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from relaynode.errors import NodeError
+from relaynode.supervision.peer_meter import PeerMeter
 from relaynode.supervision.state_folder import KEYS, SNAPSHOT, NodeKeys, StateFolder
 from tests.fuzz.packet_targets import Table
 from tests.relaymgr.task_queue.test_broker import POISONED, connection, message, queue

@@ -18,9 +18,9 @@ from causeway_client.protocol.connection import RelayConnection
 from causeway_client.protocol.errors import BadToken, DecodeError, UnknownKey
 from causeway_client.protocol.packets import PacketType
 from causeway_client.protocol.probing import Prober
-from relaynode.control.peers import Peer, PeerMeter
 from relaynode.core import stun
 from relaynode.core.relay import SERVER_PORT, Outgoing, Relay, RelayConfig
+from relaynode.supervision.peer_meter import Peer, PeerMeter
 from tests.fuzz.inputs import script, steps_of
 from tests.relaynode.players import KEY_ID, NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, grant_of
 

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from causeway_client.protocol import packets
-from relaynode.control.peers import KEEP, LARGE, PATIENCE, Peer, PeerMeter
+from relaynode.supervision.peer_meter import LARGE, MAX_OUTCOMES, PROBE_TIMEOUT, Peer, PeerMeter
 
 AMS, TYO = Peer("ams-1", "192.0.2.1", 31001), Peer("tyo-1", "2001:db8::1", 31001)
 
@@ -36,20 +36,20 @@ def test_round_trip_is_the_median_and_jitter_the_mean_step(meter: PeerMeter) -> 
 def test_a_network_that_loses_only_large_packets_is_seen(meter: PeerMeter) -> None:
     for turn in range(10):
         exchange(meter, AMS, turn * 2.0, 10.0, loses=LARGE)
-    meter.give_up(20.0 + PATIENCE)
+    meter.give_up(20.0 + PROBE_TIMEOUT)
     (figures,) = meter.figures(22.0)
     assert (figures.loss, figures.loss_large) == (0.0, 1.0)
 
 
 def test_peer_that_never_answered_is_not_told_of(meter: PeerMeter) -> None:
     meter.probe(TYO, 0.0)
-    meter.give_up(PATIENCE)
+    meter.give_up(PROBE_TIMEOUT)
     assert meter.figures(5.0) == []
 
 
 def test_old_outcomes_make_room(meter: PeerMeter) -> None:
-    for turn in range(2 * KEEP):
-        exchange(meter, AMS, turn * 2.0, 10.0 if turn < KEEP else 50.0)
+    for turn in range(2 * MAX_OUTCOMES):
+        exchange(meter, AMS, turn * 2.0, 10.0 if turn < MAX_OUTCOMES else 50.0)
     assert meter.figures(100.0)[0].rtt_ms == pytest.approx(50)
 
 
