@@ -10,6 +10,7 @@ from django.db.models.functions import Cast
 from web.errors import NotFound
 
 from . import services
+from .background.session_assignment import without_players
 from .errors import AlreadyMatched
 from .models import Match, MatchState, Ticket
 
@@ -70,11 +71,6 @@ def player_erase(*, tenant: str, player_id: str = "", ip: str = "") -> int:
                 match.save(update_fields=["seats", "teams", "request", "explanation"])
                 erased += 1
     return erased
-
-
-def without_players(request: dict[str, Any]) -> dict[str, Any]:
-    """The request for a session once it is over: addresses and measurements are not needed any more."""
-    return {name: value for name, value in request.items() if name not in ("users", "seated")}
 
 
 def _tickets(tenant: str, player_id: str, ip: str) -> QuerySet[Ticket]:

@@ -11,7 +11,6 @@ from django.utils.dateparse import parse_datetime
 from .. import metrics, selectors
 from ..manager_client import Json, Manager, ManagerRefused, ManagerUnreachable
 from ..models import Backfill, Match, MatchState, Status, Ticket
-from ..player_data import without_players
 from .documents import assignment_of
 
 logger = logging.getLogger(__name__)
@@ -224,3 +223,8 @@ def _retry_later(match: Match, error: str) -> None:
 
 def _tenant(match: Match) -> str:
     return match.version.profile.tenant
+
+
+def without_players(request: dict[str, Any]) -> dict[str, Any]:
+    """The request for a session once it is over: addresses and measurements are not needed any more."""
+    return {name: value for name, value in request.items() if name not in ("users", "seated")}

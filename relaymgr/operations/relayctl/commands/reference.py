@@ -5,16 +5,13 @@ from itertools import groupby
 from typing import Any
 
 import typer
-from typer.main import get_command
 
 EVERYWHERE = ("--json", "--help")
 
 
-def reference() -> None:
+def reference(context: typer.Context) -> None:
     """Print the reference at the end of docs/relayctl.md, as Markdown."""
-    from ..app import app  # it imports this module
-
-    group: Any = get_command(app)
+    group: Any = context.find_root().command
     context = typer.Context(group, info_name="relayctl")
     shown = [command for command in group.commands.values() if not command.hidden]
     typer.echo("## Reference\n\nEvery command accepts `--json` and `--help`.")
