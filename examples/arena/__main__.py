@@ -1,4 +1,4 @@
-"""`python -m examples.arena`: find a match and play it. See README.md beside this file."""
+"""`python -m examples.arena` finds a match and plays it. See README.md beside this file."""
 
 import argparse
 import asyncio
@@ -13,13 +13,13 @@ from causeway_client.matchmaking import FoundMatch, ManagerError, MatchNotFound,
 from causeway_client.protocol.errors import ConnectionFailed
 from causeway_client.protocol.events import Joined, Left
 
-from .world import RATE, World, bot_wish, decode_snapshot, decode_wish, encode_snapshot, encode_wish
+from .world import RATE, World, bot_direction, decode_direction, decode_snapshot, encode_direction, encode_snapshot
 
-Wish = Callable[[World, int], tuple[float, float]]
+Direction = Callable[[World, int], tuple[float, float]]
 
 
 class Game:
-    """One player's side. `world` is what is seen: the host's own, or the newest snapshot."""
+    """The game of one player. `world` is the host's own world, or the newest snapshot of it."""
 
     def __init__(self, found: FoundMatch) -> None:
         self.connection: Connection = found.connection
@@ -34,15 +34,15 @@ class Game:
     def is_host(self) -> bool:
         return self.seat == 0
 
-    async def run(self, wish: Wish, seconds: float) -> None:
-        """Until the time is up, or the connection ends with its typed error."""
+    async def run(self, direction: Direction, seconds: float) -> None:
+        """Plays for `seconds`, or until the connection ends with an exception."""
         tasks = [asyncio.create_task(self._receive())]
         if self.is_host:
             tasks.append(asyncio.create_task(self._watch_seats()))
         ends = time.monotonic() + seconds
         try:
             while time.monotonic() < ends and not tasks[0].done():
-                self._turn(wish(self.world, self.seat))
+                self._turn(direction(self.world, self.seat))
                 await asyncio.sleep(1 / RATE)
             if tasks[0].done():
                 tasks[0].result()
@@ -51,24 +51,24 @@ class Game:
                 task.cancel()
             self.connection.close()
 
-    def _turn(self, wish: tuple[float, float]) -> None:
+    def _turn(self, direction: tuple[float, float]) -> None:
         if not self.is_host:
-            self.connection.send(encode_wish(*wish), target=0)
+            self.connection.send(encode_direction(*direction), target=0)
             return
         if self.seat in self.world.discs:
-            self.world.discs[self.seat].wish = wish
+            self.world.discs[self.seat].direction = direction
         self.world.step(1 / RATE)
-        self.connection.send(encode_snapshot(self.world), target=EVERYONE)  # the relay fans it out
+        self.connection.send(encode_snapshot(self.world), target=EVERYONE)  # the relay sends a copy to each player
 
     async def _receive(self) -> None:
         async for source, payload in self.connection:
             if self.is_host:
-                wish = decode_wish(payload)
-                if wish and source in self.world.discs:
-                    self.world.discs[source].wish = wish
+                direction = decode_direction(payload)
+                if direction and source in self.world.discs:
+                    self.world.discs[source].direction = direction
             elif source == 0:
                 seen = decode_snapshot(payload)
-                if seen and seen.tick > self.world.tick:  # UDP may bring an older one later
+                if seen and seen.tick > self.world.tick:  # UDP may deliver an older one later
                     self.world = seen
                     self.snapshots += 1
 
@@ -89,12 +89,12 @@ async def main(options: argparse.Namespace) -> None:
     print("Looking for players ...", flush=True)
     found = await find_match(options.url, os.environ["CAUSEWAY_KEY"], options.profile, latency_attribute="beacons")
     game = Game(found)
-    place = (found.assignment["location"] or {}).get("city", "somewhere")
+    place = (found.assignment["location"] or {}).get("city", "an unknown location")
     print(f"Seat {game.seat} of {len(found.assignment['players'])}, relay in {place}", flush=True)
     watching = asyncio.create_task(window.show(game)) if window else None
-    wish = window.wish if window and not options.bot else bot_wish
+    direction = window.direction if window and not options.bot else bot_direction
     try:
-        await game.run(wish, options.seconds)
+        await game.run(direction, options.seconds)
     finally:
         if watching:
             watching.cancel()
@@ -106,11 +106,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m examples.arena", description="Needs CAUSEWAY_KEY: a matchmaker key."
     )
-    parser.add_argument("--url", default="http://127.0.0.1:8000/matchmaker", help="of the matchmaker (%(default)s)")
+    parser.add_argument("--url", default="http://127.0.0.1:8000/matchmaker", help="its URL (%(default)s)")
     parser.add_argument("--profile", default="arena", help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=120, help="how long to play (%(default)s)")
-    parser.add_argument("--bot", action="store_true", help="play by itself")
-    parser.add_argument("--headless", action="store_true", help="no window; plays by itself")
+    parser.add_argument("--bot", action="store_true", help="play automatically")
+    parser.add_argument("--headless", action="store_true", help="no window, and play automatically")
     parsed = parser.parse_args()
     if not os.environ.get("CAUSEWAY_KEY"):
         sys.exit("Set CAUSEWAY_KEY to a matchmaker key: manage.py api_key TENANT --scope matchmaker")

@@ -1,4 +1,4 @@
-"""The window: draws the world, reads the arrow keys. The only module here that needs pygame-ce."""
+"""The window, which draws the world and reads the arrow keys. Only this module needs pygame-ce."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ PIXELS = 640
 SCALE = PIXELS / SIZE
 COLOURS = ["#e4572e", "#17bebb", "#ffc914", "#76b041"]
 BACKGROUND, COIN, TEXT = "#14213d", "#fca311", "#e5e5e5"
-FRAMES = 60  # a second
+FRAMES = 60  # per second
 
 
 class Window:
@@ -25,7 +25,7 @@ class Window:
         pygame.display.set_caption("Arena: looking for players")
 
     async def show(self, game: "Game") -> None:
-        """Draws until cancelled; closing the window closes the connection."""
+        """Draws until it is cancelled. Closing the window closes the connection."""
         pygame.display.set_caption(f"Arena: seat {game.seat}" + ", host" * game.is_host)
         while True:
             for event in pygame.event.get():
@@ -35,8 +35,8 @@ class Window:
             pygame.display.flip()
             await asyncio.sleep(1 / FRAMES)
 
-    def wish(self, world: World, seat: int) -> tuple[float, float]:
-        """The arrow keys."""
+    def direction(self, world: World, seat: int) -> tuple[float, float]:
+        """From the arrow keys."""
         keys = pygame.key.get_pressed()
         return (
             float(keys[pygame.K_RIGHT] - keys[pygame.K_LEFT]),

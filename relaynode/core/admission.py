@@ -13,8 +13,8 @@ from causeway_client.protocol.handshake import (
     Cookie,
     Refused,
     Welcome,
-    connect_mac_is_right,
     decode_connect,
+    is_connect_mac_valid,
 )
 from causeway_client.protocol.packets import MAX_PAYLOAD, MAX_SEATS, packet_keys
 from causeway_client.protocol.tokens import ConnectToken, open_token
@@ -151,7 +151,7 @@ class Admission:
             # A session that is over needs no new token: the player is told which of the two it is.
             is_over = token.session_expires <= now or self._sessions.is_over(token.session, token.issued)
             raise _RefusedError(Refusal.SESSION_ENDED if is_over else Refusal.TOKEN_EXPIRED)
-        if not connect_mac_is_right(data, connect, token.seat_key):
+        if not is_connect_mac_valid(data, connect, token.seat_key):
             raise _RefusedError(Refusal.BAD_MAC)
         if token.worker != self._worker:
             raise _RefusedError(Refusal.WRONG_WORKER)

@@ -69,7 +69,7 @@ async def test_the_next_address_is_tried_when_one_is_silent(session, monkeypatch
     async def two_addresses(host, port):
         return [("127.0.0.1", 9), ("127.0.0.1", port)]
 
-    monkeypatch.setattr(asyncio_udp, "resolve_by_reach", two_addresses)
+    monkeypatch.setattr(asyncio_udp, "resolve_reachable_first", two_addresses)
     options = session.native(1)
     async with await asyncio_udp.connect(
         "relay.example", session.port(1), connect_timeout=1.0, **options

@@ -8,9 +8,9 @@ from causeway_client import fragments
 from causeway_client.fragments import (
     MARK,
     MAX_DATAGRAM,
-    MAX_WAITING,
-    MAX_WAITING_BYTES,
-    PATIENCE,
+    MAX_PARTIAL,
+    MAX_PARTIAL_BYTES,
+    REASSEMBLY_TIMEOUT,
     Fragmenter,
     Reassembler,
 )
@@ -37,7 +37,7 @@ def test_what_does_not_fit_arrives_whole_in_any_order(size: int) -> None:
     random.Random(1).shuffle(parts)
     found = [reassembler.receive(1, part, 0.0) for part in parts]
     assert found == [None] * (len(parts) - 1) + [datagram]
-    assert reassembler.waiting_bytes == 0
+    assert reassembler.partial_bytes == 0
 
 
 def test_a_datagram_that_looks_like_a_fragment_arrives_as_it_was() -> None:
@@ -63,8 +63,8 @@ def test_a_datagram_with_a_lost_fragment_is_given_up_in_time() -> None:
     reassembler = Reassembler()
     first, *_ = Fragmenter().split(datagram_of(3000), MAX_PAYLOAD)
     assert reassembler.receive(1, first, 0.0) is None
-    assert reassembler.receive(2, b"later", PATIENCE + 0.1) == b"later"
-    assert reassembler.waiting_bytes == 0
+    assert reassembler.receive(2, b"later", REASSEMBLY_TIMEOUT + 0.1) == b"later"
+    assert reassembler.partial_bytes == 0
     assert reassembler.dropped == {"incomplete": 1}
 
 
@@ -74,7 +74,7 @@ def test_a_datagram_with_a_lost_fragment_is_given_up_in_time() -> None:
 def test_what_is_no_fragment_is_dropped(header: bytes) -> None:
     reassembler = Reassembler()
     assert reassembler.receive(1, MARK + header, 0.0) is None
-    assert (reassembler.waiting_bytes, reassembler.dropped) == (0, {"malformed": 1})
+    assert (reassembler.partial_bytes, reassembler.dropped) == (0, {"malformed": 1})
 
 
 def test_a_second_copy_and_another_count_change_nothing() -> None:
@@ -91,7 +91,7 @@ def test_one_source_that_never_ends_what_it_begins_keeps_no_other_from_arriving(
     hostile = Fragmenter()
     for number in range(5000):
         reassembler.receive("hostile", hostile.split(datagram_of(MAX_DATAGRAM), MAX_PAYLOAD)[number % 9], 0.0)
-        assert reassembler.waiting_bytes <= MAX_WAITING * 10 * MAX_PAYLOAD
+        assert reassembler.partial_bytes <= MAX_PARTIAL * 10 * MAX_PAYLOAD
     datagram = datagram_of(5000)
     assert [reassembler.receive("honest", part, 0.0) for part in honest.split(datagram, MAX_PAYLOAD)][-1] == datagram
 
@@ -101,7 +101,7 @@ def test_many_sources_together_take_no_more_than_there_is_room_for() -> None:
     for source in range(300):
         for part in Fragmenter().split(datagram_of(MAX_DATAGRAM), MAX_PAYLOAD)[:-1]:
             reassembler.receive(source, part, 0.0)
-            assert reassembler.waiting_bytes <= MAX_WAITING_BYTES
+            assert reassembler.partial_bytes <= MAX_PARTIAL_BYTES
     assert len(reassembler._of_source) <= 300
 
 
@@ -118,4 +118,4 @@ def test_nothing_is_raised_whatever_comes() -> None:
     for step in range(20_000):
         payload = MARK[: rng.choice((0, 4, 8, 8, 8))] + rng.randbytes(rng.randrange(40))
         reassembler.receive(rng.randrange(4), payload, step / 100)
-    assert reassembler.waiting_bytes < 4 * MAX_WAITING * 64 * 40
+    assert reassembler.partial_bytes < 4 * MAX_PARTIAL * 64 * 40

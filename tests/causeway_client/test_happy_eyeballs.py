@@ -9,7 +9,7 @@ import pytest
 
 from causeway_client import asyncio_udp, blocking_udp
 from causeway_client.edgegap import EdgegapClient
-from causeway_client.happy_eyeballs import by_reach, in_turns, resolve
+from causeway_client.happy_eyeballs import interleaved, reachable_first, resolve
 from tests.causeway_client.granted import GrantedSession
 from tests.support.node_process import NodeProcess, node_process
 
@@ -88,7 +88,10 @@ async def test_beacon_is_measured_at_its_other_address_when_the_first_is_silent(
 def test_refused_family_costs_no_head_start(ipv4_node: NodeProcess) -> None:
     port = ipv4_node.client_port
     addresses = resolve(["::1", "127.0.0.1"], port)
-    assert by_reach(addresses, head_start=20, timeout=60)[0] == ("127.0.0.1", port)  # ICMP says at once that ::1 is not
+    assert reachable_first(addresses, head_start=20, timeout=60)[0] == (
+        "127.0.0.1",
+        port,
+    )  # ICMP says at once that ::1 is not
 
 
 def test_where_nothing_answers_the_order_stays(deaf: Callable[..., None]) -> None:
@@ -97,12 +100,12 @@ def test_where_nothing_answers_the_order_stays(deaf: Callable[..., None]) -> Non
         port = free.getsockname()[1]
         deaf("::1", port)
         addresses = resolve(["::1", "127.0.0.1"], port)
-        assert by_reach(addresses, head_start=0.05, timeout=0.2) == addresses
+        assert reachable_first(addresses, head_start=0.05, timeout=0.2) == addresses
 
 
 def test_families_take_turns_and_names_that_do_not_resolve_are_left_out() -> None:
     four, six = ("192.0.2.1", 1), ("2001:db8::1", 1, 0, 0)
-    assert in_turns([six, ("2001:db8::2", 1, 0, 0), four]) == [six, four, ("2001:db8::2", 1, 0, 0)]
+    assert interleaved([six, ("2001:db8::2", 1, 0, 0), four]) == [six, four, ("2001:db8::2", 1, 0, 0)]
     assert resolve(["no-such-host.invalid", "192.0.2.1"], 1) == [four]
     with pytest.raises(OSError, match=r".+"):
         resolve("no-such-host.invalid", 1)

@@ -165,7 +165,7 @@ def game():
 
 async def test_each_player_keeps_its_local_port(game):
     side = HostSide(Silent([(1, b"a"), (2, b"b"), (1, b"c")]), game.getsockname(), idle_timeout=60.0)
-    await side.carry()
+    await side.forward()
     sources = dict(game.recvfrom(100) for _ in range(3))
     assert sources[b"a"] == sources[b"c"] != sources[b"b"]
     side.close()
@@ -173,14 +173,14 @@ async def test_each_player_keeps_its_local_port(game):
 
 async def test_a_silent_players_port_is_closed(game):
     side = HostSide(Silent([(1, b"a"), (2, b"b")]), game.getsockname(), idle_timeout=0.0)
-    await side.carry()
+    await side.forward()
     assert side.open_ports < 2
     side.close()
 
 
 async def test_players_without_end_do_not_take_ports_without_end(game):
     side = HostSide(Silent([(n, b"x") for n in range(1, 400)]), game.getsockname(), idle_timeout=60.0)
-    await side.carry()
+    await side.forward()
     assert side.open_ports == MAX_GAME_PORTS
     side.close()
     assert side.open_ports == 0

@@ -182,7 +182,7 @@ def test_states() -> None:
 def test_timers() -> None:
     told = [row[1] for row in pages.table(PAGE, after="## Timers")]
     node = RelayConfig()
-    *repeats, last = joining.BACK_OFF
+    *repeats, last = joining.REPEAT_AFTER
     player = our_player()
     assert told[0] == ", ".join(f"{wait:g}" for wait in repeats)
     assert f"after another {last:g} s" in PAGE.read_text()

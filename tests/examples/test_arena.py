@@ -13,27 +13,27 @@ from examples.arena.world import (
     SIZE,
     Disc,
     World,
-    bot_wish,
+    bot_direction,
+    decode_direction,
     decode_snapshot,
-    decode_wish,
+    encode_direction,
     encode_snapshot,
-    encode_wish,
 )
 
 
 def world_of(*discs: Disc) -> World:
-    return World(dict(enumerate(discs)), chance=random.Random(1))
+    return World(dict(enumerate(discs)), rng=random.Random(1))
 
 
 def test_disc_goes_where_its_player_wishes_and_stays_inside() -> None:
-    world = world_of(Disc(990, 500, wish=(1, 0)))
+    world = world_of(Disc(990, 500, direction=(1, 0)))
     for _ in range(30):
         world.step(1 / 30)
     assert (world.discs[0].x, world.discs[0].y) == (SIZE, 500)
 
 
 def test_wishing_harder_is_not_faster() -> None:
-    world = world_of(Disc(100, 100, wish=(1, 0)), Disc(100, 800, wish=(1, 1)))
+    world = world_of(Disc(100, 100, direction=(1, 0)), Disc(100, 800, direction=(1, 1)))
     world.step(0.1)
     assert world.discs[0].x - 100 > world.discs[1].x - 100
 
@@ -56,9 +56,9 @@ def test_discs_push_each_other_apart() -> None:
 def test_bot_goes_for_the_nearest_coin() -> None:
     world = world_of(Disc(100, 100))
     world.coins = [(900.0, 100.0), (100.0, 200.0)]
-    x, y = bot_wish(world, 0)
+    x, y = bot_direction(world, 0)
     assert (x, y) == (0, 1)
-    assert bot_wish(world, 3) == (0.0, 0.0)
+    assert bot_direction(world, 3) == (0.0, 0.0)
 
 
 def test_snapshot_and_wish_survive_the_wire() -> None:
@@ -68,12 +68,12 @@ def test_snapshot_and_wish_survive_the_wire() -> None:
     assert seen
     assert {seat: disc.score for seat, disc in seen.discs.items()} == {0: 3, 1: 6}
     assert len(seen.coins) == COINS
-    assert decode_wish(encode_wish(1, -1)) == (1, -1)
+    assert decode_direction(encode_direction(1, -1)) == (1, -1)
 
 
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_message_or_nothing(payload: bytes) -> None:
-    decode_wish(payload)
+    decode_direction(payload)
     decode_snapshot(payload)
 
 

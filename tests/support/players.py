@@ -100,7 +100,7 @@ class NativeWire:
         assert self.welcome is not None
         assert connection == self.welcome.connection
         sequence = self.received.complete(low)
-        assert packets.tag_is_right(self.down_key, data, sequence)
+        assert packets.is_tag_valid(self.down_key, data, sequence)
         assert self.received.is_new(sequence)
         self.received.mark(sequence)
         return PacketType(kind), source, data[packets.HEADER.size : -packets.TAG_SIZE]

@@ -17,8 +17,8 @@ from causeway_client.protocol.packets import (
     decode_close,
     decode_ping,
     decode_probe,
+    is_tag_valid,
     pack_ip,
-    tag_is_right,
 )
 from causeway_client.protocol.proofs import RoundTripProof, is_answer, proof_key
 from causeway_client.protocol.siphash import siphash24
@@ -74,7 +74,7 @@ class Native:
             return self._drop("unknown_connection")
         window = binding.window
         sequence = window.complete(low)
-        if not tag_is_right(binding.receive_key, data, sequence):
+        if not is_tag_valid(binding.receive_key, data, sequence):
             return self._drop("bad_tag")
         if not window.is_new(sequence):
             return self._drop("replayed")

@@ -61,7 +61,7 @@ class NodeEnd:
         kind, connection, low, seat = packets.HEADER.unpack_from(data)
         sequence = self.window.complete(low)
         assert connection == self.welcome.connection
-        assert self.window.is_new(sequence) and packets.tag_is_right(self.up, data, sequence)
+        assert self.window.is_new(sequence) and packets.is_tag_valid(self.up, data, sequence)
         self.window.mark(sequence)
         self.received += 1
         return kind, seat, data[packets.HEADER.size : -packets.TAG_SIZE]

@@ -4,7 +4,7 @@ import pytest
 
 from causeway_client.protocol import handshake
 from causeway_client.protocol.errors import DecodeError, Refusal
-from causeway_client.protocol.joining import BACK_OFF, MAX_AT_ONCE, MAX_LEAD, Joining
+from causeway_client.protocol.joining import MAX_CLOCK_LEAD, MAX_IMMEDIATE_ANSWERS, REPEAT_AFTER, Joining
 
 TOKEN = bytes(118)
 SEAT_KEY = bytes(range(32))
@@ -31,13 +31,13 @@ def test_a_connect_carries_token_timestamp_and_right_mac(joining):
     data = joining.start(0.0)
     connect = handshake.decode_connect(data)
     assert (connect.token, connect.timestamp, connect.cookie) == (TOKEN, 1_000_000, handshake.NO_COOKIE)
-    assert handshake.connect_mac_is_right(data, connect, SEAT_KEY)
+    assert handshake.is_connect_mac_valid(data, connect, SEAT_KEY)
 
 
 def test_the_same_connect_is_repeated_with_back_off(joining):
     first = joining.start(0.0)
     now, waits = 0.0, []
-    for _ in range(len(BACK_OFF) - 1):
+    for _ in range(len(REPEAT_AFTER) - 1):
         waits.append(joining.repeat_at - now)
         now = joining.repeat_at
         assert joining.repeat(now) == first
@@ -46,7 +46,7 @@ def test_the_same_connect_is_repeated_with_back_off(joining):
 
 def test_after_the_last_wait_a_new_connect_is_made(joining):
     first = handshake.decode_connect(joining.start(0.0))
-    for _ in range(len(BACK_OFF)):
+    for _ in range(len(REPEAT_AFTER)):
         last = handshake.decode_connect(joining.repeat(joining.repeat_at))
     assert last.nonce != first.nonce
     assert last.timestamp > first.timestamp
@@ -64,13 +64,13 @@ def test_a_cookie_is_put_into_the_same_connect_at_once(joining):
     data = joining.receive_cookie(handshake.Cookie(first.nonce, b"c" * 16).encode(), 0.1)
     again = handshake.decode_connect(data)
     assert (again.timestamp, again.nonce, again.cookie) == (first.timestamp, first.nonce, b"c" * 16)
-    assert handshake.connect_mac_is_right(data, again, SEAT_KEY)
+    assert handshake.is_connect_mac_valid(data, again, SEAT_KEY)
 
 
 def test_cookies_without_end_are_not_answered_at_once_without_end(joining):
     nonce = handshake.decode_connect(joining.start(0.0)).nonce
     answers = [joining.receive_cookie(handshake.Cookie(nonce, bytes([n]) * 16).encode(), 0.1) for n in range(10)]
-    assert sum(answer is not None for answer in answers) == MAX_AT_ONCE
+    assert sum(answer is not None for answer in answers) == MAX_IMMEDIATE_ANSWERS
     assert handshake.decode_connect(joining.repeat(joining.repeat_at)).cookie == bytes([9]) * 16
 
 
@@ -84,7 +84,7 @@ def test_a_stale_timestamp_is_answered_with_a_later_one(joining):
 
 def test_a_node_that_calls_every_timestamp_stale_is_believed_in_the_end(joining):
     nonce = handshake.decode_connect(joining.start(0.0)).nonce
-    for n in range(MAX_AT_ONCE + 1):
+    for n in range(MAX_IMMEDIATE_ANSWERS + 1):
         answer = joining.receive_refused(
             handshake.Refused(nonce, Refusal.STALE_TIMESTAMP, detail=2_000_000 + 10 * n).encode(), 0.1
         )
@@ -93,7 +93,7 @@ def test_a_node_that_calls_every_timestamp_stale_is_believed_in_the_end(joining)
     assert answer.code == Refusal.STALE_TIMESTAMP
 
 
-@pytest.mark.parametrize("detail", [1_000_000 + MAX_LEAD + 1, 2**64 - 2, 2**64 - 1])
+@pytest.mark.parametrize("detail", [1_000_000 + MAX_CLOCK_LEAD + 1, 2**64 - 2, 2**64 - 1])
 def test_a_forged_refusal_does_not_use_up_the_timestamps_of_the_seat(joining, detail):
     nonce = handshake.decode_connect(joining.start(0.0)).nonce
     refused = handshake.Refused(nonce, Refusal.STALE_TIMESTAMP, detail=detail)

@@ -63,9 +63,9 @@ def test_zero_is_never_new() -> None:
 def test_a_sealed_packet_has_a_right_tag_under_its_own_key_and_sequence(body: bytes, sequence: int, seat: int) -> None:
     packet = packets.seal(KEY, 0xC4, 0x01020304, sequence, seat, body)
     assert packet[10:-8] == body
-    assert packets.tag_is_right(KEY, packet, sequence)
-    assert not packets.tag_is_right(KEY, packet, sequence + (1 << 32))
-    assert not packets.tag_is_right(bytes(16), packet, sequence)
+    assert packets.is_tag_valid(KEY, packet, sequence)
+    assert not packets.is_tag_valid(KEY, packet, sequence + (1 << 32))
+    assert not packets.is_tag_valid(bytes(16), packet, sequence)
 
 
 def test_keys_differ_by_direction_and_nonce() -> None:
@@ -89,9 +89,9 @@ def test_connect_edges() -> None:
 @pytest.mark.parametrize("index", [2, 10, 26, 44, 161, 162, 177])
 def test_the_mac_of_a_connect_covers_it_all(index: int) -> None:
     data = bytearray(handshake.Connect(1, bytes(16), bytes(118)).encode(bytes(32)))
-    assert handshake.connect_mac_is_right(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))
+    assert handshake.is_connect_mac_valid(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))
     data[index] ^= 1
-    assert not handshake.connect_mac_is_right(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))
+    assert not handshake.is_connect_mac_valid(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))
 
 
 def test_welcome_edges() -> None:

@@ -153,7 +153,7 @@ def test_our_code_reads_it(vector: dict[str, Any]) -> None:
     if kind == "CONNECT":
         connect = handshake.decode_connect(data)
         assert (connect.timestamp, connect.token.hex()) == (fields["timestamp"], fields["token"])
-        assert handshake.connect_mac_is_right(data, connect, KEYS["seat_key"])
+        assert handshake.is_connect_mac_valid(data, connect, KEYS["seat_key"])
     elif kind == "WELCOME":
         welcome = handshake.decode_welcome(data, KEYS["seat_key"])
         assert welcome.encode(KEYS["seat_key"]) == data
@@ -168,7 +168,7 @@ def test_our_code_reads_it(vector: dict[str, Any]) -> None:
     elif kind == "PROBE_REPLY":
         assert packets.decode_probe_reply(data).encode() == data
     else:
-        assert packets.tag_is_right(KEYS[vector["direction"] + "_key"], data, fields["sequence"])
+        assert packets.is_tag_valid(KEYS[vector["direction"] + "_key"], data, fields["sequence"])
         read_body(kind, data[10:-8], fields)
 
 

@@ -1,6 +1,6 @@
-"""What the asyncio adapters share: a socket and a timer that drive a machine, and bounded queues towards the game.
+"""The common part of the asyncio adapters: a socket and a timer that drive a machine, and bounded queues for the game.
 
-No decisions are made here: bytes in, what the machine gives out is sent, one timer is re-armed.
+The driver makes no decisions. It passes datagrams to the machine, sends what the machine returns, and sets one timer.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ Address = Hashable
 
 
 async def resolve(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
-    """Socket addresses of a host name or IP literal, or of several: each once, the families in turns. Raises
-    OSError."""
+    """The socket addresses of one or several host names or IP literals, without duplicates, the address families
+    alternating. Raises OSError."""
     return await asyncio.to_thread(happy_eyeballs.resolve, host, port)
 
 
-async def resolve_by_reach(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
-    """The same, with the address in front that answered a probe first (RFC 8305). Raises OSError."""
+async def resolve_reachable_first(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
+    """The same, beginning with the address that answered a probe first (RFC 8305). Raises OSError."""
     addresses = await resolve(host, port)
-    return await asyncio.to_thread(happy_eyeballs.by_reach, addresses) if len(addresses) > 1 else addresses
+    return await asyncio.to_thread(happy_eyeballs.reachable_first, addresses) if len(addresses) > 1 else addresses
 
 
 class Machine(Protocol):
-    """The methods of every machine in `causeway_client.protocol` and of those in `edgegap`."""
+    """The methods of every machine in `causeway_client.protocol` and in `edgegap`."""
 
     node: Address
     dropped: Counter[str]
@@ -44,7 +44,7 @@ class Machine(Protocol):
 
 
 class Driver(asyncio.DatagramProtocol):
-    """Drives one machine over one connected UDP socket, or two while it roams."""
+    """Drives one machine over one connected UDP socket, or over two while it moves to a new one."""
 
     def __init__(
         self,
@@ -57,12 +57,13 @@ class Driver(asyncio.DatagramProtocol):
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._socket: asyncio.DatagramTransport | None = None
-        self._left_behind: asyncio.DatagramTransport | None = None
+        self._old_socket: asyncio.DatagramTransport | None = None
         self._is_writable = True
         self._timer: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Open a socket to the node, and leave it for a new one when called again. Raises OSError."""
+        """Opens a socket to the node. A further call opens a new one, and keeps the old one for late packets. Raises
+        OSError."""
         sockaddr = cast(tuple[Any, ...], self.machine.node)
         sock = socket.socket(socket.AF_INET6 if ":" in sockaddr[0] else socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -74,11 +75,11 @@ class Driver(asyncio.DatagramProtocol):
             raise
 
     def close(self) -> None:
-        """What was handed over is still sent."""
-        for transport in (self._socket, self._left_behind):
+        """Packets that were passed to `sendto` are still sent."""
+        for transport in (self._socket, self._old_socket):
             if transport is not None:
                 transport.close()
-        self._socket = self._left_behind = None
+        self._socket = self._old_socket = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -91,34 +92,34 @@ class Driver(asyncio.DatagramProtocol):
         return self._socket.get_extra_info(name, default) if self._socket else default
 
     def pump(self) -> None:
-        """Call this after every call to the machine."""
+        """Must be called after every call to the machine."""
         for datagram, _ in self.machine.datagrams_to_send(self.now):
             self._send(datagram)
         while (event := self.machine.next_event()) is not None:
-            if isinstance(event, Moved) and self._left_behind is not None:
-                self._loop.call_later(OLD_SOCKET_GRACE, self._left_behind.close)
+            if isinstance(event, Moved) and self._old_socket is not None:
+                self._loop.call_later(OLD_SOCKET_GRACE, self._old_socket.close)
             self._on_event(event)
         self._arm()
 
     # -- called by the event loop ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A node goes on sending to the old address until it has proved the new one: keep listening there.
-        if self._left_behind is not None:
-            self._left_behind.close()
-        self._left_behind = self._socket
+        # A node sends to the old address until it has verified the new one, so the old socket stays open.
+        if self._old_socket is not None:
+            self._old_socket.close()
+        self._old_socket = self._socket
         self._socket = cast(asyncio.DatagramTransport, transport)
         self._is_writable = True
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        # The sockets are connected: the system lets in nothing but what the node sent.
+        # The sockets are connected, so all datagrams are from the node.
         arrived = self.machine.receive_datagram(data, self.machine.node, self.now)
         if arrived is not None:
             self._on_payload(*arrived)
         self.pump()
 
     def error_received(self, exc: Exception) -> None:
-        # Port unreachable, no route: the node or the network may come back, and the machine's timers judge that.
+        # Port unreachable or no route may be temporary; the machine's timers decide.
         self.machine.dropped["socket_error"] += 1
 
     def pause_writing(self) -> None:
@@ -141,7 +142,7 @@ class Driver(asyncio.DatagramProtocol):
             return
         if self._timer is not None:
             if self._timer.when() <= when:
-                return  # fires early, finds nothing due and is set again: cheaper than a new timer for each packet
+                return  # it fires early and is set again, which is cheaper than a new timer for each packet
             self._timer.cancel()
         self._timer = self._loop.call_at(when, self._timer_due)
 
@@ -152,9 +153,9 @@ class Driver(asyncio.DatagramProtocol):
 
 
 class Endpoint:
-    """Payloads and events of one machine, queued for a game that awaits them.
+    """Payloads and events of one machine, in queues that a game awaits.
 
-    Both queues are bounded: when the game does not keep up the oldest payloads are dropped and counted
+    Both queues are bounded. If the game does not read them in time, the oldest entries are dropped and counted
     ("queue_full", "event_queue_full")."""
 
     def __init__(self, machine: Machine, queue_size: int) -> None:
@@ -166,31 +167,33 @@ class Endpoint:
         self._ended: ConnectionFailed | None = None
 
     async def receive(self) -> tuple[int, bytes]:
-        """(source, payload) of the next packet. When all are read and the connection is over: raises what ended it."""
+        """(source, payload) of the next packet. When all are read and the connection has ended, raises the exception that
+        ended it."""
         while not self._payloads:
             await self._wait()
         return self._payloads.popleft()
 
     async def next_event(self) -> Event:
-        """The next event; the last one is Closed. Raises what ended the connection when that was read."""
+        """The next event; the last one is Closed. After that, raises the exception that ended the connection."""
         while not self._events:
             await self._wait()
         return self._events.popleft()
 
     async def events(self) -> AsyncIterator[Event]:
-        """All events from now on; ends after Closed."""
+        """All events, up to and including Closed."""
         with contextlib.suppress(ConnectionFailed):
             while True:
                 yield await self.next_event()
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
-        """(source, payload) until the game closes the connection; raises when something else ends it."""
+        """(source, payload) of each packet until the game closes the connection. Raises the exception that ends it
+        otherwise."""
         with contextlib.suppress(ConnectionClosed):
             while True:
                 yield await self.receive()
 
     def close(self) -> None:
-        """Close the sockets. Packets already handed over are sent, payloads that arrived can still be received."""
+        """Closes the sockets. Packets passed to `send` before are sent, and payloads that arrived can be received."""
         self._end(None)
         self._driver.close()
 
@@ -205,7 +208,7 @@ class Endpoint:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-        await asyncio.sleep(0)  # the loop closes the socket in its next round
+        await asyncio.sleep(0)  # the event loop closes the socket in its next iteration
 
     async def _wait(self) -> None:
         if self._ended is not None:

@@ -1,10 +1,10 @@
-"""The native protocol for asyncio.
+"""The adapter of the native protocol for asyncio.
 
     async with await connect("203.0.113.7", 31001, connect_token=..., seat_key=...) as connection:
         connection.send(b"hello", target=EVERYONE)
         source, payload = await connection.receive()
 
-Or as a datagram transport whose addresses are seats, for code written against asyncio's own:
+For code that expects a datagram transport of asyncio, with seat numbers as addresses:
 
     transport, protocol = await create_datagram_endpoint(Protocol, host, port, connect_token=..., seat_key=...)
 """
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from .asyncio_driver import Driver, Endpoint, resolve, resolve_by_reach
+from .asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection, State, Stats
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
@@ -49,15 +49,15 @@ async def connect(
     reconnect_timeout: float = 30.0,
     queue_size: int = 1024,
 ) -> "Connection":
-    """Connect to the seat that the token names.
+    """Connects to the seat in the token.
 
-    Token and key are bytes, or base64url text as the REST API gives them. `host` is a name, an IP literal, or several
-    of them. Where that makes several addresses, the one that answers a probe first is tried first (RFC 8305), and each
-    for an equal part of `connect_timeout` seconds: one after another, as a seat has one connection. After silence it
-    reconnects by itself for up to `reconnect_timeout` seconds.
-    Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError when the name does
-    not resolve or no address has a route."""
-    addresses = await resolve_by_reach(host, port)
+    Token and key are bytes, or base64url text as in the REST API. `host` is a name, an IP literal, or several of them.
+    If they resolve to several addresses, the one that answers a probe first is tried first (RFC 8305). The addresses
+    are tried one after another, because a seat has only one connection, each for an equal part of `connect_timeout`
+    seconds. If the node stops answering, the connection reconnects automatically for up to `reconnect_timeout` seconds.
+    Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError if the name does not
+    resolve or no address has a route."""
+    addresses = await resolve_reachable_first(host, port)
     failure: Exception = ConnectTimeout(connect_timeout)
     for address in addresses:
         machine = RelayConnection(
@@ -77,10 +77,10 @@ async def connect(
 
 
 class Connection(Endpoint):
-    """A seat's connection. Made by `connect`; `receive`, `events` and the rest are Endpoint's."""
+    """The connection of a seat, returned by `connect`. `receive`, `events` and others are inherited from Endpoint."""
 
     _machine: RelayConnection
-    welcome: Welcomed  # what the node said on the last connect: own seat, address, limits
+    welcome: Welcomed  # of the last connect: own seat, address, limits
 
     async def _open(self) -> Self:
         try:
@@ -102,33 +102,34 @@ class Connection(Endpoint):
         super()._event_received(event)
 
     def send(self, payload: bytes, target: int = 0) -> bool:
-        """To a seat (0: the host) or EVERYONE else; never blocks. False: dropped, as a reconnect is under way.
-        Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the connection."""
+        """Sends to a seat (0 is the host) or to EVERYONE else; never blocks. Returns False if the packet was dropped
+        because the connection reconnects. Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the
+        connection."""
         sent = self._machine.send(target, payload, self._driver.now)
         self._driver.pump()
         return sent
 
     def signal(self, payload: bytes, target: int) -> bool:
-        """A SIGNAL to any seat, in every topology; otherwise like `send`."""
+        """Like `send`, but a SIGNAL, to any one seat in every topology."""
         sent = self._machine.signal(target, payload, self._driver.now)
         self._driver.pump()
         return sent
 
     async def rebind(self) -> None:
-        """Move to a new socket, as when the network changed; the node proves the new address before it sends there."""
+        """Moves to a new socket, for a change of the network. The node verifies the new address before it sends to it."""
         await self._driver.open()
         self._machine.rebind(self._driver.now)
         self._driver.pump()
 
     def close(self, code: int = 0, reason: str = "") -> None:
-        """Tell the node and close. `code` 128 to 255 is the game's own to choose."""
+        """Closes the connection and notifies the node. A game may use `code` 128 to 255."""
         self._machine.close(self._driver.now, code, reason)
         self._driver.pump()
         super().close()
 
     @property
     def seat(self) -> int:
-        """Our own."""
+        """The player's own seat."""
         return self.welcome.seat
 
     @property
@@ -141,12 +142,12 @@ class Connection(Endpoint):
         return self._machine.stats()
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        """Of the socket in use, as asyncio's transports report it: "sockname", "peername", "socket"."""
+        """Information about the current socket, as of an asyncio transport: "sockname", "peername", "socket"."""
         return self._driver.get_extra_info(name, default)
 
 
 class SeatTransport(asyncio.DatagramTransport):
-    """A connection as a datagram transport: an address is a seat number, `sendto` without one means the host."""
+    """A connection as a datagram transport. An address is a seat number; `sendto` without one sends to the host."""
 
     def __init__(self, connection: Connection, protocol: asyncio.DatagramProtocol) -> None:
         super().__init__()
@@ -156,7 +157,8 @@ class SeatTransport(asyncio.DatagramTransport):
         self._delivery = asyncio.get_running_loop().create_task(self._deliver())
 
     def sendto(self, data: Any, addr: Any = None) -> None:
-        """As with asyncio's own, what cannot be sent is told to `error_received`, and after closing is dropped."""
+        """As with asyncio's own transport, errors are reported to `error_received`, and packets after closing are
+        dropped."""
         try:
             self.connection.send(bytes(data), 0 if addr is None else addr)
         except (InvalidTarget, PayloadTooLarge) as error:
@@ -180,7 +182,7 @@ class SeatTransport(asyncio.DatagramTransport):
         failure: ConnectionFailed | None = None
         try:
             async for source, payload in self.connection:
-                self._protocol.datagram_received(payload, source)  # type: ignore[arg-type]  # seats as addresses
+                self._protocol.datagram_received(payload, source)  # type: ignore[arg-type]  # addresses are seats
         except ConnectionFailed as error:
             failure = error
         finally:
@@ -191,7 +193,7 @@ class SeatTransport(asyncio.DatagramTransport):
 async def create_datagram_endpoint(
     protocol_factory: Callable[[], AnyProtocol], host: str | Sequence[str], port: int, **options: Any
 ) -> tuple[SeatTransport, AnyProtocol]:
-    """`connect` in the shape of the event loop's method of this name; `options` are those of `connect`."""
+    """`connect` with the interface of the event loop's method of this name; `options` are those of `connect`."""
     connection = await connect(host, port, **options)
     protocol = protocol_factory()
     return SeatTransport(connection, protocol), protocol
@@ -225,7 +227,8 @@ async def measure_beacons(
 
 
 def as_measurements(found: Mapping[str, Measurement]) -> list[dict[str, Any]]:
-    """For `users[].measurements` of a session request, or a ticket: beacons that answered, with the nodes' proofs."""
+    """The value of `users[].measurements` in a session request, and of `measurements` in a ticket: the beacons that
+    answered, with the proofs of their nodes."""
     return [
         {
             "node": node,

@@ -1,4 +1,4 @@
-"""The native protocol for a game loop: no threads, nothing blocks unless it is asked to.
+"""The adapter of the native protocol for a game loop: no threads, and calls block only where a timeout is given.
 
 connection = Connection("203.0.113.7", 31001, connect_token=..., seat_key=...)
 while running:
@@ -27,10 +27,10 @@ from .protocol.packets import EVERYONE, MAX_INCOMING
 
 __all__ = ["EVERYONE", "Connection", "connect"]
 
-# poll where there is one: select takes no file descriptor above 1023, and a game may have more.
+# select accepts no file descriptor above 1023, and a game may have more.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
-MAX_PER_POLL = 512  # packets read in one poll, so that a flood cannot stall the game's frame
+MAX_PER_POLL = 512  # packets read in one poll, so that a flood cannot delay the game's frame
 
 
 def connect(
@@ -42,9 +42,9 @@ def connect(
     connect_timeout: float = 10.0,
     reconnect_timeout: float = 30.0,
 ) -> "Connection":
-    """A connection that is ready to use; waits for it. Arguments, the order of addresses and what is raised are those
-    of `asyncio_udp.connect`."""
-    addresses = happy_eyeballs.by_reach(happy_eyeballs.resolve(host, port))
+    """Connects and returns a connection that is ready to use; blocks until then. Arguments, the order of addresses and
+    exceptions are those of `asyncio_udp.connect`."""
+    addresses = happy_eyeballs.reachable_first(happy_eyeballs.resolve(host, port))
     failure: Exception = ConnectTimeout(connect_timeout)
     for address in addresses:
         try:
@@ -65,10 +65,10 @@ def connect(
 
 
 class Connection:
-    """A seat's connection, driven by `poll`, which wants to be called a few times a second at least.
+    """The connection of a seat, driven by `poll`, which must be called at least a few times per second.
 
-    A new one begins to connect by itself; its events tell how that goes. A host name is resolved, which may block,
-    and the first address is taken. Raises OSError when there is none, or no route to it."""
+    A new connection starts to connect at once, and reports the result as events. A host name is resolved, which may
+    block, and its first address is used. Raises OSError if there is none, or no route to it."""
 
     def __init__(
         self,
@@ -93,20 +93,20 @@ class Connection:
             reconnect_timeout=reconnect_timeout,
         )
         self._events: list[Event] = []
-        self._left_behind: socket.socket | None = None
-        self._leave_at = math.inf
+        self._old_socket: socket.socket | None = None
+        self._close_old_at = math.inf
         self._socket: socket.socket | None = self._open()
         self._machine.connect(time.monotonic())
         self._pump()
 
     def poll(self, timeout: float = 0.0) -> list[Event]:
-        """What happened since the last call, payloads as Received events, in order. Waits up to `timeout` seconds for
-        the first of them."""
+        """The events since the last call, in order, with payloads as Received events. Blocks for up to `timeout`
+        seconds until there is one."""
         deadline = time.monotonic() + timeout
         while True:
             self._read()
-            if time.monotonic() >= self._leave_at:
-                self._leave()
+            if time.monotonic() >= self._close_old_at:
+                self._close_old_socket()
             self._machine.handle_timer(time.monotonic())
             self._pump()
             if self._events or self._socket is None or time.monotonic() >= deadline:
@@ -115,7 +115,7 @@ class Connection:
             self._wait(deadline)
 
     def wait_connected(self) -> None:
-        """Wait until the first connect succeeded; events are kept for `poll`. Raises ConnectionFailed."""
+        """Blocks until the first connect has succeeded; `poll` returns the events. Raises ConnectionFailed."""
         events: list[Event] = []
         while self._machine.state is State.JOINING:
             events += self.poll(timeout=1.0)
@@ -124,28 +124,29 @@ class Connection:
             raise self._machine.error
 
     def send(self, payload: bytes, target: int = 0) -> bool:
-        """To a seat (0: the host) or EVERYONE else; never blocks. False: dropped, as a connect is under way.
-        Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the connection."""
+        """Sends to a seat (0 is the host) or to EVERYONE else; never blocks. Returns False if the packet was dropped
+        because the connection is connecting. Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended
+        the connection."""
         sent = self._machine.send(target, payload, time.monotonic())
         self._pump()
         return sent
 
     def signal(self, payload: bytes, target: int) -> bool:
-        """A SIGNAL to any seat, in every topology; otherwise like `send`."""
+        """Like `send`, but a SIGNAL, to any one seat in every topology."""
         sent = self._machine.signal(target, payload, time.monotonic())
         self._pump()
         return sent
 
     def rebind(self) -> None:
-        """Move to a new socket, as when the network changed; the node proves the new address before it sends there."""
+        """Moves to a new socket, for a change of the network. The node verifies the new address before it sends to it."""
         fresh = self._open()
-        self._leave()
-        self._left_behind, self._socket, self._leave_at = self._socket, fresh, math.inf
+        self._close_old_socket()
+        self._old_socket, self._socket, self._close_old_at = self._socket, fresh, math.inf
         self._machine.rebind(time.monotonic())
         self._pump()
 
     def close(self, code: int = 0, reason: str = "") -> None:
-        """Tell the node and close. `code` 128 to 255 is the game's own to choose."""
+        """Closes the connection and notifies the node. A game may use `code` 128 to 255."""
         self._machine.close(time.monotonic(), code, reason)
         self._pump()
 
@@ -155,12 +156,12 @@ class Connection:
 
     @property
     def error(self) -> ConnectionFailed | None:
-        """What ended the connection."""
+        """The exception that ended the connection."""
         return self._machine.error
 
     @property
     def seat(self) -> int | None:
-        """Our own; None before the first connect succeeded."""
+        """The player's own seat; None before the first connect has succeeded."""
         return self._machine.welcome.seat if self._machine.welcome else None
 
     @property
@@ -173,7 +174,7 @@ class Connection:
         return self._machine.stats()
 
     def fileno(self) -> int:
-        """For select and its kin; -1 when closed."""
+        """For select and similar functions; -1 if closed."""
         return self._socket.fileno() if self._socket else -1
 
     def __enter__(self) -> Self:
@@ -197,18 +198,18 @@ class Connection:
         return fresh
 
     def _sockets(self) -> list[socket.socket]:
-        return [each for each in (self._socket, self._left_behind) if each is not None]
+        return [each for each in (self._socket, self._old_socket) if each is not None]
 
     def _read(self) -> None:
         for each in self._sockets():
             for _ in range(MAX_PER_POLL):
-                if each.fileno() < 0:  # what was read last ended the connection
+                if each.fileno() < 0:  # the last packet ended the connection
                     break
                 try:
                     data = each.recv(MAX_INCOMING + 1)
                 except BlockingIOError:
                     break
-                except OSError:  # port unreachable: the node may come back, and the machine's timers judge that
+                except OSError:  # port unreachable may be temporary; the machine's timers decide
                     self._machine.dropped["socket_error"] += 1
                     continue
                 arrived = self._machine.receive_datagram(data, self._address, time.monotonic())
@@ -231,18 +232,18 @@ class Connection:
         while (event := self._machine.next_event()) is not None:
             self._events.append(event)
             if isinstance(event, Moved):
-                self._leave_at = time.monotonic() + OLD_SOCKET_GRACE
+                self._close_old_at = time.monotonic() + OLD_SOCKET_GRACE
             if isinstance(event, Closed):
-                self._leave()
+                self._close_old_socket()
                 if self._socket is not None:
                     self._socket.close()
                     self._socket = None
 
-    def _leave(self) -> None:
-        """The socket from before the last move."""
-        if self._left_behind is not None:
-            self._left_behind.close()
-            self._left_behind = None
+    def _close_old_socket(self) -> None:
+        """Closes the socket from before the last rebind."""
+        if self._old_socket is not None:
+            self._old_socket.close()
+            self._old_socket = None
 
     def _wait(self, deadline: float) -> None:
         timer = self._machine.next_timer()

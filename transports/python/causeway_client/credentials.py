@@ -1,4 +1,4 @@
-"""Connect tokens and keys as the REST API hands them out. They never stand in an exception or on a command line."""
+"""Connect tokens and keys in the form of the REST API. They are never part of an exception or of a command line."""
 
 import base64
 import binascii
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class CredentialsError(ValueError):
-    """Credentials are missing or cannot be read. The message names them and never shows them."""
+    """Credentials are missing or cannot be read. The message contains their names, never their values."""
 
 
 def decode_secret(value: bytes | str) -> bytes:
-    """Bytes as they are; base64url text, padded or not, decoded. Raises CredentialsError."""
+    """Decodes base64url text, with or without padding; returns bytes unchanged. Raises CredentialsError."""
     if isinstance(value, bytes):
         return value
     text = value.strip()
@@ -23,8 +23,8 @@ def decode_secret(value: bytes | str) -> bytes:
 
 
 def load(names: Iterable[str], environ: Mapping[str, str], path: Path | None) -> dict[str, str]:
-    """The named credentials as text: from the JSON object in the file, which may hold more, such as a user's entry of
-    the REST answer; without a file from the environment (`seat_key` is CAUSEWAY_SEAT_KEY). Raises CredentialsError."""
+    """The named credentials as text. They are read from the JSON object in the file, such as a user's entry of the REST
+    answer, or without a file from the environment (`seat_key` is CAUSEWAY_SEAT_KEY). Raises CredentialsError."""
     source = _read(path) if path else {name: environ.get(f"CAUSEWAY_{name.upper()}") for name in names}
     found: dict[str, str] = {}
     for name in names:

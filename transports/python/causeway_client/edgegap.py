@@ -1,12 +1,12 @@
-"""The edgegap dialect for asyncio: a client and a host, as Edgegap's own transports speak it.
+"""The edgegap dialect for asyncio: a client and a host, compatible with Edgegap's own transports.
 
     async with EdgegapHost("203.0.113.7", 31000, user_token=..., session_token=...) as host:
         await host.wait_valid()
         connection_id, payload = await host.receive()
         host.send(payload, connection_id)
 
-The wire is Edgegap's, byte for byte: little-endian, 32-bit tokens in clear, no packet authentication. The machines
-below are sans-I/O and have the methods of those in `causeway_client.protocol`.
+The protocol is Edgegap's (EDGEGAP.md 1): little-endian, 32-bit tokens in clear, no packet authentication. The
+machines below are sans-I/O and have the methods of those in `causeway_client.protocol`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from .asyncio_driver import Endpoint, resolve_by_reach
+from .asyncio_driver import Endpoint, resolve_reachable_first
 from .protocol.errors import ConnectionClosed, ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
 from .protocol.events import Event
 
@@ -33,7 +33,7 @@ _CONNECTION_ID = struct.Struct("<I")
 
 
 class EdgegapState(IntEnum):
-    """What the relay says in its ping replies; DISCONNECTED until the first of them."""
+    """The state in the relay's ping replies; DISCONNECTED before the first of them."""
 
     DISCONNECTED = 0
     CHECKING = 1
@@ -45,13 +45,13 @@ class EdgegapState(IntEnum):
 
 ADVICE = {
     EdgegapState.INVALID: "the relay rejects the tokens: wrong, revoked, or sent to the wrong port",
-    EdgegapState.SESSION_TIMEOUT: "the session timed out, or its host has gone",
+    EdgegapState.SESSION_TIMEOUT: "the session timed out, or its host has left",
     EdgegapState.ERROR: "the relay reports an internal error",
 }
 
 
 class EdgegapRefused(ConnectionFailed):
-    """The relay answered a ping with something from which no Valid follows; `state` says what."""
+    """The relay answered a ping with `state`, which is not followed by Valid."""
 
     def __init__(self, state: EdgegapState) -> None:
         super().__init__(f"edgegap_{state.name.lower()}", ADVICE[state])
@@ -60,13 +60,13 @@ class EdgegapRefused(ConnectionFailed):
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
-    """A ping reply said something else than the one before."""
+    """A ping reply contained another state than the one before."""
 
     state: EdgegapState
 
 
 class ClientMachine:
-    """A player who is not the host: payloads go to the host and come from it, as seat 0."""
+    """The machine of a player other than the host. Payloads are sent to the host and received from it, as seat 0."""
 
     def __init__(self, node: Address, *, user_token: int, session_token: int) -> None:
         self.node = node
@@ -79,22 +79,22 @@ class ClientMachine:
         self._events: deque[Event] = deque()
 
     def connect(self, now: float) -> None:
-        """Begin to ping: authentication and keep-alive in one."""
+        """Starts to send pings, which are both authentication and keep-alive."""
         self._next_ping = now
         self.handle_timer(now)
 
     def send(self, target: int, payload: bytes, now: float) -> None:
-        """DATA; may be sent before any reply to a ping. Raises PayloadTooLarge and InvalidTarget."""
+        """Sends DATA, which is allowed before the first ping reply. Raises PayloadTooLarge, InvalidTarget."""
         if len(payload) > MAX_PAYLOAD:
             raise PayloadTooLarge(f"{len(payload)} bytes; a packet carries {MAX_PAYLOAD}")
         self._transmit(DATA, self._address_payload(target, payload))
 
     def close(self) -> None:
-        """Stop pinging; the dialect has no goodbye."""
+        """Stops to send pings; the dialect has no message to leave."""
         self._next_ping = None
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
-        """(source, payload) of DATA; None for all else. Raises nothing, whatever the bytes."""
+        """(source, payload) of DATA; None for other packets. Never raises."""
         kind = data[0] if data else None
         if addr != self.node:
             self.dropped["wrong_address"] += 1
@@ -136,7 +136,7 @@ class ClientMachine:
 
     def _address_payload(self, target: int, payload: bytes) -> bytes:
         if target != 0:
-            raise InvalidTarget("in this dialect players send to the host only")
+            raise InvalidTarget("in this dialect, players can send to the host only")
         return payload
 
     def _split_payload(self, data: bytes) -> tuple[int, bytes] | None:
@@ -144,7 +144,7 @@ class ClientMachine:
 
 
 class HostMachine(ClientMachine):
-    """The host: each payload has the connection id by which the relay tells the clients apart."""
+    """The machine of the host. Each payload has a connection id, by which the host distinguishes its clients."""
 
     def _address_payload(self, target: int, payload: bytes) -> bytes:
         if not 0 < target < 2**32:
@@ -159,8 +159,8 @@ class HostMachine(ClientMachine):
 
 
 class EdgegapClient(Endpoint):
-    """A player's connection; use it with `async with`, or call `open` and `close`. `receive`, `events` and the rest are
-    Endpoint's. Its only events are StateChanged: the dialect tells neither joins nor leaves."""
+    """The connection of a player; use it with `async with`, or call `open` and `close`. `receive`, `events` and others
+    are inherited from Endpoint. StateChanged is the only event, because the dialect does not report joins and leaves."""
 
     _machine: ClientMachine
     _machine_type: type[ClientMachine] = ClientMachine
@@ -173,9 +173,10 @@ class EdgegapClient(Endpoint):
         super().__init__(machine, queue_size)
 
     async def open(self) -> Self:
-        """Start to ping. Raises OSError when the name does not resolve or has no route. Of several addresses the one
-        that answers a probe first is taken (RFC 8305); where none does, as at Edgegap's own relays, the first."""
-        self._machine.node = (await resolve_by_reach(*self._relay))[0]
+        """Starts to send pings. Raises OSError if the name does not resolve or has no route. Of several addresses, the
+        one that answers a probe first is used (RFC 8305), or the first one if none answers, as with Edgegap's own
+        relays."""
+        self._machine.node = (await resolve_reachable_first(*self._relay))[0]
         await self._driver.open()
         self._machine.connect(self._driver.now)
         self._driver.pump()
@@ -194,7 +195,7 @@ class EdgegapClient(Endpoint):
             raise ConnectTimeout(timeout) from None
 
     def send(self, payload: bytes, target: int = 0) -> None:
-        """A client's to the host. Never blocks. Raises PayloadTooLarge, InvalidTarget or ConnectionClosed."""
+        """Sends to the host. Never blocks. Raises PayloadTooLarge, InvalidTarget, ConnectionClosed."""
         if self.is_closed:
             raise ConnectionClosed()
         self._machine.send(target, payload, self._driver.now)
@@ -210,7 +211,7 @@ class EdgegapClient(Endpoint):
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Packets by the reason for which they went no further."""
+        """The number of dropped packets for each reason."""
         return dict(self._machine.dropped)
 
     async def __aenter__(self) -> Self:
@@ -218,6 +219,6 @@ class EdgegapClient(Endpoint):
 
 
 class EdgegapHost(EdgegapClient):
-    """The host's connection: `receive` gives (connection id, payload), `send` takes the id as its target."""
+    """The connection of the host. `receive` returns (connection id, payload), and `send` expects the id as target."""
 
     _machine_type = HostMachine

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 MARK = b"\xf5\x0c\x8e\x5d\x9a\x31\xc7\x46"
 MAX_FRAGMENTS = 64
 MAX_DATAGRAM = 65_507  # what UDP over IPv4 carries
-PATIENCE = 2.0  # seconds for which a datagram waits for its fragments
-MAX_WAITING = 32  # datagrams of one source, of which some fragments came
-MAX_WAITING_BYTES = 1 << 22  # of all sources together
+REASSEMBLY_TIMEOUT = 2.0  # seconds for which a datagram waits for its fragments
+MAX_PARTIAL = 32  # datagrams of one source, of which some fragments came
+MAX_PARTIAL_BYTES = 1 << 22  # of all sources together
 
 _HEADER = struct.Struct("<8sHBB")
 
@@ -51,7 +51,7 @@ class Fragmenter:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Partial:
     """A datagram of which some fragments came."""
 
     count: int
@@ -69,67 +69,67 @@ class Reassembler:
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()  # malformed, duplicate, incomplete
-        self._waiting: OrderedDict[tuple[Hashable, int], _Waiting] = OrderedDict()  # the oldest first
+        self._partial: OrderedDict[tuple[Hashable, int], _Partial] = OrderedDict()  # the oldest first
         self._of_source: dict[Hashable, OrderedDict[int, None]] = {}  # its messages, the oldest first
         self._bytes = 0
 
     @property
-    def waiting_bytes(self) -> int:
+    def partial_bytes(self) -> int:
         return self._bytes
 
     def receive(self, source: Hashable, payload: bytes, now: float) -> bytes | None:
         """The datagram that `payload` is, or is the last missing fragment of; None: there is more to come, or it is no
         fragment that can be. Raises nothing, whatever the bytes. `now`: seconds of a clock that never steps back."""
-        self._give_up(now)
+        self._expire(now)
         if not payload.startswith(MARK):
             return payload
         if len(payload) <= _HEADER.size:
             return self._drop("malformed")
         _, message, index, count = _HEADER.unpack_from(payload)
         key = source, message
-        waiting = self._waiting.get(key)
-        if not index < count <= MAX_FRAGMENTS or (waiting and waiting.count != count):
+        partial = self._partial.get(key)
+        if not index < count <= MAX_FRAGMENTS or (partial and partial.count != count):
             return self._drop("malformed")
         part = payload[_HEADER.size :]
         if count == 1:
             return part
-        if waiting is None:
-            waiting = self._begin(key, count, now)
-        elif index in waiting.parts:
+        if partial is None:
+            partial = self._add_partial(key, count, now)
+        elif index in partial.parts:
             return self._drop("duplicate")
-        waiting.parts[index] = part
+        partial.parts[index] = part
         self._bytes += len(part)
-        if len(waiting.parts) == count:
-            self._end(key)
-            datagram = b"".join(waiting.parts[at] for at in range(count))
+        if len(partial.parts) == count:
+            self._remove(key)
+            datagram = b"".join(partial.parts[at] for at in range(count))
             return datagram if len(datagram) <= MAX_DATAGRAM else self._drop("malformed")
-        while self._bytes > MAX_WAITING_BYTES:
-            self._lose(next(iter(self._waiting)))
+        while self._bytes > MAX_PARTIAL_BYTES:
+            self._discard(next(iter(self._partial)))
         return None
 
-    def _begin(self, key: tuple[Hashable, int], count: int, now: float) -> _Waiting:
+    def _add_partial(self, key: tuple[Hashable, int], count: int, now: float) -> _Partial:
         source, message = key
         messages = self._of_source.get(source)
-        if messages and len(messages) >= MAX_WAITING:
-            self._lose((source, next(iter(messages))))
+        if messages and len(messages) >= MAX_PARTIAL:
+            self._discard((source, next(iter(messages))))
         self._of_source.setdefault(source, OrderedDict())[message] = None
-        waiting = self._waiting[key] = _Waiting(count, now)
-        return waiting
+        partial = self._partial[key] = _Partial(count, now)
+        return partial
 
-    def _give_up(self, now: float) -> None:
-        while self._waiting:
-            oldest = next(iter(self._waiting))
-            if now - self._waiting[oldest].since <= PATIENCE:
+    def _expire(self, now: float) -> None:
+        while self._partial:
+            oldest = next(iter(self._partial))
+            if now - self._partial[oldest].since <= REASSEMBLY_TIMEOUT:
                 break
-            self._lose(oldest)
+            self._discard(oldest)
 
-    def _lose(self, key: tuple[Hashable, int]) -> None:
+    def _discard(self, key: tuple[Hashable, int]) -> None:
         self.dropped["incomplete"] += 1
-        self._end(key)
+        self._remove(key)
 
-    def _end(self, key: tuple[Hashable, int]) -> None:
+    def _remove(self, key: tuple[Hashable, int]) -> None:
         source, message = key
-        self._bytes -= self._waiting.pop(key).size
+        self._bytes -= self._partial.pop(key).size
         del self._of_source[source][message]
         if not self._of_source[source]:
             del self._of_source[source]

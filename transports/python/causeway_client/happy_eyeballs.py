@@ -36,17 +36,17 @@ def resolve(hosts: str | Iterable[str], port: int) -> list[SocketAddress]:
             failure = error
     if not found:
         raise failure or OSError("no address")
-    return in_turns(list(dict.fromkeys(found)))
+    return interleaved(list(dict.fromkeys(found)))
 
 
-def in_turns(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
+def interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
     """The families by turns, beginning with that of the first (RFC 8305, 4)."""
     first = [address for address in addresses if len(address) == len(addresses[0])]
     second = [address for address in addresses if len(address) != len(addresses[0])]
     return [address for pair in zip_longest(first, second) for address in pair if address is not None]
 
 
-def by_reach(
+def reachable_first(
     addresses: Sequence[SocketAddress], *, head_start: float = HEAD_START, timeout: float = TIMEOUT
 ) -> list[SocketAddress]:
     """Sorts the address that answers first to the front; returns the order unchanged if none answers within `timeout`

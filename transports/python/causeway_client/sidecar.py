@@ -86,7 +86,7 @@ async def _run(options: argparse.Namespace) -> None:
             side = await JoinSide.open(relay, options.listen, options.target)
         print(f"ready: {side}", flush=True)
         try:
-            await _until_one_fails(side.carry(), _watch(relay, side))
+            await _until_one_fails(side.forward(), _watch(relay, side))
         finally:
             side.close()
 
@@ -135,7 +135,7 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
 async def _watch(relay: Relay, side: "HostSide | JoinSide") -> None:
     """Act on what the relay tells. Raises EdgegapRefused; a native connection's end is raised by `receive`."""
     async for event in relay.events():
-        side.notice(event)
+        side.on_event(event)
         match event:
             case StateChanged(state) if state in ADVICE:
                 raise EdgegapRefused(state)
@@ -158,7 +158,7 @@ class _LocalPort(asyncio.DatagramProtocol):
         logger.debug("local socket: %s", exc)  # the game is not up yet, or gone for now
 
 
-class _ToRelay:
+class _RelaySender:
     """Sends a game's datagrams, in fragments when they are longer than a packet carries, and warns once that some
     cannot be sent."""
 
@@ -187,7 +187,7 @@ class HostSide:
 
     def __init__(self, relay: Relay, game: tuple[str, int], idle_timeout: float) -> None:
         self._relay = relay
-        self._to_relay = _ToRelay(relay)
+        self._to_relay = _RelaySender(relay)
         self._game = game
         self._idle_seconds = idle_timeout
         self._ports: OrderedDict[int, asyncio.DatagramTransport] = OrderedDict()  # longest silent first
@@ -201,7 +201,7 @@ class HostSide:
     def open_ports(self) -> int:
         return len(self._ports)
 
-    async def carry(self) -> None:
+    async def forward(self) -> None:
         async for source, payload in self._relay:
             port = self._ports.get(source) or await self._open_port(source)
             self._touch(source)
@@ -210,7 +210,7 @@ class HostSide:
                 port.sendto(datagram)
             self._close_idle()
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if not isinstance(event, Left | Welcomed) or not isinstance(self._relay, asyncio_udp.Connection):
             return
         gone = {event.seat} if isinstance(event, Left) else set(self._ports)
@@ -257,7 +257,7 @@ class JoinSide:
 
     def __init__(self, relay: Relay, target: int) -> None:
         self._relay = relay
-        self._to_relay = _ToRelay(relay)
+        self._to_relay = _RelaySender(relay)
         self._target = target
         self._reassembler = Reassembler()
         self._game: Any = None  # the local address that sent last
@@ -275,7 +275,7 @@ class JoinSide:
         host, port = self._port.get_extra_info("sockname")[:2]
         return f"the game connects to {host}:{port}"
 
-    async def carry(self) -> None:
+    async def forward(self) -> None:
         async for source, payload in self._relay:
             if source != self._target:
                 continue
@@ -283,7 +283,7 @@ class JoinSide:
             if datagram is not None and self._game is not None:
                 self._port.sendto(datagram, self._game)
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Nothing that the relay tells changes anything here."""
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""The wire, sans-I/O: PROTOCOL.md in code. No sockets, no clocks, the standard library only."""
+"""The native protocol of PROTOCOL.md, sans-I/O: no sockets and no clocks, and the standard library only."""

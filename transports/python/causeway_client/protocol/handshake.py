@@ -44,7 +44,7 @@ def decode_connect(data: bytes) -> Connect:
     return Connect(timestamp, nonce, data[_CONNECT.size : _CONNECT.size + length], cookie)
 
 
-def connect_mac_is_right(data: bytes, connect: Connect, seat_key: bytes) -> bool:
+def is_connect_mac_valid(data: bytes, connect: Connect, seat_key: bytes) -> bool:
     """Whether the MAC that follows the token in the datagram `data` was made with `seat_key`."""
     end = _CONNECT.size + len(connect.token)
     return hmac.compare_digest(mac(seat_key, data[:end]), data[end : end + MAC_SIZE])

@@ -7,13 +7,13 @@ from .errors import DecodeError, Refusal
 
 # Seconds to wait after each repeat of one CONNECT; then a new one is made, as the player's address may have
 # changed and a node drops a CONNECT that it has seen from another address.
-BACK_OFF = (0.25, 0.5, 1.0, 2.0, 2.0)
+REPEAT_AFTER = (0.25, 0.5, 1.0, 2.0, 2.0)
 # A flooded node, or one that knows a later timestamp, is answered at once; this often for each CONNECT, so that
 # nobody can keep a player and a node busy with one another.
-MAX_AT_ONCE = 3
+MAX_IMMEDIATE_ANSWERS = 3
 # Microseconds a node's word may put us ahead of our clock: a clock may have gone back to its epoch, and REFUSED is not
 # authenticated; without a bound one forged packet could use up all timestamps that the seat has.
-MAX_LEAD = 100 * 365 * 86_400 * 10**6
+MAX_CLOCK_LEAD = 100 * 365 * 86_400 * 10**6
 
 
 class Joining:
@@ -45,7 +45,7 @@ class Joining:
 
     def repeat(self, now: float) -> bytes:
         """The same CONNECT again, or a new one after the last wait of the back-off."""
-        if self._connect is None or self._repeats == len(BACK_OFF):
+        if self._connect is None or self._repeats == len(REPEAT_AFTER):
             return self.start(now)
         return self._send(self._connect, now)
 
@@ -65,7 +65,7 @@ class Joining:
         """A CONNECT to be sent at once, when the node only knew a later timestamp; else the refusal."""
         refused = handshake.decode_refused(data)
         self._check_nonce(refused.player_nonce)
-        is_late = refused.code == Refusal.STALE_TIMESTAMP and refused.detail <= self._wall_clock() + MAX_LEAD
+        is_late = refused.code == Refusal.STALE_TIMESTAMP and refused.detail <= self._wall_clock() + MAX_CLOCK_LEAD
         if not is_late or not self._may_answer_at_once():
             return refused
         self._last_timestamp = max(self._last_timestamp, refused.detail)
@@ -78,7 +78,7 @@ class Joining:
 
     def _may_answer_at_once(self) -> bool:
         self._at_once += 1
-        return self._at_once <= MAX_AT_ONCE
+        return self._at_once <= MAX_IMMEDIATE_ANSWERS
 
     def _renew(self, now: float) -> bytes:
         self._last_timestamp = max(self._wall_clock(), self._last_timestamp + 1)
@@ -87,6 +87,6 @@ class Joining:
 
     def _send(self, connect: handshake.Connect, now: float) -> bytes:
         self._connect = connect
-        self.repeat_at = now + BACK_OFF[min(self._repeats, len(BACK_OFF) - 1)]
+        self.repeat_at = now + REPEAT_AFTER[min(self._repeats, len(REPEAT_AFTER) - 1)]
         self._repeats += 1
         return connect.encode(self._seat_key)

@@ -57,7 +57,7 @@ class PlayerLeg(Leg):
         if connection != self.id:
             raise DecodeError("unknown_connection")
         sequence = self.window.complete(low)
-        if not packets.tag_is_right(self.receive_key, data, sequence):
+        if not packets.is_tag_valid(self.receive_key, data, sequence):
             raise DecodeError("bad_tag")
         if not self.window.is_new(sequence):
             raise DecodeError("replayed")

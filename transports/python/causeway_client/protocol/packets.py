@@ -2,7 +2,7 @@
 
 `decode_*` raises DecodeError, whose reason is the name of the drop, and nothing else whatever the bytes.
 The packets of a connection (DATA and its kin) share one form; `seal` and
-`tag_is_right` are all there is to them,
+`is_tag_valid` are all there is to them,
 and the relay's hot path calls neither dataclass nor decoder.
 """
 
@@ -80,7 +80,7 @@ def seal(key: bytes, kind: int, connection: int, sequence: int, seat: int, body:
     return packet + siphash24(key, packet + (sequence >> 32).to_bytes(4, "little"))
 
 
-def tag_is_right(key: bytes, packet: bytes, sequence: int) -> bool:
+def is_tag_valid(key: bytes, packet: bytes, sequence: int) -> bool:
     """Whether the last 8 bytes of `packet` are its tag, in constant time."""
     expected = siphash24(key, packet[:-TAG_SIZE] + (sequence >> 32).to_bytes(4, "little"))
     return hmac.compare_digest(expected, packet[-TAG_SIZE:])

@@ -76,7 +76,7 @@ class Measurement(Event):
     proof: bytes = b""  # of the shortest round trip, signed by the node (PROTOCOL.md 11.1); empty: the node signs none
 
 
-MAX_WAITS = 5  # in a row for a node that refuses probes; then what was measured so far has to do
+MAX_CONSECUTIVE_REFUSALS = 5  # in a row for a node that refuses probes; then what was measured so far has to do
 
 
 class Prober:
@@ -192,7 +192,7 @@ class Prober:
         if self._refused_at is None or now - self._refused_at > self._interval:  # else one of the same burst
             self._waits += 1
         self._refused_at = now
-        if self._waits > MAX_WAITS:
+        if self._waits > MAX_CONSECUTIVE_REFUSALS:
             self._to_send.clear()
             self._set_timer(now + self._reply_timeout)
         elif self._to_send:
