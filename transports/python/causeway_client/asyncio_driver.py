@@ -167,8 +167,7 @@ class Endpoint:
         self._ended: ConnectionFailed | None = None
 
     async def receive(self) -> tuple[int, bytes]:
-        """(source, payload) of the next packet. When all are read and the connection has ended, raises the exception that
-        ended it."""
+        """(source, payload) of the next packet. Raises the exception that ended the connection when all are read."""
         while not self._payloads:
             await self._wait()
         return self._payloads.popleft()

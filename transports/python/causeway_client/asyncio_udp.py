@@ -116,7 +116,7 @@ class Connection(Endpoint):
         return sent
 
     async def rebind(self) -> None:
-        """Moves to a new socket, for a change of the network. The node verifies the new address before it sends to it."""
+        """Moves to a new socket after a change of the network. The node verifies the new address before it uses it."""
         await self._driver.open()
         self._machine.rebind(self._driver.now)
         self._driver.pump()

@@ -138,7 +138,7 @@ class Connection:
         return sent
 
     def rebind(self) -> None:
-        """Moves to a new socket, for a change of the network. The node verifies the new address before it sends to it."""
+        """Moves to a new socket after a change of the network. The node verifies the new address before it uses it."""
         fresh = self._open()
         self._close_old_socket()
         self._old_socket, self._socket, self._close_old_at = self._socket, fresh, math.inf

@@ -160,7 +160,7 @@ class HostMachine(ClientMachine):
 
 class EdgegapClient(Endpoint):
     """The connection of a player; use it with `async with`, or call `open` and `close`. `receive`, `events` and others
-    are inherited from Endpoint. StateChanged is the only event, because the dialect does not report joins and leaves."""
+    are inherited from Endpoint. StateChanged is its only event; the dialect reports neither joins nor leaves."""
 
     _machine: ClientMachine
     _machine_type: type[ClientMachine] = ClientMachine
