@@ -2,7 +2,7 @@
 
 import os
 
-# Before numpy is imported. Its matrices here are small: threads of their own would only wait for each other.
+# Before numpy is imported. Our matrices are small, so that several threads would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from relaymgr.celery import app as celery_app

@@ -2,7 +2,7 @@ from django.apps import AppConfig
 
 
 class RelaymgrConfig(AppConfig):
-    """The project itself, so that its system checks and receivers are found."""
+    """The project itself as an application, so that Django finds its system checks and templates."""
 
     name = "relaymgr"
 

@@ -1,7 +1,7 @@
-"""Who is calling: a tenant's key or a node's key, and what it may do.
+"""Authentication by the key of a tenant, a node or a service, and the permissions of each.
 
 `request.auth` is a `Caller`: `key`, `tenant` (None for a node), `node` (None for a tenant), `scopes`. The key of a
-service acts for the tenant that the header Causeway-Tenant names.
+service acts for the tenant named in the header Causeway-Tenant.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from web.errors import Forbidden, Unauthorized
 from web.http import known_keys
 from web.http.throttling import wrong_key
 
-WORDS = {"token", "bearer"}
-TENANT_HEADER = "Causeway-Tenant"  # only a service's key may name one
+SCHEMES = {"token", "bearer"}
+TENANT_HEADER = "Causeway-Tenant"  # used with the key of a service only
 CHALLENGE = 'Bearer realm="causeway"'
 
 
@@ -39,20 +39,20 @@ class Caller:
 
 
 def caller(request: Request) -> Caller:
-    """Who sent an authenticated request; `request.auth`, typed."""
+    """`request.auth` of an authenticated request, typed."""
     return cast(Caller, request.auth)
 
 
 def calling_node(request: Request) -> RelayNode:
-    """The node that sent a request which IsNode let through."""
+    """The node that sent a request with the permission IsNode."""
     return cast(RelayNode, caller(request).node)
 
 
 class KeyAuthentication(BaseAuthentication):
     """`Authorization: token <key>`, `Bearer <key>` or the key alone (EDGEGAP.md R1, R3, M1).
 
-    A good key is never locked out by wrong ones from the same address: a studio's servers and its players may share
-    one, and 256 random bits are not guessed. Wrong keys beyond the limit are answered 429.
+    Wrong keys from an address never lock out a valid key from the same address: a studio's servers and its players may
+    share one, and 256 random bits cannot be guessed. Wrong keys beyond the limit get a 429.
     """
 
     def authenticate(self, request: Request) -> tuple[Caller, Caller] | None:
@@ -77,7 +77,7 @@ class KeyAuthentication(BaseAuthentication):
 
 
 def _tenant_named(request: Request) -> Tenant:
-    """For whom a service acts."""
+    """The tenant for which a service acts."""
     tenant = tenant_active(slug=request.headers[TENANT_HEADER])
     if tenant is None:
         raise TenantUnknown
@@ -85,15 +85,15 @@ def _tenant_named(request: Request) -> Tenant:
 
 
 def presented_key(request: Request) -> str | None:
-    """What stands in the Authorization header, without the word before it; None when there is no header.
+    """The key in the Authorization header without the scheme before it. None: there is no header.
 
-    The word may be there twice: users paste it along with the key.
+    The scheme may be repeated, because users paste it along with the key.
     """
     return _key_in(get_authorization_header(request))
 
 
 def key_holder(header: bytes) -> known_keys.Holder | None:
-    """Whose key an Authorization header holds, before its request is looked at; None: it is no good for any view."""
+    """Identifies the key in an Authorization header before its request is authenticated. None: no view accepts it."""
     presented = _key_in(header) or ""
     if key := api_key_get(presented=presented):
         holder = _holder(key)
@@ -106,14 +106,14 @@ def key_holder(header: bytes) -> known_keys.Holder | None:
 
 
 def _holder(key: ApiKey) -> known_keys.Holder:
-    """The installation's own processes are branches beside the tenants."""
+    """Each tenant is a branch; so is each kind of process of the installation."""
     own = key.scopes[0] if key.tenant_id is None and key.scopes else ""
     return known_keys.Holder(own or f"tenant:{key.tenant_id}", str(key.pk))
 
 
 def _key_in(header: bytes) -> str | None:
     words = header.decode("latin-1").split()
-    while words and words[0].lower() in WORDS:
+    while words and words[0].lower() in SCHEMES:
         words.pop(0)
     return " ".join(words) or None
 
@@ -127,7 +127,7 @@ def refuse(request: Request, error: Unauthorized) -> NoReturn:
 
 
 class JoinKeyAuthentication(BaseAuthentication):
-    """A join key that still lets a node join. `node_join` uses it up."""
+    """Authenticates by a join key that can still be used. `node_join` uses it up."""
 
     def authenticate(self, request: Request) -> tuple[None, JoinKey]:
         key = join_key_get(presented=presented_key(request) or "", or_repeat=True)
@@ -141,15 +141,15 @@ class TenantUnknown(Forbidden):
 
 
 class MayUseRelays(ScopePermission):
-    """Sessions: `relay` does all, `read` looks. Not `matchmaker`: players hold that key, and a relay hides their
-    addresses from each other. Always for a tenant."""
+    """Sessions: `relay` permits everything, `read` permits reading. `matchmaker` permits nothing, because players have
+    that key and a relay hides their addresses from each other. The caller always has a tenant."""
 
     reading = frozenset({Scope.RELAY, Scope.READ})
     writing = frozenset({Scope.RELAY})
 
 
 class MayRead(ScopePermission):
-    """What any key but a node's may ask, also by POST where the question is long."""
+    """Reads that every key except a node's permits, including those by POST whose input is long."""
 
     reading = writing = MayUseRelays.reading | {Scope.MATCHMAKER, Scope.SERVICE}
 
@@ -162,7 +162,7 @@ class IsNode(ScopePermission):
 
 
 class MayJoin(BasePermission):
-    """Whoever holds a join key."""
+    """Holders of a join key."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return isinstance(request.auth, JoinKey)

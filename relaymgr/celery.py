@@ -1,4 +1,4 @@
-"""The Celery app and its schedule. Beat's ticks are dropped when they are old: the next one does the same work."""
+"""The Celery app and its schedule. A scheduled message expires soon, because the next one does the same work."""
 
 import logging.config
 import os
@@ -25,12 +25,12 @@ app.steps["worker"].add(DjangoStructLogInitStep)
 
 
 @setup_logging.connect
-def _logging_is_the_settings_affair(**kwargs: Any) -> None:
-    """Having a receiver keeps Celery from its own."""
+def _configure_logging(**kwargs: Any) -> None:
+    """With a receiver, Celery does not configure logging itself."""
     logging.config.dictConfig(settings.LOGGING)
 
 
-# task: (queue, every so many seconds)
+# task: (queue, interval in seconds)
 SCHEDULE = {
     "relaymgr.telemetry.tasks.probe": ("probe", 2.0),
     "relaymgr.sessions.tasks.events_apply": ("session", 1.0),
@@ -48,7 +48,7 @@ SCHEDULE = {
 }
 
 app.conf.task_routes = {task: {"queue": queue} for task, (queue, _) in SCHEDULE.items()} | {
-    "relaymgr.operations.tasks.echo": {"queue": "housekeeping"},  # unless doctor names another
+    "relaymgr.operations.tasks.echo": {"queue": "housekeeping"},  # doctor also sends it to the other queues
 }
 app.conf.beat_schedule = {
     task: {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": max(seconds, 5.0)}}
@@ -66,4 +66,4 @@ def _worker_starts(sender: Any, **kwargs: Any) -> None:
 @beat_init.connect
 def _beat_starts(**kwargs: Any) -> None:
     startup.stop_if_unsafe("beat")
-    logger.info("beat starts")  # celery.beat itself is quiet: it tells of each tick
+    logger.info("beat starts")  # Celery's own logger is silenced, because it logs each scheduled message

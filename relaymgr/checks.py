@@ -1,4 +1,4 @@
-"""Settings that are unsafe, or contradict each other.
+"""System checks for settings that are unsafe or contradict each other.
 
 Every management command runs these checks and stops at an error; web, worker, beat and matchmaker run them during their
 start (web/startup.py). An installation on PostgreSQL counts as production (settings.IS_PRODUCTION). With nothing set,
@@ -16,8 +16,8 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from relaymgr.tenants.keys import split_key
 
-SECRET_KEY_LENGTH, SECRET_KEY_LETTERS = 32, 10
-MAKE_ONE = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
+MIN_LENGTH, MIN_DISTINCT_CHARACTERS = 32, 10  # of SECRET_KEY
+GENERATE_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 _LOCAL_NAME = re.compile(r"[^.]+|.+\.(localhost|local|internal|lan|home\.arpa|test)")
 
 
@@ -37,35 +37,36 @@ def settings_agree(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
 def _secret_key() -> Iterator[CheckMessage]:
     if settings.SECRET_KEY_IS_GENERATED:
         yield Error(
-            "SECRET_KEY is not set: one was generated on this machine alone, and other processes cannot open what it "
-            "seals.",
-            hint=f"Set SECRET_KEY or SECRET_KEY_FILE, the same for every process, to what this prints: {MAKE_ONE}",
+            "SECRET_KEY is not set: it was generated on this machine, and processes on others cannot decrypt what it "
+            "encrypts.",
+            hint=f"Set SECRET_KEY or SECRET_KEY_FILE, the same for every process, to what this prints: {GENERATE_KEY}",
             id="causeway.E003",
         )
     elif _is_weak(settings.SECRET_KEY):
         yield Error(
-            f"SECRET_KEY can be guessed: it is shorter than {SECRET_KEY_LENGTH} characters or made of a few.",
-            hint=f"Set it to what this prints: {MAKE_ONE} (and the one before to SECRET_KEY_FALLBACKS).",
+            f"SECRET_KEY can be guessed: it has fewer than {MIN_LENGTH} characters, or few different ones.",
+            hint=f"Set it to what this prints: {GENERATE_KEY} (and put the former key into SECRET_KEY_FALLBACKS).",
             id="causeway.E004",
         )
 
 
 def _is_weak(key: str) -> bool:
-    return len(key) < SECRET_KEY_LENGTH or len(set(key)) < SECRET_KEY_LETTERS or key.startswith("django-insecure-")
+    has_few_characters = len(key) < MIN_LENGTH or len(set(key)) < MIN_DISTINCT_CHARACTERS
+    return has_few_characters or key.startswith("django-insecure-")
 
 
 def _debug() -> Iterator[CheckMessage]:
     if settings.DEBUG:
-        hint = "Switch it off: its pages show settings and sessions to whoever causes an error."
+        hint = "Turn it off: any client that causes an error sees settings and sessions."
         yield Error("CAUSEWAY_DEBUG is on in production.", hint=hint, id="causeway.E005")
 
 
 def _hosts() -> Iterator[CheckMessage]:
-    hint = "Set it to the names and addresses under which games and nodes call the manager, between commas."
+    hint = "Set it to the names and addresses under which games and nodes call the manager, separated by commas."
     if not settings.ALLOWED_HOSTS_ARE_NAMED:
         yield Error("ALLOWED_HOSTS is not set in production.", hint=hint, id="causeway.E006")
     elif any(host in ("*", ".") for host in settings.ALLOWED_HOSTS):
-        yield Error("ALLOWED_HOSTS admits every host.", hint=hint, id="causeway.E007")
+        yield Error("ALLOWED_HOSTS allows every host.", hint=hint, id="causeway.E007")
 
 
 def _https() -> Iterator[CheckMessage]:
@@ -73,22 +74,22 @@ def _https() -> Iterator[CheckMessage]:
     if public and not settings.HTTPS and not settings.HTTPS_IS_DECIDED:
         yield Error(
             f"CAUSEWAY_HTTPS is not set, and ALLOWED_HOSTS names {public[0]}: keys and passwords would cross the "
-            "internet in the clear.",
-            hint="Put a proxy with a certificate in front and set it to on; set it to off to have plain HTTP.",
+            "internet unencrypted.",
+            hint="Put a proxy with a certificate in front of the manager and set it to on, or to off for plain HTTP.",
             id="causeway.E008",
         )
     url = urlsplit(settings.MATCHMAKER_MANAGER_URL)
     if settings.MATCHMAKER_KEY and url.scheme == "http" and _is_public(url.hostname or ""):
         yield Error(
             f"CAUSEWAY_MATCHMAKER_MANAGER_URL is http:// to {url.hostname}: the matchmaker's key would cross the "
-            "internet in the clear.",
+            "internet unencrypted.",
             hint="Use https://, or a name or address of a private network.",
             id="causeway.E009",
         )
 
 
 def _is_public(host: str) -> bool:
-    """Whether it is reached over the internet, as far as a name tells."""
+    """Whether the host is reached over the internet, as far as its name shows."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_global
     except ValueError:
@@ -97,12 +98,14 @@ def _is_public(host: str) -> bool:
 
 def _broker() -> Iterator[CheckMessage]:
     if not settings.BROKER_IS_REDIS:
-        hint = "Set BROKER_URL to redis://host:port/number: the broker made of files serves one machine, for a trial."
+        hint = (
+            "Set BROKER_URL to redis://host:port/number: the broker made of files is for one machine, for evaluation."
+        )
         yield Error("BROKER_URL is not a Redis in production.", hint=hint, id="causeway.E010")
 
 
 def _passwords() -> Iterator[CheckMessage]:
-    """Who reaches the broker gives the workers their tasks: it asks for a password, as the database does."""
+    """Whoever can reach the broker can send tasks to the workers, so it requires a password, as the database does."""
     for name, url in {"BROKER_URL": settings.BROKER_URL, "CACHE_URL": settings.CACHE_URL}.items():
         parts = urlsplit(url)
         if parts.hostname and not parts.password and not _is_this_machine(parts.hostname):
@@ -126,27 +129,29 @@ def _is_this_machine(host: str) -> bool:
 def _cache() -> Iterator[CheckMessage]:
     if settings.CACHES["default"]["BACKEND"].endswith("EmbeddedCache"):
         hint = "Set CACHE_URL or BROKER_URL to a Redis."
-        yield Error("CACHE_URL is not a Redis: each process would count requests alone.", hint=hint, id="causeway.E011")
+        yield Error(
+            "CACHE_URL is not a Redis: each process would count requests separately.", hint=hint, id="causeway.E011"
+        )
 
 
 def _matchmaker() -> Iterator[CheckMessage]:
     if settings.MATCHMAKER_KEY and split_key(settings.MATCHMAKER_KEY) is None:
-        hint = "Make one with: manage.py service_key matchmaker"
-        yield Error("CAUSEWAY_MATCHMAKER_KEY is none of the manager's keys.", hint=hint, id="causeway.E012")
+        hint = "Create one with: manage.py service_key matchmaker"
+        yield Error("CAUSEWAY_MATCHMAKER_KEY does not have the format of a key.", hint=hint, id="causeway.E012")
 
 
-# Anywhere
+# In every installation
 
 
 def _proxies() -> Iterator[CheckMessage]:
     if not all(network.prefixlen for network in settings.TRUSTED_PROXIES):
-        hint = "Name your proxies' own networks: with /0 each client chooses the address it is seen with."
-        yield Error("CAUSEWAY_TRUSTED_PROXIES trusts everybody.", hint=hint, id="causeway.E001")
+        hint = "Set it to the networks of your proxies: with /0 every client can forge its address."
+        yield Error("CAUSEWAY_TRUSTED_PROXIES trusts every address.", hint=hint, id="causeway.E001")
 
 
 def _debug_hosts() -> Iterator[CheckMessage]:
     if settings.DEBUG and "*" in settings.ALLOWED_HOSTS:
-        hint = "Debug pages show settings and sessions: name the hosts in ALLOWED_HOSTS, or switch CAUSEWAY_DEBUG off."
+        hint = "Debug pages show settings and sessions: name the hosts in ALLOWED_HOSTS, or turn CAUSEWAY_DEBUG off."
         yield Error("CAUSEWAY_DEBUG is on for every host.", hint=hint, id="causeway.E002")
 
 

@@ -1,4 +1,5 @@
-"""GET /monitor: is the manager well? In the shape Edgegap's clients read (EDGEGAP.md 5.2), without a key."""
+"""GET /monitor: the health of the manager, without a key, in the format that Edgegap's clients read (EDGEGAP.md
+5.2)."""
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -20,20 +21,20 @@ from web.openapi import ErrorSerializer
 
 
 class MonitorApi(APIView):
-    """200 and HEALTHY, or 503 and UNHEALTHY; `components` says it of `database` (by a write), `broker` and
-    `nodes`."""
+    """200 and HEALTHY, or 503 and UNHEALTHY. `components`: whether `database` (checked by a write), `broker` and
+    `nodes` work."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     class OutputSerializer(HealthSerializer):
-        nodes_ready = Count(help_text="How many nodes take sessions.")
+        nodes_ready = Count(help_text="Number of nodes that accept sessions.")
         installation_id = serializers.CharField(help_text="The same for all processes of one installation.")
         name = serializers.CharField()
         version = serializers.CharField()
-        host = serializers.CharField(help_text="Under which the caller reached the manager.")
+        host = serializers.CharField(help_text="The host name of the request.")
         host_url = serializers.CharField()
-        spec_url = serializers.CharField(help_text="Of the OpenAPI document.")
+        spec_url = serializers.CharField(help_text="The URL of the OpenAPI document.")
 
     @extend_schema(auth=[], responses={200: OutputSerializer, 429: ErrorSerializer, 503: OutputSerializer})
     def get(self, request: Request) -> Response:
@@ -58,12 +59,12 @@ class MonitorApi(APIView):
 
 
 def installation_id() -> str:
-    """Names the installation by its secret key, and discloses nothing of it."""
+    """Identifies the installation: a digest of its secret key that discloses nothing about the key."""
     return salted_hmac("causeway.installation", "", algorithm="sha256").hexdigest()[:16]
 
 
 def _nodes_ready() -> int | None:
-    """None: the database does not answer."""
+    """None: the database does not respond."""
     try:
         return selectors.nodes_ready().count()
     except DatabaseError:

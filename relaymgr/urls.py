@@ -1,4 +1,5 @@
-"""Routes. No trailing slashes and, in the API, no redirects: Edgegap's clients concatenate (EDGEGAP.md R13)."""
+"""Routes. No trailing slashes, and no redirects in the API, because Edgegap's clients concatenate URLs (EDGEGAP.md
+R13)."""
 
 from csp.constants import UNSAFE_INLINE
 from csp.decorators import csp_update
@@ -11,7 +12,7 @@ from relaymgr.monitor import MonitorApi
 from relaymgr.operations.metrics import MetricsApi
 from relaymgr.operations.player_apis import PlayerEraseApi, PlayerExportApi
 
-# Swagger UI styles its elements one by one.
+# Swagger UI uses inline styles.
 swagger = csp_update({"style-src": UNSAFE_INLINE})
 
 urlpatterns = [

@@ -1,8 +1,8 @@
-"""Keep a handful of processes running, for `manage.py up`: one machine, no other supervisor needed.
+"""The supervisor of `manage.py up`, which keeps all processes of an installation on one machine running.
 
-A dead child is started again, after 1, 2, 4 ... 30 s; one that had lived for 30 s counts as new. SIGTERM or SIGINT
-stops all, the first, which the others talk to, after them. Each child writes to a log file of its own. Every unasked
-end of a child is reported to `record`, so that restarts leave a trace.
+A process that ends is started again after 1, 2, 4 ... 30 s; after an uptime of 30 s the delay starts over. SIGTERM or
+SIGINT stops all of them, the first one last, because the others call it. Each process has a log file of its own. Every
+unexpected end is reported to `record`.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FIRST_DELAY, LONGEST_DELAY, LIVED_LONG = 1.0, 30.0, 30.0
-STOP_WITHIN = 10.0
-ENDS_KEPT, RECORD_AGAIN_AFTER = 100, 5.0  # of children, while they cannot be recorded
+FIRST_DELAY, MAX_DELAY, STABLE_AFTER = 1.0, 30.0, 30.0
+STOP_TIMEOUT = 10.0
+MAX_UNRECORDED, RECORD_RETRY_DELAY = 100, 5.0  # ends of processes, while they cannot be recorded
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class ChildExit:
     at: float
     """Seconds since 1970."""
     status: int | None
-    """Negative: the signal; None: the child could not be started."""
-    lived: float
+    """Negative: the signal. None: the process could not be started."""
+    uptime: float
     """Seconds."""
 
 
@@ -45,9 +45,9 @@ async def supervise(
     children: Sequence[Child], say: Callable[[str], None], record: Callable[[Sequence[ChildExit]], object]
 ) -> None:
     """Runs until SIGTERM or SIGINT. `say` gets a line for each start and each unexpected end. `record` is called in a
-    thread with unexpected ends; when it raises it is called again later, with the same ones and newer ones."""
+    thread with the unexpected ends; if it raises, it is called again later with the same ends and newer ones."""
     stopping = asyncio.Event()
-    ended: deque[ChildExit] = deque(maxlen=ENDS_KEPT)
+    ended: deque[ChildExit] = deque(maxlen=MAX_UNRECORDED)
     new_end = asyncio.Event()
 
     def note(end: ChildExit) -> None:
@@ -80,13 +80,13 @@ async def _record(
         ends = list(ended)
         try:
             await asyncio.to_thread(record, ends)
-        except Exception as error:  # the database may be down for as long as it likes
+        except Exception as error:  # the database may be down for a long time
             say(f"restarts cannot be recorded yet ({type(error).__name__})")
-            await asyncio.sleep(RECORD_AGAIN_AFTER)
+            await asyncio.sleep(RECORD_RETRY_DELAY)
             new_end.set()
         else:
             for end in ends:
-                with contextlib.suppress(ValueError):  # the oldest may have made room for a newer one
+                with contextlib.suppress(ValueError):  # the oldest may have been dropped
                     ended.remove(end)
 
 
@@ -99,23 +99,23 @@ async def _keep_running(
         try:
             status = await _run_once(child, say)
             end = f"ended with status {status}"
-        except OSError as error:  # no memory, no process, no room for its log: that may pass
+        except OSError as error:  # out of memory, processes or disk space, which may be temporary
             end = f"cannot be started ({error.strerror})"
-        lived = time.monotonic() - started
+        uptime = time.monotonic() - started
         if stopping.is_set():
             return
-        note(ChildExit(child.name, number, time.time(), status, lived))
-        if lived > LIVED_LONG:
+        note(ChildExit(child.name, number, time.time(), status, uptime))
+        if uptime > STABLE_AFTER:
             delay = FIRST_DELAY
         say(f"{child.name} {end}; starting it again in {delay:.0f} s. Its log: {child.log}")
         await asyncio.sleep(delay)
-        delay = min(delay * 2, LONGEST_DELAY)
+        delay = min(delay * 2, MAX_DELAY)
 
 
 async def _run_once(child: Child, say: Callable[[str], None]) -> int:
     child.log.parent.mkdir(parents=True, exist_ok=True)
     with child.log.open("ab") as log:
-        # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the children in order.
+        # In a session of its own, so that Ctrl-C reaches only this process, which stops the children in order.
         process = await asyncio.create_subprocess_exec(
             *child.argv, env=os.environ | child.env, stdout=log, stderr=log, start_new_session=True
         )
@@ -130,9 +130,9 @@ async def _run_once(child: Child, say: Callable[[str], None]) -> int:
 async def _stop(process: asyncio.subprocess.Process) -> None:
     process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), STOP_WITHIN)
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
     except TimeoutError:
-        # The whole session: a child of the child must not outlive it.
+        # The whole session, because the process may have children.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

@@ -1,8 +1,8 @@
-"""The schedule of `celery beat`: intervals, judged by the monotonic clock and kept in memory.
+"""The scheduler of `celery beat`: intervals by the monotonic clock, kept in memory.
 
-Celery's own scheduler stores when each task ran last, by the wall clock. After a step of that clock backwards it sends
-nothing until the time is reached again, and a restart does not help, because the times are stored. Here every task is
-due when beat starts: each of ours only does what is to be done at that moment.
+Celery's own scheduler stores the time of each task's last run by the wall clock. When that clock is stepped back, it
+sends nothing until the stored time is reached again, even after a restart. Here every task is due when beat starts,
+which is harmless because each task only does the work that is pending.
 """
 
 import time
@@ -20,12 +20,12 @@ class Scheduler(beat.Scheduler):
         self._due = dict.fromkeys(self.schedule, time.monotonic())
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Sends what is due. Returns the seconds until the next task is."""
+        """Sends the tasks that are due. Returns the seconds until the next one is due."""
         for name, entry in self.schedule.items():
             now = time.monotonic()
             if self._due[name] <= now:
                 self.apply_entry(entry, producer=self.producer)
-                # Not one more for each interval missed: a single run does all the work.
+                # Missed intervals are skipped, because a single run does all pending work.
                 interval = entry.schedule.run_every.total_seconds()
                 self._due[name] = max(self._due[name] + interval, now)
         return min(max(0.0, min(self._due.values()) - time.monotonic()), self.max_interval)

@@ -1,11 +1,11 @@
-"""The message broker's transports: kombu's, made to survive messages that cannot be read.
+"""Transports of the message broker: kombu's, extended to survive messages that cannot be processed.
 
-With kombu alone, one message that is no JSON, or has not the shape of a message, ends the Celery worker that takes it.
-Here it becomes a dead letter: logged, counted, kept for inspection where that is possible, and the worker goes on.
+With kombu alone, a message that is not JSON, or not structured like a message, ends the Celery worker that receives it.
+Here it becomes a dead letter: it is logged, counted, and kept for inspection where possible, and the worker continues.
 
 `FileTransport` is the broker of an installation without Redis. Each queue is a folder and each message a file in it. A
-message is written under a hidden name and then renamed, so no reader sees half of one. The consumer that
-deletes the file has the message. Processes share the queues only, not bindings: remote control of workers needs Redis.
+message is written under a hidden name and then renamed, so that no consumer reads an incomplete one. The consumer that
+deletes the file has the message. Processes share queues but no bindings, so remote control of workers needs Redis.
 """
 
 import contextlib
@@ -27,17 +27,17 @@ from kombu.utils.json import dumps, loads
 
 logger = logging.getLogger(__name__)
 
-MESSAGE_BYTES = 1_000_000  # a larger file is no message of ours
-WAITING_MAX = 20_000  # messages in one queue; they expire within minutes, so more of them are of no use
-WAITING_COUNTED_EVERY = 100  # messages that one channel sends
-DEAD_LETTERS = "dead-letters"  # the folder of
+MESSAGE_BYTES = 1_000_000  # larger files are not our messages
+WAITING_MAX = 20_000  # messages in one queue; they expire within minutes, so more would be useless
+WAITING_COUNTED_EVERY = 100  # messages sent by one channel
+DEAD_LETTERS = "dead-letters"  # name of the folder
 DEAD_LETTERS_MAX = 100  # files kept for inspection
 DRAFT_ABANDONED_S = 3_600.0
 _QUEUE = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]{0,199}")
 
 
 def install() -> None:
-    """Makes kombu use these transports for the URLs `filesystem://`, `redis://` and `rediss://`."""
+    """Registers these transports for `filesystem://`, `redis://` and `rediss://` URLs."""
     own = f"{__name__}:"
     TRANSPORT_ALIASES.update(
         filesystem=own + FileTransport.__name__,
@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def dead_letter_observe(queue: str, error: BaseException) -> None:
-    """Logs and counts a message that became a dead letter. Never its text: arguments may be secret."""
+    """Logs and counts a dead letter, without its content, which may be secret."""
     from django.conf import settings
 
     from web import metrics
@@ -59,7 +59,8 @@ def dead_letter_observe(queue: str, error: BaseException) -> None:
 
 
 class _Delivery(virtual.Transport):
-    """A message whose shape or headers break its consumer is rejected; the consumer goes on."""
+    """Rejects a message that the consumer fails to process because of its structure or headers; the consumer
+    continues."""
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         try:
@@ -71,7 +72,7 @@ class _Delivery(virtual.Transport):
             self._forget(message)
 
     def _forget(self, message: Any) -> None:
-        """Otherwise it would count for ever as one that the consumer works on, and Redis would deliver it again."""
+        """Otherwise the message would stay unacknowledged for ever, and Redis would deliver it again."""
         for channel in self.channels or ():
             with contextlib.suppress(TypeError, KeyError):
                 tag = message["properties"]["delivery_tag"]
@@ -89,7 +90,7 @@ class RedisChannel(redis.Channel):
         except Exception as error:
             if isinstance(error, (Empty, *self.connection.connection_errors, *self.connection.channel_errors)):
                 raise
-            # It cannot be decoded: `_deliver` lets nothing else through. Redis has already given it away.
+            # A message that cannot be decoded; `_deliver` raises nothing else. It is no longer in Redis.
             dead_letter_observe("unknown", error)
             return None
 
@@ -108,7 +109,7 @@ class FileChannel(virtual.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._listed: dict[str, deque[str]] = {}  # what is left of the last look into each queue
+        self._listed: dict[str, deque[str]] = {}  # remaining files of the last listing of each queue
         self._sent = 0
 
     @cached_property
@@ -126,7 +127,7 @@ class FileChannel(virtual.Channel):
         try:
             folder = self._folder(queue)
             if self._sent % WAITING_COUNTED_EVERY == 0 and self._size(queue) >= WAITING_MAX:
-                raise ChannelError(f"Queue {queue} is full: no worker takes its messages.")
+                raise ChannelError(f"Queue {queue} is full, because no worker takes its messages.")
             self._sent += 1
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex}.msg"
             draft = folder / f".{name}"
@@ -164,7 +165,7 @@ class FileChannel(virtual.Channel):
         raise Empty
 
     def _next_files(self, queue: str) -> Iterator[Path]:
-        """The oldest first. A folder is read again when all that the last look found is taken."""
+        """The oldest first. A folder is listed again when all files of the last listing are taken."""
         folder = self._folder(queue)
         listed = self._listed.setdefault(queue, deque())
         if not listed:
@@ -183,7 +184,7 @@ class FileChannel(virtual.Channel):
         return names
 
     def _delete_abandoned(self, draft: os.DirEntry[str]) -> None:
-        """The draft of a writer that died before it renamed it."""
+        """Deletes the draft of a writer that ended before it renamed it."""
         with contextlib.suppress(OSError):
             if time.time() - draft.stat().st_mtime > DRAFT_ABANDONED_S:
                 os.unlink(draft.path)
@@ -219,7 +220,7 @@ class FileTransport(_Delivery, virtual.Transport):
     Channel = FileChannel
     default_port = 0
     driver_type = driver_name = "filesystem"
-    # Bindings of this process alone; each declares the queues it sends to.
+    # Bindings of this process only: each process declares the queues to which it sends.
     global_state = virtual.BrokerState()
 
     def __init__(self, client: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whether the broker answers, without a long wait: Celery's own connections wait 5 s for a Redis that hangs."""
+"""Whether the broker responds, with a short timeout: Celery's own connections wait 5 s for a Redis that hangs."""
 
 import logging
 import threading
@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 FRESH_FOR = 2.0  # seconds
 
 _asking = threading.Lock()
-_last: tuple[str, float, bool] | None = None  # URL, when, answer
+_last: tuple[str, float, bool] | None = None  # URL, time, result
 
 
 def broker_answers() -> bool:
-    """As found within the last 2 seconds. One thread asks at a time; the others get the answer before."""
+    """A result is used for 2 seconds. One thread checks at a time; the others get the previous result."""
     global _last
     url = app.conf.broker_write_url
     last = _last if _last and _last[0] == url else None
@@ -44,7 +44,7 @@ def _ask() -> bool:
             else:
                 broker.ensure_connection(max_retries=0, timeout=1)
     except Exception as error:
-        logger.warning("the broker failed: %s", type(error).__name__)
+        logger.warning("broker failed: %s", type(error).__name__)
         return False
     return True
 

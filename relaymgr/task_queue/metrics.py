@@ -1,4 +1,4 @@
-"""Celery's signals, counted: imported by whatever holds the app, so that worker, beat and web each tell their part."""
+"""Metrics of Celery's signals. Every process that imports the app counts its part: worker, beat and web."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ from observability.database import pool_observe
 from web import metrics
 from web.database.connections import deadline_set
 
-SENT_AT = "sent_at"  # a header of the message: seconds since 1970, by the sender's clock
+SENT_AT = "sent_at"  # a message header: seconds since 1970 by the sender's clock
 
 _running = threading.local()
 
@@ -70,7 +70,7 @@ def _expires(request: Any, expired: bool | None = None, **kwargs: Any) -> None:
 @worker_init.connect
 def _worker_serves(**kwargs: Any) -> None:
     for queue in (*settings.WORK_QUEUES, metrics.OTHER):
-        metrics.messages_dead_lettered.labels(queue)  # at 0, so that the first one is seen as an increase
+        metrics.messages_dead_lettered.labels(queue)  # at 0, so that Prometheus sees the first one as an increase
     port, host = settings.WORKER_METRICS_PORT, settings.METRICS_HOST
     exposition.serve(port, host=host, key=settings.METRICS_KEY, observe=pool_observe)
 

@@ -1,4 +1,4 @@
-"""For operators: tenants and their keys."""
+"""Tenants and their keys in the console."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class TenantForm(forms.ModelForm):
     def clean(self) -> Any:
         found = super().clean() or self.cleaned_data
         if found.get("webhook_url") and not found.get("private_webhooks") and is_private_url(found["webhook_url"]):
-            text = "No webhook goes to a private address, unless private webhooks are allowed too."
+            text = "Webhooks to private addresses must be allowed by 'private webhooks' first."
             self.add_error("webhook_url", forms.ValidationError(text, "webhook_private"))
         return found
 
@@ -60,7 +60,7 @@ class TenantAdmin(NoDeleteAdmin):
 
     @confirmed_action(
         "Create an API key",
-        effect="A key is made with which the tenant's backend creates and deletes sessions. It is shown once.",
+        effect="Creates a key with which the tenant's backend creates and deletes sessions. It is shown once.",
         permission="change",
     )
     def create_key(self, request: HttpRequest, tenant: Tenant) -> str:
@@ -72,8 +72,8 @@ class TenantAdmin(NoDeleteAdmin):
 
     @confirmed_action(
         "Rotate webhook secret",
-        effect="A new secret, shown once, signs all webhooks from now on, repetitions too. Whoever checks the "
-        "signatures must learn it, and refuses them until then.",
+        effect="From now on, all webhooks including retries are signed with a new secret, which is shown once. "
+        "Receivers that verify signatures refuse webhooks until they have the new secret.",
         permission="change",
         is_final=True,
     )
@@ -90,7 +90,7 @@ class ApiKeyForm(forms.ModelForm):
     def clean_tenant(self) -> Tenant:
         tenant: Tenant | None = self.cleaned_data["tenant"]
         if tenant is None:
-            raise forms.ValidationError("Choose whose key it is. A node gets its key when it joins.")
+            raise forms.ValidationError("Select a tenant. A node gets its key when it joins.")
         return tenant
 
 
@@ -104,7 +104,7 @@ class ApiKeyAdmin(NoDeleteAdmin):
     actions = ("revoke", "rotate")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        # What a key may do and whose it is never changes: make another one.
+        # The scopes and the tenant of a key never change.
         if obj is None:
             kwargs |= {"form": ApiKeyForm, "fields": ("tenant", "name", "scopes", "expires_at")}
         return super().get_form(request, obj, change, **kwargs)
@@ -139,25 +139,25 @@ class ApiKeyAdmin(NoDeleteAdmin):
 
     @confirmed_action(
         "Revoke",
-        effect="The key is refused from now on, for good.",
+        effect="The key is refused from now on, permanently.",
         permission="change",
         is_final=True,
         applies=lambda key: key.revoked_at is None,
     )
     def revoke(self, request: HttpRequest, key: ApiKey) -> str:
         if not api_key_revoke(key=key):
-            raise Conflict("It was revoked before.")
+            raise Conflict("The key was revoked before.")
         return f"{key} is revoked."
 
     @confirmed_action(
         "Rotate",
-        effect="A new key with the same rights is made, and shown once. The old one works for another day.",
+        effect="Creates a new key with the same scopes, which is shown once. The old key works for another 24 hours.",
         permission="change",
         applies=lambda key: key.tenant is not None and key.is_usable,
     )
     def rotate(self, request: HttpRequest, key: ApiKey) -> str:
         if key.tenant is None:
-            raise Conflict("It is a node's: rotate it at the node.")
+            raise Conflict("The key of a node is rotated on the page of the node.")
         new, plain = api_key_rotate(key=key)
         show_once(request, f"New key of {key.tenant} in place of {key.prefix}", plain)
         return f"{key} is replaced by {new.prefix}."

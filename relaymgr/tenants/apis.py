@@ -1,4 +1,4 @@
-"""HTTP for a tenant's backend: the tenant itself."""
+"""The API for a tenant's backend to read and change its own settings."""
 
 from typing import cast
 
@@ -18,9 +18,7 @@ from web.http.input_warnings import RequestSerializer
 from web.http.origins import MAX_LENGTH, MAX_ORIGINS
 from web.openapi import error_responses
 
-ORIGINS_HELP = (
-    "Browser pages that may read answers to the tenant's keys: https://play.example.com, https://*.example.com."
-)
+ORIGINS_HELP = "Origins of browser pages that may read responses to the tenant's keys: https://play.example.com, https://*.example.com."
 
 
 class TenantApi(APIView):
@@ -35,7 +33,7 @@ class TenantApi(APIView):
         slug = serializers.CharField()
         name = serializers.CharField()
         requests_per_minute = Count(help_text="For each key.")
-        max_sessions = Count(help_text="Live at one time.")
+        max_sessions = Count(help_text="Maximum number of live sessions.")
         edgegap_enabled = serializers.BooleanField()
         allowed_cors_origins = serializers.ListField(child=serializers.CharField(), help_text=ORIGINS_HELP)
 
@@ -50,7 +48,7 @@ class TenantApi(APIView):
         responses={200: OutputSerializer, **error_responses(400, 413, 415)},
     )
     def patch(self, request: Request) -> Response:
-        """Which origins are allowed: the list replaces the one before."""
+        """Replaces the list of allowed origins."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         tenant, origins = _tenant(request), serializer.validated_data["allowed_cors_origins"]
@@ -61,4 +59,4 @@ class TenantApi(APIView):
 
 
 def _tenant(request: Request) -> Tenant:
-    return cast(Tenant, caller(request).tenant)  # MayUseRelays lets no key in that has none
+    return cast(Tenant, caller(request).tenant)  # MayUseRelays requires a tenant

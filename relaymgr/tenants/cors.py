@@ -1,7 +1,9 @@
-"""Which browser pages may read the API's answers: those of the calling tenant's `allowed_cors_origins`. Off by default.
+"""Which browser pages may read the API's responses: those of the calling tenant's `allowed_cors_origins`. Off by
+default.
 
-A preflight request carries no key, so it passes for an origin that any tenant allows; so does an answer to no tenant (a
-wrong key, /monitor), which holds nothing of any. django-cors-headers asks here and writes the headers.
+A preflight request has no key, so it is allowed for an origin that any tenant allows. So is a response without a tenant
+(a wrong key, /monitor), which contains no tenant's data. django-cors-headers calls `tenant_allows` and sets the
+headers.
 """
 
 import logging
@@ -21,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @ttl_cache
 def origins_of_any() -> frozenset[str]:
-    """Allowed by at least one active tenant."""
+    """The origins that at least one active tenant allows."""
     lists = Tenant.objects.filter(is_active=True).exclude(allowed_cors_origins=[]).order_by()
     return frozenset(origin for origins in lists.values_list("allowed_cors_origins", flat=True) for origin in origins)
 
@@ -31,12 +33,12 @@ def tenant_allows(sender: Any, request: HttpRequest, **kwargs: Any) -> bool:
     origin = request.headers.get("Origin", "")
     if not origin:
         return False
-    auth = getattr(request, "auth", None)  # of DRF, once it knows who calls
+    auth = getattr(request, "auth", None)  # set by DRF when the request is authenticated
     if auth is not None:
         tenant = getattr(auth, "tenant", None)
         return tenant is not None and is_allowed(origin, tenant.allowed_cors_origins)
     try:
         return is_allowed(origin, sorted(origins_of_any()))
     except DatabaseError as error:
-        logger.warning("no origin is allowed, the database failed: %s", type(error).__name__)
+        logger.warning("database failed, so no origin is allowed: %s", type(error).__name__)
         return False

@@ -1,4 +1,4 @@
-"""The form of every key we give out: `cw_<prefix>_<secret>`. Shown once; kept as a hash, found by its prefix."""
+"""The format of every key: `cw_<prefix>_<secret>`. A key is shown once, stored as a hash, and found by its prefix."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ def new_key() -> NewKey:
 
 
 def split_key(presented: str) -> tuple[str, str] | None:
-    """(prefix, hash of the secret), or None for what has not the form of a key."""
+    """(prefix, hash of the secret); None for text that does not have the format of a key."""
     match = _FORM.fullmatch(presented)
     return (match[1], _hash(match[2])) if match else None
 
@@ -35,5 +35,5 @@ def hashes_match(one: str, other: str) -> bool:
 
 
 def _hash(secret: str) -> str:
-    # One round is enough for 256 random bits; a slow hash guards weak passwords, and each request pays for it.
+    # One round is enough for 256 random bits. A slow hash protects weak passwords, and every request would pay for it.
     return hashlib.sha256(secret.encode()).hexdigest()

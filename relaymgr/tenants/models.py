@@ -1,4 +1,4 @@
-"""Studios and the keys that speak for them, for nodes, and for whom else calls the API."""
+"""Tenants (studios), and the API keys of tenants, nodes and services."""
 
 import base64
 import secrets
@@ -13,7 +13,7 @@ from web.http.origins import origins_problem
 
 
 def new_webhook_secret() -> str:
-    """In the form of the Standard Webhooks scheme: "whsec_" and base64."""
+    """In the format of the Standard Webhooks scheme: "whsec_" and base64."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
@@ -23,7 +23,7 @@ def validate_origins(origins: object) -> None:
 
 
 class PlayerAddresses(models.TextChoices):
-    """What ended sessions keep of where their players are."""
+    """Which data about the locations of players an ended session keeps."""
 
     TRUNCATE = "truncate", "truncate: the network (/24, /48) and whole degrees"
     REMOVE = "remove", "remove: nothing"
@@ -31,7 +31,7 @@ class PlayerAddresses(models.TextChoices):
 
 
 class Tenant(models.Model):
-    """A studio. All its sessions, and nobody else's, are visible to its keys."""
+    """A studio. Its keys can access its own sessions only."""
 
     name = models.CharField(max_length=100)
     slug = models.SlugField(unique=True)
@@ -61,7 +61,7 @@ class Tenant(models.Model):
     webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")
     allowed_cors_origins = models.JSONField(
         default=list,
-        db_default=models.Value([], models.JSONField()),  # for what the version before inserts
+        db_default=models.Value([], models.JSONField()),  # for rows that the previous version inserts
         blank=True,
         validators=[validate_origins],
         help_text='Browser pages that may use the keys: ["https://play.example.com", "https://*.example.com"].',
@@ -76,7 +76,7 @@ class Tenant(models.Model):
 
 
 class ApiKey(models.Model):
-    """A key: `cw_<prefix>_<secret>`. The secret is 256 random bits, so one SHA-256 is hash enough."""
+    """A key: `cw_<prefix>_<secret>`. The secret has 256 random bits, so a single SHA-256 is sufficient."""
 
     tenant = models.ForeignKey(
         Tenant, models.CASCADE, related_name="keys", null=True, blank=True, help_text="None for a node's key."

@@ -15,8 +15,8 @@ def tenant_active(*, slug: str) -> Tenant | None:
 
 
 def api_key_get(*, presented: str) -> ApiKey | None:
-    """The usable key that was presented, with its tenant; None for any other. One query, or none: a key of players,
-    which thousands of them present at the same moment, is remembered for LOOKUP_CACHE_SECONDS seconds."""
+    """The key, with its tenant; None: it is unknown or not usable. At most one query: a key for players, which
+    thousands of them may use at the same moment, is cached for LOOKUP_CACHE_SECONDS."""
     parts = split_key(presented)
     key = _key(*parts) if parts else None
     return key if key is not None and key.is_usable else None

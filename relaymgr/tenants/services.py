@@ -1,4 +1,4 @@
-"""Writes. A plain key is returned once, by what makes it, and is nowhere else."""
+"""Writes. A plain key is returned by the function that creates it and is stored nowhere."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -15,16 +15,16 @@ from web.errors import Invalid
 from web.http.origins import origins_problem
 
 TENANT_SCOPES = (Scope.RELAY, Scope.READ, Scope.MATCHMAKER)
-OWN_SCOPES = (Scope.NODE, Scope.SERVICE)  # of keys that belong to the installation, one each
+OWN_SCOPES = (Scope.NODE, Scope.SERVICE)  # of keys of the installation, one scope each
 USED_RESOLUTION = timedelta(minutes=1)
 
 
 def tenant_create(*, slug: str, name: str = "") -> Tenant:
-    """Raises Invalid when there is one of that slug, or it is none."""
+    """Raises Invalid for a slug that is taken or not valid."""
     check_fields(Tenant(slug=slug, name=name or slug))
     tenant, created = Tenant.objects.get_or_create(slug=slug, defaults={"name": name or slug})
     if not created:
-        raise Invalid.field("slug", f"There is a tenant {slug} already.", "unique")
+        raise Invalid.field("slug", f"A tenant {slug} already exists.", "unique")
     return tenant
 
 
@@ -46,7 +46,8 @@ def webhook_secret_rotate(*, tenant: Tenant) -> str:
 def api_key_create(
     *, tenant: Tenant | None, name: str, scopes: Sequence[str], expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
-    """The key's row and the plain key. Without a tenant it is a node's or a service's, with that scope and no other."""
+    """The key's row and the plain key. Without a tenant, the key belongs to a node or a service and has that one
+    scope."""
     allowed = {scope.value for scope in (OWN_SCOPES if tenant is None else TENANT_SCOPES)}
     if not scopes or not set(scopes) <= allowed or (tenant is None and len(set(scopes)) > 1):
         raise Invalid.field("scopes", f"Choose from: {', '.join(sorted(allowed))}.", "invalid_choice")
@@ -65,7 +66,7 @@ def api_key_create(
 
 
 def service_key_create(*, name: str) -> str:
-    """A plain key that acts for every tenant. The earlier ones of this name are revoked."""
+    """A plain key that acts for every tenant. Earlier keys of this name are revoked."""
     earlier = ApiKey.objects.filter(tenant=None, name=name, revoked_at=None, scopes=[Scope.SERVICE.value])
     with transaction.atomic():
         earlier.update(revoked_at=timezone.now())
@@ -74,7 +75,7 @@ def service_key_create(*, name: str) -> str:
 
 
 def api_key_revoke(*, key: ApiKey) -> bool:
-    """At once and for good; False when it was before."""
+    """Takes effect immediately and cannot be undone. False: the key was revoked before."""
     now = timezone.now()
     revoked = ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now) == 1
     key.refresh_from_db(fields=["revoked_at"])
@@ -94,7 +95,7 @@ def api_key_rotate(*, key: ApiKey, overlap: timedelta = timedelta(hours=24)) -> 
 
 
 def api_key_used(*, key: ApiKey) -> None:
-    """Notes the use, at most once a minute: a request should not cost a write."""
+    """Records the use at most once a minute, so that a request rarely costs a write."""
     now = timezone.now()
     before = now - USED_RESOLUTION
     if key.last_used_at is None or key.last_used_at < before:

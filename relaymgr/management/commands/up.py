@@ -1,4 +1,4 @@
-"""`manage.py up`: everything on one machine, supervised."""
+"""`manage.py up`: a whole installation on one machine, supervised."""
 
 import asyncio
 import functools
@@ -23,8 +23,8 @@ from relaymgr.telemetry.models import ProcessExit
 from relaymgr.telemetry.process_exits import boot_id_new, process_exits_record
 from relaymgr.tenants.services import service_key_create
 
-# Where the embedded nodes pretend to stand. All of them are on loopback; the map and the placement need places.
-PLACES = [
+# The locations of the embedded nodes, which all run on loopback: the map and placement need different ones.
+LOCATIONS = [
     {
         "slug": "frankfurt",
         "city": "Frankfurt",
@@ -69,7 +69,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--port", type=int, default=8000, help="of the web server; the nodes' control ports follow (%(default)s)"
         )
-        parser.add_argument("--nodes", type=int, default=len(PLACES), choices=range(len(PLACES) + 1))
+        parser.add_argument("--nodes", type=int, default=len(LOCATIONS), choices=range(len(LOCATIONS) + 1))
         parser.add_argument(
             "--relay-port", type=int, default=31000, help="first UDP port; each node takes two (%(default)s)"
         )
@@ -89,7 +89,7 @@ class Command(BaseCommand):
 
 
 def _keep_url(url: str) -> None:
-    """For `doctor`. Whole or not at all."""
+    """For `doctor`. Replaces the file atomically."""
     draft = settings.WEB_URL_FILE.with_suffix(".new")
     draft.write_text(url)
     draft.replace(settings.WEB_URL_FILE)
@@ -105,12 +105,12 @@ def _record(boot_id: str, ends: Sequence[ChildExit]) -> None:
                 number=end.number,
                 at=datetime.fromtimestamp(end.at, UTC),
                 status=end.status,
-                uptime_s=end.lived,
+                uptime_s=end.uptime,
             )
             for end in ends
         )
     finally:
-        connections.close_all()  # those of this thread
+        connections.close_all()  # of this thread
 
 
 def _require_free_ports(host: str, port: int, nodes: int, relay_port: int) -> None:
@@ -128,7 +128,7 @@ def _require_free_ports(host: str, port: int, nodes: int, relay_port: int) -> No
 
 
 def _problem(kind: int, address: str, port: int) -> str:
-    """Why nothing can listen there; empty when it can."""
+    """Why the port cannot be used; empty when it can."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, kind) as probe:
         if kind == socket.SOCK_STREAM:
@@ -147,7 +147,8 @@ def _manager(host: str, port: int) -> list[Child]:
         _child(
             "web",
             [sys.executable, "-m", "uvicorn", "relaymgr.asgi:application", "--host", host, "--port", str(port)]
-            # Longer than clients keep an idle connection, httpx for 5 s: who sends on one as we end it gets an error.
+            # Longer than clients keep idle connections (httpx: 5 s), because a request on a connection that is being
+            # closed fails.
             + [
                 "--http",
                 "web.http.protocol:BoundedProtocol",
@@ -170,14 +171,14 @@ def _manager(host: str, port: int) -> list[Child]:
 def _matchmaker(host: str, port: int) -> Child:
     env = {
         "CAUSEWAY_MATCHMAKER_MANAGER_URL": f"http://{_reached_at(host)}:{port}",
-        # A new one at each start: it is kept nowhere but in the process.
+        # Created at each start, because it is stored nowhere.
         "CAUSEWAY_MATCHMAKER_KEY": service_key_create(name="manage.py up"),
     }
     return _child("matchmaker", [sys.executable, "manage.py", "runmatchmaker"], env)
 
 
 def _node(number: int, host: str, port: int, relay_port: int) -> Child:
-    place = PLACES[number]
+    place = LOCATIONS[number]
     name = f"{place['slug']}-1"
     state = settings.STATE_DIR / "nodes" / name
     env = {
@@ -195,17 +196,17 @@ def _node(number: int, host: str, port: int, relay_port: int) -> Child:
 
 
 def _reached_at(host: str) -> str:
-    """As it stands in a URL."""
+    """The host in URLs."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 - recognised, not bound to # nosec B104
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}[host]  # noqa: S104 # nosec B104
     return bracketed(host)
 
 
 def _join_key(name: str, place: dict[str, Any], state: Path) -> str:
-    """A join key for a node that has yet to join; empty for one that has."""
+    """A join key for a node that has not joined yet; empty for one that has."""
     if RelayNode.objects.filter(name=name).exists() and state.exists():
         return ""
-    shutil.rmtree(state, ignore_errors=True)  # keys of a manager whose database is gone
+    shutil.rmtree(state, ignore_errors=True)  # it belongs to a database that no longer exists
     location, _ = Location.objects.get_or_create(slug=place["slug"], defaults=place)
     return join_key_create(location=location)
 

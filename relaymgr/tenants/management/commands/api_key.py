@@ -10,12 +10,12 @@ from web.errors import ApiError
 
 
 class Command(BaseCommand):
-    help = "Make an API key for a tenant and print it: the only time it can be seen."
+    help = "Create an API key for a tenant and print it. It is not shown again."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("tenant", help="its slug")
-        parser.add_argument("--create-tenant", action="store_true", help="make the tenant, if there is none")
-        parser.add_argument("--name", default="", help="default: its scopes, who made it, and when")
+        parser.add_argument("--create-tenant", action="store_true", help="create the tenant if it does not exist")
+        parser.add_argument("--name", default="", help="default: its scopes, its creator, and the time")
         parser.add_argument(
             "--scope", action="append", choices=[scope.value for scope in TENANT_SCOPES], help="default: relay"
         )
@@ -23,7 +23,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, tenant: str, name: str, scope: list[str] | None, **options: Any) -> None:
         found = Tenant.objects.filter(slug=tenant).first()
         if found is None and not options["create_tenant"]:
-            raise CommandError(f"There is no tenant {tenant}. Make it with --create-tenant.")
+            raise CommandError(f"There is no tenant {tenant}. Create it with --create-tenant.")
         scopes = scope or ["relay"]
         name = name or f"{' '.join(scopes)}, by {machine_user()}, {timezone.now():%Y-%m-%d %H:%M}"[:100]
         try:

@@ -8,7 +8,7 @@ from web.errors import ApiError
 
 
 class Command(BaseCommand):
-    help = "Make the key of a service that acts for every tenant, and print it: the only time it can be seen."
+    help = "Create the key of a service that acts for every tenant, and print it. It is not shown again."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("name", help="for example matchmaker; earlier keys of this name are revoked")

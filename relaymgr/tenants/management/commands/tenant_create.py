@@ -8,11 +8,11 @@ from web.errors import ApiError
 
 
 class Command(BaseCommand):
-    help = "Make a tenant. `manage.py api_key` makes keys for it."
+    help = "Create a tenant. `manage.py api_key` creates keys for it."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("slug")
-        parser.add_argument("--name", default="", help="in full; else the slug")
+        parser.add_argument("--name", default="", help="full name; default: the slug")
 
     def handle(self, *args: Any, slug: str, name: str, **options: Any) -> None:
         try:
