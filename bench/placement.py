@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from relaymgr.sessions.placement.filters import Place
-from relaymgr.sessions.placement.ranking import Candidate, Group, path_ms, rank
+from relaymgr.sessions.placement.filters import NodeLocation
+from relaymgr.sessions.placement.ranking import Group, NodeSnapshot, path_ms, rank
 from relaymgr.telemetry.estimation.beacons import beacon_order
 from relaymgr.telemetry.estimation.coordinates import fit_coordinates
 from relaymgr.telemetry.estimation.estimates import LatencyModel, Legs, Player, Sample, Site, estimate_legs
@@ -53,7 +53,7 @@ class World:
     what they are rounded to."""
 
     sites: list[Site]
-    candidates: list[Candidate]
+    nodes: list[NodeSnapshot]
     knowledge: LatencyModel
     vivaldi: Vivaldi
     before: Floats
@@ -117,7 +117,7 @@ def _world(
         knowledge = LatencyModel(knowledge.coordinates, fit_distance(past_km.ravel(), rows.ravel()))
     return World(
         sites,
-        [_candidate(site) for site in sites],
+        [_snapshot(site) for site in sites],
         knowledge,
         Vivaldi(among),
         before[np.ix_(players, relays)],
@@ -135,9 +135,9 @@ def _step(ms: Floats) -> float:
     return float(steps.min()) if len(steps) and steps.min() >= 1 else 0.0
 
 
-def _candidate(site: Site) -> Candidate:
-    place = Place(site.location, site.location, "", "", "", "", (), site.latitude, site.longitude)
-    return Candidate(0, site.node, place, "ready", False, 1000, 0.0, 1.0)
+def _snapshot(site: Site) -> NodeSnapshot:
+    location = NodeLocation(site.location, site.location, "", "", "", "", (), site.latitude, site.longitude)
+    return NodeSnapshot(0, site.node, location, "ready", False, 1000, 0.0, 1.0)
 
 
 def measure(latencies: Latencies, draws: int, groups: int, window: int, seed: int, accuracy_km: float) -> Results:
@@ -217,7 +217,7 @@ def _judge(
         if not np.isfinite(cost).any():
             continue
         group = Group(len(members), topology)
-        first = rank(group, world.candidates, ours).order[0]
+        first = rank(group, world.nodes, ours).order[0]
         vivaldi = int(np.argmin(path_ms(by_vivaldi[members], topology, "worst")))
         usual = path_ms(world.usual[members], topology, "worst")
         hindsight = int(np.nanargmin(usual)) if np.isfinite(usual).any() else None
@@ -259,7 +259,7 @@ def timing() -> None:
     random = np.random.default_rng(1)
     names = tuple(f"node-{index}" for index in range(1000))
     sites = [Site(name, name, float(index % 120 - 60), float(index % 360 - 180)) for index, name in enumerate(names)]
-    candidates = [_candidate(site) for site in sites]
+    nodes = [_snapshot(site) for site in sites]
     knowledge = LatencyModel(fit_coordinates(names, latencies[1000:, :1000]))
     print("\nprocessor time to place over 1,000 nodes, estimates included, median of 20:")
     for size in (8, 100):
@@ -270,7 +270,7 @@ def timing() -> None:
         took = []
         for _ in range(20):
             started = time.process_time()
-            rank(Group(size), candidates, estimate_legs(players, sites, knowledge))
+            rank(Group(size), nodes, estimate_legs(players, sites, knowledge))
             took.append(time.process_time() - started)
         print(f"  {size:3} players: {1000 * float(np.median(took)):.1f} ms")
 

@@ -48,6 +48,15 @@ def calling_node(request: Request) -> RelayNode:
     return cast(RelayNode, caller(request).node)
 
 
+def calling_tenant(request: Request) -> Tenant:
+    """The tenant of a request which MayUseRelays let through; that lets no key in without a tenant."""
+    return cast(Tenant, caller(request).tenant)
+
+
+def may_create_sessions(request: Request) -> bool:
+    return Scope.RELAY in caller(request).scopes
+
+
 class KeyAuthentication(BaseAuthentication):
     """`Authorization: token <key>`, `Bearer <key>` or the key alone (EDGEGAP.md R1, R3, M1).
 

@@ -38,7 +38,7 @@ PURE = [
     "relaymgr.sessions.placement.ranking",
     "relaymgr.sessions.placement.filters",
     "relaymgr.sessions.placement.explanation",
-    "relaymgr.sessions.placement.stored_explanation",
+    "relaymgr.sessions.placement.record",
     "matchmaker.matching.budget",
     "matchmaker.matching.proposals",
     "matchmaker.matching.pool",

@@ -44,6 +44,37 @@ def nodes_ready() -> QuerySet[RelayNode]:
     return RelayNode.objects.filter(READY)
 
 
+def nodes_responsive() -> QuerySet[RelayNode]:
+    """The nodes that answer, or did so a moment ago: calls to the others would only time out."""
+    return RelayNode.objects.filter(state__in=(NodeState.READY, NodeState.SUSPECT))
+
+
+def nodes_lost(*, now: datetime) -> QuerySet[RelayNode]:
+    """The nodes that have been silent for so long that their sessions end."""
+    since = now - timedelta(seconds=settings.NODE_LOST_AFTER)
+    return RelayNode.objects.filter(Q(last_seen_at=None) | Q(last_seen_at__lt=since), state=NodeState.LOST)
+
+
+def node_state_changes(*, node_id: int, since: datetime, until: datetime | None) -> QuerySet[NodeStateChange]:
+    """What became of the node in this time, the oldest first."""
+    changes = NodeStateChange.objects.filter(node=node_id, at__gte=since)
+    if until:
+        changes = changes.filter(at__lte=until)
+    return changes.select_related("node").order_by("at", "id")
+
+
+@ttl_cache
+def location_slugs() -> frozenset[str]:
+    return frozenset(Location.objects.order_by().values_list("slug", flat=True))
+
+
+@ttl_cache
+def node_and_location_names() -> frozenset[str]:
+    """Names of nodes and slugs of locations."""
+    nodes = RelayNode.objects.order_by().values_list("name", flat=True)
+    return frozenset(Location.objects.order_by().values_list("slug", flat=True).union(nodes))
+
+
 def beacons() -> QuerySet[RelayWorker]:
     """The first worker of each node that takes sessions, with node and location."""
     first = RelayWorker.objects.filter(index=0, node__in=nodes_ready())

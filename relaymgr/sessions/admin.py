@@ -1,4 +1,4 @@
-"""For operators: find a session, see what became of it and why, end it, put a player out. Tokens are never shown."""
+"""The console: find sessions, read what happened to them and why, end them, remove players. Tokens are never shown."""
 
 from ipaddress import ip_address
 from typing import Any
@@ -13,7 +13,7 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 
 from nodeapi.ids import is_session_id
-from relaymgr.tenants.models import Tenant
+from relaymgr.tenants.selectors import tenant_find
 from web.admin.base import AuditedAdmin, ReadOnlyAdmin, confirmed_action, live_part
 from web.errors import Conflict
 
@@ -37,7 +37,7 @@ from .webhooks.deliveries import delivery_retry
 
 
 class _OperatedAdmin(ReadOnlyAdmin):
-    """Rows that are looked at by all, and acted on by those who may change sessions."""
+    """Every operator may view the rows; actions need the permission to change sessions."""
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("relay_sessions.change_relaysession")
@@ -56,7 +56,7 @@ def _address(term: str) -> str | None:
 
 
 class BanForm(forms.Form):
-    note = forms.CharField(max_length=200, required=False, label="Why", help_text="For whoever meets the rule later.")
+    note = forms.CharField(max_length=200, required=False, label="Why", help_text="Shown with the placement rule.")
 
 
 @admin.register(RelaySession)
@@ -116,7 +116,7 @@ class RelaySessionAdmin(_OperatedAdmin):
             # Ended sessions may know the network alone.
             addresses = [address, truncated(address) or address]
             return queryset.filter(pk__in=Seat.objects.filter(ip__in=addresses).values("session")), False
-        if tenant := Tenant.objects.filter(slug=term).first():
+        if tenant := tenant_find(slug=term):
             return queryset.filter(tenant=tenant), False
         return queryset.filter(pk__in=Seat.objects.filter(player_id=term).values("session")), False
 

@@ -1,26 +1,30 @@
-"""What a session's page shows: how it stands, what happened to it, its players' legs, why it is where it is."""
+"""What a session's page shows: its state, its timeline, its players' legs and its placement."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
-from relaymgr.nodes.models import NodeStateChange
-from relaymgr.telemetry.models import LegSample
 from relaymgr.telemetry.selectors import leg_histories
 
 from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, WebhookDelivery
-from .placement.stored_explanation import completed
+from .placement.explanation import explain
 from .selectors import better_relay, node_changes, unknown_since_of
 
-EVENTS = 300  # the first ones and the last ones of a longer timeline
-LEGS_OVER = timedelta(minutes=10)
-LEG_OLD = timedelta(seconds=45)  # a sample is kept each 10 s
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import NodeStateChange
+    from relaymgr.telemetry.models import LegSample
+
+EVENTS_MAX = 300  # of a longer timeline, the first and the last ones
+LEG_HISTORY = timedelta(minutes=10)
+LEG_OUTDATED = timedelta(seconds=45)  # a sample is stored every 10 s
 WIDTH, HEIGHT = 100, 20  # of a sparkline
 
-TONES: Mapping[str, str] = {
+EVENT_TONES: Mapping[str, str] = {
     EventKind.REQUESTED: "info",
     EventKind.SKIPPED: "warn",
     EventKind.PLACED: "info",
@@ -34,9 +38,9 @@ TONES: Mapping[str, str] = {
     EventKind.SEAT_LEFT: "idle",
     EventKind.BETTER_RELAY: "warn",
 }
-WORDS: Mapping[str, str] = {
+EVENT_TEXTS: Mapping[str, str] = {
     EventKind.REQUESTED: "requested",
-    EventKind.SKIPPED: "a node did not take it",
+    EventKind.SKIPPED: "a node did not take the session",
     EventKind.PLACED: "placed",
     EventKind.READY: "ready: its node has confirmed",
     EventKind.FAILED: "failed",
@@ -48,26 +52,29 @@ WORDS: Mapping[str, str] = {
     EventKind.SEAT_LEFT: "left",
     EventKind.BETTER_RELAY: "another node would be better",
 }
-NODE_LOOKS = {"lost": "bad", "suspect": "warn", "draining": "idle", "joining": "info", "ready": "ok"}
+NODE_TONES = {"lost": "bad", "suspect": "warn", "draining": "idle", "joining": "info", "ready": "ok"}
 STATE_TONES = {"requested": "info", "placed": "info", "ready": "ok", "ended": "idle", "failed": "bad"}
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A line of the timeline. `after`: since the session was requested."""
+class TimelineEntry:
+    """An entry of the timeline. `after`: the time since the session was requested."""
 
     at: datetime
     after: str
     tone: str
     seat: int | None
-    words: str
+    text: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Leg:
-    """A player's way to the node, as the node measured it last. `spark`: its round trip (of the edgegap dialect, which
-    does not tell it, the jitter) over the last minutes, as points of a line in WIDTH x HEIGHT."""
+class LegView:
+    """The quality of a player's path to the node, as the node last measured it.
+
+    `spark`: the round trip over the last minutes, as points of a line in WIDTH x HEIGHT. The edgegap dialect does not
+    measure round trips: then it is the jitter.
+    """
 
     rtt_ms: float | None
     jitter_ms: float
@@ -77,14 +84,12 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A player's place, and how it is."""
-
+class SeatRow:
     seat: Seat
     tone: str
     state: str
-    leg: Leg | None
-    is_connected: bool  # as far as is known
+    leg: LegView | None
+    is_connected: bool
 
 
 @dataclass(frozen=True)
@@ -95,29 +100,29 @@ class Page:
     age: str
     ready_after: str
     left: str
-    moments: Sequence[Moment]
-    hidden: int  # moments that are not shown
-    places: Sequence[Place]
+    timeline: Sequence[TimelineEntry]
+    hidden: int  # entries of the timeline that are not shown
+    seats: Sequence[SeatRow]
     grants: Sequence[Grant]
     deliveries: Sequence[WebhookDelivery]
-    better: dict[str, Any] | None
-    unknown_since: datetime | None  # its node is silent: who is connected is known as of then
+    better_relay: dict[str, Any] | None
+    unknown_since: datetime | None  # since then its node has been silent, and `seats` are as of then
 
     @property
     def connected(self) -> int:
-        """By what its node last reported."""
-        return sum(place.is_connected for place in self.places)
+        """As its node last reported."""
+        return sum(row.is_connected for row in self.seats)
 
     @property
     def held(self) -> int:
-        return sum(place.seat.revoked_at is None for place in self.places)
+        return sum(row.seat.revoked_at is None for row in self.seats)
 
 
 def page_of(session: RelaySession, now: datetime | None = None) -> Page:
     now = now or timezone.now()
     is_live = session.state in LIVE_STATES
     until = session.ended_at or now
-    moments, hidden = moments_of(session)
+    timeline, hidden = timeline_of(session)
     unknown_since = unknown_since_of(session, now)
     return Page(
         session=session,
@@ -126,55 +131,55 @@ def page_of(session: RelaySession, now: datetime | None = None) -> Page:
         age=span((until - session.created_at).total_seconds()),
         ready_after=span((session.ready_at - session.created_at).total_seconds()) if session.ready_at else "",
         left=span((session.expires_at - now).total_seconds()) if is_live else "",
-        moments=moments,
+        timeline=timeline,
         hidden=hidden,
-        places=places_of(session, is_live=is_live, now=until, unknown_since=unknown_since),
+        seats=seat_rows(session, is_live=is_live, now=until, unknown_since=unknown_since),
         grants=list(Grant.objects.filter(session=session).select_related("worker__node")),
-        deliveries=list(WebhookDelivery.objects.filter(session=session).defer("payload")[:EVENTS]),
-        better=None if unknown_since else better_relay(session),
+        deliveries=list(WebhookDelivery.objects.filter(session=session).defer("payload")[:EVENTS_MAX]),
+        better_relay=None if unknown_since else better_relay(session),
         unknown_since=unknown_since,
     )
 
 
-def moments_of(session: RelaySession) -> tuple[list[Moment], int]:
-    """(the timeline, how many lines of its middle are left out)."""
+def timeline_of(session: RelaySession) -> tuple[list[TimelineEntry], int]:
+    """(the timeline, how many entries in its middle are left out)."""
     events = SessionEvent.objects.filter(session=session)
     total = events.count()
-    if total <= EVENTS:
+    if total <= EVENTS_MAX:
         shown = list(events)
     else:
-        half = EVENTS // 2
+        half = EVENTS_MAX // 2
         shown = [*events[:half], *reversed(events.reverse()[:half])]
-    moments = [_moment(session, event) for event in shown]
-    moments += [_node_moment(session, change) for change in node_changes(session)[:EVENTS]]
-    return sorted(moments, key=lambda moment: moment.at), total - len(shown)
+    entries = [_event_entry(session, event) for event in shown]
+    entries += [_node_entry(session, change) for change in node_changes(session)]
+    return sorted(entries, key=lambda entry: entry.at), total - len(shown)
 
 
-def _node_moment(session: RelaySession, change: NodeStateChange) -> Moment:
+def _node_entry(session: RelaySession, change: NodeStateChange) -> TimelineEntry:
     after = (change.at - session.created_at).total_seconds()
-    words = f"its node {change.node} is {change.after}"
-    return Moment(change.at, f"+{span(after)}", NODE_LOOKS.get(change.after, "info"), None, words, change.reason)
+    text = f"its node {change.node} is {change.after}"
+    return TimelineEntry(change.at, f"+{span(after)}", NODE_TONES.get(change.after, "info"), None, text, change.reason)
 
 
-def _moment(session: RelaySession, event: SessionEvent) -> Moment:
+def _event_entry(session: RelaySession, event: SessionEvent) -> TimelineEntry:
     after = (event.at - session.created_at).total_seconds()
-    tone = TONES.get(event.kind, "info")
-    words = WORDS.get(event.kind, event.kind)
-    return Moment(event.at, f"+{span(max(after, 0.0))}", tone, event.seat, words, event.reason)
+    tone = EVENT_TONES.get(event.kind, "info")
+    text = EVENT_TEXTS.get(event.kind, event.kind)
+    return TimelineEntry(event.at, f"+{span(max(after, 0.0))}", tone, event.seat, text, event.reason)
 
 
-def places_of(
+def seat_rows(
     session: RelaySession, *, is_live: bool, now: datetime, unknown_since: datetime | None = None
-) -> list[Place]:
-    """Two queries. Tokens and keys are not even read."""
-    histories = leg_histories(session_id=session.pk, since=now - LEGS_OVER)
+) -> list[SeatRow]:
+    """Two queries. Tokens and keys are not read from the database."""
+    histories = leg_histories(session_id=session.pk, since=now - LEG_HISTORY)
     seats = Seat.objects.filter(session=session).defer("token", "seat_key", "connect_token").order_by("number")
-    places = []
+    rows = []
     for seat in seats:
         tone, state = _seat_state(seat, is_live, unknown_since)
         is_connected = seat.is_connected and is_live and not seat.revoked_at
-        places.append(Place(seat, tone, state, _leg(histories.get(seat.number, []), now), is_connected))
-    return places
+        rows.append(SeatRow(seat, tone, state, _leg(histories.get(seat.number, []), now), is_connected))
+    return rows
 
 
 def _seat_state(seat: Seat, is_live: bool, unknown_since: datetime | None) -> tuple[str, str]:
@@ -189,22 +194,22 @@ def _seat_state(seat: Seat, is_live: bool, unknown_since: datetime | None) -> tu
     return ("info", "awaited") if is_live else ("idle", "never came")
 
 
-def _leg(samples: Sequence[LegSample], now: datetime) -> Leg | None:
+def _leg(samples: Sequence[LegSample], now: datetime) -> LegView | None:
     if not samples:
         return None
     last = samples[-1]
-    spark = spark_of([((sample.at - (now - LEGS_OVER)) / LEGS_OVER, _felt(sample)) for sample in samples])
-    return Leg(last.rtt_ms, last.jitter_ms, 100 * last.loss, now - last.at > LEG_OLD, spark)
+    spark = spark_of([((sample.at - (now - LEG_HISTORY)) / LEG_HISTORY, _figure(sample)) for sample in samples])
+    return LegView(last.rtt_ms, last.jitter_ms, 100 * last.loss, now - last.at > LEG_OUTDATED, spark)
 
 
-def _felt(sample: LegSample) -> float:
+def _figure(sample: LegSample) -> float:
     return sample.jitter_ms if sample.rtt_ms is None else sample.rtt_ms
 
 
 def spark_of(line: Sequence[tuple[float, float]]) -> str:
-    """(time, 0 to 1; figure) -> points of an SVG line. The top is the most, the bottom is nothing."""
-    most = max((value for _, value in line), default=0.0) or 1.0
-    return " ".join(f"{WIDTH * at:.1f},{HEIGHT - (HEIGHT - 2) * value / most - 1:.1f}" for at, value in line)
+    """(time, 0 to 1; value) -> points of an SVG line. The top is the maximum, the bottom is 0."""
+    maximum = max((value for _, value in line), default=0.0) or 1.0
+    return " ".join(f"{WIDTH * at:.1f},{HEIGHT - (HEIGHT - 2) * value / maximum - 1:.1f}" for at, value in line)
 
 
 def span(seconds: float) -> str:
@@ -223,7 +228,7 @@ def span(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Bar:
-    """A term of a candidate's cost. `number` names its colour; `x` and `width` are ms."""
+    """A term of a node's cost. `number` selects its colour; `x` and `width` are in ms."""
 
     number: int
     name: str
@@ -233,7 +238,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class NodeRow:
     node: str
     location: str
     is_chosen: bool
@@ -246,39 +251,39 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """The stored explanation (`explanation.explain`), laid out."""
+class PlacementView:
+    """The explanation of the placement, with the nodes' costs as bars."""
 
     document: Mapping[str, Any]
-    terms: Sequence[tuple[int, str]]  # (colour, name) of those that any candidate has
-    most: float  # ms: the length of the longest stack
-    candidates: Sequence[Candidate]
+    terms: Sequence[tuple[int, str]]  # (colour, name) of those that are above 0 for any node
+    bar_max: float  # ms: the length of the longest bar
+    nodes: Sequence[NodeRow]
 
 
-def placement_of(document: Mapping[str, Any]) -> Placement | None:
+def placement_of(document: Mapping[str, Any]) -> PlacementView | None:
     """None: the session was never placed."""
-    document = completed(document)
-    told = document.get("considered_nodes")
-    if not told:
+    document = explain(document)
+    considered = document.get("considered_nodes")
+    if not considered:
         return None
-    names = list(dict.fromkeys(term["name"] for each in told for term in each["terms"] if term["ms"] > 0))
+    names = list(dict.fromkeys(term["name"] for each in considered for term in each["terms"] if term["ms"] > 0))
     numbers = {name: index % 6 + 1 for index, name in enumerate(names)}
-    candidates = [_candidate(each, document.get("chosen"), numbers) for each in told]
-    most = max((bar.x + bar.width for each in candidates for bar in each.bars), default=0.0) or 1.0
-    return Placement(document, [(number, name) for name, number in numbers.items()], most, candidates)
+    nodes = [_node_row(each, document["chosen"], numbers) for each in considered]
+    bar_max = max((bar.x + bar.width for each in nodes for bar in each.bars), default=0.0) or 1.0
+    return PlacementView(document, [(number, name) for name, number in numbers.items()], bar_max, nodes)
 
 
-def _candidate(told: Mapping[str, Any], chosen: str | None, numbers: Mapping[str, int]) -> Candidate:
-    return Candidate(
-        node=told["node"],
-        location=told["location"],
-        is_chosen=told["node"] == chosen,
-        cost=told["cost"],
-        load=told["load"],
-        bars=list(_bars(told["terms"], numbers)),
-        excluded_by=told["excluded_by"],
-        fallback_reasons=told["fallback_reasons"],
-        legs=told["estimates"][:16],
+def _node_row(node: Mapping[str, Any], chosen: str | None, numbers: Mapping[str, int]) -> NodeRow:
+    return NodeRow(
+        node=node["node"],
+        location=node["location"],
+        is_chosen=node["node"] == chosen,
+        cost=node["cost"],
+        load=node["load"],
+        bars=list(_bars(node["terms"], numbers)),
+        excluded_by=node["excluded_by"],
+        fallback_reasons=node["fallback_reasons"],
+        legs=node["estimates"][:16],
     )
 
 

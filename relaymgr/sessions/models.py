@@ -7,8 +7,6 @@ from django.db import models
 from django.utils import timezone
 
 from relaymgr.nodes.locations.address_families import needed_family
-from relaymgr.nodes.models import Location, RelayNode, RelayWorker
-from relaymgr.tenants.models import Tenant
 from web.database.encryption import EncryptedTextField
 
 
@@ -18,7 +16,7 @@ def new_session_id() -> str:
 
 
 class SessionState(models.TextChoices):
-    """requested -> placed -> ready -> ended | failed (design: session life)."""
+    """requested -> placed -> ready -> ended | failed (see `lifecycle`)."""
 
     REQUESTED = "requested"
     PLACED = "placed"
@@ -28,15 +26,16 @@ class SessionState(models.TextChoices):
 
 
 LIVE_STATES = (SessionState.REQUESTED, SessionState.PLACED, SessionState.READY)
+ENDED_STATES = (SessionState.ENDED, SessionState.FAILED)
 
 
 class RelaySession(models.Model):
-    """Two or more players who are to reach each other through one worker of one node."""
+    """Players who reach each other through one worker of one node."""
 
     id = models.CharField(primary_key=True, max_length=20, default=new_session_id)
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="relay_sessions")
+    tenant = models.ForeignKey("tenants.Tenant", models.CASCADE, related_name="relay_sessions")
     state = models.CharField(max_length=10, choices=SessionState, default=SessionState.REQUESTED)
-    worker = models.ForeignKey(RelayWorker, models.SET_NULL, null=True, related_name="relay_sessions")
+    worker = models.ForeignKey("nodes.RelayWorker", models.SET_NULL, null=True, related_name="relay_sessions")
     topology = models.CharField(max_length=4, choices=[("host", "host"), ("mesh", "mesh")], default="host")
     objective = models.CharField(
         max_length=6, choices=[("worst", "worst"), ("sum", "sum"), ("spread", "spread")], default="worst"
@@ -45,47 +44,48 @@ class RelaySession(models.Model):
     token = EncryptedTextField(editable=False, help_text="32-bit token of the edgegap dialect.")
     filters = models.JSONField(default=list, blank=True)
     constraints = models.JSONField(
-        default=dict, blank=True, help_text='Asked for: {"pin": [...], "ban": ..., "prefer": ...}.'
+        default=dict, blank=True, help_text='As requested: {"pin": [...], "ban": ..., "prefer": ...}.'
     )
     metadata = models.JSONField(default=dict, blank=True)
     webhook_url = models.URLField(blank=True, max_length=500)
-    limits = models.JSONField(
-        default=dict, help_text='A second\'s worth: {"seat": {"packets", "bytes"}, "session": ...}.'
-    )
+    limits = models.JSONField(default=dict, help_text='Per second: {"seat": {"packets", "bytes"}, "session": ...}.')
     idle_timeout = models.PositiveIntegerField(help_text="Seconds.")
     created_at = models.DateTimeField(auto_now_add=True)
     ready_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
-    end_reason = models.CharField(max_length=50, blank=True, help_text="Also why it failed.")
-    placement = models.JSONField(default=dict, blank=True, help_text="The explanation served at /placement.")
+    end_reason = models.CharField(max_length=50, blank=True, help_text="Why it ended or failed.")
+    placement = models.JSONField(default=dict, blank=True, help_text="The record that /placement explains.")
     minimised_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="When it kept no more of its players than its tenant allows."
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When its data of players was minimised.",
     )
     reevaluated_at = models.DateTimeField(null=True, blank=True, editable=False)
     better_relay = models.JSONField(
-        default=dict, blank=True, help_text='Another node is better by now: {"node", "location", "gain_ms", "since"}.'
+        default=dict, blank=True, help_text='A better node: {"node", "location", "gain_ms", "since", "is_reported"}.'
     )
 
-    active_seats: "list[Seat]"  # where `selectors.with_details` read it: those that are not revoked, in order
+    active_seats: "list[Seat]"  # set by `selectors.with_details`: those that are not revoked, in order
 
     class Meta:
         indexes = [
             models.Index(fields=["tenant", "state", "-created_at"], name="session_tenant_state_created"),
             models.Index(fields=["state", "expires_at"], name="session_state_expires"),
-            # Of live sessions only, who are few beside those kept. The list, newest first: with all that it counts and
-            # skips by, so that no row has to be fetched for that.
+            # Covers what the list of live sessions counts and skips by, so that no row is fetched for that. Live
+            # sessions are few compared with those that are kept.
             models.Index(
                 fields=["tenant", "-created_at", "id", "state", "worker"],
-                condition=models.Q(state__in=("requested", "placed", "ready")),
+                condition=models.Q(state__in=LIVE_STATES),
                 name="session_live_newest",
             ),
-            # On SQLite an ordinary index that nothing uses.
+            # On SQLite this is an ordinary index, which is not used.
             GinIndex(fields=["metadata"], opclasses=["jsonb_path_ops"], name="session_metadata"),
             models.Index(fields=["-created_at", "id"], name="session_recent"),
             models.Index(
                 fields=["ended_at"],
-                condition=models.Q(minimised_at=None, state__in=("ended", "failed")),
+                condition=models.Q(minimised_at=None, state__in=ENDED_STATES),
                 name="session_to_minimise",
             ),
         ]
@@ -100,19 +100,19 @@ class RelaySession(models.Model):
 
     @property
     def is_linked(self) -> bool:
-        """A node has been assigned, and still is."""
+        """A node is assigned."""
         return self.state in (SessionState.PLACED, SessionState.READY) and self.worker is not None
 
 
 class Seat(models.Model):
-    """A player's place in a session. Numbers are never used again; seat 0 is the host."""
+    """A player's seat in a session. Seat 0 is the host. Numbers are never reused."""
 
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="seats")
     number = models.PositiveSmallIntegerField()
     player_id = models.CharField(max_length=64, blank=True)
     ip = models.GenericIPAddressField(null=True, blank=True)
     address_family = models.CharField(
-        max_length=4, blank=True, help_text="Asked for: ipv4, ipv6 or any. Empty: that of the address."
+        max_length=4, blank=True, help_text="As requested: ipv4, ipv6 or any. Empty: that of the address."
     )
     latitude = models.FloatField(null=True, blank=True)
     longitude = models.FloatField(null=True, blank=True)
@@ -120,14 +120,14 @@ class Seat(models.Model):
     measurements = models.JSONField(
         default=dict,
         blank=True,
-        help_text="Counts: {node or location: [ms, jitter ms, loss, seconds since 1970]}",
+        help_text="Accepted: {node or location: [ms, jitter ms, loss, seconds since 1970]}",
     )
     token = EncryptedTextField(editable=False, help_text="32-bit token of the edgegap dialect.")
     seat_key = EncryptedTextField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
     connect_token = EncryptedTextField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
-    # seat_reports.py
+    # How often its changes are reported (see `reconciler`).
     reported_connected = models.BooleanField(default=False, editable=False)
     report_after = models.DateTimeField(null=True, blank=True, editable=False)
     unreported_changes = models.PositiveIntegerField(default=0, editable=False)
@@ -143,21 +143,21 @@ class Seat(models.Model):
             models.Index(fields=["report_after"], condition=models.Q(unreported_changes__gt=0), name="seat_unreported"),
         ]
 
-    relay_ips: "list[str]"  # where a serializer has set it: what this player tries, in this order
+    relay_ips: "list[str]"  # set by a serializer: the addresses this player tries, in this order
 
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"
 
     @property
     def needed_family(self) -> str:
-        """In which its player reaches a relay. Empty: either, or it is not known."""
+        """The address family in which its player reaches a relay. Empty: either, or unknown."""
         return needed_family(self.address_family, self.ip)
 
 
 class PlacementRule(models.Model):
-    """An operator's word on where sessions go, beside what requests ask for. For one tenant, or for all."""
+    """An operator's constraint on placement, in addition to those of requests. For one tenant, or for all."""
 
-    tenant = models.ForeignKey(Tenant, models.CASCADE, null=True, blank=True, help_text="Empty: all tenants.")
+    tenant = models.ForeignKey("tenants.Tenant", models.CASCADE, null=True, blank=True, help_text="Empty: all tenants.")
     kind = models.CharField(
         max_length=6,
         choices=[
@@ -166,8 +166,8 @@ class PlacementRule(models.Model):
             ("prefer", "prefer: use unless another is much better"),
         ],
     )
-    node = models.ForeignKey(RelayNode, models.CASCADE, null=True, blank=True)
-    location = models.ForeignKey(Location, models.CASCADE, null=True, blank=True)
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, null=True, blank=True)
+    location = models.ForeignKey("nodes.Location", models.CASCADE, null=True, blank=True)
     note = models.CharField(max_length=200, blank=True, help_text="Why.")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -186,13 +186,15 @@ class PlacementRule(models.Model):
 
 
 class Grant(models.Model):
-    """A node being told of a session. `revision` is what it should hold, `confirmed` what it said it holds;
-    the reconciler pushes while they differ. `wanted` off: the node is to forget the session."""
+    """A session that a node has to serve. `revision` is what the node should hold, `confirmed` what it has confirmed.
+
+    The reconciler pushes the grant while they differ. `wanted` off: the node has to delete the session.
+    """
 
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="grants")
-    worker = models.ForeignKey(RelayWorker, models.CASCADE, related_name="grants")
+    worker = models.ForeignKey("nodes.RelayWorker", models.CASCADE, related_name="grants")
     wanted = models.BooleanField(default=True)
-    seats_reserved = models.PositiveIntegerField(help_text="Given back to the worker when no longer wanted.")
+    seats_reserved = models.PositiveIntegerField(help_text="Released when the grant is withdrawn.")
     revision = models.PositiveIntegerField(default=1)
     confirmed = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -214,7 +216,7 @@ class Grant(models.Model):
 
 class EventKind(models.TextChoices):
     REQUESTED = "requested"
-    SKIPPED = "skipped", "skipped: a node did not take it"
+    SKIPPED = "skipped", "skipped: a node did not take the session"
     PLACED = "placed"
     READY = "ready"
     FAILED = "failed"
@@ -228,7 +230,7 @@ class EventKind(models.TextChoices):
 
 
 class SessionEvent(models.Model):
-    """The timeline of a session: each change with its time and reason."""
+    """An entry of a session's timeline, with its time and reason."""
 
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="events")
     at = models.DateTimeField()
@@ -244,9 +246,9 @@ class SessionEvent(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """A POST that may be sent again: the same key and body get the same session (RFC draft idempotency-key-header)."""
+    """Makes a POST repeatable: the same key and body get the same session (IETF draft idempotency-key-header)."""
 
-    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    tenant = models.ForeignKey("tenants.Tenant", models.CASCADE)
     key_hash = models.CharField(max_length=64)
     request_hash = models.CharField(max_length=64)
     session = models.ForeignKey(RelaySession, models.CASCADE, null=True)
@@ -268,18 +270,18 @@ class WebhookEvent(models.TextChoices):
 
 
 class WebhookDelivery(models.Model):
-    """One event on its way to one URL. Retried by the row, not by the queue."""
+    """One event to be delivered to one URL. Retries are scheduled in the row, not in the task queue."""
 
-    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    tenant = models.ForeignKey("tenants.Tenant", models.CASCADE)
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="deliveries")
     event = models.CharField(max_length=20, choices=WebhookEvent)
     url = models.URLField(max_length=500)
     host = models.CharField(max_length=200, default="", editable=False, help_text="Scheme, name and port of the URL.")
-    payload = EncryptedTextField(editable=False, help_text="The exact bytes sent; may hold players' tokens.")
-    payload_deleted_at = models.DateTimeField(null=True, blank=True, help_text="It cannot be sent again.")
+    payload = EncryptedTextField(editable=False, help_text="The exact body; may contain tokens of players.")
+    payload_deleted_at = models.DateTimeField(null=True, blank=True, help_text="Since then it cannot be sent.")
     is_signed = models.BooleanField(default=True, help_text="Off for Edgegap's plain webhook_url.")
     attempts = models.PositiveIntegerField(default=0)
-    next_attempt_at = models.DateTimeField(null=True, blank=True, help_text="None: done, one way or the other.")
+    next_attempt_at = models.DateTimeField(null=True, blank=True, help_text="Empty: delivered or given up.")
     delivered_at = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -288,7 +290,7 @@ class WebhookDelivery(models.Model):
         ordering = ["-created_at"]
         verbose_name_plural = "webhook deliveries"
         indexes = [
-            # Of those that wait only: few beside those that are done with.
+            # Waiting deliveries only, which are few compared with the finished ones.
             models.Index(
                 fields=["next_attempt_at", "tenant", "host"],
                 condition=models.Q(next_attempt_at__isnull=False),
@@ -304,16 +306,18 @@ class WebhookDelivery(models.Model):
 
 
 class WebhookEndpoint(models.Model):
-    """The circuit breaker of one tenant's host. There is a row for those that have failed lately."""
+    """The circuit breaker for one host of a tenant. Only hosts that failed lately have a row."""
 
     HOST_LENGTH = 200
 
-    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    tenant = models.ForeignKey("tenants.Tenant", models.CASCADE)
     host = models.CharField(max_length=HOST_LENGTH, help_text="Scheme, name and port of the URLs.")
-    failures = models.PositiveIntegerField(default=0, help_text="In a row.")
-    opened_at = models.DateTimeField(null=True, blank=True, help_text="Since then its circuit is open.")
+    failures = models.PositiveIntegerField(default=0, help_text="Consecutive.")
+    opened_at = models.DateTimeField(null=True, blank=True, help_text="When the circuit was opened.")
     retry_at = models.DateTimeField(
-        null=True, blank=True, help_text="Nothing is sent before; then one delivery is the trial. Empty: closed."
+        null=True,
+        blank=True,
+        help_text="When one delivery is sent as a trial. Empty: the circuit is closed.",
     )
     last_error = models.CharField(max_length=200, blank=True)
     changed_at = models.DateTimeField()
@@ -327,7 +331,7 @@ class WebhookEndpoint(models.Model):
 
     @property
     def circuit(self) -> str:
-        """closed, open, or on trial: what is due next decides."""
+        """closed, open, or on trial: the next delivery decides."""
         if self.retry_at is None:
             return "closed"
         return "open" if self.retry_at > timezone.now() else "on trial"

@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Case, Count, F, Max, Q, QuerySet, When
 from django.db.models.functions import Coalesce
 
-from .grants import unconfirmed, unconfirmed_by_answering
+from .grants import unconfirmed, unconfirmed_on_responsive_nodes
 from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent
 from .selectors import sessions_wanted
 
@@ -115,4 +115,4 @@ def grants_pending_since() -> list[datetime]:
         When(wanted=True, then=Coalesce(Max("session__events__at", filter=changes), F("created_at"))),
         default=Coalesce("session__ended_at", F("created_at")),
     )
-    return list(unconfirmed_by_answering().order_by().annotate(since=since).values_list("since", flat=True))
+    return list(unconfirmed_on_responsive_nodes().order_by().annotate(since=since).values_list("since", flat=True))

@@ -1,13 +1,15 @@
-"""What sessions keep of players: less once a session is over, all of one player on request, and nothing after erasure.
+"""The personal data of players in sessions: minimised when a session has ended, exported and erased on request.
 
-docs/data-protection.md lists every place, for how long it is kept and by which setting.
+docs/data-protection.md lists every place, for how long data is kept there, and by which setting.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import transaction
@@ -15,21 +17,24 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from relaymgr.telemetry.estimation.prefixes import first_address, prefix_of
-from relaymgr.telemetry.models import LegSample
-from relaymgr.tenants.models import PlayerAddresses, Tenant
+from relaymgr.telemetry.selectors import leg_samples
+from relaymgr.telemetry.services import leg_samples_delete
+from relaymgr.tenants.choices import PlayerAddresses
 
-from .models import LIVE_STATES, RelaySession, Seat, SessionEvent, SessionState, WebhookDelivery
+from .models import ENDED_STATES, LIVE_STATES, RelaySession, Seat, SessionEvent, WebhookDelivery
+
+if TYPE_CHECKING:
+    from relaymgr.tenants.models import Tenant
 
 BATCH = 200  # sessions
-SEATS_MAX = 1_000  # of one export: the newest
+SEATS_MAX = 1_000  # the newest ones, in one export
 LEGS_MAX = 1_000  # samples of one seat
 PERSONAL = ("player_id", "ip", "latitude", "longitude", "latencies", "measurements")
-OVER = (SessionState.ENDED, SessionState.FAILED)
 
 
 @dataclass(frozen=True)
 class Player:
-    """Whose data: a `player_id` of a tenant, or an address. One of them is empty."""
+    """Identifies a player by a tenant's `player_id` or by an address. One of them is empty."""
 
     player_id: str = ""
     ip: str = ""
@@ -45,14 +50,14 @@ class Player:
         return self.ip in (document.get("ip_address"), document.get("ip"), document.get("player_ip"))
 
 
-# When a session is over
+# When a session has ended
 
 
 def players_minimise() -> int:
-    """Reduces what ended sessions keep of their players to what their tenants allow; how many sessions."""
+    """Reduces the data of players in ended sessions to what their tenants allow. Returns how many sessions."""
     done = 0
-    over = RelaySession.objects.filter(state__in=OVER, minimised_at=None).order_by("ended_at")
-    while batch := list(over.values_list("pk", "tenant__player_addresses")[:BATCH]):
+    ended = RelaySession.objects.filter(state__in=ENDED_STATES, minimised_at=None).order_by("ended_at")
+    while batch := list(ended.values_list("pk", "tenant__player_addresses")[:BATCH]):
         policies: dict[str, str] = dict(batch)
         with transaction.atomic():
             seats = list(Seat.objects.filter(session__in=policies).only("session", *PERSONAL))
@@ -64,7 +69,7 @@ def players_minimise() -> int:
 
 
 def _minimise(seat: Seat, policy: str) -> bool:
-    """Whether anything of the seat changes."""
+    """Whether the seat was changed."""
     if policy == PlayerAddresses.KEEP:
         return False
     is_truncated = policy == PlayerAddresses.TRUNCATE
@@ -76,17 +81,17 @@ def _minimise(seat: Seat, policy: str) -> bool:
 
 
 def truncated(address: str | None) -> str | None:
-    """The first address of its /24 or /48, which many share. None where there is no such network."""
+    """The first address of its /24 or /48, which many players share. None if there is no such network."""
     return first_address(prefix_of(address)) or None if address else None
 
 
 def _coarse(degrees: float | None) -> float | None:
-    """A whole degree is about 100 km."""
+    """To a whole degree, which is about 100 km."""
     return None if degrees is None else float(round(degrees))
 
 
 def payloads_prune() -> int:
-    """Deletes the bodies of webhooks that are delivered, or were given up some time ago; how many."""
+    """Deletes the bodies of webhooks that are delivered, or were given up long enough ago. Returns how many."""
     given_up = Q(next_attempt_at=None, created_at__lt=timezone.now() - _payload_age())
     unneeded = WebhookDelivery.objects.filter(Q(delivered_at__isnull=False) | given_up, payload_deleted_at=None)
     pruned = 0
@@ -108,7 +113,7 @@ def seats_of(*, tenant: Tenant, player: Player) -> QuerySet[Seat]:
 
 
 def player_export(*, tenant: Tenant, player: Player) -> dict[str, Any]:
-    """All that sessions of the tenant keep of the player; no token. `more_seats`: only the newest are listed."""
+    """All data of the player in sessions of the tenant, without tokens. `more_seats`: only the newest are listed."""
     seats = seats_of(tenant=tenant, player=player).select_related("session__worker__node__location")
     seats = seats.defer("token", "seat_key", "connect_token", "session__placement", "session__token")
     found = list(seats.order_by("-created_at")[: SEATS_MAX + 1])
@@ -121,7 +126,7 @@ def player_export(*, tenant: Tenant, player: Player) -> dict[str, Any]:
 
 def _seat_document(seat: Seat) -> dict[str, Any]:
     session = seat.session
-    legs = LegSample.objects.filter(session_id=session.pk, seat=seat.number)[:LEGS_MAX]
+    legs = leg_samples(session_id=session.pk, seat=seat.number, limit=LEGS_MAX)
     return {
         "session": session.pk,
         "session_state": session.state,
@@ -154,7 +159,8 @@ def _is_secret(name: str) -> bool:
 
 
 def player_erase(*, tenant: Tenant, player: Player) -> int:
-    """Deletes it from all sessions of the tenant, from live ones too: the player plays on. How many seats."""
+    """Deletes the player's data from all sessions of the tenant. In live ones the player stays connected. Returns how
+    many seats were changed."""
     erased = 0
     seats = seats_of(tenant=tenant, player=player).order_by("pk")
     while batch := list(seats.only("session", "number", *PERSONAL)[:BATCH]):
@@ -164,7 +170,7 @@ def player_erase(*, tenant: Tenant, player: Player) -> int:
             for seat in batch:
                 seat.player_id, seat.ip, seat.latitude, seat.longitude = "", None, None, None
                 seat.latencies, seat.measurements = {}, {}
-                LegSample.objects.filter(session_id=seat.session_id, seat=seat.number).delete()
+                leg_samples_delete(session_id=seat.session_id, seat=seat.number)
             Seat.objects.bulk_update(batch, PERSONAL)
         erased += len(batch)
     return erased
@@ -175,7 +181,7 @@ def _deliveries(sessions: set[str]) -> QuerySet[WebhookDelivery]:
 
 
 def _delivery_scrub(delivery: WebhookDelivery, player: Player) -> None:
-    """One that is still to be sent says the same without the player's data."""
+    """A delivery that is still to be sent keeps its other data."""
     document = json.loads(delivery.payload)
     found = [user for user in _users_in(document) if player.is_in(user)]
     for user in found:
@@ -191,7 +197,7 @@ def _user_scrub(user: dict[str, Any]) -> None:
 
 
 def _users_in(document: Any) -> Iterator[dict[str, Any]]:
-    """Every object in it that may be a user: of a session, or of a player's own event."""
+    """Every object in the document that may be a user, of a session or of an event of one player."""
     if isinstance(document, dict):
         yield document
         for value in document.values():
@@ -202,6 +208,6 @@ def _users_in(document: Any) -> Iterator[dict[str, Any]]:
 
 
 def sessions_live_with(*, tenant: Tenant, player: Player) -> int:
-    """In how many live sessions the player has a seat."""
+    """The number of live sessions in which the player has a seat."""
     live = seats_of(tenant=tenant, player=player).filter(session__state__in=LIVE_STATES, revoked_at=None)
     return live.values("session").distinct().count()

@@ -1,11 +1,15 @@
-"""What happens to sessions by itself: nodes tell of players, sessions end, silent nodes are told again.
+"""Keeps sessions consistent with what nodes report and with time.
 
-Each of these is run by the schedule, looks at the rows, and may be run twice or die half-way without harm.
+It applies the events of nodes, ends sessions, and pushes the grants that nodes have not confirmed. Each function is
+run by the schedule, works on the rows that it finds, and may run concurrently or stop half-way without harm.
 """
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
@@ -13,16 +17,27 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
-from relaymgr.nodes.states import NodeState
-from relaymgr.telemetry.models import NodeEvent
+from relaymgr.nodes.selectors import nodes_lost
 from relaymgr.telemetry.services import events_claim
 from web import metrics
 
-from . import seat_reports
-from .grants import grant_settle, grants_lapse, grants_pending
+from .grants import grant_push, grants_confirm_expired, grants_pending
 from .lifecycle import BEFORE_READY, session_end, session_fail
-from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState, WebhookEvent
+from .models import (
+    ENDED_STATES,
+    LIVE_STATES,
+    EventKind,
+    Grant,
+    RelaySession,
+    Seat,
+    SessionEvent,
+    SessionState,
+    WebhookEvent,
+)
 from .webhooks.deliveries import player_notify
+
+if TYPE_CHECKING:
+    from relaymgr.telemetry.models import NodeEvent
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +53,23 @@ WEBHOOKS = {
 STUCK_AFTER = timedelta(seconds=30)
 BATCH = 200
 
+# A seat's joins, moves and leaves are reported in the timeline and by webhook: the first REPORT_BURST one by one, then
+# one in each REPORT_INTERVAL with the last state. So no player fills the timeline or delays the webhooks of others.
+REPORT_INTERVAL = timedelta(seconds=10)
+REPORT_BURST = 4
+REPORT_FIELDS = ("is_connected", "dialect", "reported_connected", "report_after", "unreported_changes")
 
-# What nodes told
+
+# Events of nodes
 
 
 def events_apply() -> int:
-    """Act on what nodes reported since the last time; how many events that were."""
+    """Applies the events that nodes have reported since the last call. Returns how many."""
     applied = 0
-    # The ends of sessions come first: however much their players join and leave, they do not wait behind it.
+    # Ends of sessions come first, so that many joins and leaves do not delay them.
     while count := sum(iter(_session_ended_apply, 0)) + _seat_events_apply():
         applied += count
-    _waiting_reports_store()
+    _delayed_reports_store()
     return applied
 
 
@@ -56,44 +77,56 @@ def _seat_events_apply() -> int:
     with transaction.atomic():
         events = events_claim(limit=BATCH, kinds=SEAT_EVENTS.keys())
         seats = _seats_of(events)
-        told = [(event, seat) for event in events if (seat := seats.get((event.session_id, event.seat)))]
-        _seat_events_store([(event, seat) for event, seat in told if _is_of_its_node(event, seat.session)])
+        known = [(event, seat) for event in events if (seat := seats.get((event.session_id, event.seat)))]
+        _seat_events_store([(event, seat) for event, seat in known if _is_from_its_node(event, seat.session)])
     _count(events)
     return len(events)
 
 
-def _seat_events_store(told: Iterable[tuple[NodeEvent, Seat]]) -> None:
-    """In a few queries, however many: a burst of joins must not take longer than players take to join."""
-    now, lines, changed = timezone.now(), [], {}
-    for event, seat in told:
+def _seat_events_store(reported: Iterable[tuple[NodeEvent, Seat]]) -> None:
+    """In a few queries, however many events there are: players may join at a high rate."""
+    now, events, changed = timezone.now(), [], {}
+    for event, seat in reported:
         kind = SEAT_EVENTS[event.kind]
         if kind != EventKind.SEAT_MOVED:
             seat.is_connected, seat.dialect = kind == EventKind.SEAT_JOINED, event.dialect
         changed[seat.pk] = seat
-        if changes := seat_reports.report_take(seat, now):
-            lines.append(_report(seat, kind, event.at, event.reason, changes))
-    _reports_store(changed, lines)
+        if changes := _changes_to_report(seat, now):
+            events.append(_report(seat, kind, event.at, event.reason, changes))
+    _reports_store(changed, events)
 
 
-def _waiting_reports_store() -> None:
-    """The last state of seats that changed more often than is reported one by one."""
+def _changes_to_report(seat: Seat, now: datetime) -> int:
+    """How many changes a report made now stands for. 0: this change is counted and waits for a later report."""
+    report_after = max(seat.report_after or now, now) + REPORT_INTERVAL
+    if report_after > now + REPORT_BURST * REPORT_INTERVAL:
+        seat.unreported_changes += 1
+        return 0
+    changes, seat.unreported_changes, seat.report_after = seat.unreported_changes + 1, 0, report_after
+    return changes
+
+
+def _delayed_reports_store() -> None:
+    """The last state of seats that changed more often than they are reported."""
     now = timezone.now()
+    due_before = now + (REPORT_BURST - 1) * REPORT_INTERVAL
     with transaction.atomic():
         due = _with_sessions(Seat.objects.select_for_update(of=("self",)))
-        due = due.filter(unreported_changes__gt=0, report_after__lte=seat_reports.reports_due_before(now))
+        due = due.filter(unreported_changes__gt=0, report_after__lte=due_before)
         seats = {seat.pk: seat for seat in due.order_by("report_after")[:BATCH]}
-        lines = []
+        events = []
         for seat in seats.values():
-            changes = seat_reports.report_waiting(seat, now)
+            changes, seat.unreported_changes = seat.unreported_changes, 0
+            seat.report_after = max(seat.report_after or now, now) + REPORT_INTERVAL
             if seat.session.state in LIVE_STATES:
                 kind = EventKind.SEAT_JOINED if seat.is_connected else EventKind.SEAT_LEFT
-                lines.append(_report(seat, kind, now, "", changes))
+                events.append(_report(seat, kind, now, "", changes))
         if seats:
-            _reports_store(seats, lines)
+            _reports_store(seats, events)
 
 
 def _report(seat: Seat, kind: EventKind, at: datetime, reason: str, changes: int) -> SessionEvent:
-    """The line of the timeline; the webhook, if one goes with it, is stored."""
+    """The event of the timeline. The webhook for it, if there is one, is stored here."""
     webhook = WEBHOOKS.get(kind)
     if webhook and seat.reported_connected != seat.is_connected:
         seat.reported_connected = seat.is_connected
@@ -103,9 +136,9 @@ def _report(seat: Seat, kind: EventKind, at: datetime, reason: str, changes: int
     return SessionEvent(session=seat.session, at=at, kind=kind, seat=seat.number, reason=reason)
 
 
-def _reports_store(changed: Mapping[int, Seat], lines: list[SessionEvent]) -> None:
-    Seat.objects.bulk_update([changed[pk] for pk in sorted(changed)], seat_reports.FIELDS)
-    SessionEvent.objects.bulk_create(lines)
+def _reports_store(changed: Mapping[int, Seat], events: list[SessionEvent]) -> None:
+    Seat.objects.bulk_update([changed[pk] for pk in sorted(changed)], REPORT_FIELDS)
+    SessionEvent.objects.bulk_create(events)
 
 
 def _seats_of(events: Iterable[NodeEvent]) -> dict[tuple[str, int | None], Seat]:
@@ -117,7 +150,7 @@ def _with_sessions(seats: QuerySet[Seat]) -> QuerySet[Seat]:
     return seats.select_related("session__tenant", "session__worker").only(
         "number",
         "player_id",
-        *seat_reports.FIELDS,
+        *REPORT_FIELDS,
         "session__id",
         "session__state",
         "session__tenant__webhook_url",
@@ -126,12 +159,12 @@ def _with_sessions(seats: QuerySet[Seat]) -> QuerySet[Seat]:
 
 
 def _session_ended_apply() -> int:
-    """One in a transaction: to end a session locks rows that others want in the same order, not those of several."""
+    """One event in each transaction: ending a session locks its rows, and several sessions could deadlock."""
     with transaction.atomic():
         events = events_claim(limit=1, kinds=["session_ended"])
         for event in events:
             session = RelaySession.objects.select_related("tenant", "worker").filter(pk=event.session_id).first()
-            if session and _is_of_its_node(event, session):
+            if session and _is_from_its_node(event, session):
                 session_end(session=session, reason=event.reason or "ended by its node")
     _count(events)
     return len(events)
@@ -144,27 +177,25 @@ def _count(events: Iterable[NodeEvent]) -> None:
         metrics.event_lag_seconds.observe(max(0.0, (now - event.at).total_seconds()))
 
 
-def _is_of_its_node(event: NodeEvent, session: RelaySession) -> bool:
-    """A node may speak of its own sessions only."""
+def _is_from_its_node(event: NodeEvent, session: RelaySession) -> bool:
+    """A node may report only on its own sessions."""
     return session.worker is not None and session.worker.node_id == event.node_id
 
 
-# What time brings
+# Time limits
 
 
 def sessions_expire() -> int:
-    """End what is past its lifetime or has lost its node, fail what nobody is placing any more; how many."""
+    """Ends sessions past their lifetime or without their node, and fails those whose creation was interrupted.
+
+    Returns how many."""
     now = timezone.now()
-    lost = Q(worker__node__state=NodeState.LOST) & (
-        Q(worker__node__last_seen_at=None)
-        | Q(worker__node__last_seen_at__lt=now - timedelta(seconds=settings.NODE_LOST_AFTER))
-    )
     live = RelaySession.objects.filter(state__in=LIVE_STATES).select_related("tenant")
     ready = live.filter(state=SessionState.READY)
     stuck = live.filter(state__in=BEFORE_READY, created_at__lt=now - STUCK_AFTER)
     return (
         _end_all(live.filter(expires_at__lte=now), "expired")
-        + _end_all(ready.filter(lost | Q(worker=None)), "node_lost")
+        + _end_all(ready.filter(Q(worker__node__in=nodes_lost(now=now)) | Q(worker=None)), "node_lost")
         + sum(session_fail(session=session, reason="interrupted") for session in stuck[:BATCH])
     )
 
@@ -174,9 +205,9 @@ def _end_all(sessions: QuerySet[RelaySession], reason: str) -> int:
 
 
 def sessions_prune() -> int:
-    """Forget sessions that ended long ago, with their timelines; how many."""
+    """Deletes sessions that ended long ago, with their timelines. Returns how many."""
     before = timezone.now() - timedelta(days=settings.SESSION_RETENTION_DAYS)
-    over = RelaySession.objects.filter(state__in=(SessionState.ENDED, SessionState.FAILED), ended_at__lt=before)
+    over = RelaySession.objects.filter(state__in=ENDED_STATES, ended_at__lt=before)
     pruned = 0
     while batch := list(over.values_list("pk", flat=True)[:BATCH]):
         RelaySession.objects.filter(pk__in=batch).delete()
@@ -184,33 +215,33 @@ def sessions_prune() -> int:
     return pruned
 
 
-# What nodes have not heard
+# Grants that nodes have not confirmed
 
 
 def grants_reconcile() -> int:
-    """Tell nodes again what they have not confirmed; how many now have."""
-    grants_lapse()
-    return sum(_node_settle(grants) for grants in grants_pending())
+    """Pushes unconfirmed grants again. Returns how many are confirmed now."""
+    grants_confirm_expired()
+    return sum(_push_to_node(grants) for grants in grants_pending())
 
 
-def _node_settle(grants: Iterable[Grant]) -> int:
-    """Of one node, which is asked no more this round once it is silent."""
-    settled = 0
+def _push_to_node(grants: Iterable[Grant]) -> int:
+    """All grants are on one node. It is not called again in this round once it does not answer."""
+    confirmed = 0
     for grant in grants:
         try:
-            grant_settle(grant)
-            settled += 1
+            grant_push(grant)
+            confirmed += 1
         except NodeUnreachable:
             break
         except NodeRefused as refusal:
             _refused(grant, refusal)
-    return settled
+    return confirmed
 
 
 def _refused(grant: Grant, refusal: NodeRefused) -> None:
     if grant.wanted and refusal.code == "session_ended":
-        # The node told so, and the telling was lost.
+        # The node has ended the session, and its event was lost.
         session_end(session=grant.session, reason="ended by its node")
     else:
-        told = {"session_id": grant.session_id}
-        logger.warning("%s refused the session: %s", grant.worker, refusal.code, extra=told)
+        context = {"session_id": grant.session_id}
+        logger.warning("%s refused the session: %s", grant.worker, refusal.code, extra=context)

@@ -1,10 +1,12 @@
-"""Reads of sessions. A tenant sees its own and nobody else's."""
+"""Reads of sessions. A tenant sees only its own."""
+
+from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 from django.db.models import CharField, Prefetch, Q, QuerySet
@@ -13,21 +15,27 @@ from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 
 from nodeapi.ids import is_session_id
-from relaymgr.nodes.models import NodeStateChange
-from relaymgr.nodes.selectors import workers_at
+from relaymgr.nodes.selectors import node_state_changes, workers_at
 from relaymgr.telemetry.estimation.prefixes import prefix_of
 from relaymgr.telemetry.probing.granted_seats import SeatFacts, SeatOfNode
-from relaymgr.tenants.models import Tenant
 from web.http.paging import part_after
 from web.ttl_cache import ttl_cache
 
 from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat
-from .placement.stored_explanation import completed
+from .placement.explanation import explain
+
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import NodeStateChange
+    from relaymgr.tenants.models import Tenant
+
+ORDER = ("-created_at", "id")  # of the list: newest first
+SESSIONS_PER_QUERY = 500
+NODE_CHANGES_MAX = 300
 
 
 def with_details(sessions: QuerySet[RelaySession]) -> QuerySet[RelaySession]:
-    """All that `SessionSerializer` shows, in two queries however many sessions."""
+    """Loads all that `SessionSerializer` shows, in two queries for any number of sessions."""
     seats = Seat.objects.filter(revoked_at=None).order_by("number")
     return (
         sessions.select_related("worker__node__location")
@@ -51,23 +59,20 @@ def session_get(*, tenant: Tenant, session_id: str) -> RelaySession:
 def session_list(
     *, tenant: Tenant, state: str = "", location: str = "", metadata: dict[str, str] | None = None
 ) -> QuerySet[RelaySession]:
-    """Live ones, unless a state is asked for. `metadata` values are compared as text. To be counted, and read by
+    """Live sessions, unless a state is given. `metadata` values are compared as text. To be counted, and read with
     `session_page`."""
     wanted = sessions_wanted(state=state, location=location, metadata=(metadata or {}).items())
     return RelaySession.objects.filter(wanted, tenant=tenant)
 
 
 def sessions_wanted(*, state: str = "", location: str = "", metadata: Iterable[tuple[str, str]] = ()) -> Q:
-    """In this state, else live; at this location; with each of these pairs in the metadata, compared as text."""
+    """In this state, or live; at this location; with each of these pairs in the metadata, compared as text."""
     wanted = Q(state=state) if state else Q(state__in=LIVE_STATES)
     if location:
         wanted &= Q(worker__in=workers_at(location=location))
     for key, value in metadata:
         wanted &= _may_hold(key, value) & Q(Exact(Cast(KeyTextTransform(key, "metadata"), CharField()), value))
     return wanted
-
-
-ORDER = ("-created_at", "id")  # newest first
 
 
 def sessions_after(
@@ -80,13 +85,13 @@ def sessions_after(
 
 
 def session_page(sessions: QuerySet[RelaySession], *, page: int, limit: int) -> list[RelaySession]:
-    """A page of `session_list`, from 1. First which they are, from the index alone: what is skipped is never read."""
+    """A page of `session_list`, counted from 1. The ids come from the index alone, so skipped rows are never read."""
     ids = list(sessions.values_list("pk", flat=True)[(page - 1) * limit : page * limit])
     return list(with_details(RelaySession.objects.filter(pk__in=ids)))
 
 
 def _may_hold(key: str, value: str) -> Q:
-    """What PostgreSQL's index on metadata can answer: the key with the text, or with what JSON makes of the text."""
+    """A condition that PostgreSQL's index on metadata answers: the key with the text, or with its value as JSON."""
     if not connection.features.supports_json_field_contains:
         return Q()
     wanted = Q(metadata__contains={key: value})
@@ -99,26 +104,26 @@ def _may_hold(key: str, value: str) -> Q:
 
 
 def unknown_since_of(session: RelaySession, now: datetime) -> datetime | None:
-    """Since when nothing is known of the players of a ready session: its node is silent. Wants the node joined."""
+    """Since when the node of a ready session has been silent, so that nothing is known of its players. Needs the node
+    joined."""
     if not session.is_ready or session.worker is None:
         return None
     return session.worker.node.silent_since(now)
 
 
-def node_changes(session: RelaySession) -> QuerySet[NodeStateChange]:
-    """What became of its node while it was served there, the oldest first. It was placed before it was ready, and the
-    node it is on now is the only one it was ready on."""
+def node_changes(session: RelaySession) -> Sequence[NodeStateChange]:
+    """The state changes of its node while it served the session, the oldest first. A session is ready on one node
+    only."""
     if session.worker is None or session.ready_at is None:
-        return NodeStateChange.objects.none()
-    changes = NodeStateChange.objects.filter(node=session.worker.node_id, at__gte=session.ready_at)
-    if session.ended_at:
-        changes = changes.filter(at__lte=session.ended_at)
-    return changes.select_related("node").order_by("at", "id")
+        return []
+    node_id = session.worker.node_id
+    changes = node_state_changes(node_id=node_id, since=session.ready_at, until=session.ended_at)
+    return list(changes[:NODE_CHANGES_MAX])
 
 
 def better_relay(session: RelaySession) -> dict[str, Any] | None:
-    """A node that has been better for a while, its location, by how much, and since when (seconds since 1970)."""
-    if not session.is_ready or not session.better_relay.get("lasts"):
+    """The node that has been reported as better, its location, by how much, and since when (seconds since 1970)."""
+    if not session.is_ready or not session.better_relay.get("is_reported"):
         return None
     parts = ("node", "location", "gain_ms", "since")
     # Another version may have stored less.
@@ -126,13 +131,13 @@ def better_relay(session: RelaySession) -> dict[str, Any] | None:
 
 
 def session_placement(*, tenant: Tenant, session_id: str) -> dict[str, Any]:
-    """The stored explanation. Raises SessionUnknown, NotPlaced."""
+    """The explanation of the session's placement. Raises SessionUnknown, NotPlaced."""
     if not is_session_id(session_id):
         raise SessionUnknown
     found = RelaySession.objects.filter(tenant=tenant, id=session_id).values_list("placement", flat=True).first()
     if found is None:
         raise SessionUnknown
-    if not (explained := completed(found)):
+    if not (explained := explain(found)):
         raise NotPlaced
     return explained
 
@@ -144,15 +149,12 @@ def sessions_live(tenant: Tenant) -> int:
 sessions_live_lately = ttl_cache(sessions_live)
 
 
-SESSIONS_AT_ONCE = 500
-
-
 def seats_granted(sessions: Collection[str]) -> dict[SeatOfNode, SeatFacts]:
-    """The seats of these sessions on each node that was granted them (`telemetry.granted`)."""
+    """The seats of these sessions, on each node that has a grant for them (`telemetry.probing.granted_seats`)."""
     found: dict[SeatOfNode, SeatFacts] = {}
     wanted = sorted(sessions)
-    for start in range(0, len(wanted), SESSIONS_AT_ONCE):
-        seats = Seat.objects.filter(session__in=wanted[start : start + SESSIONS_AT_ONCE]).order_by()
+    for start in range(0, len(wanted), SESSIONS_PER_QUERY):
+        seats = Seat.objects.filter(session__in=wanted[start : start + SESSIONS_PER_QUERY]).order_by()
         columns = ("session__grants__worker__node", "session", "number", "session__tenant", "ip", "measurements")
         for node, session, number, tenant, ip, measurements in seats.values_list(*columns):
             if node is not None:

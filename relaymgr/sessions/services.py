@@ -1,25 +1,25 @@
-"""Writes: sessions and their seats, as the API and operators ask for them. What happens by itself is in `upkeep`.
+"""Writes that the API and operators request. Scheduled changes are in `reconciler`.
 
-A change is recorded in one transaction, then the node is told outside of any. When a call here returns, the node has
-obeyed; when the node is silent the change stays recorded, the reconciler goes on, and asking again is safe.
+A change is recorded in one transaction and then pushed to the node. When a call here returns, the node has confirmed
+it. When the node does not answer, the change stays recorded and the reconciler continues; repeating the call is safe.
 """
+
+from __future__ import annotations
 
 import hmac
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from observability import tracing
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
-from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_release, worker_reserve_extra
 from relaymgr.telemetry.estimation.estimates import Legs
-from relaymgr.tenants.models import Tenant
 from web import metrics
 from web.database.bulk_sql import objects_insert
 from web.http.throttling import take
@@ -35,21 +35,24 @@ from .errors import (
     SessionQuota,
     TokenUnknown,
 )
-from .grants import grant_change, session_settle
-from .lifecycle import note, session_end
-from .measurements import measurements_check
+from .grants import grant_change, session_push_grants
+from .lifecycle import record_event, session_end
 from .models import EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
 from .placement import ranking
-from .placement.allocation import session_place
+from .placement.allocation import session_allocate
 from .placement.filters import Filter
-from .placement.inputs import candidates_now, constraints_of
-from .placement.players import families_needed, legs_estimate
+from .placement.inputs import constraints_of, families_needed, legs_estimate, node_snapshots
+from .placement.measurements import accepted_measurements
 from .selectors import session_get, sessions_live, sessions_live_lately
 from .tokens import new_seat_key, new_token, seal_connect_token
 
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import RelayNode
+    from relaymgr.tenants.models import Tenant
+
 logger = logging.getLogger(__name__)
 
-MAX_SEATS = 255  # numbers 0 to 254: 255 is "everyone else" on the wire (PROTOCOL.md 1)
+MAX_SEATS = 255  # numbers 0 to 254: 255 addresses all other seats (PROTOCOL.md 1)
 
 
 @metrics.creation()
@@ -70,13 +73,14 @@ def session_create(
     webhook_url: str,
     idempotency_key: IdempotencyKey | None = None,
 ) -> RelaySession:
-    """A session that its node has confirmed, as `session_get` reads it. The order of `users` is that of the seats, but
-    with `choose_host` the user who makes the best host comes first.
+    """A session that its node has confirmed, as `session_get` reads it.
 
-    Raises SessionQuota, CreationQuota; NoRelay when no node takes it: the session then exists, failed, with the
-    explanation.
+    Seats have the order of `users`; with `choose_host` the user who makes the best host comes first.
+
+    Raises SessionQuota and CreationQuota. Raises NoRelay when no node takes the session, which then exists as failed,
+    with its placement.
     """
-    # Not exact when several are created in the same moment: it is there against floods. Refused is nobody by memory.
+    # Concurrent creations may exceed the quota by a few. A cached count alone never refuses a session.
     if sessions_live_lately(tenant) >= tenant.max_sessions and sessions_live(tenant) >= tenant.max_sessions:
         raise SessionQuota
     allowance = take("session-creations", str(tenant.pk), tenant.sessions_per_minute)
@@ -99,32 +103,32 @@ def session_create(
     )
     about_session(session.pk)
     seats = [_new_seat(session, number, user, taken) for number, user in enumerate(users)]
-    for seat, measurements in zip(seats, measurements_check(users), strict=True):
+    for seat, measurements in zip(seats, accepted_measurements(users), strict=True):
         seat.measurements = measurements
-    wanted = constraints_of(tenant, session.constraints)
-    group = ranking.Group(len(seats), topology, objective, filters, wanted, families=families_needed(seats))
+    joined = constraints_of(tenant, session.constraints)
+    group = ranking.Group(len(seats), topology, objective, filters, joined, families=families_needed(seats))
     with tracing.span("placement", session=session.pk, players=len(seats)):
-        candidates, workers = candidates_now()
-        legs = legs_estimate(seats, candidates)
+        nodes, workers = node_snapshots()
+        legs = legs_estimate(seats, nodes)
         if choose_host:
-            legs = _seat_host(seats, ranking.choose_host(group, candidates, legs), legs)
-        ranked = ranking.rank(group, candidates, legs)
+            legs = _seat_host(seats, ranking.choose_host(group, nodes, legs), legs)
+        ranked = ranking.rank(group, nodes, legs)
     session.active_seats = seats
-    return session_place(session=session, ranking=ranked, workers=workers, idempotency_key=idempotency_key)
+    return session_allocate(session=session, ranking=ranked, workers=workers, idempotency_key=idempotency_key)
 
 
 def session_delete(*, tenant: Tenant, session_id: str) -> None:
-    """When this returns, nothing of the session is forwarded any more. Raises SessionUnknown, NodeSilent."""
+    """When this returns, no packet of the session is forwarded any more. Raises SessionUnknown, NodeSilent."""
     session = session_get(tenant=tenant, session_id=session_id)
     session_end(session=session, reason="deleted")
-    if session.ready_at:  # else nobody was ever told how to reach it, and the reconciler is enough
-        _obey(session)
+    if session.ready_at:  # otherwise no player has its address, and the reconciler is soon enough
+        _push_or_fail(session)
 
 
 def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) -> tuple[RelaySession, Seat]:
-    """One more player. A `player_id` that has a seat gets that one again.
+    """Adds a player. A `player_id` that has a seat already gets that seat.
 
-    Raises SessionUnknown, SessionNotLive, SessionFull, NodeFull, NodeSilent: no seat is given then.
+    Raises SessionUnknown, SessionNotLive, SessionFull, NodeFull, NodeSilent; no seat is added then.
     """
     about_session(session_id)
     session = session_get(tenant=tenant, session_id=session_id)
@@ -132,42 +136,44 @@ def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) 
         raise SessionNotLive
     seat, is_new = _seat_add(session, user)
     if is_new:
-        _offer(session, seat)
+        _push_new_seat(session, seat)
     else:
-        _obey(session)
+        _push_or_fail(session)
     return session, seat
 
 
 def seat_revoke(*, tenant: Tenant, session_id: str, token: int) -> RelaySession:
-    """The player with this token is out. The session as `session_get` reads it.
+    """Removes the player with this token. Returns the session as `session_get` reads it.
 
     Raises SessionUnknown, TokenUnknown, NodeSilent.
     """
     about_session(session_id)
     session = session_get(tenant=tenant, session_id=session_id)
     seat_withdraw(seat=_seat_with_token(session, token), reason="revoked")
-    _obey(session)
+    _push_or_fail(session)
     return session_get(tenant=tenant, session_id=session_id)
 
 
 def seat_withdraw(*, seat: Seat, reason: str) -> bool:
-    """Record that the seat is revoked; its node is told by `session_settle` or the reconciler. False: it was before,
-    or its session is over."""
+    """Records that the seat is revoked; `grants.session_push_grants` or the reconciler notify its node.
+
+    False: it was revoked before, or its session has ended.
+    """
     session = seat.session
     with transaction.atomic():
         grant = grant_change(session, seats=-1)
         now = timezone.now()
-        mine = Seat.objects.filter(pk=seat.pk, revoked_at=None)
-        if grant is None or not mine.update(revoked_at=now, is_connected=False):
+        unrevoked = Seat.objects.filter(pk=seat.pk, revoked_at=None)
+        if grant is None or not unrevoked.update(revoked_at=now, is_connected=False):
             transaction.set_rollback(True)
             return False
         worker_release(worker_id=grant.worker_id, seats=1)
-        note(session, EventKind.SEAT_REVOKED, at=now, seat=seat.number, reason=reason)
+        record_event(session, EventKind.SEAT_REVOKED, at=now, seat=seat.number, reason=reason)
     return True
 
 
 def placement_ban(*, tenant: Tenant, node: RelayNode, note: str = "") -> PlacementRule:
-    """The tenant's new sessions keep away from the node; live ones stay. The rule that says so already, if one does."""
+    """New sessions of the tenant avoid the node; live ones stay. Returns the existing rule if there is one."""
     rule, _ = PlacementRule.objects.get_or_create(tenant=tenant, kind="ban", node=node, defaults={"note": note})
     return rule
 
@@ -188,7 +194,7 @@ def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken
 
 
 def _seat_host(seats: list[Seat], host: int, legs: Legs) -> Legs:
-    """Seat 0 for the user at this index; the others keep their order. Their legs likewise."""
+    """Gives seat 0 to the user at this index; the others keep their order. Returns the legs in the same order."""
     order = [host, *(index for index in range(len(seats)) if index != host)]
     seats[:] = [seats[index] for index in order]
     for number, seat in enumerate(seats):
@@ -201,12 +207,12 @@ def _seat_of(session: RelaySession, player_id: str) -> Seat | None:
 
 
 def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, bool]:
-    """A new seat and True, or the one that the player has."""
+    """A new seat and True, or the player's existing seat and False."""
     with transaction.atomic():
         grant = grant_change(session, seats=1)
         if grant is None:
             raise SessionNotLive
-        # Under the lock of the grant: of two calls for one player the second finds the seat of the first.
+        # With the grant locked: of two concurrent calls for one player the second finds the seat of the first.
         if seat := _seat_of(session, user.get("player_id", "")):
             transaction.set_rollback(True)
             return seat, False
@@ -219,21 +225,20 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
         seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
         if seat.needed_family and seat.needed_family not in grant.worker.node.addresses:
             raise RelayUnreachable(details={"address_family": seat.needed_family})
-        (seat.measurements,) = measurements_check([user])
+        (seat.measurements,) = accepted_measurements([user])
         if "native" in session.dialects:
             key = token_key_current(node=grant.worker.node)
             index = grant.worker.index
             seat.connect_token = seal_connect_token(session, seat, worker_index=index, key=key, now=timezone.now())
         objects_insert([seat])
-        note(session, EventKind.SEAT_ADDED, seat=number)
+        record_event(session, EventKind.SEAT_ADDED, seat=number)
     return seat, True
 
 
-def _offer(session: RelaySession, seat: Seat) -> None:
-    """Tell the node of a new seat. When that fails nobody has been told of it: it is taken back, so that a repeated
-    call leaves no ghosts."""
+def _push_new_seat(session: RelaySession, seat: Seat) -> None:
+    """When the node does not take the seat it is withdrawn, so that repeated calls leave no unused seats."""
     try:
-        session_settle(session)
+        session_push_grants(session)
     except NodeUnreachable:
         seat_withdraw(seat=seat, reason="not confirmed")
         raise NodeSilent from None
@@ -243,7 +248,7 @@ def _offer(session: RelaySession, seat: Seat) -> None:
 
 
 def _seat_with_token(session: RelaySession, token: int) -> Seat:
-    """Revoked ones too: a revocation may be repeated. All are compared, each in constant time."""
+    """Also finds revoked seats, because a revocation may be repeated. Each token is compared in constant time."""
     wanted = str(token).encode()
     found = [
         seat
@@ -255,9 +260,9 @@ def _seat_with_token(session: RelaySession, token: int) -> Seat:
     return found[0]
 
 
-def _obey(session: RelaySession) -> None:
+def _push_or_fail(session: RelaySession) -> None:
     try:
-        session_settle(session)
+        session_push_grants(session)
     except (NodeUnreachable, NodeRefused) as error:
-        logger.warning("its node did not confirm: %s", error, extra={"session_id": session.pk})
+        logger.warning("the session's node did not confirm: %s", error, extra={"session_id": session.pk})
         raise NodeSilent from None

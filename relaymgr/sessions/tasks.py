@@ -1,15 +1,16 @@
-"""The schedule's way in (relaymgr/celery.py). A lease keeps a slow round from overlapping the next."""
+"""The tasks that the schedule runs (relaymgr/celery.py). A lease keeps a slow round from overlapping the next."""
 
 from celery import shared_task
 from django.utils import timezone
 
 from relaymgr.telemetry.services import lease_held
 
-from . import idempotency, player_data, reconciler
+from . import player_data, reconciler
+from .apis import idempotency
 from .placement import reevaluation
 from .webhooks import circuits, dispatch
 
-LEASE_S = 60.0  # the tasks' time limit: a round that holds it longer is dead
+LEASE_S = 60.0  # the time limit of tasks: no round can hold it longer
 
 
 @shared_task

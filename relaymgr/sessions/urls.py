@@ -2,13 +2,16 @@
 
 from django.urls import path
 
-from . import apis
+from .apis.node_grants import NodeGrantsApi
+from .apis.placement import SessionPlacementApi
+from .apis.seats import UserAuthorizeApi, UserRevokeApi
+from .apis.sessions import SessionApi, SessionsApi
 
 urlpatterns = [
-    path("relays/sessions", apis.SessionsApi.as_view()),
-    path("relays/sessions:authorize-user", apis.UserAuthorizeApi.as_view()),
-    path("relays/sessions:revoke-user", apis.UserRevokeApi.as_view()),
-    path("relays/sessions/<str:session_id>", apis.SessionApi.as_view()),
-    path("relays/sessions/<str:session_id>/placement", apis.SessionPlacementApi.as_view()),
-    path("nodes/self/grants", apis.NodeGrantsApi.as_view()),
+    path("relays/sessions", SessionsApi.as_view()),
+    path("relays/sessions:authorize-user", UserAuthorizeApi.as_view()),
+    path("relays/sessions:revoke-user", UserRevokeApi.as_view()),
+    path("relays/sessions/<str:session_id>", SessionApi.as_view()),
+    path("relays/sessions/<str:session_id>/placement", SessionPlacementApi.as_view()),
+    path("nodes/self/grants", NodeGrantsApi.as_view()),
 ]

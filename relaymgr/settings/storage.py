@@ -82,7 +82,7 @@ def _cache(url: str) -> dict[str, Any]:
         return {"BACKEND": "web.cache.EmbeddedCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
     if not url.startswith(("redis://", "rediss://")):
         env.fail("CACHE_URL", "must be redis://host:port/number")
-    return {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": url}
+    return {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": url}
 
 
 env.section("Storage", read_by="web, worker, beat, matchmaker, commands")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Min, OuterRef, Q, Subquery
+from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
 
 from relaymgr.nodes.locations.geoip import locate as geoip_locate
 from relaymgr.nodes.selectors import nodes_by_id
@@ -29,6 +29,7 @@ __all__ = [
     "geoip_locate",
     "latency_model_current",
     "leg_histories",
+    "leg_samples",
     "live_legs",
     "node_series",
     "peer_legs",
@@ -112,6 +113,11 @@ def _minutes(node_id: int, since: datetime) -> list[Point]:
         Point(at.timestamp() + MINUTE / 2, dict(zip(LINES, figures, strict=True)), grown, MINUTE)
         for at, grown, *figures in rows.values_list("at", "grown", *columns)
     ]
+
+
+def leg_samples(*, session_id: str, seat: int, limit: int) -> QuerySet[LegSample]:
+    """The samples of one leg."""
+    return LegSample.objects.filter(session_id=session_id, seat=seat)[:limit]
 
 
 def leg_histories(*, session_id: str, since: datetime) -> dict[int, list[LegSample]]:

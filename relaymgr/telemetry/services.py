@@ -42,6 +42,7 @@ __all__ = [
     "lease_held",
     "lease_release",
     "lease_take",
+    "leg_samples_delete",
     "prefixes_prune",
     "probe_round",
     "samples_prune",
@@ -441,3 +442,8 @@ def events_claim(*, limit: int, kinds: Collection[str]) -> list[NodeEvent]:
     taken = list(NodeEvent.objects.select_for_update().filter(kind__in=kinds).order_by("pk")[:limit])
     NodeEvent.objects.filter(pk__in=[event.pk for event in taken]).delete()
     return taken
+
+
+def leg_samples_delete(*, session_id: str, seat: int) -> None:
+    """Deletes all samples of one leg."""
+    LegSample.objects.filter(session_id=session_id, seat=seat).delete()

@@ -11,6 +11,8 @@ from django.utils import timezone
 from web.database.encryption import EncryptedTextField
 from web.http.origins import origins_problem
 
+from .choices import PlayerAddresses
+
 
 def new_webhook_secret() -> str:
     """In the format of the Standard Webhooks scheme: "whsec_" and base64."""
@@ -20,14 +22,6 @@ def new_webhook_secret() -> str:
 def validate_origins(origins: object) -> None:
     if problem := origins_problem(origins):
         raise ValidationError(problem, "origins")
-
-
-class PlayerAddresses(models.TextChoices):
-    """Which data about the locations of players an ended session keeps."""
-
-    TRUNCATE = "truncate", "truncate: the network (/24, /48) and whole degrees"
-    REMOVE = "remove", "remove: nothing"
-    KEEP = "keep", "keep: all of it, for as long as the session is kept"
 
 
 class Tenant(models.Model):

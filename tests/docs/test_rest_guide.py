@@ -15,14 +15,14 @@ from django.conf import settings
 from relaymgr import authentication
 from relaymgr.nodes.locations.apis import MAX_LOOKUPS
 from relaymgr.sessions import errors as session_errors
-from relaymgr.sessions.apis import SessionsApi
-from relaymgr.sessions.input_serializers import MAX_METADATA
+from relaymgr.sessions.apis.input_serializers import MAX_METADATA
+from relaymgr.sessions.apis.sessions import SessionsApi
 from relaymgr.sessions.services import MAX_SEATS
 from relaymgr.tenants.models import Tenant
 from tests.docs import pages
 from tests.flows.stack import running_stack
 from tests.support.waiting import wait_until
-from web import authorization, errors
+from web import errors
 from web.http.parsers import MAX_DEPTH
 
 PAGE = pages.DOCS / "rest.md"
@@ -103,7 +103,7 @@ BY_THE_MANAGER_ITSELF = {"database_unavailable", "database_read_only"}
 
 def codes_of_the_api() -> set[str]:
     """Of sessions, keys and the framework; calls that only nodes or the admin make are no part of the page."""
-    modules = {module.__name__ for module in (authentication, authorization, errors, session_errors)}
+    modules = {module.__name__ for module in (authentication, errors, session_errors)}
     raised = {kind.code for kind in family(errors.ApiError) if kind.__module__ in modules}
     by_the_framework = {code for _, code in errors._CODES}
     return raised | by_the_framework | {"unsupported_media_type", "host_unknown", *BY_THE_MANAGER_ITSELF}

@@ -40,9 +40,9 @@ from nodeapi.grants import Grant
 from nodeapi.strict_json import as_builtins
 from relaymgr.nodes.apis import NodeHeartbeatApi, NodeJoinApi
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable, _answer
-from relaymgr.sessions import measurements
-from relaymgr.sessions.apis import SessionsApi
+from relaymgr.sessions.apis.sessions import SessionsApi
 from relaymgr.sessions.models import RelaySession
+from relaymgr.sessions.placement import measurements
 from relaymgr.sessions.selectors import ORDER
 from relaymgr.telemetry.probing.reports import leg_figures, parse_report
 from relaynode.control.api import control_app

@@ -18,7 +18,7 @@ from nodeapi.membership import (
 )
 from nodeapi.strict_json import InvalidDocument, as_builtins, read_document
 from relaymgr.nodes.apis import NodeHeartbeatApi, NodeJoinApi
-from relaymgr.sessions.apis import NodeGrantsApi
+from relaymgr.sessions.apis.node_grants import NodeGrantsApi
 
 JOIN, HEARTBEAT, GRANTS = NodeJoinApi, NodeHeartbeatApi, NodeGrantsApi.OutputSerializer
 KEY = bytes(range(32))

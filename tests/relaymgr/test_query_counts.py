@@ -30,7 +30,7 @@ from relaymgr.sessions.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from relaymgr.sessions.placement.reevaluation import AFTER, sessions_reevaluate
+from relaymgr.sessions.placement.reevaluation import READY_FOR, sessions_reevaluate
 from relaymgr.sessions.reconciler import events_apply
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg, ProcessExit
 from relaymgr.tenants.models import ApiKey, Tenant
@@ -86,7 +86,7 @@ class Fleet:
             metadata={"n": n},
             limits={"seat": {"packets": 1, "bytes": 1}, "session": {"packets": 1, "bytes": 1}},
             idle_timeout=60,
-            ready_at=now - AFTER,
+            ready_at=now - READY_FOR,
             expires_at=now + timedelta(hours=1),
         )
         self.first = self.first or session

@@ -161,13 +161,13 @@ def test_a_node_that_was_lost_and_is_back_leaves_a_trace_everywhere(
 
 
 def test_a_session_shows_its_nodes_changes_of_its_own_life_only(session: RelaySession, silent: RelayNode) -> None:
-    from relaymgr.sessions.admin_page import moments_of
+    from relaymgr.sessions.admin_page import timeline_of
 
     for minutes, after in ((-60, "lost"), (-2, "suspect"), (60, "lost")):
         NodeStateChange.objects.create(node=silent, at=timezone.now() + timedelta(minutes=minutes), after=after)
     session.ended_at = timezone.now()
-    moments, _ = moments_of(session)
-    assert [moment.words for moment in moments] == ["its node fra-1 is suspect"]
+    timeline, _ = timeline_of(session)
+    assert [entry.text for entry in timeline] == ["its node fra-1 is suspect"]
 
 
 def test_draining_is_in_the_nodes_timeline_once(node: RelayNode) -> None:

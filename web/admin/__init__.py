@@ -1,1 +1,1 @@
-"""The base of the console, shared by all applications."""
+"""What the consoles of all applications share."""

@@ -1,4 +1,4 @@
-"""Phrases that several commands and pages use."""
+"""Words for people that more than one command or page needs."""
 
 
 def counted(count: float, noun: str) -> str:

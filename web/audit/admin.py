@@ -1,4 +1,4 @@
-"""The audit log in the console, read-only."""
+"""For operators: who did what. Nobody changes it."""
 
 from django.contrib import admin
 

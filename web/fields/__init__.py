@@ -1,1 +1,1 @@
-"""Serializer fields with their ranges, which the OpenAPI documents state too."""
+"""Fields of serializers, each with its range, so that the OpenAPI documents state them too."""

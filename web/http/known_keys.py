@@ -1,5 +1,5 @@
-"""A cache of Authorization headers that recently contained a valid key, for decisions that are made before a request is
-authenticated: its place in the queue, and whether its body is read. It permits nothing: each view authenticates.
+"""Which Authorization headers held a good key a moment ago: for what has to be decided about a request before its turn
+comes, whose turn it is and whether its body is read. Nothing is permitted by it: each view authenticates.
 """
 
 import hashlib
@@ -8,12 +8,12 @@ import time
 from collections import OrderedDict
 from typing import NamedTuple
 
-TTL = 60.0  # seconds
-MAX_ENTRIES = 10_000
+REMEMBERED_FOR = 60.0  # seconds
+MAX_REMEMBERED = 10_000
 
 
 class Holder(NamedTuple):
-    """`branch`: the tenant, or the kind of process. All keys of a branch share the limits of a branch."""
+    """`branch`: its tenant, or what kind of process it is. Those of one branch share what a branch may use."""
 
     branch: str
     key: str
@@ -24,16 +24,16 @@ _lock = threading.Lock()
 
 
 def remember(header: bytes, holder: Holder) -> None:
-    """The header contained a valid key."""
+    """The header held a good key."""
     digest = hashlib.sha256(header).digest()
     with _lock:
-        _holders[digest] = holder, time.monotonic() + TTL
+        _holders[digest] = holder, time.monotonic() + REMEMBERED_FOR
         _holders.move_to_end(digest)
-        if len(_holders) > MAX_ENTRIES:
+        if len(_holders) > MAX_REMEMBERED:
             _holders.popitem(last=False)
 
 
 def holder_of(header: bytes) -> Holder | None:
-    """None: the header was not used recently, or contains no valid key."""
+    """None: it was not used lately, or is no good."""
     holder, until = _holders.get(hashlib.sha256(header).digest(), (None, 0.0))
     return holder if time.monotonic() < until else None

@@ -1,221 +1,226 @@
-"""Why a session is where it is: all that decided, in words and in numbers that give the same choice again. Pure."""
+"""Explains a placement from its record: the texts, and what would have put another node first. Pure.
 
-from collections import defaultdict
-from dataclasses import asdict, replace
+All of it is derived when it is read, so that the creation of a session does not pay for it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, to_builtins
 
 from relaymgr.telemetry.estimation.estimates import SOURCES, Legs
 
-from .filters import Constraints, Filter, Place
-from .ranking import TIERS, Candidate, Group, Policy, Ranking, rank
+from .filters import Constraints, NodeLocation
+from .ranking import FALLBACK_REASONS, FallbackTier, Group, NodeSnapshot, Policy, Ranking, Rule, rank
+from .record import ConsideredNode, PlacementRecord, record_read
 
-TOLD, TOLD_AT_LEAST = 20, 3  # candidates told of in full
-ESTIMATES = 2_000  # in all: in a large group each candidate has many
-NAMED = 20  # refused nodes named for each reason
-
-
-def explain(ranking: Ranking) -> dict[str, Any]:
-    """What `/placement` serves, as JSON takes it: the best TOLD candidates leg by leg and term by term."""
-    group, order = ranking.group, ranking.order
-    told = max(TOLD_AT_LEAST, min(TOLD, ESTIMATES // group.size))
-    refused = sorted(ranking.refused, key=lambda index: (ranking.cost[index], ranking.candidates[index].node))
-    return {
-        "topology": group.topology,
-        "objective": group.objective,
-        "filters": [{"field": f.field, "values": list(f.values), "filter_type": f.kind} for f in group.filters],
-        "constraints": {kind: list(names) for kind, names in asdict(group.constraints).items()},
-        "current": group.current,
-        "players": group.size,
-        "address_families": list(group.families),
-        "policy": asdict(ranking.policy),
-        "considered_nodes": [_candidate(ranking, index) for index in [*order[:told], *refused[:told]]],
-        "unlisted_nodes": {"usable": len(order[told:]), "excluded": len(refused[told:])},
-        "excluded": _excluded(ranking),
-        "fallback_tier": TIERS[ranking.step[order[0]]] if order else None,
-        "decided_by": _decided_by(ranking),
-        "alternatives": _alternatives(ranking),
-    }
+RIVALS = 3  # nodes behind the first for which the missing cost is given
 
 
-def recompute(document: dict[str, Any]) -> list[str]:
-    """The names of the candidates in a stored explanation, the best first, judged again from what stands there."""
-    constraints = Constraints(**{kind: tuple(names) for kind, names in document["constraints"].items()})
-    group = Group(
-        size=document["players"],
-        topology=document["topology"],
-        objective=document["objective"],
-        filters=[Filter(f["field"], tuple(f["values"]), f["filter_type"]) for f in document["filters"]],
-        constraints=constraints,
-        current=document["current"],
+class Change(StrEnum):
+    """What would have to be different for another node to be first."""
+
+    LOWER_COST = "lower_cost"
+    NO_FALLBACK_REASONS = "no_fallback_reasons"
+    OBJECTIVE = "objective"
+    TOPOLOGY = "topology"
+    NO_TIE_BREAKERS = "no_tie_breakers"
+
+
+class Alternative(Struct):
+    node: str
+    change: Change
+    condition: str
+
+
+def explain(document: Any) -> dict[str, Any]:
+    """What `/placement` serves, from the record that the session stores. {} if it was never placed."""
+    record = record_read(document)
+    if record is None:
+        return {}
+    explained: dict[str, Any] = to_builtins(record)
+    for shown, node in zip(explained["considered_nodes"], record.considered_nodes, strict=True):
+        shown["terms"] = [
+            {"name": name, "ms": ms, "reason": _term_reason(record, node, name)} for name, ms in node.terms.items()
+        ]
+        shown["tie_breakers"] = [{"name": name, "ms": ms} for name, ms in node.tie_breakers.items()]
+    explained["decision"] = decision_text(record)
+    explained["alternatives"] = [to_builtins(each) for each in alternatives(record)]
+    return explained
+
+
+# The rule that decided
+
+
+def decision_text(record: PlacementRecord) -> str:
+    """The sentence for `decided_by`."""
+    text = _DECISIONS.get(record.decided_by)
+    if text is None:
+        return "The rule is not known: another version of the manager placed the session."
+    return text(record)
+
+
+def _worse_tier(record: PlacementRecord) -> str:
+    second = record.considered_nodes[1] if len(record.considered_nodes) > 1 else ConsideredNode()
+    return f"All other nodes are in a worse fallback tier: {_tier_of(second).code}."
+
+
+def _cost_lead(record: PlacementRecord) -> str:
+    costs = [node.cost for node in record.considered_nodes[:2] if node.cost is not None]
+    return f"Its cost is the lowest, by {costs[1] - costs[0]:.1f} ms." if len(costs) == 2 else "Its cost is the lowest."
+
+
+def _tie_broken(what: str) -> Callable[[PlacementRecord], str]:
+    def text(record: PlacementRecord) -> str:
+        return f"Costs are within {_policy_of(record).tie_ms:g} ms of each other, and its {what} is the lowest."
+
+    return text
+
+
+_DECISIONS: Mapping[str, Callable[[PlacementRecord], str]] = {
+    Rule.NO_NODE: lambda record: "No node can be used.",
+    Rule.ONLY_NODE: lambda record: "It is the only node that can be used.",
+    Rule.FALLBACK_TIER: _worse_tier,
+    Rule.LEAST_COST: _cost_lead,
+    Rule.LOAD: _tie_broken("load"),
+    Rule.PRICE: _tie_broken("price"),
+    Rule.NAME: lambda record: "Costs, load and price are equal, and its name is the first in alphabetical order.",
+}
+
+
+def _tier_of(node: ConsideredNode) -> FallbackTier:
+    return max(
+        (FALLBACK_REASONS[each] for each in node.fallback_reasons if each in FALLBACK_REASONS),
+        default=FallbackTier.NONE,
     )
-    told = [candidate for candidate in document["considered_nodes"] if not candidate["excluded_by"]]
-    candidates = [
-        Candidate(
-            0, c["node"], _place(c["place"]), c["state"], False, c["free_seats"], c["load"], c["load_age_s"], c["price"]
-        )
-        for c in told
-    ]
-    ranking = rank(group, candidates, _legs(told, group.size), Policy(**document["policy"]))
-    return [candidate.node for candidate in ranking.usable]
 
 
-def _place(document: dict[str, Any]) -> Place:
-    return Place(**{**document, "tags": tuple(document["tags"])})
+# The terms of a cost
 
 
-def _legs(told: list[dict[str, Any]], players: int) -> Legs:
-    def array(name: str) -> Any:
-        rows = [[leg[name] for leg in candidate["estimates"]] for candidate in told]
-        return np.array(rows, dtype=np.float64).reshape(len(told), players).T
-
-    sources = [[SOURCES.index(leg["source"]) for leg in candidate["estimates"]] for candidate in told]
-    return Legs(
-        array("ms"),
-        array("uncertainty_ms"),
-        np.array(sources, dtype=np.int8).reshape(len(told), players).T,
-        array("age_s"),
-        array("jitter_ms"),
-        array("loss"),
-    )
-
-
-def _candidate(ranking: Ranking, index: int) -> dict[str, Any]:
-    candidate = ranking.candidates[index]
-    return {
-        "node": candidate.node,
-        "location": candidate.place.slug,
-        "place": asdict(candidate.place),
-        "state": candidate.state,
-        "free_seats": candidate.free_seats,
-        "load": candidate.load,
-        "load_age_s": candidate.load_age_s,
-        "price": candidate.price,
-        "address_families": list(candidate.families),
-        "cost": None if index in ranking.refused else float(ranking.cost[index]),
-        "terms": [
-            {"name": name, "ms": float(values[index]), "reason": _reason(ranking, name, index)}
-            for name, values in ranking.terms.items()
-        ],
-        "tie_breakers": [{"name": name, "ms": float(values[index])} for name, values in ranking.ties.items()],
-        "excluded_by": list(ranking.refused.get(index, ())),
-        "fallback_reasons": [reason for reason, fits in ranking.concessions.items() if fits[index]],
-        "estimates": [_leg(ranking.legs, seat, index) for seat in range(ranking.group.size)],
-    }
+def _term_reason(record: PlacementRecord, node: ConsideredNode, term: str) -> str:
+    policy, ms = _policy_of(record), node.terms[term]
+    match term:
+        case "path":
+            return _path_reason(record, node)
+        case "uncertainty":
+            return f"{policy.uncertainty_weight:g} x the uncertainty of the path"
+        case "jitter":
+            return f"{policy.jitter_weight:g} x the jitter of the worst path"
+        case "loss":
+            return f"{policy.loss_ms_per_percent:g} ms for each percent of loss on the worst path"
+        case "not_preferred":
+            return "another node is preferred" if ms else "the node is preferred"
+        case "move":
+            return "the players would have to move" if ms else "the players are on this node"
+        case _:
+            return ""
 
 
-def _leg(legs: Legs, seat: int, index: int) -> dict[str, Any]:
-    age = float(legs.age_s[seat, index])
-    return {
-        "seat": seat,
-        "ms": float(legs.ms[seat, index]),
-        "uncertainty_ms": float(legs.uncertainty_ms[seat, index]),
-        "source": SOURCES[legs.source[seat, index]],
-        "age_s": None if np.isnan(age) else age,
-        "jitter_ms": float(legs.jitter_ms[seat, index]),
-        "loss": float(legs.loss[seat, index]),
-    }
-
-
-def _reason(ranking: Ranking, term: str, index: int) -> str:
-    group, legs, policy = ranking.group, ranking.legs, ranking.policy
-    if term == "path":
-        return _path_reason(group, legs.ms[:, index])
-    reasons = {
-        "uncertainty": f"{policy.uncertainty_weight:g} x how far the legs of the longest path may be off",
-        "jitter": f"{policy.jitter_weight:g} x the jitter of the worst path",
-        "loss": f"{policy.loss_ms_per_percent:g} ms for each per cent lost on the worst path",
-        "not_preferred": "another node was asked for" if ranking.terms[term][index] else "asked for",
-        "move": "the players would have to move" if ranking.terms[term][index] else "the players are here",
-    }
-    return reasons[term]
-
-
-def _path_reason(group: Group, legs: Any) -> str:
-    if group.size == 1:
-        return "the one leg there is"
-    first, second = (
-        (0, 1 + int(np.argmax(legs[1:]))) if group.topology == "host" else np.argsort(-legs, kind="stable")[:2]
-    )
+def _path_reason(record: PlacementRecord, node: ConsideredNode) -> str:
+    legs = [estimate.ms for estimate in node.estimates]
+    if len(legs) < 2:
+        return "the only leg"
+    if record.topology == "host":
+        first, second = 0, 1 + int(np.argmax(legs[1:]))
+    else:
+        first, second = (int(seat) for seat in np.argsort([-ms for ms in legs], kind="stable")[:2])
     longest = f"seat {first} ({legs[first]:.1f} ms) to seat {second} ({legs[second]:.1f} ms)"
-    if group.objective == "sum":
+    if record.objective == "sum":
         return f"the sum of all paths; the longest is {longest}"
-    if group.objective == "spread":
-        return f"the longest path, {longest}, and its lead over the shortest"
+    if record.objective == "spread":
+        return f"the longest path, {longest}, and its difference to the shortest"
     return f"the longest path: {longest}"
 
 
-def _excluded(ranking: Ranking) -> list[dict[str, Any]]:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for index, reasons in ranking.refused.items():
-        for reason in reasons:
-            by_reason[reason].append(ranking.candidates[index].node)
-    return [
-        {"reason": reason, "count": len(nodes), "nodes": sorted(nodes)[:NAMED]}
-        for reason, nodes in sorted(by_reason.items())
-    ]
+# What would have put another node first
 
 
-def _decided_by(ranking: Ranking) -> str:
-    """The rule that put the first before the second."""
-    order = ranking.order
-    if not order:
-        return "no node may be used"
-    if len(order) == 1:
-        return "the only node that may be used"
-    first, second = order[0], order[1]
-    if ranking.step[first] != ranking.step[second]:
-        return f"all others need a concession: {TIERS[ranking.step[second]]}"
-    policy = ranking.policy
-    best = min(ranking.cost[index] for index in order if ranking.step[index] == ranking.step[first])
-    if ranking.cost[second] > best + policy.tie:
-        return f"least cost, by {ranking.cost[second] - ranking.cost[first]:.1f} ms"
-    if ranking.tie[first] != ranking.tie[second]:
-        name = max(ranking.ties, key=lambda tie: ranking.ties[tie][second] - ranking.ties[tie][first])
-        return f"{name}: the costs are within {policy.tie:g} ms of each other"
-    return "least cost" if ranking.cost[first] != ranking.cost[second] else "by name: nothing else tells them apart"
+def alternatives(record: PlacementRecord) -> list[Alternative]:
+    """Changes to the nearest rivals and to the request, each with the node that would then be first.
 
-
-def _alternatives(ranking: Ranking) -> list[dict[str, Any]]:
-    """What would have put another node first: a lower cost of one of the next three, or another request."""
-    order = ranking.order
-    if len(order) < 2:
+    Only the nodes that the record lists are compared."""
+    ranking = ranking_again(record)
+    if ranking is None or len(ranking.order) < 2:
         return []
-    first, changes = order[0], []
-    for index in order[1:4]:
-        if ranking.step[index] == ranking.step[first]:
-            # Below the tie, so that it wins whatever its load.
-            less = ranking.cost[index] - ranking.cost[first] + ranking.policy.tie
-            changes.append(
-                {
-                    "condition": f"its cost were more than {max(less, 0):.1f} ms less",
-                    "node": ranking.candidates[index].node,
-                }
-            )
-        else:
-            changes.append({"condition": _concession(ranking, index), "node": ranking.candidates[index].node})
-    return changes + [
-        change for change in _other_constraints(ranking) if change["node"] != ranking.candidates[first].node
-    ]
+    first = ranking.nodes[ranking.order[0]].node
+    if first != record.considered_nodes[0].node:
+        return []  # the version that placed the session ranked by other rules
+    rivals = [_rival(ranking, index) for index in ranking.order[1 : 1 + RIVALS]]
+    return rivals + [each for each in _other_requests(ranking) if each.node != first]
 
 
-def _concession(ranking: Ranking, index: int) -> str:
-    return "without: " + ", ".join(reason for reason, fits in ranking.concessions.items() if fits[index])
+def _rival(ranking: Ranking, index: int) -> Alternative:
+    first, node = ranking.order[0], ranking.nodes[index].node
+    if ranking.tier[index] != ranking.tier[first]:
+        reasons = [reason for reason, applies in ranking.fallback_reasons.items() if applies[index]]
+        return Alternative(node, Change.NO_FALLBACK_REASONS, f"without {', '.join(reasons)}")
+    # By more than a tie, so that it would be first with any load and price.
+    missing = max(0.0, ranking.cost[index] - ranking.cost[first] + ranking.policy.tie_ms)
+    return Alternative(node, Change.LOWER_COST, f"with a cost lower by more than {missing:.1f} ms")
 
 
-def _other_constraints(ranking: Ranking) -> list[dict[str, Any]]:
-    group = ranking.group
+def _other_requests(ranking: Ranking) -> list[Alternative]:
+    group, policy = ranking.group, ranking.policy
     other_topology = "mesh" if group.topology == "host" else "host"
-    asked = [
-        (f"objective {objective}", replace(group, objective=objective), ranking.policy)
+    requests = [
+        (Change.OBJECTIVE, f"with the objective {objective}", replace(group, objective=objective), policy)
         for objective in ("worst", "sum", "spread")
         if objective != group.objective
     ]
-    asked.append((f"topology {other_topology}", replace(group, topology=other_topology), ranking.policy))
-    asked.append(("no regard to load and price", group, replace(ranking.policy, tie=0.0)))
-    changes = []
-    for words, other, policy in asked:
-        best = rank(other, ranking.candidates, ranking.legs, policy).usable[0]
-        changes.append({"condition": words, "node": best.node})
-    return changes
+    topology = replace(group, topology=other_topology)
+    requests.append((Change.TOPOLOGY, f"with the topology {other_topology}", topology, policy))
+    requests.append((Change.NO_TIE_BREAKERS, "without comparing load and price", group, replace(policy, tie_ms=0.0)))
+    return [
+        Alternative(rank(other, ranking.nodes, ranking.legs, weights).usable[0].node, change, condition)
+        for change, condition, other, weights in requests
+    ]
+
+
+def ranking_again(record: PlacementRecord) -> Ranking | None:
+    """The usable nodes of a record, ranked once more from its inputs. None: the record lacks inputs."""
+    usable = [node for node in record.considered_nodes if not node.excluded_by]
+    if record.players < 1 or any(len(node.estimates) != record.players for node in usable):
+        return None
+    # Filters, pins and bans have excluded whatever is not usable: only preferences still make a difference.
+    group = Group(
+        size=record.players,
+        topology=record.topology,
+        objective=record.objective,
+        constraints=Constraints(prefer=tuple(record.constraints.prefer)),
+        current_node=record.current_node,
+    )
+    return rank(group, [_snapshot(node) for node in usable], _legs_of(usable, record.players), _policy_of(record))
+
+
+def _policy_of(record: PlacementRecord) -> Policy:
+    known = {name: value for name, value in record.policy.items() if name in Policy.__slots__}
+    return Policy(**known)
+
+
+def _snapshot(node: ConsideredNode) -> NodeSnapshot:
+    location = NodeLocation(node.location, "", "", "", "", "", (), 0.0, 0.0)
+    load = node.load, node.load_age_s
+    return NodeSnapshot(0, node.node, location, node.state, False, node.free_seats, *load, node.price)
+
+
+def _legs_of(nodes: Sequence[ConsideredNode], players: int) -> Legs:
+    def column(name: str) -> Any:
+        rows = [[getattr(estimate, name) for estimate in node.estimates] for node in nodes]
+        return np.array(rows, dtype=np.float64).reshape(len(nodes), players).T
+
+    sources = [
+        [SOURCES.index(estimate.source) if estimate.source in SOURCES else -1 for estimate in node.estimates]
+        for node in nodes
+    ]
+    return Legs(
+        column("ms"),
+        column("uncertainty_ms"),
+        np.array(sources, dtype=np.int8).reshape(len(nodes), players).T,
+        column("age_s"),
+        column("jitter_ms"),
+        column("loss"),
+    )

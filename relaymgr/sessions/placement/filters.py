@@ -1,4 +1,4 @@
-"""Which places a request admits (EDGEGAP.md 3.4: filters; and our pin and ban). Pure."""
+"""Which locations and nodes a request admits: Edgegap's filters (EDGEGAP.md 3.4), and pins and bans. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a node stands; a location's slug, names and coordinates in degrees."""
+class NodeLocation:
+    """Where a node is: the slug, the names and the coordinates, in degrees, of its location."""
 
     slug: str
     city: str
@@ -22,7 +22,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """`kind` any, all or not of `values` must be among the location's names for `field`."""
+    """Compares `values` with the names that a location has for `field`. `kind`: any, all or not."""
 
     field: str
     values: tuple[str, ...]
@@ -31,39 +31,44 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Names of nodes or slugs of locations, from the request and the operator together. With `pin` no others are used,
-    those in `ban` never, and those in `prefer` when they are not much worse."""
+    """Names of nodes or slugs of locations, of the request and of the operator's rules together.
+
+    Where `pin` is set no other node is used. Nodes in `ban` are never used. Nodes in `prefer` are used unless another
+    node is much better.
+    """
 
     pin: tuple[str, ...] = ()
     ban: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
 
 
-def refusals(node: str, place: Place, filters: Sequence[Filter], constraints: Constraints) -> tuple[str, ...]:
-    """Why the node may not be used."""
-    reasons = [f"filter_{f.field}_{f.kind}" for f in filters if not admits(f, place)]
-    if constraints.pin and not is_named(node, place, constraints.pin):
+def exclusions(
+    node: str, location: NodeLocation, filters: Sequence[Filter], constraints: Constraints
+) -> tuple[str, ...]:
+    """The codes of all filters and constraints that exclude the node."""
+    reasons = [f"filter_{rule.field}_{rule.kind}" for rule in filters if not admits(rule, location)]
+    if constraints.pin and not is_named(node, location, constraints.pin):
         reasons.append("not_pinned")
-    if is_named(node, place, constraints.ban):
+    if is_named(node, location, constraints.ban):
         reasons.append("banned")
     return tuple(reasons)
 
 
-def is_named(node: str, place: Place, names: Sequence[str]) -> bool:
-    return node in names or place.slug in names
+def is_named(node: str, location: NodeLocation, names: Sequence[str]) -> bool:
+    return node in names or location.slug in names
 
 
-def admits(rule: Filter, place: Place) -> bool:
-    """Whether the place passes the filter. Case does not matter."""
-    names = names_of(rule.field, place)
+def admits(rule: Filter, location: NodeLocation) -> bool:
+    """Whether the location passes the filter. Case does not matter."""
+    names = names_of(rule.field, location)
     wanted = {value.casefold() for value in rule.values}
     if rule.kind == "all":
         return wanted <= names
     return wanted.isdisjoint(names) == (rule.kind == "not")
 
 
-class Named(Protocol):
-    """What of a place filters see: Place, and the row of a location."""
+class LocationNames(Protocol):
+    """The attributes that filters read. Both NodeLocation and a location's database row have them."""
 
     @property
     def slug(self) -> str: ...
@@ -81,16 +86,18 @@ class Named(Protocol):
     def tags(self) -> Sequence[str]: ...
 
 
-def names_of(field_name: str, place: Named) -> set[str]:
-    """In lower case, all that the place answers to. `location` is any of its names: Edgegap's one example for it is a
-    country."""
+def names_of(field_name: str, location: LocationNames) -> set[str]:
+    """The location's names for a filter's field, in lower case.
+
+    The field `location` matches any of the names, because Edgegap's only example for it is a country.
+    """
     by_field: dict[str, Sequence[str]] = {
-        "country": (place.country, place.country_code),
-        "continent": (place.continent,),
-        "region": (place.region,),
-        "city": (place.city,),
-        "tags": place.tags,
+        "country": (location.country, location.country_code),
+        "continent": (location.continent,),
+        "region": (location.region,),
+        "city": (location.city,),
+        "tags": location.tags,
     }
     own = by_field.get(field_name)
-    names = own if own is not None else (place.slug, *(name for group in by_field.values() for name in group))
+    names = own if own is not None else (location.slug, *(name for group in by_field.values() for name in group))
     return {name.casefold() for name in names if name}

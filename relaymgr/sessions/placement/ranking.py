@@ -1,17 +1,19 @@
-"""Which node serves a group of players best. Pure: dataclasses and arrays in, dataclasses out.
+"""Ranks the nodes for a group of players. Pure: dataclasses and arrays in, dataclasses out.
 
-The cost of a node is a sum of named terms, all in milliseconds, lower is better. The first is what the players will
-feel, by the session's topology and objective:
+The cost of a node is a sum of named terms in milliseconds; lower is better. The first term is the latency that the
+players will experience, according to the session's topology and objective:
 
     host   each client plays with seat 0 over client -> node -> host
     mesh   every pair plays over one -> node -> other
 
-What must not be used is refused with its reasons. What should not be used (stale telemetry, loss over the cap, ...)
-comes after all that may: a session is never blocked because something is not known, the choice gets worse by TIERS.
+A node that must not be used is excluded, with all its reasons. A node that should not be used (stale telemetry, high
+loss, ...) is a fallback: it ranks behind every node of a better FallbackTier. Missing data therefore makes the choice
+worse, and never prevents a session.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,27 +21,59 @@ from numpy.typing import NDArray
 from relaymgr.telemetry.estimation.estimates import Legs
 from relaymgr.telemetry.estimation.geography import Floats
 
-from .filters import Constraints, Filter, Place, is_named, refusals
+from .filters import Constraints, Filter, NodeLocation, exclusions, is_named
 
-# The order in which concessions are made; a node's step is the last it needs.
-TIERS = ("none", "stale_telemetry", "over_limit", "suspect")
-REFUSED = len(TIERS)
+
+class FallbackTier(IntEnum):
+    """The tiers in the order in which they are used. A node is in the last tier that any of its reasons puts it in."""
+
+    NONE = 0
+    STALE_TELEMETRY = 1
+    OVER_LIMIT = 2
+    SUSPECT = 3
+
+    @property
+    def code(self) -> str:
+        return self.name.lower()
+
+
+EXCLUDED = len(FallbackTier)
+
+FALLBACK_REASONS: Mapping[str, FallbackTier] = {
+    "stale_telemetry": FallbackTier.STALE_TELEMETRY,
+    "high_loss": FallbackTier.OVER_LIMIT,
+    "high_jitter": FallbackTier.OVER_LIMIT,
+    "high_load": FallbackTier.OVER_LIMIT,
+    "suspect": FallbackTier.SUSPECT,
+}
+
+
+class Rule(StrEnum):
+    """What put the first node before the second. Also the label `decided_by` of the metric of placements."""
+
+    NO_NODE = "no_node"
+    ONLY_NODE = "only_node"
+    FALLBACK_TIER = "fallback_tier"
+    LEAST_COST = "least_cost"
+    LOAD = "load"
+    PRICE = "price"
+    NAME = "name"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Weights and caps, stored with every explanation. Milliseconds unless the name says otherwise."""
+    """Weights and limits. They are stored with every placement, so that it can be explained after they have changed."""
 
-    uncertainty_weight: float = 0.25  # one millisecond surely felt weighs as much as four that may be
-    jitter_weight: float = 2.0  # a buffer that holds back as long as two mean deviations hides most of the jitter
-    loss_ms_per_percent: float = 10.0  # one packet in a hundred comes a resend late
-    tie: float = 5.0  # nobody feels less: load and price decide
-    load_at_half: float = 10.0
-    price: float = 1.0  # of one unit of price
-    preference: float = 15.0  # by how much a preferred node may be worse
-    hysteresis: float = 15.0  # by how much another must be better before a session is to leave its node
-    max_loss: float = 0.1  # 0..1, of one leg
-    max_jitter: float = 60.0
+    uncertainty_weight: float = 0.25  # a possible millisecond counts a quarter of a certain one
+    jitter_weight: float = 2.0  # a jitter buffer of two mean deviations absorbs most of the jitter
+    loss_ms_per_percent: float = 10.0  # a lost packet arrives one retransmission later
+    tie_ms: float = 5.0  # players do not notice less, so load and price decide
+    load_at_half_ms: float = 10.0
+    price_ms: float = 1.0  # for one unit of price
+    preference_ms: float = 15.0  # how much worse a preferred node may be
+    hysteresis_ms: float = 15.0  # how much better another node must be before it is reported as better
+    max_loss: float = 0.1  # 0 to 1, of one leg
+    max_jitter_ms: float = 60.0
     max_load: float = 0.95
     max_age_s: float = 30.0
 
@@ -48,13 +82,16 @@ POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A node as it is now. `free_seats` of its emptiest worker; `load` 0..1, from a sample `load_age_s` old;
-    `families`: ipv4, ipv6, those in which players reach it."""
+class NodeSnapshot:
+    """The state of a node at the moment of placement.
+
+    `free_seats` are those of its emptiest worker. `load` is 0 to 1 and `load_age_s` seconds old. `families`: ipv4,
+    ipv6, those in which players reach the node.
+    """
 
     node_id: int
     node: str
-    place: Place
+    location: NodeLocation
     state: str
     is_draining: bool
     free_seats: int
@@ -66,93 +103,103 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Who is to play together and how; `size` players, in the order of their seats.
+    """The players of a session, in the order of their seats, and what was requested for them.
 
-    `current`: the node they play over now, which is theirs already: it needs no free seats. `families`: those that at
-    least one of them needs, ipv4, ipv6."""
+    `current_node`: the node that serves them now; it needs no free seats for them. `families`: ipv4, ipv6, those that
+    at least one of them needs.
+    """
 
     size: int
     topology: str = "host"
     objective: str = "worst"
     filters: Sequence[Filter] = ()
     constraints: Constraints = field(default_factory=Constraints)
-    current: str = ""
+    current_node: str = ""
     families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """All candidates judged. `order` lists those that may be used, the best first, as indexes; `terms` and `ties` have
-    a value for each candidate, in ms; `step` is an index into TIERS, REFUSED for those in `refused`."""
+    """`order` has the indexes of the usable nodes, the best first. `terms` and `tie_breakers` have a value in ms for
+    each node. `tier` has a FallbackTier for each node, EXCLUDED for those in `excluded`."""
 
     group: Group
-    candidates: Sequence[Candidate]
+    nodes: Sequence[NodeSnapshot]
     legs: Legs
     policy: Policy
-    terms: dict[str, Floats]
+    terms: Mapping[str, Floats]
     cost: Floats
-    ties: dict[str, Floats]
-    step: NDArray[np.int8]
-    concessions: dict[str, NDArray[np.bool_]]
-    refused: dict[int, tuple[str, ...]]
+    tie_breakers: Mapping[str, Floats]
+    tier: NDArray[np.int8]
+    fallback_reasons: Mapping[str, NDArray[np.bool_]]
+    excluded: Mapping[int, tuple[str, ...]]
     order: Sequence[int]
 
     @property
-    def usable(self) -> list[Candidate]:
-        return [self.candidates[index] for index in self.order]
+    def usable(self) -> list[NodeSnapshot]:
+        return [self.nodes[index] for index in self.order]
 
     @property
-    def tie(self) -> Floats:
-        return np.asarray(sum(self.ties.values()))
+    def rule(self) -> Rule:
+        if not self.order:
+            return Rule.NO_NODE
+        if len(self.order) == 1:
+            return Rule.ONLY_NODE
+        first, second = self.order[0], self.order[1]
+        if self.tier[first] != self.tier[second]:
+            return Rule.FALLBACK_TIER
+        if not self._is_tie(second):
+            return Rule.LEAST_COST
+        total = _total(self.tie_breakers)
+        if total[first] != total[second]:
+            decisive = max(self.tie_breakers, key=lambda name: self._lead(self.tie_breakers[name]))
+            return Rule(decisive)
+        return Rule.LEAST_COST if self.cost[first] != self.cost[second] else Rule.NAME
+
+    def _is_tie(self, index: int) -> bool:
+        """Whether the cost is as good as the best of its tier."""
+        best = min(self.cost[each] for each in self.order if self.tier[each] == self.tier[index])
+        return bool(self.cost[index] <= best + self.policy.tie_ms)
+
+    def _lead(self, values: Floats) -> float:
+        return float(values[self.order[1]] - values[self.order[0]])
 
 
-def rank(group: Group, candidates: Sequence[Candidate], legs: Legs, policy: Policy = POLICY) -> Ranking:
-    """`legs` of the group's players to the candidates. The same input gives the same order, however it is sorted."""
-    terms = _terms(group, candidates, legs, policy)
-    cost = np.round(np.sum(list(terms.values()), axis=0), 3)
-    ties = _ties(candidates, policy)
-    concessions = _concessions(group, candidates, legs, policy)
-    refused = _refused(group, candidates)
-    step = np.zeros(len(candidates), dtype=np.int8)
-    for at, fits in concessions.values():
-        np.maximum(step, np.where(fits, at, 0), out=step, casting="unsafe")
-    step[list(refused)] = REFUSED
-    order = _order(candidates, cost, np.asarray(sum(ties.values())), step, policy)
-    return Ranking(
-        group,
-        candidates,
-        legs,
-        policy,
-        terms,
-        cost,
-        ties,
-        step,
-        {k: f for k, (_, f) in concessions.items()},
-        refused,
-        order,
-    )
+def rank(group: Group, nodes: Sequence[NodeSnapshot], legs: Legs, policy: Policy = POLICY) -> Ranking:
+    """`legs`: of the group's players to the nodes. The result does not depend on the order of `nodes`."""
+    terms = _terms(group, nodes, legs, policy)
+    cost = np.round(_total(terms), 3)
+    tie_breakers = _tie_breakers(nodes, policy)
+    fallback_reasons = _fallback_reasons(nodes, legs, policy)
+    excluded = _excluded(group, nodes)
+    tier = np.zeros(len(nodes), dtype=np.int8)
+    for reason, applies in fallback_reasons.items():
+        np.maximum(tier, np.where(applies, FALLBACK_REASONS[reason], 0), out=tier, casting="unsafe")
+    tier[list(excluded)] = EXCLUDED
+    order = _order(nodes, cost, _total(tie_breakers), tier, policy)
+    return Ranking(group, nodes, legs, policy, terms, cost, tie_breakers, tier, fallback_reasons, excluded, order)
 
 
-def choose_host(group: Group, candidates: Sequence[Candidate], legs: Legs, policy: Policy = POLICY) -> int:
-    """The player who as host gives the group the best node there is: an index into the group."""
-    hosts = _paths_by_host(legs.ms, group.objective)  # (players, nodes)
-    ranking = rank(group, candidates, legs, policy)
-    others = ranking.cost - path_ms(legs.ms, group.topology, group.objective)
-    open_nodes = ranking.step == ranking.step.min(initial=REFUSED)
-    if group.topology != "host" or group.size < 2 or not len(ranking.order):
+def choose_host(group: Group, nodes: Sequence[NodeSnapshot], legs: Legs, policy: Policy = POLICY) -> int:
+    """The index of the player who gives the group the lowest cost as its host."""
+    ranking = rank(group, nodes, legs, policy)
+    if group.topology != "host" or group.size < 2 or not ranking.order:
         return 0
-    total = np.where(open_nodes, hosts + others, np.inf)
+    paths = _paths_by_host(legs.ms, group.objective)  # (players, nodes)
+    other_terms = ranking.cost - path_ms(legs.ms, group.topology, group.objective)
+    in_best_tier = ranking.tier == ranking.tier.min(initial=EXCLUDED)
+    total = np.where(in_best_tier, paths + other_terms, np.inf)
     return int(np.unravel_index(np.argmin(total), total.shape)[0])
 
 
-# What the players feel
+# Paths
 
 
 def path_ms(legs: Floats, topology: str, objective: str) -> Floats:
-    """What the group feels over each node, from its (players, nodes) legs.
+    """The group's latency over each node, from its (players, nodes) legs.
 
-    worst: the longest path. sum: all paths. spread: the longest, and how much longer than the shortest it is: the fair
-    choice. A single player's only path is its own leg.
+    worst: the longest path. sum: all paths. spread: the longest path, and how much longer it is than the shortest. The
+    only path of a single player is its leg.
     """
     if len(legs) == 1:
         return np.asarray(legs[0])
@@ -173,13 +220,13 @@ def _host_paths(legs: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _mesh_paths(legs: Floats) -> tuple[Floats, Floats, Floats]:
-    """The same over all pairs: the two longest legs make the longest path, and each leg is part of n - 1 paths."""
+    """Longest, shortest and sum of the paths between all pairs. Each leg is part of n - 1 paths."""
     ordered = np.sort(legs, axis=0)
     return ordered[-1] + ordered[-2], ordered[0] + ordered[1], ordered.sum(0) * (len(legs) - 1)
 
 
 def _paths_by_host(legs: Floats, objective: str) -> Floats:
-    """(players, nodes): what the group feels if that player is the host."""
+    """(players, nodes): the group's latency with that player as the host."""
     if len(legs) == 1:
         return legs
     ordered = np.sort(legs, axis=0)
@@ -189,94 +236,99 @@ def _paths_by_host(legs: Floats, objective: str) -> Floats:
     return _by_objective(longest, shortest, total, objective)
 
 
-# Terms
+# Costs
 
 
-def _terms(group: Group, candidates: Sequence[Candidate], legs: Legs, policy: Policy) -> dict[str, Floats]:
-    """Each by its name, in ms, for all candidates."""
-    doubt = path_ms(legs.uncertainty_ms, group.topology, "worst")
+def _total(values: Mapping[str, Floats]) -> Floats:
+    return np.sum(list(values.values()), axis=0)
+
+
+def _terms(group: Group, nodes: Sequence[NodeSnapshot], legs: Legs, policy: Policy) -> dict[str, Floats]:
+    """{term: milliseconds for each node}."""
+    uncertainty = path_ms(legs.uncertainty_ms, group.topology, "worst")
     jitter = path_ms(legs.jitter_ms, group.topology, "worst")
     loss = path_ms(legs.loss, group.topology, "worst")
-    names = [(candidate.node, candidate.place) for candidate in candidates]
     terms = {
         "path": path_ms(legs.ms, group.topology, group.objective),
-        "uncertainty": policy.uncertainty_weight * doubt,
+        "uncertainty": policy.uncertainty_weight * uncertainty,
         "jitter": policy.jitter_weight * jitter,
         "loss": policy.loss_ms_per_percent * 100 * loss,
     }
-    if group.constraints.prefer:
-        preferred = np.array([is_named(node, place, group.constraints.prefer) for node, place in names])
-        terms["not_preferred"] = np.where(preferred, 0.0, policy.preference)
-    if group.current:
-        stays = np.array([node == group.current for node, _ in names])
-        terms["move"] = np.where(stays, 0.0, policy.hysteresis)
+    if prefer := group.constraints.prefer:
+        is_preferred = np.array([is_named(each.node, each.location, prefer) for each in nodes])
+        terms["not_preferred"] = np.where(is_preferred, 0.0, policy.preference_ms)
+    if group.current_node:
+        is_current = np.array([each.node == group.current_node for each in nodes])
+        terms["move"] = np.where(is_current, 0.0, policy.hysteresis_ms)
     return {name: np.round(values, 3) for name, values in terms.items()}
 
 
-def _ties(candidates: Sequence[Candidate], policy: Policy) -> dict[str, Floats]:
-    """What decides between nodes that nobody could tell apart.
+def _tie_breakers(nodes: Sequence[NodeSnapshot], policy: Policy) -> dict[str, Floats]:
+    """{Rule: milliseconds for each node}: compared where costs are so close that players notice no difference.
 
-    Load as the queue of a busy server grows (M/M/1): nothing when idle, nine times its half at 0.9."""
-    load = np.clip([candidate.load for candidate in candidates], 0.0, 0.999)
-    price = np.array([candidate.price for candidate in candidates], dtype=np.float64)
-    return {"load": np.round(policy.load_at_half * load / (1 - load), 3), "price": np.round(policy.price * price, 3)}
-
-
-def _order(
-    candidates: Sequence[Candidate], cost: Floats, tie: Floats, step: NDArray[np.int8], policy: Policy
-) -> list[int]:
-    """By step; of each step first those within a tie of its best, by what breaks ties; then by cost; then by name."""
-    order: list[int] = []
-    for now in range(REFUSED):
-        members = [int(index) for index in np.flatnonzero(step == now)]
-        if members:
-            limit = min(cost[index] for index in members) + policy.tie
-            close = [index for index in members if cost[index] <= limit]
-            rest = [index for index in members if cost[index] > limit]
-            order += sorted(close, key=lambda index: (tie[index], cost[index], candidates[index].node))
-            order += sorted(rest, key=lambda index: (cost[index], candidates[index].node))
-    return order
-
-
-# What forbids
-
-
-def _concessions(
-    group: Group, candidates: Sequence[Candidate], legs: Legs, policy: Policy
-) -> dict[str, tuple[int, NDArray[np.bool_]]]:
-    """{reason: (step, which candidates)}: what a node should not have, but may when there is no better one."""
-    ages = np.array([np.inf if c.load_age_s is None else c.load_age_s for c in candidates])
-    load = np.array([candidate.load for candidate in candidates])
+    Load counts as the queue of a busy server grows (M/M/1): nothing when idle, nine times as much at 0.9 as at 0.5.
+    """
+    load = np.clip([each.load for each in nodes], 0.0, 0.999)
+    price = np.array([each.price for each in nodes], dtype=np.float64)
     return {
-        "stale_telemetry": (1, ages > policy.max_age_s),
-        "high_loss": (2, legs.loss.max(0, initial=0) > policy.max_loss),
-        "high_jitter": (2, legs.jitter_ms.max(0, initial=0) > policy.max_jitter),
-        "high_load": (2, load > policy.max_load),
-        "suspect": (3, np.array([candidate.state == "suspect" for candidate in candidates])),
+        Rule.LOAD.value: np.round(policy.load_at_half_ms * load / (1 - load), 3),
+        Rule.PRICE.value: np.round(policy.price_ms * price, 3),
     }
 
 
-def _refused(group: Group, candidates: Sequence[Candidate]) -> dict[int, tuple[str, ...]]:
+def _order(
+    nodes: Sequence[NodeSnapshot], cost: Floats, tie: Floats, tier: NDArray[np.int8], policy: Policy
+) -> list[int]:
+    """By tier. Within a tier, first the nodes within a tie of its best, by tie breakers; then by cost; then by name."""
+    order: list[int] = []
+    for each in FallbackTier:
+        members = [int(index) for index in np.flatnonzero(tier == each)]
+        if members:
+            limit = min(cost[index] for index in members) + policy.tie_ms
+            close = [index for index in members if cost[index] <= limit]
+            rest = [index for index in members if cost[index] > limit]
+            order += sorted(close, key=lambda index: (tie[index], cost[index], nodes[index].node))
+            order += sorted(rest, key=lambda index: (cost[index], nodes[index].node))
+    return order
+
+
+# Fallbacks and exclusions
+
+
+def _fallback_reasons(nodes: Sequence[NodeSnapshot], legs: Legs, policy: Policy) -> dict[str, NDArray[np.bool_]]:
+    """{reason of FALLBACK_REASONS: whether it applies to each node}."""
+    ages = np.array([np.inf if each.load_age_s is None else each.load_age_s for each in nodes])
+    load = np.array([each.load for each in nodes])
+    return {
+        "stale_telemetry": ages > policy.max_age_s,
+        "high_loss": legs.loss.max(0, initial=0) > policy.max_loss,
+        "high_jitter": legs.jitter_ms.max(0, initial=0) > policy.max_jitter_ms,
+        "high_load": load > policy.max_load,
+        "suspect": np.array([each.state == "suspect" for each in nodes]),
+    }
+
+
+def _excluded(group: Group, nodes: Sequence[NodeSnapshot]) -> dict[int, tuple[str, ...]]:
     """{index: reasons} of the nodes that must not be used."""
-    by_place: dict[str, tuple[str, ...]] = {}
-    has_constraints = bool(group.constraints.pin or group.constraints.ban)
-    refused = {}
-    for index, candidate in enumerate(candidates):
-        place = candidate.place
-        if place.slug not in by_place:
-            by_place[place.slug] = refusals("", place, group.filters, Constraints())
-        reasons = by_place[place.slug]
-        if has_constraints:
-            reasons += refusals(candidate.node, place, (), group.constraints)
-        if candidate.state not in ("ready", "suspect"):
-            reasons += (candidate.state,)
-        if candidate.is_draining:
+    by_location: dict[str, tuple[str, ...]] = {}
+    names_nodes = bool(group.constraints.pin or group.constraints.ban)
+    excluded = {}
+    for index, each in enumerate(nodes):
+        location = each.location
+        if location.slug not in by_location:
+            by_location[location.slug] = exclusions("", location, group.filters, Constraints())
+        reasons = by_location[location.slug]
+        if names_nodes:
+            reasons += exclusions(each.node, location, (), group.constraints)
+        if each.state not in ("ready", "suspect"):
+            reasons += (each.state,)
+        if each.is_draining:
             reasons += ("draining",)
         for family in group.families:
-            if family not in candidate.families:
+            if family not in each.families:
                 reasons += (f"no_{family}_address",)
-        if candidate.free_seats < group.size and candidate.node != group.current:
+        if each.free_seats < group.size and each.node != group.current_node:
             reasons += ("full",)
         if reasons:
-            refused[index] = reasons
-    return refused
+            excluded[index] = reasons
+    return excluded

@@ -1,5 +1,7 @@
-"""Sessions that play are looked at again: is another node much better by now? It is told, not acted on: players would
-notice a move."""
+"""Compares sessions in use with all nodes again, by their live legs: another node may be much better by now.
+
+A better node is reported in the session and in its timeline. Sessions are not moved, because players notice a move.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,60 +14,59 @@ from django.utils import timezone
 from relaymgr.telemetry.estimation.estimates import LatencyModel, Player, Sample, estimate_legs
 from relaymgr.telemetry.selectors import latency_model_current, live_legs
 
-from ..lifecycle import note
+from ..lifecycle import record_event
 from ..models import EventKind, RelaySession, SessionState
 from ..selectors import with_details
 from .filters import Constraints, Filter
-from .inputs import candidates_now, constraints_joined, rules_of
-from .players import families_needed, players_of, sites_of
-from .ranking import POLICY, Candidate, Group, Ranking, rank
+from .inputs import constraints_joined, families_needed, node_snapshots, players_of, rules_of, sites_of
+from .ranking import POLICY, Group, NodeSnapshot, Ranking, rank
 
-AFTER = timedelta(seconds=60)  # of play
-EVERY = timedelta(seconds=10)
-LASTING = timedelta(seconds=30)  # before it is told: what passes by itself is no reason to move
-LIVE = timedelta(seconds=30)  # a leg that was heard of before that is not live
-BATCH = 200  # sessions, those that waited longest first: a second's work over a thousand nodes
-BUDGET = 3.0  # seconds of a round, after which no further batch is begun
+READY_FOR = timedelta(seconds=60)  # before a session is reevaluated for the first time
+INTERVAL = timedelta(seconds=10)
+REPORT_AFTER = timedelta(seconds=30)  # of the same node being better, so that short disturbances are not reported
+LIVE_MAX_AGE = timedelta(seconds=30)  # of the last sample of a live leg
+BATCH = 200  # sessions; a second of work with a thousand nodes
+BUDGET_S = 3.0  # of a round, after which no further batch is begun
 
 
 def sessions_reevaluate() -> int:
-    """Looks at the sessions whose turn it is; how many had live legs to judge by."""
-    deadline = time.monotonic() + BUDGET
-    known = 0
-    while batch := _batch_recheck(timezone.now()):
-        known += batch[1]
+    """Reevaluates the sessions that are due, the longest waiting first. Returns how many of them had live legs."""
+    deadline = time.monotonic() + BUDGET_S
+    with_live_legs = 0
+    while batch := _batch_reevaluate(timezone.now()):
+        with_live_legs += batch[1]
         if batch[0] < BATCH or time.monotonic() > deadline:
             break
-    return known
+    return with_live_legs
 
 
-def _batch_recheck(now: datetime) -> tuple[int, int] | None:
-    """How many sessions were looked at, and how many of them had live legs. None: it is nobody's turn."""
-    due = RelaySession.objects.filter(state=SessionState.READY, ready_at__lte=now - AFTER)
-    due = due.exclude(reevaluated_at__gt=now - EVERY + timedelta(seconds=1)).select_related("tenant")
+def _batch_reevaluate(now: datetime) -> tuple[int, int] | None:
+    """How many sessions were reevaluated, and how many of them had live legs. None: no session is due."""
+    due = RelaySession.objects.filter(state=SessionState.READY, ready_at__lte=now - READY_FOR)
+    due = due.exclude(reevaluated_at__gt=now - INTERVAL + timedelta(seconds=1)).select_related("tenant")
     sessions = list(with_details(due).order_by(F("reevaluated_at").asc(nulls_first=True), "pk")[:BATCH])
     if not sessions:
         return None
-    live = live_legs(sessions=[session.pk for session in sessions], since=now - LIVE, now=now)
-    candidates, _ = candidates_now()
-    known = {session for session, _ in live}
-    playing = [each for each in sessions if each.pk in known and each.worker is not None and each.active_seats]
-    rules = {tenant: rules_of(tenant) for tenant in {session.tenant for session in playing}}
-    model, players = latency_model_current(), _players_by_session(playing, live)
-    for session in playing:
+    live = live_legs(sessions=[session.pk for session in sessions], since=now - LIVE_MAX_AGE, now=now)
+    nodes, _ = node_snapshots()
+    measured = {session for session, _ in live}
+    comparable = [each for each in sessions if each.pk in measured and each.worker is not None and each.active_seats]
+    rules = {tenant: rules_of(tenant) for tenant in {session.tenant for session in comparable}}
+    model, players = latency_model_current(), _players_by_session(comparable, live)
+    for session in comparable:
         constraints = constraints_joined(rules[session.tenant], session.constraints)
-        _settle(session, _better(session, candidates, players[session.pk], constraints, model), now)
-    # Nothing is measured of these, as where their node is silent: what was found before is not so any more.
-    unmeasured = [each.pk for each in sessions if each.better_relay and each not in playing]
-    RelaySession.objects.filter(pk__in=unmeasured).update(better_relay={})
+        _store(session, _better_node(session, nodes, players[session.pk], constraints, model), now)
+    # A result without recent samples is not valid any longer, for example where the node is silent.
+    outdated = [each.pk for each in sessions if each.better_relay and each not in comparable]
+    RelaySession.objects.filter(pk__in=outdated).update(better_relay={})
     RelaySession.objects.filter(pk__in=[session.pk for session in sessions]).update(reevaluated_at=now)
-    return len(sessions), len(known)
+    return len(sessions), len(measured)
 
 
 def _players_by_session(
     sessions: Sequence[RelaySession], live: Mapping[tuple[str, int], Sample]
 ) -> dict[str, list[Player]]:
-    """All in one look at the histories of their prefixes."""
+    """Of all sessions at once, so that the histories of all their prefixes take one query."""
     nodes = {session.pk: session.worker.node.name for session in sessions if session.worker}
     legs = {key: {nodes[key[0]]: sample} for key, sample in live.items() if key[0] in nodes}
     seats = [seat for session in sessions for seat in session.active_seats]
@@ -75,50 +76,49 @@ def _players_by_session(
     return found
 
 
-def _better(
+def _better_node(
     session: RelaySession,
-    candidates: list[Candidate],
+    nodes: list[NodeSnapshot],
     players: list[Player],
     constraints: Constraints,
     model: LatencyModel,
 ) -> dict[str, Any] | None:
-    """The node that is better by POLICY.hysteresis at least, and by how much."""
-    node = session.worker.node.name if session.worker else ""
+    """The node that is better by at least POLICY.hysteresis_ms, and by how much."""
+    current = session.worker.node.name if session.worker else ""
     group = Group(
         size=len(session.active_seats),
         topology=session.topology,
         objective=session.objective,
         filters=[Filter(f["field"], tuple(f["values"]), f["filter_type"]) for f in session.filters],
         constraints=constraints,
-        current=node,
+        current_node=current,
         families=families_needed(session.active_seats),
     )
-    ranking = rank(group, candidates, estimate_legs(players, sites_of(candidates), model))
-    return _gain(ranking, node)
+    return _gain(rank(group, nodes, estimate_legs(players, sites_of(nodes), model)), current)
 
 
 def _gain(ranking: Ranking, current: str) -> dict[str, Any] | None:
-    names = [candidate.node for candidate in ranking.candidates]
+    names = [each.node for each in ranking.nodes]
     if not ranking.order or current not in names:
         return None
-    best, here = ranking.order[0], names.index(current)
-    gain = float(ranking.cost[here] - ranking.cost[best] + ranking.terms["move"][best])
-    if best == here or gain < POLICY.hysteresis:
+    best, present = ranking.order[0], names.index(current)
+    gain = float(ranking.cost[present] - ranking.cost[best] + ranking.terms["move"][best])
+    if best == present or gain < POLICY.hysteresis_ms:
         return None
-    return {"node": names[best], "location": ranking.candidates[best].place.slug, "gain_ms": round(gain, 1)}
+    return {"node": names[best], "location": ranking.nodes[best].location.slug, "gain_ms": round(gain, 1)}
 
 
-def _settle(session: RelaySession, better: dict[str, Any] | None, now: datetime) -> None:
-    """Keep since when the same node has been better; the first time that has lasted is a line of the timeline."""
+def _store(session: RelaySession, better: dict[str, Any] | None, now: datetime) -> None:
+    """Records since when the same node has been better. Once that has lasted, it is reported in the timeline."""
     before = session.better_relay
     if better is None:
         after: dict[str, Any] = {}
     else:
         is_same = before.get("node") == better["node"]
         since = before["since"] if is_same else now.timestamp()
-        lasts = now.timestamp() - since >= LASTING.total_seconds()
-        after = {**better, "since": since, "lasts": lasts}
-        if lasts and not (is_same and before.get("lasts")):
-            note(session, EventKind.BETTER_RELAY, reason=f"{better['node']} by {better['gain_ms']:.0f} ms")
+        is_reported = now.timestamp() - since >= REPORT_AFTER.total_seconds()
+        after = {**better, "since": since, "is_reported": is_reported}
+        if is_reported and not (is_same and before.get("is_reported")):
+            record_event(session, EventKind.BETTER_RELAY, reason=f"{better['node']} by {better['gain_ms']:.0f} ms")
     if after != before:
         RelaySession.objects.filter(pk=session.pk, state=SessionState.READY).update(better_relay=after)

@@ -18,7 +18,7 @@ from matchmaker.background.documents import session_request
 from matchmaker.manager_client import Manager
 from matchmaker.models import Backfill, Group, LocationSnapshot, Match, MatchState, ProfileVersion, Status, Ticket
 from matchmaker.network_measurements import nearest
-from relaymgr.sessions.input_serializers import UserSerializer
+from relaymgr.sessions.apis.input_serializers import UserSerializer
 from tests.matchmaker.conftest import ManagerStandIn
 from tests.support.manager import in_threads
 

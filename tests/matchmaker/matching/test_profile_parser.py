@@ -12,8 +12,8 @@ from matchmaker.matching.pool import PoolTicket
 from matchmaker.matching.profile_parser import ProfileInvalid, differences, parse, profiles_of_file
 from matchmaker.matching.proposals import make_matches
 from matchmaker.matching.session_options import DIALECTS, IDLE_TIMEOUTS, MAX_LIFETIMES
-from relaymgr.sessions.apis import DIALECTS as manager_dialects
-from relaymgr.sessions.apis import SessionsApi
+from relaymgr.sessions.apis.sessions import DIALECTS as manager_dialects
+from relaymgr.sessions.apis.sessions import SessionsApi
 from tests.matchmaker.conftest import CONFIG
 from tests.matchmaker.matching.configurations import SIZE, elo, json_values, maps, pings, with_rules
 

@@ -13,7 +13,8 @@ from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions.models import PlacementRule, RelaySession
-from relaymgr.sessions.placement.explanation import recompute
+from relaymgr.sessions.placement.explanation import ranking_again
+from relaymgr.sessions.placement.record import record_read
 from relaymgr.telemetry.models import PrefixLeg
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.conftest import SESSIONS
@@ -108,15 +109,18 @@ def test_neighbours_legs_are_remembered(api: APIClient) -> None:
     assert {leg["source"] for leg in explained["considered_nodes"][0]["estimates"]} == {"history"}
 
 
-def test_stored_explanation_gives_the_same_choice_again(api: APIClient) -> None:
+def test_stored_record_gives_the_same_choice_again(api: APIClient) -> None:
     placed(api)
-    explained = RelaySession.objects.get().placement
-    assert recompute(explained)[0] == explained["chosen"] == "fra-1"
+    record = record_read(RelaySession.objects.get().placement)
+    assert record is not None
+    again = ranking_again(record)
+    assert again is not None
+    assert again.usable[0].node == record.chosen == "fra-1"
 
 
 def test_operator_reads_the_placement_as_a_table(api: APIClient, client: Client) -> None:
     placed(api)
     client.force_login(User.objects.create_superuser("operator"))
     page = client.get(f"/admin/relay_sessions/relaysession/{RelaySession.objects.get().pk}/change/").content.decode()
-    assert ": least cost, by" in page
+    assert "Its cost is the lowest, by" in page
     assert "the longest path: seat 0 (10.0 ms) to seat 1 (20.0 ms)" in page

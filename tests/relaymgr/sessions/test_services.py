@@ -13,7 +13,7 @@ from relaymgr.nodes.models import RelayNode, RelayWorker
 from relaymgr.nodes.states import NodeState
 from relaymgr.sessions import reconciler
 from relaymgr.sessions.models import EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState
-from relaymgr.sessions.placement.allocation import NODES_TRIED
+from relaymgr.sessions.placement.allocation import ATTEMPTS_MAX
 from relaymgr.sessions.services import seat_authorize
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, obedient
@@ -163,7 +163,7 @@ def test_no_node_at_all_is_503_no_relay_with_the_reasons(make_stand_in_node: Mak
 
 
 def test_at_most_four_nodes_are_tried(make_stand_in_node: MakeStandIn, api: APIClient) -> None:
-    nodes = [make_stand_in_node(f"n{index}") for index in range(NODES_TRIED + 1)]
+    nodes = [make_stand_in_node(f"n{index}") for index in range(ATTEMPTS_MAX + 1)]
     for _, stand_in in nodes:
         stand_in.answer = refuses("full")
     response = post(api)

@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from relaymgr.sessions.overview import placement_document
-from relaymgr.sessions.placement.stored_explanation import completed
+from relaymgr.sessions.placement.explanation import explain as explain_placement
+from relaymgr.sessions.selectors import better_relay
 from web.errors import Conflict
 
 from ..filters import session_get
@@ -27,32 +28,31 @@ def explain(
 ) -> None:
     """Explain the placement of a session: every considered node, its cost, and what would have changed the choice."""
     session = session_get(session_id)
-    placement = completed(placement_document(session_id=session.pk))
+    placement = explain_placement(placement_document(session_id=session.pk))
     if not placement:
         raise NotExplained
-    better = session.better_relay if session.is_ready and session.better_relay.get("lasts") else None
-    document = {"session": session.pk, "better_relay": better, **placement}
+    document = {"session": session.pk, "better_relay": better_relay(session), **placement}
     show(document, as_json, lambda found: _render(found, seats))
 
 
 def _render(document: Document, seats: int) -> Iterator[RenderableType]:
     yield _headline(document)
     yield ""
-    candidates = document["considered_nodes"]
-    terms = [term["name"] for term in candidates[0]["terms"]] if candidates else []
+    nodes = document["considered_nodes"]
+    terms = [term["name"] for term in nodes[0]["terms"]] if nodes else []
     columns = ("", "node", "location", "cost", *terms, "load", "free seats", "exclusions and fallback reasons")
-    rows = [_candidate_row(candidate, document) for candidate in candidates]
+    rows = [_node_row(node, document) for node in nodes]
     yield table(columns, rows, numbers=("cost", *terms, "load", "free seats"))
     more = document["unlisted_nodes"]
     if more["usable"] or more["excluded"]:
         yield f"Not listed: {more['usable']} more usable nodes, {more['excluded']} more excluded nodes."
-    if seats and candidates:
+    if seats and nodes:
         yield ""
         yield Text("Estimated RTT of each leg in ms, with its uncertainty and source", style="bold")
         shown = range(min(seats, document["players"]))
         yield table(
             ("node", *(f"seat {seat}" for seat in shown)),
-            ([candidate["node"], *map(_leg, candidate["estimates"][: len(shown)])] for candidate in candidates),
+            ([node["node"], *map(_leg, node["estimates"][: len(shown)])] for node in nodes),
         )
     yield ""
     yield from _sentences(document)
@@ -61,7 +61,7 @@ def _render(document: Document, seats: int) -> Iterator[RenderableType]:
 def _headline(document: Document) -> Text:
     chosen = document.get("chosen") or "No node"
     line = Text(printable(f"{document['session']}: {chosen}"), style="bold")
-    line.append(printable(f", by: {document['decided_by']}."), style="not bold")
+    line.append(printable(f". {document['decision']}"), style="not bold")
     line.append(
         f" Topology {document['topology']}, objective {document['objective']}, {document['players']} players.",
         style="not bold",
@@ -69,17 +69,17 @@ def _headline(document: Document) -> Text:
     return line
 
 
-def _candidate_row(candidate: Document, document: Document) -> list[Any]:
-    excluded = candidate["excluded_by"]
+def _node_row(node: Document, document: Document) -> list[Any]:
+    excluded = node["excluded_by"]
     return [
-        "*" if candidate["node"] == document.get("chosen") else " ",
-        candidate["node"],
-        candidate["location"],
-        None if excluded else candidate["cost"],
-        *(term["ms"] for term in candidate["terms"]),
-        candidate["load"],
-        candidate["free_seats"],
-        [*excluded, *candidate["fallback_reasons"]],
+        "*" if node["node"] == document.get("chosen") else " ",
+        node["node"],
+        node["location"],
+        None if excluded else node["cost"],
+        *(term["ms"] for term in node["terms"]),
+        node["load"],
+        node["free_seats"],
+        [*excluded, *node["fallback_reasons"]],
     ]
 
 
@@ -95,7 +95,7 @@ def _sentences(document: Document) -> Iterator[str]:
     for reason in document["excluded"]:
         yield printable(f"Excluded by {reason['reason']}: {reason['count']} ({', '.join(reason['nodes'])}).")
     for change in document["alternatives"]:
-        yield printable(f"It would be {change['node']} if {change['condition']}.")
+        yield printable(f"{change['node']} would be first {change['condition']}.")
     for attempt in document["attempts"]:
         yield printable(f"Asked {attempt['node']}: {attempt['outcome']} in {words(attempt['ms'])} ms.")
     if document["better_relay"]:

@@ -8,7 +8,7 @@ from relaymgr.nodes.locations import geoip
 from relaymgr.nodes.locations.geoip import UNSTATED_KM, locate
 from relaymgr.nodes.models import Location
 from relaymgr.sessions.models import Seat
-from relaymgr.sessions.placement.players import players_of
+from relaymgr.sessions.placement.inputs import players_of
 from tests.relaymgr import mmdb
 
 PARIS = {

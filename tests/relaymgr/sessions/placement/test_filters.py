@@ -1,8 +1,8 @@
 import pytest
 
-from relaymgr.sessions.placement.filters import Constraints, Filter, Place, admits, refusals
+from relaymgr.sessions.placement.filters import Constraints, Filter, NodeLocation, admits, exclusions
 
-FRANKFURT = Place("frankfurt", "Frankfurt", "Germany", "DE", "Europe", "Hesse", ("premium", "ssd"), 50.11, 8.68)
+FRANKFURT = NodeLocation("frankfurt", "Frankfurt", "Germany", "DE", "Europe", "Hesse", ("premium", "ssd"), 50.11, 8.68)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_every_filter_has_to_pass_and_each_that_does_not_is_named() -> None:
         Filter("country", ("DE",), "not"),
         Filter("city", ("Oslo",), "any"),
     ]
-    assert refusals("fra-1", FRANKFURT, rules, Constraints()) == ("filter_country_not", "filter_city_any")
+    assert exclusions("fra-1", FRANKFURT, rules, Constraints()) == ("filter_country_not", "filter_city_any")
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_every_filter_has_to_pass_and_each_that_does_not_is_named() -> None:
     ],
 )
 def test_pin_and_ban_by_node_or_location(constraints: Constraints, reasons: tuple[str, ...]) -> None:
-    assert refusals("fra-1", FRANKFURT, (), constraints) == reasons
+    assert exclusions("fra-1", FRANKFURT, (), constraints) == reasons

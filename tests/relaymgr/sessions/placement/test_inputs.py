@@ -5,7 +5,7 @@ import pytest
 from django.utils import timezone
 
 from relaymgr.nodes.models import RelayNode, RelayWorker
-from relaymgr.sessions.placement.inputs import candidates_now
+from relaymgr.sessions.placement.inputs import node_snapshots
 
 
 @pytest.mark.django_db
@@ -17,8 +17,8 @@ def test_all_nodes_and_how_busy_they_are_in_two_queries(
     make_node("unheard", last_seen_at=None)
     make_node("bare").workers.all().delete()
     with django_assert_num_queries(2):
-        candidates, workers = candidates_now()
-    by_name = {candidate.node: candidate for candidate in candidates}
+        snapshots, workers = node_snapshots()
+    by_name = {snapshot.node: snapshot for snapshot in snapshots}
     assert by_name["busy"].load == pytest.approx(0.5)  # 200 of 400 seats are taken
     assert by_name["busy"].free_seats == 100  # of one worker: a session is on one
     assert by_name["busy"].load_age_s == pytest.approx(4, abs=1)

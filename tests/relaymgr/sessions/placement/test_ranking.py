@@ -8,30 +8,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaymgr.sessions.placement.filters import Constraints, Filter, Place, admits
-from relaymgr.sessions.placement.ranking import POLICY, Candidate, Group, Ranking, choose_host, path_ms, rank
+from relaymgr.sessions.placement.filters import Constraints, Filter, NodeLocation, admits
+from relaymgr.sessions.placement.ranking import POLICY, Group, NodeSnapshot, Ranking, Rule, choose_host, path_ms, rank
 from relaymgr.telemetry.estimation.coordinates import fit_coordinates
 from relaymgr.telemetry.estimation.estimates import LatencyModel, Legs, Player, Sample, Site, estimate_legs
 
-FRANKFURT = Place("frankfurt", "Frankfurt", "Germany", "DE", "Europe", "Hesse", ("premium", "ssd"), 50.11, 8.68)
-PARIS = Place("paris", "Paris", "France", "FR", "Europe", "Ile-de-France", (), 48.86, 2.35)
-TOKYO = Place("tokyo", "Tokyo", "Japan", "JP", "Asia", "Kanto", (), 35.68, 139.69)
+FRANKFURT = NodeLocation("frankfurt", "Frankfurt", "Germany", "DE", "Europe", "Hesse", ("premium", "ssd"), 50.11, 8.68)
+PARIS = NodeLocation("paris", "Paris", "France", "FR", "Europe", "Ile-de-France", (), 48.86, 2.35)
+TOKYO = NodeLocation("tokyo", "Tokyo", "Japan", "JP", "Asia", "Kanto", (), 35.68, 139.69)
 
 
-def node(name: str, place: Place = FRANKFURT, **changes: Any) -> Candidate:
-    plain = Candidate(hash(name), name, place, "ready", False, free_seats=100, load=0.0, load_age_s=1.0)
+def node(name: str, place: NodeLocation = FRANKFURT, **changes: Any) -> NodeSnapshot:
+    plain = NodeSnapshot(hash(name), name, place, "ready", False, free_seats=100, load=0.0, load_age_s=1.0)
     return replace(plain, **changes)
 
 
 FLEET = [node("fra-1"), node("par-1", PARIS), node("tyo-1", TOKYO)]
 
 
-def legs_of(players: list[Player], fleet: list[Candidate]) -> Legs:
-    sites = [Site(c.node, c.place.slug, c.place.latitude, c.place.longitude) for c in fleet]
+def legs_of(players: list[Player], fleet: list[NodeSnapshot]) -> Legs:
+    sites = [Site(c.node, c.location.slug, c.location.latitude, c.location.longitude) for c in fleet]
     return estimate_legs(players, sites, LatencyModel())
 
 
-def played(*players: dict[str, float], fleet: list[Candidate] = FLEET, loss: Any = None, **group: Any) -> Ranking:
+def played(*players: dict[str, float], fleet: list[NodeSnapshot] = FLEET, loss: Any = None, **group: Any) -> Ranking:
     """The fleet ranked for players who measured so many milliseconds to these nodes or places."""
     samples = [Player({name: Sample(ms) for name, ms in measured.items()}) for measured in players]
     legs = legs_of(samples, fleet)
@@ -83,13 +83,13 @@ def test_best_host_is_chosen() -> None:
     assert choose_host(Group(3), [node("a", state="lost")], legs_of([Player()] * 3, FLEET[:1])) == 0
 
 
-# Ties, constraints, staying
+# Ties, constraints, the current node
 
 
 def test_load_decides_between_what_nobody_can_tell_apart_and_only_there() -> None:
     fleet = [node("busy", load=0.6), node("idle", load=0.1)]
-    assert names(played({"busy": 50.0, "idle": 50.0 + POLICY.tie - 0.1}, fleet=fleet)) == ["idle", "busy"]
-    assert names(played({"busy": 50.0, "idle": 50.0 + POLICY.tie + 0.1}, fleet=fleet)) == ["busy", "idle"]
+    assert names(played({"busy": 50.0, "idle": 50.0 + POLICY.tie_ms - 0.1}, fleet=fleet)) == ["idle", "busy"]
+    assert names(played({"busy": 50.0, "idle": 50.0 + POLICY.tie_ms + 0.1}, fleet=fleet)) == ["busy", "idle"]
 
 
 def test_price_breaks_ties_and_then_the_name() -> None:
@@ -110,13 +110,13 @@ def test_pin_and_ban_leave_no_choice() -> None:
 
 def test_players_stay_where_they_are_unless_another_is_much_better() -> None:
     legs = {"fra-1": 40.0, "par-1": 30.0, "tyo-1": 200.0}
-    assert names(played(legs, current="fra-1"))[0] == "fra-1"
-    assert names(played({**legs, "par-1": 15.0}, current="fra-1"))[0] == "par-1"
+    assert names(played(legs, current_node="fra-1"))[0] == "fra-1"
+    assert names(played({**legs, "par-1": 15.0}, current_node="fra-1"))[0] == "par-1"
 
 
 def test_their_own_node_is_never_full_for_those_who_are_on_it() -> None:
     fleet = [node("fra-1", free_seats=0), node("par-1", PARIS, free_seats=0)]
-    assert names(played({"fra-1": 20.0}, fleet=fleet, current="fra-1")) == ["fra-1"]
+    assert names(played({"fra-1": 20.0}, fleet=fleet, current_node="fra-1")) == ["fra-1"]
 
 
 # Loss and jitter
@@ -138,10 +138,31 @@ def test_jitter_costs_and_its_cap_forbids() -> None:
     player = Player({"fra-1": shaky, "par-1": calm, "tyo-1": wild})
     ranking = rank(Group(1), FLEET, legs_of([player], FLEET))
     assert names(ranking) == ["par-1", "fra-1", "tyo-1"]
-    assert ranking.concessions["high_jitter"].tolist() == [False, False, True]
+    assert ranking.fallback_reasons["high_jitter"].tolist() == [False, False, True]
 
 
-# What forbids, and what is conceded
+# The rule that decided
+
+
+@pytest.mark.parametrize(
+    ("fleet", "rule"),
+    [
+        ([], Rule.NO_NODE),
+        ([node("near")], Rule.ONLY_NODE),
+        ([node("near"), node("far")], Rule.LEAST_COST),
+        ([node("near", load=0.5), node("also near")], Rule.LOAD),
+        ([node("near"), node("also near", price=3)], Rule.PRICE),
+        ([node("near", load=0.5), node("also near", price=30)], Rule.PRICE),
+        ([node("near"), node("also near")], Rule.NAME),
+        ([node("near"), node("nearly")], Rule.LEAST_COST),
+        ([node("far"), node("near", state="suspect")], Rule.FALLBACK_TIER),
+    ],
+)
+def test_the_rule_that_decided(fleet: list[NodeSnapshot], rule: Rule) -> None:
+    assert played({"near": 20.0, "also near": 20.0, "nearly": 21.0, "far": 100.0}, fleet=fleet).rule is rule
+
+
+# Exclusions and fallbacks
 
 
 @pytest.mark.parametrize(
@@ -156,7 +177,7 @@ def test_jitter_costs_and_its_cap_forbids() -> None:
 def test_forbidden_nodes_say_why(changes: dict[str, Any], reason: str) -> None:
     ranking = played({}, {}, fleet=[node("good"), node("bad", **changes)])
     assert names(ranking) == ["good"]
-    assert ranking.refused == {1: (reason,)}
+    assert ranking.excluded == {1: (reason,)}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +198,7 @@ def test_no_candidate_left_leaves_all_the_reasons() -> None:
     fleet = [node("a", state="lost", is_draining=True), node("b", free_seats=0)]
     ranking = played({}, fleet=fleet, filters=[Filter("country", ("JP",), "any")])
     assert names(ranking) == []
-    assert ranking.refused == {
+    assert ranking.excluded == {
         0: ("filter_country_any", "lost", "draining"),
         1: ("filter_country_any", "full"),
     }
@@ -208,7 +229,7 @@ some_group = st.fixed_dictionaries(
 )
 some_fleet = st.lists(
     st.builds(
-        Candidate,
+        NodeSnapshot,
         st.integers(1, 9),
         st.sampled_from(["fra-1", "fra-2", "par-1", "tyo-1"]),
         st.sampled_from([FRANKFURT, PARIS, TOKYO]),
@@ -225,7 +246,7 @@ some_fleet = st.lists(
 
 @given(some_players, some_group, some_fleet, st.randoms())
 def test_order_does_not_depend_on_the_order_of_the_candidates(
-    players: list[dict[str, float]], group: dict[str, Any], fleet: list[Candidate], r: Any
+    players: list[dict[str, float]], group: dict[str, Any], fleet: list[NodeSnapshot], r: Any
 ) -> None:
     shuffled = list(fleet)
     r.shuffle(shuffled)
@@ -234,16 +255,16 @@ def test_order_does_not_depend_on_the_order_of_the_candidates(
 
 @given(some_players, some_group, some_fleet)
 def test_whoever_is_chosen_passes_every_filter_and_can_take_all(
-    players: list[dict[str, float]], group: dict[str, Any], fleet: list[Candidate]
+    players: list[dict[str, float]], group: dict[str, Any], fleet: list[NodeSnapshot]
 ) -> None:
     ranking = played(*players, fleet=fleet, **group)
     for candidate in ranking.usable:
         assert candidate.state in ("ready", "suspect")
         assert not candidate.is_draining
         assert candidate.free_seats >= len(players)
-        assert all(admits(rule, candidate.place) for rule in group["filters"])
-    assert len(ranking.usable) + len(ranking.refused) == len(fleet)
-    assert all(ranking.refused.values())
+        assert all(admits(rule, candidate.location) for rule in group["filters"])
+    assert len(ranking.usable) + len(ranking.excluded) == len(fleet)
+    assert all(ranking.excluded.values())
 
 
 @given(st.lists(st.floats(0, 1e4), min_size=2, max_size=8), st.floats(0, 1e4), st.sampled_from(["host", "mesh"]))
@@ -287,7 +308,7 @@ def test_a_thousand_nodes_are_judged_all_at_once(players: int, limit_s: float) -
     random = np.random.default_rng(1)
     places = [replace(FRANKFURT, slug=f"p{i}", latitude=i % 120 - 60.0, longitude=i % 340 - 170.0) for i in range(1000)]
     fleet = [node(f"n{i}", place, load=i % 7 / 10) for i, place in enumerate(places)]
-    sites = [Site(c.node, c.place.slug, c.place.latitude, c.place.longitude) for c in fleet]
+    sites = [Site(c.node, c.location.slug, c.location.latitude, c.location.longitude) for c in fleet]
     coordinates = fit_coordinates(tuple(site.node for site in sites), random.uniform(10, 300, (40, 1000)))
     group = [
         Player({f"n{i}": Sample(20.0 + i) for i in random.integers(0, 1000, 10).tolist()}, {}, 10.0, float(each))

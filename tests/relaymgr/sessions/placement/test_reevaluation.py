@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.sessions import tasks
 from relaymgr.sessions.models import RelaySession
-from relaymgr.sessions.placement.reevaluation import AFTER, LASTING, sessions_reevaluate
+from relaymgr.sessions.placement.reevaluation import READY_FOR, REPORT_AFTER, sessions_reevaluate
 from relaymgr.telemetry.models import LegSample
 from tests.relaymgr.sessions.conftest import SESSIONS
 
@@ -28,7 +28,7 @@ def playing(relay: RelayNode, make_stand_in_node: MakeStandIn, tokyo: Location, 
     make_stand_in_node("tyo-1", location=tokyo)
     answer = api.post(SESSIONS, {"users": USERS}, format="json").json()
     assert answer["location"] == "frankfurt"
-    RelaySession.objects.update(ready_at=timezone.now() - AFTER)
+    RelaySession.objects.update(ready_at=timezone.now() - READY_FOR)
     return RelaySession.objects.get()
 
 
@@ -60,12 +60,12 @@ def test_a_better_node_is_told_when_it_has_been_so_for_a_while(playing: RelaySes
     assert again(playing).better_relay["node"] == "tyo-1"
     path = f"{SESSIONS}/{playing.pk}"
     assert api.get(path).json()["better_relay"] is None
-    again(playing, LASTING)
+    again(playing, REPORT_AFTER)
     told = api.get(path).json()["better_relay"]
     assert (told["node"], told["location"]) == ("tyo-1", "tokyo")
     assert 200 < told["gain_ms"] < 320
     assert playing.events.filter(kind="better_relay").count() == 1
-    again(playing, LASTING)
+    again(playing, REPORT_AFTER)
     assert playing.events.filter(kind="better_relay").count() == 1
 
 
@@ -73,7 +73,7 @@ def test_what_passes_by_itself_is_forgotten(playing: RelaySession) -> None:
     legs(playing, 200)
     again(playing)
     legs(playing, 20)
-    assert again(playing, LASTING).better_relay == {}
+    assert again(playing, REPORT_AFTER).better_relay == {}
     assert not playing.events.filter(kind="better_relay").exists()
 
 

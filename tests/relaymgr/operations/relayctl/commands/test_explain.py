@@ -26,7 +26,7 @@ def test_table_names_the_choice_its_rivals_and_why(explained: str, relayctl: Rel
     result = relayctl("explain", explained)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert f"{explained}: fra-1, by: least cost" in lines[0]
+    assert f"{explained}: fra-1. Its cost is the lowest" in lines[0]
     rows = {line.split()[line.startswith("*")]: line for line in lines if line[3:6] in ("fra", "tok")}
     assert rows["fra-1"].startswith("*") and "43.0" in rows["fra-1"]
     assert "480.0" in rows["tok-1"]

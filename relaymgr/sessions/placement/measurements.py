@@ -1,4 +1,4 @@
-"""What players say that they measured, and what nodes signed of it (PROTOCOL.md 11.1)."""
+"""Checks the measurements of players against the proofs that nodes signed (PROTOCOL.md 11.1)."""
 
 import base64
 import binascii
@@ -15,17 +15,18 @@ from relaymgr.nodes.selectors import proof_keys
 
 ProofKeys = Mapping[tuple[str, int], bytes]
 
-# Of a proof: as long as a ticket may wait. An old one is true of its time, and makes for a wider estimate; who has gone
-# elsewhere since has another address.
+# Proofs are accepted for as long as a ticket may wait. An old one only widens the estimate, and a player who has moved
+# since then has another address.
 MAX_AGE_S = 86_400.0
-MAX_AHEAD_S = 10.0  # of a node's clock before ours
+MAX_CLOCK_LEAD_S = 10.0  # by which a node's clock may be ahead of the manager's
 
 
-def measurements_check(users: Iterable[Mapping[str, Any]]) -> list[dict[str, list[float]]]:
-    """For each user the samples that count: {node or location: [ms, jitter ms, loss, seconds since 1970]}.
+def accepted_measurements(users: Iterable[Mapping[str, Any]]) -> list[dict[str, list[float]]]:
+    """For each user the accepted samples: {node or location: [ms, jitter ms, loss, seconds since 1970]}.
 
-    A round trip is never less than its node signed for the address that the user has. What is not signed so,
-    `latencies` among it, counts for what players say, or for nothing where SIGNED_MEASUREMENTS_ONLY is set."""
+    A round trip is at least what its node signed for the user's address. Unsigned ones, which include all `latencies`,
+    are accepted as reported, or ignored where SIGNED_MEASUREMENTS_ONLY is set.
+    """
     users = list(users)
     keys = proof_keys(nodes={item["node"] for user in users for item in user.get("measurements", ())})
     now = timezone.now().timestamp()
@@ -33,16 +34,16 @@ def measurements_check(users: Iterable[Mapping[str, Any]]) -> list[dict[str, lis
 
 
 def _samples(user: Mapping[str, Any], keys: ProofKeys, now: float) -> dict[str, list[float]]:
-    said_at = min(now, user["measured_at"].timestamp()) if "measured_at" in user else now
-    said = {name: [ms, 0.0, 0.0, said_at] for name, ms in user.get("latencies", {}).items()}
+    reported_at = min(now, user["measured_at"].timestamp()) if "measured_at" in user else now
+    reported = {name: [ms, 0.0, 0.0, reported_at] for name, ms in user.get("latencies", {}).items()}
     signed: dict[str, list[float]] = {}
     for item in user.get("measurements", ()):
         if proof := _good_proof(item, user.get("ip"), keys, now):
             ms = max(item["rtt_ms"], proof.round_trip / 1000)
             signed[item["node"]] = [ms, item["jitter_ms"], item["loss"], proof.time / 1e6]
         else:
-            said[item["node"]] = [item["rtt_ms"], item["jitter_ms"], item["loss"], said_at]
-    return signed if settings.SIGNED_MEASUREMENTS_ONLY else {**said, **signed}
+            reported[item["node"]] = [item["rtt_ms"], item["jitter_ms"], item["loss"], reported_at]
+    return signed if settings.SIGNED_MEASUREMENTS_ONLY else {**reported, **signed}
 
 
 def _good_proof(item: Mapping[str, Any], ip: str | None, keys: ProofKeys, now: float) -> RoundTripProof | None:
@@ -51,13 +52,13 @@ def _good_proof(item: Mapping[str, Any], ip: str | None, keys: ProofKeys, now: f
     except (binascii.Error, ValueError, DecodeError):
         return None
     key = keys.get((item["node"], proof.key_id))
-    is_fresh = -MAX_AGE_S <= proof.time / 1e6 - now <= MAX_AHEAD_S
+    is_fresh = -MAX_AGE_S <= proof.time / 1e6 - now <= MAX_CLOCK_LEAD_S
     if key is None or not proof.round_trip or not is_fresh or not proof.is_signed_by(key):
         return None
-    return proof if _is_of(proof, ip) else None
+    return proof if _is_for_address(proof, ip) else None
 
 
-def _is_of(proof: RoundTripProof, ip: str | None) -> bool:
-    """Whether it was measured from the address that the backend reports. It proves nothing for any other address: of
-    another family or of a player without one it could be anybody's."""
+def _is_for_address(proof: RoundTripProof, ip: str | None) -> bool:
+    """Whether it was measured from the address that the backend reports. For another address, or for a player without
+    one, the proof could be any other player's."""
     return ip is not None and pack_ip(ip) == proof.address

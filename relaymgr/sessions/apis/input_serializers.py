@@ -17,7 +17,7 @@ from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, Round
 from web.http.input_warnings import RequestSerializer
 from web.ssrf_guard import is_webhook_url
 
-from .placement.filters import Filter
+from ..placement.filters import Filter
 
 MAX_LATENCIES = 1000
 MAX_LATENCY_MS = 60_000.0

@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.states import NodeState
 from relaymgr.sessions import tasks
-from relaymgr.sessions.idempotency import ABANDONED
+from relaymgr.sessions.apis.idempotency import ABANDONED
 from relaymgr.sessions.models import IdempotencyKey, RelaySession, SessionState
 from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
 from tests.relaymgr.sessions.test_compat import problems

@@ -14,10 +14,10 @@ from django.utils import timezone
 
 from relaymgr.tenants.models import Tenant
 
-from .errors import KeyInProgress, KeyMismatch
-from .models import IdempotencyKey, RelaySession, SessionState
-from .selectors import session_get
-from .services import session_create
+from ..errors import KeyInProgress, KeyMismatch
+from ..models import IdempotencyKey, RelaySession, SessionState
+from ..selectors import session_get
+from ..services import session_create
 
 ABANDONED = timedelta(seconds=30)  # a first request that has made no session by now has died
 

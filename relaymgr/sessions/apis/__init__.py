@@ -1,0 +1,1 @@
+"""The HTTP views of sessions, and what only they use."""
