@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from observability import log_lines, tracing
+from observability import log_config, tracing
 
 from .config import PREFIX, NodeConfig, read_config
 from .control.api import ControlServer
@@ -157,9 +157,9 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 def _set_up_logging(config: NodeConfig) -> None:
-    log_lines.set_up(config.log_level, config.log_format)
+    log_config.set_up(config.log_level, config.log_format)
     # The workers', who are told no other setting.
-    os.environ |= {log_lines.LEVEL_VARIABLE: config.log_level, log_lines.FORMAT_VARIABLE: config.log_format}
+    os.environ |= {log_config.LEVEL_VARIABLE: config.log_level, log_config.FORMAT_VARIABLE: config.log_format}
     for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

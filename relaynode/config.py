@@ -13,7 +13,7 @@ from typing import Literal, cast
 from configuration.environment import EnvironmentReader, SettingError, Variable
 from nodeapi.grants import MAX_WORKERS
 from nodeapi.membership import MAX_CAPACITY
-from observability.log_lines import FORMATS, LEVELS, Format
+from observability.log_config import FORMATS, LEVELS, Format
 
 from .core.relay_config import RelayConfig
 from .errors import ConfigError

@@ -2,7 +2,7 @@
 
 import logging
 
-from observability.log_lines import FORMATS, LEVELS
+from observability.log_config import FORMATS, LEVELS
 from relaymgr.settings.environment import env
 from web.log_config import logging_config
 

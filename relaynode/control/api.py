@@ -24,7 +24,7 @@ from nodeapi.strict_json import InvalidDocument, read_json
 from observability import tracing
 from observability.correlation import request_id_of, trace_id_of
 from observability.guarded_http import GuardedProtocol, authenticated
-from observability.log_lines import bound
+from observability.log_config import bound
 
 from ..core.grants import GrantRefused, read_grant
 from ..errors import WorkerDown

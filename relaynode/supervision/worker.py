@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nodeapi.strict_json import as_builtins
-from observability import log_lines
+from observability import log_config
 
 from ..core.events import INTERNAL_KINDS, Event
 from ..core.grants import GrantRefused, read_grant
@@ -163,5 +163,5 @@ async def _main(channel_fd: int, server_fd: int, client_fd: int, ports_fd: int |
 
 
 if __name__ == "__main__":
-    log_lines.set_up_as_parent()
+    log_config.set_up_as_child()
     run(_main(*(int(argument) for argument in sys.argv[1:])))
