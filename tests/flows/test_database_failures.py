@@ -113,7 +113,7 @@ def test_a_database_that_takes_no_writes_is_unhealthy_and_still_read(web: Web) -
         assert web.monitor() == ("database fails", 503), "reading does not make it healthy"
         findings = json.loads(web.manage("relayctl", "doctor", "--json", status=1))["findings"]
         (writes,) = [each for each in findings if (each["area"], each["check"]) == ("database", "writable")]
-        assert (writes["level"], writes["text"]) == ("problem", "it is read-only")
+        assert (writes["level"], writes["message"]) == ("problem", "it is read-only")
     finally:
         web.execute(*WRITABLE)
     wait_until(lambda: web.write() == expected, "writes are taken again")
