@@ -16,7 +16,7 @@ from relaymgr.management.supervisor import Child, ChildExit, supervise
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(supervisor, "RECORD_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(supervisor, "RECORD_RETRY_DELAY", 0.05)
 
 
 def run(child: Child, record: Callable[[Sequence[ChildExit]], None], lines: list[str]) -> None:
