@@ -86,7 +86,7 @@ class ClientMachine:
     def send(self, target: int, payload: bytes, now: float) -> None:
         """Sends DATA, which is allowed before the first ping reply. Raises PayloadTooLarge, InvalidTarget."""
         if len(payload) > MAX_PAYLOAD:
-            raise PayloadTooLarge(f"{len(payload)} bytes; a packet carries {MAX_PAYLOAD}")
+            raise PayloadTooLarge(f"{len(payload)} bytes; the maximum is {MAX_PAYLOAD}")
         self._transmit(DATA, self._address_payload(target, payload))
 
     def close(self) -> None:

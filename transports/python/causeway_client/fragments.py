@@ -1,15 +1,15 @@
-"""Datagrams that are longer than a packet carries, in fragments between two sidecars. Sans-I/O.
+"""Fragmentation between two sidecars, for datagrams that are longer than the payload of a packet. Sans-I/O.
 
-A datagram that fits is sent as it is. A longer one is sent as fragments, each with this header, little-endian:
+A datagram that fits is sent unchanged. A longer one is sent as fragments, each with this header, little-endian:
 
     | 0  | mark bytes 8  | MARK
     | 8  | message u16   | counts up, wrapping
     | 10 | index u8      | 0 to count - 1
-    | 11 | count u8      | 1 to 64: how many fragments the datagram has
+    | 11 | count u8      | 1 to 64: the number of fragments
     | 12 | part          | not empty
 
-A datagram that begins with MARK itself is sent as one fragment, so what begins with it is a fragment always. A lost
-fragment is a lost datagram: nothing is repeated, as with the fragments of IP.
+A datagram that begins with MARK itself is sent as one fragment, so a payload that begins with MARK is always a
+fragment. Nothing is repeated: if a fragment is lost, the datagram is lost, as with IP fragmentation.
 """
 
 import struct
@@ -19,30 +19,30 @@ from dataclasses import dataclass, field
 
 MARK = b"\xf5\x0c\x8e\x5d\x9a\x31\xc7\x46"
 MAX_FRAGMENTS = 64
-MAX_DATAGRAM = 65_507  # what UDP over IPv4 carries
-REASSEMBLY_TIMEOUT = 2.0  # seconds for which a datagram waits for its fragments
-MAX_PARTIAL = 32  # datagrams of one source, of which some fragments came
+MAX_DATAGRAM = 65_507  # the limit of UDP over IPv4
+REASSEMBLY_TIMEOUT = 2.0  # seconds after which an incomplete datagram is dropped
+MAX_PARTIAL = 32  # incomplete datagrams of one source
 MAX_PARTIAL_BYTES = 1 << 22  # of all sources together
 
 _HEADER = struct.Struct("<8sHBB")
 
 
 class Fragmenter:
-    """Makes the fragments of the datagrams to one or many targets."""
+    """Splits datagrams to one or several targets into fragments."""
 
     def __init__(self) -> None:
         self._message = 0
 
     def split(self, datagram: bytes, max_payload: int) -> list[bytes]:
-        """The payloads to send for it: itself when it fits. Raises ValueError above MAX_DATAGRAM, or when a packet
-        carries so little that it would take too many."""
+        """The payloads to send for a datagram: the datagram itself if it fits. Raises ValueError above MAX_DATAGRAM, or
+        if it needs more than MAX_FRAGMENTS payloads."""
         if len(datagram) <= max_payload and not datagram.startswith(MARK):
             return [datagram]
         room = max_payload - _HEADER.size
         count = -(-len(datagram) // room) if room > 0 else MAX_FRAGMENTS + 1
         if len(datagram) > MAX_DATAGRAM or count > MAX_FRAGMENTS:
             raise ValueError(f"a datagram of {len(datagram)} bytes cannot be sent in {MAX_FRAGMENTS} packets")
-        size = -(-len(datagram) // count)  # all alike: some networks lose the largest first
+        size = -(-len(datagram) // count)  # of equal size, because some networks lose the largest packets first
         self._message = self._message + 1 & 0xFFFF
         return [
             _HEADER.pack(MARK, self._message, index, count) + datagram[index * size : (index + 1) * size]
@@ -52,7 +52,7 @@ class Fragmenter:
 
 @dataclass(slots=True)
 class _Partial:
-    """A datagram of which some fragments came."""
+    """A datagram of which some fragments are missing."""
 
     count: int
     since: float
@@ -64,13 +64,13 @@ class _Partial:
 
 
 class Reassembler:
-    """Puts the fragments of many sources together. What a source sends costs no other source anything but room, of
-    which the oldest make way."""
+    """Reassembles the datagrams of many sources. Memory is bounded: when it is full, the oldest incomplete datagrams
+    are dropped."""
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()  # malformed, duplicate, incomplete
-        self._partial: OrderedDict[tuple[Hashable, int], _Partial] = OrderedDict()  # the oldest first
-        self._of_source: dict[Hashable, OrderedDict[int, None]] = {}  # its messages, the oldest first
+        self._partial: OrderedDict[tuple[Hashable, int], _Partial] = OrderedDict()  # oldest first
+        self._of_source: dict[Hashable, OrderedDict[int, None]] = {}  # its messages, oldest first
         self._bytes = 0
 
     @property
@@ -78,8 +78,8 @@ class Reassembler:
         return self._bytes
 
     def receive(self, source: Hashable, payload: bytes, now: float) -> bytes | None:
-        """The datagram that `payload` is, or is the last missing fragment of; None: there is more to come, or it is no
-        fragment that can be. Raises nothing, whatever the bytes. `now`: seconds of a clock that never steps back."""
+        """The datagram, if `payload` is one or completes one; None if fragments are missing or the fragment is invalid.
+        Never raises. `now` is in seconds of a clock that never goes back."""
         self._expire(now)
         if not payload.startswith(MARK):
             return payload
@@ -135,6 +135,6 @@ class Reassembler:
             del self._of_source[source]
 
     def _drop(self, reason: str) -> bytes | None:
-        """Count it. Always None, what a dropped fragment comes to."""
+        """Counts the dropped fragment. Returns None, for use in a return statement."""
         self.dropped[reason] += 1
         return None

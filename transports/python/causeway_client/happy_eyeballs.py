@@ -1,7 +1,8 @@
-"""Which of a relay's addresses works from here (RFC 8305, "Happy Eyeballs"): IPv6 may be there and lead nowhere.
+"""Which of a relay's addresses can be reached (RFC 8305, "Happy Eyeballs").
 
-A seat has one connection, and a second CONNECT takes the place of the first; so it is probes that race, not connects.
-The first address gets a head start of 250 ms; the one whose probe is answered first is connected to first.
+A machine may have an IPv6 address without connectivity. A seat has one connection, and a second CONNECT replaces the
+first, so the addresses are raced with probes instead of CONNECTs. The first address has a head start of 250 ms. The
+address whose probe is answered first is used first.
 """
 
 import os
@@ -20,13 +21,13 @@ TIMEOUT = 1.5
 
 SocketAddress = tuple[Any, ...]
 
-# poll where there is one: select takes no file descriptor above 1023, and a game may have more.
+# select accepts no file descriptor above 1023, and a game may have more.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 def resolve(hosts: str | Iterable[str], port: int) -> list[SocketAddress]:
-    """Socket addresses of a name, of an IP literal, or of several of them: each once, the families in turns. Blocks
-    while names are looked up. Raises OSError when there is none."""
+    """The socket addresses of one or several names or IP literals, without duplicates, the families alternating. Blocks
+    while names are resolved. Raises OSError if there is no address."""
     found: list[SocketAddress] = []
     failure: OSError | None = None
     for host in [hosts] if isinstance(hosts, str) else hosts:
@@ -40,7 +41,7 @@ def resolve(hosts: str | Iterable[str], port: int) -> list[SocketAddress]:
 
 
 def interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
-    """The families by turns, beginning with that of the first (RFC 8305, 4)."""
+    """The addresses with the families alternating, beginning with that of the first (RFC 8305, 4)."""
     first = [address for address in addresses if len(address) == len(addresses[0])]
     second = [address for address in addresses if len(address) != len(addresses[0])]
     return [address for pair in zip_longest(first, second) for address in pair if address is not None]
@@ -75,7 +76,7 @@ class _Race:
     def run(self, head_start: float, timeout: float) -> SocketAddress | None:
         deadline = time.monotonic() + timeout
         while (now := time.monotonic()) < deadline:
-            self._send_again()  # what was lost on the way is no verdict
+            self._send_again()  # a probe may have been lost
             while self._waiting and not self._start(self._waiting.pop(0)):
                 pass
             if not self._running:
@@ -85,7 +86,7 @@ class _Race:
                 if winner := self._first_answer(left):
                     return winner
                 if not self._running:
-                    break  # refused: the next one need not wait for its turn
+                    break  # refused: start the next address at once
         return None
 
     def _start(self, address: SocketAddress) -> bool:
@@ -95,7 +96,7 @@ class _Race:
             runner.setblocking(False)
             runner.connect(address)
             runner.send(packets.Probe(nonce).encode())
-        except OSError:  # no route, no such family here
+        except OSError:  # no route, or the family is not available
             runner.close()
             return False
         self._running[runner] = address, nonce
@@ -116,7 +117,7 @@ class _Race:
                 data = runner.recv(packets.MAX_INCOMING + 1)
             except BlockingIOError:
                 continue
-            except OSError:  # nobody listens there
+            except OSError:  # port unreachable
                 self._drop(runner)
                 continue
             address, nonce = self._running[runner]

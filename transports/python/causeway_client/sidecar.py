@@ -1,17 +1,18 @@
-"""Carries an unmodified UDP game over a relay.
+"""The sidecar: it forwards the packets of an unmodified UDP game over a relay.
 
     python -m causeway_client.sidecar host --relay HOST:PORT --game 127.0.0.1:PORT
     python -m causeway_client.sidecar join --relay HOST:PORT --listen 127.0.0.1:PORT
 
-Beside the game's server `host` gives each remote player a local UDP port of its own, so that any server tells them
-apart. Beside a player's game `join` listens on a port that the game connects to as if it were the server; it answers
-whoever sent there last, so one local program at a time, which may restart on another port.
+`host` runs beside the game's server. It opens a local UDP port for each remote player, so that any server can
+distinguish them. `join` runs beside a player's game. It listens on a port to which the game connects as if it were the
+server, and answers the local address that sent last; it serves one local program, which may restart on another port.
 
-Datagrams longer than a packet carries go in fragments, which the sidecar at the other end puts together (fragments.py):
-a game keeps its MTU. A player without a sidecar gets such datagrams from nobody, and must keep to the packet's size.
+Datagrams that are longer than the payload of a packet are split into fragments, which the sidecar at the other end
+reassembles (fragments.py), so a game keeps its MTU. A player without a sidecar cannot receive such datagrams, and must
+not send any.
 
-Tokens come from the environment or from --credentials, never from the command line, which every user of the machine
-can see.
+Tokens are read from the environment or from the file of --credentials, never from the command line, which other users
+of the machine can read.
 """
 
 import argparse
@@ -43,7 +44,7 @@ MAX_GAME_PORTS = 255
 
 class ExitCode(IntEnum):
     STOPPED = 0
-    USAGE = 2  # also argparse's own
+    USAGE = 2  # also of argparse
     REFUSED = 3
     NO_ANSWER = 4
     SESSION_OVER = 5
@@ -101,7 +102,7 @@ async def _until_one_fails(*parts: Any) -> None:
 
 
 def _cancel_on_signals() -> None:
-    """SIGINT and SIGTERM end the main task, whatever the shell that started us did to them."""
+    """SIGINT and SIGTERM cancel the main task, even if the parent process had them ignored."""
     loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(task.cancel))
@@ -133,20 +134,20 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
 
 
 async def _watch(relay: Relay, side: "HostSide | JoinSide") -> None:
-    """Act on what the relay tells. Raises EdgegapRefused; a native connection's end is raised by `receive`."""
+    """Handles the events of the connection. Raises EdgegapRefused; `receive` raises the end of a native connection."""
     async for event in relay.events():
         side.on_event(event)
         match event:
             case StateChanged(state) if state in ADVICE:
                 raise EdgegapRefused(state)
             case ReconnectStarted():
-                logger.info("the relay fell silent, reconnecting")
+                logger.info("the relay does not answer, reconnecting")
             case Welcomed():
                 logger.info("connected as seat %d", event.seat)
 
 
 class _LocalPort(asyncio.DatagramProtocol):
-    """A local UDP socket whose datagrams go to a callable."""
+    """A local UDP socket whose datagrams are passed to a callable."""
 
     def __init__(self, on_datagram: Callable[[bytes, Any], None]) -> None:
         self._on_datagram = on_datagram
@@ -155,12 +156,11 @@ class _LocalPort(asyncio.DatagramProtocol):
         self._on_datagram(data, addr)
 
     def error_received(self, exc: Exception) -> None:
-        logger.debug("local socket: %s", exc)  # the game is not up yet, or gone for now
+        logger.debug("local socket: %s", exc)  # the game may not have started yet
 
 
 class _RelaySender:
-    """Sends a game's datagrams, in fragments when they are longer than a packet carries, and warns once that some
-    cannot be sent."""
+    """Sends the datagrams of a game, in fragments if necessary, and logs one warning if some cannot be sent."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
@@ -178,24 +178,25 @@ class _RelaySender:
                 self._has_warned = True
                 logger.warning("a datagram of the game was dropped: %s", error)
         except ConnectionFailed:
-            pass  # `receive` raises it too, and that ends the sidecar
+            pass  # `receive` raises it too, which ends the sidecar
 
 
 class HostSide:
-    """A local port towards the game's server for each remote player, opened by the player's first packet and closed
-    when the player leaves, is silent for `idle_timeout`, or is the longest silent of too many."""
+    """One local port for each remote player, connected to the game's server. It is opened by the player's first packet,
+    and closed when the player leaves, is silent for `idle_timeout` seconds, or has been silent the longest when there
+    are more than MAX_GAME_PORTS."""
 
     def __init__(self, relay: Relay, game: tuple[str, int], idle_timeout: float) -> None:
         self._relay = relay
         self._to_relay = _RelaySender(relay)
         self._game = game
         self._idle_seconds = idle_timeout
-        self._ports: OrderedDict[int, asyncio.DatagramTransport] = OrderedDict()  # longest silent first
+        self._ports: OrderedDict[int, asyncio.DatagramTransport] = OrderedDict()  # silent the longest first
         self._used_at: dict[int, float] = {}
         self._reassembler = Reassembler()
 
     def __str__(self) -> str:
-        return f"players reach the game at {self._game[0]}:{self._game[1]}"
+        return f"forwarding players to the game at {self._game[0]}:{self._game[1]}"
 
     @property
     def open_ports(self) -> int:
@@ -214,7 +215,7 @@ class HostSide:
         if not isinstance(event, Left | Welcomed) or not isinstance(self._relay, asyncio_udp.Connection):
             return
         gone = {event.seat} if isinstance(event, Left) else set(self._ports)
-        # Events are read later than they happen: a player that is back by now keeps its port.
+        # Events are read later than they happen: a player that has reconnected keeps its port.
         for seat in gone - self._relay.peers:
             self._close_port(seat)
 
@@ -253,14 +254,14 @@ class HostSide:
 
 
 class JoinSide:
-    """A local port that stands for the game's server; `target` is the seat behind it."""
+    """A local port in place of the game's server, which has the seat `target`."""
 
     def __init__(self, relay: Relay, target: int) -> None:
         self._relay = relay
         self._to_relay = _RelaySender(relay)
         self._target = target
         self._reassembler = Reassembler()
-        self._game: Any = None  # the local address that sent last
+        self._game: Any = None  # the local address that sent the last datagram
         self._port: asyncio.DatagramTransport
 
     @classmethod
@@ -273,7 +274,7 @@ class JoinSide:
 
     def __str__(self) -> str:
         host, port = self._port.get_extra_info("sockname")[:2]
-        return f"the game connects to {host}:{port}"
+        return f"the game can connect to {host}:{port}"
 
     async def forward(self) -> None:
         async for source, payload in self._relay:
@@ -284,7 +285,7 @@ class JoinSide:
                 self._port.sendto(datagram, self._game)
 
     def on_event(self, event: Event) -> None:
-        """Nothing that the relay tells changes anything here."""
+        """No event needs handling on a player's side."""
 
     def close(self) -> None:
         self._port.close()
@@ -300,7 +301,7 @@ class JoinSide:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m causeway_client.sidecar",
-        description="Carries an unmodified UDP game over a relay.",
+        description="Forwards the packets of an unmodified UDP game over a relay.",
         epilog="Credentials: CAUSEWAY_CONNECT_TOKEN and CAUSEWAY_SEAT_KEY, or with --dialect edgegap "
         "CAUSEWAY_USER_TOKEN and CAUSEWAY_SESSION_TOKEN; or --credentials FILE, a JSON object with these names in "
         "lower case and without the prefix.",
@@ -310,18 +311,18 @@ def _parser() -> argparse.ArgumentParser:
     host.add_argument(
         "--game", type=_address, required=True, metavar="HOST:PORT", help="where the game's server listens"
     )
-    host.add_argument("--idle-timeout", type=float, default=120.0, help="close a silent player's local port (120)")
+    host.add_argument(
+        "--idle-timeout", type=float, default=120.0, help="seconds until a silent player's port closes (120)"
+    )
     join = roles.add_parser("join", help="beside a player's game")
-    join.add_argument("--listen", type=_address, required=True, metavar="HOST:PORT", help="where the game connects to")
-    join.add_argument("--target", type=int, default=0, metavar="SEAT", help="whom the game plays with (0, the host)")
+    join.add_argument("--listen", type=_address, required=True, metavar="HOST:PORT", help="the address for the game")
+    join.add_argument("--target", type=int, default=0, metavar="SEAT", help="the seat of the server (0)")
     for role in (host, join):
         role.add_argument("--relay", type=_address, required=True, metavar="HOST:PORT")
         role.add_argument("--dialect", choices=("native", "edgegap"), default="native")
         role.add_argument("--credentials", type=Path, metavar="FILE")
-        role.add_argument("--connect-timeout", type=float, default=10.0, help="how long to try at first (10)")
-        role.add_argument(
-            "--reconnect-timeout", type=float, default=300.0, help="and after the relay fell silent (300)"
-        )
+        role.add_argument("--connect-timeout", type=float, default=10.0, help="seconds for the first connect (10)")
+        role.add_argument("--reconnect-timeout", type=float, default=300.0, help="seconds for a reconnect (300)")
     return parser
 
 

@@ -1,16 +1,16 @@
-"""The client machine: a player's side of one seat, sans-I/O (PROTOCOL.md 6 to 10).
+"""The machine of a player's connection, sans-I/O (PROTOCOL.md 6 to 10).
 
-An adapter owns the socket and the clock. After each call it sends what `datagrams_to_send` gives, takes what
-`next_event` gives and sets one timer for `next_timer`. `now` is in seconds of any clock that never steps back.
+An adapter owns the socket and the clock. After each call it sends what `datagrams_to_send` returns, reads the events of
+`next_event`, and sets one timer for `next_timer`. `now` is in seconds of any clock that never goes back.
 
-    IDLE --connect()--> JOINING --WELCOME--> RELAYED --silence--> RECONNECTING
+    IDLE --connect()--> JOINING --WELCOME--> RELAYED --timeout--> RECONNECTING
                            |                   |  ^                  |  |
                            |                   |  +-----WELCOME------+  |
                            +------refused, revoked, ended, timed out, closed------> CLOSED
 
-JOINING and RECONNECTING differ in how long they may last, nothing else. A packet of the old connection that comes while
-reconnecting is dropped: the node may have made new keys already. What the game sends meanwhile is dropped and counted
-("not_connected"), as a network would.
+JOINING and RECONNECTING differ only in their timeouts. A packet of the old connection that arrives while reconnecting
+is dropped, because the node may already use new keys. Packets that the game sends meanwhile are dropped and counted
+("not_connected").
 """
 
 import math
@@ -59,7 +59,7 @@ TRANSITIONS: dict[tuple[State, type[events.Event]], State] = {
 }
 
 SILENT_KEEP_ALIVES = 3
-MIN_KEEP_ALIVE = 0.1  # seconds; whatever a node asks for, a player does not spin
+MIN_KEEP_ALIVE = 0.1  # seconds; a lower limit for the interval in a WELCOME
 CLOSE_COPIES = 3
 SEAT_KEY_SIZE = 32
 MAX_TOKEN = packets.MAX_DATAGRAM - handshake.MIN_CONNECT
@@ -67,8 +67,8 @@ MAX_TOKEN = packets.MAX_DATAGRAM - handshake.MIN_CONNECT
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The connection so far. Times in milliseconds, None when not measured yet; losses 0.0 to 1.0. `dropped` counts
-    packets by the reason for which they went no further."""
+    """Statistics of a connection. Times are in milliseconds, None before the first measurement; losses are 0.0 to 1.0.
+    `dropped` counts dropped packets by reason."""
 
     rtt_ms: float | None
     jitter_ms: float | None
@@ -81,11 +81,11 @@ class Stats:
 
 
 class RelayConnection:
-    """A player's connection to the seat that its connect token names.
+    """A player's connection to the seat in its connect token.
 
-    `wall_clock` gives microseconds since 1970 for the CONNECT's timestamp, `random(n)` n bytes from a cryptographic
-    generator. `connect_timeout` and `reconnect_timeout`, in seconds, bound how long the node may stay silent.
-    Raises ValueError when token or key cannot be ones."""
+    `wall_clock` returns microseconds since 1970, for the timestamp of the CONNECT; `random(n)` returns n bytes of a
+    cryptographic generator. `connect_timeout` and `reconnect_timeout` are in seconds. Raises ValueError if the token or
+    the key has an impossible length."""
 
     def __init__(
         self,
@@ -99,10 +99,10 @@ class RelayConnection:
         reconnect_timeout: float = 30.0,
     ) -> None:
         if not 0 < len(connect_token) <= MAX_TOKEN or len(seat_key) != SEAT_KEY_SIZE:
-            raise ValueError(f"not a connect token and a seat key of {SEAT_KEY_SIZE} bytes")
+            raise ValueError(f"expected a connect token, and a seat key of {SEAT_KEY_SIZE} bytes")
         self.node = node
         self.state = State.IDLE
-        self.error: ConnectionFailed | None = None  # set with CLOSED, what `send` raises from then on
+        self.error: ConnectionFailed | None = None  # set when the state is CLOSED; `send` raises it
         self.dropped: Counter[str] = Counter()
         self._seat_key = seat_key
         self._random = random
@@ -112,36 +112,36 @@ class RelayConnection:
         self._peers: set[int] = set()
         self._give_up_at: float | None = None  # while joining or reconnecting
         self._next_ping = 0.0
-        self._unanswered_since: float | None = None  # the first PING since a packet was heard
+        self._unanswered_since: float | None = None  # when the first PING since the last received packet was sent
         self._sent = self._received = self._reconnects = 0
         self._outgoing: list[tuple[bytes, Address]] = []
         self._events: deque[events.Event] = deque()
 
-    # -- what the game asks for --------------------------------------------------------------------
+    # -- called by the game -------------------------------------------------------------------------
 
     def connect(self, now: float) -> None:
         self._enter(events.ConnectStarted())
         self._join(now)
 
     def send(self, target: int, payload: bytes, now: float) -> bool:
-        """DATA to a seat or EVERYONE. False: not connected at the moment, so dropped.
+        """Sends DATA to a seat or to EVERYONE. Returns False if it was dropped because there is no connection now.
 
         Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the connection."""
         return self._send_payload(PacketType.DATA, target, payload)
 
     def signal(self, target: int, payload: bytes, now: float) -> bool:
-        """SIGNAL to a seat, in any topology; otherwise like `send`."""
+        """Like `send`, but a SIGNAL, to one seat in any topology."""
         return self._send_payload(PacketType.SIGNAL, target, payload)
 
     def rebind(self, now: float) -> None:
-        """The adapter's socket has another address now: have the node prove it at once."""
+        """The adapter's socket has another address: sends a packet at once, so that the node verifies it."""
         if self._leg is not None and self.state is State.RELAYED:
             self._ping(now, self._leg)
         elif self._give_up_at is not None:
             self._transmit(self._joining.start(now))
 
     def close(self, now: float, code: int = 0, reason: str = "") -> None:
-        """Tell the node and end. `code` 128 to 255 is the game's own to choose."""
+        """Ends the connection and notifies the node. A game may use `code` 128 to 255."""
         if self.state is State.CLOSED:
             return
         if self._leg is not None and self.state is State.RELAYED:
@@ -152,17 +152,17 @@ class RelayConnection:
 
     @property
     def peers(self) -> frozenset[int]:
-        """The other seats that are connected, as far as this player was told."""
+        """The other connected seats, as far as this player was notified."""
         return frozenset(self._peers)
 
     @property
     def max_payload(self) -> int:
-        """Bytes that one packet carries."""
+        """The maximum payload of a packet, in bytes."""
         return min(packets.MAX_PAYLOAD, self._leg.welcome.max_payload) if self._leg else packets.MAX_PAYLOAD
 
     @property
     def welcome(self) -> handshake.Welcome | None:
-        """What the node last said about this connection."""
+        """The last WELCOME of the node."""
         return self._leg.welcome if self._leg else None
 
     def stats(self) -> Stats:
@@ -179,10 +179,10 @@ class RelayConnection:
             dropped=dict(self.dropped),
         )
 
-    # -- what the adapter drives -------------------------------------------------------------------
+    # -- called by the adapter ---------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
-        """(source seat, payload) of a DATA packet; None for all else. Raises nothing, whatever the bytes."""
+        """(source seat, payload) of a DATA packet; None for other packets. Never raises."""
         try:
             return self._receive(data, addr, now)
         except DecodeError as error:
@@ -198,15 +198,15 @@ class RelayConnection:
 
     def next_timer(self) -> float | None:
         if self._leg is not None and self.state is State.RELAYED:
-            return min(self._next_ping, self._silent_at(self._leg))
+            return min(self._next_ping, self._timeout_at(self._leg))
         if self._give_up_at is None or self._joining.repeat_at is None:
             return None
         return min(self._give_up_at, self._joining.repeat_at)
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due; nothing when called early."""
+        """Does what is due; does nothing if it is called early."""
         if self._leg is not None and self.state is State.RELAYED:
-            if now >= self._silent_at(self._leg):
+            if now >= self._timeout_at(self._leg):
                 self._reconnects += 1
                 self._enter(events.ReconnectStarted())
                 self._join(now)
@@ -253,7 +253,7 @@ class RelayConnection:
                 bytes_per_second=welcome.bytes_per_second,
             )
         )
-        self._ping(now, leg)  # so that the round trip is known early
+        self._ping(now, leg)  # measures the round trip early
 
     # -- receiving -----------------------------------------------------------------------------------
 
@@ -267,7 +267,7 @@ class RelayConnection:
                 if self._leg is None or self.state is not State.RELAYED:
                     raise DecodeError("not_connected")
                 return self._receive_in_connection(self._leg, data, now)
-            # With no CONNECT outstanding each of these three ends in the drop "unknown_nonce".
+            # If no CONNECT is outstanding, each of these three is dropped as "unknown_nonce".
             case PacketType.WELCOME:
                 self._receive_welcome(data, now)
             case PacketType.COOKIE:
@@ -283,7 +283,7 @@ class RelayConnection:
     def _receive_in_connection(self, leg: PlayerLeg, data: bytes, now: float) -> tuple[int, bytes] | None:
         kind, seat, body = leg.open(data)
         if kind != PacketType.PATH_CHALLENGE:
-            # A challenge proves only that packets get out: what comes back may still go to the old address (section 9).
+            # A challenge shows that packets reach the node; other packets may still go to the old address (section 9).
             self._unanswered_since = None
         match kind:
             case PacketType.DATA:
@@ -333,12 +333,12 @@ class RelayConnection:
         if not 0 <= target <= EVERYONE or (kind == PacketType.SIGNAL and target == EVERYONE):
             raise InvalidTarget(f"{target} is not a seat")
         if len(payload) > self.max_payload:
-            raise PayloadTooLarge(f"{len(payload)} bytes; a packet carries {self.max_payload}")
+            raise PayloadTooLarge(f"{len(payload)} bytes; the maximum is {self.max_payload}")
         if self._leg is None or self.state is not State.RELAYED:
             self.dropped["not_connected"] += 1
             return False
         if kind == PacketType.DATA and not _may_reach(self._leg.welcome, target):
-            raise InvalidTarget(f"seat {target}: in this session players send to the host only")
+            raise InvalidTarget(f"seat {target}: in this session, players can send to the host only")
         self._sent += 1
         self._transmit(self._leg.seal(kind, target, payload))
         return True
@@ -354,7 +354,7 @@ class RelayConnection:
 
     # -- states --------------------------------------------------------------------------------------
 
-    def _silent_at(self, leg: PlayerLeg) -> float:
+    def _timeout_at(self, leg: PlayerLeg) -> float:
         if self._unanswered_since is None:
             return math.inf
         return self._unanswered_since + SILENT_KEEP_ALIVES * _keep_alive(leg.welcome)
@@ -389,5 +389,5 @@ def _keep_alive(welcome: handshake.Welcome) -> float:
 
 
 def _may_reach(welcome: handshake.Welcome, target: int) -> bool:
-    """Whether the topology lets this seat send DATA there (section 7.1)."""
+    """Whether the topology allows DATA from this seat to `target` (section 7.1)."""
     return welcome.mesh or welcome.seat == 0 or target in (0, EVERYONE)

@@ -1,14 +1,14 @@
-"""What decoding and connecting may raise. One family, so that a caller can catch it whole."""
+"""The exceptions of decoding and connecting, in one family."""
 
 from enum import IntEnum
 
 
 class ProtocolError(Exception):
-    """Base of everything this package raises on its own account."""
+    """The base class of all exceptions of the protocol."""
 
 
 class DecodeError(ProtocolError):
-    """The bytes are not the packet they claim to be. `reason` is the name of the drop counter."""
+    """The bytes are not a valid packet of their type. `reason` is the name of the drop counter."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -16,15 +16,15 @@ class DecodeError(ProtocolError):
 
 
 class TokenError(ProtocolError):
-    """A connect token does not open."""
+    """A connect token cannot be opened."""
 
 
 class UnknownKey(TokenError):
-    """The token was sealed under a key this node does not hold."""
+    """The token was sealed under a key that this node does not have."""
 
 
 class BadToken(TokenError):
-    """The token was tampered with, cut short, or is of another version."""
+    """The token was modified or truncated, or has another version."""
 
 
 class Refusal(IntEnum):
@@ -44,27 +44,26 @@ class Refusal(IntEnum):
     DRAINING = 12
 
 
-# -- what a player's connection ends with ----------------------------------------------------------
+# -- ends of a player's connection ------------------------------------------------------------------
 
 ADVICE = {
-    Refusal.UNSUPPORTED_VERSION: "update the game: the relay does not speak this version",
+    Refusal.UNSUPPORTED_VERSION: "update the game: the relay does not support this version",
     Refusal.BAD_TOKEN: "get a new connect token",
     Refusal.TOKEN_EXPIRED: "get a new connect token",
-    Refusal.WRONG_NODE: "check the relay's address, or get a new connect token: its key may be retired",
-    Refusal.WRONG_WORKER: "check the port: the session is served on another one of this relay",
-    Refusal.BAD_MAC: "use the seat key that was given out with this connect token",
+    Refusal.WRONG_NODE: "check the relay's address, or get a new connect token: the relay may no longer have its key",
+    Refusal.WRONG_WORKER: "check the port: another port of this relay serves the session",
+    Refusal.BAD_MAC: "use the seat key that was issued with this connect token",
     Refusal.STALE_TIMESTAMP: "another client is connecting with the same token",
-    Refusal.SESSION_ENDED: "leave: the session is over",
+    Refusal.SESSION_ENDED: "leave: the session has ended",
     Refusal.SEAT_REVOKED: "leave: the player was removed from the session",
-    Refusal.DIALECT_OFF: "speak the dialect that the session allows",
+    Refusal.DIALECT_OFF: "use the dialect that the session admits",
     Refusal.FULL: "try again later",
     Refusal.DRAINING: "ask the manager for another relay",
 }
 
 
 class ConnectionFailed(ProtocolError):
-    """A connection is over, and not because the game closed it. `code` is a stable name to act on,
-    `advice` a sentence for whoever reads the log."""
+    """The connection has ended. `code` is a stable name for the program, `advice` is a sentence for the log."""
 
     def __init__(self, code: str, advice: str) -> None:
         super().__init__(f"{code}: {advice}")
@@ -73,7 +72,7 @@ class ConnectionFailed(ProtocolError):
 
 
 class ConnectTimeout(ConnectionFailed):
-    """The relay did not answer in time, on the first connect or on a reconnect."""
+    """The relay did not answer in time, in the first connect or in a reconnect."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("connect_timeout", f"no answer from the relay for {seconds:g} s: check address and firewall")
@@ -84,7 +83,7 @@ class ConnectRefused(ConnectionFailed):
 
 
 class SessionEnded(ConnectionFailed):
-    """The session is over, for everyone."""
+    """The session has ended for all players."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__("session_ended", text or ADVICE[Refusal.SESSION_ENDED])
@@ -98,7 +97,7 @@ class SeatRevoked(ConnectionFailed):
 
 
 class ClosedByNode(ConnectionFailed):
-    """The relay sent CLOSE; `number` and the advice are as it gave them."""
+    """The relay sent CLOSE; `number` is its code, and `advice` is its text."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__("closed_by_node", text or f"code {number}")
@@ -109,21 +108,21 @@ class ConnectionClosed(ConnectionFailed):
     """The game used a connection after closing it."""
 
     def __init__(self) -> None:
-        super().__init__("closed", "the connection was closed here")
+        super().__init__("closed", "the game closed the connection")
 
 
 class InvalidTarget(ProtocolError, ValueError):
-    """Not a seat, or one that the session's topology does not let this seat reach."""
+    """The target is not a seat, or the topology of the session does not allow packets to it."""
 
 
 class PayloadTooLarge(ProtocolError, ValueError):
-    """More bytes than one packet carries."""
+    """The payload does not fit into one packet."""
 
 
 def refusal_error(code: int, name: str) -> ConnectionFailed:
-    """The error for a REFUSED with `code`; `name` is used for codes this version does not know."""
+    """The exception for a REFUSED with `code`; `name` is used for codes that this version does not know."""
     if code == Refusal.SESSION_ENDED:
         return SessionEnded()
     if code == Refusal.SEAT_REVOKED:
         return SeatRevoked()
-    return ConnectRefused(name, ADVICE.get(code, "refused for a reason this version does not know"))  # type: ignore[call-overload]
+    return ConnectRefused(name, ADVICE.get(code, "the relay refused for a reason that this version does not know"))  # type: ignore[call-overload]

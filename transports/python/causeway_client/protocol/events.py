@@ -1,5 +1,4 @@
-"""What the machines report: small, frozen, in the past tense. A game's payload is not an event; the
-machines return it from `receive_datagram`."""
+"""The events that the machines report. A payload is not an event: the machines return it from `receive_datagram`."""
 
 from dataclasses import dataclass
 
@@ -8,18 +7,18 @@ from .errors import ConnectionFailed
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of all events."""
+    """The base class of all events."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectStarted(Event):
-    """The first CONNECT is on its way."""
+    """The first CONNECT was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Welcomed(Event):
-    """Connected, for the first time or again. `address` is this player's as the node sees it; `peers` are the
-    other seats connected now; limits are a second's worth, 0: none."""
+    """Connected, for the first time or again. `address` is this player's address as the node sees it; `peers` are the
+    other connected seats. Limits are per second, and 0 means none."""
 
     seat: int
     mesh: bool
@@ -32,12 +31,12 @@ class Welcomed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReconnectStarted(Event):
-    """Nothing heard from the node; reconnecting with the same token."""
+    """The node does not answer; the connection reconnects with the same token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed(Event):
-    """The connection is over; no event follows. `error` is None when the game closed it."""
+    """The connection has ended; no event follows. `error` is None if the game closed it."""
 
     error: ConnectionFailed | None
 
@@ -51,39 +50,39 @@ class Joined(Event):
 
 @dataclass(frozen=True, slots=True)
 class Left(Event):
-    """The player of `seat` closed, fell silent or was revoked."""
+    """The player of `seat` closed, timed out or was removed."""
 
     seat: int
     reason: str
 
 
-OLD_SOCKET_GRACE = 1.0  # seconds after Moved in which packets may still arrive where the player was before
+OLD_SOCKET_GRACE = 1.0  # seconds after Moved in which packets to the old address may still arrive
 
 
 @dataclass(frozen=True, slots=True)
 class Moved(Event):
-    """The node proved this player's new address; packets are sent there from now on."""
+    """The node verified this player's new address, and sends packets there."""
 
     address: tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class OverQuota(Event):
-    """Packets of ours were dropped by a limit. Told at most once a second."""
+    """Packets of this player were dropped by a limit. Reported at most once per second."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Draining(Event):
-    """The node is closing down: ask the manager for another relay."""
+    """The node is about to stop: the session needs another relay."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Signaled(Event):
-    """A SIGNAL from `seat`: opaque, for the direct-path upgrade."""
+    """A SIGNAL from `seat`; the node does not interpret it."""
 
     seat: int
     payload: bytes
@@ -91,7 +90,7 @@ class Signaled(Event):
 
 @dataclass(frozen=True, slots=True)
 class Received(Event):
-    """A payload from `seat`, for adapters that hand out everything in one list."""
+    """A payload from `seat`, in adapters that return everything in one list."""
 
     seat: int
     payload: bytes

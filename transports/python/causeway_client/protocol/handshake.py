@@ -33,7 +33,7 @@ class Connect:
 
 
 def decode_connect(data: bytes) -> Connect:
-    """Raises DecodeError "too_short", "unsupported_version" or "malformed". The MAC is not looked at."""
+    """Raises DecodeError "too_short", "unsupported_version" or "malformed". The MAC is not verified here."""
     if len(data) < MIN_CONNECT:
         raise DecodeError("too_short")
     _, version, timestamp, nonce, cookie, length = _CONNECT.unpack_from(data)
@@ -145,7 +145,7 @@ class Refused:
 
     @property
     def name(self) -> str:
-        """The code's name in PROTOCOL.md, or "code_N" for one this version does not know."""
+        """The name of the code in PROTOCOL.md, or "code_N" for a code that this version does not know."""
         try:
             return Refusal(self.code).name.lower()
         except ValueError:
@@ -156,7 +156,7 @@ class Refused:
 
 
 def decode_refused(data: bytes) -> Refused:
-    """Raises DecodeError "too_short". Any version: the refusal may be that of our version."""
+    """Raises DecodeError "too_short". Accepts any version, because the refusal may concern the player's version."""
     if len(data) < _REFUSED.size:
         raise DecodeError("too_short")
     _, version, nonce, code, detail = _REFUSED.unpack_from(data)

@@ -1,9 +1,8 @@
-"""Packet types of the native protocol: encode and decode, nothing else (PROTOCOL.md 3, 6, 7, 11).
+"""The packets of the native protocol, except for those of the handshake: encoding and decoding (PROTOCOL.md 3, 7, 11).
 
-`decode_*` raises DecodeError, whose reason is the name of the drop, and nothing else whatever the bytes.
-The packets of a connection (DATA and its kin) share one form; `seal` and
-`is_tag_valid` are all there is to them,
-and the relay's hot path calls neither dataclass nor decoder.
+`decode_*` raises DecodeError for invalid bytes, and nothing else; its reason is the name of the drop counter. The
+packets of a connection share one layout: `seal` builds them and `is_tag_valid` verifies them. The node's hot path uses
+no dataclass and no decoder.
 """
 
 import hmac
@@ -70,7 +69,7 @@ def packet_keys(seat_key: bytes, player_nonce: bytes, node_nonce: bytes) -> tupl
 
 
 def mac(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA-256 cut to 16 bytes."""
+    """The first 16 bytes of HMAC-SHA-256."""
     return hmac.digest(key, message, "sha256")[:16]
 
 
@@ -96,7 +95,7 @@ CHALLENGE_SIZE = 8
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Body of PING and PONG alike. `nonce`: 8 bytes; `received`: packets received so far, wrapping at 32 bits."""
+    """The body of PING and PONG. `nonce` has 8 bytes; `received` counts packets and wraps at 32 bits."""
 
     nonce: bytes
     received: int
@@ -153,7 +152,7 @@ def decode_close(body: bytes) -> Close:
 
 
 def encode_text(text: str) -> bytes:
-    """UTF-8, cut to MAX_TEXT bytes without leaving half a character."""
+    """UTF-8, truncated to MAX_TEXT bytes at the end of a character."""
     return text.encode(errors="replace")[:MAX_TEXT].decode(errors="ignore").encode()
 
 
@@ -177,7 +176,7 @@ MIN_PROBE = 64
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`time` and `proof` are those of the reply that this one answers at once; zero in a first PROBE."""
+    """`time` and `proof` are those of the reply that this PROBE answers, or zero in a first PROBE."""
 
     nonce: bytes
     size: int = MIN_PROBE
@@ -202,7 +201,8 @@ def decode_probe(data: bytes) -> Probe:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """`round_trip`: microseconds that the node measured, 0 for a first PROBE; `address`: where it came from, packed."""
+    """`round_trip` is what the node measured, in microseconds, or 0 for a first PROBE; `address` is the packed source
+    address of the PROBE."""
 
     nonce: bytes
     time: int
@@ -229,7 +229,7 @@ def decode_probe_reply(data: bytes) -> ProbeReply:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRefused:
-    """The source of the PROBE sends more than the node answers. `wait`: milliseconds."""
+    """The source of the PROBE sends more PROBEs than the node answers. `wait` is in milliseconds."""
 
     nonce: bytes
     wait: int
@@ -252,12 +252,12 @@ def decode_probe_refused(data: bytes) -> ProbeRefused:
 
 
 def pack_ip(ip: str) -> bytes:
-    """16 bytes; IPv4 as ::ffff:a.b.c.d. A scope ("%eth0") is left out."""
+    """16 bytes, IPv4 as ::ffff:a.b.c.d, without a scope ("%eth0")."""
     address = ipaddress.ip_address(ip.partition("%")[0])
     return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
 
 
 def unpack_ip(packed: bytes) -> str:
-    """The inverse of pack_ip; a v4-mapped address comes back as IPv4."""
+    """The inverse of pack_ip; returns a v4-mapped address as IPv4."""
     address = ipaddress.IPv6Address(packed)
     return str(address.ipv4_mapped or address)

@@ -1,4 +1,4 @@
-"""Ping and pong -> round trip, jitter, loss. The estimates of a leg, and the machine that measures a node."""
+"""Measuring round trip, jitter and loss: the estimates of a leg, and the machine that measures a node with PROBEs."""
 
 import math
 import statistics
@@ -18,7 +18,7 @@ SMALL, LARGE = packets.MIN_PROBE, 1000  # bytes: some networks lose only large p
 
 
 class RoundTrip:
-    """Smoothed round trip and its jitter, in seconds; None until the first sample.
+    """The smoothed round trip and its jitter, in seconds; None before the first sample.
 
     Gain 1/8 for the round trip (RFC 6298, 2.3) and 1/16 for the jitter (RFC 3550, 6.4.1)."""
 
@@ -42,7 +42,7 @@ class RoundTrip:
 class Loss:
     """The share of packets lost in one direction, from two growing counts. Older packets weigh less."""
 
-    KEEP = 0.8  # what an interval still weighs one interval later
+    KEEP = 0.8  # the weight of an interval, relative to the next one
     __slots__ = ("_arrived_total", "_lost", "_sent", "_sent_total")
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Loss:
         return min(1.0, max(0.0, self._lost / self._sent)) if self._sent else 0.0
 
     def update(self, sent_total: int, arrived_total: int) -> None:
-        """Both count from the start of the connection. A report older than the last one is ignored."""
+        """Both are totals since the start of the connection. A report older than the last one is ignored."""
         sent = sent_total - self._sent_total
         arrived = arrived_total - self._arrived_total
         if sent <= 0 or arrived < 0:
@@ -67,16 +67,16 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Measurement(Event):
-    """What a Prober found. Times in milliseconds, None when nothing came back; `loss` 0.0 to 1.0, of the probes that
-    the node did not refuse."""
+    """The result of a Prober. Times are in milliseconds, None if no reply arrived. `loss` is 0.0 to 1.0, of the PROBEs
+    that the node did not refuse."""
 
     rtt_ms: float | None
     jitter_ms: float | None
     loss: float
-    proof: bytes = b""  # of the shortest round trip, signed by the node (PROTOCOL.md 11.1); empty: the node signs none
+    proof: bytes = b""  # of the shortest round trip, signed by the node (PROTOCOL.md 11.1); empty if it signs none
 
 
-MAX_CONSECUTIVE_REFUSALS = 5  # in a row for a node that refuses probes; then what was measured so far has to do
+MAX_CONSECUTIVE_REFUSALS = 5  # after these, the measurement ends with the samples so far
 
 
 class Prober:
@@ -85,8 +85,8 @@ class Prober:
     after the start, whichever is first. The round trip is the median, the jitter the mean difference between
     consecutive round trips. Every other PROBE is large; `loss` is that of the size with the higher loss.
 
-    Many players may share an address, of which a node answers so many probes a second. One that it refuses is sent
-    again later, and is no loss (PROTOCOL.md 11.2)."""
+    A node limits the PROBEs per second of one address, which many players may share. A refused PROBE is replaced later,
+    and does not count as lost (PROTOCOL.md 11.2)."""
 
     def __init__(
         self,
@@ -107,14 +107,14 @@ class Prober:
         self._to_send = deque(LARGE if number % 2 else SMALL for number in range(count))
         self._timer: float | None = None
         self._finish_at = 0.0
-        self._pending: dict[bytes, tuple[float, int]] = {}  # nonce -> when it was sent, and of what size
+        self._pending: dict[bytes, tuple[float, int]] = {}  # nonce -> (time sent, size)
         self._samples: list[float] = []
         self._arrived = {SMALL: 0, LARGE: 0}
         self._refused_at: float | None = None
-        self._waits = 0  # since the last answer
-        self._proving: set[bytes] = set()  # nonces whose replies were answered at once, for a proof
-        self._shortest = math.inf  # round trip of which a proof was asked
-        self._proved: packets.ProbeReply | None = None
+        self._consecutive_refusals = 0  # since the last answer
+        self._proving: set[bytes] = set()  # nonces of replies that were answered to request a proof
+        self._shortest = math.inf  # the round trip for which a proof was requested
+        self._proven: packets.ProbeReply | None = None
         self._outgoing: list[tuple[bytes, Address]] = []
         self._events: deque[Event] = deque()
 
@@ -123,7 +123,7 @@ class Prober:
         self.handle_timer(now)
 
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> None:
-        """Raises nothing, whatever the bytes."""
+        """Never raises."""
         try:
             self._receive(data, now)
         except DecodeError as error:
@@ -162,25 +162,25 @@ class Prober:
         if reply.nonce in self._pending:
             sent_at, size = self._pending.pop(reply.nonce)
             self._arrived[size] += 1
-            self._waits = 0
-            self._ask_for_proof(reply, now - sent_at)
+            self._consecutive_refusals = 0
+            self._request_proof(reply, now - sent_at)
             self._samples.append(now - sent_at)
         elif reply.nonce in self._proving and reply.round_trip:
             self._proving.discard(reply.nonce)
-            if self._proved is None or reply.round_trip < self._proved.round_trip:
-                self._proved = reply
+            if self._proven is None or reply.round_trip < self._proven.round_trip:
+                self._proven = reply
         else:
             raise DecodeError("unknown_nonce")
 
-    def _ask_for_proof(self, reply: packets.ProbeReply, took: float) -> None:
-        """Answer the shortest so far at once: the node measures it then, and signs."""
+    def _request_proof(self, reply: packets.ProbeReply, took: float) -> None:
+        """Answers the reply with the shortest round trip so far at once; the node measures this time and signs it."""
         if any(reply.proof) and took < self._shortest:
             self._shortest = took
             self._proving.add(reply.nonce)
             self._outgoing.append((packets.Probe(reply.nonce, time=reply.time, proof=reply.proof).encode(), self.node))
 
     def _refused(self, refused: packets.ProbeRefused, now: float) -> None:
-        """Send another in its place, but not before others had their turn."""
+        """Sends another PROBE in its place, after the remaining ones."""
         if refused.nonce in self._proving:
             self._proving.discard(refused.nonce)
             self._shortest = math.inf
@@ -189,15 +189,16 @@ class Prober:
             self._to_send.append(size)
         else:
             raise DecodeError("unknown_nonce")
-        if self._refused_at is None or now - self._refused_at > self._interval:  # else one of the same burst
-            self._waits += 1
+        if self._refused_at is None or now - self._refused_at > self._interval:  # otherwise a refusal of the same burst
+            self._consecutive_refusals += 1
         self._refused_at = now
-        if self._waits > MAX_CONSECUTIVE_REFUSALS:
+        if self._consecutive_refusals > MAX_CONSECUTIVE_REFUSALS:
             self._to_send.clear()
             self._set_timer(now + self._reply_timeout)
         elif self._to_send:
             share = int.from_bytes(self._random(2), "little") / 0x10000
-            self._set_timer(now + max(share * refused.wait / 1000 * 2 ** (self._waits - 1), self._interval))
+            limit = refused.wait / 1000 * 2 ** (self._consecutive_refusals - 1)
+            self._set_timer(now + max(share * limit, self._interval))
 
     def _probe(self, now: float) -> None:
         nonce = self._random(16)
@@ -224,11 +225,12 @@ class Prober:
             rtt_ms=statistics.median(self._samples) * 1000,
             jitter_ms=statistics.fmean(steps) * 1000 if steps else 0.0,
             loss=self._loss(),
-            proof=_proof(self._proved),
+            proof=_proof(self._proven),
         )
 
     def _loss(self) -> float:
-        """Of the size that fares worse. Of what was sent before a refusal nobody knows why no answer came."""
+        """The loss of the size with the higher loss. PROBEs sent before the last refusal do not count, because the node
+        may have ignored them."""
         lost = {SMALL: 0, LARGE: 0}
         for sent_at, size in self._pending.values():
             lost[size] += self._refused_at is None or sent_at > self._refused_at

@@ -1,4 +1,4 @@
-"""Proofs of a round trip (PROTOCOL.md 11.1): what a node signs when it measured a player, and the manager checks."""
+"""Proofs of a round trip (PROTOCOL.md 11.1), which a node signs and the manager verifies."""
 
 import hmac
 import struct
@@ -13,13 +13,14 @@ _SIZE = _FIELDS.size + PROOF_SIZE
 
 
 def proof_key(token_key: bytes) -> bytes:
-    """The key a node proves with, made of one of its token keys."""
+    """The key for proofs, derived from one of the node's token keys."""
     return hmac.digest(token_key, b"causeway v1 probe", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
 class RoundTripProof:
-    """`time`: microseconds since 1970, the node's clock; `round_trip`: microseconds, 0 for none; `address`: packed."""
+    """`time` is in microseconds since 1970 by the node's clock; `round_trip` is in microseconds, or 0 if there is none;
+    `address` is packed."""
 
     nonce: bytes
     time: int
@@ -29,7 +30,7 @@ class RoundTripProof:
     proof: bytes = bytes(PROOF_SIZE)
 
     def sign(self, key: bytes) -> bytes:
-        """What `proof` has to be under this proof key."""
+        """The value of a valid `proof` under this key."""
         fields = _FIELDS.pack(self.nonce, self.time, self.round_trip, self.key_id, self.address)
         return hmac.digest(key, fields, "sha256")[:PROOF_SIZE]
 
@@ -37,7 +38,7 @@ class RoundTripProof:
         return hmac.compare_digest(self.proof, self.sign(key))
 
     def encode(self) -> bytes:
-        """56 bytes, as a player hands them on."""
+        """The 56 bytes that a player passes on."""
         return _FIELDS.pack(self.nonce, self.time, self.round_trip, self.key_id, self.address) + self.proof
 
 
@@ -50,6 +51,6 @@ def decode_proof(data: bytes) -> RoundTripProof:
 
 
 def is_answer(nonce: bytes, time: int, address: bytes, proof: bytes, keys: Iterable[tuple[int, bytes]]) -> bool:
-    """Whether a player shows what was sent to this very address at `time`, under one of the (id, proof key) pairs."""
+    """Whether `proof` is that of a reply to this address at `time`, under one of the (id, proof key) pairs."""
     shown = (RoundTripProof(nonce, time, 0, key_id, address, proof).is_signed_by(key) for key_id, key in keys)
     return any(shown)

@@ -2,15 +2,15 @@
 
 
 class ReplayWindow:
-    """Which sequence numbers were seen: the highest and a bit for each of the 1,024 up to it (RFC 4303 A2)."""
+    """The sequence numbers received so far: the highest, and one bit for each of the 1,024 up to it (RFC 4303, A2)."""
 
     SIZE = 1024
     __slots__ = ("_seen", "highest", "in_order")
 
     def __init__(self) -> None:
         self.highest = 0
-        self.in_order = 0  # how many up to the highest came in order and are not in `_seen` yet, as most do
-        self._seen = 1  # bit n: number highest - in_order - n was seen; 0 is never sent
+        self.in_order = 0  # numbers up to the highest that arrived in order and are not in `_seen` yet
+        self._seen = 1  # bit n: the number highest - in_order - n was received; 0 is never sent
 
     def complete(self, low: int) -> int:
         """The 64-bit number nearest to the highest one whose low half is `low`."""
@@ -22,21 +22,21 @@ class ReplayWindow:
         return number
 
     def is_new(self, number: int) -> bool:
-        """Whether `number` may be accepted. Both this and `mark` come after the tag was checked."""
+        """Whether `number` may be accepted. Call this and `mark` only after the tag was verified."""
         age = self.highest - number
         if age < 0:
             return True
-        self._take_in()
+        self._flush_in_order()
         return age < self.SIZE and not self._seen >> age & 1
 
     def mark(self, number: int) -> None:
-        """Remember `number`, whose tag was right."""
+        """Records that a packet with `number` was accepted."""
         ahead = number - self.highest
         if ahead == 1:
             self.highest = number
             self.in_order += 1
             return
-        self._take_in()
+        self._flush_in_order()
         if ahead > 0:
             self.highest = number
             self._shift(ahead)
@@ -44,7 +44,7 @@ class ReplayWindow:
         else:
             self._seen |= 1 << -ahead
 
-    def _take_in(self) -> None:
+    def _flush_in_order(self) -> None:
         run, self.in_order = self.in_order, 0
         if run:
             self._shift(run)

@@ -1,5 +1,5 @@
-"""Seal and open connect tokens (PROTOCOL.md 5). For manager and node only: no client imports this file,
-and it alone needs the package `cryptography`."""
+"""Connect tokens: sealing and opening (PROTOCOL.md 5). For manager and node only: no client imports this module, and no
+other module needs the package `cryptography`."""
 
 import os
 import struct
@@ -22,8 +22,8 @@ _NONCE_SIZE = 12
 
 @dataclass(frozen=True, slots=True)
 class ConnectToken:
-    """What a node needs to admit a player it was never told of. Times in seconds since 1970, limits per second,
-    0: none."""
+    """What a node needs to admit a player without a grant from the manager. Times are in seconds since 1970; limits are
+    per second, and 0 means none."""
 
     session: str  # "3960c873aafd-S"
     worker: int
@@ -40,12 +40,12 @@ class ConnectToken:
     session_expires: int
 
     def __repr__(self) -> str:
-        # The seat key must not reach a log by way of a traceback.
+        # A traceback in a log must not contain the seat key.
         return f"ConnectToken(session={self.session!r}, seat={self.seat})"
 
 
 def seal_token(token: ConnectToken, key_id: int, key: bytes) -> bytes:
-    """118 opaque bytes. `key` is one of the node's 32-byte token keys."""
+    """The encrypted token, 118 bytes. `key` is one of the node's 32-byte token keys."""
     body = _BODY.pack(
         bytes.fromhex(token.session.removesuffix("-S")),
         token.worker,
@@ -67,17 +67,17 @@ def seal_token(token: ConnectToken, key_id: int, key: bytes) -> bytes:
 
 
 def open_token(data: bytes, keys: Mapping[int, AESGCM]) -> ConnectToken:
-    """The inverse; `keys` by key id. Raises UnknownKey or BadToken. Expiry is the caller's to check."""
+    """The inverse of `seal_token`, with keys by key id. Raises UnknownKey, BadToken. Does not check the expiry."""
     if len(data) != TOKEN_SIZE or data[0] != TOKEN_VERSION:
         raise BadToken("not a connect token")
     head = data[: _HEAD.size]
     key = keys.get(_HEAD.unpack(head)[1])
     if key is None:
-        raise UnknownKey("sealed under a key this node does not hold")
+        raise UnknownKey("sealed under a key that this node does not have")
     nonce_end = _HEAD.size + _NONCE_SIZE
     try:
         body = key.decrypt(data[_HEAD.size : nonce_end], data[nonce_end:], head)
     except InvalidTag:
-        raise BadToken("seal is broken") from None
+        raise BadToken("the token is not authentic") from None
     session, worker, seat, flags, *rest = _BODY.unpack(body)
     return ConnectToken(session.hex() + "-S", worker, seat, bool(flags & FLAG_MESH), *rest)
