@@ -43,6 +43,8 @@ exported = [str(getattr(causeway_client, name)) for name in causeway_client.__al
 print(json.dumps({"where": causeway_client.__path__[0], "names": names, "failed": failed}))
 """
 
+PATH = "import sys; sys.path.append({0!r}); "
+
 PLAY = """
 import asyncio, json, sys
 arguments = json.loads(sys.stdin.read())
@@ -58,6 +60,11 @@ class Installed:
     @property
     def python(self) -> Path:
         return self.environment / "bin/python"
+
+    @property
+    def site(self) -> str:
+        (found,) = self.environment.glob("lib/python*/site-packages")
+        return str(found)
 
     def run(self, *command: str | Path, given: str = "") -> str:
         """What a program of the environment prints; it finds neither this repository nor any other package."""
@@ -102,6 +109,13 @@ def test_its_page_is_the_readme(installed: Installed) -> None:
     wheel = zipfile.ZipFile(installed.wheel)
     (metadata,) = (wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/METADATA"))
     assert metadata.partition("\n\n")[2].strip() == README.read_text().strip()
+
+
+def test_the_protocol_loads_no_sockets_and_no_adapter(installed: Installed) -> None:
+    program = "import sys; from causeway_client.protocol import connection; print(*sorted(sys.modules))"
+    loaded = set(installed.run(installed.python, "-I", "-S", "-c", PATH.format(installed.site) + program).split())
+    assert "causeway_client.protocol.connection" in loaded
+    assert not loaded & {"asyncio", "socket", "ctypes", "causeway_client.asyncio_udp"}
 
 
 async def test_the_quick_start_plays_against_a_real_node(installed: Installed) -> None:

@@ -1,4 +1,4 @@
-"""After a move is told, what was sent before it may still arrive at the socket that was left."""
+"""The driver, and `blocking_udp` beside it: after a move, late packets to the old socket are still received."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from causeway_client.protocol.events import Moved, Received
 
 
 class Machine:
-    """Takes every datagram for a payload, and b"moved" for the end of a move."""
+    """Treats every datagram as a payload, and b"moved" as the end of a move."""
 
     state = State.RELAYED
 
@@ -47,7 +47,7 @@ def node():
         yield node
 
 
-async def test_asyncio(node):
+async def test_late_packets_to_the_old_socket_are_received_on_asyncio(node):
     arrived, moved = asyncio.Queue(), asyncio.Event()
     driver = Driver(Machine(node.getsockname()), lambda _, data: arrived.put_nowait(data), lambda _: moved.set())
     await driver.open()
@@ -62,7 +62,7 @@ async def test_asyncio(node):
     driver.close()
 
 
-def test_blocking(node):
+def test_late_packets_to_the_old_socket_are_received_in_a_game_loop(node):
     connection = Connection(*node.getsockname(), connect_token=b"t" * 118, seat_key=b"k" * 32)
     connection._machine = Machine(node.getsockname())
     connection.poll()
