@@ -77,20 +77,20 @@ def measure(ports: list[int], rounds: int) -> dict[str, list[float]]:
 
     `answered`: nodes that were heard; a round that hears fewer costs less than it should.
     """
-    from relaymgr.telemetry import services
+    from relaymgr.telemetry.probing import round as probe_rounds
 
     nodes_create(ports)
     spent: dict[str, list[float]] = {name: [] for name in (*STEPS, "whole", "wall", "bare", "answered")}
     for step, name in STEPS.items():
-        setattr(services, name, clocked(getattr(services, name), spent[step]))
-    services.probe_round()  # connects, and tells all nodes of each other
-    services.probe_round()
+        setattr(probe_rounds, name, clocked(getattr(probe_rounds, name), spent[step]))
+    probe_rounds.probe_round()  # connects, and tells all nodes of each other
+    probe_rounds.probe_round()
     for figures in spent.values():
         figures.clear()
     with Bare(ports) as bare:
         for _ in range(rounds):
             started = time.monotonic()
-            spent["answered"].append(clocked(services.probe_round, spent["whole"])() or 0)
+            spent["answered"].append(clocked(probe_rounds.probe_round, spent["whole"])() or 0)
             spent["wall"].append(time.monotonic() - started)
             clocked(bare.round, spent["bare"])()
             time.sleep(max(0.0, started + SPACING - time.monotonic()))

@@ -49,7 +49,7 @@ before = json.loads(sys.argv[1])
 migrate()
 
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker
-from relaymgr.nodes.services import join_key_create, token_key_rotate
+from relaymgr.nodes.keys import join_key_create, token_key_rotate
 from relaymgr.sessions.models import RelaySession
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create

@@ -7,16 +7,9 @@ from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 
+from relaymgr.nodes.keys import join_key_create, join_key_revoke, node_key_rotate, token_key_rotate
 from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode, RelayWorker, TokenKey
-from relaymgr.nodes.services import (
-    join_key_create,
-    join_key_revoke,
-    node_drain,
-    node_key_rotate,
-    node_remove,
-    node_undrain,
-    token_key_rotate,
-)
+from relaymgr.nodes.services import node_drain, node_remove, node_undrain
 from web.admin.base import AuditedAdmin, NoDeleteAdmin, ReadOnlyAdmin, Warned, confirmed_action, show_once
 from web.errors import Conflict
 

@@ -39,6 +39,14 @@ def placement_nodes() -> QuerySet[RelayNode]:
     return RelayNode.objects.select_related("location").prefetch_related("workers")
 
 
+def nodes_all() -> list[RelayNode]:
+    return list(RelayNode.objects.all())
+
+
+def nodes_with_locations() -> list[RelayNode]:
+    return list(RelayNode.objects.select_related("location"))
+
+
 def nodes_ready() -> QuerySet[RelayNode]:
     """The nodes that take sessions."""
     return RelayNode.objects.filter(READY)

@@ -1,6 +1,5 @@
 """Writes: the fleet and its keys. Races are settled by conditional UPDATEs; no network call inside a transaction."""
 
-import base64
 import logging
 import math
 import secrets
@@ -11,26 +10,26 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Subquery, Value, When
+from django.db.models import Case, DateTimeField, F, Value, When
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
 from nodeapi.membership import WorkerPorts
 from relaymgr.nodes import control_client
 from relaymgr.nodes.health.incidents import incident_record
-from relaymgr.nodes.models import JoinKey, Location, NodeStateChange, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.health.state_changes import state_change_record
+from relaymgr.nodes.keys import token_key_create, token_keys_confirm
+from relaymgr.nodes.models import JoinKey, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState
-from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.services import api_key_create, api_key_revoke
-from web.audit.services import action_record, repeated_action_record
+from web.audit.services import action_record
 from web.audit.via import Via
 from web.authorization import Scope
 from web.errors import Conflict, Invalid, Unauthorized
 
 logger = logging.getLogger(__name__)
 
-AUDITED_NODES_MAX = 20  # of one round of probes
 ALIVE_WITHIN = timedelta(seconds=10)  # five probes
 
 
@@ -67,29 +66,6 @@ class Joined:
 
     def __repr__(self) -> str:
         return f"Joined({self.node})"
-
-
-# Join keys
-
-
-def join_key_create(*, location: Location, lifetime: timedelta | None = None, uses: int = 1) -> str:
-    """Lets `uses` nodes join at `location`. The plain key; only its hash is kept."""
-    new = new_key()
-    lifetime = lifetime or timedelta(seconds=settings.JOIN_KEY_LIFETIME)
-    JoinKey.objects.create(
-        location=location,
-        prefix=new.prefix,
-        secret_hash=new.secret_hash,
-        expires_at=timezone.now() + lifetime,
-        uses_left=uses,
-    )
-    return new.plain
-
-
-def join_key_revoke(*, join_key: JoinKey) -> bool:
-    """False when it was used up or had expired already."""
-    now = timezone.now()
-    return JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now).update(expires_at=now) == 1
 
 
 # Joining and heartbeat
@@ -129,7 +105,7 @@ def node_join(
         with transaction.atomic():
             node, node_key = _admit(found, name, fields)
             _workers_store(node, workers, capacity)
-            token_key = _token_key_create(node)
+            token_key = token_key_create(node)
             action_record(
                 via=Via.API,
                 actor=f"join key {found.prefix}",
@@ -222,49 +198,12 @@ def node_heartbeat(
     with transaction.atomic():
         RelayNode.objects.filter(pk=node.pk).update(**said)
         _workers_store(node, workers, capacity)
-        _token_keys_confirm(node, key_ids)
+        token_keys_confirm(node, key_ids)
         node.refresh_from_db()
         if was_stopping != draining and node.state == NodeState.READY and not node.is_draining:
             before = NodeState.READY if draining else DRAINING
             state_change_record(node=node, before=before, reason="reported by the node")
     return node
-
-
-def state_change_record(*, node: RelayNode, before: str, reason: str = "") -> None:
-    """A line of the node's timeline: it was `before` and is what `node.status` says."""
-    state_changes_record([(node, before, reason)])
-
-
-def state_changes_record(changes: Sequence[tuple[RelayNode, str, str]]) -> None:
-    """Lines of nodes' timelines: (node, what it was, why it is now what `node.status` says). Two queries, however many.
-
-    The same line is not written twice: a probe and a heartbeat may both report it. Nodes that are lost, or are back
-    after that, are in the audit log too."""
-    if not changes:
-        return
-    newest = NodeStateChange.objects.filter(node=OuterRef("pk")).values("after")[:1]
-    nodes = RelayNode.objects.filter(pk__in=[node.pk for node, *_ in changes]).order_by()
-    last = dict(nodes.annotate(last=Subquery(newest)).values_list("pk", "last"))
-    new = [each for each in changes if each[0].status not in (each[1], last.get(each[0].pk))]
-    now = timezone.now()
-    NodeStateChange.objects.bulk_create(
-        NodeStateChange(node=node, at=now, before=before, after=node.status, reason=reason[:200])
-        for node, before, reason in new
-    )
-    for action, found in (
-        ("node.lost", [node.name for node, *_ in new if node.status == NodeState.LOST]),
-        ("node.back", [node.name for node, before, _ in new if before == NodeState.LOST]),
-    ):
-        _audit_nodes(action, found)
-
-
-def _audit_nodes(action: str, names: Sequence[str]) -> None:
-    """An entry for each of a few nodes; when a whole site is lost, one for all."""
-    for name in names[:AUDITED_NODES_MAX]:
-        repeated_action_record(via=Via.MANAGER, actor="probes", action=action, target=name)
-    if len(names) > AUDITED_NODES_MAX:
-        more = len(names) - AUDITED_NODES_MAX
-        action_record(via=Via.MANAGER, actor="probes", action=action, target=f"{more} more nodes")
 
 
 def boot_check(*, node: RelayNode, boot_id: str, control_url: str, address: str) -> None:
@@ -399,53 +338,3 @@ def node_remove(*, node: RelayNode) -> None:
         if node.key:
             node.key.delete()
     logger.info("node %s removed", node)
-
-
-# Keys of a node
-
-
-def node_key_rotate(*, node: RelayNode) -> str:
-    """A new node key, to be put into the node's state folder; the old one is dead at once. The plain key."""
-    with transaction.atomic():
-        old = node.key
-        node.key, plain = api_key_create(tenant=None, name=f"node {node.name}", scopes=[Scope.NODE])
-        node.save(update_fields=["key"])
-        if old:
-            api_key_revoke(key=old)
-    return plain
-
-
-def token_key_rotate(*, node: RelayNode) -> TokenKey:
-    """A new key to seal connect tokens with. It is used once the node has it; the ones before it then retire."""
-    with transaction.atomic():
-        return _token_key_create(node)
-
-
-def _token_key_create(node: RelayNode) -> TokenKey:
-    taken = set(node.token_keys.values_list("key_id", flat=True))
-    key_id = next(key_id for key_id in iter(lambda: secrets.randbits(32), None) if key_id and key_id not in taken)
-    key = base64.b64encode(secrets.token_bytes(32)).decode()
-    return TokenKey.objects.create(node=node, key_id=key_id, key=key)
-
-
-def _token_keys_confirm(node: RelayNode, key_ids: Sequence[int]) -> None:
-    """Notes which keys the node holds. The newest of them seals from now on; those before it only open."""
-    now = timezone.now()
-    if not node.token_keys.filter(key_id__in=key_ids, confirmed_at=None).update(confirmed_at=now):
-        return
-    newest = node.token_keys.exclude(confirmed_at=None).order_by("-created_at", "-pk")[:1].get()
-    older = node.token_keys.filter(created_at__lte=newest.created_at, retired_at=None).exclude(pk=newest.pk)
-    older.update(retired_at=now)
-
-
-def token_keys_renew() -> int:
-    """Rolls keys that have sealed for long, deletes those whose last token has expired; returns how many it rolled."""
-    now = timezone.now()
-    expired = now - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
-    TokenKey.objects.filter(retired_at__lte=expired).delete()
-    due = now - timedelta(seconds=settings.TOKEN_KEY_LIFETIME)
-    young = TokenKey.objects.filter(node=OuterRef("pk"), created_at__gt=due)
-    nodes = RelayNode.objects.exclude(Exists(young)).exclude(state=NodeState.LOST)
-    for node in nodes:
-        token_key_rotate(node=node)
-    return len(nodes)

@@ -1,8 +1,8 @@
 from celery import shared_task
 
-from relaymgr.nodes import services
+from relaymgr.nodes import keys
 
 
 @shared_task
 def token_keys_renew() -> None:
-    services.token_keys_renew()
+    keys.token_keys_renew()

@@ -1,5 +1,7 @@
 """Which beacons a player should measure (EDGEGAP.md 6)."""
 
+from typing import TYPE_CHECKING
+
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -10,7 +12,6 @@ from relaymgr.authentication import MayRead
 from relaymgr.nodes.locations.address_families import IPV4, IPV6, family_of
 from relaymgr.nodes.locations.apis import LocationSerializer
 from relaymgr.nodes.locations.geoip import locate
-from relaymgr.nodes.models import RelayNode, RelayWorker
 from relaymgr.nodes.selectors import beacons
 from relaymgr.telemetry.estimation.beacons import beacon_order
 from relaymgr.telemetry.estimation.estimates import Player, Site
@@ -21,6 +22,9 @@ from web.fields.numbers import Count, Integer, Port
 from web.http.client_address import client_address
 from web.http.input_warnings import RequestSerializer
 from web.openapi import error_responses
+
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import RelayNode, RelayWorker
 
 MAX_BEACONS = 2_000
 
@@ -51,13 +55,13 @@ class BeaconListApi(APIView):
             tcp_port = Port(source="client_port")
             location = LocationSerializer(source="node.location")
 
-            def get_host(self, worker: RelayWorker) -> str:
+            def get_host(self, worker: "RelayWorker") -> str:
                 return worker.node.addresses.get(self.context["family"], worker.node.public_ip)
 
-            def get_ipv4(self, worker: RelayWorker) -> str | None:
+            def get_ipv4(self, worker: "RelayWorker") -> str | None:
                 return worker.node.addresses.get(IPV4)
 
-            def get_ipv6(self, worker: RelayWorker) -> str | None:
+            def get_ipv6(self, worker: "RelayWorker") -> str | None:
                 return worker.node.addresses.get(IPV6)
 
         count = Count()
@@ -90,5 +94,5 @@ def _player(address: str) -> Player:
     return Player(latitude=where.latitude, longitude=where.longitude) if where else Player()
 
 
-def _site(node: RelayNode) -> Site:
+def _site(node: "RelayNode") -> Site:
     return Site(node.name, node.location.slug, node.location.latitude, node.location.longitude)

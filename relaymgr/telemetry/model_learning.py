@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
@@ -10,7 +11,7 @@ from django.utils import timezone
 
 from relaymgr.nodes.health.incidents import Incident, distrusted_ids, incidents_record
 from relaymgr.nodes.locations.geoip import locate
-from relaymgr.nodes.models import RelayNode
+from relaymgr.nodes.selectors import nodes_with_locations
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.telemetry.estimation.estimates import MAX_AGE_S, LatencyModel, Sample, Site
 from relaymgr.telemetry.estimation.latency_model import Row, Where, fit_model, model_to_json
@@ -18,6 +19,9 @@ from relaymgr.telemetry.estimation.prefixes import Players, first_address, of_pl
 from relaymgr.telemetry.estimation.trust import outliers
 from relaymgr.telemetry.models import PeerLegs, PrefixLeg, StoredLatencyModel
 from web.database.bulk_sql import rows_upsert
+
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import RelayNode
 
 MAX_ROWS = 4_000  # prefixes that are learnt from: the newest; the fit is a second's work at a thousand nodes
 MAX_OF_NETWORK = 256  # of them in one IPv6 /32, as many as an IPv4 /16 has: one network must not outvote all others
@@ -69,7 +73,7 @@ def prefixes_prune() -> int:
 
 def latency_model_fit() -> LatencyModel:
     """From all samples there are, kept as the one row of StoredLatencyModel."""
-    nodes = list(RelayNode.objects.select_related("location"))
+    nodes = nodes_with_locations()
     sites = [Site(node.name, node.location.slug, node.location.latitude, node.location.longitude) for node in nodes]
     now = timezone.now()
     prefixes, peers = _prefix_rows(now), _peer_rows(now)
@@ -109,7 +113,7 @@ def _peer_rows(now: datetime) -> dict[str, Row]:
 
 
 def outliers_doubt(
-    nodes: Sequence[RelayNode], prefixes: Sequence[tuple[Row, Where]], peers: Mapping[str, Row]
+    nodes: "Sequence[RelayNode]", prefixes: Sequence[tuple[Row, Where]], peers: Mapping[str, Row]
 ) -> set[str]:
     """Records the nodes whose measurements cannot be true, forgets what they claimed of players, and gives the names of
     all that are not believed."""

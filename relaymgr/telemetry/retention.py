@@ -10,7 +10,6 @@ from django.db.models import Avg, Count, Max, Min, Sum
 from django.db.models.functions import TruncHour, TruncMinute
 from django.utils import timezone
 
-from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, ProcessExit
 from relaymgr.telemetry.process_exits import KEPT as EXITS_KEPT
 from relaymgr.telemetry.series import counters_grown
@@ -19,7 +18,6 @@ MINUTE, HOUR = 60, 3600
 MEANS = ("probe_ms", "cpu", "leg_rtt_ms", "leg_rtt_p90_ms", "leg_loss")
 PEAKS = ("cpu", "sessions", "seats", "connected", "legs")
 BATCH = 1_000
-STATE_CHANGES_MAX = 500  # of one node: one that comes and goes all day must not fill the table
 OVERLAP = timedelta(hours=3)  # spans before now that are summed up again: a manager may have stood still
 
 
@@ -104,17 +102,6 @@ def _summary(row: Any, seconds: int, grown: dict[str, int]) -> NodeSummary:
 def _store(summaries: list[NodeSummary]) -> int:
     NodeSummary.objects.bulk_create(summaries, ignore_conflicts=True, batch_size=BATCH)
     return len(summaries)
-
-
-def state_changes_prune() -> int:
-    """Deletes lines of nodes' timelines that are too old, and of each node all but the newest; how many."""
-    old = timezone.now() - timedelta(days=settings.NODE_CHANGE_RETENTION_DAYS)
-    pruned = NodeStateChange.objects.filter(at__lt=old).delete()[0]
-    for node in RelayNode.objects.annotate(changes=Count("state_changes")).filter(changes__gt=STATE_CHANGES_MAX):
-        newest = NodeStateChange.objects.filter(node=node)
-        kept = list(newest.values_list("pk", flat=True)[:STATE_CHANGES_MAX])
-        pruned += NodeStateChange.objects.filter(node=node).exclude(pk__in=kept).delete()[0]
-    return pruned
 
 
 def samples_prune() -> int:

@@ -1,5 +1,6 @@
 from celery import shared_task
 
+from relaymgr.nodes.health.state_changes import state_changes_prune
 from relaymgr.telemetry import services
 
 
@@ -21,4 +22,4 @@ def samples_prune() -> None:
     services.samples_roll_up()
     services.samples_prune()
     services.prefixes_prune()
-    services.state_changes_prune()
+    state_changes_prune()

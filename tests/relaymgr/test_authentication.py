@@ -8,8 +8,8 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from relaymgr.nodes.keys import node_key_rotate
 from relaymgr.nodes.models import RelayNode
-from relaymgr.nodes.services import node_key_rotate
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
 from tests.support.manager import client_with

@@ -112,7 +112,9 @@ def test_people_and_passwords_made_by_commands_are_acts(monkeypatch: pytest.Monk
 
 
 def test_a_node_that_joins_is_an_act(location: Any) -> None:
-    from relaymgr.nodes.services import WorkerPorts, join_key_create, node_join
+    from nodeapi.membership import WorkerPorts
+    from relaymgr.nodes.keys import join_key_create
+    from relaymgr.nodes.services import node_join
 
     key = join_key_create(location=location)
     import time

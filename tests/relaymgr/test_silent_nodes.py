@@ -12,16 +12,17 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.control_client import ProbeAnswer
-from relaymgr.nodes.health import silence
+from relaymgr.nodes.health import silence, state_changes
+from relaymgr.nodes.health.state_changes import state_changes_prune
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.nodes.services import node_drain, node_undrain
 from relaymgr.operations import fleet_snapshot as snapshots
 from relaymgr.operations.selectors import fleet_snapshot
 from relaymgr.sessions.models import RelaySession, Seat
-from relaymgr.telemetry import retention
 from relaymgr.telemetry.models import NodeSample
-from relaymgr.telemetry.retention import state_changes_prune
-from relaymgr.telemetry.services import Answer, answers_store, parse_report
+from relaymgr.telemetry.probing.answers import Answer
+from relaymgr.telemetry.probing.reports import parse_report
+from relaymgr.telemetry.probing.round import answers_store
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.operations.relayctl.conftest import document, relayctl
 from web.audit.models import AuditEntry
@@ -181,7 +182,7 @@ def test_draining_is_in_the_nodes_timeline_once(node: RelayNode) -> None:
 def test_timelines_of_nodes_are_bounded_by_age_and_number(
     node: RelayNode, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "STATE_CHANGES_MAX", 5)
+    monkeypatch.setattr(state_changes, "MAX_STATE_CHANGES", 5)
     settings.NODE_CHANGE_RETENTION_DAYS = 2
     now = timezone.now()
     NodeStateChange.objects.create(node=node, at=now - timedelta(days=3), after="lost")

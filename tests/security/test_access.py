@@ -8,8 +8,8 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from relaymgr.nodes.keys import join_key_create, node_key_rotate
 from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.nodes.services import join_key_create, node_key_rotate
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create, api_key_revoke, service_key_create
 from tests.security.routes import METHODS, fill, templates

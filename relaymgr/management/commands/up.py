@@ -16,9 +16,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from relaymgr.management.supervisor import Child, ChildExit, supervise
+from relaymgr.nodes.keys import join_key_create
 from relaymgr.nodes.locations.address_families import bracketed
 from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.nodes.services import join_key_create
 from relaymgr.telemetry.models import ProcessExit
 from relaymgr.telemetry.process_exits import boot_id_new, process_exits_record
 from relaymgr.tenants.services import service_key_create

@@ -1,10 +1,13 @@
-"""What nodes were granted. A node reports on its own sessions and seats; whatever else it reports is not taken in.
+"""Which seats nodes were granted: what a node reports about any other seat is discarded.
 
-The sessions app knows, and is above this one: it gives its lookup here when Django starts (`granted_by`).
+The sessions app, which is above this one, registers its lookup here when Django starts (`granted_by`).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+
+from relaymgr.nodes.health.incidents import Incident, incidents_record
+from relaymgr.nodes.states import IncidentKind
 
 MAX_KNOWN = 200_000  # seats
 
@@ -13,7 +16,7 @@ SeatOfNode = tuple[int, str, int]  # the node's id, session, seat
 
 @dataclass(frozen=True, slots=True)
 class SeatFacts:
-    """What is known of a seat from elsewhere. `prefix`: of the player's address, empty when it was not given.
+    """What the tenant's request said about a seat. `prefix`: of the player's address, empty if it was not given.
     `own_ms`: {node: the round trip that the player measured}."""
 
     tenant: int
@@ -29,14 +32,14 @@ _known: dict[SeatOfNode, SeatFacts] = {}
 
 
 def granted_by(lookup: Lookup) -> None:
-    """To be called once, by the app that grants."""
+    """Called once, by the app that grants seats."""
     global _lookup
     _lookup = lookup
     _known.clear()
 
 
 def granted(seats: Collection[SeatOfNode]) -> Mapping[SeatOfNode, SeatFacts]:
-    """Those that were granted. What was granted stays granted, so it is looked up once."""
+    """Those of the seats that were granted. A grant is never taken back from the past, so each is looked up once."""
     unknown = {session for node, session, seat in seats if (node, session, seat) not in _known}
     if unknown:
         if len(_known) > MAX_KNOWN:
@@ -44,3 +47,9 @@ def granted(seats: Collection[SeatOfNode]) -> Mapping[SeatOfNode, SeatFacts]:
             unknown = {session for _, session, _ in seats}
         _known.update(_lookup(unknown))
     return {seat: _known[seat] for seat in seats if seat in _known}
+
+
+def not_granted_record(counts: Iterable[tuple[int, int]], what: str) -> None:
+    """Records an incident of each node that reported on seats it was not granted. `counts`: (node, how many)."""
+    found = [Incident(node_id, f"{count} {what} in one report", count) for node_id, count in counts if count]
+    incidents_record(IncidentKind.NOT_GRANTED, found)

@@ -6,8 +6,8 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from relaymgr.nodes.keys import join_key_create, node_key_rotate
 from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.nodes.services import join_key_create, node_key_rotate
 from tests.support.manager import client_with
 
 JOIN, HEARTBEAT = "/v1/nodes:join", "/v1/nodes/self/heartbeat"
@@ -194,7 +194,7 @@ def test_host_may_be_empty_or_absent(joiner: APIClient, location: Location) -> N
 
 
 def test_heartbeat_tells_keys_and_draining(beater: APIClient, node: RelayNode) -> None:
-    from relaymgr.nodes.services import token_key_rotate
+    from relaymgr.nodes.keys import token_key_rotate
 
     key = token_key_rotate(node=node)
     answer = beater.post(HEARTBEAT, beating(), format="json").json()

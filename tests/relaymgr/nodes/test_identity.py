@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from relaymgr.nodes.keys import join_key_create
 from relaymgr.nodes.models import JoinKey, Location, NodeIncident, RelayNode
-from relaymgr.nodes.services import IdentityTaken, JoinKeyInvalid, NameTaken, join_key_create
+from relaymgr.nodes.services import IdentityTaken, JoinKeyInvalid, NameTaken
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.tenants.services import api_key_create
 from tests.relaymgr.nodes.test_services import heartbeat, join

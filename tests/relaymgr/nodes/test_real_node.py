@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from nodeapi.grants import NO_LIMITS, Grant, SeatGrant
 from relaymgr.nodes import control_client
+from relaymgr.nodes.keys import join_key_create, token_key_rotate
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.nodes.selectors import token_key_current
-from relaymgr.nodes.services import join_key_create, node_drain, node_undrain, token_key_rotate
+from relaymgr.nodes.services import node_drain, node_undrain
 from relaymgr.telemetry.models import NodeSample
 from relaymgr.telemetry.services import probe_round
 from tests.support.node_process import NodeProcess

@@ -10,6 +10,7 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from nodeapi.membership import WorkerPorts
+from relaymgr.nodes.keys import join_key_create, join_key_revoke, node_key_rotate, token_key_rotate, token_keys_renew
 from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get, token_key_current, token_keys_open
 from relaymgr.nodes.services import (
@@ -18,16 +19,11 @@ from relaymgr.nodes.services import (
     JoinKeyInvalid,
     NameTaken,
     NodeInUse,
-    join_key_create,
-    join_key_revoke,
     node_drain,
     node_heartbeat,
     node_join,
-    node_key_rotate,
     node_remove,
     node_undrain,
-    token_key_rotate,
-    token_keys_renew,
     worker_release,
     worker_reserve,
     worker_reserve_extra,

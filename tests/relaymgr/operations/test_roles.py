@@ -16,8 +16,8 @@ from django.utils import timezone
 
 from matchmaker.models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
 from relaymgr.nodes.health.incidents import incident_record
+from relaymgr.nodes.keys import join_key_create, token_key_rotate
 from relaymgr.nodes.models import JoinKey, Location, NodeIncident, NodeStateChange, RelayNode
-from relaymgr.nodes.services import join_key_create, token_key_rotate
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.operations.roles import ROLES, roles_make
 from relaymgr.sessions.models import (

@@ -1,7 +1,7 @@
 import pytest
 
 from relaymgr.sessions.selectors import seats_granted
-from relaymgr.telemetry import services
+from relaymgr.telemetry.probing import granted_seats
 from relaymgr.telemetry.probing.granted_seats import SeatFacts, granted_by
 
 
@@ -9,7 +9,7 @@ from relaymgr.telemetry.probing.granted_seats import SeatFacts, granted_by
 def _everything_is_granted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests make up sessions that no node was granted; test_rogue_node.py looks at what that means."""
     if "real_grants" not in request.fixturenames:
-        monkeypatch.setattr(services, "granted", lambda seats: dict.fromkeys(seats, SeatFacts(1, "", {})))
+        monkeypatch.setattr(granted_seats, "granted", lambda seats: dict.fromkeys(seats, SeatFacts(1, "", {})))
 
 
 @pytest.fixture

@@ -6,13 +6,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.utils import timezone
 
 from relaymgr.nodes.models import NodeIncident, RelayNode
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.sessions.models import Grant, RelaySession, Seat
-from relaymgr.telemetry import services
+from relaymgr.telemetry import signals
 from relaymgr.telemetry.models import LegSample, NodeEvent, PeerLegs, PrefixLeg
+from relaymgr.telemetry.probing import answers
+from relaymgr.telemetry.probing import events as stored_events
 from relaymgr.telemetry.services import latency_model_fit, probe_round, samples_prune
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.telemetry.documents import telemetry
@@ -24,7 +27,7 @@ MakeNode = Callable[..., RelayNode]
 
 @pytest.fixture
 def rogue(make_node: MakeNode, stand_in: Any, real_grants: None, monkeypatch: pytest.MonkeyPatch) -> RelayNode:
-    monkeypatch.setattr(services.events_stored, "send", lambda sender: None)
+    monkeypatch.setattr(signals.events_stored, "send", lambda sender: None)
     return make_node("rogue", control_url=stand_in.url)
 
 
@@ -113,7 +116,8 @@ def test_times_that_it_invents_are_clamped_and_its_events_are_pruned_by_our_cloc
 def test_events_are_taken_in_by_the_thousand_and_none_is_lost(
     rogue: RelayNode, stand_in: Any, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "MAX_EVENTS_TAKEN", 3)
+    for module in (answers, stored_events):
+        monkeypatch.setattr(module, "MAX_EVENTS_ACCEPTED", 3)
     own = session_on(rogue, tenant)
     everything = [event(number, own.pk) for number in range(1, 9)]
 
@@ -134,7 +138,7 @@ def test_events_are_taken_in_by_the_thousand_and_none_is_lost(
 def test_no_more_are_taken_while_too_many_wait(
     rogue: RelayNode, stand_in: Any, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "MAX_EVENTS_WAITING", 4)
+    monkeypatch.setattr(stored_events, "MAX_EVENTS_WAITING", 4)
     own = session_on(rogue, tenant)
     report(stand_in, events=[event(number, own.pk) for number in range(1, 5)], last_event=4)
     probe_round()
@@ -200,7 +204,7 @@ def test_an_outlier_is_forgotten_and_not_believed_until_an_operator_says_so(
     assert not PrefixLeg.objects.filter(node=rogue).exists()
     assert not LegSample.objects.exists()
     NodeIncident.objects.all().delete()
-    services.cache.clear()
+    cache.clear()
     probe_round()
     assert PrefixLeg.objects.filter(node=rogue).exists()
 

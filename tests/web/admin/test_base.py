@@ -13,9 +13,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from relaymgr.nodes.keys import join_key_create, node_key_rotate, token_key_rotate
 from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get
-from relaymgr.nodes.services import join_key_create, node_key_rotate, token_key_rotate
 from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.tenants.models import ApiKey, Tenant

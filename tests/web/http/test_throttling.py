@@ -13,8 +13,8 @@ from rest_framework.test import APIClient
 from matchmaker import selectors
 from matchmaker.models import LocationSnapshot
 from relaymgr.celery import app
+from relaymgr.nodes.keys import node_key_rotate
 from relaymgr.nodes.models import RelayNode
-from relaymgr.nodes.services import node_key_rotate
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.support import servers

@@ -4,8 +4,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from relaymgr.nodes.keys import join_key_create
 from relaymgr.nodes.models import MAX_USES, Location
-from relaymgr.nodes.services import join_key_create
 from web.admin.wording import counted
 from web.audit.services import command_record
 

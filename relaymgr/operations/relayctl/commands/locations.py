@@ -8,9 +8,9 @@ import typer
 from django.conf import settings
 from rich.console import RenderableType
 
+from relaymgr.nodes.keys import join_key_create
 from relaymgr.nodes.models import MAX_USES
 from relaymgr.nodes.selectors import locations_with_capacity
-from relaymgr.nodes.services import join_key_create
 from web.admin.wording import counted
 from web.errors import Invalid
 

@@ -1,6 +1,6 @@
 import pytest
 
-from relaymgr.telemetry.probing.node_health import LOST_AFTER, SUSPECT_AFTER, state_after
+from relaymgr.nodes.health.transitions import LOST_AFTER, SUSPECT_AFTER, state_after
 
 
 @pytest.mark.parametrize("state", ["joining", "ready", "suspect", "lost"])

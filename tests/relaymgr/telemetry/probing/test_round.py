@@ -14,8 +14,9 @@ from relaymgr.nodes import control_client
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import node_heartbeat
 from relaymgr.nodes.states import NodeState
-from relaymgr.telemetry import services, tasks
+from relaymgr.telemetry import signals, tasks
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
+from relaymgr.telemetry.probing import round as probe_rounds
 from relaymgr.telemetry.services import events_claim, probe_round, samples_prune
 from tests.relaymgr.telemetry.documents import telemetry
 from tests.support.manager import in_threads
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
-    monkeypatch.setattr(services.events_stored, "send", lambda sender: sent.append(sender.__name__))
+    monkeypatch.setattr(signals.events_stored, "send", lambda sender: sent.append(sender.__name__))
     return sent
 
 
@@ -177,7 +178,7 @@ def test_heartbeat_of_a_new_boot_during_the_probe_is_not_overwritten(heard: Rela
     node = RelayNode.objects.get()
 
     def restart_meanwhile(document: dict[str, Any]) -> Callable[..., Any]:
-        original = services.fetch_telemetry
+        original = probe_rounds.fetch_telemetry
 
         def fetch(*args: Any) -> Any:
             answers = original(*args)
@@ -190,7 +191,7 @@ def test_heartbeat_of_a_new_boot_during_the_probe_is_not_overwritten(heard: Rela
         return fetch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services, "fetch_telemetry", restart_meanwhile(telemetry()))
+        patch.setattr(probe_rounds, "fetch_telemetry", restart_meanwhile(telemetry()))
         patch.setattr(control_client, "boot_id_of", lambda node: "second")
         probe_round()
     node.refresh_from_db()
@@ -198,7 +199,7 @@ def test_heartbeat_of_a_new_boot_during_the_probe_is_not_overwritten(heard: Rela
 
 
 def services_worker() -> Any:
-    from relaymgr.nodes.services import WorkerPorts
+    from nodeapi.membership import WorkerPorts
 
     return WorkerPorts(0, 31000, 31001)
 
@@ -286,7 +287,7 @@ def test_lease_is_given_back_when_storing_fails(heard: RelayNode, monkeypatch: p
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(services, "_samples_store", fail)
+        patch.setattr(probe_rounds, "_node_samples_store", fail)
         with pytest.raises(RuntimeError):
             probe_round()
     assert probe_round() == 1
