@@ -19,7 +19,7 @@ urlpatterns = [
     path("v1/", include("relaymgr.tenants.urls")),
     path("v1/", include("relaymgr.nodes.urls")),
     path("v1/", include("relaymgr.telemetry.urls")),
-    path("v1/", include("relaymgr.sessions.urls")),
+    path("v1/", include("relaymgr.sessions.apis.urls")),
     path("v1/players:export", PlayerExportApi.as_view()),
     path("v1/players:erase", PlayerEraseApi.as_view()),
     path("v1/openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),

@@ -107,13 +107,13 @@ class RelaySessionAdmin(_OperatedAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[RelaySession], search_term: str
     ) -> tuple[QuerySet[RelaySession], bool]:
-        """By index whatever is looked for: one condition for each way to find a session."""
+        """One condition for each way to find a session, so that each uses an index."""
         if not (term := search_term.strip()):
             return queryset, False
         if is_session_id(term):
             return queryset.filter(pk=term), False
         if (address := _address(term)) is not None:
-            # Ended sessions may know the network alone.
+            # Ended sessions may have only the network.
             addresses = [address, truncated(address) or address]
             return queryset.filter(pk__in=Seat.objects.filter(ip__in=addresses).values("session")), False
         if tenant := tenant_find(slug=term):
@@ -121,7 +121,7 @@ class RelaySessionAdmin(_OperatedAdmin):
         return queryset.filter(pk__in=Seat.objects.filter(player_id=term).values("session")), False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RelaySession]:
-        # Counted for the rows that are shown, not joined for all there are.
+        # Counted for the listed rows only, without joining all rows.
         rows = super().get_queryset(request).select_related("tenant", "worker__node__location").defer("placement")
         return rows.annotate(seats_held=_seats(revoked_at=None), seats_connected=_seats(is_connected=True))
 
@@ -148,7 +148,7 @@ class RelaySessionAdmin(_OperatedAdmin):
 
     @confirmed_action(
         "Delete",
-        effect="The session ends now: its players are cut off, and its tokens are worth nothing.",
+        effect="The session ends now: its players are disconnected, and its tokens become invalid.",
         permission="operate",
         is_final=True,
         applies=lambda session: session.state in LIVE_STATES,
@@ -159,23 +159,23 @@ class RelaySessionAdmin(_OperatedAdmin):
 
     @confirmed_action(
         "Ban its node for its tenant",
-        effect="The tenant's new sessions are no longer placed on the node this one is on. Live ones, this one too, "
-        "play on. To lift the ban, delete the placement rule.",
+        effect="New sessions of the tenant are no longer placed on this session's node. Live sessions, including this "
+        "one, continue. To lift the ban, delete the placement rule.",
         permission="ban",
         form=BanForm,
         applies=lambda session: session.worker is not None,
     )
     def ban_node(self, request: HttpRequest, session: RelaySession, note: str) -> str:
         if session.worker is None:
-            raise Conflict("It is on no node.")
+            raise Conflict("The session is on no node.")
         node = session.worker.node
         placement_ban(tenant=session.tenant, node=node, note=note)
-        return f"New sessions of {session.tenant} keep away from {node}."
+        return f"New sessions of {session.tenant} avoid {node}."
 
 
 @admin.register(PlacementRule)
 class PlacementRuleAdmin(AuditedAdmin):
-    """A node page links here to ban it: the form may be opened with `?kind=ban&node=...&tenant=...`."""
+    """A node's page links to the form with `?kind=ban&node=...&tenant=...`."""
 
     list_display = ("kind", "node", "location", "tenant", "note", "created_at")
     list_filter = ("kind", "tenant")
@@ -202,7 +202,7 @@ class SeatAdmin(_OperatedAdmin):
 
     @admin.display(description="connected", ordering="is_connected")
     def connection(self, seat: Seat) -> str:
-        """As its node reports it; of a session that is over, as it was at the end."""
+        """As its node reports it; for an ended session, as it was at the end."""
         if not seat.revoked_at and (since := unknown_since_of(seat.session, timezone.now())):
             return f"unknown since {since:%H:%M:%S}"
         words = ("connected", "not connected") if seat.session.is_ready else ("was connected", "was not connected")
@@ -214,7 +214,7 @@ class SeatAdmin(_OperatedAdmin):
 
     @confirmed_action(
         "Revoke",
-        effect="The player is put out now and cannot come back with this token. The others play on.",
+        effect="The player is disconnected now and cannot return with this token. The others stay connected.",
         permission="operate",
         is_final=True,
         applies=lambda seat: seat.revoked_at is None,
@@ -240,19 +240,19 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
 
     @confirmed_action(
         "Send again",
-        effect="What has not been delivered is sent again now.",
+        effect="The undelivered webhook is sent again now.",
         permission="operate",
         applies=lambda delivery: delivery.delivered_at is None and delivery.payload_deleted_at is None,
     )
     def retry(self, request: HttpRequest, delivery: WebhookDelivery) -> str:
         if not delivery_retry(delivery=delivery):
-            raise Conflict("It has been delivered, or its body is deleted by now.")
+            raise Conflict("The webhook has been delivered, or its body has been deleted.")
         return f"{delivery} will be sent again."
 
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(_OperatedAdmin):
-    """Tenants' hosts that have failed lately, with the state of their circuit breakers."""
+    """Hosts of tenants that failed lately, with the state of their circuit breakers."""
 
     list_display = ("host", "tenant", "circuit", "failures", "opened_at", "retry_at", "last_error", "changed_at")
     list_filter = (("retry_at", admin.EmptyFieldListFilter), "changed_at")
@@ -266,23 +266,23 @@ class WebhookEndpointAdmin(_OperatedAdmin):
         return endpoint.circuit
 
     def row_facts(self, endpoint: WebhookEndpoint) -> str:
-        return f"circuit {endpoint.circuit}, {endpoint.failures} failures in a row"
+        return f"circuit {endpoint.circuit}, {endpoint.failures} consecutive failures"
 
     @confirmed_action(
         "Close the circuit",
-        effect="Its failures are forgotten, and what is due for it is sent now.",
+        effect="The failure count is reset, and due deliveries are sent now.",
         permission="operate",
         applies=lambda endpoint: endpoint.retry_at is not None,
     )
     def close(self, request: HttpRequest, endpoint: WebhookEndpoint) -> str:
         if not circuit_close(endpoint=endpoint, now=timezone.now()):
-            raise Conflict("Its circuit is closed already.")
-        return f"{endpoint} is tried again now."
+            raise Conflict("The circuit is already closed.")
+        return f"Deliveries to {endpoint} are sent again."
 
 
 @admin.register(Grant)
 class GrantAdmin(ReadOnlyAdmin):
-    """Those whose `confirmed` is behind their `revision` are what the reconciler is at."""
+    """The reconciler pushes those whose `confirmed` is behind their `revision`."""
 
     list_display = ("session_id", "worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
     list_filter = ("wanted", "worker__node", "created_at")

@@ -1,4 +1,4 @@
-"""What the session services refuse with."""
+"""The errors that the services of sessions raise."""
 
 from web.errors import ApiError, Conflict, NotFound, Unavailable
 
@@ -8,7 +8,7 @@ class SessionUnknown(NotFound):
 
 
 class NotPlaced(NotFound):
-    code, message = "not_placed", "The session has not been placed yet: there is nothing to explain. Ask again."
+    code, message = "not_placed", "The session has not been placed yet. Repeat the request later."
 
 
 class TokenUnknown(NotFound):
@@ -20,7 +20,7 @@ class SessionNotLive(Conflict):
 
 
 class SessionFull(Conflict):
-    code, message = "session_full", "The session has had all the users it can have."
+    code, message = "session_full", "The session has used all its seat numbers."
 
 
 class NodeFull(Conflict):
@@ -33,12 +33,12 @@ class RelayUnreachable(Conflict):
 
 class SessionQuota(ApiError):
     status, code = 429, "session_quota"
-    message = "The tenant has as many live sessions as it may have. Delete some."
+    message = "The tenant has reached its maximum number of live sessions. Delete some."
 
 
 class CreationQuota(ApiError):
     status, code = 429, "creation_quota"
-    message = "The tenant has created as many sessions as it may in a minute. Wait, or have the limit raised."
+    message = "The tenant has reached its maximum number of creations per minute. Wait, or have the limit raised."
 
     def __init__(self, *, limit: int, retry_after: int) -> None:
         super().__init__(details={"sessions_per_minute": limit})
@@ -51,11 +51,11 @@ class NoRelay(Unavailable):
 
 class NodeSilent(Unavailable):
     code = "node_unreachable"
-    message = "The relay node did not confirm. What you asked for is recorded and goes on; it is safe to ask again."
+    message = "The relay node did not confirm. The request is recorded and will be completed; it is safe to repeat it."
 
 
 class KeyInProgress(Conflict):
-    code, message = "idempotency_in_progress", "The first request with this Idempotency-Key is still being answered."
+    code, message = "idempotency_in_progress", "The first request with this Idempotency-Key is still being processed."
 
 
 class KeyMismatch(ApiError):

@@ -1,4 +1,4 @@
-"""The session as the API and the webhooks show it: Edgegap's object (EDGEGAP.md 3.4) and our additions to it.
+"""The session as the API and the webhooks show it: Edgegap's object (EDGEGAP.md 3.4), with additions.
 
 Tokens and users are shown only while the session is ready (EDGEGAP.md R30), so that no player starts before or after
 that. They are null with `tokens` off in the context, for a key that may only read.
@@ -34,7 +34,7 @@ def shows_tokens(serializer: serializers.BaseSerializer) -> bool:
 
 
 def relay_ip(session: RelaySession) -> str:
-    """The address of its relay that all its players reach, where there is one. Wants worker and node joined."""
+    """The relay's address that all players reach, if there is one. Needs worker and node joined."""
     node = session.worker.node if session.worker else None
     if node is None:
         return ""
@@ -42,7 +42,7 @@ def relay_ip(session: RelaySession) -> str:
 
 
 def seats_show_relay(session: RelaySession, seats: Iterable[Seat]) -> None:
-    """Set what each of these players tries."""
+    """Sets the addresses that each of these players tries."""
     addresses, common = session.worker.node.addresses if session.worker else {}, relay_ip(session)
     for seat in seats:
         seat.relay_ips = addresses_for(addresses, common, seat.needed_family)
@@ -56,12 +56,12 @@ class PortSerializer(serializers.Serializer):
 
 class PortsSerializer(serializers.Serializer):
     server = PortSerializer(help_text="For the host, in the edgegap dialect.")
-    client = PortSerializer(help_text="For everybody else.")
+    client = PortSerializer(help_text="For all other players.")
 
 
 class RelaySerializer(serializers.Serializer):
-    ip = serializers.IPAddressField(help_text="The one that all players reach, where there is one.")
-    host = serializers.CharField(help_text="A DNS name for the addresses, or the ip.")
+    ip = serializers.IPAddressField(help_text="The address that all players reach, if there is one.")
+    host = serializers.CharField(help_text="A DNS name of the addresses, or the ip.")
     ipv4 = serializers.IPAddressField(protocol="IPv4", allow_null=True)
     ipv6 = serializers.IPAddressField(protocol="IPv6", allow_null=True)
     ports = PortsSerializer()
@@ -71,27 +71,27 @@ class SeatSerializer(serializers.Serializer):
     """One player: Edgegap's session user."""
 
     ip_address = serializers.CharField(source="ip", allow_null=True)
-    latitude = serializers.SerializerMethodField(help_text="0 where it is not known.")
-    longitude = serializers.SerializerMethodField(help_text="0 where it is not known.")
+    latitude = serializers.SerializerMethodField(help_text="0 if unknown.")
+    longitude = serializers.SerializerMethodField(help_text="0 if unknown.")
     authorization_token = serializers.SerializerMethodField(help_text="u32: the user id of the edgegap dialect.")
-    address_family = serializers.SerializerMethodField(help_text="ipv4 or ipv6, which the player needs; any: either.")
+    address_family = serializers.SerializerMethodField(help_text="The family that the player needs: ipv4, ipv6 or any.")
     relay_ips = serializers.ListField(
-        child=serializers.IPAddressField(), help_text="Where this player reaches the relay: to be tried in this order."
+        child=serializers.IPAddressField(), help_text="Where this player reaches the relay, to be tried in this order."
     )
     player_id = serializers.CharField(allow_blank=True)
     seat = SeatNumber(source="number", help_text="0: the host.")
     connected = serializers.BooleanField(
         source="is_connected",
         allow_null=True,
-        help_text="Whether the player is there, as the node reported it; null while `unknown_since` is set.",
+        help_text="Whether the player is connected, as its node reported; null while `unknown_since` is set.",
     )
-    connect_token = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
-    seat_key = serializers.SerializerMethodField(help_text="Base64url; null when the dialect is off.")
+    connect_token = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
+    seat_key = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
 
     def get_address_family(self, seat: Seat) -> str:
         return seat.needed_family or ANY
 
-    # Never null: Edgegap's C# samples read both as `double`, and their JSON reader stops at a null.
+    # Never null, because Edgegap's C# samples read both as `double` and fail on a null.
     @extend_schema_field(Latitude())
     def get_latitude(self, seat: Seat) -> float:
         return seat.latitude or 0.0
@@ -119,7 +119,7 @@ class BetterRelaySerializer(serializers.Serializer):
 
 
 class SessionHeadSerializer(serializers.Serializer):
-    """What Edgegap's two answers about a session have in common, and ours. Wants worker, node and location joined."""
+    """The fields that both of Edgegap's representations of a session have. Needs worker, node and location joined."""
 
     session_id = serializers.CharField(source="id")
     authorization_token = serializers.SerializerMethodField(help_text="u32: the session id of the edgegap dialect.")
@@ -136,12 +136,12 @@ class SessionHeadSerializer(serializers.Serializer):
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
     metadata = serializers.JSONField()
-    placement = serializers.SerializerMethodField(help_text="Where the choice of the node is explained.")
+    placement = serializers.SerializerMethodField(help_text="The URL of the explanation of the placement.")
     better_relay = serializers.SerializerMethodField(
-        help_text="A node that has been better by 15 ms or more for 30 s, from the legs that play. Null: none."
+        help_text="A node that has been better by at least 15 ms for 30 s, by the live legs. Null: none."
     )
     unknown_since = serializers.SerializerMethodField(
-        help_text="When its node was last heard, if that is more than 6 s ago: nothing is known of its players since "
+        help_text="When its node last answered, if that is more than 6 s ago: nothing is known of its players since "
         "then. Null: the node answers, or there is none."
     )
 
@@ -202,7 +202,7 @@ class SessionHeadSerializer(serializers.Serializer):
 
 
 class SessionSerializer(SessionHeadSerializer):
-    """Wants `active_seats` prefetched too, see `selectors.with_details`."""
+    """Needs `active_seats` prefetched too, see `selectors.with_details`."""
 
     session_users = serializers.SerializerMethodField(help_text="In the order of the request. Empty until ready.")
 
@@ -218,12 +218,12 @@ class SessionSerializer(SessionHeadSerializer):
 
     @functools.cached_property
     def _seat(self) -> SeatSerializer:
-        """One for all sessions of a list: to make one costs more than to use it."""
+        """One for all sessions of a list, because creating a serializer costs more than using it."""
         return SeatSerializer(context=self.context)
 
 
 class SessionUserSerializer(SessionHeadSerializer):
-    """Edgegap's answer to authorize-user: the session and the one new user."""
+    """Edgegap's response to authorize-user: the session and the new user."""
 
     session_user = serializers.SerializerMethodField()
 

@@ -1,13 +1,18 @@
 """The secrets of a session: the 32-bit tokens of the `edgegap` dialect, seat keys and connect tokens of `native`."""
 
+from __future__ import annotations
+
 import base64
 import secrets
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from causeway_client.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, seal_token
-from relaymgr.nodes.models import TokenKey
 
 from .models import RelaySession, Seat
+
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import TokenKey
 
 STUN_COOKIE = int.from_bytes(bytes.fromhex("2112a442"), "little")
 
@@ -15,8 +20,8 @@ STUN_COOKIE = int.from_bytes(bytes.fromhex("2112a442"), "little")
 def new_token(taken: set[int]) -> int:
     """A 32-bit token that is not in `taken`, and is added to it.
 
-    Never one that a node would take for another protocol (PROTOCOL.md 2): the rules for user and session tokens are
-    both kept by each, which costs nothing.
+    It also never looks like another protocol to a node (PROTOCOL.md 2): every token follows the rules for user tokens
+    and for session tokens.
     """
     while True:
         token = secrets.randbits(32)
@@ -35,7 +40,7 @@ def new_seat_key() -> str:
 
 
 def seal_connect_token(session: RelaySession, seat: Seat, *, worker_index: int, key: TokenKey, now: datetime) -> str:
-    """In base64url. Opens the seat on the node that holds `key`, until the session expires."""
+    """In base64url. It is valid for the seat on the node that holds `key`, until the session expires."""
     expires = int(session.expires_at.timestamp())
     token = ConnectToken(
         session=session.id,

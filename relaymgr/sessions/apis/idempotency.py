@@ -1,29 +1,32 @@
-"""A POST that may be sent again (IETF draft "The Idempotency-Key HTTP Header Field").
+"""Repeatable creations (IETF draft "The Idempotency-Key HTTP Header Field").
 
-The same key with the same body gets the session of the first request. Key and body are kept as hashes, for
+The same key with the same body gets the session of the first request. Keys and bodies are stored as hashes, for
 IDEMPOTENCY_RETENTION_HOURS.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.utils import timezone
-
-from relaymgr.tenants.models import Tenant
 
 from ..errors import KeyInProgress, KeyMismatch
 from ..models import IdempotencyKey, RelaySession, SessionState
 from ..selectors import session_get
 from ..services import session_create
 
-ABANDONED = timedelta(seconds=30)  # a first request that has made no session by now has died
+if TYPE_CHECKING:
+    from relaymgr.tenants.models import Tenant
+
+ABANDONED = timedelta(seconds=30)  # after which a first request without a session counts as failed
 
 
 def session_create_once(*, tenant: Tenant, key: str, body: Any, **wanted: Any) -> RelaySession:
-    """As `services.session_create`, which gets `wanted`; once for a key. What failed is tried again.
+    """Calls `services.session_create` with `wanted`, once for each key. A failed creation is repeated.
 
     Raises KeyInProgress, KeyMismatch and what `session_create` raises.
     """
@@ -43,7 +46,7 @@ def idempotency_prune() -> int:
 
 
 def _claim(tenant: Tenant, key_hash: str, request_hash: str) -> IdempotencyKey:
-    """The key's row: without a session when the caller is to make it."""
+    """The key's row. It has no session if the caller has to create it."""
     row, is_new = IdempotencyKey.objects.select_related("session").get_or_create(
         tenant=tenant, key_hash=key_hash, defaults={"request_hash": request_hash}
     )
@@ -59,14 +62,16 @@ def _is_answered(row: IdempotencyKey) -> bool:
 
 
 def _take_over(row: IdempotencyKey) -> None:
-    """From a request that failed, or died before it made a session. Raises KeyInProgress; one of several wins."""
+    """Takes the key over from a request that failed or was interrupted. Of several callers one succeeds.
+
+    Raises KeyInProgress."""
     now = timezone.now()
-    mine = IdempotencyKey.objects.filter(pk=row.pk, session=row.session_id, created_at=row.created_at)
+    unchanged = IdempotencyKey.objects.filter(pk=row.pk, session=row.session_id, created_at=row.created_at)
     if row.session is None:
-        mine = mine.filter(created_at__lt=now - ABANDONED)
+        unchanged = unchanged.filter(created_at__lt=now - ABANDONED)
     else:
-        mine = mine.filter(session__state=SessionState.FAILED)
-    if not mine.update(session=None, created_at=now):
+        unchanged = unchanged.filter(session__state=SessionState.FAILED)
+    if not unchanged.update(session=None, created_at=now):
         raise KeyInProgress
     row.session = None
 

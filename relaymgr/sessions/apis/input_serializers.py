@@ -1,6 +1,6 @@
-"""What requests about sessions are made of, each checked to the last.
+"""The inputs of requests about sessions.
 
-Null is as good as absent where a field is optional: clients in C# send what they have not set.
+Null counts as absent where a field is optional, because clients in C# send fields that they have not set.
 """
 
 import json
@@ -28,38 +28,38 @@ METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 class MeasurementSerializer(serializers.Serializer):
-    """What a player found at a node's beacon, and the node's signature (PROTOCOL.md 11.1)."""
+    """A player's measurement of a node's beacon, with the node's signature (PROTOCOL.md 11.1)."""
 
     node = serializers.SlugField(max_length=MAX_NAME)
-    rtt_ms = RoundTrip(max_value=MAX_LATENCY_MS, help_text="0 and less: not measured.")
+    rtt_ms = RoundTrip(max_value=MAX_LATENCY_MS, help_text="0 or less: not measured.")
     jitter_ms = Milliseconds(max_value=MAX_LATENCY_MS, default=0.0)
     loss = Share(default=0.0)
     proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
 class PlayerSerializer(RequestSerializer):
-    """A user without the address, which Edgegap names differently from call to call."""
+    """A user without the address, whose field has different names in Edgegap's calls."""
 
     player_id = serializers.CharField(
-        max_length=64, required=False, allow_blank=True, allow_null=True, help_text="Your name for the player."
+        max_length=64, required=False, allow_blank=True, allow_null=True, help_text="Your id of the player."
     )
     latencies = serializers.DictField(
         child=RoundTrip(max_value=MAX_LATENCY_MS),
         required=False,
         allow_null=True,
-        help_text="What the player measured: {location or node: round trip in milliseconds}; 0 and less: not measured.",
+        help_text="Measurements of the player: {location or node: round trip in ms}; 0 or less: not measured.",
     )
     measurements = serializers.ListField(
         child=MeasurementSerializer(),
         required=False,
         allow_null=True,
         max_length=MAX_MEASUREMENTS,
-        help_text="What the player measured, signed by nodes: a round trip is never less than its node says.",
+        help_text="Measurements signed by nodes: a round trip is at least what its node signed.",
     )
     measured_at = serializers.DateTimeField(
         required=False,
         allow_null=True,
-        help_text="When the latencies, and the measurements without a good signature, were measured. Default: now.",
+        help_text="When the latencies, and measurements without a valid signature, were taken. Default: now.",
     )
     latitude = Latitude(required=False, allow_null=True)
     longitude = Longitude(required=False, allow_null=True)
@@ -68,7 +68,7 @@ class PlayerSerializer(RequestSerializer):
         choices=[IPV4, IPV6, ANY],
         required=False,
         allow_null=True,
-        help_text="In which the player reaches a relay; any: in both. Default: that of its address.",
+        help_text="The family in which the player reaches a relay; any: both. Default: that of its address.",
     )
 
     ip_field = ""  # set by subclasses
@@ -80,7 +80,7 @@ class PlayerSerializer(RequestSerializer):
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Without what is null or empty; the address under `ip`."""
+        """Removes null and empty values, and puts the address under `ip`."""
         found = {name: value for name, value in attrs.items() if value not in (None, "", {}, [])}
         if ("latitude" in found) != ("longitude" in found):
             missing = "longitude" if "latitude" in found else "latitude"
@@ -99,13 +99,13 @@ class PlayerSerializer(RequestSerializer):
 
 class UserSerializer(PlayerSerializer):
     ip = AddressField(
-        required=False, allow_null=True, help_text="May be left out when anything else says who or where the player is."
+        required=False, allow_null=True, help_text="Optional if another field identifies or locates the player."
     )
     ip_field = "ip"
 
 
 class FilterSerializer(serializers.Serializer):
-    """Which locations may serve the session. All filters have to pass."""
+    """Restricts the locations that may serve the session. All filters have to pass."""
 
     field = Choice(
         choices=["location", "country", "continent", "region", "city", "tags"],
@@ -127,13 +127,13 @@ def _names(help_text: str) -> serializers.ListField:
 class ConstraintsSerializer(serializers.Serializer):
     """Names of nodes or slugs of locations."""
 
-    pin = _names("Use no others.")
+    pin = _names("Use no other nodes.")
     ban = _names("Never use.")
-    prefer = _names("Use unless another is much better.")
+    prefer = _names("Use unless another node is much better.")
 
 
 class MetadataField(serializers.DictField):
-    """A flat object of text, numbers, booleans and nulls, for the caller's own use and to search by."""
+    """A flat object of text, numbers, booleans and nulls. Sessions can be searched by it."""
 
     default_error_messages = {
         "metadata_key": "Keys are up to 64 letters, digits, _ . or -, and start with a letter or _.",
@@ -153,7 +153,7 @@ class MetadataField(serializers.DictField):
 
 
 class WebhookUrlField(serializers.CharField):
-    """http or https. Whether the host may be reached is found out when it is called, not now: names change."""
+    """http or https. Whether the host may be called is checked at delivery, because DNS records change."""
 
     default_error_messages = {"webhook_url": "Write a plain http:// or https:// URL, without user name and password."}
 
@@ -165,31 +165,31 @@ class WebhookUrlField(serializers.CharField):
 
 
 class RateSerializer(serializers.Serializer):
-    """A second's worth."""
+    """Per second."""
 
     packets = Integer(1, 2**31, required=False)
     bytes = Integer(1, 2**31, required=False)
 
 
 class LimitsSerializer(serializers.Serializer):
-    """What a seat and the whole session may send. What is not asked for is what the operator allows."""
+    """What a seat and the whole session may send. Default: the operator's limits."""
 
     seat = RateSerializer(required=False)
     session = RateSerializer(required=False)
 
 
-def limits_granted(asked: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """Raises ValidationError where more is asked than the operator allows; 0 there is no limit."""
+def limits_granted(requested: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Raises ValidationError for a limit above the operator's; 0 in those is no limit."""
     ceilings = {"seat": settings.SEAT_LIMITS, "session": settings.SESSION_LIMITS}
     problems = {
         scope: {
-            unit: [f"The operator allows {most} at most."]
-            for unit, most in ceiling.items()
-            if 0 < most < asked.get(scope, {}).get(unit, 0)
+            unit: [f"The operator allows at most {maximum}."]
+            for unit, maximum in ceiling.items()
+            if 0 < maximum < requested.get(scope, {}).get(unit, 0)
         }
         for scope, ceiling in ceilings.items()
     }
     if any(problems.values()):
         found = {scope: units for scope, units in problems.items() if units}
         raise serializers.ValidationError({"limits": found}, "max_value")
-    return {scope: {**ceiling, **asked.get(scope, {})} for scope, ceiling in ceilings.items()}
+    return {scope: {**ceiling, **requested.get(scope, {})} for scope, ceiling in ceilings.items()}

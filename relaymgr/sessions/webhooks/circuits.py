@@ -1,8 +1,8 @@
-"""A circuit breaker for each endpoint: what fails again and again is tried seldom, and costs its tenant alone.
+"""A circuit breaker for each endpoint: one that keeps failing is called rarely, and affects its own tenant only.
 
-An endpoint is one tenant's host (scheme, name and port of a URL). After `FAILURES_TO_OPEN` failures in a row its
+An endpoint is one tenant's host (scheme, name and port of a URL). After `FAILURES_TO_OPEN` consecutive failures its
 circuit is open: nothing is sent to it until `retry_at`. Then one delivery is the trial. Success closes the circuit,
-failure opens it for twice as long. The state is a row, so all workers share it and the console shows it.
+failure opens it for twice as long. The state is a row, which all workers share and the console shows.
 """
 
 import random
@@ -19,13 +19,13 @@ KEPT_FOR = timedelta(days=1)  # after its last failure or recovery
 
 
 def endpoint_host(url: str) -> str:
-    """`https://hooks.example.com:8443`: what of a URL a circuit belongs to."""
+    """The part of a URL that a circuit belongs to: `https://hooks.example.com:8443`."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}".lower()[: WebhookEndpoint.HOST_LENGTH]
 
 
 def circuit_is_open(now: datetime) -> Exists:
-    """Of a delivery's endpoint, to filter deliveries by."""
+    """A condition for deliveries: the circuit of their endpoint is open."""
     rows = WebhookEndpoint.objects.filter(tenant=OuterRef("tenant"), host=OuterRef("host"), retry_at__gt=now)
     return Exists(rows)
 
@@ -36,7 +36,7 @@ def circuit_succeeded(*, tenant_id: int, host: str, now: datetime) -> None:
 
 
 def circuit_failed(*, tenant_id: int, host: str, error: str, now: datetime) -> None:
-    """One more failure in a row. It may open the circuit."""
+    """Counts a consecutive failure, which may open the circuit."""
     row = WebhookEndpoint.objects.filter(tenant=tenant_id, host=host)
     counted = {"failures": F("failures") + 1, "last_error": error, "changed_at": now}
     if not row.update(**counted):
@@ -50,13 +50,13 @@ def circuit_failed(*, tenant_id: int, host: str, error: str, now: datetime) -> N
 
 
 def circuit_begin_trial(endpoint: WebhookEndpoint, now: datetime, until: datetime) -> bool:
-    """Whether this worker may send the one delivery that tries an open circuit. `until`: another may, if we die."""
-    seen = WebhookEndpoint.objects.filter(pk=endpoint.pk, retry_at=endpoint.retry_at, retry_at__lte=now)
-    return seen.update(retry_at=until) == 1
+    """Whether this worker may send the trial delivery of an open circuit. After `until` another worker may."""
+    unchanged = WebhookEndpoint.objects.filter(pk=endpoint.pk, retry_at=endpoint.retry_at, retry_at__lte=now)
+    return unchanged.update(retry_at=until) == 1
 
 
 def circuit_close(*, endpoint: WebhookEndpoint, now: datetime) -> bool:
-    """Send to it again at once. False: its circuit was not open."""
+    """Allows deliveries again at once. False: the circuit was not open."""
     return (
         WebhookEndpoint.objects.filter(pk=endpoint.pk, retry_at__isnull=False).update(
             failures=0, retry_at=None, opened_at=None, changed_at=now
@@ -70,6 +70,6 @@ def circuits_prune(now: datetime) -> int:
 
 
 def _pause(failures: int) -> timedelta:
-    """Half of it random, so that several endpoints of one host are not all tried at the same moment."""
+    """Half of it is random, so that endpoints of one host are not all tried at the same moment."""
     longest = min(FIRST_PAUSE_S * 2 ** min(failures - FAILURES_TO_OPEN, 20), LONGEST_PAUSE_S)
     return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret

@@ -1,7 +1,7 @@
-"""Notifying studios of what happens to their sessions: the deliveries, which webhook_dispatch.py sends.
+"""Records the deliveries that notify tenants of events of their sessions; `dispatch` sends them.
 
-An event becomes a row in the transaction that makes it true, so none is lost and none is sent of what did not happen.
-Rows are tried again with exponential back-off for an hour. The tenant's URL gets events signed by the Standard
+An event becomes a row in the transaction that causes it, so no event is lost, and none is sent that did not happen.
+Deliveries are retried with exponential backoff for an hour. The tenant's URL gets events signed by the Standard
 Webhooks scheme (standardwebhooks.com); a session's own `webhook_url` gets the plain session object, as Edgegap sends it
 (EDGEGAP.md R50).
 """
@@ -26,7 +26,7 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 5.0, 600.0
 
 
 def session_notify(session: RelaySession, event: WebhookEvent) -> None:
-    """Call in the transaction that changed its state."""
+    """Call it in the transaction that changes the session's state."""
     is_plain_wanted = session.webhook_url and event in (WebhookEvent.READY, WebhookEvent.FAILED)
     if not is_plain_wanted and not session.tenant.webhook_url:
         return
@@ -40,7 +40,7 @@ def session_notify(session: RelaySession, event: WebhookEvent) -> None:
 def player_notify(
     session: RelaySession, event: WebhookEvent, *, seat: int, player_id: str, reason: str, changes: int
 ) -> None:
-    """`changes`: how many joins and leaves of the seat it stands for (seat_reports.py)."""
+    """`changes`: how many joins and leaves of the seat this event stands for (see `reconciler`)."""
     if session.tenant.webhook_url:
         data: dict[str, Any] = {"session_id": session.id, "seat": seat, "player_id": player_id, "reason": reason}
         if changes > 1:
@@ -49,7 +49,7 @@ def player_notify(
 
 
 def delivery_retry(*, delivery: WebhookDelivery) -> bool:
-    """Send once more, now. False: it has been delivered, or its body is deleted."""
+    """Sends it again now. False: it has been delivered, or its body is deleted."""
     waiting = WebhookDelivery.objects.filter(pk=delivery.pk, delivered_at=None, payload_deleted_at=None)
     return waiting.update(next_attempt_at=timezone.now()) == 1
 
@@ -71,12 +71,14 @@ def _row(session: RelaySession, event: WebhookEvent, url: str, body: dict[str, A
     )
 
 
-# Repetitions
+# Retries
 
 
 def next_attempt(attempts: int, created_at: datetime, now: datetime) -> datetime | None:
-    """When to try again after so many attempts: 5 s, doubled each time up to ten minutes, half of it random so that a
-    receiver that comes back is not met by all at once. None: the hour is over."""
+    """When to retry after so many attempts: after 5 s, doubled each time up to ten minutes. None: the hour is over.
+
+    Half of the delay is random, so that a recovered receiver does not get all deliveries at once.
+    """
     wait = min(FIRST_RETRY_S * 2 ** min(attempts - 1, 20), LONGEST_RETRY_S)
     at = now + timedelta(seconds=wait * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
     return at if at <= created_at + RETRY_FOR else None

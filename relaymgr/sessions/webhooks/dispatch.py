@@ -1,12 +1,12 @@
-"""Sends the deliveries that are due, without letting one tenant's endpoint delay another's.
+"""Sends the deliveries that are due, without letting one tenant's endpoint delay those of others.
 
-There is no batch: each delivery that ends makes room for the next. Several workers dispatch at once; rows are claimed
-by a conditional UPDATE. Four rules keep them apart:
+There are no batches: each finished delivery makes room for the next. Several workers dispatch at once; rows are claimed
+by a conditional UPDATE. Four rules isolate tenants from each other:
 
 - **Fair turns.** The oldest delivery of each session, of each host, of each tenant goes first, then the second.
-- **Fair shares.** A tenant has at most a fixed number of attempts in flight, and at most a quarter of what is free
-  (a dynamic threshold): however many tenants hang, there is room for one more.
-- **Circuit breakers.** An endpoint that keeps failing is tried by one delivery now and then (webhook_circuits.py).
+- **Fair shares.** A tenant has at most a fixed number of attempts in flight, and at most a quarter of the free slots
+  (a dynamic threshold), so that there is always room for another tenant.
+- **Circuit breakers.** An endpoint that keeps failing gets a trial delivery now and then (`circuits`).
 - **Bounded queues.** Of a tenant's waiting deliveries beyond CAUSEWAY_WEBHOOK_QUEUE_MAX some are dropped:
   players' joins and leaves first, of the sessions that have the most.
 """
@@ -32,16 +32,16 @@ from .circuits import circuit_begin_trial, circuit_failed, circuit_is_open, circ
 from .deliveries import RETRY_FOR, next_attempt
 from .sending import Attempt, Sender, Verdict
 
-ROUND_S = 20.0  # after which the next tick goes on; with the last attempts within the task's time limit
-LOOK_AGAIN_S = 0.25  # for deliveries that became due, while others are in flight
-TRIM_EACH_S = 10.0
-CLAIMED_FOR = timedelta(seconds=60)  # a claim whose worker died is taken over after this
-CLAIMED_AT_ONCE = 64
-SHARE_OF_FREE = 4  # a tenant has at most one part in so many
+ROUND_S = 20.0  # with the last attempts, this is within the task's time limit
+POLL_S = 0.25  # how often new due deliveries are claimed while others are in flight
+TRIM_INTERVAL_S = 10.0
+CLAIM_TIMEOUT = timedelta(seconds=60)  # after which another worker takes a claim over
+CLAIM_BATCH = 64
+SHARE_OF_FREE = 4  # a tenant has at most this fraction of the free slots
 CHUNK = 500
 
 QUEUE_FULL = "Dropped: too many of the tenant's deliveries were waiting."
-NEVER_TRIED = "Given up: the endpoint's circuit was open for too long."
+CIRCUIT_OPEN = "Given up: the endpoint's circuit was open for too long."
 
 Finished = tuple[WebhookDelivery, Attempt]
 
@@ -58,9 +58,9 @@ class Dispatcher:
         self._next_trim = 0.0
 
     def run(self) -> int:
-        """Send what is due; how many were tried. At once 0 when another thread of this process is at it.
+        """Sends due deliveries and returns how many were attempted. Returns 0 at once if another thread is doing this.
 
-        The next tick may claim while this run waits for its last attempts: an endpoint that hangs stops nobody.
+        The next run may claim while this one waits for its last attempts, so that a hanging endpoint delays nothing.
         """
         if not self._claiming.acquire(blocking=False):
             return 0
@@ -70,11 +70,11 @@ class Dispatcher:
         finally:
             self._claiming.release()
             run.finish()
-        return run.tried
+        return run.attempted
 
     def trim(self, now: datetime) -> None:
         if time.monotonic() >= self._next_trim:
-            self._next_trim = time.monotonic() + TRIM_EACH_S
+            self._next_trim = time.monotonic() + TRIM_INTERVAL_S
             deliveries_trim(now)
 
     # Shares
@@ -89,7 +89,7 @@ class Dispatcher:
             return [tenant for tenant, count in self._by_tenant.items() if count >= share]
 
     def reserve(self, delivery: WebhookDelivery) -> bool:
-        """Room for one more attempt to this tenant's host, or False."""
+        """Takes a slot for an attempt to this tenant's host. False: there is none."""
         host = delivery.tenant_id, delivery.host
         with self._counting:
             if (
@@ -109,7 +109,7 @@ class Dispatcher:
             self._in_flight -= 1
             self._by_tenant[delivery.tenant_id] -= 1
             self._by_host[delivery.tenant_id, delivery.host] -= 1
-            # Only what is in flight stays: hosts are many.
+            # Entries without attempts in flight are removed, because there may be many hosts.
             self._by_tenant, self._by_host = +self._by_tenant, +self._by_host
         metrics.webhooks_in_flight.dec()
 
@@ -118,14 +118,14 @@ class Dispatcher:
 
 
 class _Run:
-    """One thread's turn as the dispatcher: it claims and records, the background loop sends."""
+    """One run of the dispatcher: its thread claims and records, and the background loop sends."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._sender = Sender()
         self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._sending = 0
-        self.tried = 0
+        self.attempted = 0
 
     def claim_and_send(self, until: float) -> None:
         while time.monotonic() < until:
@@ -134,12 +134,12 @@ class _Run:
                 self._send(delivery)
             if not self._sending:
                 return
-            self._record_finished(LOOK_AGAIN_S)
+            self._record_finished(POLL_S)
 
     def finish(self) -> None:
         try:
             while self._sending:
-                self._record_finished(LOOK_AGAIN_S)
+                self._record_finished(POLL_S)
         finally:
             background_loop.wait_for(self._sender.close())
 
@@ -147,7 +147,7 @@ class _Run:
         for delivery, endpoint in due_in_turn(self._dispatcher.full_tenants(), self._dispatcher.free, now):
             if not self._dispatcher.reserve(delivery):
                 continue
-            is_allowed = endpoint is None or circuit_begin_trial(endpoint, now, now + CLAIMED_FOR)
+            is_allowed = endpoint is None or circuit_begin_trial(endpoint, now, now + CLAIM_TIMEOUT)
             if is_allowed and delivery_claim(delivery, now):
                 yield delivery
             else:
@@ -155,14 +155,14 @@ class _Run:
 
     def _send(self, delivery: WebhookDelivery) -> None:
         def ended(future: "Future[Attempt]") -> None:
-            self._dispatcher.release(delivery)  # here: also when this run has died of a database that is down
+            self._dispatcher.release(delivery)  # also if this run has failed because the database is down
             self._finished.put((delivery, future.result()))
 
         self._sending += 1
         background_loop.start(self._sender.send(delivery)).add_done_callback(ended)
 
     def _record_finished(self, wait: float) -> None:
-        """Those that have ended; waits for the first."""
+        """Records the finished attempts, after waiting for the first one."""
         try:
             finished = [self._finished.get(timeout=wait)]
         except queue.Empty:
@@ -171,7 +171,7 @@ class _Run:
             finished.append(self._finished.get())
         for delivery, attempt in finished:
             self._sending -= 1
-            self.tried += 1
+            self.attempted += 1
             attempt_record(delivery, attempt, timezone.now())
 
 
@@ -179,14 +179,14 @@ _dispatcher = Dispatcher()
 
 
 def deliver_due() -> int:
-    """Send what is due, as the one dispatcher of this process; how many were tried."""
+    """Sends due deliveries with the dispatcher of this process. Returns how many were attempted."""
     return _dispatcher.run()
 
 
 # Claiming
 
 
-# Each turn is counted within the one before: sessions of a host, hosts of a tenant, tenants. All names are the models'.
+# Turns are counted for sessions of a host, then for hosts of a tenant, then for tenants. All names are the models'.
 _IN_TURN = """
 SELECT id FROM (
   SELECT id, next_attempt_at, ROW_NUMBER() OVER (PARTITION BY tenant_id ORDER BY host_turn, next_attempt_at, id) AS turn
@@ -206,38 +206,38 @@ SELECT id FROM (
 def due_in_turn(
     full_tenants: list[int], free: int, now: datetime
 ) -> Iterator[tuple[WebhookDelivery, WebhookEndpoint | None]]:
-    """What may be claimed, in the order of turns; with it the endpoint whose open circuit it would try."""
+    """The deliveries that may be claimed, in the order of turns, each with the endpoint whose circuit it would try."""
     if not free:
         return
     due = _due(now).exclude(tenant__in=full_tenants).order_by()
     statement, parameters = due.values(
         "id", "tenant_id", "host", "session_id", "next_attempt_at"
     ).query.sql_with_params()
-    limits = settings.WEBHOOK_CONCURRENCY_PER_HOST, settings.WEBHOOK_CONCURRENCY_PER_TENANT, min(free, CLAIMED_AT_ONCE)
+    limits = settings.WEBHOOK_CONCURRENCY_PER_HOST, settings.WEBHOOK_CONCURRENCY_PER_TENANT, min(free, CLAIM_BATCH)
     with connection.cursor() as cursor:
         cursor.execute(_IN_TURN.format(due=statement), [*parameters, *limits])
         turns = [pk for (pk,) in cursor.fetchall()]
-    # `due` again: one that another worker has claimed in between must not be taken from it.
+    # Filtered by `_due` again: another worker may have claimed a delivery meanwhile.
     found = _due(now).select_related("tenant").in_bulk(turns)
     deliveries = [found[pk] for pk in turns if pk in found]
-    tried = _endpoints_to_try({delivery.tenant_id for delivery in deliveries})
+    endpoints = _endpoints_on_trial({delivery.tenant_id for delivery in deliveries})
     for delivery in deliveries:
-        yield delivery, tried.get((delivery.tenant_id, delivery.host))
+        yield delivery, endpoints.get((delivery.tenant_id, delivery.host))
 
 
 def _due(now: datetime) -> "QuerySet[WebhookDelivery]":
     return WebhookDelivery.objects.filter(~circuit_is_open(now), next_attempt_at__lte=now)
 
 
-def _endpoints_to_try(tenants: set[int]) -> dict[tuple[int, str], WebhookEndpoint]:
+def _endpoints_on_trial(tenants: set[int]) -> dict[tuple[int, str], WebhookEndpoint]:
     rows = WebhookEndpoint.objects.filter(tenant__in=tenants, retry_at__isnull=False)
     return {(row.tenant_id, row.host): row for row in rows}
 
 
 def delivery_claim(delivery: WebhookDelivery, now: datetime) -> bool:
-    mine = WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt_at=delivery.next_attempt_at)
+    unclaimed = WebhookDelivery.objects.filter(pk=delivery.pk, next_attempt_at=delivery.next_attempt_at)
     delivery.attempts += 1
-    return mine.update(next_attempt_at=now + CLAIMED_FOR, attempts=F("attempts") + 1) == 1
+    return unclaimed.update(next_attempt_at=now + CLAIM_TIMEOUT, attempts=F("attempts") + 1) == 1
 
 
 # Recording
@@ -264,18 +264,21 @@ def attempt_record(delivery: WebhookDelivery, attempt: Attempt, now: datetime) -
 
 
 def deliveries_trim(now: datetime) -> int:
-    """Drop what a tenant has waiting beyond its queue, and what an open circuit has kept for too long; how many."""
+    """Drops deliveries beyond a tenant's queue, and those that an open circuit has delayed for too long.
+
+    Returns how many.
+    """
     waiting = WebhookDelivery.objects.exclude(next_attempt_at=None).order_by()
     dropped = 0
     counts = waiting.values("tenant").annotate(count=Count("pk")).filter(count__gt=settings.WEBHOOK_QUEUE_MAX)
     for tenant, count in counts.values_list("tenant", "count"):
-        dropped += _drop(_least_missed(tenant)[: count - settings.WEBHOOK_QUEUE_MAX], QUEUE_FULL, "dropped")
+        dropped += _drop(_least_important(tenant)[: count - settings.WEBHOOK_QUEUE_MAX], QUEUE_FULL, "dropped")
     stale = waiting.filter(circuit_is_open(now), next_attempt_at__lte=now, created_at__lt=now - RETRY_FOR)
-    return dropped + _drop(stale[:CHUNK], NEVER_TRIED, "abandoned")
+    return dropped + _drop(stale[:CHUNK], CIRCUIT_OPEN, "abandoned")
 
 
-def _least_missed(tenant: int) -> "QuerySet[WebhookDelivery]":
-    """A tenant's waiting deliveries, those first that its backend can do without."""
+def _least_important(tenant: int) -> "QuerySet[WebhookDelivery]":
+    """A tenant's waiting deliveries, the least important ones first."""
     player_events = (WebhookEvent.PLAYER_JOINED, WebhookEvent.PLAYER_LEFT)
     from_newest = Window(RowNumber(), partition_by="session", order_by=("-id",))
     waiting = WebhookDelivery.objects.filter(tenant=tenant).exclude(next_attempt_at=None)

@@ -1,4 +1,4 @@
-"""One attempt to deliver: HTTP to a server that may be hostile, within one deadline for all of it."""
+"""One delivery attempt: an HTTP request to a server that may be hostile, within one deadline."""
 
 import asyncio
 import contextlib
@@ -15,17 +15,17 @@ from web.ssrf_guard import LookupsBusy, OutwardNetwork
 
 from ..models import WebhookDelivery
 
-ATTEMPT_S = 10.0  # for all of it: resolve, connect, TLS, send, the head of the answer
-CLOSE_S = 1.0  # more, to give the connection up
-UNREACHABLE = "The URL could not be reached"  # and why: for operators alone, no answer of the API shows it
+ATTEMPT_S = 10.0  # to resolve, connect, negotiate TLS, send the request and receive the response headers
+CLOSE_S = 1.0  # in addition, to close the connection
+UNREACHABLE = "The URL could not be reached"  # followed by the reason, which only operators see
 
 
 class Verdict(StrEnum):
-    """What an attempt says of the delivery and of its endpoint."""
+    """The result of an attempt, for the delivery and for its endpoint."""
 
     DELIVERED = "delivered"
-    REFUSED = "refused"  # the endpoint is well and answered: not this one
-    FAILED = "failed"  # unreachable, too slow, or out of order
+    REFUSED = "refused"  # the endpoint works, and rejected this delivery
+    FAILED = "failed"  # the endpoint is unreachable, too slow, or out of order
 
 
 class Attempt(NamedTuple):
@@ -34,18 +34,21 @@ class Attempt(NamedTuple):
 
 
 class Sender:
-    """Connections of one run of a dispatcher, a pool for each tenant: none waits for another's. Belongs to one loop."""
+    """The connections of one run of a dispatcher, with a pool for each tenant, so that no tenant waits for another.
+
+    It belongs to one event loop.
+    """
 
     def __init__(self) -> None:
         self._pools: dict[tuple[int, bool], httpcore.AsyncConnectionPool] = {}
 
     async def send(self, delivery: WebhookDelivery) -> Attempt:
-        """Never raises, and is done ATTEMPT_S + CLOSE_S from now at the latest."""
+        """Never raises, and takes at most ATTEMPT_S + CLOSE_S."""
         attempt = asyncio.ensure_future(self._attempt(delivery))
         done, _ = await asyncio.wait({attempt}, timeout=ATTEMPT_S)
         if not done:
             attempt.cancel()
-            # httpcore closes what is cancelled behind a shield: that must not take for ever either.
+            # httpcore closes a cancelled connection behind a shield, which must not take forever either.
             done, _ = await asyncio.wait({attempt}, timeout=CLOSE_S)
         return attempt.result() if done and not attempt.cancelled() else _failed(f"no answer within {ATTEMPT_S:g} s")
 
@@ -54,10 +57,10 @@ class Sender:
             async with self._pool(delivery).stream(
                 "POST", delivery.url, headers=_headers(delivery, timezone.now()), content=delivery.payload.encode()
             ) as response:
-                # The body is never read: it is not ours to keep, and may be endless.
+                # The body is not needed, and may be endless.
                 return _judge(response.status)
         except LookupsBusy:
-            return _failed("too many names of this tenant are being looked up")
+            return _failed("too many DNS lookups of this tenant are in progress")
         except Exception as error:
             return _failed(f"{error}" or type(error).__name__)
 
@@ -82,14 +85,14 @@ def _failed(why: str) -> Attempt:
 def _judge(status: int) -> Attempt:
     if 200 <= status < 300:
         return Attempt(Verdict.DELIVERED)
-    is_ill = status >= 500 or status in (408, 429)
-    return Attempt(Verdict.FAILED if is_ill else Verdict.REFUSED, f"The URL answered {status}.")
+    is_endpoint_failure = status >= 500 or status in (408, 429)
+    return Attempt(Verdict.FAILED if is_endpoint_failure else Verdict.REFUSED, f"The URL answered {status}.")
 
 
 def _headers(delivery: WebhookDelivery, now: datetime) -> dict[bytes | str, bytes | str]:
     headers: dict[bytes | str, bytes | str] = {"Content-Type": "application/json", "User-Agent": "causeway-webhooks"}
     if delivery.is_signed:
-        message_id = f"msg_{delivery.pk}"  # the same in each attempt, so that a receiver recognizes a repetition
+        message_id = f"msg_{delivery.pk}"  # the same in each attempt, so that a receiver recognizes a retry
         headers["webhook-id"] = message_id
         headers["webhook-timestamp"] = str(int(now.timestamp()))
         headers["webhook-signature"] = Webhook(delivery.tenant.webhook_secret).sign(message_id, now, delivery.payload)

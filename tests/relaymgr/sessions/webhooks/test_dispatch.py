@@ -18,7 +18,7 @@ from relaymgr.sessions.webhooks import dispatch, sending
 from relaymgr.sessions.webhooks.circuits import FAILURES_TO_OPEN, circuit_close, circuits_prune, endpoint_host
 from relaymgr.sessions.webhooks.deliveries import RETRY_FOR
 from relaymgr.sessions.webhooks.dispatch import (
-    NEVER_TRIED,
+    CIRCUIT_OPEN,
     QUEUE_FULL,
     Dispatcher,
     deliver_due,
@@ -331,7 +331,7 @@ def test_delivery_that_an_open_circuit_kept_for_an_hour_is_given_up(receiver: Re
     deliver_to(receiver.url, session)
     WebhookDelivery.objects.update(created_at=timezone.now() - RETRY_FOR - timedelta(seconds=1))
     deliveries_trim(timezone.now())
-    assert WebhookDelivery.objects.get(attempts=0).last_error == NEVER_TRIED
+    assert WebhookDelivery.objects.get(attempts=0).last_error == CIRCUIT_OPEN
 
 
 # Queues

@@ -2,10 +2,10 @@
 
 from django.urls import path
 
-from .apis.node_grants import NodeGrantsApi
-from .apis.placement import SessionPlacementApi
-from .apis.seats import UserAuthorizeApi, UserRevokeApi
-from .apis.sessions import SessionApi, SessionsApi
+from .node_grants import NodeGrantsApi
+from .placement import SessionPlacementApi
+from .seats import UserAuthorizeApi, UserRevokeApi
+from .sessions import SessionApi, SessionsApi
 
 urlpatterns = [
     path("relays/sessions", SessionsApi.as_view()),
