@@ -14,10 +14,10 @@ from django.utils.html import format_html_join
 
 from web.admin.base import ReadOnlyAdmin, confirmed_action, live_part
 
-from . import services
 from .admin_page import match_page, ticket_page
 from .matching.profile_parser import ProfileInvalid, differences, parse
 from .models import Backfill, Match, Process, Profile, ProfileVersion, Ticket
+from .services.profiles import profile_activate, profile_rollback, profile_version_create, version_retry
 
 
 class ReadOnly(ReadOnlyAdmin):
@@ -41,7 +41,7 @@ class ProfileAdmin(ReadOnly):
         permission="activate",
     )
     def roll_back(self, request: HttpRequest, profile: Profile) -> str:
-        return f"{services.profile_rollback(tenant=profile.tenant, name=profile.name)} is active."
+        return f"{profile_rollback(tenant=profile.tenant, name=profile.name)} is active."
 
 
 class VersionForm(forms.ModelForm):
@@ -109,7 +109,7 @@ class ProfileVersionAdmin(ReadOnly):
         return shown if obj else list(VersionForm.base_fields)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        made = services.profile_version_create(**form.cleaned_data)
+        made = profile_version_create(**form.cleaned_data)
         # What the admin goes on to log and to show is the row that the service made.
         obj.__dict__.update(made.__dict__)
 
@@ -135,13 +135,13 @@ class ProfileVersionAdmin(ReadOnly):
         applies=lambda version: bool(getattr(version, "pass_state", None) and version.pass_state.suspended_until),
     )
     def try_again(self, request: HttpRequest, version: ProfileVersion) -> str:
-        services.version_try_again(version)
+        version_retry(version)
         return f"{version} is matched again."
 
     @confirmed_action("Make active", effect="New tickets are matched by this version.", permission="activate")
     def activate(self, request: HttpRequest, version: ProfileVersion) -> str:
         profile = version.profile
-        services.profile_activate(tenant=profile.tenant, name=profile.name, number=version.number)
+        profile_activate(tenant=profile.tenant, name=profile.name, number=version.number)
         return f"{version} is active."
 
 

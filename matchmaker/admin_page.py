@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
-from . import selectors
 from .matching import explanation
 from .models import Match, MatchState, PassState, Status, Ticket
+from .selectors.explanations import ticket_explanation, wait_estimate
 
 TONES: Mapping[str, str] = {
     Status.INITIAL: "idle",
@@ -59,7 +59,7 @@ class MatchPage:
 
 
 def ticket_page(ticket: Ticket) -> TicketPage:
-    explained = selectors.ticket_explanation(ticket)
+    explained = ticket_explanation(ticket)
     found = explained.found
     until = ticket.match.created_at if ticket.match else timezone.now()
     changes = found.next_expansion_changes if found else {}
@@ -72,7 +72,7 @@ def ticket_page(ticket: Ticket) -> TicketPage:
         state=explained.state,
         is_active_version=explained.is_active,
         changes=[f"{rule}: {name} {value:g}" for rule, settings in changes.items() for name, value in settings.items()],
-        estimate=selectors.wait_estimate(ticket) if found else None,
+        estimate=wait_estimate(ticket) if found else None,
     )
 
 

@@ -9,10 +9,10 @@ from django.db.models.functions import Cast
 
 from web.errors import NotFound
 
-from . import services
 from .background.session_assignment import without_players
 from .errors import AlreadyMatched
 from .models import Match, MatchState, Ticket
+from .services.tickets import ticket_delete
 
 ERASED = "erased"
 MATCHES_MAX = 1_000
@@ -56,7 +56,7 @@ def player_erase(*, tenant: str, player_id: str = "", ip: str = "") -> int:
     ids, erased = _ids(tickets, player_id), 0
     for ticket in list(tickets):
         try:
-            services.ticket_delete(tenant=tenant, ticket_id=ticket.pk)
+            ticket_delete(tenant=tenant, ticket_id=ticket.pk)
         except (AlreadyMatched, NotFound):
             Ticket.objects.filter(pk=ticket.pk).delete()
         erased += 1

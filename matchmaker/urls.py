@@ -4,8 +4,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from . import apis, profile_apis
-from .events import TicketEventsApi
+from .apis import backfills, beacons, events, groups, inspection, monitor, profiles, tickets
 from .matching.profile_parser import NAME
 
 
@@ -21,30 +20,30 @@ register_converter(IdConverter, "id")
 register_converter(NameConverter, "name")
 
 urlpatterns = [
-    path("monitor", apis.MatchmakerMonitorApi.as_view()),
-    path("locations/beacons", apis.BeaconsApi.as_view()),
-    path("tickets", apis.TicketsApi.as_view()),
-    path("tickets/<id:ticket_id>", apis.TicketApi.as_view()),
-    path("tickets/<id:ticket_id>/explanation", apis.TicketExplanationApi.as_view()),
-    path("tickets/<id:ticket_id>/events", TicketEventsApi.as_view()),
-    path("group-tickets", apis.GroupTicketsApi.as_view()),
-    path("groups", apis.GroupsApi.as_view()),
-    path("groups/<uuid:group_id>", apis.GroupApi.as_view()),
-    path("groups/<uuid:group_id>/members", apis.MembersApi.as_view()),
-    path("groups/<uuid:group_id>/members/<id:member_id>", apis.MemberApi.as_view()),
-    path("backfills", apis.BackfillsApi.as_view()),
-    path("backfills/<uuid:backfill_id>", apis.BackfillApi.as_view()),
-    path("profiles", profile_apis.ProfilesApi.as_view()),
-    path("profiles:validate", profile_apis.ProfileValidateApi.as_view()),
-    path("profiles:import", profile_apis.ProfilesImportApi.as_view()),
-    path("profiles/<name:name>", profile_apis.ProfileApi.as_view()),
-    path("profiles/<name:name>/diff", profile_apis.ProfileDiffApi.as_view()),
-    path("profiles/<name:name>/rollback", profile_apis.ProfileRollbackApi.as_view()),
-    path("profiles/<name:name>/versions", profile_apis.VersionsApi.as_view()),
-    path("profiles/<name:name>/versions/<int:number>", profile_apis.VersionApi.as_view()),
-    path("profiles/<name:name>/versions/<int:number>/activate", profile_apis.VersionActivateApi.as_view()),
-    path("inspect/tickets", profile_apis.InspectTicketsApi.as_view()),
-    path("inspect/matches", profile_apis.InspectMatchesApi.as_view()),
-    path("inspect/matches/<id:match_id>", profile_apis.InspectMatchApi.as_view()),
+    path("monitor", monitor.MatchmakerMonitorApi.as_view()),
+    path("locations/beacons", beacons.BeaconsApi.as_view()),
+    path("tickets", tickets.TicketsApi.as_view()),
+    path("tickets/<id:ticket_id>", tickets.TicketApi.as_view()),
+    path("tickets/<id:ticket_id>/explanation", tickets.TicketExplanationApi.as_view()),
+    path("tickets/<id:ticket_id>/events", events.TicketEventsApi.as_view()),
+    path("group-tickets", tickets.GroupTicketsApi.as_view()),
+    path("groups", groups.GroupsApi.as_view()),
+    path("groups/<uuid:group_id>", groups.GroupApi.as_view()),
+    path("groups/<uuid:group_id>/members", groups.MembersApi.as_view()),
+    path("groups/<uuid:group_id>/members/<id:member_id>", groups.MemberApi.as_view()),
+    path("backfills", backfills.BackfillsApi.as_view()),
+    path("backfills/<uuid:backfill_id>", backfills.BackfillApi.as_view()),
+    path("profiles", profiles.ProfilesApi.as_view()),
+    path("profiles:validate", profiles.ProfileValidateApi.as_view()),
+    path("profiles:import", profiles.ProfilesImportApi.as_view()),
+    path("profiles/<name:name>", profiles.ProfileApi.as_view()),
+    path("profiles/<name:name>/diff", profiles.ProfileDiffApi.as_view()),
+    path("profiles/<name:name>/rollback", profiles.ProfileRollbackApi.as_view()),
+    path("profiles/<name:name>/versions", profiles.VersionsApi.as_view()),
+    path("profiles/<name:name>/versions/<int:number>", profiles.VersionApi.as_view()),
+    path("profiles/<name:name>/versions/<int:number>/activate", profiles.VersionActivateApi.as_view()),
+    path("inspect/tickets", inspection.InspectTicketsApi.as_view()),
+    path("inspect/matches", inspection.InspectMatchesApi.as_view()),
+    path("inspect/matches/<id:match_id>", inspection.InspectMatchApi.as_view()),
     path("swagger/v1/swagger.json", SpectacularJSONAPIView.as_view(urlconf="matchmaker.urls")),
 ]

@@ -7,8 +7,8 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from .. import selectors
 from ..models import Backfill, Group, Match, MatchState, Process, ProfileVersion, Status, Ticket
+from ..selectors.profiles import removal_of
 
 CHUNK = 5_000  # rows deleted at once: databases limit the keys of one query
 PROCESS_RETENTION = timedelta(hours=1)
@@ -41,7 +41,7 @@ def _expire(now: datetime) -> int:
     count = 0
     concerned = Q(pk__in=tickets.values("version")) | Q(pk__in=backfills.values("version"))
     for version in ProfileVersion.objects.filter(concerned):
-        ended = {"status": Status.CANCELLED, "reason": "expired", "remove_at": now + selectors.removal_of(version)}
+        ended = {"status": Status.CANCELLED, "reason": "expired", "remove_at": now + removal_of(version)}
         count += tickets.filter(version=version).update(**ended)
         backfills.filter(version=version).update(**ended)
     return count

@@ -5,8 +5,10 @@ from typing import Any
 
 from ..matching.rules import Rules
 from ..models import Match, Ticket
-from ..network_measurements import nearest
 from ..proofs import host_key, rejoin_key
+
+# Of all players of a match: with as many latencies this is three quarters of the largest body that the manager accepts.
+MAX_MEASUREMENTS_PER_MATCH = 2_000
 
 
 def session_request(
@@ -29,6 +31,17 @@ def _latencies(ticket: Ticket, rules: Rules, slugs: Mapping[str, Sequence[str]])
     """Tickets name beacons by their city (EDGEGAP.md B1); the manager knows locations by their slug."""
     measured = ticket.attributes[rules.latencies] if rules.latencies else {}
     return {slug: ms for city, ms in measured.items() for slug in slugs.get(city, (city,))}
+
+
+def nearest(network_measurements: Mapping[str, Any], players: int) -> dict[str, Any]:
+    """The user of a request for a session. In a large match each player forwards its best measurements only."""
+    share = MAX_MEASUREMENTS_PER_MATCH // players
+    found = dict(network_measurements)
+    if "measurements" in found:
+        found["measurements"] = sorted(found["measurements"], key=lambda each: float(each["rtt_ms"]))[:share]
+    if "latencies" in found:
+        found["latencies"] = dict(sorted(found["latencies"].items(), key=lambda each: float(each[1]))[:share])
+    return found
 
 
 def assignment_of(

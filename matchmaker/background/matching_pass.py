@@ -11,12 +11,15 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from .. import selectors
 from ..manager_client import Json
 from ..matching import explanation
 from ..matching.budget import Budget
 from ..matching.proposals import BackfillProposal, Proposal, make_matches
 from ..models import Backfill, Match, MatchState, PassState, ProfileVersion, Status, Ticket
+from ..selectors.locations import known_locations
+from ..selectors.matches import match_of_session
+from ..selectors.pool import backfills_of, pool_of, pool_ticket, searching
+from ..selectors.profiles import removal_of, rules_of
 from .documents import session_request
 
 logger = logging.getLogger(__name__)
@@ -74,9 +77,9 @@ def _lease(version_id: int) -> PassState | None:
 
 def _pass(version: ProfileVersion, state: PassState, budget: Budget, started: float) -> PassResult:
     now = timezone.now()
-    window = selectors.pool_of(version.pk, now, since=state.window_start)
-    backfills, invalid = selectors.backfills_of(version, now)
-    rules = selectors.rules_of(version)
+    window = pool_of(version.pk, now, since=state.window_start)
+    backfills, invalid = backfills_of(version, now)
+    rules = rules_of(version)
     found = make_matches(rules, window.tickets, now.timestamp(), backfills, budget, state.resume_from)
     _cancel_invalid(version, found.invalid, invalid, now)
     formed = _form(version, found.matches, found.backfills, now)
@@ -134,7 +137,7 @@ def _cancel_invalid(
 ) -> None:
     """Cancels what the rules cannot evaluate. Attributes were validated when they were submitted, so this is a fault,
     and it must not cost the other tickets of the version their matches."""
-    remove_at = now + selectors.removal_of(version)
+    remove_at = now + removal_of(version)
     ended = {"status": Status.CANCELLED, "reason": "invalid_attributes", "remove_at": remove_at}
     for start in range(0, len(tickets), CHUNK):
         chosen = Ticket.objects.filter(pk__in=tickets[start : start + CHUNK], status=Status.SEARCHING)
@@ -164,7 +167,7 @@ def _form(
         return []
     wanted = [ticket for proposal in proposals for ticket in proposal.tickets]
     wanted += [ticket for proposal in backfills for ticket in proposal.tickets]
-    slugs = selectors.known_locations().slugs_by_city
+    slugs = known_locations().slugs_by_city
     with transaction.atomic():
         claimed = _claim_tickets(version, wanted, now)
         matches: list[Match] = []
@@ -190,7 +193,7 @@ def _are_claimed(tickets: Sequence[str], claimed: dict[str, Ticket]) -> bool:
 
 def _claim_tickets(version: ProfileVersion, wanted: Sequence[str], now: datetime) -> dict[str, Ticket]:
     """The tickets that are still searching, locked until they are written."""
-    rows = Ticket.objects.select_for_update(no_key=True, of=("self",)).filter(selectors.searching(now), version=version)
+    rows = Ticket.objects.select_for_update(no_key=True, of=("self",)).filter(searching(now), version=version)
     return {
         ticket.pk: ticket
         for start in range(0, len(wanted), CHUNK)
@@ -218,7 +221,7 @@ def _match(
         created_at=now,
         next_attempt_at=now,
     )
-    match.request = session_request(match, tickets, selectors.rules_of(version), slugs)
+    match.request = session_request(match, tickets, rules_of(version), slugs)
     return match
 
 
@@ -231,7 +234,7 @@ def _backfill_match(
 ) -> Match:
     tickets = [claimed[pk] for pk in proposal.tickets]
     backfill = Backfill.objects.get(pk=proposal.backfill)
-    origin = selectors.match_of_session(tenant=version.profile.tenant, session_id=backfill.session_id)
+    origin = match_of_session(tenant=version.profile.tenant, session_id=backfill.session_id)
     players = [ticket.player_id for ticket in tickets]
     match = Match(
         version=version,
@@ -245,18 +248,18 @@ def _backfill_match(
         created_at=now,
         next_attempt_at=now,
     )
-    match.request = session_request(match, tickets, selectors.rules_of(version), slugs)
+    match.request = session_request(match, tickets, rules_of(version), slugs)
     return match
 
 
 def _explanation(version: ProfileVersion, tickets: Sequence[Ticket], now: datetime) -> Json:
     """Stored with the match, because its tickets are removed long before its session ends."""
     pool = [
-        selectors.pool_ticket(ticket.pk, ticket.searching_since, ticket.attributes, ticket.group_id)
+        pool_ticket(ticket.pk, ticket.searching_since, ticket.attributes, ticket.group_id)
         for ticket in tickets
         if ticket.searching_since
     ]
-    outcomes = explanation.rule_outcomes(selectors.rules_of(version), pool, now.timestamp())
+    outcomes = explanation.rule_outcomes(rules_of(version), pool, now.timestamp())
     wait_times = {ticket.player_id: round(ticket.waited(now) or 0.0, 3) for ticket in tickets}
     return {"rules": [asdict(outcome) for outcome in outcomes], "wait_times": wait_times}
 

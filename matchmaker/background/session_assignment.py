@@ -9,9 +9,13 @@ from django.db.models import F, Min
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from .. import metrics, selectors
+from .. import metrics
 from ..manager_client import Json, Manager, ManagerRefused, ManagerUnreachable
 from ..models import Backfill, Match, MatchState, Status, Ticket
+from ..selectors.locations import location_of
+from ..selectors.matches import team_ids_of
+from ..selectors.profiles import max_retries_of, removal_of, rules_of
+from ..selectors.tickets import ANY_SESSION
 from .documents import assignment_of
 
 logger = logging.getLogger(__name__)
@@ -111,10 +115,10 @@ def _refusal(match: Match, seated: set[str]) -> str:
     if not seated:
         return "session_ended"
     tickets = Ticket.objects.filter(match=match.pk, status=Status.MATCH_FOUND, player_id__in=seated)
-    if tickets.exclude(rejoin_session_id__in=(match.session_id, selectors.ANY_SESSION)).exists():
+    if tickets.exclude(rejoin_session_id__in=(match.session_id, ANY_SESSION)).exists():
         return "player_id_taken"
     more = set(match.seats) - seated
-    if more and len(seated) + len(more) > selectors.rules_of(match.version).max_players:
+    if more and len(seated) + len(more) > rules_of(match.version).max_players:
         return "session_full"
     return ""
 
@@ -122,9 +126,9 @@ def _refusal(match: Match, seated: set[str]) -> str:
 def _assigned(match: Match, session: Json, users: dict[str, Json]) -> None:
     """Stores the status and the assignment in one transaction (EDGEGAP.md M10)."""
     now = timezone.now()
-    location = selectors.location_of(session.get("location") or "")
-    remove_at = now + max(selectors.removal_of(match.version), ASSIGNMENT_RETENTION)
-    team_ids = selectors.team_ids(match)
+    location = location_of(session.get("location") or "")
+    remove_at = now + max(removal_of(match.version), ASSIGNMENT_RETENTION)
+    team_ids = team_ids_of(match)
     with transaction.atomic():
         won = Match.objects.filter(pk=match.pk, state=MatchState.FORMING).update(
             state=MatchState.ASSIGNED,
@@ -174,8 +178,8 @@ def _release(match: Match, reason: str) -> None:
     """Its tickets search again after a delay that doubles, and are cancelled after too many failures (EDGEGAP.md 5.3).
     A match that adds players to a session does not count as a failure of the ticket."""
     now = timezone.now()
-    remove_at = now + selectors.removal_of(match.version)
-    max_retries = selectors.max_retries_of(match.version)
+    remove_at = now + removal_of(match.version)
+    max_retries = max_retries_of(match.version)
     for ticket in Ticket.objects.select_for_update(no_key=True).filter(match=match.pk, status=Status.MATCH_FOUND):
         ticket.match = None
         ticket.failures += 1 if match.backfill_id is None else 0

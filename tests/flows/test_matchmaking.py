@@ -132,7 +132,7 @@ async def test_forty_players_are_matched_and_play_while_a_matchmaker_is_killed(s
 
 def processes(stack: Stack) -> int:
     """Matchmakers seen lately, asked of the database through Django."""
-    code = "from matchmaker.selectors import processes_alive; print(len(processes_alive()))"
+    code = "from matchmaker.selectors.processes import processes_alive; print(len(processes_alive()))"
     return int(stack.manage("shell", "-v", "0", "-c", code))
 
 

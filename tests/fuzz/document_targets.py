@@ -31,7 +31,8 @@ from kombu import Consumer
 from rest_framework.exceptions import APIException
 
 from causeway_client.protocol.proofs import RoundTripProof, proof_key
-from matchmaker import apis as matchmaker_apis
+from matchmaker.apis.players import MemberInputSerializer
+from matchmaker.apis.tickets import GroupTicketsApi
 from matchmaker.matching.attributes import attribute_problems, without_failed_pings
 from matchmaker.matching.pool import PoolTicket
 from matchmaker.matching.profile_parser import ProfileInvalid, parse, profiles_of_file
@@ -432,8 +433,8 @@ def session_request_seeds() -> Iterator[bytes]:
 def ticket_request(content: bytes) -> None:
     """A player's request for a ticket, and a group's."""
     context = {"address": "192.0.2.1"}
-    _request(lambda data: matchmaker_apis.MemberInputSerializer(data=data, context=context), content)
-    _request(lambda data: matchmaker_apis.GroupTicketsApi.InputSerializer(data=data, context=context), content)
+    _request(lambda data: MemberInputSerializer(data=data, context=context), content)
+    _request(lambda data: GroupTicketsApi.InputSerializer(data=data, context=context), content)
 
 
 def ticket_request_seeds() -> Iterator[bytes]:

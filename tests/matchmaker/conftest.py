@@ -9,7 +9,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from matchmaker.manager_client import Manager
-from matchmaker.quotas import forget_counts
+from matchmaker.services.quotas import forget_counts
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.support.manager import (  # noqa: F401  fixtures

@@ -10,9 +10,10 @@ from django.test import override_settings
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from matchmaker import selectors
 from matchmaker.models import Group, LocationSnapshot, PassState, ProfileVersion, Status, Ticket
-from matchmaker.quotas import forget_counts
+from matchmaker.selectors.locations import known_locations
+from matchmaker.selectors.profiles import forget_active_versions
+from matchmaker.services.quotas import forget_counts
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
@@ -181,7 +182,7 @@ def test_a_city_is_one_beacon_and_cities_of_one_name_have_different_ones(players
         "New York": ["nyc-1"],
     }
     assert by_city["Springfield, Illinois"]["node"] == "ill-1"
-    slugs = selectors.known_locations().slugs_by_city
+    slugs = known_locations().slugs_by_city
     assert slugs["Springfield, Illinois"] == ["illinois-1", "illinois-2"]
 
 
@@ -678,7 +679,7 @@ def test_a_ticket_costs_few_queries(
     players: APIClient, search: Search, settings: Any, django_assert_num_queries: Any
 ) -> None:
     """With what is remembered for a second: SAVEPOINT, INSERT, RELEASE for the ticket, one SELECT to follow it."""
-    selectors.forget_active_versions()
+    forget_active_versions()
     settings.LOOKUP_CACHE_SECONDS = 600
     ticket = search()
     body = {"profile": "duel", "attributes": {"elo": 1}}
@@ -695,7 +696,7 @@ def test_a_ticket_is_one_statement_and_still_one_of_two_for_one_player(
     players: APIClient, search: Search, settings: Any, django_assert_num_queries: Any
 ) -> None:
     """Neither BEGIN nor COMMIT. What the constraint refuses leaves the connection usable."""
-    selectors.forget_active_versions()
+    forget_active_versions()
     settings.LOOKUP_CACHE_SECONDS = 600
     search()
     body = {"profile": "duel", "attributes": {"elo": 1}, "player_id": "anna"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from matchmaker import services
+from matchmaker.services.profiles import profile_version_create
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG
@@ -37,7 +37,7 @@ def dashboard(tenant: Tenant) -> str:
 
 def make_profile(name: str, *origins: str) -> None:
     config = {**CONFIG, "allowed_cors_origins": list(origins)} if origins else CONFIG
-    services.profile_version_create(tenant="studio", name=name, config=config, activate=True)
+    profile_version_create(tenant="studio", name=name, config=config, activate=True)
 
 
 def test_by_default_no_origin_is_allowed(api: APIClient) -> None:

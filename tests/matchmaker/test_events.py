@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from matchmaker import events
+from matchmaker.apis import events
 from matchmaker.background import matching_pass, session_assignment
 from matchmaker.manager_client import Manager
 from matchmaker.models import ProfileVersion, Status, Ticket

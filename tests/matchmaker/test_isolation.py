@@ -11,12 +11,16 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from matchmaker import selectors, services
 from matchmaker.background import cleanup, matching_pass, session_assignment
 from matchmaker.background.scheduling import DueVersion, PassScheduler, ThreadShares
 from matchmaker.management.commands.runmatchmaker import Matchmaker
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
+from matchmaker.selectors import explanations, pool
+from matchmaker.selectors.pool import pool_of
+from matchmaker.selectors.profiles import versions_suspended
+from matchmaker.services.profiles import move_late_tickets, profile_version_create, version_retry
+from matchmaker.services.tickets import Player, Requester, tickets_create_together
 from tests.matchmaker.conftest import CONFIG, ManagerStandIn
 
 pytestmark = pytest.mark.django_db
@@ -24,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 def profile_for(tenant: str, name: str = "duel", **changes: Any) -> ProfileVersion:
     config = {**CONFIG, **changes}
-    return services.profile_version_create(tenant=tenant, name=name, config=config, activate=True)
+    return profile_version_create(tenant=tenant, name=name, config=config, activate=True)
 
 
 def waiting_tickets(version: ProfileVersion, count: int, age: float = 1.0, **attributes: Any) -> list[Ticket]:
@@ -99,14 +103,14 @@ def test_version_whose_pass_fails_is_set_aside_and_the_others_are_matched_in_the
         state = PassState.objects.get(pk=hostile.pk)
         assert state.failures == failures
         assert state.suspended_until > timezone.now() + timedelta(seconds=2**failures - 1)
-    assert selectors.versions_suspended() == [("attacker", "duel")]
+    assert versions_suspended() == [("attacker", "duel")]
 
     ProfileVersion.objects.filter(pk=hostile.pk).update(config=CONFIG)
-    services.version_try_again(hostile)
+    version_retry(hostile)
     result = matching_pass.version_pass(hostile.pk)
     assert result
     assert result.matches == 1
-    assert (PassState.objects.get(pk=hostile.pk).failures, selectors.versions_suspended()) == (0, [])
+    assert (PassState.objects.get(pk=hostile.pk).failures, versions_suspended()) == (0, [])
 
 
 def test_why_and_the_console_show_that_a_version_is_set_aside(
@@ -177,10 +181,10 @@ def test_match_that_cannot_be_moved_forward_is_given_up_and_the_others_are_not_h
 def test_pass_over_groups_that_are_hard_to_pack_ends_at_its_budget_and_holds_no_lock(victim: ProfileVersion) -> None:
     size = {"type": "player_count", "attributes": {"team_count": 10, "min_team_size": 25, "max_team_size": 25}}
     hostile = profile_for("attacker", rules={"initial": {"size": size}})
-    requester = services.Requester("attacker", is_backend=True)
-    player = services.Player("duel", {}, "192.0.2.1", {})
+    requester = Requester("attacker", is_backend=True)
+    player = Player("duel", {}, "192.0.2.1", {})
     for n in range(41):
-        services.tickets_create_together(requester, [player] * (4 + (7 * n) % 7 + n % 2))
+        tickets_create_together(requester, [player] * (4 + (7 * n) % 7 + n % 2))
     result = matching_pass.version_pass(hostile.pk)
     assert result
     assert result.steps < matching_pass.PASS_STEPS * 1.1
@@ -246,9 +250,9 @@ def test_large_pool_delays_another_tenant_by_one_pass_of_bounded_work(
     matchmaker: Matchmaker, victim: ProfileVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pool larger than a pass looks at, in which nobody fits anybody."""
-    monkeypatch.setattr(selectors, "WINDOW", 100)
-    monkeypatch.setattr(selectors, "CHUNK", 50)
-    monkeypatch.setattr(selectors.pool_of, "__defaults__", (None, 100))
+    monkeypatch.setattr(pool, "WINDOW", 100)
+    monkeypatch.setattr(pool, "CHUNK", 50)
+    monkeypatch.setattr(pool_of, "__defaults__", (None, 100))
     hostile = profile_for("attacker")
     for n in range(12):
         waiting_tickets(hostile, 50, age=40 - n / 10, elo=1000 * n)
@@ -269,15 +273,15 @@ def test_large_pool_delays_another_tenant_by_one_pass_of_bounded_work(
 
 
 def test_groups_are_looked_at_whole_also_where_a_window_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selectors, "CHUNK", 2)
+    monkeypatch.setattr(pool, "CHUNK", 2)
     version = profile_for("studio")
-    requester = services.Requester("studio", is_backend=True)
+    requester = Requester("studio", is_backend=True)
     for n in range(4):
-        services.tickets_create_together(requester, [services.Player("duel", {"elo": n}, "192.0.2.1", {})] * 2)
-    window = selectors.pool_of(version.pk, timezone.now(), limit=3)
+        tickets_create_together(requester, [Player("duel", {"elo": n}, "192.0.2.1", {})] * 2)
+    window = pool_of(version.pk, timezone.now(), limit=3)
     assert len(window.tickets) % 2 == 0
     assert window.next_from is not None
-    rest = selectors.pool_of(version.pk, timezone.now(), since=window.next_from, limit=100)
+    rest = pool_of(version.pk, timezone.now(), since=window.next_from, limit=100)
     everyone = set(Ticket.objects.values_list("pk", flat=True))
     assert {ticket.id for ticket in (*window.tickets, *rest.tickets)} == everyone
 
@@ -288,8 +292,8 @@ def test_why_costs_the_same_for_a_large_pool(
     monkeypatch: pytest.MonkeyPatch,
     django_assert_max_num_queries: Any,
 ) -> None:
-    monkeypatch.setattr(selectors, "SAMPLE", 20)
-    monkeypatch.setattr(selectors, "CHUNK", 20)
+    monkeypatch.setattr(explanations, "SAMPLE", 20)
+    monkeypatch.setattr(pool, "CHUNK", 20)
     ticket = search(1)
     version = ProfileVersion.objects.get()
     waiting_tickets(version, 200, age=30, elo=900)
@@ -304,6 +308,6 @@ def test_tickets_made_while_a_version_was_changed_go_on_under_the_new_one() -> N
     first = profile_for("studio")
     second = profile_for("studio", max_deployment_retry_count=1)
     [late] = waiting_tickets(first, 1, elo=1)
-    services.move_late_tickets()
+    move_late_tickets()
     late.refresh_from_db()
     assert late.version_id == second.pk == Profile.objects.get().active_id

@@ -9,9 +9,8 @@ import pytest
 from django.db import connection
 from rest_framework.test import APIClient
 
-from matchmaker import quotas
 from matchmaker.models import Ticket
-from matchmaker.services import profile_version_create
+from matchmaker.services import profile_version_create, quotas
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG

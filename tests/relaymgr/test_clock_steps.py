@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from matchmaker.models import Process
-from matchmaker.selectors import processes_alive
+from matchmaker.selectors.processes import processes_alive
 from relaymgr.celery import SCHEDULE, app
 from relaymgr.nodes.health.silence import silent_since
 from relaymgr.nodes.models import RelayNode

@@ -19,11 +19,15 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from matchmaker import metrics, selectors, services
+from matchmaker import metrics
 from matchmaker.background import cleanup, matching_pass, process_state, session_assignment
 from matchmaker.background.scheduling import DueVersion, PassScheduler, ThreadShares
 from matchmaker.manager_client import Manager
 from matchmaker.models import Process, ProfileVersion, Status
+from matchmaker.selectors.pool import Waiting, waiting_by_version
+from matchmaker.selectors.profiles import versions_suspended
+from matchmaker.selectors.tickets import ticket_counts
+from matchmaker.services.profiles import move_late_tickets
 from observability import exposition, tracing
 from observability.database import pool_observe
 from web.database.connections import deadline
@@ -73,8 +77,8 @@ class Matchmaker:
         self._threads.append(threading.Thread(target=self._keep_house, daemon=True))
         self._thread_shares = ThreadShares(threads)
         self._scheduler = PassScheduler()
-        self._waiting: dict[int, selectors.Waiting] = {}
-        self._seen: dict[int, selectors.Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
+        self._seen: dict[int, Waiting] = {}
         self._next_pass: dict[int, float] = {}
         self._labels: dict[int, str] = {}
         self._looked = self._locations_read_at = float("-inf")
@@ -101,7 +105,7 @@ class Matchmaker:
         now = time.monotonic()
         # A look that takes long, over very many tickets, is not repeated without a pause.
         if now - self._looked >= max(LOOK_EVERY, self._look_takes * 2):
-            self._waiting = selectors.waiting_by_version()
+            self._waiting = waiting_by_version()
             self._looked, self._look_takes = now, time.monotonic() - now
             self._count(self._waiting)
             metrics.round_time.set_to_current_time()
@@ -120,7 +124,7 @@ class Matchmaker:
                 oldest = waiting.oldest.timestamp() if waiting.oldest else 0.0
                 yield DueVersion(version, waiting.tenant, oldest)
 
-    def _pass(self, version_id: int, waiting: selectors.Waiting) -> None:
+    def _pass(self, version_id: int, waiting: Waiting) -> None:
         label = self._label(version_id)
         started = time.monotonic()
         with metrics.pass_seconds.labels(label).time():
@@ -147,7 +151,7 @@ class Matchmaker:
         if done.matches:
             self._formed.release(done.matches)
 
-    def _count(self, waiting: dict[int, selectors.Waiting]) -> None:
+    def _count(self, waiting: dict[int, Waiting]) -> None:
         """Of a profile, over all of its versions; 0 for one in which no ticket waits any more."""
         counts, oldest = dict.fromkeys(self._labels.values(), 0), dict.fromkeys(self._labels.values(), 0.0)
         now = timezone.now()
@@ -196,7 +200,7 @@ class Matchmaker:
                 self._read_locations,
                 self._report,
                 self._clean_up,
-                services.move_late_tickets,
+                move_late_tickets,
                 self._count_tickets,
             ):
                 with deadline(DATABASE_WITHIN):
@@ -218,11 +222,11 @@ class Matchmaker:
         metrics.expired.inc(cleanup.clean_up())
 
     def _count_tickets(self) -> None:
-        found = selectors.ticket_counts()
+        found = ticket_counts()
         for status in Status.values:
             metrics.tickets.labels(status.lower()).set(found.get(status, 0))
         counts = dict.fromkeys(self._suspended, 0)
-        for tenant, name in selectors.versions_suspended():
+        for tenant, name in versions_suspended():
             label = metrics.profile_label(tenant, name)
             counts[label] = counts.get(label, 0) + 1
         for label, count in counts.items():

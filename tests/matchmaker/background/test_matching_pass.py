@@ -12,12 +12,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from matchmaker import selectors
 from matchmaker.background import cleanup, matching_pass, process_state, session_assignment
-from matchmaker.background.documents import session_request
+from matchmaker.background.documents import nearest, session_request
 from matchmaker.manager_client import Manager
 from matchmaker.models import Backfill, Group, LocationSnapshot, Match, MatchState, ProfileVersion, Status, Ticket
-from matchmaker.network_measurements import nearest
+from matchmaker.selectors.pool import pool_of
+from matchmaker.selectors.profiles import rules_of
 from relaymgr.sessions.apis.input_serializers import UserSerializer
 from tests.matchmaker.conftest import ManagerStandIn
 from tests.support.manager import in_threads
@@ -135,7 +135,7 @@ def test_what_tickets_bring_the_manager_takes(search: Search, size: int) -> None
     latencies = {f"{n:050}": 1 / 3 for n in range(64)}
     search(measurements=[measured] * 200, latencies=latencies, latitude=1 / 3, longitude=1 / 3)
     match = Match(version=ProfileVersion.objects.get())
-    request = session_request(match, [Ticket.objects.get()] * size, selectors.rules_of(match.version), {})
+    request = session_request(match, [Ticket.objects.get()] * size, rules_of(match.version), {})
     assert len(json.dumps(request)) < settings.MAX_BODY_BYTES
     UserSerializer(data=request["users"][0]).is_valid(raise_exception=True)
 
@@ -591,7 +591,7 @@ def test_ticket_withdrawn_during_a_pass_is_in_no_match(
 ) -> None:
     """It was read with the pool, and is gone when the match is claimed."""
     tickets = [search(n) for n in range(4)]
-    read = selectors.pool_of
+    read = pool_of
 
     def read_then_withdraw(*args: Any, **options: Any) -> Any:
         found = read(*args, **options)
@@ -602,7 +602,7 @@ def test_ticket_withdrawn_during_a_pass_is_in_no_match(
         withdrawing.join(10)
         return found
 
-    monkeypatch.setattr(selectors, "pool_of", read_then_withdraw)
+    monkeypatch.setattr(matching_pass, "pool_of", read_then_withdraw)
     assert one_pass() == 0
     assert statuses() == [Status.SEARCHING] * 3
 
@@ -611,7 +611,7 @@ def test_ticket_withdrawn_during_a_pass_is_in_no_match(
 def test_tickets_can_be_made_during_a_pass(search: Search, players: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds no lock while it reads and thinks, on SQLite neither."""
     made: list[Any] = []
-    read = selectors.pool_of
+    read = pool_of
 
     def read_while_another_comes(*args: Any, **options: Any) -> Any:
         coming = threading.Thread(target=lambda: (made.append(search(7)), connection.close()))
@@ -621,6 +621,6 @@ def test_tickets_can_be_made_during_a_pass(search: Search, players: APIClient, m
         return read(*args, **options)
 
     search(1)
-    monkeypatch.setattr(selectors, "pool_of", read_while_another_comes)
+    monkeypatch.setattr(matching_pass, "pool_of", read_while_another_comes)
     one_pass()
     assert Ticket.objects.count() == 2

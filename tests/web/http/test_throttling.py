@@ -10,8 +10,8 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from matchmaker import selectors
 from matchmaker.models import LocationSnapshot
+from matchmaker.selectors import locations
 from relaymgr.celery import app
 from relaymgr.nodes.keys import node_key_rotate
 from relaymgr.nodes.models import RelayNode
@@ -24,7 +24,7 @@ from tests.support.manager import Clock, client_with
 @pytest.fixture
 def fleet_known(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the matchmaker knows of the fleet, it answers 503 to who asks for beacons."""
-    monkeypatch.setattr(selectors, "_known_locations", None)  # that of another test
+    monkeypatch.setattr(locations, "_known_locations", None)  # that of another test
     LocationSnapshot.objects.create(pk=1, beacons=[], locations=[], fetched_at=timezone.now())
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from .errors import TooManyTickets
-from .models import ACTIVE, Ticket
+from ..errors import TooManyTickets
+from ..models import ACTIVE, Ticket
 
 COUNTED_EVERY = 1.0  # seconds
 MAX_COUNTS = 10_000

@@ -16,9 +16,9 @@ from web.errors import Forbidden
 from web.http import throttling
 from web.http.client_address import client_network
 
-from .errors import invalid
-from .matching.rules import Problem
-from .services import Requester
+from ..errors import invalid
+from ..matching.rules import Problem
+from ..services.tickets import Requester
 
 MAX_KEY = 255  # characters of an Idempotency-Key
 

@@ -24,10 +24,10 @@ from rest_framework.request import Request
 from web.database.connections import deadline
 from web.openapi import error_responses
 
-from . import selectors
+from ..models import Status
+from ..selectors.tickets import ticket_shown, ticket_statuses, tickets_shown
 from .access import FollowThrottle, about_profile, tenant_of
-from .apis import PlayApi
-from .models import Status
+from .players import PlayApi
 from .serializers import ticket_data
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class TicketEventsApi(PlayApi):
     )
     def get(self, request: Request, ticket_id: str) -> StreamingHttpResponse:
         """Event `status` with the ticket as data, now and after each change; the stream ends with a final status."""
-        ticket = selectors.ticket_shown(tenant=tenant_of(request), ticket_id=ticket_id)
+        ticket = ticket_shown(tenant=tenant_of(request), ticket_id=ticket_id)
         about_profile(request, ticket.version.profile.name)
         response = StreamingHttpResponse(_stream(ticket_data(ticket)), content_type="text/event-stream")
         response["Cache-Control"] = "no-store"
@@ -168,7 +168,7 @@ class Watcher:
 def _statuses(ticket_ids: list[str]) -> dict[str, str]:
     try:
         with deadline(DATABASE_WITHIN):
-            return selectors.statuses(ticket_ids)
+            return ticket_statuses(ticket_ids)
     finally:
         close_old_connections()
 
@@ -177,6 +177,6 @@ def _read(ticket_ids: list[str]) -> dict[str, dict[str, Any]]:
     """Those that there are."""
     try:
         with deadline(DATABASE_WITHIN):
-            return {ticket.pk: ticket_data(ticket) for ticket in selectors.tickets_shown(ticket_ids)}
+            return {ticket.pk: ticket_data(ticket) for ticket in tickets_shown(ticket_ids)}
     finally:
         close_old_connections()

@@ -1,10 +1,9 @@
-"""Where a player is in the network, as the player measured it: taken in with a ticket, handed on to the manager, which
-knows what to believe of it. The matchmaker cannot check a node's signature, and no rule of a profile sees any of this.
+"""What players measured of the network, submitted with a ticket and forwarded to the manager, which judges how far to
+trust it. The matchmaker cannot verify the signature of a node, and no rule of a profile uses any of this.
 
-What the form lets through the manager takes: one player's nonsense must not fail the session of a whole match.
+The manager accepts whatever passes this form: the invalid input of one player must not fail the session of a match.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from rest_framework import serializers
@@ -13,11 +12,10 @@ from web.fields.choice import Choice
 from web.fields.numbers import Latitude, Longitude, Milliseconds, RoundTrip, Share
 from web.http.input_warnings import RequestSerializer
 
-from .matching.rules import MAX_LATENCY, MAX_VALUES
+from ..matching.rules import MAX_LATENCY, MAX_VALUES
 
 MAX_MEASUREMENTS = 200  # of a ticket
 MAX_NAME = 50  # of a node or a location
-MAX_PER_MATCH = 2_000  # with as many latencies three quarters of the largest body that the manager takes
 FIELDS = ("measurements", "latencies", "latitude", "longitude", "address_family")
 
 
@@ -68,14 +66,3 @@ class NetworkMeasurementsSerializer(RequestSerializer):
             missing = "longitude" if "latitude" in found else "latitude"
             raise serializers.ValidationError({missing: ["Coordinates come in pairs."]}, "required")
         return {**attrs, "network_measurements": found}
-
-
-def nearest(network_measurements: Mapping[str, Any], players: int) -> dict[str, Any]:
-    """For a user of the request for a session. Of a large match each player hands on what it measured to be nearest."""
-    share = MAX_PER_MATCH // players
-    found = dict(network_measurements)
-    if "measurements" in found:
-        found["measurements"] = sorted(found["measurements"], key=lambda each: float(each["rtt_ms"]))[:share]
-    if "latencies" in found:
-        found["latencies"] = dict(sorted(found["latencies"].items(), key=lambda each: float(each[1]))[:share])
-    return found

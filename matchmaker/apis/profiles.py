@@ -1,28 +1,26 @@
-"""HTTP, for a studio's backend and people: profiles and their versions, and what is in the pool."""
+"""Profiles and their versions, for a tenant's backend and its operators."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from web.fields.numbers import INT32, Count, Integer, Seconds, Share, Version
-from web.http.input_warnings import InputWarning, RequestSerializer, warn
-from web.http.paging import NEXT_HELP, CursorField, part_after
+from web.fields.numbers import INT32, Version
+from web.http.input_warnings import RequestSerializer
+from web.http.paging import NEXT_HELP
 from web.openapi import error_responses
 
-from . import selectors, services
+from ..matching.profile_parser import ProfileInvalid, differences, parse
+from ..models import Profile, ProfileVersion
+from ..selectors.profiles import profile_get, version_get
+from ..services.profiles import profile_activate, profile_rollback, profile_version_create, profiles_import
 from .access import MayConfigure, tenant_of
-from .matching.profile_parser import ProfileInvalid, differences, parse
-from .models import Profile, ProfileVersion
+from .paging import PageQuerySerializer, page, page_query
 from .serializers import FullVersionSerializer, VersionSerializer, check_size
 
-SHOWN = 200  # of a list, in one answer
-M = TypeVar("M", bound=Model)
 NUMBER = OpenApiParameter(
     "number", {"type": "integer", "minimum": 1, "maximum": INT32}, OpenApiParameter.PATH, description="Of a version."
 )
@@ -42,21 +40,6 @@ class ConfigSerializer(RequestSerializer):
         return attrs
 
 
-class PartQuerySerializer(RequestSerializer):
-    cursor = CursorField()
-    limit = Integer(1, SHOWN, default=SHOWN)
-
-
-def _query(kind: type[PartQuerySerializer], request: Request) -> dict[str, Any]:
-    serializer = kind(data=request.query_params)
-    serializer.is_valid(raise_exception=True)
-    return serializer.validated_data
-
-
-def _part(query: Mapping[str, Any], rows: QuerySet[M], order: tuple[str, ...]) -> tuple[list[M], str | None]:
-    return part_after(rows, order, query.get("cursor"), query["limit"])
-
-
 class ProfilesApi(ConfigureApi):
     class OutputSerializer(serializers.Serializer):
         class ItemSerializer(serializers.Serializer):
@@ -68,12 +51,12 @@ class ProfilesApi(ConfigureApi):
 
     @extend_schema(
         operation_id="profile_list",
-        parameters=[PartQuerySerializer],
+        parameters=[PageQuerySerializer],
         responses={200: OutputSerializer, **error_responses(400)},
     )
     def get(self, request: Request) -> Response:
         rows = Profile.objects.select_related("active").filter(tenant=tenant_of(request))
-        found, following = _part(_query(PartQuerySerializer, request), rows, ("name",))
+        found, following = page(page_query(PageQuerySerializer, request), rows, ("name",))
         return Response(self.OutputSerializer({"profiles": found, "next_cursor": following}).data)
 
 
@@ -86,13 +69,13 @@ class ProfileApi(ConfigureApi):
 
     @extend_schema(
         operation_id="profile_get",
-        parameters=[PartQuerySerializer],
+        parameters=[PageQuerySerializer],
         responses={200: OutputSerializer, **error_responses(400, 404)},
     )
     def get(self, request: Request, name: str) -> Response:
-        profile = selectors.profile_get(tenant=tenant_of(request), name=name)
+        profile = profile_get(tenant=tenant_of(request), name=name)
         rows = ProfileVersion.objects.select_related("profile").filter(profile=profile)
-        versions, following = _part(_query(PartQuerySerializer, request), rows, ("-number",))
+        versions, following = page(page_query(PageQuerySerializer, request), rows, ("-number",))
         answer = {"name": profile.name, "active": profile.active, "versions": versions, "next_cursor": following}
         return Response(self.OutputSerializer(answer).data)
 
@@ -144,7 +127,7 @@ class ProfilesImportApi(ConfigureApi):
         """A version of each profile of a configuration file, or of none when anything is wrong with any of them."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        versions = services.profiles_import(tenant=tenant_of(request), **serializer.validated_data)
+        versions = profiles_import(tenant=tenant_of(request), **serializer.validated_data)
         return Response(self.OutputSerializer({"versions": versions}).data, status=201)
 
 
@@ -162,7 +145,7 @@ class VersionsApi(ConfigureApi):
         """A new version; the first one makes the profile. What is wrong is named by path and reason."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        version = services.profile_version_create(tenant=tenant_of(request), name=name, **serializer.validated_data)
+        version = profile_version_create(tenant=tenant_of(request), name=name, **serializer.validated_data)
         version.profile.refresh_from_db()
         return Response(FullVersionSerializer(version).data, status=201)
 
@@ -174,8 +157,8 @@ class VersionApi(ConfigureApi):
         responses={200: FullVersionSerializer, **error_responses(404)},
     )
     def get(self, request: Request, name: str, number: int) -> Response:
-        profile = selectors.profile_get(tenant=tenant_of(request), name=name)
-        return Response(FullVersionSerializer(selectors.version_get(profile=profile, number=number)).data)
+        profile = profile_get(tenant=tenant_of(request), name=name)
+        return Response(FullVersionSerializer(version_get(profile=profile, number=number)).data)
 
 
 class VersionActivateApi(ConfigureApi):
@@ -187,7 +170,7 @@ class VersionActivateApi(ConfigureApi):
     )
     def post(self, request: Request, name: str, number: int) -> Response:
         """Tickets are made under this version from now on; those who wait and fit it move over."""
-        version = services.profile_activate(tenant=tenant_of(request), name=name, number=number)
+        version = profile_activate(tenant=tenant_of(request), name=name, number=number)
         return Response(_fresh(version))
 
 
@@ -209,7 +192,7 @@ class ProfileRollbackApi(ConfigureApi):
         serializer = self.QuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
         known = serializer.validated_data.get("active")
-        version = services.profile_rollback(tenant=tenant_of(request), name=name, known_active=known)
+        version = profile_rollback(tenant=tenant_of(request), name=name, known_active=known)
         return Response(_fresh(version))
 
 
@@ -239,118 +222,9 @@ class ProfileDiffApi(ConfigureApi):
         """Each setting in which two versions differ."""
         serializer = self.QuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
-        profile = selectors.profile_get(tenant=tenant_of(request), name=name)
+        profile = profile_get(tenant=tenant_of(request), name=name)
         old, new = (
-            selectors.version_get(profile=profile, number=serializer.validated_data[which]).config
-            for which in ("old", "new")
+            version_get(profile=profile, number=serializer.validated_data[which]).config for which in ("old", "new")
         )
         changes = [{"path": path, "old": before, "new": after} for path, before, after in differences(old, new)]
         return Response(self.OutputSerializer({"changes": changes}).data)
-
-
-class InspectQuerySerializer(PartQuerySerializer):
-    profile = serializers.CharField(
-        max_length=64, required=False, allow_blank=True, default="", help_text="Only of this profile."
-    )
-
-
-class InspectTicketsApi(ConfigureApi):
-    """Players' ids, not the ids of tickets, which are secrets."""
-
-    class OutputSerializer(serializers.Serializer):
-        class ItemSerializer(serializers.Serializer):
-            player_id = serializers.CharField()
-            profile = serializers.CharField(source="version.profile.name")
-            version = Version(source="version.number")
-            group_id = serializers.UUIDField(allow_null=True)
-            match_id = serializers.CharField(allow_null=True)
-            status = serializers.CharField()
-            attributes = serializers.JSONField()
-            created_at = serializers.DateTimeField()
-            failures = Count()
-
-        count = Count(help_text="Of all.")
-        tickets = ItemSerializer(many=True, help_text="The newest first.")
-        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
-
-    @extend_schema(
-        operation_id="inspect_tickets",
-        parameters=[InspectQuerySerializer],
-        responses={200: OutputSerializer, **error_responses(400)},
-    )
-    def get(self, request: Request) -> Response:
-        found = selectors.tickets_of(tenant=tenant_of(request))
-        query = _query(InspectQuerySerializer, request)
-        if wanted := _profile_wanted(query, request):
-            found = found.filter(version__profile__name=wanted)
-        part, following = _part(query, found, ("-created_at", "id"))
-        answer = {"count": found.count(), "tickets": part, "next_cursor": following}
-        return Response(self.OutputSerializer(answer).data)
-
-
-class MatchItemSerializer(serializers.Serializer):
-    id = serializers.CharField()
-    profile = serializers.CharField(source="version.profile.name")
-    version = Version(source="version.number")
-    state = serializers.CharField()
-    teams = serializers.JSONField()
-    seats = serializers.JSONField()
-    session_id = serializers.CharField()
-    location = serializers.CharField()
-    quality = Share()
-    is_full = serializers.BooleanField()
-    average_wait_time = Seconds()
-    attempts = Count()
-    last_error = serializers.CharField()
-    created_at = serializers.DateTimeField()
-
-
-class InspectMatchApi(ConfigureApi):
-    class OutputSerializer(MatchItemSerializer):
-        class ExplanationSerializer(serializers.Serializer):
-            class RuleSerializer(serializers.Serializer):
-                rule = serializers.CharField()
-                type = serializers.CharField()
-                actual = serializers.CharField(help_text="How far the players are apart.")
-                allowed = serializers.CharField()
-
-            rules = RuleSerializer(many=True, default=list)
-            wait_times = serializers.DictField(
-                child=Seconds(), default=dict, help_text="Player id: seconds before the match."
-            )
-
-        explanation = ExplanationSerializer()
-
-    @extend_schema(operation_id="inspect_match", responses={200: OutputSerializer, **error_responses(404)})
-    def get(self, request: Request, match_id: str) -> Response:
-        """One match, and why these players were put together; for as long as its session may live, a day at least."""
-        match = selectors.match_get(tenant=tenant_of(request), match_id=match_id)
-        return Response(self.OutputSerializer(match).data)
-
-
-class InspectMatchesApi(ConfigureApi):
-    class OutputSerializer(serializers.Serializer):
-        count = Count(help_text="Of all.")
-        matches = MatchItemSerializer(many=True, help_text="The newest first.")
-        next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
-
-    @extend_schema(
-        operation_id="inspect_matches",
-        parameters=[InspectQuerySerializer],
-        responses={200: OutputSerializer, **error_responses(400)},
-    )
-    def get(self, request: Request) -> Response:
-        found = selectors.matches_of(tenant=tenant_of(request))
-        query = _query(InspectQuerySerializer, request)
-        if wanted := _profile_wanted(query, request):
-            found = found.filter(version__profile__name=wanted)
-        part, following = _part(query, found, ("-created_at", "id"))
-        answer = {"count": found.count(), "matches": part, "next_cursor": following}
-        return Response(self.OutputSerializer(answer).data)
-
-
-def _profile_wanted(query: Mapping[str, Any], request: Request) -> str:
-    wanted = str(query["profile"])
-    if wanted and not Profile.objects.filter(tenant=tenant_of(request), name=wanted).exists():
-        warn([InputWarning("profile", "profile_unknown", "There is no profile of this name.")])
-    return wanted

@@ -9,8 +9,8 @@ from rest_framework import serializers
 
 from web.fields.numbers import Port, Seat, Token, Version
 
-from .background.documents import completed, public_part
-from .models import Backfill, Status, Ticket
+from ..background.documents import completed, public_part
+from ..models import Backfill, Status, Ticket
 
 MAX_STORED = 100_000  # bytes of JSON: a match of 255 players in some detail
 
