@@ -1,1 +1,1 @@
-"""The matchmaker: tickets in, matches out. A client of the manager's REST API like any other."""
+"""The matchmaker: tickets in, matches out. It is a client of the manager's REST API like any other."""

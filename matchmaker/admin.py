@@ -45,13 +45,13 @@ class ProfileAdmin(ReadOnly):
 
 
 class VersionForm(forms.ModelForm):
-    """A new version. Never changed later: a change is a version."""
+    """A new version. Versions never change: every change creates another version."""
 
     tenant = forms.SlugField(max_length=50, help_text="Its slug.")
     name = forms.CharField(
         max_length=64,
         validators=[RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")],
-        help_text="Of the profile; a new name makes a new one.",
+        help_text="The name of the profile. A new name creates a new profile.",
     )
     activate = forms.BooleanField(required=False)
 
@@ -110,14 +110,14 @@ class ProfileVersionAdmin(ReadOnly):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         made = profile_version_create(**form.cleaned_data)
-        # What the admin goes on to log and to show is the row that the service made.
+        # The admin logs and shows the row that the service created.
         obj.__dict__.update(made.__dict__)
 
-    @admin.display(description="differs from the active one in")
+    @admin.display(description="differences from the active version")
     def against_the_active_one(self, version: ProfileVersion) -> str:
         active = version.profile.active
         rows = list(differences(active.config, version.config)) if active else []
-        return format_html_join("\n", "<div>{}: {} &rarr; {}</div>", rows) if rows else "nothing"
+        return format_html_join("\n", "<div>{}: {} &rarr; {}</div>", rows) if rows else "none"
 
     @admin.display(description="last pass")
     def passes(self, version: ProfileVersion) -> str:
@@ -152,7 +152,7 @@ class TicketList(ChangeList):
 
 @admin.register(Ticket)
 class TicketAdmin(ReadOnly):
-    """By player id: a ticket's own id opens its assignment, and is not shown."""
+    """By player id: the id of a ticket gives access to its assignment, and is not shown."""
 
     list_display = ("player_id", "tenant", "version", "status", "reason", "created_at", "failures")
     list_filter = ("status", "tenant")

@@ -1,4 +1,4 @@
-"""What the pages of a ticket and of a match show: how it stands, and why it waits or who was put together and why."""
+"""The contents of the pages of a ticket (why it is waiting) and of a match (why its players were matched)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class TicketPage:
     ticket: Ticket
     tone: str
     waited: float | None  # seconds
-    explanation: explanation.WaitExplanation | None  # None: it does not search
-    reason: str  # in a sentence
+    explanation: explanation.WaitExplanation | None  # None: it is not searching
+    reason: str  # a sentence
     state: PassState | None  # of the last pass over its version
     is_active_version: bool
     changes: Sequence[str]
@@ -41,7 +41,7 @@ class TicketPage:
 
 @dataclass(frozen=True)
 class Player:
-    """`ticket` None: it was removed since."""
+    """`ticket`: None once it is removed."""
 
     seat: int
     team: int | None

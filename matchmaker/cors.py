@@ -1,5 +1,5 @@
-"""Which browser pages may read the matchmaker's answers: beside those that the tenant allows everywhere, those of
-the `allowed_cors_origins` of the profile that an answer is about; of any active profile where it is about none.
+"""Which browser pages may read the responses of the matchmaker: besides the origins that the tenant allows everywhere,
+those in `allowed_cors_origins` of the profile that a response is about, or of any active profile when it is about none.
 """
 
 import logging
@@ -48,5 +48,5 @@ def profile_allows(sender: Any, request: HttpRequest, **kwargs: Any) -> bool:
             if (auth is None or owner == tenant) and profile in (None, name)
         )
     except DatabaseError as error:
-        logger.warning("no origin is allowed, the database failed: %s", type(error).__name__)
+        logger.warning("no origin is allowed because the database failed: %s", type(error).__name__)
         return False

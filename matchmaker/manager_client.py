@@ -1,6 +1,6 @@
-"""The manager's REST API, as far as a matchmaker needs it. The only module here that speaks HTTP.
+"""A client of the part of the manager's REST API that the matchmaker uses.
 
-With a service key the matchmaker acts for the studio that each call names; with a studio's own key for that one alone.
+With a service key the matchmaker acts for the tenant that each call names; with a tenant's key for this tenant only.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ import httpx
 from observability import tracing
 
 Json = dict[str, Any]
-# The manager tries several nodes for a session, each with a budget of its own.
+# The manager tries several nodes for a session, each with a time-out of its own.
 TIMEOUT = httpx.Timeout(4.0, connect=1.0)
 
 
 class ManagerUnreachable(Exception):
-    """No answer, or none that says what happened: whether the call took effect is unknown. Asking again may tell."""
+    """There was no response, or none that reports the outcome: it is unknown whether the call took effect."""
 
 
 class ManagerRefused(Exception):
-    """The manager said no, and nothing was done. `code` is its stable word."""
+    """The manager refused the call, and nothing was changed. `code`: the stable code of its error."""
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"{status} {code}")
@@ -37,7 +37,7 @@ class Manager:
         tracing.trace_client(self._http)
 
     def session_create(self, tenant: str, body: Mapping[str, Any], idempotency_key: str) -> Json:
-        """The session, ready; the same one whenever the key is the same."""
+        """The session, ready for players. The same key returns the same session."""
         headers = {"Idempotency-Key": idempotency_key}
         return self._call("POST", "/v1/relays/sessions", tenant, json=dict(body), headers=headers)
 
@@ -48,7 +48,7 @@ class Manager:
         self._call("DELETE", _session_path(session_id), tenant)
 
     def user_authorize(self, tenant: str, session_id: str, user: Mapping[str, Any]) -> Json:
-        """The session with its one `session_user`: a player_id that is there already gets its seat again."""
+        """The session with this `session_user`. A player_id that has a seat gets the same seat again."""
         body = {"session_id": session_id, **{("user_ip" if k == "ip" else k): v for k, v in user.items()}}
         return self._call("POST", "/v1/relays/sessions:authorize-user", tenant, json=body)
 
@@ -73,7 +73,7 @@ class Manager:
             response = self._http.request(method, path, headers={**named, **(headers or {})}, **more)
             body = response.json() if response.content else {}
         except (httpx.HTTPError, ValueError) as error:
-            # Without the error's text, which names the request.
+            # Without the text of the error, which contains the URL.
             raise ManagerUnreachable(f"{method} {path}: {type(error).__name__}") from None
         if response.is_success and isinstance(body, dict):
             return body
@@ -84,7 +84,8 @@ class Manager:
 
 
 def _is_final(status: int, code: str) -> bool:
-    """Whether an error says that nothing was done: a 4xx but "later" and "still at it"; of the 5xx only no_relay."""
+    """Whether the error means that nothing was changed: every 4xx except throttling and a request in progress, and
+    no_relay."""
     return code == "no_relay" or (400 <= status < 500 and status != 429 and code != "idempotency_in_progress")
 
 

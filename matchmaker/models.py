@@ -1,6 +1,6 @@
 """Profiles and their versions; tickets, groups, matches and backfills.
 
-`tenant` is the slug of the studio, as the manager knows it: there is no key into the manager's tables.
+`tenant` is the slug of a tenant of the manager: there is no foreign key into the manager's tables.
 """
 
 import base64
@@ -15,7 +15,8 @@ from web.database.encryption import EncryptedJSONField
 
 
 def new_id() -> str:
-    """In the form of Edgegap's ids (EDGEGAP.md 5.3), but 100 random bits: who knows a ticket's id reads its tokens."""
+    """In the form of Edgegap's ids (EDGEGAP.md 5.3), with 100 random bits: the id of a ticket gives access to its
+    tokens."""
     return _base32hex(20)
 
 
@@ -28,7 +29,7 @@ def _base32hex(characters: int) -> str:
 
 
 class Profile(models.Model):
-    """A kind of match, by name. What it is stands in its versions; tickets are matched by the active one."""
+    """A kind of match. Its versions contain its configuration, and tickets are matched by the active one."""
 
     tenant = models.CharField(max_length=50)
     name = models.CharField(max_length=64)
@@ -43,7 +44,7 @@ class Profile(models.Model):
 
 
 class ProfileVersion(models.Model):
-    """A configuration. Never changed once made."""
+    """A configuration, which never changes."""
 
     profile = models.ForeignKey(Profile, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
@@ -61,8 +62,8 @@ class ProfileVersion(models.Model):
 
 
 class Status(models.TextChoices):
-    """INITIAL -> SEARCHING -> MATCH_FOUND -> HOST_ASSIGNED, or CANCELLED (EDGEGAP.md 5.3). A match that comes to
-    nothing puts its tickets back to SEARCHING. TEAM_FOUND, deprecated there, is never reported."""
+    """INITIAL -> SEARCHING -> MATCH_FOUND -> HOST_ASSIGNED, or CANCELLED (EDGEGAP.md 5.3). The tickets of a match that
+    fails return to SEARCHING. The deprecated TEAM_FOUND is never reported."""
 
     INITIAL = "INITIAL"
     SEARCHING = "SEARCHING"
@@ -75,8 +76,8 @@ ACTIVE = (Status.INITIAL, Status.SEARCHING, Status.MATCH_FOUND)
 
 
 class PassState(models.Model):
-    """The last pass over the tickets of a version, and who makes the next. No row is locked during a pass: a process
-    leases the version, and a lease that is not given back runs out."""
+    """The last pass over the tickets of a version, and the lease for the next one. No row is locked during a pass: a
+    process leases the version, and a lease that is not released expires."""
 
     version = models.OneToOneField(ProfileVersion, models.CASCADE, primary_key=True, related_name="pass_state")
     leased_until = models.DateTimeField(null=True, blank=True)
@@ -110,8 +111,8 @@ class Group(models.Model):
 
 
 class MatchState(models.TextChoices):
-    """forming -> assigned | failed. A match given up while its outcome is unknown is abandoned: whatever was made of it
-    is undone, then it has failed."""
+    """forming -> assigned | failed. A match that is given up while its outcome is unknown is abandoned: its session or
+    seats are removed, and then it has failed."""
 
     FORMING = "forming"
     ASSIGNED = "assigned"
@@ -120,7 +121,7 @@ class MatchState(models.TextChoices):
 
 
 class Match(models.Model):
-    """Tickets that play together. `next_attempt_at` is the claim: who moves it forward has the match until then."""
+    """Tickets that play together. `next_attempt_at` is also the claim of the process that makes the present attempt."""
 
     id = models.CharField(primary_key=True, max_length=20, default=new_id)
     version = models.ForeignKey(ProfileVersion, models.PROTECT, related_name="matches")
@@ -166,13 +167,13 @@ class Match(models.Model):
         return next((index for index, team in enumerate(self.teams) if player_id in team), None)
 
     def team_id(self, player_id: str) -> str | None:
-        """The same for the players of one team, also for those who came into it by a backfill."""
+        """The same for all players of a team, including those who joined by a backfill."""
         team = self.team_of(player_id)
         return None if team is None else f"{self.origin_id or self.pk}-{team}"
 
 
 class Ticket(models.Model):
-    """One player's wish to play. In a group, the player's membership too."""
+    """The search of one player. In a group it is also the membership."""
 
     id = models.CharField(primary_key=True, max_length=20, default=new_id)
     tenant = models.CharField(max_length=50)
@@ -236,16 +237,16 @@ class Ticket(models.Model):
 
     @property
     def team_id(self) -> str | None:
-        """Of its match: the same for the players of one team."""
+        """The team in its match, the same for all its players."""
         return self.match.team_id(self.player_id) if self.match else None
 
     def waited(self, until: datetime) -> float | None:
-        """Seconds; None: it has not begun to search."""
+        """Seconds; None: the search has not begun."""
         return (until - self.searching_since).total_seconds() if self.searching_since else None
 
 
 class Backfill(models.Model):
-    """A match that plays and wants one more group (EDGEGAP.md 5.6)."""
+    """A request for one more group in a match in play (EDGEGAP.md 5.6)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.CharField(max_length=50)
@@ -274,7 +275,7 @@ class Backfill(models.Model):
 
 
 class LocationSnapshot(models.Model):
-    """One row: what the manager last said of its locations, so that the API answers while the manager is down."""
+    """One row: the locations of the manager as last read, so that the API works while the manager is down."""
 
     beacons = models.JSONField(default=list)
     locations = models.JSONField(default=list)
@@ -282,7 +283,7 @@ class LocationSnapshot(models.Model):
 
 
 class Process(models.Model):
-    """A matchmaker process that runs, or ran."""
+    """A matchmaker process, running or ended."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=100, help_text="host:process id")

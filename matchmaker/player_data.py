@@ -1,4 +1,4 @@
-"""What the matchmaker keeps of one player: handed out, and deleted, on request."""
+"""The data that the matchmaker stores about a player: exported and erased on request."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ MATCHES_MAX = 1_000
 
 
 def player_export(*, tenant: str, player_id: str = "", ip: str = "") -> dict[str, Any]:
-    """By the id that other players see, or by the address. No assignment: it holds tokens."""
+    """By the id that other players see, or by the address. Assignments are left out, because they contain tokens."""
     tickets = _tickets(tenant, player_id, ip)
     return {
         "tickets": [
@@ -50,8 +50,8 @@ def player_export(*, tenant: str, player_id: str = "", ip: str = "") -> dict[str
 
 
 def player_erase(*, tenant: str, player_id: str = "", ip: str = "") -> int:
-    """Deletes the player's tickets, a search that is under way too, and its place in matches that are over. How many
-    rows. A match that is being assigned keeps what it needs until it is over, and deletes it then."""
+    """Deletes the tickets of the player, also while they are searching, and removes the player from matches that have
+    ended. A match that is being assigned deletes the player's data when it ends. Returns the number of rows."""
     tickets = _tickets(tenant, player_id, ip)
     ids, erased = _ids(tickets, player_id), 0
     for ticket in list(tickets):
@@ -79,7 +79,7 @@ def _tickets(tenant: str, player_id: str, ip: str) -> QuerySet[Ticket]:
 
 
 def _ids(tickets: QuerySet[Ticket], player_id: str) -> list[str]:
-    """Under which the player is in matches."""
+    """The ids under which the player is in matches."""
     return sorted({*tickets.values_list("player_id", flat=True), *([player_id] if player_id else [])})
 
 

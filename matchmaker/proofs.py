@@ -1,6 +1,6 @@
-"""What a player gets with its assignment to prove later what it was in that match. Derived from SECRET_KEY; not kept.
+"""Keys in an assignment that prove later which seat a player had. They are derived from SECRET_KEY and not stored.
 
-All players of a studio share a key, and know each other's `player_id`: neither shows who is calling.
+All players of a tenant share an API key and know each other's `player_id`, so that neither identifies a caller.
 """
 
 from django.conf import settings
@@ -10,7 +10,7 @@ HOST, SEAT = "causeway.matchmaker.host", "causeway.matchmaker.seat"
 
 
 def host_key(session_id: str) -> str:
-    """For the host of a match: it may ask for a backfill of its session."""
+    """For the host of a match, who may request a backfill for its session."""
     return _proof(HOST, session_id, settings.SECRET_KEY)
 
 
@@ -19,12 +19,12 @@ def is_host_key(key: object, session_id: str) -> bool:
 
 
 def rejoin_key(session_id: str, player_id: str) -> str:
-    """For a player: it may get its own seat in the session again. The id of the session is part of it."""
+    """For a player, who may return to its seat in the session. It contains the id of the session."""
     return f"{session_id}.{_proof(SEAT, f'{session_id}/{player_id}', settings.SECRET_KEY)}"
 
 
 def session_of_rejoin_key(key: str, player_id: str) -> str | None:
-    """The session in which this player has a seat; None: the key is not this player's."""
+    """The session in which this player has a seat; None: the key does not belong to this player."""
     session_id, _, proof = key.partition(".")
     return session_id if _is_proof(proof, SEAT, f"{session_id}/{player_id}") else None
 

@@ -15,10 +15,7 @@ from ..selectors.tickets import backfill_get
 from ..services.backfills import backfill_create, backfill_delete
 from .access import about_profile, requester, tenant_of
 from .players import PlayApi, validated
-from .serializers import (
-    BackfillSerializer,
-    check_size,
-)
+from .serializers import BackfillSerializer, check_size
 
 MAX_PLAYING = 255
 
@@ -26,9 +23,13 @@ MAX_PLAYING = 255
 class BackfillsApi(PlayApi):
     class InputSerializer(RequestSerializer):
         profile = serializers.CharField(max_length=64)
-        attributes = serializers.DictField(help_text="`assignment`, with the session as request_id, and the rules'.")
+        attributes = serializers.DictField(
+            help_text="`assignment`, with the session id as request_id, and attributes for the rules."
+        )
         tickets = serializers.DictField(
-            child=serializers.DictField(), required=False, help_text="Who plays there: {id: {attributes, ...}}."
+            child=serializers.DictField(),
+            required=False,
+            help_text="The players of the match: {id: {attributes, ...}}.",
         )
 
         def validate_tickets(self, tickets: dict[str, Any]) -> dict[str, Any]:
@@ -48,8 +49,8 @@ class BackfillsApi(PlayApi):
         responses={201: BackfillSerializer, **error_responses(400, 403, 409, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """A match that plays takes one more group. It expires after a minute: send another while there is room, which
-        takes the place of the one before. For a backend, or the host of the match with its `host_key`."""
+        """Request one more group for a match in play. A backfill expires after a minute; another one for the same
+        session replaces it. Permitted for a backend, and for the host of the match with its `host_key`."""
         wanted = validated(self.InputSerializer, request)
         backfill = backfill_create(requester(request), **{"tickets": {}, **wanted})
         return Response(BackfillSerializer(backfill).data, status=201)

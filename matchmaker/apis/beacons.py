@@ -17,9 +17,9 @@ from .players import PlayApi
 
 
 class BeaconNodeSerializer(serializers.Serializer):
-    node = serializers.CharField(help_text="Its name, as measurements want it.")
+    node = serializers.CharField(help_text="Its name, as used in measurements.")
     fqdn = serializers.CharField()
-    public_ip = serializers.SerializerMethodField(help_text="Of the caller's family, where there is one.")
+    public_ip = serializers.SerializerMethodField(help_text="Of the caller's address family, where there is one.")
     ipv4 = serializers.CharField(allow_null=True, default=None)
     ipv6 = serializers.CharField(allow_null=True, default=None)
     tcp_port = Port()
@@ -41,20 +41,21 @@ class BeaconsApi(PlayApi):
                 timezone = serializers.CharField()
 
             location = BeaconLocationSerializer()
-            nodes = BeaconNodeSerializer(many=True, help_text="All nodes of the city, this one first.")
+            nodes = BeaconNodeSerializer(many=True, help_text="All nodes of the city, beginning with this one.")
 
         count = Count()
         beacons = BeaconSerializer(many=True)
 
     @extend_schema(operation_id="matchmaker_beacons_list", responses={200: OutputSerializer, **error_responses()})
     def get(self, request: Request) -> Response:
-        """What to measure for a ticket: for its measurements, and for the latencies attribute, which names cities.
-
-        Each city once: the first of its nodes by name stands for them all, which `nodes` lists. Cities that share a
-        name have their region or country added. 503 until the matchmaker knows them."""
+        """The beacons to measure, for the `measurements` of a ticket and for its latencies attribute, which names
+        cities.
+        Each city is listed once: the first of its nodes by name represents it, and `nodes` lists all of them. The
+        region or country is added to the names of cities that are not unique. 503 until the matchmaker has read the
+        list."""
         fleet, address = known_locations(), client_address(request._request)
         if not fleet.is_known:
-            raise LocationsUnknown  # and not: there are none
+            raise LocationsUnknown  # an empty list would mean that there are none
         family = "ipv6" if ":" in address else "ipv4"
         if family not in fleet.answers:
             found = {"count": len(fleet.beacons), "beacons": fleet.beacons}

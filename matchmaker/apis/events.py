@@ -1,8 +1,8 @@
-"""Server-sent events of a ticket: each status when it changes, so that nobody has to poll.
+"""Server-sent events of a ticket: its status, now and at each change, so that clients need not poll.
 
-One watcher in a web process asks the database for the statuses of all tickets that are followed, in one query, and for
-the tickets whose status changed, in another, for as long as any is followed. A stream starts with the present state: a
-client that connects again has missed nothing that still counts.
+While any ticket is followed, one watcher of a web process reads the statuses of all followed tickets in one query, and
+the tickets whose status changed in another. A stream starts with the present state, so a client that reconnects has
+missed nothing that still matters.
 """
 
 import asyncio
@@ -32,21 +32,21 @@ from .serializers import ticket_data
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.15  # seconds
-LOOK_AGAIN = 2.0  # after a failure
-READ_AT_ONCE = 100  # tickets
-DATABASE_WITHIN = 10.0
-KEEP_ALIVE = 15.0  # a comment this often tells proxies that the stream lives
+POLL_EVERY = 0.15  # seconds
+RETRY_AFTER = 2.0  # seconds after a failure
+CHUNK = 100  # tickets read in one query
+DATABASE_TIMEOUT = 10.0  # seconds
+KEEP_ALIVE = 15.0  # seconds between comments, so that no proxy closes an idle stream
 FINAL = {Status.HOST_ASSIGNED, Status.CANCELLED}
 
 
 class EventStreamRenderer(BaseRenderer):
-    """For content negotiation only: what an EventSource accepts."""
+    """For content negotiation: the media type that an EventSource accepts."""
 
     media_type, format = "text/event-stream", "sse"
 
     def render(self, data: Any, media_type: str | None = None, context: Any = None) -> bytes:
-        return JSONRenderer().render(data)  # an error before the stream began
+        return JSONRenderer().render(data)  # of an error before the stream began
 
 
 class TicketEventsApi(PlayApi):
@@ -58,7 +58,8 @@ class TicketEventsApi(PlayApi):
         responses={(200, "text/event-stream"): OpenApiTypes.STR, **error_responses(404)},
     )
     def get(self, request: Request, ticket_id: str) -> StreamingHttpResponse:
-        """Event `status` with the ticket as data, now and after each change; the stream ends with a final status."""
+        """Follow a ticket: an event `status` with the ticket, now and at each change. The stream ends with a final
+        status."""
         ticket = ticket_shown(tenant=tenant_of(request), ticket_id=ticket_id)
         about_profile(request, ticket.version.profile.name)
         response = StreamingHttpResponse(_stream(ticket_data(ticket)), content_type="text/event-stream")
@@ -68,12 +69,12 @@ class TicketEventsApi(PlayApi):
 
 
 async def _stream(ticket: dict[str, Any]) -> AsyncIterator[bytes]:
-    """`ticket`: as it was a moment ago."""
+    """`ticket`: as it was read for the response."""
     with Watcher.of_this_loop().following(ticket["id"], ticket["status"]) as follower:
         yield _event("status", ticket)
         while follower.status not in FINAL:
             if not await _within(follower.changed, KEEP_ALIVE):
-                yield b": still here\n\n"
+                yield b": keep-alive\n\n"
                 continue
             follower.changed.clear()
             if follower.ticket is None:
@@ -96,7 +97,7 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
 
 
 class Follower:
-    """Of one stream: the newest state of its ticket. `ticket`: None once it is gone, and before the first change."""
+    """The latest state of the ticket of one stream. `ticket`: None before the first change, and once it is removed."""
 
     def __init__(self, status: str) -> None:
         self.status: str | None = status
@@ -111,7 +112,7 @@ class Follower:
 
 
 class Watcher:
-    """Updates the followers of a ticket when its status changes, or the ticket is gone."""
+    """Updates the followers of a ticket when its status changes or the ticket is removed."""
 
     _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "Watcher"]] = WeakKeyDictionary()
 
@@ -125,11 +126,11 @@ class Watcher:
 
     @contextmanager
     def following(self, ticket_id: str, status: str) -> Iterator[Follower]:
-        """While inside. `status`: what the follower knows."""
+        """Within the context. `status`: the last one that the follower has seen."""
         follower = Follower(status)
         self._followers.setdefault(ticket_id, set()).add(follower)
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._look())
+            self._task = asyncio.get_running_loop().create_task(self._poll())
         try:
             yield follower
         finally:
@@ -137,22 +138,23 @@ class Watcher:
             if not self._followers[ticket_id]:
                 del self._followers[ticket_id]
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         while self._followers:
             began = time.monotonic()
             try:
                 await self._update(list(self._followers))
-            except Exception:  # of any kind: all streams of this process depend on this loop
-                logger.exception("the statuses could not be read, the events wait")
-                await asyncio.sleep(LOOK_AGAIN)
+            except Exception:  # all streams of this process depend on this loop
+                logger.exception("the statuses of tickets could not be read; events are delayed")
+                await asyncio.sleep(RETRY_AFTER)
                 continue
-            await asyncio.sleep(max(LOOK_EVERY, min(time.monotonic() - began, LOOK_AGAIN)))  # half of the time at most
+            # Busy for at most half of the time.
+            await asyncio.sleep(max(POLL_EVERY, min(time.monotonic() - began, RETRY_AFTER)))
 
     async def _update(self, ticket_ids: list[str]) -> None:
         found = await asyncio.to_thread(_statuses, ticket_ids)
         changed = [each for each in ticket_ids if any(one.status != found.get(each) for one in self._of(each))]
-        for start in range(0, len(changed), READ_AT_ONCE):
-            some = changed[start : start + READ_AT_ONCE]
+        for start in range(0, len(changed), CHUNK):
+            some = changed[start : start + CHUNK]
             tickets = await asyncio.to_thread(_read, some)
             for ticket_id in some:
                 for follower in self._of(ticket_id):
@@ -162,21 +164,21 @@ class Watcher:
         return self._followers.get(ticket_id, set())
 
 
-# In threads of their own, which no request closes the connections of.
+# These run in threads whose connections no request closes.
 
 
 def _statuses(ticket_ids: list[str]) -> dict[str, str]:
     try:
-        with deadline(DATABASE_WITHIN):
+        with deadline(DATABASE_TIMEOUT):
             return ticket_statuses(ticket_ids)
     finally:
         close_old_connections()
 
 
 def _read(ticket_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Those that there are."""
+    """The tickets that exist."""
     try:
-        with deadline(DATABASE_WITHIN):
+        with deadline(DATABASE_TIMEOUT):
             return {ticket.pk: ticket_data(ticket) for ticket in tickets_shown(ticket_ids)}
     finally:
         close_old_connections()

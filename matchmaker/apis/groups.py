@@ -15,10 +15,7 @@ from ..services.groups import group_create, group_remove, member_add, member_rea
 from ..services.tickets import Player
 from .access import about_profile, requester, take_tickets, tenant_of
 from .players import IDEMPOTENCY_KEY, MemberInputSerializer, PlayApi, validated
-from .serializers import (
-    GroupSerializer,
-    MemberSerializer,
-)
+from .serializers import GroupSerializer, MemberSerializer
 
 
 class GroupsApi(PlayApi):
@@ -29,7 +26,7 @@ class GroupsApi(PlayApi):
         responses={201: MemberSerializer, **error_responses(400, 409, 413, 415, 422)},
     )
     def post(self, request: Request) -> Response:
-        """A group, and its first member. It searches once every member is ready."""
+        """Create a group and its first member. The group searches once every member is ready."""
         wanted = validated(MemberInputSerializer, request)
         is_ready = wanted.pop("is_ready")
         take_tickets(request, 1)
@@ -46,7 +43,7 @@ class GroupApi(PlayApi):
 
     @extend_schema(operation_id="group_delete", responses={204: None, **error_responses(404, 409)})
     def delete(self, request: Request, group_id: UUID) -> Response:
-        """Cancel it for all of its members."""
+        """Cancel the group for all its members."""
         group_remove(tenant=tenant_of(request), group_id=group_id)
         return Response(status=204)
 
@@ -59,7 +56,7 @@ class MembersApi(PlayApi):
         responses={201: MemberSerializer, **error_responses(400, 404, 409, 413, 415, 422)},
     )
     def post(self, request: Request, group_id: UUID) -> Response:
-        """Join a group that does not search yet."""
+        """Join a group that is not searching yet."""
         wanted = validated(MemberInputSerializer, request)
         is_ready = wanted.pop("is_ready")
         take_tickets(request, 1)
@@ -90,6 +87,6 @@ class MemberApi(PlayApi):
 
     @extend_schema(operation_id="member_delete", responses={204: None, **error_responses(404, 409)})
     def delete(self, request: Request, group_id: UUID, member_id: str) -> Response:
-        """Leave. While the group searches this cancels it for everybody."""
+        """Leave the group. While it is searching, this cancels it for all members."""
         member_remove(tenant=tenant_of(request), group_id=group_id, member_id=member_id)
         return Response(status=204)

@@ -28,7 +28,7 @@ class InspectQuerySerializer(PageQuerySerializer):
 
 
 class InspectTicketsApi(ConfigureApi):
-    """Players' ids, not the ids of tickets, which are secrets."""
+    """Ids of players, not of tickets: those are secrets."""
 
     class OutputSerializer(serializers.Serializer):
         class ItemSerializer(serializers.Serializer):
@@ -42,8 +42,8 @@ class InspectTicketsApi(ConfigureApi):
             created_at = serializers.DateTimeField()
             failures = Count()
 
-        count = Count(help_text="Of all.")
-        tickets = ItemSerializer(many=True, help_text="The newest first.")
+        count = Count(help_text="The total number.")
+        tickets = ItemSerializer(many=True, help_text="Newest first.")
         next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
     @extend_schema(
@@ -54,7 +54,7 @@ class InspectTicketsApi(ConfigureApi):
     def get(self, request: Request) -> Response:
         found = tickets_of(tenant=tenant_of(request))
         query = page_query(InspectQuerySerializer, request)
-        if wanted := _profile_wanted(query, request):
+        if wanted := _requested_profile(query, request):
             found = found.filter(version__profile__name=wanted)
         part, following = page(query, found, ("-created_at", "id"))
         answer = {"count": found.count(), "tickets": part, "next_cursor": following}
@@ -89,22 +89,22 @@ class InspectMatchApi(ConfigureApi):
 
             rules = RuleSerializer(many=True, default=list)
             wait_times = serializers.DictField(
-                child=Seconds(), default=dict, help_text="Player id: seconds before the match."
+                child=Seconds(), default=dict, help_text="Player id: seconds of waiting before the match."
             )
 
         explanation = ExplanationSerializer()
 
     @extend_schema(operation_id="inspect_match", responses={200: OutputSerializer, **error_responses(404)})
     def get(self, request: Request, match_id: str) -> Response:
-        """One match, and why these players were put together; for as long as its session may live, a day at least."""
+        """A match, and why its players were matched. Available while its session may exist, and for at least a day."""
         match = match_get(tenant=tenant_of(request), match_id=match_id)
         return Response(self.OutputSerializer(match).data)
 
 
 class InspectMatchesApi(ConfigureApi):
     class OutputSerializer(serializers.Serializer):
-        count = Count(help_text="Of all.")
-        matches = MatchItemSerializer(many=True, help_text="The newest first.")
+        count = Count(help_text="The total number.")
+        matches = MatchItemSerializer(many=True, help_text="Newest first.")
         next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
     @extend_schema(
@@ -115,14 +115,14 @@ class InspectMatchesApi(ConfigureApi):
     def get(self, request: Request) -> Response:
         found = matches_of(tenant=tenant_of(request))
         query = page_query(InspectQuerySerializer, request)
-        if wanted := _profile_wanted(query, request):
+        if wanted := _requested_profile(query, request):
             found = found.filter(version__profile__name=wanted)
         part, following = page(query, found, ("-created_at", "id"))
         answer = {"count": found.count(), "matches": part, "next_cursor": following}
         return Response(self.OutputSerializer(answer).data)
 
 
-def _profile_wanted(query: Mapping[str, Any], request: Request) -> str:
+def _requested_profile(query: Mapping[str, Any], request: Request) -> str:
     wanted = str(query["profile"])
     if wanted and not Profile.objects.filter(tenant=tenant_of(request), name=wanted).exists():
         warn([InputWarning("profile", "profile_unknown", "There is no profile of this name.")])

@@ -13,7 +13,7 @@ from ..selectors.processes import processes_alive
 
 
 class MatchmakerMonitorApi(APIView):
-    """200 and HEALTHY, or 503 and UNHEALTHY: whether a matchmaker runs, and whether the manager answers it."""
+    """200 and HEALTHY, or 503 and UNHEALTHY: whether a matchmaker process runs and reaches the manager."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)

@@ -11,8 +11,6 @@ from web.http.input_warnings import RequestSerializer
 from web.http.paging import CursorField, part_after
 
 PAGE_SIZE_MAX = 200  # of a list, in one answer
-
-
 M = TypeVar("M", bound=Model)
 
 

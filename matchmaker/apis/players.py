@@ -18,17 +18,15 @@ from .access import MayPlay, PlayerThrottle, about_profile
 from .network_measurements import NetworkMeasurementsSerializer
 
 PLAYER_ID = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}\Z"
-
-
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     location=OpenApiParameter.HEADER,
-    description="A request that is sent again with the same key makes nothing new and answers with the first tickets.",
+    description="A repeated request with the same key creates nothing and returns the tickets of the first one.",
 )
 
 
 class PlayApi(APIView):
-    """Base: for players' keys."""
+    """Base class of the APIs for the keys of players."""
 
     permission_classes = (MayPlay,)
     throttle_classes = (PlayerThrottle,)
@@ -37,13 +35,14 @@ class PlayApi(APIView):
 class PlayerSerializer(NetworkMeasurementsSerializer):
     profile = serializers.CharField(max_length=64)
     attributes = serializers.DictField(required=False, allow_null=True, help_text="One for each rule of the profile.")
-    player_ip = AddressField(required=False, allow_null=True, help_text="The caller's own address when left out.")
+    player_ip = AddressField(required=False, allow_null=True, help_text="Default: the address of the caller.")
     player_id = serializers.RegexField(
         PLAYER_ID,
         required=False,
         allow_null=True,
         allow_blank=True,
-        help_text="Your name for the player, which others see, and which has one active ticket. Left out: one is made.",
+        help_text="Your id for the player, visible to other players, with at most one "
+        "active ticket. Default: a random id.",
     )
     rejoin_key = serializers.CharField(
         max_length=100, required=False, allow_null=True, allow_blank=True, help_text="Of an earlier assignment."
@@ -58,7 +57,7 @@ class PlayerSerializer(NetworkMeasurementsSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["rejoin_key"] and not attrs["player_id"]:
-            raise serializers.ValidationError({"player_id": ["A rejoin_key comes with its player_id."]}, "required")
+            raise serializers.ValidationError({"player_id": ["A rejoin_key requires its player_id."]}, "required")
         return super().validate(attrs)
 
 
@@ -67,24 +66,24 @@ class MemberInputSerializer(PlayerSerializer):
 
 
 @functools.cache
-def _reader(kind: type[serializers.Serializer]) -> serializers.Serializer:
-    """Made once for all requests: making a serializer costs more than using it, and it keeps nothing of a use."""
+def _shared_serializer(kind: type[serializers.Serializer]) -> serializers.Serializer:
+    """One instance for all requests, because creating a serializer costs more than using it. It keeps no state."""
     return kind()
 
 
 def validated(kind: type[serializers.Serializer], request: Request) -> dict[str, Any]:
-    wanted: dict[str, Any] = _reader(kind).run_validation(request.data)
+    wanted: dict[str, Any] = _shared_serializer(kind).run_validation(request.data)
     for player in wanted.get("player_tickets", [wanted]):
         if "player_ip" in player:
             player["player_ip"] = player["player_ip"] or client_address(request._request)
-    _judge_measurements(wanted)
+    _check_measurements(wanted)
     if name := wanted.get("profile") or next((each["profile"] for each in wanted.get("player_tickets", ())), ""):
         about_profile(request, name)
     return wanted
 
 
-def _judge_measurements(wanted: dict[str, Any]) -> None:
-    """Takes out what is no measurement, and warns of it and of measured places that are not in the fleet."""
+def _check_measurements(wanted: dict[str, Any]) -> None:
+    """Removes values that are not measurements, and warns about these and about unknown nodes and locations."""
     players = wanted.get("player_tickets", [wanted])
     if not any(player.get("network_measurements") for player in players):
         return

@@ -22,18 +22,23 @@ from .paging import PageQuerySerializer, page, page_query
 from .serializers import FullVersionSerializer, VersionSerializer, check_size
 
 NUMBER = OpenApiParameter(
-    "number", {"type": "integer", "minimum": 1, "maximum": INT32}, OpenApiParameter.PATH, description="Of a version."
+    "number",
+    {"type": "integer", "minimum": 1, "maximum": INT32},
+    OpenApiParameter.PATH,
+    description="The number of a version.",
 )
 
 
 class ConfigureApi(APIView):
-    """Base: for a backend's key."""
+    """Base class of the APIs for the keys of backends."""
 
     permission_classes = (MayConfigure,)
 
 
 class ConfigSerializer(RequestSerializer):
-    config = serializers.DictField(help_text="One of the `profiles` of an Edgegap configuration; docs/matchmaking.md.")
+    config = serializers.DictField(
+        help_text="One of the `profiles` of an Edgegap configuration file, see docs/matchmaking.md."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         check_size(attrs, "config")
@@ -64,7 +69,7 @@ class ProfileApi(ConfigureApi):
     class OutputSerializer(serializers.Serializer):
         name = serializers.CharField()
         active = FullVersionSerializer(allow_null=True)
-        versions = VersionSerializer(many=True, help_text="The newest first.")
+        versions = VersionSerializer(many=True, help_text="Newest first.")
         next_cursor = serializers.CharField(allow_null=True, help_text=NEXT_HELP)
 
     @extend_schema(
@@ -95,7 +100,7 @@ class ProfileValidateApi(ConfigureApi):
         responses={200: OutputSerializer, **error_responses(400, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """Check a configuration without keeping it."""
+        """Validate a configuration without storing it."""
         serializer = ConfigSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         try:
@@ -107,7 +112,9 @@ class ProfileValidateApi(ConfigureApi):
 
 class ProfilesImportApi(ConfigureApi):
     class InputSerializer(serializers.Serializer):
-        config = serializers.DictField(help_text="A whole Edgegap configuration: `profiles`, and what goes for all.")
+        config = serializers.DictField(
+            help_text="A whole Edgegap configuration file: `profiles`, and settings for all of them."
+        )
         note = serializers.CharField(max_length=200, required=False, allow_blank=True)
         activate = serializers.BooleanField(default=False)
 
@@ -124,7 +131,7 @@ class ProfilesImportApi(ConfigureApi):
         responses={201: OutputSerializer, **error_responses(400, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """A version of each profile of a configuration file, or of none when anything is wrong with any of them."""
+        """Create a version of each profile in a configuration file, or none at all when any of them is invalid."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         versions = profiles_import(tenant=tenant_of(request), **serializer.validated_data)
@@ -142,7 +149,7 @@ class VersionsApi(ConfigureApi):
         responses={201: FullVersionSerializer, **error_responses(400, 404, 413, 415)},
     )
     def post(self, request: Request, name: str) -> Response:
-        """A new version; the first one makes the profile. What is wrong is named by path and reason."""
+        """Create a version; the first one creates the profile. Each problem is reported with its path and reason."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         version = profile_version_create(tenant=tenant_of(request), name=name, **serializer.validated_data)
@@ -169,16 +176,17 @@ class VersionActivateApi(ConfigureApi):
         responses={200: VersionSerializer, **error_responses(404, 415)},
     )
     def post(self, request: Request, name: str, number: int) -> Response:
-        """Tickets are made under this version from now on; those who wait and fit it move over."""
+        """Use this version for new tickets from now on. Waiting tickets that fit it move to it."""
         version = profile_activate(tenant=tenant_of(request), name=name, number=number)
-        return Response(_fresh(version))
+        return Response(_reloaded(version))
 
 
 class ProfileRollbackApi(ConfigureApi):
     class QuerySerializer(RequestSerializer):
         active = Version(
             required=False,
-            help_text="Only if this version is the active one: with it a request sent again does not go back twice.",
+            help_text="Roll back only if this version is active, so that a repeated request "
+            "does not roll back two versions.",
         )
 
     @extend_schema(
@@ -188,22 +196,22 @@ class ProfileRollbackApi(ConfigureApi):
         responses={200: VersionSerializer, **error_responses(400, 404, 409, 415)},
     )
     def post(self, request: Request, name: str) -> Response:
-        """Back to the version that was active before."""
+        """Reactivate the version that was active before."""
         serializer = self.QuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
         known = serializer.validated_data.get("active")
         version = profile_rollback(tenant=tenant_of(request), name=name, known_active=known)
-        return Response(_fresh(version))
+        return Response(_reloaded(version))
 
 
-def _fresh(version: ProfileVersion) -> Any:
+def _reloaded(version: ProfileVersion) -> Any:
     return VersionSerializer(ProfileVersion.objects.select_related("profile").get(pk=version.pk)).data
 
 
 class ProfileDiffApi(ConfigureApi):
     class QuerySerializer(RequestSerializer):
-        old = Version(help_text="A version.")
-        new = Version(help_text="Another.")
+        old = Version(help_text="The number of a version.")
+        new = Version(help_text="The number of another version.")
 
     class OutputSerializer(serializers.Serializer):
         class ChangeSerializer(serializers.Serializer):
@@ -219,7 +227,7 @@ class ProfileDiffApi(ConfigureApi):
         responses={200: OutputSerializer, **error_responses(400, 404)},
     )
     def get(self, request: Request, name: str) -> Response:
-        """Each setting in which two versions differ."""
+        """List the settings in which two versions differ."""
         serializer = self.QuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
         profile = profile_get(tenant=tenant_of(request), name=name)

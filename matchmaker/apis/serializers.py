@@ -1,4 +1,4 @@
-"""What the API answers with, in Edgegap's words (EDGEGAP.md 5.2, 5.3) and with ours added."""
+"""The documents of the API: Edgegap's (EDGEGAP.md 5.2, 5.3), with our fields added."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ MAX_STORED = 100_000  # bytes of JSON: a match of 255 players in some detail
 
 
 def check_size(attrs: Mapping[str, Any], *names: str) -> None:
-    """Of free-form objects, which are stored as they are. Raises ValidationError."""
+    """Limits free-form objects, which are stored unchanged. Raises ValidationError."""
     for name in names:
         if len(json.dumps(attrs.get(name)).encode()) > MAX_STORED:
             raise serializers.ValidationError({name: [f"Send at most {MAX_STORED} bytes of JSON."]}, "max_length")
@@ -30,7 +30,7 @@ class AssignedPortSerializer(serializers.Serializer):
 
 
 class AssignedPortsSerializer(serializers.Serializer):
-    gameport = AssignedPortSerializer(help_text="The one this player uses in the edgegap dialect.")
+    gameport = AssignedPortSerializer(help_text="The port of this player in the edgegap dialect.")
     server = AssignedPortSerializer()
     client = AssignedPortSerializer()
 
@@ -47,7 +47,9 @@ class AssignedLocationSerializer(serializers.Serializer):
 class AssignedPlayerSerializer(serializers.Serializer):
     player_id = serializers.CharField()
     seat = Seat()
-    team_id = serializers.CharField(allow_null=True, help_text="Null for players who came in by other ways.")
+    team_id = serializers.CharField(
+        allow_null=True, help_text="Null for players who joined the session by other means."
+    )
 
 
 class GroupAssignmentSerializer(serializers.Serializer):
@@ -57,15 +59,15 @@ class GroupAssignmentSerializer(serializers.Serializer):
     location = AssignedLocationSerializer(allow_null=True)
     request_id = serializers.CharField(help_text="The relay session.")
     match_id = serializers.CharField()
-    placement = serializers.CharField(help_text="Where the choice of the relay is explained.")
+    placement = serializers.CharField(help_text="The URL of the explanation of the relay's choice.")
 
 
 class AssignmentSerializer(GroupAssignmentSerializer):
-    """Holds the player's own secrets."""
+    """Contains the secrets of the player."""
 
     expires_at = serializers.CharField()
     relay_ips = serializers.ListField(
-        child=serializers.CharField(), help_text="Where this player reaches the relay: to be tried in this order."
+        child=serializers.CharField(), help_text="Addresses of the relay for this player, in the order to try them."
     )
     seat = Seat(help_text="0: the host.")
     is_host = serializers.BooleanField()
@@ -75,9 +77,9 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     user_token = Token(help_text="edgegap dialect: the user id.")
     connect_token = serializers.CharField(allow_null=True, help_text="native dialect.")
     seat_key = serializers.CharField(allow_null=True, help_text="native dialect.")
-    rejoin_key = serializers.CharField(help_text="With it a later ticket of this player_id gets the same seat again.")
+    rejoin_key = serializers.CharField(help_text="Lets a later ticket of this player_id return to the same seat.")
     host_key = serializers.CharField(
-        allow_null=True, help_text="Of the host alone: with it the session may be backfilled by a player's key."
+        allow_null=True, help_text="For the host only: permits a backfill of the session with a player's key."
     )
 
     def to_representation(self, instance: Any) -> Any:
@@ -91,7 +93,7 @@ class TicketSerializer(serializers.Serializer):
     team_id = serializers.CharField(allow_null=True)
     match_id = serializers.CharField(allow_null=True)
     player_ip = serializers.CharField()
-    player_id = serializers.CharField(help_text="What other players see.")
+    player_id = serializers.CharField(help_text="The id that other players see.")
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
     status = serializers.ChoiceField(choices=Status.choices)
@@ -99,7 +101,7 @@ class TicketSerializer(serializers.Serializer):
     assignment = AssignmentSerializer(allow_null=True)
 
 
-_TICKET = TicketSerializer()  # to make one copies all of its fields
+_TICKET = TicketSerializer()  # creating one copies all its fields
 
 
 def ticket_data(ticket: Ticket) -> dict[str, Any]:
@@ -121,7 +123,7 @@ class MemberSerializer(serializers.Serializer):
 
 
 class GroupSerializer(serializers.Serializer):
-    """Of the first member: all of a group share a status and a match."""
+    """The state of the first member: all members of a group share their status and match."""
 
     status = serializers.ChoiceField(choices=Status.choices)
     team_id = serializers.CharField(allow_null=True)
@@ -138,13 +140,14 @@ class BackfillSerializer(serializers.Serializer):
     status = serializers.ChoiceField(choices=Status.choices)
     reason = serializers.CharField(help_text="Why it was cancelled.")
     tickets = serializers.JSONField()
-    assigned_ticket = serializers.SerializerMethodField(help_text="Who joins: null until then.")
+    assigned_ticket = serializers.SerializerMethodField(help_text="The group that joins; null until it is found.")
     attributes = serializers.JSONField()
     expires_at = serializers.DateTimeField()
 
     @extend_schema_field(serializers.JSONField(allow_null=True))
     def get_assigned_ticket(self, backfill: Backfill) -> dict[str, Any] | None:
-        """One group: its first ticket, and all the player ids under `players`. No ticket's id: it is a secret."""
+        """The first ticket of the group, and the ids of all its players. Ids of tickets are secret, so there are
+        none."""
         tickets = list(Ticket.objects.filter(match__backfill=backfill, status=Status.HOST_ASSIGNED).order_by("pk"))
         if not tickets:
             return None

@@ -19,14 +19,9 @@ from ..selectors.tickets import ticket_get, ticket_shown
 from ..services.tickets import Player, ticket_create, ticket_delete, tickets_create_together
 from .access import about_profile, requester, take_tickets, tenant_of
 from .players import IDEMPOTENCY_KEY, PlayApi, PlayerSerializer, validated
-from .serializers import (
-    TicketSerializer,
-    ticket_data,
-)
+from .serializers import TicketSerializer, ticket_data
 
 MAX_GROUP = 255
-
-
 NOT_WAITING = WaitExplanation("", 0, 0, 0, 0, 0, 0, {}, None, {}, 0.0)
 
 
@@ -54,7 +49,7 @@ class TicketApi(PlayApi):
 
     @extend_schema(operation_id="ticket_delete", responses={204: None, **error_responses(404, 409)})
     def delete(self, request: Request, ticket_id: str) -> Response:
-        """Search no more. 409 `already_matched` once there is a match."""
+        """Withdraw the ticket. 409 `already_matched` once it has a match."""
         ticket_delete(tenant=tenant_of(request), ticket_id=ticket_id)
         return Response(status=204)
 
@@ -63,12 +58,13 @@ class TicketExplanationApi(PlayApi):
     class OutputSerializer(serializers.Serializer):
         class SuspensionSerializer(serializers.Serializer):
             until = serializers.DateTimeField()
-            failures = Count(help_text="Passes that failed in a row.")
+            failures = Count(help_text="Consecutive failed passes.")
             error = serializers.CharField()
 
         status = serializers.CharField()
         reason = serializers.ChoiceField(
-            ["", "suspended", "not_yet_evaluated", *REASONS], help_text="Why it waits; empty when it does not search."
+            ["", "suspended", "not_yet_evaluated", *REASONS],
+            help_text="Why the ticket is waiting; empty when it is not searching.",
         )
         waiting_players = Count(help_text="Players in the pool, without the own group.")
         compared_players = Count(help_text="Of these, the players compared with the ticket: those who waited longest.")
@@ -84,7 +80,7 @@ class TicketExplanationApi(PlayApi):
         estimated_wait_time = Seconds(allow_null=True, help_text="Remaining seconds, by the latest matches.")
         profile_version = Version()
         is_active_version = serializers.BooleanField(
-            help_text="False: the ticket does not fit the active version, and only meets others of its own."
+            help_text="False: the ticket does not fit the active version and is matched only with tickets of its own."
         )
         last_pass_at = serializers.DateTimeField(allow_null=True, help_text="When the pool was last searched.")
         suspension = SuspensionSerializer(
@@ -93,7 +89,7 @@ class TicketExplanationApi(PlayApi):
 
     @extend_schema(operation_id="ticket_explanation", responses={200: OutputSerializer, **error_responses(404)})
     def get(self, request: Request, ticket_id: str) -> Response:
-        """Why the ticket is still waiting. All counts are 0 for a ticket that does not search."""
+        """Why the ticket is still waiting. All counts are 0 for a ticket that is not searching."""
         ticket = ticket_get(tenant=tenant_of(request), ticket_id=ticket_id)
         about_profile(request, ticket.version.profile.name)
         explained = ticket_explanation(ticket)
@@ -136,7 +132,7 @@ class GroupTicketsApi(PlayApi):
         deprecated=True,
     )
     def post(self, request: Request) -> Response:
-        """A whole group searches at once. Answers with a ticket for each, in the order asked."""
+        """Search with a whole group at once. Returns a ticket for each player, in the order of the request."""
         players = validated(self.InputSerializer, request)["player_tickets"]
         take_tickets(request, len(players))
         tickets = tickets_create_together(requester(request), [Player(**player) for player in players])

@@ -1,1 +1,1 @@
-"""Waiting tickets in, matches out. Pure: no database, no clock."""
+"""The matching itself: profiles, tickets, and the search for matches. Pure: no database and no clock."""

@@ -1,7 +1,7 @@
-"""How much work one pass may do. Pure: the clock is an argument.
+"""The budget of a pass: how much work it may do. Pure: the clock is an argument.
 
-Every place where the work can grow faster than its input counts its steps here: seeds looked at, candidates ordered and
-tried, groups placed into teams, matches to be written. A step is about two microseconds of one core.
+Wherever work can grow faster than its input, its steps are counted here: seeds considered, candidates ordered and
+tried, groups packed into teams, matches to be written. A step takes about two microseconds of one core.
 """
 
 import math
@@ -11,7 +11,7 @@ UNLIMITED = 10**12
 
 
 class Budget:
-    """Steps, and seconds by `clock`, whichever ends first."""
+    """A number of steps, and of seconds by `clock`: it is spent when either is used up."""
 
     def __init__(
         self, steps: int = UNLIMITED, seconds: float = math.inf, clock: Callable[[], float] = lambda: 0.0
@@ -27,7 +27,7 @@ class Budget:
         return self.total - self.left
 
     def is_spent(self, reserve: float = 0.0) -> bool:
-        """Whether less than the share `reserve` of the steps or of the time is left."""
+        """Whether no more than the share `reserve` of the steps, or of the time, is left."""
         if self.left <= reserve * self.total:
             return True
         return self._seconds < math.inf and self._clock() - self._started >= (1 - reserve) * self._seconds

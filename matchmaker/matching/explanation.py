@@ -1,5 +1,5 @@
-"""Why a ticket still waits: who else is in the pool, and which rule keeps each of them away. And why those of a match
-are in it: how near they are in what each rule looks at. Pure."""
+"""Why a ticket is still waiting: the other players in the pool, and the rules that exclude them. And why the players of
+a match were matched: how far they are apart by each rule. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ class WaitExplanation:
 
 
 def explain(rules: Rules, tickets: Sequence[PoolTicket], ticket_id: str, now: float) -> WaitExplanation:
-    """Raises KeyError when the ticket is not among those who wait."""
+    """Raises KeyError when the ticket is not waiting."""
     units, _ = units_of(rules, tickets, now)
     own = next((unit for unit in units if ticket_id in unit.tickets), None)
     if own is None:
@@ -83,8 +83,8 @@ def _reason(rules: Rules, own: Unit, waiting: int, compatible: int, missing: int
 
 
 def blocking(rules: Rules, a: Unit, b: Unit) -> Iterator[str]:
-    """The rules by which these two cannot be in one match, whoever else is."""
-    if a.stage.team_count != b.stage.team_count or not _fit(a, b):
+    """The rules that exclude a match of these two, regardless of its other players."""
+    if a.stage.team_count != b.stage.team_count or not _fit_teams(a, b):
         yield "player_count"
     for index, name in enumerate(rules.strings):
         if a.strings[index] != b.strings[index]:
@@ -95,17 +95,17 @@ def blocking(rules: Rules, a: Unit, b: Unit) -> Iterator[str]:
     for index, name in enumerate(a.stage.overlaps):
         if len(a.values[index] & b.values[index]) < max(a.overlaps[index], b.overlaps[index]):
             yield name
-    if rules.latencies and not _meet(a, b):
+    if rules.latencies and not _share_beacon(a, b):
         yield rules.latencies
 
 
-def _fit(a: Unit, b: Unit) -> bool:
-    most = min(a.stage.max_team_size, b.stage.max_team_size)
-    together = a.size + b.size <= most
-    return max(a.size, b.size) <= most and (together or a.stage.team_count > 1)
+def _fit_teams(a: Unit, b: Unit) -> bool:
+    max_size = min(a.stage.max_team_size, b.stage.max_team_size)
+    fit_one_team = a.size + b.size <= max_size
+    return max(a.size, b.size) <= max_size and (fit_one_team or a.stage.team_count > 1)
 
 
-def _meet(a: Unit, b: Unit) -> bool:
+def _share_beacon(a: Unit, b: Unit) -> bool:
     allowed = min(a.stage.difference, b.stage.difference)
     return any(abs(ms - b.latencies[beacon]) <= allowed for beacon, ms in a.latencies.items() if beacon in b.latencies)
 
@@ -135,7 +135,7 @@ class RuleOutcome:
 
 
 def rule_outcomes(rules: Rules, tickets: Sequence[PoolTicket], now: float) -> list[RuleOutcome]:
-    """`tickets`: all of a match that was made at `now`. In the order of `Profile.rules`."""
+    """`tickets`: all tickets of a match that was formed at `now`. In the order of `Rules.types`."""
     units, _ = units_of(rules, tickets, now)
     if not units:
         return []

@@ -1,8 +1,8 @@
-"""Waiting tickets as units, and an index that finds the units that may go with one of them. Pure.
+"""Waiting tickets as units, and an index that finds the units that are compatible with a given one. Pure.
 
-A unit is a ticket, or the tickets of a group: it is matched whole. Units are numbered by age, the oldest first, and a
-set of units is an integer with their bits set: an intersection of thousands of them is one machine-speed `&`. The index
-finds a little too much, never too little, as numbers are filed in cells: search.py decides.
+A unit is a ticket, or the tickets of a group, and is matched as a whole. Units are numbered by age, the oldest first. A
+set of units is an integer with a bit for each, so that the intersection of sets of thousands of units is one `&`. The
+index stores numbers in cells and may return units that do not quite fit, but it misses none: search.py decides.
 """
 
 import math
@@ -13,15 +13,15 @@ from typing import Any
 
 from .rules import LARGEST, MAX_VALUES, SMALLEST, Rules, Stage
 
-# A lookup that would touch more cells than this does not narrow by them.
+# A lookup that spans more cells than this returns all units.
 MAX_CELLS = 64
-# The beacon of those who measured none, where nobody in the pool measured any.
+# Stands for a beacon in a pool in which no player measured any.
 ANYWHERE = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolTicket:
-    """One player who waits. `since`: when it began to; times in seconds of any one clock."""
+    """A waiting player. `since`: when the search began, in seconds of any clock that all tickets share."""
 
     id: str
     since: float
@@ -31,24 +31,24 @@ class PoolTicket:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Tickets that are matched together. A group counts as the average of its numbers and of the latencies to the
-    beacons all of it measured, and as the values all of it share (EDGEGAP.md 5.5)."""
+    """Tickets that are matched together. A group counts with the average of its numbers, the average latencies to the
+    beacons that all its members measured, and the values that all of them share (EDGEGAP.md 5.5)."""
 
     tickets: tuple[str, ...]
     size: int
     since: float
     stage: Stage
     numbers: tuple[float, ...]
-    limits: tuple[float, ...]  # by how much each number may differ, at this stage
+    limits: tuple[float, ...]  # the maximum difference of each number at this stage
     strings: tuple[str, ...]
     values: tuple[frozenset[str], ...]
-    overlaps: tuple[int, ...]  # how many of each must be shared, at this stage
+    overlaps: tuple[int, ...]  # the required number of shared values at this stage
     latencies: dict[str, float]  # ms; without the beacons above the stage's max_latency
-    is_measured: bool  # False: its latencies are what the profile says an unmeasured player is worth
+    is_measured: bool  # False: its latencies are the default of the profile
 
 
 def units_of(rules: Rules, tickets: Iterable[PoolTicket], now: float) -> tuple[list[Unit], list[str]]:
-    """Oldest first; and the tickets whose attributes no unit can be made of. Tickets that have expired are left out."""
+    """Oldest first; and the tickets whose attributes the rules cannot evaluate. Expired tickets are left out."""
     members: dict[str, list[PoolTicket]] = defaultdict(list)
     for ticket in tickets:
         if now - ticket.since < rules.expiration:
@@ -63,7 +63,7 @@ def units_of(rules: Rules, tickets: Iterable[PoolTicket], now: float) -> tuple[l
 
 
 def with_unmeasured(units: list[Unit], others: Iterable[Unit] = ()) -> list[Unit]:
-    """Units of which no player measured a beacon are at every beacon that the pool (and `others`) knows."""
+    """Gives units without measurements the default latency to every beacon that the pool or `others` measured."""
     if all(unit.is_measured for unit in units):
         return units
     known = Counter(beacon for unit in (*units, *others) if unit.is_measured for beacon in unit.latencies)
@@ -72,7 +72,7 @@ def with_unmeasured(units: list[Unit], others: Iterable[Unit] = ()) -> list[Unit
 
 
 def _everywhere(unit: Unit, beacons: Iterable[str]) -> Unit:
-    """In the order in which they are tried."""
+    """In the order in which the beacons are tried."""
     stage = unit.stage
     latencies = (
         dict.fromkeys((*beacons, ANYWHERE), stage.default_latency) if stage.default_latency <= stage.max_latency else {}
@@ -81,7 +81,7 @@ def _everywhere(unit: Unit, beacons: Iterable[str]) -> Unit:
 
 
 def unit_of(rules: Rules, group: Sequence[PoolTicket], now: float) -> Unit:
-    """`group` holds one ticket or more, each with every attribute of the profile."""
+    """`group`: one or more tickets, each with all attributes of the profile."""
     group = sorted(group, key=lambda ticket: (ticket.since, ticket.id))
     stage = rules.stages[rules.stage_at(now - group[0].since)]
     rows = [ticket.attributes for ticket in group]
@@ -101,7 +101,7 @@ def unit_of(rules: Rules, group: Sequence[PoolTicket], now: float) -> Unit:
 
 
 def _latencies(rows: list[Mapping[str, float]], stage: Stage) -> dict[str, float]:
-    """The means over all rows; an empty one, of a player who measured nothing, counts as the stage says."""
+    """The means over all rows. An empty row, of a player without measurements, counts with the default latency."""
     if len(rows) == 1:
         return {beacon: ms for beacon, ms in rows[0].items() if ms <= stage.max_latency}
     measured = [row for row in rows if row]
@@ -114,7 +114,7 @@ def _latencies(rows: list[Mapping[str, float]], stage: Stage) -> dict[str, float
 
 
 class _Cells:
-    """Sets of units by a number. Cells are half as wide as the tightest limit in use."""
+    """Sets of units by a number. A cell is half as wide as the strictest limit in use."""
 
     def __init__(self, limit: float) -> None:
         self.width = max(SMALLEST, limit / 2) if 0 < limit < LARGEST else 1.0
@@ -123,13 +123,13 @@ class _Cells:
     def add(self, value: float, bit: int) -> None:
         self._sets[math.floor(value / self.width)] |= bit
 
-    def near(self, value: float, reach: float, everyone: int) -> int:
-        """All units within `reach` of the value, and perhaps some a little further."""
+    def near(self, value: float, reach: float, all_units: int) -> int:
+        """All units within `reach` of the value, and possibly some slightly beyond."""
         if reach > LARGEST:
-            return everyone
+            return all_units
         first, last = math.floor((value - reach) / self.width), math.floor((value + reach) / self.width)
         if last - first > MAX_CELLS:
-            return everyone
+            return all_units
         found = 0
         for cell in range(first, last + 1):
             found |= self._sets.get(cell, 0)
@@ -137,7 +137,7 @@ class _Cells:
 
 
 class Pool:
-    """Units and the sets they are in. `waiting`: the set of those that are not matched yet."""
+    """Units, and the sets that they are in. `waiting`: the set of units that are not matched yet."""
 
     def __init__(self, rules: Rules, units: Sequence[Unit]) -> None:
         self.units = units
@@ -149,9 +149,9 @@ class Pool:
         self._numbers = [_Cells(limit) for limit in tightest.numbers.values()]
         self._beacons: dict[str, _Cells] = defaultdict(lambda: _Cells(tightest.difference))
         for index, unit in enumerate(units):
-            self._file(unit, 1 << index)
+            self._add(unit, 1 << index)
 
-    def _file(self, unit: Unit, bit: int) -> None:
+    def _add(self, unit: Unit, bit: int) -> None:
         self._sizes[unit.size] |= bit
         for rule, text in enumerate(unit.strings):
             self._strings[rule, text] |= bit
@@ -164,7 +164,7 @@ class Pool:
             self._beacons[beacon].add(ms, bit)
 
     def compatible(self, unit: Unit) -> int:
-        """Waiting units that may go with this one, as far as strings, values and numbers tell."""
+        """Waiting units that are compatible with this one by strings, values and numbers."""
         found = self.waiting
         for rule, text in enumerate(unit.strings):
             found &= self._strings.get((rule, text), 0)
@@ -178,13 +178,13 @@ class Pool:
         return found
 
     def close(self, unit: Unit, found: int) -> int:
-        """Of `found`, those that differ in the first number by no more than a quarter of what is allowed."""
+        """The units of `found` whose first number differs by at most a quarter of the allowed difference."""
         if not self._numbers:
             return found
         return found & self._numbers[0].near(unit.numbers[0], unit.limits[0] / 4, found)
 
     def near(self, unit: Unit, beacon: str, found: int) -> int:
-        """Of `found`, those that reach the beacon about as fast."""
+        """The units of `found` with a similar latency to the beacon."""
         reach = unit.stage.difference
         return found & self._beacons[beacon].near(unit.latencies[beacon], reach, found)
 
@@ -199,13 +199,13 @@ class Pool:
         return sum(size * (found & units).bit_count() for size, units in self._sizes.items())
 
     def take(self, indices: Iterable[int]) -> None:
-        """They wait no more."""
+        """Removes matched units."""
         for index in indices:
             self.waiting &= ~(1 << index)
 
 
 def members(found: int, limit: int) -> Iterator[int]:
-    """Indices in a set, the oldest first, at most `limit`."""
+    """Indices in a set, the oldest first, up to `limit`."""
     while found and limit:
         bit = found & -found
         yield bit.bit_length() - 1

@@ -1,16 +1,16 @@
-"""Waiting tickets -> matches. Pure: time is an argument, nothing is read or written.
+"""Waiting tickets in, proposed matches out. Pure: time is an argument, and nothing is read or written.
 
-Oldest first, each unit that is still unmatched looks for the best match around itself: the index narrows, candidates
-are ordered by a cost of named terms, and a depth-first search takes them in that order, going back where a choice leads
-nowhere. The search is whole for small pools and bounded for large ones, so that one pass stays linear in the tickets.
+Oldest first, each unmatched unit becomes a seed, for which the best match is searched: the index narrows the pool to
+candidates, a cost of named terms orders them, and a depth-first search with backtracking tries them in that order. The
+search is exhaustive for small pools and bounded for large ones, so that the time of a pass is linear in the tickets.
 
-A match is legal when it is legal by the present rules of *every* member: one that has waited for longer never drags
-one that has not into what its own rules still forbid. Full matches first; a smaller one only when a member is about
-to expire or to reach its next expansion (EDGEGAP.md 5.5), or an expansion has lowered its min_team_size, and then the
+A match must be legal by the present rules of *every* member: the relaxed rules of a ticket that has waited for longer
+never apply to one that has not. Full matches are formed first, a smaller one only when a member is about to expire or
+to reach its next expansion (EDGEGAP.md 5.5), or an expansion has lowered its min_team_size, and then the
 largest legal.
 
-A pass has a budget, and ends when it is spent; the next one goes on where it ended, so that a part of the pool which is
-hard to match does not keep the rest from being looked at.
+A pass ends when its budget is spent, and the next one continues where it ended, so that a part of the pool that is hard
+to match does not block the rest.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,25 +21,25 @@ from .pool import ANYWHERE, Pool, PoolTicket, Unit, members, units_of, with_unme
 from .rules import LARGEST, MAX_SEATS, SMALLEST, Rules, Stage
 from .search import Search, Selection, packing
 
-# How long before an expansion or the expiry a smaller match may be made, in seconds: enough for several passes.
+# Seconds before an expansion, or the end of the search, from which a smaller match is formed: several passes.
 NEAR_END = 2.0
-# Candidates looked at for one match: so many, or twice a full match.
+# Maximum number of candidates for one match, unless twice a full match is more.
 CANDIDATES = 32
-# Steps of the search that a whole pass may spend on going back, and one seed of them.
+# Steps that a whole pass may spend on backtracking, and how many of them one seed may spend.
 BACKTRACKING, BACKTRACKING_OF_SEED = 20_000, 1_000
-# What a match costs that is to be written, in steps.
+# The cost of writing a match, in steps.
 STEPS_PER_MATCH = 1_000
-# The share of a pass's budget that is kept for matches which are not full.
+# The share of the budget of a pass that is reserved for matches that are not full.
 FOR_SMALLER = 0.3
-# Beacons a match may be made at, the seed's nearest first.
+# Beacons that are tried for a match, the seed's nearest first.
 BEACONS = 8
-# What a whole time of waiting is worth against the largest difference allowed by one rule.
+# The credit for a full waiting period, relative to the maximum difference of one rule.
 AGE_CREDIT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """`teams` hold ticket ids; `host` is one of them. `quality` from 0 (as far apart as is allowed) to 1."""
+    """`teams`: ids of tickets; `host` is one of them. `quality`: from 0 (as far apart as the rules allow) to 1."""
 
     teams: tuple[tuple[str, ...], ...]
     host: str
@@ -71,8 +71,8 @@ class BackfillProposal:
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """`resume_from`: the pass ended before its time; the next one begins with those who wait since then. `invalid`:
-    tickets whose attributes the rules cannot work with."""
+    """`resume_from`: the budget was spent; the next pass starts with the units that wait since then. `invalid`: tickets
+    whose attributes the rules cannot evaluate."""
 
     matches: list[Proposal]
     backfills: list[BackfillProposal]
@@ -89,19 +89,19 @@ def make_matches(
     budget: Budget | None = None,
     start: float | None = None,
 ) -> Proposals:
-    """One pass over all who wait in a profile. Times in seconds. Seeds are taken by age, beginning with the first that
-    waits since `start` or later, and after the youngest with the oldest."""
+    """One pass over the waiting tickets of a profile. Times in seconds. Seeds are taken by age, starting with the first
+    that waits since `start` or later; the oldest follows the youngest."""
     budget = budget or Budget()
     units, invalid = units_of(rules, tickets, now)
     budget.spend(len(units))
-    current = _Pass(rules, Pool(rules, units), now, budget)
-    filled = [found for backfill in backfills if (found := current.fill(backfill))]
+    matching = _Pass(rules, Pool(rules, units), now, budget)
+    filled = [found for backfill in backfills if (found := matching.fill(backfill))]
     first = next((index for index, unit in enumerate(units) if start is not None and unit.since >= start), 0)
     seeds = [*range(first, len(units)), *range(first)]
-    matches, ended_at = current.all_of(seeds, full=True, reserve=FOR_SMALLER)
+    matches, ended_at = matching.all_of(seeds, full=True, reserve=FOR_SMALLER)
     ending = [index for index in seeds if _accepts_smaller(rules, units[index], now)]
-    smaller, smaller_ended_at = current.all_of(ending, full=False)
-    left = [unit for index, unit in enumerate(units) if current.pool.waiting >> index & 1]
+    smaller, smaller_ended_at = matching.all_of(ending, full=False)
+    left = [unit for index, unit in enumerate(units) if matching.pool.waiting >> index & 1]
     stopped = ended_at if ended_at is not None else smaller_ended_at
     return Proposals(
         matches=matches + smaller,
@@ -113,7 +113,7 @@ def make_matches(
 
 
 def _ends(rules: Rules, unit: Unit) -> list[float]:
-    """Ages at which the unit's rules change, and when it expires."""
+    """The ages at which the rules of the unit change, and at which it expires."""
     return [stage.since for stage in rules.stages[1:]] + [rules.expiration]
 
 
@@ -139,7 +139,7 @@ class _Pass:
         self.backtracking = BACKTRACKING
 
     def all_of(self, seeds: Iterable[int], *, full: bool, reserve: float = 0.0) -> tuple[list[Proposal], int | None]:
-        """A match around each seed, where there is one; and the seed at which the budget was spent."""
+        """A match for each seed, where there is one; and the seed at which the budget was spent."""
         matches: list[Proposal] = []
         for index in seeds:
             if self.budget.is_spent(reserve):
@@ -150,7 +150,7 @@ class _Pass:
         return matches, None
 
     def match(self, index: int, full: bool) -> Proposal | None:
-        """The best match around the unit of that index, taken out of the pool."""
+        """The best match with the unit of this index as its seed, whose units leave the pool."""
         if not self.pool.waiting >> index & 1:
             return None
         self.budget.spend()
@@ -172,7 +172,7 @@ class _Pass:
         return None
 
     def fill(self, backfill: BackfillRequest) -> BackfillProposal | None:
-        """One unit for a match that plays: the closest. Sizes of teams do not count (EDGEGAP.md 5.6), but the room."""
+        """The closest unit for a match in play. Team sizes do not apply (EDGEGAP.md 5.6), only the open seats."""
         if self.budget.is_spent(FOR_SMALLER):
             return None
         [seed] = with_unmeasured([backfill.unit], self.pool.units)
@@ -195,10 +195,10 @@ class _Pass:
         return sorted(seed.latencies, key=lambda beacon: (seed.latencies[beacon], beacon))[:BEACONS]
 
     def _candidates(self, seed: Unit, beacon: str | None, found: int, full: bool, wanted: int) -> Iterator[list[int]]:
-        """Lists to search, the better first: the close ones when they are enough to choose from, then all.
+        """Lists to search, the better first: the close candidates, when there are enough of them, then all.
 
-        For a match that is not full, those who accept the smallest come first: with one who wants more a selection is
-        not legal again before it is as large."""
+        For a match that is not full, the units that accept the smallest matches come first: once a unit that requires
+        more is included, the selection is not legal before it is that large."""
         limit = max(CANDIDATES, 2 * seed.stage.team_count * seed.stage.max_team_size)
         if not full:
             ordered = self._ordered(seed, beacon, found, limit)
@@ -215,13 +215,14 @@ class _Pass:
         return [index for _, index in sorted((cost(units[index]), index) for index in members(found, limit))]
 
     def _cost(self, seed: Unit, beacon: str | None) -> Callable[[Unit], float]:
-        """Of another unit for this seed; lower is better. Each rule's difference as a share of what it allows, and a
-        credit for having waited."""
+        """The cost of another unit for this seed; lower is better. It is the sum of the differences by each rule, as
+        shares of the allowed difference, less a credit for the waiting time."""
         age_weight = AGE_CREDIT / self.rules.expiration
         terms = [(number, _share(1.0, limit)) for number, limit in zip(seed.numbers, seed.limits, strict=True)]
         here = seed.latencies[beacon] if beacon is not None else 0.0
         spread_weight = _share(1.0, seed.stage.difference)
-        height_weight = _share(1.0, seed.stage.max_latency)  # a near relay, not just one that is equally far for all
+        # Prefers near relays to relays that are equally far for all.
+        height_weight = _share(1.0, seed.stage.max_latency)
 
         def cost(other: Unit) -> float:
             total = age_weight * (other.since - self.now)
@@ -254,7 +255,7 @@ class _Pass:
         )
 
     def _host(self, units: Sequence[Unit], beacon: str | None) -> str:
-        """The ticket that has waited the longest; or, of the unit that is best connected, the first."""
+        """The ticket that has waited the longest; or the first ticket of the best connected unit."""
 
         def latency(unit: Unit) -> float:
             return unit.latencies[beacon] if beacon is not None else 0.0
@@ -267,26 +268,27 @@ class _Pass:
 # -- what was made ---------------------------------------------------------------------------------
 
 
-def _teams(units: Sequence[Unit], count: int, least: int, most: int) -> tuple[tuple[str, ...], ...]:
-    """Largest units first; among equals the strongest go to one team and then to the other, back and forth."""
+def _teams(units: Sequence[Unit], count: int, min_size: int, max_size: int) -> tuple[tuple[str, ...], ...]:
+    """Largest units first; units of equal size are dealt to the teams in a snake draft by their first number."""
     ordered = sorted(units, key=lambda unit: (-unit.size, -unit.numbers[0] if unit.numbers else 0.0, unit.since))
     if ordered[0].size == 1:
-        places = tuple(_back_and_forth(index, count) for index in range(len(ordered)))
-    else:  # the search has asked the same, so there is a way
-        places = packing(tuple(unit.size for unit in ordered), count, least, most) or ()
+        places = tuple(_snake_draft(index, count) for index in range(len(ordered)))
+    else:  # the search has found that there is a packing
+        places = packing(tuple(unit.size for unit in ordered), count, min_size, max_size) or ()
     teams: list[list[str]] = [[] for _ in range(count)]
     for unit, team in zip(ordered, places, strict=True):
         teams[team].extend(unit.tickets)
     return tuple(tuple(team) for team in teams)
 
 
-def _back_and_forth(index: int, count: int) -> int:
+def _snake_draft(index: int, count: int) -> int:
     lap, place = divmod(index, count)
     return count - 1 - place if lap % 2 else place
 
 
 def _quality(units: Sequence[Unit], beacon: str | None, loosest: Stage) -> float:
-    """1 less the mean share of what the loosest rules allow: of each number, of the latencies' spread and height."""
+    """1 less the mean share of what the most relaxed rules allow: of each number, and of the latencies' spread and
+    maximum."""
     shares = [
         _share(max(column) - min(column), limit)
         for column, limit in zip(

@@ -1,4 +1,4 @@
-"""What may be in one match, and the search for the best that may. Pure; the innermost loop of the matchmaker."""
+"""Which units may be in one match, and the search for the best of them. Pure; the innermost loop of the matchmaker."""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +8,17 @@ from functools import lru_cache
 from .budget import Budget
 from .pool import Unit
 
-# Steps after which a way to put groups into teams is looked for no more. Exact packing is as hard as any puzzle.
+# Steps after which the packing of groups into teams is given up: bin packing is NP-hard.
 PACKING_STEPS = 1_000
 
-Span = tuple[float, float, float]  # lowest, highest, and by how much they may differ
-Shared = tuple[frozenset[str], int]  # what all share, and how many they must
+Span = tuple[float, float, float]  # lowest, highest, maximum difference
+Shared = tuple[frozenset[str], int]  # the values that all share, and the required number of them
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Units that may be in one match, as what they leave open to another. Limits are the strictest of any member."""
+    """A set of units that may be in one match, and what it permits another unit. Limits are the strictest of any
+    member."""
 
     indices: tuple[int, ...]  # without the seed
     size: int
@@ -49,14 +50,14 @@ class Selection:
         )
 
     def at(self, beacon: str | None, seed: Unit) -> "Selection":
-        """The same, to be made at that beacon."""
+        """The same selection at this beacon."""
         if beacon is None:
             return self
         ms = seed.latencies[beacon]
         return replace(self, beacon=beacon, latency=(ms, ms, seed.stage.difference))
 
     def add(self, index: int, unit: Unit, budget: Budget) -> "Selection | None":
-        """None when the rules, or the sizes of the teams, forbid it, or no packing of the groups is found."""
+        """None when the rules or the team sizes forbid it, or no packing of the groups is found."""
         stage = unit.stage
         min_team, max_team = max(self.min_team, stage.min_team_size), min(self.max_team, stage.max_team_size)
         size = self.size + unit.size
@@ -75,7 +76,7 @@ class Selection:
         )  # fmt: skip
 
     def allows(self, unit: Unit) -> bool:
-        """By all rules but player_count."""
+        """By all rules except player_count."""
         return self._merged(unit) is not None
 
     def _merged(self, unit: Unit) -> tuple[tuple[Span, ...], tuple[Shared, ...], Span] | None:
@@ -105,8 +106,10 @@ class Selection:
         return self.size == self.team_count * self.max_team
 
     def is_legal(self, budget: Budget) -> bool:
-        """As it stands: every team can have the smallest size, and a group alone shares what it must."""
-        if self.size < self.team_count * self.min_team or any(len(shared) < least for shared, least in self.values):
+        """Whether every team can have the minimum size, and the units share the required values."""
+        if self.size < self.team_count * self.min_team or any(
+            len(shared) < required for shared, required in self.values
+        ):
             return False
         return _packed(self.sizes, self.team_count, self.min_team, self.max_team, budget) is not None
 
@@ -117,8 +120,8 @@ def _widened(span: Span, value: float, limit: float) -> Span | None:
 
 
 class Search:
-    """Depth first over the candidates in their order. Looking for a full match it stops at the first; otherwise it goes
-    for the largest legal one. Gives up when the budget is spent."""
+    """Depth-first over the candidates in their order. It stops at the first full match, or else finds the largest legal
+    match. It ends when the budget is spent."""
 
     def __init__(self, units: Sequence[Unit], candidates: list[int], full: bool, budget: Budget) -> None:
         self.units, self.candidates, self.full, self.budget = units, candidates, full, budget
@@ -150,41 +153,41 @@ class Search:
         return None
 
 
-def packing(sizes: tuple[int, ...], teams: int, least: int, most: int) -> tuple[int, ...] | None:
-    """A team for each of `sizes` (largest first), so that every team has `least` to `most` players; None: there is no
-    way, or none was found in PACKING_STEPS steps."""
-    return _packing(sizes, teams, least, most)[0]
+def packing(sizes: tuple[int, ...], teams: int, min_size: int, max_size: int) -> tuple[int, ...] | None:
+    """A team for each of `sizes` (largest first), so that every team has `min_size` to `max_size` players; None: there
+    is none, or none was found in PACKING_STEPS steps."""
+    return _packing(sizes, teams, min_size, max_size)[0]
 
 
-def _packed(sizes: tuple[int, ...], teams: int, least: int, most: int, budget: Budget) -> tuple[int, ...] | None:
-    """`packing`; going back is paid for, the same whether the answer is remembered or not."""
-    places, steps = _packing(sizes, teams, least, most)
+def _packed(sizes: tuple[int, ...], teams: int, min_size: int, max_size: int, budget: Budget) -> tuple[int, ...] | None:
+    """`packing`. Backtracking is charged to the budget, whether the result is cached or not."""
+    places, steps = _packing(sizes, teams, min_size, max_size)
     budget.spend(max(0, steps - len(sizes)))
     return places
 
 
 @lru_cache(maxsize=65_536)
-def _packing(sizes: tuple[int, ...], teams: int, least: int, most: int) -> tuple[tuple[int, ...] | None, int]:
-    """And the steps it took. Groups stay whole; each goes to the emptiest team first."""
-    if not teams * least <= sum(sizes) <= teams * most:
+def _packing(sizes: tuple[int, ...], teams: int, min_size: int, max_size: int) -> tuple[tuple[int, ...] | None, int]:
+    """The teams, and the steps it took. Groups stay whole; each tries the emptiest team first."""
+    if not teams * min_size <= sum(sizes) <= teams * max_size:
         return None, 0
-    if not sizes or sizes[0] == 1:  # single players fit wherever there is room
+    if not sizes or sizes[0] == 1:  # single players fit into any team with room
         return tuple(index % teams for index in range(len(sizes))), 0
     filled = [0] * teams
     placed: list[int] = []
-    hopeless: set[tuple[int, ...]] = set()  # how full teams were, in any order, where the rest did not fit
+    hopeless: set[tuple[int, ...]] = set()  # sizes of the teams, in any order, into which the rest did not fit
     steps = 0
 
     def place(index: int) -> bool:
         nonlocal steps
         if index == len(sizes):
-            return min(filled) >= least
+            return min(filled) >= min_size
         state = (index, *sorted(filled))
         if state in hopeless or steps >= PACKING_STEPS:
             return False
         steps += 1
         for team in sorted(range(teams), key=filled.__getitem__):
-            if filled[team] + sizes[index] > most:
+            if filled[team] + sizes[index] > max_size:
                 break
             filled[team] += sizes[index]
             placed.append(team)

@@ -1,8 +1,10 @@
-"""Cities as tickets name them. Edgegap's SDKs measure beacons into a dictionary by city and wait for as many entries as
-`count` says (EDGEGAP.md 5.2): so each city is there once, and two cities of one name have different ones. Pure.
+"""Cities, by the names that tickets use for them. Pure.
 
-The rule: nodes of one city are one beacon, that of the first of them by name; `nodes` lists them all. Cities that share
-a name, and not their country and region, are named with the region, or else with the country.
+Edgegap's SDKs store measurements in a dictionary by city and wait until it has `count` entries (EDGEGAP.md 5.2), so the
+API lists each city once and gives two cities of the same name different names.
+
+All nodes of a city are one beacon: the first node by name represents it, and `nodes` lists all of them. Cities that
+share a name but not their country and region are qualified by the region, or else by the country.
 """
 
 from collections import defaultdict
@@ -18,7 +20,7 @@ def city_of(location: Mapping[str, Any]) -> City:
 
 
 def unique_names(locations: Iterable[Mapping[str, Any]]) -> dict[City, str]:
-    """What to call each city."""
+    """A unique name for each city."""
     same_name: dict[str, set[City]] = defaultdict(set)
     for location in locations:
         same_name[location["city"]].add(city_of(location))
@@ -36,7 +38,7 @@ def unique_names(locations: Iterable[Mapping[str, Any]]) -> dict[City, str]:
 
 
 def beacons_by_city(beacons: Sequence[Mapping[str, Any]], names: Mapping[City, str]) -> list[dict[str, Any]]:
-    """One for each city, in the order given. `names` has the city of each."""
+    """One beacon for each city, in the order given. `names` contains the city of each beacon."""
     found: dict[City, dict[str, Any]] = {}
     for beacon in beacons:
         city = city_of(beacon["location"])

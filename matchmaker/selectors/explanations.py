@@ -7,26 +7,18 @@ from django.utils import timezone
 
 from ..matching import explanation
 from ..matching.profile_parser import ProfileInvalid
-from ..models import (
-    Match,
-    MatchState,
-    PassState,
-    Status,
-    Ticket,
-)
+from ..models import Match, MatchState, PassState, Status, Ticket
 from .pool import pool_of, pool_ticket, searching
 from .profiles import rules_of
 
-SAMPLE = 1_000  # tickets with which a ticket is compared to say why it waits
-
-
-RECENT = 50  # matches that the estimate of the wait is made from
+SAMPLE = 1_000  # tickets that a ticket is compared with
+RECENT = 50  # matches that the wait time is estimated from
 
 
 @dataclass(frozen=True, slots=True)
 class TicketExplanation:
-    """`found`: None when the ticket is not searching. `state`: of the last pass over its version; None: none was made.
-    `is_active`: whether new tickets are made under its version."""
+    """`found`: None when the ticket is not searching. `state`: of the last pass over its version; None: there was none.
+    `is_active`: whether its version is the active one."""
 
     found: explanation.WaitExplanation | None
     state: PassState | None
@@ -34,8 +26,8 @@ class TicketExplanation:
 
 
 def ticket_explanation(ticket: Ticket) -> TicketExplanation:
-    """Compares the ticket with those who have waited the longest, at most SAMPLE; how many wait in all was counted by
-    the last pass. The cost does not grow with the pool."""
+    """Compares the ticket with the SAMPLE oldest tickets; the total is the count of the last pass. The cost does not
+    grow with the pool."""
     now = timezone.now()
     state = PassState.objects.filter(version=ticket.version_id).first()
     is_active = ticket.version.profile.active_id == ticket.version_id
@@ -56,7 +48,7 @@ def ticket_explanation(ticket: Ticket) -> TicketExplanation:
 
 
 def wait_estimate(ticket: Ticket) -> float | None:
-    """Seconds still to wait, if this ticket waits as long as those of the latest matches; None: there were none."""
+    """The remaining seconds, if the ticket waits as long as the latest matches did; None: there was no match yet."""
     matches = Match.objects.filter(version__profile=ticket.version.profile_id, backfill=None)
     waits = list(
         matches.exclude(state=MatchState.FAILED)

@@ -6,28 +6,27 @@ from typing import Any
 
 from django.conf import settings
 
-from ..models import (
-    LocationSnapshot,
-)
+from ..models import LocationSnapshot
 from . import cities
 
 
 @dataclass(frozen=True, slots=True)
 class KnownLocations:
-    """The fleet as tickets see it. `is_known`: the manager has said what is in it; until then all are empty."""
+    """`is_known`: a matchmaker process has read them from the manager; until then everything here is empty."""
 
-    beacons: list[dict[str, Any]]  # one of each city
-    slugs_by_city: dict[str, list[str]]  # tickets name places by their city, the manager by a slug
-    places: frozenset[str]  # what a player's latencies and measurements may name: nodes and slugs
+    beacons: list[dict[str, Any]]  # one for each city
+    slugs_by_city: dict[str, list[str]]  # tickets name a location by its city, the manager by its slug
+    places: frozenset[str]  # names that latencies and measurements may use: nodes and slugs
     is_known: bool
-    answers: dict[str, Any] = field(default_factory=dict)  # by the caller's family: the beacons as the API lists them
+    # The API's list of beacons, by the address family of the caller.
+    answers: dict[str, Any] = field(default_factory=dict)
 
 
 _known_locations: tuple[float, KnownLocations] | None = None
 
 
 def known_locations() -> KnownLocations:
-    """Remembered for LOOKUP_CACHE_SECONDS seconds once it is known: each ticket asks."""
+    """Cached for LOOKUP_CACHE_SECONDS once they are known, because every ticket needs them."""
     global _known_locations
     now = time.monotonic()
     if (

@@ -11,22 +11,13 @@ from django.db.models import Count, Max, Min, Q
 
 from ..matching import attributes, pool, proposals
 from ..matching.rules import Rules
-from ..models import (
-    Backfill,
-    ProfileVersion,
-    Status,
-    Ticket,
-)
+from ..models import Backfill, ProfileVersion, Status, Ticket
 from .profiles import rules_of
 from .tickets import ANY_SESSION
 
-WINDOW = 4_000  # tickets that one pass looks at
-
-
-CHUNK = 500  # rows read at once
-
-
-MAX_BACKFILLS = 200  # that one pass looks at
+WINDOW = 4_000  # tickets that one pass considers
+CHUNK = 500  # rows read in one query
+MAX_BACKFILLS = 200  # that one pass considers
 
 
 def searching(now: datetime) -> Q:
@@ -40,15 +31,15 @@ def pool_ticket(ticket_id: str, since: datetime, attributes: dict[str, Any], gro
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The tickets that one pass looks at. `next_from`: where the next pass begins; None: these are all, or the end."""
+    """The tickets that one pass considers. `next_from`: where the next window begins; None: this is the last one."""
 
     tickets: list[pool.PoolTicket]
     next_from: datetime | None
 
 
 def pool_of(version_id: int, now: datetime, since: datetime | None = None, limit: int = WINDOW) -> Window:
-    """Who waits under a version: the oldest of those who began at `since` or later. Groups are there whole or not at
-    all; one of which a member does not search is left out."""
+    """The oldest waiting tickets of a version among those that began at `since` or later. Groups are included as a
+    whole or not at all: a group is left out when one of its members is not searching."""
     rows = Ticket.objects.filter(searching(now), version=version_id).order_by("searching_since", "pk")
     found: list[pool.PoolTicket] = []
     last: tuple[datetime, str] | None = None
@@ -61,7 +52,7 @@ def pool_of(version_id: int, now: datetime, since: datetime | None = None, limit
         found += [pool_ticket(pk, began, attributes, group) for pk, began, attributes, group in chunk if began]
         if len(chunk) < CHUNK:
             return Window(_whole_groups(found, now), None)
-        assert chunk[-1][1] is not None  # noqa: S101 - those who search have begun to
+        assert chunk[-1][1] is not None  # noqa: S101 - a ticket that is searching has begun to
         last = chunk[-1][1], chunk[-1][0]
     return Window(_whole_groups(found, now), last[0] if last else None)
 
@@ -81,7 +72,7 @@ def _whole_groups(found: list[pool.PoolTicket], now: datetime) -> list[pool.Pool
 
 
 def backfills_of(version: ProfileVersion, now: datetime) -> tuple[list[proposals.BackfillRequest], list[UUID]]:
-    """Oldest first; and those whose players' attributes the rules cannot work with."""
+    """Oldest first; and the ids of those whose attributes the rules cannot evaluate."""
     rows = Backfill.objects.filter(version=version, status=Status.SEARCHING, expires_at__gt=now).order_by("created_at")
     rules = rules_of(version)
     found: list[tuple[Backfill, pool.Unit]] = []
@@ -113,14 +104,14 @@ def _namesakes(version: ProfileVersion, backfills: Sequence[Backfill]) -> list[t
 
 
 def _without_proof(backfill: Backfill, namesakes: Sequence[tuple[str, str, str]]) -> frozenset[str]:
-    """Tickets that would be given a seat which is another's."""
+    """Tickets that would receive the seat of another player."""
     proved = (backfill.session_id, ANY_SESSION)
     return frozenset(pk for pk, player, to in namesakes if player in backfill.seated and to not in proved)
 
 
 def backfill_players(backfill: Backfill, rules: Rules | None = None) -> list[pool.PoolTicket]:
-    """Who plays there: each with their own attributes, over which those of the backfill go. With `rules`, as a pass
-    wants them."""
+    """The players of the match: the attributes of the backfill override their own ones. With `rules`, in the form
+    that a pass needs."""
     shared = {name: value for name, value in backfill.attributes.items() if name != "assignment"}
     rows = [ticket.get("attributes", {}) for ticket in backfill.tickets.values()] or [{}]
     since = backfill.created_at.timestamp()
@@ -132,7 +123,7 @@ def backfill_players(backfill: Backfill, rules: Rules | None = None) -> list[poo
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What tells a pool from itself a moment ago, without reading it. `tenant`: whose profile it is."""
+    """Shows whether a pool has changed, without reading it. `tenant`: the owner of the profile."""
 
     tickets: int
     newest: datetime | None

@@ -6,9 +6,7 @@ from django.utils import timezone
 
 from web.admin.age import CLOCKS_AGREE_S
 
-from ..models import (
-    Process,
-)
+from ..models import Process
 
 ALIVE_FOR = 10.0  # seconds a process counts as running after it was last seen
 

@@ -11,16 +11,10 @@ from web.errors import NotFound
 
 from ..matching.profile_parser import ProfileInvalid, parse
 from ..matching.rules import Rules
-from ..models import (
-    PassState,
-    Profile,
-    ProfileVersion,
-)
+from ..models import PassState, Profile, ProfileVersion
 
-UNREADABLE_REMOVAL = 60.0  # seconds; where the configuration does not say
-
-
-MAX_ACTIVE = 1_000  # active versions that are remembered
+DEFAULT_REMOVAL = 60.0  # seconds; for a configuration that is not valid any more
+MAX_CACHED = 1_000  # active versions
 
 
 def profile_get(*, tenant: str, name: str) -> Profile:
@@ -40,7 +34,7 @@ def version_get(*, profile: Profile, number: int) -> ProfileVersion:
 
 
 def rules_of(version: ProfileVersion) -> Rules:
-    """Each configuration is parsed once."""
+    """Parsed once for each configuration."""
     return _rules(json.dumps(version.config))
 
 
@@ -63,23 +57,23 @@ def active_version(*, tenant: str, name: str) -> tuple[ProfileVersion, Rules] | 
         return None
     version, rules = profile.active, rules_of(profile.active)
     version.profile = profile
-    if len(_active) >= MAX_ACTIVE:
+    if len(_active) >= MAX_CACHED:
         _active.clear()
     _active[tenant, name] = now, version, rules
     return version, rules
 
 
 def forget_active_versions() -> None:
-    """After one was activated through this process."""
+    """After an activation in this process."""
     _active.clear()
 
 
 def removal_of(version: ProfileVersion) -> timedelta:
-    """How long what has ended can be read; also under a configuration that cannot be read any more."""
+    """For how long tickets can be read after their end; also when the configuration is not valid any more."""
     try:
         return timedelta(seconds=rules_of(version).removal)
     except ProfileInvalid:
-        return timedelta(seconds=UNREADABLE_REMOVAL)
+        return timedelta(seconds=DEFAULT_REMOVAL)
 
 
 def max_retries_of(version: ProfileVersion) -> int:
@@ -90,6 +84,6 @@ def max_retries_of(version: ProfileVersion) -> int:
 
 
 def versions_suspended() -> list[tuple[str, str]]:
-    """(tenant, profile) of each version that is suspended after failures."""
+    """(tenant, profile) of each suspended version."""
     rows = PassState.objects.filter(suspended_until__isnull=False)
     return list(rows.values_list("version__profile__tenant", "version__profile__name")[:1_000])

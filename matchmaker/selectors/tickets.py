@@ -8,14 +8,9 @@ from django.db.models import Count, QuerySet
 from web.errors import NotFound
 from web.ttl_cache import ttl_cache
 
-from ..models import (
-    Backfill,
-    Match,
-    ProfileVersion,
-    Ticket,
-)
+from ..models import Backfill, Match, ProfileVersion, Ticket
 
-ANY_SESSION = "*"  # Ticket.rejoin_session_id of a player whom a backend vouches for
+ANY_SESSION = "*"  # Ticket.rejoin_session_id of a player whom a backend identified
 
 
 def ticket_get(*, tenant: str, ticket_id: str) -> Ticket:
@@ -50,7 +45,7 @@ def _tickets(tenant: str) -> QuerySet[Ticket]:
     return Ticket.objects.select_related("match", "version__profile").filter(tenant=tenant)
 
 
-# What a player is shown, and no more: the rest of a match and of a profile is long, and has to be parsed.
+# The columns that a player is shown. The other ones are long, and parsing them costs time.
 _SHOWN = (
     *("tenant", "group_id", "player_ip", "player_id", "created_at", "expires_at", "status", "reason", "assignment"),
     *("match_id", "version_id"),
@@ -58,7 +53,7 @@ _SHOWN = (
 
 
 def ticket_shown(*, tenant: str, ticket_id: str) -> Ticket:
-    """With what its player is shown. Raises NotFound."""
+    """With the columns that its player is shown. Raises NotFound."""
     ticket = Ticket.objects.only(*_SHOWN).filter(tenant=tenant, pk=ticket_id).order_by().first()
     if ticket is None:
         raise NotFound("There is no such ticket, or it was removed.")
@@ -67,15 +62,15 @@ def ticket_shown(*, tenant: str, ticket_id: str) -> Ticket:
 
 
 def tickets_shown(ticket_ids: Sequence[str]) -> list[Ticket]:
-    """Those that there are, of whatever tenant."""
+    """The tickets that exist, of any tenant."""
     tickets = list(Ticket.objects.only(*_SHOWN).filter(pk__in=ticket_ids).order_by())
     _add_shown(tickets)
     return tickets
 
 
 def _add_shown(tickets: Sequence[Ticket]) -> None:
-    """Their matches and versions. Not by joins: most tickets that are read have no match yet, thousands share a
-    version, and building objects and SQL for both is most of what reading a ticket costs."""
+    """Adds their matches and versions. Joins would cost more: most tickets have no match yet, and thousands share a
+    version."""
     wanted = {ticket.match_id for ticket in tickets if ticket.match_id}
     matches = Match.objects.only("teams", "origin_id").order_by().in_bulk(wanted) if wanted else {}
     for ticket in tickets:

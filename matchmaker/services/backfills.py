@@ -7,12 +7,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from ..errors import (
-    AlreadyMatched,
-    NotTheHost,
-    SessionFull,
-    invalid,
-)
+from ..errors import AlreadyMatched, NotTheHost, SessionFull, invalid
 from ..matching.attributes import attribute_problems
 from ..matching.rules import Problem
 from ..models import Backfill, Status
@@ -27,10 +22,10 @@ BACKFILL_LIFETIME = timedelta(minutes=1)  # the game renews by making another; E
 def backfill_create(
     requester: Requester, *, profile: str, attributes: Mapping[str, Any], tickets: Mapping[str, Mapping[str, Any]]
 ) -> Backfill:
-    """`attributes` hold `assignment`, whose request_id is the relay session, and what the rules want to know that the
-    players' own attributes in `tickets` do not say. A player's key may ask for the session of a match made here, with
-    the `host_key` that the assignment of its host holds: nobody brings others into a session of its own choice. Takes
-    the place of the session's open backfill. Raises Invalid, NotTheHost, SessionFull, AlreadyMatched."""
+    """Replaces the open backfill of the session. `attributes` contain `assignment`, whose request_id is the id of the
+    relay session, and the attributes that the rules need and the players' own ones in `tickets` lack. A player's key
+    may request a backfill only for the session of a match, with the `host_key` from the assignment of its host, so that
+    no player draws others into a session of its choice. Raises Invalid, NotTheHost, SessionFull, AlreadyMatched."""
     version, rules = require_active_version(requester.tenant, profile)
     assignment = attributes.get("assignment")
     if not isinstance(assignment, Mapping) or not _is_session_id(assignment.get("request_id")):
@@ -41,7 +36,7 @@ def backfill_create(
         if origin is None or not is_host_key(assignment.get("host_key"), session_id):
             raise NotTheHost
         if origin.version.profile_id != version.profile_id:
-            raise invalid([Problem("profile", f"the match is one of {origin.version.profile.name}")])
+            raise invalid([Problem("profile", f"the match belongs to {origin.version.profile.name}")])
     backfill = Backfill(
         tenant=requester.tenant,
         version=version,
@@ -54,7 +49,7 @@ def backfill_create(
         if problems := attribute_problems(rules, player.attributes):
             raise invalid(problems, under="attributes")
     seated = players_of_session(origin)
-    # A backend's list of who plays is believed; a host's is not.
+    # The list of players is trusted when a backend sends it, and not when a host does.
     playing = len(tickets) if requester.is_backend and tickets else len(seated)
     if playing >= rules.max_players:
         raise SessionFull
@@ -67,8 +62,8 @@ def backfill_create(
                 status=Status.CANCELLED, reason="replaced", remove_at=timezone.now() + timedelta(seconds=rules.removal)
             )
             backfill.save(force_insert=True)
-    except IntegrityError:  # the open one has found a group, or another was made at the same moment
-        raise AlreadyMatched("The session's open backfill has found a group, which is joining.") from None
+    except IntegrityError:  # the open backfill has found a group, or another one was created at the same time
+        raise AlreadyMatched("The open backfill of the session has found a group, which is joining.") from None
     return backfill
 
 
@@ -77,6 +72,6 @@ def _is_session_id(value: Any) -> bool:
 
 
 def backfill_delete(*, backfill: Backfill) -> None:
-    """Raises AlreadyMatched while a group is on its way into the match."""
+    """Raises AlreadyMatched while a group is joining the match."""
     if not Backfill.objects.filter(pk=backfill.pk).exclude(status=Status.MATCH_FOUND).delete()[0]:
         raise AlreadyMatched

@@ -10,12 +10,7 @@ from django.utils import timezone
 from web.errors import NotFound
 
 from ..background.session_assignment import match_abandon
-from ..errors import (
-    AlreadyMatched,
-    GroupClosed,
-    GroupFull,
-    invalid,
-)
+from ..errors import AlreadyMatched, GroupClosed, GroupFull, invalid
 from ..matching.attributes import group_problems
 from ..matching.rules import Problem, Rules
 from ..models import Group, MatchState, Status, Ticket
@@ -26,7 +21,7 @@ from .tickets import Player, Requester, created_before, insert_once, new_ticket,
 
 
 def group_create(requester: Requester, player: Player, *, is_ready: bool) -> Ticket:
-    """A group of one: its first member. It searches when all are ready (EDGEGAP.md 5.2). Raises as `ticket_create`."""
+    """A group and its first member. Raises the errors of `ticket_create`."""
     if earlier := created_before(requester):
         return earlier[0]
     version, rules = require_active_version(requester.tenant, player.profile)
@@ -59,7 +54,8 @@ def member_add(requester: Requester, player: Player, *, group_id: UUID, is_ready
 
 
 def member_ready(*, tenant: str, group_id: UUID, member_id: str, is_ready: bool) -> Ticket:
-    """Repeated, it answers as the first time, also when the group searches by then. Raises NotFound, GroupClosed."""
+    """A repeated call succeeds as the first one did, even when the group is searching by then. Raises NotFound,
+    GroupClosed."""
     with transaction.atomic():
         group = _locked_group(group_id)
         members = group_members(tenant=tenant, group_id=group_id)
@@ -76,8 +72,9 @@ def member_ready(*, tenant: str, group_id: UUID, member_id: str, is_ready: bool)
 
 
 def member_remove(*, tenant: str, group_id: UUID, member_id: str) -> None:
-    """Before the search: that member leaves. While it searches, or is matched and not yet assigned: the whole group is
-    cancelled (EDGEGAP.md M11), and the others of its match search on. Raises NotFound, AlreadyMatched."""
+    """Before the search, the member leaves. While the group is searching, or matched and not yet assigned, the whole
+    group is cancelled (EDGEGAP.md M11), and the other tickets of its match search again. Raises NotFound,
+    AlreadyMatched."""
     members = group_members(tenant=tenant, group_id=group_id)
     member = next((member for member in members if member.pk == member_id), None)
     if member is None:
@@ -137,7 +134,7 @@ def _join(group: Group, rules: Rules, member: Ticket, *, is_ready: bool) -> Tick
 
 
 def _search_when_all_are_ready(group: Group, rules: Rules) -> None:
-    """And otherwise the time of inactivity starts again."""
+    """Otherwise the period of inactivity starts again."""
     now = timezone.now()
     members = Ticket.objects.filter(group=group, status=Status.INITIAL)
     if members.filter(is_ready=False).exists():

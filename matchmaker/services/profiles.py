@@ -8,11 +8,7 @@ from django.db import transaction
 from django.db.models import F, Max
 from django.utils import timezone
 
-from ..errors import (
-    NoEarlierVersion,
-    VersionChanged,
-    invalid,
-)
+from ..errors import NoEarlierVersion, VersionChanged, invalid
 from ..matching.attributes import attribute_problems, group_problems
 from ..matching.profile_parser import ProfileInvalid, parse, profiles_of_file
 from ..matching.rules import Rules
@@ -23,14 +19,14 @@ from ..selectors.profiles import forget_active_versions, profile_get, rules_of, 
 def profile_version_create(
     *, tenant: str, name: str, config: Any, note: str = "", activate: bool = False
 ) -> ProfileVersion:
-    """The next version, of a new profile if there is none of that name. Raises Invalid, problems by path."""
+    """The next version of the profile, which is created if there is none of this name. Raises Invalid."""
     try:
         parse(config)
     except ProfileInvalid as error:
         raise invalid(error.problems, under="config") from None
     with transaction.atomic():
         profile, _ = Profile.objects.get_or_create(tenant=tenant, name=name)
-        Profile.objects.select_for_update(no_key=True).get(pk=profile.pk)  # numbers are given one after the other
+        Profile.objects.select_for_update(no_key=True).get(pk=profile.pk)  # assigns numbers one at a time
         latest = ProfileVersion.objects.filter(profile=profile).aggregate(Max("number"))["number__max"] or 0
         version = ProfileVersion.objects.create(profile=profile, number=latest + 1, config=config, note=note)
         if activate:
@@ -39,7 +35,7 @@ def profile_version_create(
 
 
 def profiles_import(*, tenant: str, config: Any, note: str = "", activate: bool = False) -> list[ProfileVersion]:
-    """A version of each profile of a whole configuration file, or of none. Raises Invalid, problems by path."""
+    """A version of each profile in a configuration file, or none at all. Raises Invalid."""
     try:
         profiles = profiles_of_file(config)
     except ProfileInvalid as error:
@@ -52,7 +48,7 @@ def profiles_import(*, tenant: str, config: Any, note: str = "", activate: bool 
 
 
 def profile_activate(*, tenant: str, name: str, number: int) -> ProfileVersion:
-    """From now on tickets are made under this version; those who wait and fit it move over. Raises NotFound."""
+    """New tickets use this version from now on, and waiting tickets that fit it move to it. Raises NotFound."""
     profile = profile_get(tenant=tenant, name=name)
     version = version_get(profile=profile, number=number)
     with transaction.atomic():
@@ -61,8 +57,9 @@ def profile_activate(*, tenant: str, name: str, number: int) -> ProfileVersion:
 
 
 def profile_rollback(*, tenant: str, name: str, known_active: int | None = None) -> ProfileVersion:
-    """Back to the version that was activated before the active one. `known_active`: its number as the caller knows it:
-    a request that is sent again does not go back twice. Raises NotFound, NoEarlierVersion, VersionChanged."""
+    """Reactivate the version that was active before. `known_active`: the number of the active version as the caller
+    knows it, so that a repeated request does not roll back two versions. Raises NotFound, NoEarlierVersion,
+    VersionChanged."""
     profile = profile_get(tenant=tenant, name=name)
     if known_active is not None and (profile.active is None or profile.active.number != known_active):
         raise VersionChanged
@@ -86,13 +83,13 @@ def _activate(profile: Profile, version: ProfileVersion) -> None:
 
 
 def version_retry(version: ProfileVersion) -> None:
-    """Of a version that was suspended after failures."""
+    """Ends the suspension of the version."""
     PassState.objects.filter(pk=version.pk).update(suspended_until=None)
 
 
 def _move_waiting(profile: Profile, version: ProfileVersion, since: datetime | None = None) -> None:
-    """Tickets, and groups, that could have been made under the version go on under it. Those that do not fit it play
-    out their time under the one they were made for. `since`: only those made since then."""
+    """Moves the waiting tickets and groups that are valid under the version to it. The others stay with the version
+    that they were created for. `since`: only tickets created since then."""
     rules = rules_of(version)
     waiting = Ticket.objects.filter(version__profile=profile, status__in=(Status.INITIAL, Status.SEARCHING))
     waiting = waiting.exclude(version=version)
@@ -109,13 +106,13 @@ def _move_waiting(profile: Profile, version: ProfileVersion, since: datetime | N
 
 
 def _fits(rules: Rules, members: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
-    """As at the creation of a ticket or of a group."""
+    """By the checks for a new ticket or group."""
     attributes = [each for _, each in members]
     return not any(attribute_problems(rules, each) for each in attributes) and not group_problems(rules, attributes)
 
 
 def move_late_tickets() -> None:
-    """Tickets that were being made while another version became active were made under the one before."""
+    """Moves tickets that were created under the previous version while another one was being activated."""
     late = Profile.objects.filter(
         versions__tickets__status__in=(Status.INITIAL, Status.SEARCHING),
         versions__tickets__created_at__gte=F("active__activated_at"),

@@ -15,12 +15,7 @@ from web.errors import ApiError, NotFound
 from web.fields.measurements import not_measured
 from web.http.input_warnings import unknown_names, warn
 
-from ..errors import (
-    AlreadyMatched,
-    KeyMismatch,
-    PlayerHasTicket,
-    invalid,
-)
+from ..errors import AlreadyMatched, KeyMismatch, PlayerHasTicket, invalid
 from ..matching.attributes import attribute_problems, group_problems, without_failed_pings
 from ..matching.rules import Problem, Rules
 from ..models import Group, ProfileVersion, Status, Ticket
@@ -33,8 +28,9 @@ from .quotas import places
 
 @dataclass(frozen=True)
 class Requester:
-    """Who asks. `network`: a digest of the network, "" for a backend, which no limit of networks concerns. A backend is
-    believed who a player is. `key`: a digest of the Idempotency-Key, "" without one; `body`: one of the request."""
+    """The caller. `network`: a digest of the caller's network; "" for a backend, to which no limit by network applies.
+    A backend is trusted to identify players. `key`: a digest of the Idempotency-Key, "" without one; `body`: a digest
+    of the request."""
 
     tenant: str
     network: str = ""
@@ -45,7 +41,7 @@ class Requester:
 
 @dataclass(frozen=True)
 class Player:
-    """What a ticket is made of. `player_id` "": the matchmaker makes one. `rejoin_key`: of an earlier assignment."""
+    """The input for a ticket. `player_id` "": the matchmaker assigns one. `rejoin_key`: of an earlier assignment."""
 
     profile: str
     attributes: Mapping[str, Any]
@@ -56,13 +52,13 @@ class Player:
 
 
 def ticket_create(requester: Requester, player: Player) -> Ticket:
-    """A ticket that searches; the one that the request made before, if it is repeated.
+    """A ticket that is searching. A repeated request gets the ticket that it created the first time.
 
     Raises Invalid, KeyMismatch, PlayerHasTicket, TooManyTickets."""
     try:
         version, rules = require_active_version(requester.tenant, player.profile)
         ticket = new_ticket(requester, version, rules, player, requester.key)
-        # Hardly any request is a repetition: the constraint finds those, so that the others need no query for it.
+        # Repeated requests are rare: a constraint detects them, so that the others need no query for this.
         with places(requester.tenant, requester.network, 1):
             return insert_one(requester, start_search(ticket, rules, timezone.now()))
     except (ApiError, APIException):
@@ -72,9 +68,10 @@ def ticket_create(requester: Requester, player: Player) -> Ticket:
 
 
 def tickets_create_together(requester: Requester, players: Sequence[Player]) -> list[Ticket]:
-    """A group that searches at once; or the one that the request made before. A ticket for each, in this order.
+    """A ticket for each player, in this order, of a group that searches at once. A repeated request gets the tickets
+    that it created the first time.
 
-    Raises as `ticket_create`: nothing is made then."""
+    Raises the errors of `ticket_create`, and then creates nothing."""
     if earlier := created_before(requester):
         return earlier
     names = {player.profile for player in players}
@@ -100,7 +97,7 @@ def tickets_create_together(requester: Requester, players: Sequence[Player]) -> 
 
 
 def ticket_delete(*, tenant: str, ticket_id: str) -> None:
-    """The player waits no more; nor does the group, which was to play together or not at all.
+    """Withdraws the ticket and the others of its group, which plays together or not at all.
 
     Raises NotFound, AlreadyMatched."""
     ticket = Ticket.objects.filter(tenant=tenant, pk=ticket_id).first()
@@ -115,7 +112,7 @@ def ticket_delete(*, tenant: str, ticket_id: str) -> None:
 
 
 def tickets_cancel(tickets: Sequence[Ticket], reason: str) -> int:
-    """Those of them that still wait. How many that were."""
+    """Cancels the tickets that are not matched yet. Returns how many these were."""
     waiting = Ticket.objects.filter(
         pk__in=[ticket.pk for ticket in tickets], status__in=(Status.INITIAL, Status.SEARCHING)
     )
@@ -125,7 +122,7 @@ def tickets_cancel(tickets: Sequence[Ticket], reason: str) -> int:
 
 
 def require_active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rules]:
-    """What a new ticket is made under. Raises Invalid (EDGEGAP.md M12: an unknown profile is 400)."""
+    """The version for new tickets. Raises Invalid (EDGEGAP.md M12: an unknown profile is 400)."""
     found = active_version(tenant=tenant, name=name)
     if found is None:
         raise invalid([Problem("profile", f"there is no active profile {name}")])
@@ -133,7 +130,8 @@ def require_active_version(tenant: str, name: str) -> tuple[ProfileVersion, Rule
 
 
 def created_before(requester: Requester) -> list[Ticket]:
-    """The tickets, in their order, that the first request with this key made, as they are now. Raises KeyMismatch."""
+    """The tickets that the first request with this key created, in their order and present state. Raises
+    KeyMismatch."""
     if not requester.key:
         return []
     tickets = Ticket.objects.select_related("match", "version__profile")
@@ -142,13 +140,13 @@ def created_before(requester: Requester) -> list[Ticket]:
         return []
     if first.request_digest != requester.body:
         raise KeyMismatch
-    # Of a group that gathers each member was made by a request of its own.
+    # Each member of a group that gathers was created by a request of its own.
     rest = tickets.filter(group=first.group_id, request_digest=first.request_digest, request_key="")
     return [first, *rest.order_by("created_at", "pk")] if first.group_id else [first]
 
 
 def insert_once(requester: Requester, insert: Callable[[], list[Ticket]]) -> list[Ticket]:
-    """All or none. One of two equal requests at the same moment makes them, and both answer with them."""
+    """Creates all or none. Of two identical requests at the same time one creates the tickets, and both return them."""
     try:
         with transaction.atomic():
             return insert()
@@ -157,8 +155,8 @@ def insert_once(requester: Requester, insert: Callable[[], list[Ticket]]) -> lis
 
 
 def insert_one(requester: Requester, ticket: Ticket) -> Ticket:
-    """`insert_once` of a single ticket. That is one statement, which needs no transaction of its own, and so neither BEGIN
-    nor COMMIT; within a transaction it needs a savepoint."""
+    """`insert_once` for a single ticket. One statement needs no transaction of its own, so BEGIN and COMMIT are saved;
+    within a transaction it needs a savepoint."""
     try:
         with transaction.atomic() if connection.in_atomic_block else contextlib.nullcontext():
             ticket.save(force_insert=True)
@@ -168,7 +166,8 @@ def insert_one(requester: Requester, ticket: Ticket) -> Ticket:
 
 
 def inserted_before(requester: Requester) -> list[Ticket]:
-    """By the same request, a moment ago. Raises PlayerHasTicket where it was another one."""
+    """The tickets of an identical request. Raises PlayerHasTicket when a different request created the active
+    ticket."""
     if earlier := created_before(requester):
         return earlier
     raise PlayerHasTicket from None
@@ -177,7 +176,7 @@ def inserted_before(requester: Requester) -> list[Ticket]:
 def new_ticket(
     requester: Requester, version: ProfileVersion, rules: Rules, player: Player, key: str, under: str = ""
 ) -> Ticket:
-    """Not yet in the database. Raises Invalid."""
+    """Validated, and not yet in the database. Raises Invalid."""
     if problems := attribute_problems(rules, player.attributes):
         raise invalid(problems, under=f"{under}attributes")
     if rules.latencies:
@@ -210,7 +209,9 @@ def _rejoin_session_id(requester: Requester, player: Player, under: str) -> str:
         return ""
     session_id = session_of_rejoin_key(player.rejoin_key, player.player_id)
     if session_id is None:
-        raise invalid([Problem(f"{under}rejoin_key", "is not the one that this player_id got with its assignment")])
+        raise invalid(
+            [Problem(f"{under}rejoin_key", "is not the key that this player_id received with its assignment")]
+        )
     return session_id
 
 

@@ -116,7 +116,7 @@ def test_versions_are_activated_and_rolled_back(
 
     profile = Profile.objects.get()
     assert confirm_action(operator, Profile, "roll_back", profile) == ["studio/duel v1 is active."]
-    assert "No version was active before" in confirm_action(operator, Profile, "roll_back", profile)[0]
+    assert "No other version was active before" in confirm_action(operator, Profile, "roll_back", profile)[0]
     newest = ProfileVersion.objects.get(number=2)
     assert confirm_action(operator, ProfileVersion, "activate", newest) == ["studio/duel v2 is active."]
 

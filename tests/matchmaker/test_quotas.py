@@ -10,7 +10,8 @@ from django.db import connection
 from rest_framework.test import APIClient
 
 from matchmaker.models import Ticket
-from matchmaker.services import profile_version_create, quotas
+from matchmaker.services import quotas
+from matchmaker.services.profiles import profile_version_create
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.matchmaker.conftest import CONFIG

@@ -1,8 +1,8 @@
-"""The matchmaker's process. Run as many as you like: they share the work by profile and by match.
+"""A process of the matchmaker. Any number of processes share the work, by profile version and by match.
 
-The main thread makes passes over the pools that changed, in turns; other threads move matches to their sessions, and
-one asks the manager for its relays and sweeps up. SIGTERM and SIGINT finish the round. Killed anywhere it leaves
-nothing that another does not take up.
+The main thread runs passes over the pools that have changed. Other threads assign matches to sessions, and one thread
+reads the locations of the manager and deletes what has ended. SIGTERM and SIGINT finish the present round. When a
+process is killed, another one continues its work.
 """
 
 import logging
@@ -35,19 +35,21 @@ from web.startup import stop_if_unsafe
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.1  # seconds between looks for change
-CLEAN_UP_EVERY = 1.0
-LOCATIONS_EVERY = 2.0
-REST_AFTER_FAILURE = 2.0
-DATABASE_WITHIN = 20.0  # seconds for which a round, or a match, waits for the database in all
+POLL_EVERY = 0.1  # seconds between checks for pools that have changed
+CLEAN_UP_EVERY = 1.0  # seconds
+LOCATIONS_EVERY = 2.0  # seconds
+PAUSE_AFTER_FAILURE = 2.0  # seconds
+DATABASE_TIMEOUT = 20.0  # seconds that a round, or an attempt for a match, waits for the database in total
 
 
 class Command(BaseCommand):
-    help = "Match tickets and make their sessions, until stopped."
+    help = "Match tickets and create the sessions of their matches, until stopped."
     requires_system_checks = ()  # stop_if_unsafe runs them and prints a line for each error
 
     def add_arguments(self, parser: Any) -> None:
-        parser.add_argument("--threads", type=int, default=4, help="that make sessions (%(default)s)")
+        parser.add_argument(
+            "--threads", type=int, default=4, help="number of threads that create sessions (%(default)s)"
+        )
 
     def handle(self, *args: Any, threads: int, **options: Any) -> None:
         stop_if_unsafe("matchmaker")
@@ -66,23 +68,23 @@ class Command(BaseCommand):
 
 
 class Matchmaker:
-    """The main thread makes passes; others move matches to their sessions, and one keeps house."""
+    """The main thread runs passes; other threads assign matches, and one does the periodic work."""
 
     def __init__(self, manager: Manager, threads: int) -> None:
         self.manager = manager
         self.process = Process(name=f"{socket.gethostname()}:{os.getpid()}")
         self._stopping = threading.Event()
         self._formed = threading.Semaphore(0)  # wakes one thread for each match that this process forms
-        self._threads = [threading.Thread(target=self._move_matches, daemon=True) for _ in range(threads)]
-        self._threads.append(threading.Thread(target=self._keep_house, daemon=True))
+        self._threads = [threading.Thread(target=self._assign_matches, daemon=True) for _ in range(threads)]
+        self._threads.append(threading.Thread(target=self._do_periodic_work, daemon=True))
         self._thread_shares = ThreadShares(threads)
         self._scheduler = PassScheduler()
         self._waiting: dict[int, Waiting] = {}
         self._seen: dict[int, Waiting] = {}
         self._next_pass: dict[int, float] = {}
         self._labels: dict[int, str] = {}
-        self._looked = self._locations_read_at = float("-inf")
-        self._look_takes = 0.0
+        self._polled_at = self._locations_read_at = float("-inf")
+        self._poll_duration = 0.0
         self._manager_reachable = False
         self._suspended: set[str] = set()
 
@@ -90,10 +92,10 @@ class Matchmaker:
         for thread in self._threads:
             thread.start()
         while not self._stopping.is_set():
-            with deadline(DATABASE_WITHIN):
+            with deadline(DATABASE_TIMEOUT):
                 is_done = self._try(self._round)
             if not is_done:
-                self._stopping.wait(REST_AFTER_FAILURE)
+                self._stopping.wait(PAUSE_AFTER_FAILURE)
         for thread in self._threads:
             thread.join()
 
@@ -101,17 +103,17 @@ class Matchmaker:
         self._stopping.set()
 
     def _round(self) -> None:
-        """Looks at who waits when it is time to, and makes one pass; rests where none is due."""
+        """Checks for changed pools when it is time to, and runs one pass; pauses when none is due."""
         now = time.monotonic()
-        # A look that takes long, over very many tickets, is not repeated without a pause.
-        if now - self._looked >= max(LOOK_EVERY, self._look_takes * 2):
+        # A check that takes long, over very many tickets, is not repeated without a pause.
+        if now - self._polled_at >= max(POLL_EVERY, self._poll_duration * 2):
             self._waiting = waiting_by_version()
-            self._looked, self._look_takes = now, time.monotonic() - now
+            self._polled_at, self._poll_duration = now, time.monotonic() - now
             self._count(self._waiting)
             metrics.round_time.set_to_current_time()
         due = self._scheduler.next(self._due())
         if due is None:
-            self._stopping.wait(max(0.01, self._looked + LOOK_EVERY - time.monotonic()))
+            self._stopping.wait(max(0.01, self._polled_at + POLL_EVERY - time.monotonic()))
             return
         started = time.monotonic()
         self._pass(due.version, self._waiting[due.version])
@@ -130,10 +132,10 @@ class Matchmaker:
         with metrics.pass_seconds.labels(label).time():
             done = matching_pass.version_pass(version_id)
         self._seen[version_id] = waiting
-        if done is None:  # another process is at it, or it is suspended: we look again to see what was left
-            self._next_pass[version_id] = time.monotonic() + LOOK_EVERY
+        if done is None:  # another process holds the lease, or the version is suspended: check again what is left
+            self._next_pass[version_id] = time.monotonic() + POLL_EVERY
             return
-        # Kept by the monotonic clock: the other one may be stepped meanwhile.
+        # By the monotonic clock, because the system clock may be stepped in the meantime.
         in_seconds = done.next_pass_at - time.time() if done.next_pass_at else float("inf")
         self._next_pass[version_id] = time.monotonic() + in_seconds
         metrics.pass_steps.labels(label).inc(done.steps)
@@ -141,8 +143,8 @@ class Matchmaker:
             metrics.pass_failures.labels(label).inc()
         if not done.is_complete:
             metrics.unfinished.labels(label).inc()
-            # A pool that is hard to match is gone through at a third of the speed.
-            rest = 0.0 if done.matches else max(LOOK_EVERY, 2 * (time.monotonic() - started))
+            # A pool that is hard to match may use a third of the time.
+            rest = 0.0 if done.matches else max(POLL_EVERY, 2 * (time.monotonic() - started))
             self._next_pass[version_id] = min(self._next_pass[version_id], time.monotonic() + rest)
         metrics.matches.labels(label).inc(done.matches)
         for wait, quality in zip(done.wait_times, done.qualities, strict=True):
@@ -152,7 +154,7 @@ class Matchmaker:
             self._formed.release(done.matches)
 
     def _count(self, waiting: dict[int, Waiting]) -> None:
-        """Of a profile, over all of its versions; 0 for one in which no ticket waits any more."""
+        """By profile, over all its versions; 0 for a profile in which no ticket is waiting any more."""
         counts, oldest = dict.fromkeys(self._labels.values(), 0), dict.fromkeys(self._labels.values(), 0.0)
         now = timezone.now()
         for version_id, found in waiting.items():
@@ -173,28 +175,28 @@ class Matchmaker:
 
     # -- other threads
 
-    def _move_matches(self) -> None:
-        """One match after the other; also those that another process formed, or left when it died."""
+    def _assign_matches(self) -> None:
+        """One match after the other, including those that another process formed or left unfinished."""
         while not self._stopping.is_set():
-            if not self._try(self._move_all):
-                self._stopping.wait(REST_AFTER_FAILURE)
-            self._formed.acquire(timeout=LOOK_EVERY * 2)
+            if not self._try(self._assign_due_matches):
+                self._stopping.wait(PAUSE_AFTER_FAILURE)
+            self._formed.acquire(timeout=POLL_EVERY * 2)
         connection.close()
 
-    def _move_all(self) -> None:
+    def _assign_due_matches(self) -> None:
         while not self._stopping.is_set():
             tenant = self._thread_shares.acquire(session_assignment.tenants_with_due_matches)
             if tenant is None:
                 return
             try:
-                with deadline(DATABASE_WITHIN):
+                with deadline(DATABASE_TIMEOUT):
                     if not session_assignment.match_forward(self.manager, tenant=tenant):
                         return
             finally:
                 self._thread_shares.release(tenant)
 
-    def _keep_house(self) -> None:
-        """What must not hold up a pass: the manager may take seconds to answer, and a sweep may find much."""
+    def _do_periodic_work(self) -> None:
+        """Work that must not delay a pass: the manager may take seconds to answer, and a cleanup may find many rows."""
         while not self._stopping.is_set():
             for work in (
                 self._read_locations,
@@ -203,7 +205,7 @@ class Matchmaker:
                 move_late_tickets,
                 self._count_tickets,
             ):
-                with deadline(DATABASE_WITHIN):
+                with deadline(DATABASE_TIMEOUT):
                     self._try(work)
             self._stopping.wait(CLEAN_UP_EVERY)
         connection.close()
@@ -234,7 +236,7 @@ class Matchmaker:
         self._suspended = set(counts)
 
     def _try(self, work: Any) -> bool:
-        """A failure, of the database for instance, ends this piece of work and not the process."""
+        """A failure, for example of the database, ends this unit of work and not the process."""
         try:
             work()
         except DatabaseError as error:
