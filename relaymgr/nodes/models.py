@@ -8,7 +8,7 @@ from django.db import models
 
 from relaymgr.nodes.health.silence import silent_since
 from relaymgr.nodes.locations.address_families import by_family
-from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState
+from relaymgr.nodes.states import DRAINING, MAX_JOIN_KEY_USES, IncidentKind, NodeState
 from web.database.encryption import EncryptedTextField
 
 
@@ -190,9 +190,6 @@ class TokenKey(models.Model):
         return f"{self.node} {self.key_id}"
 
 
-MAX_USES = 10_000  # of a join key
-
-
 class JoinKey(models.Model):
     """Lets one node join at one location; or several, each once, where a fleet starts with one key."""
 
@@ -202,7 +199,7 @@ class JoinKey(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     uses_left = models.PositiveIntegerField(
-        default=1, db_default=1, validators=[MinValueValidator(1), MaxValueValidator(MAX_USES)]
+        default=1, db_default=1, validators=[MinValueValidator(1), MaxValueValidator(MAX_JOIN_KEY_USES)]
     )
     used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="When the last use was taken.")
     used_by = models.ForeignKey(RelayNode, models.SET_NULL, null=True, blank=True, editable=False)

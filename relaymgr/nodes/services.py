@@ -19,7 +19,7 @@ from relaymgr.nodes import control_client
 from relaymgr.nodes.health.incidents import incident_record
 from relaymgr.nodes.health.state_changes import state_change_record
 from relaymgr.nodes.keys import token_key_create, token_keys_confirm
-from relaymgr.nodes.models import JoinKey, RelayNode, RelayWorker, TokenKey
+from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState
 from relaymgr.tenants.services import api_key_create, api_key_revoke
@@ -69,6 +69,11 @@ class Joined:
 
 
 # Joining and heartbeat
+
+
+def location_ensure(*, slug: str, **fields: Any) -> Location:
+    """The location of this slug, created with these fields if it does not exist."""
+    return Location.objects.get_or_create(slug=slug, defaults=fields)[0]
 
 
 def node_join(

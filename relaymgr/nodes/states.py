@@ -1,4 +1,4 @@
-"""The states of a node and the kinds of incidents, without models: every app may import them."""
+"""Enumerations and limits of nodes, without models: every app may import them."""
 
 from django.db import models
 
@@ -13,6 +13,7 @@ class NodeState(models.TextChoices):
 
 
 DRAINING = "draining"  # a status beside the states
+MAX_JOIN_KEY_USES = 10_000
 
 
 class IncidentKind(models.TextChoices):

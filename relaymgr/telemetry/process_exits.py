@@ -1,11 +1,11 @@
-"""Processes that ended unasked and were started again: who restarted what, when, and with which exit status.
+"""Processes that ended unexpectedly and were restarted: by which supervisor, when, and with which exit status.
 
 `manage.py up` reports its processes, and each node its relay workers.
 """
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from django.utils import timezone
@@ -18,8 +18,21 @@ PER_HOUR = 100  # of one supervisor: a node that invents them does not fill the 
 
 
 @dataclass(frozen=True)
+class ExitReport:
+    """As in the model ProcessExit."""
+
+    supervisor: str
+    process: str
+    boot_id: str
+    number: int
+    at: datetime
+    status: int | None
+    uptime_s: float
+
+
+@dataclass(frozen=True)
 class Restarts:
-    """How often one process was started again in the last hour, and its last end."""
+    """How often one process was restarted in the last hour, and its last exit."""
 
     supervisor: str
     process: str
@@ -47,9 +60,9 @@ def boot_id_new() -> str:
     return uuid.uuid4().hex
 
 
-def process_exits_record(exits: Iterable[ProcessExit]) -> int:
-    """Stores those that are new, in two queries; how many. Reporting one again changes nothing."""
-    by_supervisor: dict[str, list[ProcessExit]] = {}
+def process_exits_record(exits: Iterable[ExitReport]) -> int:
+    """Stores the exits that are new, in two queries; returns how many. Repeated reports change nothing."""
+    by_supervisor: dict[str, list[ExitReport]] = {}
     for exit in exits:
         by_supervisor.setdefault(exit.supervisor, []).append(exit)
     if not by_supervisor:
@@ -58,12 +71,12 @@ def process_exits_record(exits: Iterable[ProcessExit]) -> int:
     kept = ProcessExit.objects.filter(supervisor__in=known, at__gt=timezone.now() - RECENT).order_by()
     for supervisor, boot_id, process, number in kept.values_list("supervisor", "boot_id", "process", "number"):
         known[supervisor].add((boot_id, process, number))
-    new: list[ProcessExit] = []
+    new: list[ExitReport] = []
     for supervisor, reported in by_supervisor.items():
         mine = known[supervisor]
         unknown = [exit for exit in reported if (exit.boot_id, exit.process, exit.number) not in mine]
         new += unknown[: max(0, PER_HOUR - len(mine))]
-    ProcessExit.objects.bulk_create(new, ignore_conflicts=True)
+    ProcessExit.objects.bulk_create((ProcessExit(**asdict(exit)) for exit in new), ignore_conflicts=True)
     return len(new)
 
 

@@ -18,9 +18,9 @@ from django.db import connections
 from relaymgr.management.supervisor import Child, ChildExit, supervise
 from relaymgr.nodes.keys import join_key_create
 from relaymgr.nodes.locations.address_families import bracketed
-from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.telemetry.models import ProcessExit
-from relaymgr.telemetry.process_exits import boot_id_new, process_exits_record
+from relaymgr.nodes.selectors import node_find
+from relaymgr.nodes.services import location_ensure
+from relaymgr.telemetry.process_exits import ExitReport, boot_id_new, process_exits_record
 from relaymgr.tenants.services import service_key_create
 
 # The locations of the embedded nodes, which all run on loopback: the map and placement need different ones.
@@ -98,7 +98,7 @@ def _keep_url(url: str) -> None:
 def _record(boot_id: str, ends: Sequence[ChildExit]) -> None:
     try:
         process_exits_record(
-            ProcessExit(
+            ExitReport(
                 supervisor="manage.py up",
                 process=end.name,
                 boot_id=boot_id,
@@ -204,11 +204,10 @@ def _reached_at(host: str) -> str:
 
 def _join_key(name: str, place: dict[str, Any], state: Path) -> str:
     """A join key for a node that has not joined yet; empty for one that has."""
-    if RelayNode.objects.filter(name=name).exists() and state.exists():
+    if node_find(name=name) and state.exists():
         return ""
     shutil.rmtree(state, ignore_errors=True)  # it belongs to a database that no longer exists
-    location, _ = Location.objects.get_or_create(slug=place["slug"], defaults=place)
-    return join_key_create(location=location)
+    return join_key_create(location=location_ensure(**place))
 
 
 def _child(name: str, argv: list[str], env: dict[str, str] | None = None) -> Child:

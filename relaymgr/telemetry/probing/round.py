@@ -12,13 +12,13 @@ from relaymgr.nodes.control_client import Probe, ProbeAnswer, fetch_telemetry
 from relaymgr.nodes.health.probe_results import ProbeResult, probe_results_store
 from relaymgr.nodes.selectors import nodes_all
 from relaymgr.telemetry.leases import lease_held
-from relaymgr.telemetry.models import NodeSample, PeerLegs, ProcessExit
+from relaymgr.telemetry.models import NodeSample, PeerLegs
 from relaymgr.telemetry.probing.answers import Answer, answers_read
 from relaymgr.telemetry.probing.events import events_store
 from relaymgr.telemetry.probing.leg_samples import leg_samples_store
 from relaymgr.telemetry.probing.peer_lists import peer_lists_send
 from relaymgr.telemetry.probing.reports import LEG_FIGURES, leg_figures
-from relaymgr.telemetry.process_exits import process_exits_record
+from relaymgr.telemetry.process_exits import ExitReport, process_exits_record
 from web import metrics
 from web.database.bulk_sql import rows_insert, rows_upsert
 
@@ -111,7 +111,7 @@ def _peer_legs_store(answers: Iterable[Answer], names: Collection[str]) -> None:
 def _worker_exits_store(answers: Iterable[Answer]) -> None:
     """A node reports the exits of the last hour with every answer."""
     process_exits_record(
-        ProcessExit(
+        ExitReport(
             supervisor=answer.node.name,
             process=f"relay worker {exit.worker}",
             boot_id=answer.report.boot_id,

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from relaymgr.telemetry.models import ProcessExit
 from relaymgr.telemetry.probing.reports import WorkerExit, parse_report
-from relaymgr.telemetry.process_exits import PER_HOUR, process_exits_record, recent_restarts
+from relaymgr.telemetry.process_exits import PER_HOUR, ExitReport, process_exits_record, recent_restarts
 from relaymgr.telemetry.retention import samples_prune
 from tests.relaymgr.telemetry.documents import telemetry
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.django_db
 EXIT = {"worker": 0, "number": 1, "age_s": 12.5, "status": -9, "uptime_s": 3.0}
 
 
-def an_exit(number: int = 1, **more: Any) -> ProcessExit:
+def an_exit(number: int = 1, **more: Any) -> ExitReport:
     about = {"supervisor": "manage.py up", "process": "worker", "boot_id": "b", "at": timezone.now(), "status": 1}
-    return ProcessExit(number=number, uptime_s=1.0, **about | more)
+    return ExitReport(number=number, uptime_s=1.0, **about | more)
 
 
 def test_an_exit_reported_again_is_stored_once() -> None:

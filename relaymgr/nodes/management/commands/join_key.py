@@ -5,7 +5,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from relaymgr.nodes.keys import join_key_create
-from relaymgr.nodes.models import MAX_USES, Location
+from relaymgr.nodes.models import Location
+from relaymgr.nodes.states import MAX_JOIN_KEY_USES
 from web.admin.wording import counted
 from web.audit.services import command_record
 
@@ -25,8 +26,8 @@ class Command(BaseCommand):
             raise CommandError(f"There is no location {location}. Make it with: manage.py location_create {location}")
         if not 0 < hours <= 24 * 365:
             raise CommandError("--hours must be above 0, and at most a year.")
-        if not 1 <= uses <= MAX_USES:
-            raise CommandError(f"--uses must be from 1 to {MAX_USES}.")
+        if not 1 <= uses <= MAX_JOIN_KEY_USES:
+            raise CommandError(f"--uses must be from 1 to {MAX_JOIN_KEY_USES}.")
         plain = join_key_create(location=found, lifetime=timedelta(hours=hours), uses=uses)
         detail = f"for {counted(hours, 'hour')}, {counted(uses, 'node')}"
         command_record(action="join_key.create", target=str(found), detail=detail)

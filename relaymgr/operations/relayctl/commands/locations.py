@@ -9,8 +9,8 @@ from django.conf import settings
 from rich.console import RenderableType
 
 from relaymgr.nodes.keys import join_key_create
-from relaymgr.nodes.models import MAX_USES
 from relaymgr.nodes.selectors import locations_with_capacity
+from relaymgr.nodes.states import MAX_JOIN_KEY_USES
 from web.admin.wording import counted
 from web.errors import Invalid
 
@@ -54,8 +54,8 @@ def join_key(
     found = location_get(location)
     if not 0 < hours <= MAX_HOURS:
         raise Invalid.field("hours", "Choose a number above 0 and at most a year.")
-    if not 1 <= uses <= MAX_USES:
-        raise Invalid.field("uses", f"Choose a number from 1 to {MAX_USES}.")
+    if not 1 <= uses <= MAX_JOIN_KEY_USES:
+        raise Invalid.field("uses", f"Choose a number from 1 to {MAX_JOIN_KEY_USES}.")
     with audited("join_key.create", location, f"for {counted(hours, 'hour')}, {counted(uses, 'node')}"):
         plain = join_key_create(location=found, lifetime=timedelta(hours=hours), uses=uses)
     show({"location": location, "join_key": plain, "hours": hours, "uses": uses}, as_json, lambda document: [plain])
