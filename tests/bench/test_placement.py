@@ -1,4 +1,4 @@
-"""The benchmark runs, and reaches its numbers in a small run too; docs/placement.md has the large ones."""
+"""The benchmark runs, and reaches its numbers in a small run too; docs/results/placement.md has the large ones."""
 
 import numpy as np
 import pytest
