@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import gc
 import io
+import math
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ from django.core.signals import request_started
 from django.db import DatabaseError, connections
 from django.http import HttpResponseBase, JsonResponse
 from django.urls import set_script_prefix
+from rest_framework.exceptions import Throttled
 
 from observability import tracing
 from observability.exposition import share_between_processes
@@ -34,6 +36,7 @@ from web.http.client_address import network_at
 from web.http.fair_queue import FairQueue, Path
 from web.http.in_flight import InFlight, Limits, OverBudget
 from web.http.known_keys import Holder
+from web.memory import return_freed_memory
 from web.startup import reasons_not_to_start
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
@@ -95,10 +98,13 @@ class Handler(ASGIHandler):
         header, network = _header(scope, b"authorization"), _network(scope)
         holder = known_keys.holder_of(header) if header else None
         with contextlib.ExitStack() as held:
-            if _has_body(scope) and header and holder is None:
+            limited_for = known_keys.network_limited_for(network)
+            if header and holder is None and (limited_for or _has_body(scope)):
                 path = _path(scope, holder, network)
                 began = time.monotonic()
                 holder = await self._turns.take(path, receive, self._in_time, began, key_holder_once, header)
+                if holder is None and limited_for:
+                    raise _too_many_wrong_keys(limited_for)
                 if holder is None:
                     # A view will refuse the key. Its body is not kept.
                     receive, send = await _discarded(receive, send)
@@ -270,6 +276,11 @@ def _busy(reason: str) -> Refused:
     return Refused(reason, 503, "busy", "The manager is busy. Try again.", retry_after=1)
 
 
+def _too_many_wrong_keys(seconds: float) -> Refused:
+    wait = math.ceil(seconds)
+    return Refused("wrong_keys", 429, "throttled", str(Throttled(wait=wait).detail), retry_after=wait)
+
+
 def _database_unavailable() -> Refused:
     text = "The database cannot be reached. Try again."
     return Refused("database", 503, "database_unavailable", text, retry_after=2)
@@ -377,6 +388,7 @@ def checked(app: Any) -> Any:
             print(*reasons, sep="\n", file=sys.stderr)
             await send({"type": "lifespan.startup.failed"})
             return
+        return_freed_memory()
         gc.freeze()  # all that is loaded stays: a collection that looks through it holds up every request for 0.1 s
         await send({"type": "lifespan.startup.complete"})
         await receive()

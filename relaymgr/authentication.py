@@ -22,6 +22,7 @@ from relaymgr.tenants.services import api_key_used
 from web.authorization import Scope, ScopePermission
 from web.errors import Forbidden, Unauthorized
 from web.http import known_keys
+from web.http.client_address import client_network
 from web.http.throttling import wrong_key
 
 SCHEMES = {"token", "bearer"}
@@ -131,6 +132,7 @@ def refuse(request: Request, error: Unauthorized) -> NoReturn:
     """Raises Unauthorized, or Throttled for an address that keeps trying."""
     allowance = wrong_key(request._request)
     if not allowance.is_granted:
+        known_keys.limit_network(client_network(request._request), allowance.resets_in)
         raise Throttled(wait=allowance.resets_in)
     raise error
 

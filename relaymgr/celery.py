@@ -12,6 +12,7 @@ from django_structlog.celery.steps import DjangoStructLogInitStep
 
 from relaymgr.task_queue import broker
 from web import startup
+from web.memory import return_freed_memory
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 
@@ -61,6 +62,7 @@ def _worker_starts(sender: Any, **kwargs: Any) -> None:
     if not settings.IS_PRODUCTION and "prefork" in str(sender.pool_cls) and sender.concurrency != 1:
         startup.stop([startup.sqlite_reason("start the worker with -P threads")])
     startup.stop_if_unsafe("worker")
+    return_freed_memory()
 
 
 @beat_init.connect

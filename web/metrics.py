@@ -31,7 +31,7 @@ http_in_progress = Gauge(
 http_refused = Counter(
     "causeway_http_refused",
     "Requests that were refused before a view saw them: too many waited (queue), too much was held (bytes, streams), "
-    "the body was too slow or, without a key, too large.",
+    "the body was too slow or, without a key, too large, or the address had sent too many wrong keys (wrong_keys).",
     ("reason",),
 )
 connections_closed = Counter(

@@ -1,5 +1,6 @@
-"""Which Authorization headers held a good key a moment ago: for what has to be decided about a request before its turn
-comes, whose turn it is and whether its body is read. Nothing is permitted by it: each view authenticates.
+"""What the last minute showed of Authorization headers: which held a valid key, and which networks sent too many wrong
+ones. For decisions before a request reaches a view: whose turn it is, whether its body is read, and whether a wrong key
+is worth a view at all. It permits nothing: each view authenticates.
 """
 
 import hashlib
@@ -37,3 +38,20 @@ def holder_of(header: bytes) -> Holder | None:
     """None: it was not used lately, or is no good."""
     holder, until = _holders.get(hashlib.sha256(header).digest(), (None, 0.0))
     return holder if time.monotonic() < until else None
+
+
+_limited_networks: OrderedDict[str, float] = OrderedDict()  # until when, oldest first
+
+
+def limit_network(network: str, seconds: float) -> None:
+    """The network has used up its wrong keys for so long."""
+    with _lock:
+        _limited_networks[network] = time.monotonic() + seconds
+        _limited_networks.move_to_end(network)
+        if len(_limited_networks) > MAX_REMEMBERED:
+            _limited_networks.popitem(last=False)
+
+
+def network_limited_for(network: str) -> float:
+    """Seconds for which wrong keys of the network are refused without a view, 0.0 where they are not."""
+    return max(0.0, _limited_networks.get(network, 0.0) - time.monotonic())

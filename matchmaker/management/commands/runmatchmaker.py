@@ -31,6 +31,7 @@ from matchmaker.services.profiles import move_late_tickets
 from observability import exposition, tracing
 from observability.database import pool_observe
 from web.database.connections import deadline
+from web.memory import return_freed_memory
 from web.startup import stop_if_unsafe
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, threads: int, **options: Any) -> None:
         stop_if_unsafe("matchmaker")
+        return_freed_memory()
         if not settings.MATCHMAKER_KEY:
             raise CommandError("CAUSEWAY_MATCHMAKER_KEY is not set. Make a key with: manage.py service_key matchmaker")
         port, host = settings.MATCHMAKER_METRICS_PORT, settings.METRICS_HOST
