@@ -28,6 +28,8 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) -> str:
     def within(match: re.Match[str]) -> str:
+        if "/" in page.file.src_uri:  # from a folder of docs, "../" leads to another page
+            return match[0]
         before, target, fragment, after = match.groups()
         path = (ROOT / target).resolve()
         if path in PROTOCOL_PAGES:
