@@ -154,10 +154,10 @@ class Handler(ASGIHandler):
         for so long are refused without asking it again. Raises Refused."""
 
         def bounded_call() -> Any:
-            if is_silent() and time.monotonic() - arrived > settings.REQUEST_SECONDS:
+            if is_silent() and time.monotonic() - arrived > settings.DATABASE_TIMEOUT:
                 raise _database_unavailable()
             try:
-                with deadline(settings.REQUEST_SECONDS):
+                with deadline(settings.DATABASE_TIMEOUT):
                     return call(*arguments)
             except DatabaseError as error:
                 if is_unavailable(error):

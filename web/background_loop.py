@@ -1,7 +1,7 @@
-"""One asyncio loop for the process, in a thread of its own: what synchronous code has to ask of others waits here.
+"""One asyncio event loop for the process, in a thread of its own, on which synchronous code makes its network calls.
 
-Not `asyncio.run`: that waits at its end for every name still being looked up, and a name whose server is silent takes
-ten seconds or more, whatever time limit the coroutine has kept.
+`asyncio.run` is unsuitable: before it returns, it waits for every DNS lookup that is still running, and a lookup whose
+server does not respond takes ten seconds or more, whatever the time limit of the coroutine.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ _starting = threading.Lock()
 
 
 def wait_for(call: Coroutine[Any, Any, Result]) -> Result:
-    """What the coroutine returns or raises. It sets its own time limit. Connections it keeps belong to the loop."""
+    """Runs the coroutine and returns its result. It sets its own time limit. Its connections belong to the loop."""
     return start(call).result()
 
 
 def start(call: Coroutine[Any, Any, Result]) -> "Future[Result]":
-    """Begins it there, and returns at once."""
+    """Starts the coroutine and returns immediately."""
     with _starting:
         loop = _loop(os.getpid())
     return asyncio.run_coroutine_threadsafe(call, loop)
@@ -32,7 +32,7 @@ def start(call: Coroutine[Any, Any, Result]) -> "Future[Result]":
 
 @functools.lru_cache(maxsize=1)
 def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """By process: threads do not outlive a fork."""
+    """One per process id, because threads do not survive a fork."""
     loop = asyncio.new_event_loop()
     loop.set_default_executor(ThreadPoolExecutor(LOOKUPS_AT_ONCE, "lookup"))
     threading.Thread(target=loop.run_forever, name="background", daemon=True).start()

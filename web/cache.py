@@ -1,6 +1,6 @@
-"""The caches: Redis, where several processes count together, and one in memory for a single process.
+"""The caches: Redis, which several processes share, and one in the memory of a single process.
 
-Beyond Django's interface both count atomically: `take` and `give_back`, which web.http.throttling uses.
+In addition to Django's interface, both have atomic counters: `take` and `give_back`, which web/http/throttling.py uses.
 """
 
 import functools
@@ -17,11 +17,11 @@ from redis.retry import Retry
 
 from web.circuit_breaker import CircuitBreaker, CircuitOpen
 
-# Short: the cache counts requests, it must not hold them up.
+# Short, because counting must not delay requests.
 CONNECT_TIMEOUT, ANSWER_TIMEOUT = 0.25, 0.5  # seconds
 MAX_COUNTERS = 20_000  # of one kind in memory
 
-# An empty window lets any weight pass once: a request heavier than the limit would never be possible otherwise.
+# An empty window accepts any weight once; otherwise a request heavier than the limit would never be possible.
 _TAKE = """
 local used = tonumber(redis.call('get', KEYS[1]) or '0')
 local limit, weight, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -39,19 +39,19 @@ local used = tonumber(redis.call('get', KEYS[1]) or '0')
 if used > 0 then redis.call('decrby', KEYS[1], math.min(used, tonumber(ARGV[1]))) end
 """
 
-Taken = tuple[bool, int, float]  # whether it fitted, how much is used, seconds until the window ends
+Taken = tuple[bool, int, float]  # whether it was accepted, how much is used, seconds until the window ends
 
 
-class KeptRedisCache(RedisCache):
-    """Django makes a cache for each context, which is for each request: the connections are kept by the process."""
+class PersistentRedisCache(RedisCache):
+    """Django creates a cache object for each request. This one shares the connections of the process."""
 
     @functools.cached_property
     def _cache(self) -> RedisCacheClient:
         return _client(tuple(self._servers), tuple(self._options.items()))  # type: ignore[attr-defined]
 
     def take(self, kind: str, subject: str, *, limit: int, weight: int, window: float) -> Taken:
-        """Uses up `weight` of the limit in the present window, or nothing where that is more than is left. A window
-        begins with the first use. One round trip. Raises RedisError or CircuitOpen."""
+        """Uses `weight` of the limit in the current window, or nothing if less than that is left. A window begins with
+        the first use. One round trip. Raises RedisError or CircuitOpen."""
         fits, used, left = self._run(_TAKE, kind, subject, limit, weight, int(1000 * window))
         return bool(fits), int(used), left / 1000
 
@@ -67,12 +67,12 @@ class KeptRedisCache(RedisCache):
 class EmbeddedCache(LocMemCache):
     """In the memory of one process.
 
-    Counters of one kind never push out those of another, so that requests without a key cannot wipe out the count of
-    failed logins. Of a kind that is full the oldest window goes: it ends first.
+    Each kind of counter has its own space, so that requests without a key cannot displace the count of failed logins.
+    When a kind is full, the oldest window is dropped: it would be the first to end.
     """
 
     def take(self, kind: str, subject: str, *, limit: int, weight: int, window: float) -> Taken:
-        """As KeptRedisCache's; raises nothing."""
+        """Like that of PersistentRedisCache; raises nothing."""
         with _counters_lock:
             counters, now = _counters.setdefault(kind, OrderedDict()), time.monotonic()
             used, ends = counters.get(subject, (0, 0.0))
@@ -88,7 +88,7 @@ class EmbeddedCache(LocMemCache):
             return fits, used, ends - now
 
     def give_back(self, kind: str, subject: str, *, weight: int) -> None:
-        """As KeptRedisCache's; raises nothing."""
+        """Like that of PersistentRedisCache; raises nothing."""
         with _counters_lock:
             counters = _counters.get(kind, OrderedDict())
             if subject in counters:
@@ -101,13 +101,13 @@ class EmbeddedCache(LocMemCache):
             _counters.clear()
 
 
-# Django makes an EmbeddedCache for each context; all of them share what they count.
+# Django creates an EmbeddedCache for each request; all of them share the counters.
 _counters: dict[str, OrderedDict[str, tuple[int, float]]] = {}
 _counters_lock = threading.Lock()
 
 
-class _KeptClient(RedisCacheClient):
-    """Django makes a Redis for each call, which costs more than the call."""
+class _PersistentClient(RedisCacheClient):
+    """Django creates a Redis object for each call, which costs more than the call. Here each is kept."""
 
     def __init__(self, servers: list[str], **options: Any) -> None:
         super().__init__(servers, **options)
@@ -119,7 +119,7 @@ class _KeptClient(RedisCacheClient):
 
 
 class _GuardedRedis(Redis):
-    """Fails at once for some seconds after it failed to reach the server."""
+    """After a failure to reach the server, calls fail immediately for some seconds."""
 
     breaker: CircuitBreaker
 
@@ -134,14 +134,14 @@ class _GuardedRedis(Redis):
 
 @functools.cache
 def _client(servers: tuple[str, ...], options: tuple[tuple[str, Any], ...]) -> RedisCacheClient:
-    # One more try, and only where a connection broke: those that are kept do not survive a restart of the server.
+    # One retry, and only for a broken connection: open connections do not survive a restart of the server.
     given = {
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": ANSWER_TIMEOUT,
         "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         **dict(options),
     }
-    client = _KeptClient(list(servers), **given)
+    client = _PersistentClient(list(servers), **given)
     breaker = CircuitBreaker((RedisError, OSError))
     client._client = type("GuardedRedis", (_GuardedRedis,), {"breaker": breaker})  # type: ignore[attr-defined]
     return client

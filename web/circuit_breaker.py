@@ -1,5 +1,5 @@
-"""A circuit breaker: a server that failed is not asked again for some seconds, so that its failure costs one request
-a short wait and not every request."""
+"""A circuit breaker: a server that failed is not called again for some seconds, so that its failure delays one request
+and not every request."""
 
 import threading
 import time
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class CircuitOpen(Exception):
-    """The server failed a moment ago and was not asked."""
+    """The server failed recently, so it was not called."""
 
 
 class CircuitBreaker:
-    """Of one server, shared by the threads of a process.
+    """For one server, shared by the threads of a process.
 
-    After a failure every call raises CircuitOpen for `pause` seconds. Then one call tries; the others go on raising
+    After a failure, every call raises CircuitOpen for `pause` seconds. Then one call is made; the others still raise
     CircuitOpen until it has succeeded.
     """
 
@@ -34,7 +34,7 @@ class CircuitBreaker:
         return self._closed
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns or raises. Raises CircuitOpen."""
+        """Returns or raises what the function does. Raises CircuitOpen."""
         if not self._closed:
             self._claim_next_try()
         try:

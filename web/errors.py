@@ -1,7 +1,7 @@
-"""The error family, and the one JSON shape every error is sent in: {"message", "code", "details"}.
+"""The error classes of all APIs, and the JSON document in which every error is sent: {"message", "code", "details"}.
 
-`message` is the sentence Edgegap's clients show, `code` the stable word a program decides on, `details` an object.
-Services raise these; `exception_handler` makes the reply.
+`message` is the sentence that Edgegap's clients show, `code` is stable and meant for programs, `details` is an object.
+Services raise these errors; `exception_handler` makes the response.
 """
 
 import logging
@@ -22,26 +22,26 @@ from web.database.connections import is_read_only, is_unavailable
 logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 3  # in a message; all of them are in the details
-# For what DRF says without a word on what to do.
+# Messages of DRF that do not say what to do, with ones that do.
 NEXT_STEPS = {
     "This field is required.": "This field is missing. Add it.",
-    "This field may not be null.": "null is no value here. Give one.",
-    "This field may not be blank.": "Empty text is no value here. Write some.",
-    "Not a valid string.": "This is not text. Write it in quotation marks.",
-    "Must be a valid boolean.": "This is neither true nor false. Write one of them.",
-    "A valid integer is required.": "This is not a whole number. Write one, such as 5.",
-    "A valid number is required.": "This is not a number. Write one, such as 0.5.",
-    "This list may not be empty.": "This list is empty. Put at least one item into it.",
+    "This field may not be null.": "This field must not be null. Send a value.",
+    "This field may not be blank.": "This field must not be empty. Send some text.",
+    "Not a valid string.": "This is not a string. Put it in quotation marks.",
+    "Must be a valid boolean.": "This is not a boolean. Send true or false.",
+    "A valid integer is required.": "This is not an integer. Send one, such as 5.",
+    "A valid number is required.": "This is not a number. Send one, such as 0.5.",
+    "This list may not be empty.": "This list is empty. Send at least one item.",
 }
 
 
 class ApiError(Exception):
-    """Base of what a service refuses with. A subclass sets status, code and message; an instance may say more."""
+    """Base class. A subclass sets status, code and message; an instance may override message, code and details."""
 
     status = 500
     code = "error"
     message = "Something went wrong."
-    retry_after: int | None = None  # seconds, where it is known when the same request can succeed
+    retry_after: int | None = None  # seconds after which the same request may succeed, where that is known
 
     def __init__(self, message: str = "", *, code: str = "", details: dict[str, Any] | None = None):
         self.message = message or self.message
@@ -51,12 +51,12 @@ class ApiError(Exception):
 
     @property
     def sentence(self) -> str:
-        """For people: the message, with the first problems of the fields."""
+        """The message, followed by the problems of the first fields."""
         return _sentence(self.message, self.details) if isinstance(self, Invalid) else self.message
 
 
 class Invalid(ApiError):
-    """The request is well-formed and makes no sense. `details` names the fields as validation does."""
+    """The request is well-formed but not acceptable. `details` names the fields, as validation errors do."""
 
     status, code, message = 400, "invalid", "The request is not valid."
 
@@ -82,27 +82,27 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    status, code, message = 404, "not_found", "There is no such thing."
+    status, code, message = 404, "not_found", "There is no such resource."
 
 
 class Conflict(ApiError):
-    status, code, message = 409, "conflict", "The present state does not allow this."
+    status, code, message = 409, "conflict", "The current state does not allow this."
 
 
 class TooLarge(ApiError):
-    status, code, message = 413, "too_large", "The body is larger than a megabyte."
+    status, code, message = 413, "too_large", "The body is larger than one megabyte."
 
 
 class UnsupportedEncoding(ApiError):
     status, code = 415, "unsupported_content_encoding"
-    message = "Send the body as it is, or with Content-Encoding: gzip."
+    message = "Send the body without Content-Encoding, or with Content-Encoding: gzip."
 
 
 class Unavailable(ApiError):
-    status, code, message = 503, "unavailable", "This cannot be done right now. Try again."
+    status, code, message = 503, "unavailable", "This is not possible at the moment. Try again."
 
 
-# DRF's own exceptions, told apart by class; the first that fits.
+# Codes of DRF's own exceptions; the first class that matches.
 _CODES: list[tuple[type[Exception], str]] = [
     (exceptions.ParseError, "malformed"),
     (exceptions.NotAuthenticated, "unauthorized"),
@@ -116,7 +116,7 @@ _CODES: list[tuple[type[Exception], str]] = [
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's hook. None: not ours to answer; Django logs it and sends `server_error`."""
+    """DRF's hook. None: Django logs the error and sends `server_error`."""
     if isinstance(error, ApiError):
         headers = _challenge(error.status)
         if error.retry_after is not None:
@@ -135,8 +135,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         code = next((code for kind, code in _CODES if isinstance(error, kind)), error.default_code)
         return _reply(error.status_code, str(error.detail), code, headers=_headers(error))
     if isinstance(error, DataError):
-        logger.exception("a value that a column cannot hold came as far as the database")
-        return _reply(400, "A value is too long or too large to be stored. Send a smaller one.", Invalid.code)
+        logger.exception("the database refused a value that validation should have refused")
+        return _reply(400, "A value is too long or too large. Send a smaller one.", Invalid.code)
     if is_unavailable(error):
         logger.exception("the database failed")
         return _reply(503, *_database_failure(error))
@@ -146,12 +146,12 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
 def _database_failure(error: BaseException) -> tuple[str, str]:
     """Message and code."""
     if is_read_only(error):
-        return "The database takes no writes at the moment. Try again.", "database_read_only"
+        return "The database is read-only at the moment. Try again.", "database_read_only"
     return "The database cannot be reached. Try again.", "database_unavailable"
 
 
 def _sentence(message: str, details: dict[str, list[dict[str, str]]]) -> str:
-    """With the first problems: many a client shows nothing else."""
+    """Includes the first problems, because many clients show only the message."""
     problems = [f"{field}: {problem['message']}" for field, found in details.items() for problem in found]
     rest = len(problems) - SHOWN_PROBLEMS
     return " ".join([message, *problems[:SHOWN_PROBLEMS], *([f"And {rest} more."] if rest > 0 else [])])
@@ -180,7 +180,7 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 
 
 def fields(details: Any) -> dict[str, list[dict[str, str]]]:
-    """DRF's nested details as one level: {"users[0].ip": [{"message", "code"}]}. What is about the whole: "body"."""
+    """DRF's nested details on one level: {"users[0].ip": [{"message", "code"}]}. "body": the request as a whole."""
     found: dict[str, list[dict[str, str]]] = {}
     for path, problem in _walk(details, ""):
         found.setdefault(path or "body", []).append(problem)
@@ -190,7 +190,7 @@ def fields(details: Any) -> dict[str, list[dict[str, str]]]:
 def _walk(details: Any, path: str) -> Iterator[tuple[str, dict[str, str]]]:
     if isinstance(details, list):
         for index, item in enumerate(details):
-            # A list holds either problems of this place or the details of its items.
+            # A list holds either the problems of this field or the details of its items.
             here = path if _is_problem(item) else f"{path}[{index}]"
             yield from _walk(item, here)
     elif _is_problem(details):
@@ -213,16 +213,16 @@ def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-# What never reaches a DRF view. The admin keeps Django's pages.
+# Requests that never reach a DRF view. The console keeps Django's pages.
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_page(request):
         return defaults.bad_request(request, exception)
     if isinstance(exception, DisallowedHost):
-        message = "The manager does not go by the name in the Host header: see its setting ALLOWED_HOSTS."
+        message = "The name in the Host header is not one of the manager's: see its setting ALLOWED_HOSTS."
         return JsonResponse(_body(message, "host_unknown"), status=400)
-    return JsonResponse(_body("The request cannot be understood.", "malformed"), status=400)
+    return JsonResponse(_body("The request cannot be parsed.", "malformed"), status=400)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -234,18 +234,18 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_page(request):
         return defaults.page_not_found(request, exception)
-    return JsonResponse(_body("There is nothing at this address.", NotFound.code), status=404)
+    return JsonResponse(_body("There is no resource at this URL.", NotFound.code), status=404)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    error = sys.exc_info()[1]  # Django calls this while it handles it
+    error = sys.exc_info()[1]  # Django calls this function while it handles the error
     if error is not None and is_unavailable(error):
         if not _is_page(request):
             return JsonResponse(_body(*_database_failure(error)), status=503)
         response = defaults.server_error(request)
         response.status_code = 503
         return response
-    if isinstance(error, DataError):  # of a view that is not DRF's, such as the console's
+    if isinstance(error, DataError):  # of a view without DRF, such as a page of the console
         return bad_request(request, error)
     if _is_page(request):
         return defaults.server_error(request)

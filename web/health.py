@@ -1,4 +1,4 @@
-"""The answer of /monitor, in the shape that Edgegap's SDKs read (EDGEGAP.md 5.2): the components are counted."""
+"""The response of /monitor, in the format that Edgegap's SDKs read (EDGEGAP.md 5.2)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from .fields.numbers import Count
 
 class HealthSerializer(serializers.Serializer):
     status = serializers.ChoiceField(["HEALTHY", "UNHEALTHY"])
-    message = serializers.CharField(help_text="Names what does not work.")
-    healthy_components = Count(help_text="How many components work.")
-    unhealthy_components = Count(help_text="How many do not.")
+    message = serializers.CharField(help_text="Names the components that do not work.")
+    healthy_components = Count(help_text="Number of components that work.")
+    unhealthy_components = Count(help_text="Number of components that do not work.")
     components = serializers.DictField(
-        child=serializers.BooleanField(), help_text="Each component by name: whether it works."
+        child=serializers.BooleanField(), help_text="Whether each component works, by its name."
     )
 
 

@@ -1,6 +1,6 @@
-"""What the manager's processes count, for Prometheus; what is read from the database is in operations/metrics.py.
+"""Prometheus metrics that the manager's processes count; relaymgr/operations/metrics.py reads others from the database.
 
-Labels have few values, known beforehand: never a session, player, address, tenant or token.
+Labels have a small, fixed set of values: never a session, player, address, tenant or token.
 """
 
 import contextlib
@@ -20,34 +20,35 @@ LAG_SECONDS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300)
 
 http_seconds = Histogram(
     "causeway_http_request_seconds",
-    "Requests to the manager, from the first look at them to the answer. `route`: as in the URL configuration.",
+    "Requests to the manager, from the middleware to the response. `route`: as in the URL configuration.",
     ("route", "method", "status"),
     buckets=CALL_SECONDS,
 )
 http_in_progress = Gauge(
-    "causeway_http_requests_in_progress", "Requests being answered now.", multiprocess_mode="livesum"
+    "causeway_http_requests_in_progress", "Requests that are being processed.", multiprocess_mode="livesum"
 )
 
 http_refused = Counter(
     "causeway_http_refused",
-    "Requests that were refused before a view saw them: too many waited (queue), too much was held (bytes, streams), "
-    "the body was too slow or, without a key, too large, or the address had sent too many wrong keys (wrong_keys).",
+    "Requests that were refused before they reached a view: too many waiting requests (queue), too much memory in use "
+    "(bytes, streams), a body that was too slow or, without a key, too large, or too many wrong keys from the address "
+    "(wrong_keys).",
     ("reason",),
 )
 connections_closed = Counter(
     "causeway_http_connections_closed",
-    "Connections that were cut: no headers in time or too many (headers), a client that does not read (reading), too "
-    "many from one address (connections).",
+    "Connections that were closed: headers late or too large (headers), a client that does not read (reading), too "
+    "many connections from one address (connections).",
     ("reason",),
 )
-throttled = Counter("causeway_throttled", "Refusals by a limit of a minute, by what is counted.", ("kind",))
-cache_failures = Counter("causeway_cache_failures", "Calls of the cache that failed, after which nothing is throttled.")
+throttled = Counter("causeway_throttled", "Requests refused by a limit per minute, by the kind of limit.", ("kind",))
+cache_failures = Counter("causeway_cache_failures", "Failed calls of the cache, while which nothing is throttled.")
 
 # Sessions
 
 session_create_seconds = Histogram(
     "causeway_session_create_seconds",
-    "From a valid POST to a session that its node has confirmed, or to the refusal. `outcome`: ready, or the code.",
+    "From a valid POST to a session confirmed by its node, or to the error. `outcome`: ready, or the error code.",
     ("outcome",),
     buckets=CALL_SECONDS,
 )
@@ -62,13 +63,13 @@ sessions_ended = Counter("causeway_sessions_ended", "Sessions that ended or fail
 
 grants = Counter("causeway_grants", "Calls that tell a node what to hold or forget.", ("operation", "outcome"))
 grant_seconds = Histogram(
-    "causeway_grant_seconds", "How long these calls took.", ("operation",), buckets=(0.001, 0.0025, *CALL_SECONDS)
+    "causeway_grant_seconds", "Duration of these calls.", ("operation",), buckets=(0.001, 0.0025, *CALL_SECONDS)
 )
 
 # Telemetry
 
 probe_round_seconds = Histogram(
-    "causeway_probe_round_seconds", "A round of probes, with storing what it brought.", buckets=TASK_SECONDS
+    "causeway_probe_round_seconds", "A round of probes, including the storage of its results.", buckets=TASK_SECONDS
 )
 probes = Counter(
     "causeway_probes",
@@ -77,7 +78,7 @@ probes = Counter(
 )
 events_applied = Counter("causeway_events_applied", "What nodes told of sessions and players, acted upon.", ("kind",))
 event_lag_seconds = Histogram(
-    "causeway_event_lag_seconds", "From a node's event, by its clock, to its being acted upon.", buckets=LAG_SECONDS
+    "causeway_event_lag_seconds", "From a node's event, by its clock, to its processing.", buckets=LAG_SECONDS
 )
 
 # Webhooks
@@ -87,27 +88,27 @@ webhooks = Counter(
     "Attempts to deliver. failed: tried again later; abandoned: not tried again; dropped: the tenant's queue was full.",
     ("event", "outcome"),
 )
-webhooks_in_flight = Gauge("causeway_webhooks_in_flight", "Attempts that are running now.", multiprocess_mode="livesum")
+webhooks_in_flight = Gauge("causeway_webhooks_in_flight", "Attempts in flight.", multiprocess_mode="livesum")
 webhook_delay_seconds = Histogram(
-    "causeway_webhook_delay_seconds", "From an event to its delivery, for those delivered.", buckets=LAG_SECONDS
+    "causeway_webhook_delay_seconds", "From an event to its successful delivery.", buckets=LAG_SECONDS
 )
 
 # Celery
 
 task_seconds = Histogram("causeway_task_seconds", "Tasks that a worker ran.", ("task", "outcome"), buckets=TASK_SECONDS)
 task_wait_seconds = Histogram(
-    "causeway_task_wait_seconds", "How old a task was when a worker began it.", ("queue",), buckets=LAG_SECONDS
+    "causeway_task_wait_seconds", "Age of a task when a worker started it.", ("queue",), buckets=LAG_SECONDS
 )
-tasks_expired = Counter("causeway_tasks_expired", "Tasks that were too old to be run.", ("task",))
+tasks_expired = Counter("causeway_tasks_expired", "Tasks that expired before a worker started them.", ("task",))
 messages_dead_lettered = Counter(
     "causeway_messages_dead_lettered",
     "Messages in the broker that could not be processed and became dead letters.",
     ("queue",),
 )
-tasks_sent = Counter("causeway_tasks_sent", "Tasks that this process put into a queue.", ("task",))
+tasks_sent = Counter("causeway_tasks_sent", "Tasks that this process sent to a queue.", ("task",))
 task_success_time = Gauge(
     "causeway_task_last_success_timestamp_seconds",
-    "When the task last ended well.",
+    "When the task last succeeded.",
     ("task",),
     multiprocess_mode="livemax",
 )
@@ -115,7 +116,7 @@ task_success_time = Gauge(
 
 @contextlib.contextmanager
 def creation() -> Iterator[None]:
-    """Measures what happens inside, as a session's creation."""
+    """Measures the block as the creation of a session."""
     started, outcome = time.perf_counter(), "failed"
     try:
         yield
@@ -128,5 +129,5 @@ def creation() -> Iterator[None]:
 
 
 def one_of(value: str, values: Collection[str]) -> str:
-    """For a label: a value that is not known is `other`, so that nobody makes the labels many."""
+    """For a label: an unknown value becomes `other`, so that clients cannot create new label values."""
     return value if value in values else OTHER

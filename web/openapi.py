@@ -1,4 +1,4 @@
-"""The OpenAPI document: names of its components, and what every operation says of errors."""
+"""The OpenAPI document: the names of its components, number formats, warnings and errors of every operation."""
 
 from functools import cache
 from typing import Any
@@ -13,13 +13,13 @@ MATCHMAKER_URLS, MATCHMAKER_BASE = "matchmaker.urls", "/matchmaker"
 
 
 class Generator(SchemaGenerator):
-    """Makes the document that is served once: that takes seconds of a core, and anybody may ask."""
+    """Generates each served document once, because that takes seconds of CPU time and any client may request it."""
 
     def get_schema(self, request: Any = None, public: bool = False) -> Any:
         if request is None:
             return super().get_schema(request, public)
         document = _served(self.urlconf)
-        # Paths are those of the URL configuration: below the root, or below the matchmaker's base URL.
+        # Paths are relative to the URL configuration: to the root, or to the matchmaker's base URL.
         base = root_path() + (MATCHMAKER_BASE if self.urlconf == MATCHMAKER_URLS else "")
         return {**document, "servers": [{"url": base}]} if base else document
 
@@ -35,7 +35,7 @@ class Schema(AutoSchema):
         return [tag.partition(":")[0] for tag in super().get_tags()]
 
     def get_serializer_name(self, serializer: Any, direction: Any) -> str:
-        """By the view it is nested in: NodeJoinApi.InputSerializer is NodeJoinInput."""
+        """Named after the view in which it is nested: NodeJoinApi.InputSerializer becomes NodeJoinInput."""
         parts = type(serializer).__qualname__.split(".")
         return "".join(part.removesuffix("Api").removesuffix("Serializer") for part in parts)
 
@@ -54,14 +54,14 @@ STRICT = {
     "in": "query",
     "name": "strict",
     "schema": {"type": "boolean", "default": False},
-    "description": "Refuse with 400 what would otherwise be listed under `warnings`.",
+    "description": "Refuse the request with 400 instead of listing `warnings`.",
 }
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def describe_numbers(result: Any, generator: Any, request: Any, public: bool) -> Any:
-    """Hook of drf-spectacular: every whole number has the format that its range needs. Client generators choose the
-    type by it."""
+    """Hook of drf-spectacular: every integer gets the format that its range requires, by which generators of clients
+    choose a type."""
 
     def walk(schema: Any) -> None:
         if isinstance(schema, list):
@@ -79,7 +79,7 @@ def describe_numbers(result: Any, generator: Any, request: Any, public: bool) ->
 
 
 def describe_warnings(result: Any, generator: Any, request: Any, public: bool) -> Any:
-    """Hook of drf-spectacular: what web.http.input_warnings does to each operation that takes a body or a query."""
+    """Hook of drf-spectacular: describes web/http/input_warnings.py for each operation that takes a body or a query."""
     schemas = result["components"]["schemas"]
     schemas["InputWarning"] = INPUT_WARNING
     listed = {"type": "array", "items": {"$ref": "#/components/schemas/InputWarning"}, "description": "Absent: none."}
@@ -106,5 +106,5 @@ class ErrorSerializer(serializers.Serializer):
 
 
 def error_responses(*statuses: int) -> dict[int, type[ErrorSerializer]]:
-    """For extend_schema(responses=...). Those that any call with a key may get come by themselves."""
+    """For extend_schema(responses=...). Includes the errors that every call with a key may get."""
     return dict.fromkeys((*statuses, 401, 403, 429, 503), ErrorSerializer)

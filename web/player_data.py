@@ -1,7 +1,6 @@
-"""Where applications keep data of players, so that all of one player's can be handed out or erased in one call.
+"""A registry of where applications store data about players, so that one call can export or erase all data of a player.
 
-An application registers its store when it is loaded. The caller needs to know none of them: manager and matchmaker do
-not import each other.
+An application registers its store in `AppConfig.ready`. Callers do not need to import the applications.
 """
 
 from typing import Any, Protocol
@@ -9,10 +8,10 @@ from typing import Any, Protocol
 
 class PlayerStore(Protocol):
     def player_export(self, *, tenant: str, player_id: str = "", ip: str = "") -> dict[str, Any]:
-        """Everything that is kept, JSON serialisable, under names that no other store uses."""
+        """All stored data of the player as JSON-serialisable values, under keys that no other store uses."""
 
     def player_erase(self, *, tenant: str, player_id: str = "", ip: str = "") -> int:
-        """How many rows were deleted or emptied."""
+        """Returns the number of rows that were deleted or cleared."""
 
 
 stores: list[PlayerStore] = []

@@ -1,8 +1,8 @@
-"""HTTP to URLs that tenants name, without letting them reach into our network (SSRF).
+"""Protection against server-side request forgery (SSRF) in HTTP requests to URLs that tenants choose.
 
-The check sits where the connection is made: the name is resolved once, *every* address it has must be a public one,
-and the connection goes to an address that was judged, so a name server that answers differently a second time gains
-nothing. httpcore follows no redirects and takes no proxy from the environment.
+The check is made at connection time: the name is resolved once, *every* one of its addresses must be public, and the
+connection is made to one of the addresses that were checked. A name server that responds differently a second time
+therefore gains nothing. httpcore follows no redirects and uses no proxy from the environment.
 """
 
 import asyncio
@@ -21,26 +21,26 @@ LOOKUP_THREADS = 64
 LOOKUP_SHARE_OF_FREE = 4
 CONNECT_TRY_S = 1.0
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-# Metadata services at addresses that Python takes for public ones: Oracle's (RFC 6890 has that network special, and
-# Python 3.11 knows parts of it only) and Azure's.
+# Metadata services at addresses that Python considers public: Oracle's (RFC 6890 reserves the network, of which Python
+# 3.11 knows only parts) and Azure's.
 METADATA = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
-GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291: all else is local, special or not given out
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291: all other addresses are local, special or unassigned
 
 
 class AddressRefused(httpcore.ConnectError):
-    """The host has an address that is not a public one."""
+    """The host has an address that is not public."""
 
 
 class LookupsBusy(httpcore.ConnectError):
-    """The owner has as many names being looked up as it may: name servers of its that hang hold up its own alone."""
+    """The owner has reached its limit of DNS lookups in progress: name servers that hang delay their own owner only."""
 
 
 class Lookups:
-    """Names looked up in threads, a few for each owner.
+    """DNS lookups in threads, with a limit for each owner.
 
-    `getaddrinfo` cannot be cancelled: a name whose server is silent holds its thread for ten seconds and more, whatever
-    its caller's deadline. So a lookup counts until its thread has ended, and an owner has at most a quarter of what is
-    free: however many owners hang, there is a thread for one more.
+    `getaddrinfo` cannot be cancelled: when a name server does not respond, the thread is occupied for ten seconds or
+    more, whatever the deadline of the caller. A lookup therefore counts until its thread has finished, and an owner
+    gets at most a quarter of the free threads, so that there is always a thread for another owner.
     """
 
     def __init__(self, threads: int = LOOKUP_THREADS) -> None:
@@ -50,7 +50,8 @@ class Lookups:
         self._by_owner: Counter[int] = Counter()
 
     async def addresses(self, owner: int, host: str, port: int) -> list[str]:
-        """All addresses of the host, IPv6 and IPv4 in turns. Raises LookupsBusy; AddressRefused for an unknown name."""
+        """All addresses of the host, alternating between IPv6 and IPv4. Raises LookupsBusy, and AddressRefused for an
+        unknown name."""
         self._begin(owner)
         lookup = self._executor.submit(socket.getaddrinfo, host.strip("[]"), port, type=socket.SOCK_STREAM)
         lookup.add_done_callback(lambda _: self._end(owner))
@@ -78,14 +79,14 @@ lookups = Lookups()
 
 
 def _alternating(addresses: list[str]) -> list[str]:
-    """The families in turns, beginning with that of the first (RFC 8305, 4)."""
+    """Alternates between the address families, starting with that of the first address (RFC 8305, section 4)."""
     first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
     second = [address for address in addresses if address not in first]
     return [address for pair in itertools.zip_longest(first, second) for address in pair if address]
 
 
-class OutwardNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses, or to all if `allow_private`, on behalf of one owner."""
+class GuardedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses, or to any address if `allow_private`, on behalf of one owner."""
 
     def __init__(self, *, owner: int, allow_private: bool = False) -> None:
         self._network = httpcore.AnyIOBackend()
@@ -105,9 +106,9 @@ class OutwardNetwork(httpcore.AsyncNetworkBackend):
             found = ", ".join(address for address in addresses if not is_public(address)) or "none"
             raise AddressRefused(f"not a public address: {found}")
         failure: Exception = AddressRefused("no address")
-        for place, address in enumerate(addresses):
-            # One of several must not use up the deadline: a host's IPv6 address may lead nowhere.
-            is_last = place == len(addresses) - 1
+        for index, address in enumerate(addresses):
+            # One address must not use up the deadline: the host's IPv6 address may be unreachable.
+            is_last = index == len(addresses) - 1
             limit = timeout if is_last else min(timeout or CONNECT_TRY_S, CONNECT_TRY_S)
             try:
                 return await self._network.connect_tcp(address, port, limit, local_address, socket_options)
@@ -120,7 +121,7 @@ class OutwardNetwork(httpcore.AsyncNetworkBackend):
 
 
 def is_public(address: str) -> bool:
-    """Whether a packet to the address leaves for the Internet, whatever IPv4 address is wrapped in it."""
+    """Whether the address belongs to the public Internet, also after unwrapping an embedded IPv4 address."""
     if "%" in address:
         return False  # scoped: link-local
     ip = _unwrapped(ipaddress.ip_address(address))
@@ -139,8 +140,8 @@ def _unwrapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.I
 
 def is_private_url(url: str) -> bool:
     """Whether the URL's host can only be this machine or a private network: `localhost`, or an address that is not
-    public, in any notation that a resolver takes (127.1, 0x7f000001, 2130706433). Other names are judged when they are
-    called: what they resolve to changes."""
+    public, in any notation that a resolver accepts (127.1, 0x7f000001, 2130706433). Other names are checked at
+    connection time, because the addresses of a name can change."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -163,5 +164,5 @@ def is_webhook_url(url: str) -> bool:
         return (
             parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
         )
-    except ValueError:  # a port or an IPv6 literal that is none
+    except ValueError:  # an invalid port or IPv6 literal
         return False

@@ -82,7 +82,7 @@ def _cache(url: str) -> dict[str, Any]:
         return {"BACKEND": "web.cache.EmbeddedCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
     if not url.startswith(("redis://", "rediss://")):
         env.fail("CACHE_URL", "must be redis://host:port/number")
-    return {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": url}
+    return {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": url}
 
 
 env.section("Storage", read_by="web, worker, beat, matchmaker, commands")
@@ -105,8 +105,8 @@ DATABASE_POOL = env.whole(
     200,
     "PostgreSQL connections of each process; a web process works on as many requests at once",
 )
-REQUEST_SECONDS = env.number(
-    "CAUSEWAY_REQUEST_SECONDS",
+DATABASE_TIMEOUT = env.number(
+    "CAUSEWAY_DATABASE_TIMEOUT",
     10,
     1,
     60,

@@ -22,7 +22,7 @@ from relaymgr.tenants.models import Tenant
 from tests.docs import pages
 from tests.flows.stack import running_stack
 from tests.support.waiting import wait_until
-from web import errors
+from web import authorization, errors
 from web.http.parsers import MAX_DEPTH
 
 PAGE = pages.DOCS / "rest.md"
@@ -103,7 +103,7 @@ BY_THE_MANAGER_ITSELF = {"database_unavailable", "database_read_only"}
 
 def codes_of_the_api() -> set[str]:
     """Of sessions, keys and the framework; calls that only nodes or the admin make are no part of the page."""
-    modules = {module.__name__ for module in (authentication, errors, session_errors)}
+    modules = {module.__name__ for module in (authentication, authorization, errors, session_errors)}
     raised = {kind.code for kind in family(errors.ApiError) if kind.__module__ in modules}
     by_the_framework = {code for _, code in errors._CODES}
     return raised | by_the_framework | {"unsupported_media_type", "host_unknown", *BY_THE_MANAGER_ITSELF}
@@ -117,19 +117,19 @@ QUERY: Any = SessionsApi.QuerySerializer().fields
     ("statement", "value"),
     [
         (r"`idle_timeout` \| ([\d,]+)", SESSION["idle_timeout"].default),
-        (r"after which it ends; (\d+) to", SESSION["idle_timeout"].min_value),
-        (r"after which it ends; \d+ to ([\d,]+)", SESSION["idle_timeout"].max_value),
+        (r"after which the session ends; (\d+) to", SESSION["idle_timeout"].min_value),
+        (r"after which the session ends; \d+ to ([\d,]+)", SESSION["idle_timeout"].max_value),
         (r"`max_lifetime` \| ([\d,]+)", SESSION["max_lifetime"].default),
-        (r"seconds; (\d+) to", SESSION["max_lifetime"].min_value),
-        (r"seconds; \d+ to ([\d,]+)", SESSION["max_lifetime"].max_value),
-        (r"a flat object, ([\d,]+) bytes", MAX_METADATA),
+        (r"\| seconds; (\d+) to", SESSION["max_lifetime"].min_value),
+        (r"\| seconds; \d+ to ([\d,]+)", SESSION["max_lifetime"].max_value),
+        (r"a flat object of at most ([\d,]+) bytes", MAX_METADATA),
         (r"`limit` is (\d+)", QUERY["limit"].default),
-        (r"`limit` is \d+, at most (\d+)", QUERY["limit"].max_value),
-        (r"`/v1/ips/lookup` takes up to (\d+)", MAX_LOOKUPS),
-        (r"can be read for (\d+) days", settings.SESSION_RETENTION_DAYS),
-        (r"requests a minute, ([\d,]+) unless", Tenant._meta.get_field("requests_per_minute").default),
-        (r"answered 429 after (\d+) in a minute", settings.FAILED_AUTHENTICATIONS_PER_MINUTE),
-        (r"A session has (\d+) seats at most", MAX_SEATS),
+        (r"`limit` is \d+\s+by\s+default\s+and\s+at\s+most\s+(\d+)", QUERY["limit"].max_value),
+        (r"`/v1/ips/lookup`\s+accepts\s+up\s+to\s+(\d+)", MAX_LOOKUPS),
+        (r"can\s+be\s+read\s+for\s+(\d+)\s+days", settings.SESSION_RETENTION_DAYS),
+        (r"each\s+key:\s+([\d,]+)\s+requests", Tenant._meta.get_field("requests_per_minute").default),
+        (r"After\s+(\d+)\s+wrong\s+keys", settings.FAILED_AUTHENTICATIONS_PER_MINUTE),
+        (r"A\s+session\s+has\s+at\s+most\s+(\d+)\s+seats", MAX_SEATS),
         (r"nested deeper than (\d+) levels", MAX_DEPTH),
     ],
 )

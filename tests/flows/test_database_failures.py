@@ -39,7 +39,7 @@ class Web:
             "DATABASE_URL": server.url,
             "BROKER_URL": "memory://",
             "CAUSEWAY_STATE_DIR": str(folder),
-            "CAUSEWAY_REQUEST_SECONDS": str(REQUEST_SECONDS),
+            "CAUSEWAY_DATABASE_TIMEOUT": str(REQUEST_SECONDS),
             "CAUSEWAY_MATCHMAKER_MANAGER_URL": self.url,
             # Not production: it has no Redis.
             "DJANGO_SETTINGS_MODULE": "tests.flows.without_redis",

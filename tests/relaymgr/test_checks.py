@@ -21,7 +21,7 @@ from web.startup import EXIT_STATUS
 
 ROOT = Path(__file__).parents[2]
 LOCAL = {"default": {"BACKEND": "web.cache.EmbeddedCache"}}
-REDIS = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": "redis://r"}}
+REDIS = {"default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": "redis://r"}}
 KEY = secrets.token_urlsafe(48)
 SERVICE_KEY = f"cw_{'0' * 12}_{'x' * 43}"
 

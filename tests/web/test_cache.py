@@ -20,7 +20,7 @@ from web.http.throttling import give_back, take
 @pytest.fixture
 def broker(tmp_path: Path, settings: LazySettings) -> Iterator[Redis]:
     with servers.redis(tmp_path) as server:
-        settings.CACHES = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": server.url}}
+        settings.CACHES = {"default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": server.url}}
         with Redis.from_url(server.url) as broker:
             yield broker
 
@@ -97,7 +97,7 @@ def test_cache_that_fails_is_waited_for_once_and_refuses_nothing(
 ) -> None:
     """A Redis that is stopped, and one that hangs: of 200 calls only the first waits for it."""
     with servers.redis(tmp_path) as server:
-        settings.CACHES = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": server.url}}
+        settings.CACHES = {"default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": server.url}}
         assert [take("kind", "one", 1).is_granted for _ in range(2)] == [True, False]
         server.process.send_signal(signal_)
         if signal_ == signal.SIGKILL:
@@ -113,7 +113,7 @@ def test_cache_that_fails_is_waited_for_once_and_refuses_nothing(
 
 def test_cache_that_is_back_counts_again(tmp_path: Path, settings: LazySettings) -> None:
     with servers.redis(tmp_path) as server:
-        settings.CACHES = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": server.url}}
+        settings.CACHES = {"default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": server.url}}
         assert take("kind", "one", 5).remaining == 4
         breaker = cache._cache._client.breaker
         server.process.send_signal(signal.SIGSTOP)

@@ -10,9 +10,9 @@ import pytest
 
 from web.ssrf_guard import (
     AddressRefused,
+    GuardedNetwork,
     Lookups,
     LookupsBusy,
-    OutwardNetwork,
     is_private_url,
     is_public,
     is_webhook_url,
@@ -80,7 +80,7 @@ INWARD = [
 async def test_inward_host_is_refused_without_a_connect(host: str, listener: Listener) -> None:
     url = f"http://{host}:{listener.port}/"
     assert is_webhook_url(url)
-    async with httpcore.AsyncConnectionPool(network_backend=OutwardNetwork(owner=1)) as pool:
+    async with httpcore.AsyncConnectionPool(network_backend=GuardedNetwork(owner=1)) as pool:
         with pytest.raises(AddressRefused):
             await asyncio.wait_for(pool.request("POST", url), 5)
     assert listener.connects() == 0
@@ -116,7 +116,7 @@ async def test_one_inward_address_among_public_ones_refuses_the_name(monkeypatch
     answers = {"mixed.test": ["93.184.216.34", "10.0.0.1"], "public.test": ["93.184.216.34", "2606:2800:220:1::1"]}
     resolve(monkeypatch, answers.__getitem__)
     connected = note_connects(monkeypatch)
-    network = OutwardNetwork(owner=1)
+    network = GuardedNetwork(owner=1)
     with pytest.raises(AddressRefused):
         await network.connect_tcp("mixed.test", 443)
     assert connected == []
@@ -135,7 +135,7 @@ async def test_connects_to_the_address_that_was_judged(monkeypatch: pytest.Monke
 
     resolve(monkeypatch, answer)
     connected = note_connects(monkeypatch)
-    async with httpcore.AsyncConnectionPool(network_backend=OutwardNetwork(owner=1)) as pool:
+    async with httpcore.AsyncConnectionPool(network_backend=GuardedNetwork(owner=1)) as pool:
         with pytest.raises(httpcore.ConnectError):
             await pool.request("POST", "http://rebinding.test/")
     assert (asked, connected) == (["rebinding.test"], ["93.184.216.34"])
@@ -143,7 +143,7 @@ async def test_connects_to_the_address_that_was_judged(monkeypatch: pytest.Monke
 
 async def test_unknown_name_is_refused_like_an_inward_one() -> None:
     with pytest.raises(AddressRefused):
-        await OutwardNetwork(owner=1).connect_tcp("no-such-host.invalid", 443)
+        await GuardedNetwork(owner=1).connect_tcp("no-such-host.invalid", 443)
 
 
 async def test_families_take_turns_and_a_dead_address_does_not_use_up_the_deadline(
@@ -159,7 +159,7 @@ async def test_families_take_turns_and_a_dead_address_does_not_use_up_the_deadli
         with socket.create_server(("127.0.0.1", port)):
             resolve(monkeypatch, lambda host: ["127.0.0.2", "127.0.0.1"])
             stream = await asyncio.wait_for(
-                OutwardNetwork(owner=1, allow_private=True).connect_tcp("two.test", port), 8
+                GuardedNetwork(owner=1, allow_private=True).connect_tcp("two.test", port), 8
             )
             assert stream.get_extra_info("server_addr")[0] == "127.0.0.1"
             await stream.aclose()

@@ -1,1 +1,1 @@
-"""What the consoles of all applications share."""
+"""The base of the console, shared by all applications."""

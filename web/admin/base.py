@@ -1,9 +1,9 @@
-"""What the admins of all apps share: acts that are confirmed first, and a record of who changed what.
+"""Base classes for the console's pages: actions are confirmed first, and every change is recorded in the audit log.
 
-An act is a method of a `AuditedAdmin` for one row, marked with `act` and named in `actions`. It is offered in the
-list, for many rows at once, and on the row's page; what else offers it links to
+An action is a method of an `AuditedAdmin` for one row, decorated with `confirmed_action` and named in `actions`. The
+list offers it for many rows at once, the row's page for that row. Another page can link to it:
     {% url 'admin:nodes_relaynode_action' 'drain' %}?pk=7&next=/admin/
-Whoever may not do it is not offered it, and is refused. Every act is kept in the audit log, with how it went.
+A user without the permission is not offered the action, and is refused. Its result is part of the audit entry.
 """
 
 import logging
@@ -35,19 +35,19 @@ from web.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
-MAX_ROWS = 500  # of one act: each may be a call to a node
-STOP_POLLING = 286  # htmx's
+MAX_ROWS = 500  # for one action; each row may need a call to a node
+STOP_POLLING = 286  # the status that tells htmx to stop
 LOOKUP_ERRORS = (ValueError, TypeError, IndexError, OverflowError, FieldError, DataError, ProgrammingError)
-COUNTED = 10_000  # rows of a list; beyond, it says "more than", and a search finds the others
+MAX_COUNTED = 10_000  # rows of a list; a longer list shows "more than", and a search finds the other rows
 
 
 class Warned(str):
-    """What an act says that was done, but not without something to look after."""
+    """The message of an action that was carried out, but that needs the operator's attention."""
 
 
 @dataclass(frozen=True)
 class ConfirmedAction:
-    """`do(page, request, row, **answers)` does it to one row and says what is so now, or raises ApiError."""
+    """`do(page, request, row, **answers)` carries it out for one row and returns a message, or raises ApiError."""
 
     name: str
     label: str
@@ -67,15 +67,16 @@ def confirmed_action(
     is_final: bool = False,
     applies: Callable[[Any], bool] = lambda row: True,
 ) -> Callable[[Callable[..., str]], Callable[..., Any]]:
-    """Makes a method an act. `effect`: what will happen, for the page that asks. `permission`: as in `admin.action`.
-    `form`: what it needs to know. `is_final`: it cannot be taken back. `applies`: whether a row's page offers it."""
+    """Makes a method an action that is confirmed first. `effect`: what will happen, shown on the confirmation page.
+    `permission`: as in `admin.action`. `form`: its parameters. `is_final`: it cannot be undone. `applies`: whether
+    the page of a row offers it."""
 
     def mark(method: Callable[..., str]) -> Callable[..., Any]:
         @admin.action(description=label, permissions=[permission])
         def action(page: AuditedAdmin, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
             if rows.count() <= MAX_ROWS:
                 return page.confirm(request, marked, rows, next_url=request.get_full_path())
-            messages.error(request, f"These are too many at once. Choose at most {MAX_ROWS}.")
+            messages.error(request, f"Too many rows are selected. Select at most {MAX_ROWS}.")
             return None
 
         marked = ConfirmedAction(method.__name__, label, effect, method, form, is_final, applies)
@@ -87,10 +88,10 @@ def confirmed_action(
 
 
 class AuditedAdmin(admin.ModelAdmin):
-    """Keeps every act and every saved form in the audit log."""
+    """Records every action and every saved form in the audit log."""
 
     formfield_overrides = {DateTimeField: {"widget": NamedDateTime}}
-    entity = ""  # in the audit log, `<entity>.<verb>`; else the model's name
+    entity = ""  # in the audit log, as in `<entity>.<verb>`; by default the model's name
 
     def get_urls(self) -> list[URLPattern]:
         name = f"{self.opts.app_label}_{self.opts.model_name}_action"
@@ -98,7 +99,7 @@ class AuditedAdmin(admin.ModelAdmin):
         return [path("actions/<slug:name>", view, name=name), *super().get_urls()]
 
     def confirmed_actions(self, request: HttpRequest) -> dict[str, ConfirmedAction]:
-        """What this user may do here."""
+        """The actions that this user may carry out here."""
         offered = {
             name: getattr(entry[0], "confirmed_action", None)
             for name, entry in self.get_actions(request).items()
@@ -107,15 +108,15 @@ class AuditedAdmin(admin.ModelAdmin):
         return {name: found for name, found in offered.items() if found}
 
     def row_facts(self, row: Any) -> str:
-        """What an operator should know of a row before acting on it."""
+        """What an operator should know about a row before confirming an action."""
         return ""
 
     def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What the template of the row's page wants to know beside Django's own."""
+        """Additional context for the template of the row's page."""
         return {}
 
     def action_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """GET asks, POST does it."""
+        """GET shows the confirmation page, POST carries the action out."""
         found = self.confirmed_actions(request).get(name)
         if found is None:
             raise PermissionDenied
@@ -143,7 +144,7 @@ class AuditedAdmin(admin.ModelAdmin):
         next_url: str,
         form: forms.Form | None = None,
     ) -> HttpResponse:
-        """The page that says what will happen, to what."""
+        """The confirmation page: what will happen, and to which rows."""
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -157,17 +158,17 @@ class AuditedAdmin(admin.ModelAdmin):
         return TemplateResponse(request, "admin/confirm_action.html", context)
 
     def _run(self, request: HttpRequest, found: ConfirmedAction, row: Model, answers: dict[str, Any]) -> None:
-        """One row's failure does not hold up the others."""
+        """A failure for one row does not stop the others."""
         target = str(row)
         try:
-            told, level = found.do(self, request, row, **answers), messages.SUCCESS
+            message, level = found.do(self, request, row, **answers), messages.SUCCESS
         except (ApiError, APIException) as error:
             sentence = error.sentence if isinstance(error, ApiError) else str(error.detail)
-            told, level = f"{target}: {sentence}", messages.ERROR
-        if isinstance(told, Warned):
+            message, level = f"{target}: {sentence}", messages.ERROR
+        if isinstance(message, Warned):
             level = messages.WARNING
-        self._record(request, found.name, target, told, succeeded=level != messages.ERROR)
-        messages.add_message(request, level, told)
+        self._record(request, found.name, target, message, succeeded=level != messages.ERROR)
+        messages.add_message(request, level, message)
 
     def _action_url(self, found: ConfirmedAction) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_action", args=[found.name])
@@ -192,28 +193,28 @@ class AuditedAdmin(admin.ModelAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """A query string that no filter understands shows the list with a note. Django answers 500 to many of them,
-        and what PostgreSQL refuses, such as a NUL, comes as far as the database."""
+        """An unusable query string shows the list with a note. Django answers 500 to many of them, and values that
+        PostgreSQL refuses, such as a NUL, reach the database."""
         try:
             return super().get_changelist_instance(request)
         except LOOKUP_ERRORS as error:
             if not request.GET:
                 raise
-            logger.info("a list was asked for with a query that it cannot use: %s", type(error).__name__)
+            logger.info("unusable query for a list: %s", type(error).__name__)
             raise IncorrectLookupParameters from error
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
-        """An action for rows that no row can be is refused; Django answers 500."""
+        """An action for primary keys that cannot exist is refused; Django answers 500."""
         chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)[:MAX_ROWS]
         try:
             queryset.filter(pk__in=chosen).exists()
         except (ValueError, OverflowError, ValidationError, DataError):
-            messages.error(request, "There are no such rows. Choose some of the list.")
+            messages.error(request, "There are no such rows. Select rows of the list.")
             return HttpResponseRedirect(request.get_full_path())
         return super().response_action(request, queryset, *args, **kwargs)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """None also for an id that the database refuses."""
+        """Also None for an id that the database refuses."""
         try:
             return super().get_object(request, object_id, from_field)
         except (DataError, OverflowError, UnicodeError):
@@ -229,7 +230,7 @@ class AuditedAdmin(admin.ModelAdmin):
             context |= self.page_context(request, row)
         return super().render_change_form(request, context, *args, **kwargs)
 
-    # Saved forms. What Django notes in its own log, we note in ours.
+    # Saved forms: whatever Django records in its own log is also recorded in the audit log.
 
     def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> Any:
         self._record(request, "add", str(obj))
@@ -258,22 +259,22 @@ class AuditedAdmin(admin.ModelAdmin):
 
 
 class NoDeleteAdmin(AuditedAdmin):
-    """Rows that are retired by an act, never deleted: other things stand on them."""
+    """Rows that an action retires and that are never deleted, because other rows refer to them."""
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
 
 class BoundedPaginator(Paginator):
-    """Never counts a whole table."""
+    """Counts at most MAX_COUNTED rows."""
 
     @cached_property
     def count(self) -> int:
-        return cast(QuerySet[Any], self.object_list).order_by()[:COUNTED].count()
+        return cast(QuerySet[Any], self.object_list).order_by()[:MAX_COUNTED].count()
 
 
 class ReadOnlyAdmin(NoDeleteAdmin):
-    """Rows that the system writes and people look at. Tables may be big: nothing counts them."""
+    """Rows that only the system writes. Tables may be large, so no page counts them."""
 
     show_full_result_count = False
     paginator = BoundedPaginator
@@ -286,10 +287,10 @@ class ReadOnlyAdmin(NoDeleteAdmin):
 
 
 def live_part(request: HttpRequest, template: str, page: Any, *, is_live: bool) -> HttpResponse:
-    """What of a row's page stays fresh (templates/admin/live.html); htmx is told to ask no more when it is not live."""
+    """The part of a row's page that refreshes itself (templates/admin/live.html), until `is_live` is false."""
     return TemplateResponse(request, template, {"page": page}, status=200 if is_live else STOP_POLLING)
 
 
 def show_once(request: HttpRequest, what: str, plain: str) -> None:
-    """Tells an operator a new key. The message is the only place it ever stands."""
+    """Shows an operator a new key. The key appears in this message only."""
     messages.warning(request, f"{what}: {plain} (copy it now, it is not shown again)")

@@ -1,9 +1,9 @@
-"""The console isolates all text from outside, by one mechanism: templates are rewritten as they are loaded.
+"""Isolation of bidirectional text in the console: a template loader adds a filter to the variables of every template.
 
-A variable in the text of a page (`<td>{{ seat.player_id }}</td>`) passes the filter `bdi`, which puts what could change
-the order of the text around it into <bdi>; in a title or an option, where there is no markup, the filter `bdi_plain`.
-So no template has to think of it, Django's own included. Variables inside a tag, a script or a translated block are
-left as they are. What Python has put together as markup has its bidirectional control characters made visible.
+A variable in the text of a page (`<td>{{ seat.player_id }}</td>`) gets the filter `bdi`, which wraps text that could
+reorder its surroundings in <bdi>. In a title or an option, which cannot contain markup, it gets `bdi_plain`. This also
+covers Django's own templates. Variables inside a tag, a script or a translated block are unchanged. In markup that was
+built in Python, bidirectional control characters are made visible.
 """
 
 import re
@@ -19,7 +19,7 @@ from observability.plain_text import isolated, may_reorder, without_bidi_control
 
 register = template.Library()
 
-PLAIN = ("title", "option", "textarea")  # elements that hold text alone
+PLAIN = ("title", "option", "textarea")  # elements that can contain only text
 RAW = ("script", "style")
 _MARKUP = re.compile(r"<!--.*?-->|<(/?[a-zA-Z][\w-]*)?|>", re.DOTALL)
 _BLOCK = re.compile(r"\{%\s*(end)?(blocktranslate|blocktrans|comment|verbatim)\b")
@@ -27,7 +27,7 @@ _BLOCK = re.compile(r"\{%\s*(end)?(blocktranslate|blocktrans|comment|verbatim)\b
 
 @register.filter
 def bdi(value: Any) -> Any:
-    """<bdi> around what could reorder its surroundings; all else as it is."""
+    """Wraps text that could reorder its surroundings in <bdi>."""
     return _isolated(value, lambda text: mark_safe(f"<bdi>{escape(without_bidi_controls(text))}</bdi>"))  # noqa: S308  # nosec
 
 
@@ -38,7 +38,7 @@ def bdi_plain(value: Any) -> Any:
 
 def _isolated(value: Any, isolate: Any) -> Any:
     if hasattr(value, "__html__") and not isinstance(value, str):
-        return value  # a form or a field: it renders itself, and what it shows is what it sends back
+        return value  # a form or a field renders itself, and its values are sent back unchanged
     text = str(value)
     if not may_reorder(text):
         return value
@@ -55,34 +55,34 @@ class Loader(app_directories.Loader):
 
 
 def rewritten(source: str) -> str:
-    """The template's source with the filter at each variable in text."""
-    place, block = _Place(), ""
+    """The template's source with the filter added to each variable in text."""
+    position, block = _Position(), ""
     parts = []
     for part in tag_re.split(source):
         if found := _BLOCK.match(part):
             block = "" if found[1] else found[2]
         elif part.startswith("{{") and not block:
-            part = _with_filter(part, place)
+            part = _with_filter(part, position)
         elif not part.startswith(("{%", "{#", "{{")) and not block:
-            place.read(part)
+            position.advance(part)
         parts.append(part)
     return "".join(parts)
 
 
-def _with_filter(variable: str, place: "_Place") -> str:
-    if place.is_in_tag or place.element in RAW:
+def _with_filter(variable: str, position: "_Position") -> str:
+    if position.is_in_tag or position.element in RAW:
         return variable
-    return f"{{{{ {variable[2:-2].strip()}|{'bdi_plain' if place.element in PLAIN else 'bdi'} }}}}"
+    return f"{{{{ {variable[2:-2].strip()}|{'bdi_plain' if position.element in PLAIN else 'bdi'} }}}}"
 
 
-class _Place:
-    """Where in the HTML the source has come to."""
+class _Position:
+    """The position in the HTML: inside a tag, or inside one of the elements PLAIN and RAW."""
 
     def __init__(self) -> None:
         self.is_in_tag = False
-        self.element = ""  # one of PLAIN or RAW that is open
+        self.element = ""
 
-    def read(self, text: str) -> None:
+    def advance(self, text: str) -> None:
         for found in _MARKUP.finditer(text):
             name = (found[1] or "").lower()
             if found[0].startswith("<!--"):

@@ -18,7 +18,7 @@ class FilledJSON(forms.JSONField):
 
 
 class AnyAutocomplete(AutocompleteSelect):
-    """Shows a form again in which something is chosen that no row can be; Django's fails."""
+    """Shows a form again whose choice is a primary key that cannot exist; Django's own widget fails."""
 
     def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
         return super().optgroups(name, [each for each in value if self._may_be_a_row(each)], attr)
@@ -34,7 +34,7 @@ class AnyAutocomplete(AutocompleteSelect):
 
 
 class NamedDateTime(AdminSplitDateTime):
-    """The one label of the two fields belongs to neither."""
+    """Labels each of the two input fields; Django's one label belongs to neither."""
 
     def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
         context = super().get_context(name, value, attrs)

@@ -1,4 +1,4 @@
-"""Words for people that more than one command or page needs."""
+"""Phrases that several commands and pages use."""
 
 
 def counted(count: float, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""For operators: who did what. Nobody changes it."""
+"""The audit log in the console, read-only."""
 
 from django.contrib import admin
 

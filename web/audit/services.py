@@ -18,7 +18,7 @@ BATCH = 5_000
 def action_record(
     *, via: Via, actor: str, action: str, target: str, detail: str = "", succeeded: bool = True
 ) -> AuditEntry:
-    """Keeps an act. `action` is `<entity>.<verb>`; nothing secret belongs in `detail`."""
+    """Records an action. `action` is `<entity>.<verb>`; `detail` must contain no secret."""
     return AuditEntry.objects.create(
         via=via,
         actor=actor[:150],
@@ -32,31 +32,33 @@ def action_record(
 def repeated_action_record(
     *, via: Via, actor: str, action: str, target: str, detail: str = "", succeeded: bool = True
 ) -> None:
-    """Keeps an act that anybody may cause as often as they like, such as a failed sign-in.
+    """Records an action that any client can cause without limit, such as a failed sign-in.
 
-    Repetitions within an hour raise the count of one entry, and beyond DISTINCT_MAX different ones all others share an
-    entry: a flood adds at most DISTINCT_MAX + 1 rows an hour (a few more where processes race), and cannot push other
-    entries out."""
+    Repetitions within an hour increase the count of one entry. Beyond DISTINCT_MAX different entries within an hour,
+    all further ones share one entry: a flood adds at most DISTINCT_MAX + 1 rows an hour (a few more where processes
+    race)."""
     now = timezone.now()
     recent = AuditEntry.objects.filter(via=via, action=action[:40], at__gt=now - REPEATED_WITHIN).order_by()
-    if _repeat(recent.filter(actor=actor[:150], target=target[:200], detail=detail[:500], succeeded=succeeded)):
+    if _count_repetition(
+        recent.filter(actor=actor[:150], target=target[:200], detail=detail[:500], succeeded=succeeded)
+    ):
         return
     if len(recent.values_list("pk")[:DISTINCT_MAX]) >= DISTINCT_MAX:
-        actor, target, detail = OTHERS, OTHERS, f"beside {DISTINCT_MAX} different ones within the hour"
-        if _repeat(recent.filter(actor=OTHERS, target=OTHERS)):
+        actor, target, detail = OTHERS, OTHERS, f"more than {DISTINCT_MAX} different ones within the hour"
+        if _count_repetition(recent.filter(actor=OTHERS, target=OTHERS)):
             return
     action_record(via=via, actor=actor, action=action, target=target, detail=detail, succeeded=succeeded)
 
 
-def _repeat(alike: QuerySet[AuditEntry]) -> bool:
-    """Whether there is an entry to count up."""
-    found = alike.values_list("pk", flat=True).first()
+def _count_repetition(same: QuerySet[AuditEntry]) -> bool:
+    """False: there is no entry whose count could be increased."""
+    found = same.values_list("pk", flat=True).first()
     counted = AuditEntry.objects.filter(pk=found) if found else AuditEntry.objects.none()
     return counted.update(count=F("count") + 1, last_at=timezone.now()) == 1
 
 
 def audit_prune() -> int:
-    """Deletes entries that are older than AUDIT_RETENTION_DAYS; how many."""
+    """Deletes entries older than AUDIT_RETENTION_DAYS. Returns their number."""
     old = AuditEntry.objects.filter(at__lt=timezone.now() - timedelta(days=settings.AUDIT_RETENTION_DAYS)).order_by()
     pruned = 0
     while batch := list(old.values_list("pk", flat=True)[:BATCH]):
@@ -65,12 +67,12 @@ def audit_prune() -> int:
 
 
 def command_record(*, action: str, target: str, detail: str = "") -> AuditEntry:
-    """Keeps what a management command did."""
+    """Records what a management command did."""
     return action_record(via=Via.COMMAND, actor=machine_user(), action=action, target=target, detail=detail)
 
 
 def machine_user() -> str:
-    """The user of this machine; who became root by sudo is named too."""
+    """The user of this machine, and the user that became root with sudo."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name

@@ -1,7 +1,8 @@
-"""Rows by the SQL that costs least to write: a round of probes stores thousands, a creation must be fast.
+"""Inserts and updates of many rows at low cost: a round of probes stores thousands, and creating a session must be
+fast.
 
-`bulk_create` and `bulk_update` cost several times as much for each row, in building objects and in quoting them into
-one long statement. Values are of the types that the columns have; a JSON column is given what it is to hold.
+Django's `bulk_create` and `bulk_update` cost several times as much for each row, because they build model instances and
+quote all values into one long statement. Values have the types of their columns; for a JSON column, the value itself.
 """
 
 import functools
@@ -19,10 +20,10 @@ Fields = tuple["Field[Any, Any]", ...]
 
 
 def rows_insert(model: type[Model], names: Sequence[str], rows: Iterable[Row]) -> None:
-    """On PostgreSQL by COPY."""
+    """Uses COPY on PostgreSQL."""
     fields = _fields(model, names)
     if connection.vendor == "postgresql":
-        with connection.cursor() as cursor, cursor.copy(f"COPY {_place(model, fields)} FROM STDIN") as copy:
+        with connection.cursor() as cursor, cursor.copy(f"COPY {_table(model, fields)} FROM STDIN") as copy:
             for row in _adapted(fields, rows):
                 copy.write_row(row)
     else:
@@ -30,7 +31,7 @@ def rows_insert(model: type[Model], names: Sequence[str], rows: Iterable[Row]) -
 
 
 def objects_insert(objects: Sequence[Model]) -> None:
-    """A few new objects of one model, in one statement. As `bulk_create`, but faster; no signal is sent."""
+    """Inserts a few new objects of one model in one statement. Faster than `bulk_create`; sends no signals."""
     model = type(objects[0])
     fields = _new_fields(model)
     rows = _adapted(fields, ([field.pre_save(each, add=True) for field in fields] for each in objects))
@@ -44,12 +45,12 @@ def objects_insert(objects: Sequence[Model]) -> None:
 
 @functools.cache
 def _new_fields(model: type[Model]) -> Fields:
-    """Those that a new object has."""
+    """The columns of a new object, without the generated key."""
     return tuple(field for field in model._meta.concrete_fields if not isinstance(field, AutoField))
 
 
 def row_change(model: type[Model], where: Mapping[str, Any], **values: Any) -> bool:
-    """Give the row that is as `where` says these values; False: there is none."""
+    """Updates the row that matches `where`. False: no row matches."""
     statement, fields = _update(model, tuple(values), tuple(where))
     with connection.cursor() as cursor:
         cursor.execute(statement, next(_adapted(fields, [[*values.values(), *where.values()]])))
@@ -57,17 +58,17 @@ def row_change(model: type[Model], where: Mapping[str, Any], **values: Any) -> b
 
 
 def rows_upsert(model: type[Model], names: Sequence[str], rows: Iterable[Row], *, unique: Sequence[str]) -> None:
-    """A row whose `unique` is there already takes the place of that one."""
+    """Replaces a row that already exists with the same values in the columns `unique`."""
     fields = _fields(model, names)
     new = [_quote(field.column) for field in fields if field.name not in unique]
-    anew = ", ".join(f"{column} = excluded.{column}" for column in new)
-    conflict = f"ON CONFLICT ({_columns(_fields(model, unique))}) DO UPDATE SET {anew}"  # nosec B608
+    updates = ", ".join(f"{column} = excluded.{column}" for column in new)
+    conflict = f"ON CONFLICT ({_columns(_fields(model, unique))}) DO UPDATE SET {updates}"  # nosec B608
     _run_many(f"{_insert(model, fields)} {conflict}", fields, rows)
 
 
 def rows_update(model: type[Model], names: Sequence[str], rows: Iterable[Row], *, where: Sequence[str] = ()) -> None:
-    """Each row: values for the columns `names`, then those of the columns `where` of the row to give them; by default
-    its primary key."""
+    """Each row holds the new values of the columns `names`, and then the values of the columns `where` that select the
+    row; by default its primary key."""
     statement, fields = _update(model, tuple(names), tuple(where) or (model._meta.pk.name,))
     _run_many(statement, fields, rows)
 
@@ -78,25 +79,25 @@ def _run_many(statement: str, fields: Fields, rows: Iterable[Row]) -> None:
             cursor.executemany(statement, adapted)
 
 
-# The statements. All names in them are the model's.
+# The statements. All names in them come from the model.
 
 
 @functools.cache
 def _insert(model: type[Model], fields: Fields, rows: int = 1) -> str:
     row = f"({', '.join(['%s'] * len(fields))})"
-    return f"INSERT INTO {_place(model, fields)} VALUES {', '.join([row] * rows)}"  # noqa: S608  # nosec B608
+    return f"INSERT INTO {_table(model, fields)} VALUES {', '.join([row] * rows)}"  # noqa: S608  # nosec B608
 
 
 @functools.cache
 def _update(model: type[Model], values: tuple[str, ...], where: tuple[str, ...]) -> tuple[str, Fields]:
-    """The statement, and the fields of its parameters."""
+    """The statement and the fields of its parameters."""
     new, old = _fields(model, values), _fields(model, where)
     sets = ", ".join(f"{_quote(field.column)} = %s" for field in new)
     tests = " AND ".join(f"{_quote(field.column)} = %s" for field in old)
     return f"UPDATE {_quote(model._meta.db_table)} SET {sets} WHERE {tests}", new + old  # noqa: S608  # nosec B608
 
 
-def _place(model: type[Model], fields: Fields) -> str:
+def _table(model: type[Model], fields: Fields) -> str:
     return f"{_quote(model._meta.db_table)} ({_columns(fields)})"
 
 
@@ -112,21 +113,21 @@ def _quote(name: str | None) -> str:
     return connection.ops.quote_name(str(name))
 
 
-# Their values
+# The values
 
 
 def _adapted(fields: Fields, rows: Iterable[Row]) -> Iterator[Row]:
-    adapters = {place: adapter for place, field in enumerate(fields) if (adapter := _adapter(field))}
+    adapters = {index: adapter for index, field in enumerate(fields) if (adapter := _adapter(field))}
     for row in rows:
         adapted = list(row)
-        for place, adapt in adapters.items():
-            if adapted[place] is not None:
-                adapted[place] = adapt(adapted[place])
+        for index, adapt in adapters.items():
+            if adapted[index] is not None:
+                adapted[index] = adapt(adapted[index])
         yield adapted
 
 
 def _adapter(field: "Field[Any, Any]") -> Callable[[Any], Any] | None:
-    """What makes of a value what the database takes, for the columns of which it would not take it as it is."""
+    """Converts values of this column to what the database driver accepts. None: no conversion is needed."""
     if isinstance(field, JSONField):
         return lambda value: msgspec.json.encode(value).decode()
     if isinstance(field, EncryptedTextField):

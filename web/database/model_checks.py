@@ -1,5 +1,5 @@
-"""Rows that are made of what people write, checked before a database sees them. PostgreSQL refuses a text that is
-longer than its column, and SQLite keeps it."""
+"""Validation of rows made from user input before they reach the database: PostgreSQL refuses a text that is longer than
+its column, and SQLite stores it."""
 
 from django.core.exceptions import ValidationError
 from django.db.models import Model
@@ -8,7 +8,7 @@ from web.errors import Invalid
 
 
 def check_fields(row: Model) -> None:
-    """Raises Invalid, with all that the model's fields say against their values."""
+    """Raises Invalid with the problems of all fields."""
     try:
         row.clean_fields()
     except ValidationError as error:

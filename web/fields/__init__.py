@@ -1,1 +1,1 @@
-"""Fields of serializers, each with its range, so that the OpenAPI documents state them too."""
+"""Serializer fields with their ranges, which the OpenAPI documents state too."""

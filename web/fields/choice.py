@@ -4,7 +4,7 @@ from rest_framework import serializers
 
 
 class Choice(serializers.ChoiceField):
-    """A choice whose error names what there is to choose from."""
+    """A choice whose error message lists the valid values."""
 
     default_error_messages = {"invalid_choice": '"{input}" is not one of: {choices}.'}
 

@@ -1,5 +1,5 @@
-"""Round trips that players report, of which only those above 0 are measurements: the SDKs, and browsers, report 0 or -1
-for a ping that failed, and the nearest relay of all would be the one that cannot be reached.
+"""Round-trip times that players report. Only those above 0 are measurements: SDKs and browsers report 0 or -1 for a
+ping that failed, and without this rule an unreachable relay would count as the nearest one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,8 +10,8 @@ from ..http.input_warnings import MAX_NAME, InputWarning, warn
 
 
 def measured(player: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The player without the `latencies` and `measurements` that are none, of which it warns. `path`: how errors name
-    the player, such as "users[0]."."""
+    """The player without the `latencies` and `measurements` that are 0 or less; adds a warning for each of them.
+    `path`: the player's path in warnings, such as "users[0]."."""
     found = dict(player)
     latencies, measurements = player.get("latencies") or {}, player.get("measurements") or []
     warn(chain(not_measured(latencies, f"{path}latencies"), _unmeasured(measurements, f"{path}measurements")))
@@ -23,7 +23,7 @@ def measured(player: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def not_measured(latencies: Mapping[str, float], path: str) -> Iterator[InputWarning]:
-    """A warning for each latency that is no measurement."""
+    """A warning for each latency of 0 ms or less."""
     return (_warning(f"{path}.{name[:MAX_NAME]}") for name, ms in latencies.items() if ms <= 0)
 
 
@@ -32,5 +32,5 @@ def _unmeasured(measurements: list[Mapping[str, Any]], path: str) -> Iterator[In
 
 
 def _warning(field: str) -> InputWarning:
-    text = "A round trip of 0 ms or less is no measurement: it has no effect. Leave out what was not measured."
+    text = "A round-trip time of 0 ms or less is not a measurement and has no effect. Leave out what was not measured."
     return InputWarning(field, "not_measured", text)

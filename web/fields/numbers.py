@@ -1,7 +1,7 @@
-"""Numbers of the APIs: each has a smallest and a largest value, in the OpenAPI document too, and is finite.
+"""Numbers of the APIs: each is finite and has a minimum and a maximum, which the OpenAPI document states too.
 
-Client generators choose a type by `format`, which web.openapi_ranges derives from the range: a token that is declared
-without a range becomes an int32 in Go, Rust and C#, and does not fit.
+Generators of clients choose a type by `format`, which web/openapi.py derives from the range. Without a range, a token
+would become an int32 in Go, Rust and C#, and would not fit.
 """
 
 import math
@@ -23,7 +23,7 @@ class Integer(serializers.IntegerField):
 
 
 class Number(serializers.FloatField):
-    """A finite number in a range. DRF's own field takes "nan", which no comparison refuses."""
+    """A finite number in a range. DRF's own field accepts "nan", which passes every comparison with a limit."""
 
     def __init__(self, low: float, high: float, **options: Any) -> None:
         super().__init__(min_value=low, max_value=high, **options)
@@ -47,11 +47,11 @@ class _Ranged(Integer):
 
 
 class Count(_Ranged):
-    """How many there are of something."""
+    """A number of items."""
 
 
 class Token(_Ranged):
-    """A u32 of the edgegap dialect."""
+    """A 32-bit token of the edgegap dialect."""
 
     high = UINT32
 
@@ -85,7 +85,7 @@ class Milliseconds(_RangedNumber):
 
 
 class RoundTrip(Milliseconds):
-    """As a player reports it. 0 and less are no measurement, and no error (web.fields.measurements)."""
+    """As reported by a player. 0 and less are accepted but are not measurements (web/fields/measurements.py)."""
 
     low = -1e9
 

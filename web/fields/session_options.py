@@ -1,4 +1,4 @@
-"""Options of a session that are each valid, and together can never do what they say."""
+"""Options of a session that are valid one by one and have no effect together."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,20 +7,20 @@ UNITS = ("packets", "bytes")
 
 
 def option_conflicts(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(path, reason) for each of the options given that has no effect. `options`: idle_timeout, max_lifetime, limits,
-    in the form of a request for a session, each valid by itself; what is absent conflicts with nothing."""
+    """(path, reason) of each option that has no effect. `options`: idle_timeout, max_lifetime and limits as in a
+    request for a session; absent options conflict with nothing."""
     idle, lifetime = options.get("idle_timeout"), options.get("max_lifetime")
     if idle is not None and lifetime is not None and idle > lifetime:
-        yield "idle_timeout", f"has no effect: the session ends before, by its max_lifetime of {lifetime} s"
+        yield "idle_timeout", f"has no effect: the session ends earlier, at its max_lifetime of {lifetime} s"
     limits = options.get("limits") or {}
     for unit in UNITS:
         seat, session = (limits.get(scope, {}).get(unit) for scope in ("seat", "session"))
         if seat is not None and session is not None and seat > session:
-            yield f"limits.seat.{unit}", f"has no effect: the whole session may send {session} a second"
+            yield f"limits.seat.{unit}", f"has no effect: the limit of the whole session is {session} per second"
 
 
 def filter_contradiction(filters: list[Mapping[str, Any]]) -> str:
-    """Why no location can pass all of the filters, or ""."""
+    """Why no location can match all filters; empty when one can."""
     for field in {each["field"] for each in filters}:
         excluded: set[str] = set()
         for each in filters:
@@ -31,7 +31,7 @@ def filter_contradiction(filters: list[Mapping[str, Any]]) -> str:
             if each["field"] != field or kind == "not":
                 continue
             if wanted <= excluded or (kind == "all" and wanted & excluded):
-                return f"no location can pass them: {field} asks for what another filter excludes"
+                return f"no location can match them: a filter on {field} requires what another filter excludes"
     return ""
 
 

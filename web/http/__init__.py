@@ -1,1 +1,1 @@
-"""What happens to every HTTP request: its connection, its turn, its caller's address, its limits and its body."""
+"""The processing of every HTTP request: connection, queue, client address, limits and body."""

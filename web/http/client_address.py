@@ -1,7 +1,7 @@
-"""Whose address a request came from, behind the proxies we trust (EDGEGAP.md R60), and how limits count it.
+"""The address of a request's client behind trusted proxies (EDGEGAP.md R60), and the network by which limits count it.
 
 Proxies write an address as `198.51.100.7`, `198.51.100.7:51234`, `2001:db8::7`, `[2001:db8::7]` or
-`[2001:db8::7]:443`; all of these are read. Where a trusted proxy writes anything else (`unknown`, an RFC 7239
+`[2001:db8::7]:443`; all of these are accepted. Where a trusted proxy writes anything else (`unknown`, an RFC 7239
 identifier), the client has no known address: `client_address` is then the proxy's, and limits count the text that the
 proxy wrote, so that clients without a readable address do not share one limit.
 """
@@ -18,27 +18,27 @@ from django.http import HttpRequest
 logger = logging.getLogger(__name__)
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-LIMITED_PREFIX = 64  # bits of an IPv6 address that one customer of a provider has at least
+LIMITED_PREFIX = 64  # bits: providers give each customer at least one network of this size
 WARN_EVERY = 60.0  # seconds
 
 
 class _Client(NamedTuple):
     address: IPAddress | None
-    unreadable: str  # what the nearest trusted proxy wrote in place of an address
+    unreadable: str  # what the nearest trusted proxy wrote instead of an address
 
 
 def client_address(request: HttpRequest) -> str:
-    """The nearest address that is not a trusted proxy's; what the client itself wrote in X-Forwarded-For never counts.
+    """The nearest address that does not belong to a trusted proxy; entries in X-Forwarded-For beyond it are ignored.
 
-    IPv4 in its own form, also when the socket was IPv6. Empty when the server knows none (a UNIX socket without proxy).
+    IPv4-mapped addresses become IPv4. Empty when there is none (a UNIX socket without a proxy).
     """
     peer, forwarded = request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For", "")
     return str(_client(peer, forwarded).address or "")
 
 
 def client_network(request: HttpRequest) -> str:
-    """What limits by address count: an IPv4 address, the /64 of an IPv6 address, or a digest of what a trusted proxy
-    wrote in place of an address. Never empty, without blanks."""
+    """The key of limits by address: an IPv4 address, the /64 of an IPv6 address, or a digest of what a trusted proxy
+    wrote instead of an address. Never empty, and without spaces."""
     return network_at(request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For", ""))
 
 
@@ -51,14 +51,14 @@ def network_at(peer: str, forwarded: str) -> str:
 
 
 def network_of(address: IPAddress) -> str:
-    """The address of IPv4, the /64 of IPv6."""
+    """The address itself for IPv4, its /64 for IPv6."""
     if address.version == 4:
         return str(address)
     return str(ipaddress.ip_network((int(address), LIMITED_PREFIX), strict=False))
 
 
 def parse_address(text: str) -> IPAddress | None:
-    """An address with or without brackets, port, quotes or zone; None where the text is no address."""
+    """Parses an address with or without brackets, port, quotes or zone. None: the text is not an address."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text, bracket, port = text[1:].partition("]")
@@ -95,7 +95,7 @@ def _client(peer: str, forwarded: str) -> _Client:
 
 
 def is_trusted(address: IPAddress) -> bool:
-    """Whether it is a proxy's that we trust."""
+    """Whether the address belongs to a trusted proxy."""
     return any(address in network for network in settings.TRUSTED_PROXIES)
 
 

@@ -1,10 +1,10 @@
-"""Which of the requests that wait is answered next, so that no tenant, key or address makes the others wait.
+"""A hierarchical fair queue of waiting requests, in which no tenant, key or address can delay the others.
 
-Requests queue at the end of a path: tenant, key, address. Every level takes turns (round robin, as in hierarchical fair
-queueing; Bennett and Zhang, 1996), so a tenant's thousand waiting requests delay another tenant's one by a single turn,
-and a player's key does the same within its studio. Nor can any of them fill the queue: at every level each may have as
-many waiting as there is still room for (dynamic thresholds; Choudhury and Hahne, 1998), so there is room for another
-one however many wait. Pure: no clock, no loop, no thread.
+Requests wait at the end of a path: tenant, key, address. Every level is served round robin (hierarchical fair
+queueing; Bennett and Zhang, 1996), so that a thousand waiting requests of one tenant delay a request of another tenant
+by a single turn; the same holds for the keys of a tenant and the addresses of a key. None of them can fill the queue
+either: at every level, each may have as many waiting as there is still room for (dynamic thresholds; Choudhury and
+Hahne, 1998), so there is always room for another one. Pure: no clock, no event loop, no thread.
 """
 
 from collections import OrderedDict, deque
@@ -15,11 +15,11 @@ Path = tuple[str, ...]
 
 
 class FairQueue(Generic[Item]):
-    """`slots` items run at once, at most half of them of one branch, the first level of a path."""
+    """At most `slots` items run at once, at most half of them from one branch (the first level of a path)."""
 
     def __init__(self, slots: int, waiting_max: int) -> None:
-        """Fewer than `waiting_max` items wait in all: half as many of one branch alone, a third of one key in it, a
-        quarter of one address of that."""
+        """Fewer than `waiting_max` items wait in all: of a single branch at most half as many, of a single key a third,
+        of a single address a quarter."""
         self._slots = slots
         self._branch_slots = max(1, (slots + 1) // 2)
         self._waiting_max = waiting_max
@@ -35,11 +35,11 @@ class FairQueue(Generic[Item]):
         return sum(self._running.values())
 
     def put(self, path: Path, item: Item) -> bool:
-        """False: too many wait already, and the item was not taken."""
+        """False: too many items wait already, so the item was refused."""
         return self._turns.put(path, item, self._waiting_max)
 
     def take(self) -> tuple[str, Item] | None:
-        """The next item that may run, and its branch, which `done` wants back. None: no slot is free for any."""
+        """The branch and the item that runs next; `done` must be called with the branch. None: no slot is free."""
         if self.running >= self._slots:
             return None
         full = {branch for branch, count in self._running.items() if count >= self._branch_slots}
@@ -57,7 +57,7 @@ class FairQueue(Generic[Item]):
 
 
 class _Turns(Generic[Item]):
-    """One level: children by name, in the order of their turns, or the items at the end of a path."""
+    """One level: children by name in the order in which they are served, or the items at the end of a path."""
 
     def __init__(self) -> None:
         self._children: OrderedDict[str, _Turns[Item]] = OrderedDict()
@@ -65,7 +65,7 @@ class _Turns(Generic[Item]):
         self.waiting = 0
 
     def put(self, path: Path, item: Item, room: int) -> bool:
-        """`room`: how many may wait here. A child may have as many as are left of it."""
+        """`room`: how many may wait at this level. A child gets what is left of it."""
         if self.waiting >= room:
             return False
         if not path:
@@ -79,7 +79,7 @@ class _Turns(Generic[Item]):
         return True
 
     def take(self, full: set[str]) -> tuple[str, Item] | None:
-        """From the first child that is not among the full ones; with the child's name."""
+        """The next item of the first child that is not in `full`, with the child's name."""
         name = next((name for name in self._children if name not in full), None)
         if name is None:
             return None

@@ -1,7 +1,7 @@
-"""How much may be held at once, by all, by one branch (a tenant), and by one address of a branch.
+"""Limits for what is held at the same time in total, by one branch (a tenant), and by one address of a branch.
 
-Beside its limit each has as much as is still free (as in fair_queue.py): several branches, or many addresses of one,
-that hold all they can leave room for another one.
+No holder gets more than is still free (as in fair_queue.py), so that several branches, or many addresses of one
+branch, always leave room for another one.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ Path = tuple[str, ...]
 
 
 class OverBudget(Exception):
-    """Too much is held already."""
+    """A limit would be exceeded."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Limits:
 
 
 class InFlight:
-    """Counts units, such as bytes or streams, held under paths (branch, ..., address). Not for several threads."""
+    """Counts units, such as bytes or streams, held under paths (branch, ..., address). Not thread-safe."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -35,7 +35,7 @@ class InFlight:
         return self._held[()]
 
     def take(self, path: Path, units: int) -> None:
-        """Raises OverBudget, and then holds none of them."""
+        """Raises OverBudget, and then takes nothing."""
         limits = self._limits
         room = limits.total
         for level, limit in zip(self._levels(path), (limits.total, limits.branch, limits.address), strict=True):
@@ -54,7 +54,7 @@ class InFlight:
 
     @contextmanager
     def holding(self, path: Path, units: int) -> Iterator[None]:
-        """While inside. Raises OverBudget."""
+        """Holds the units inside the block. Raises OverBudget."""
         self.take(path, units)
         try:
             yield

@@ -1,7 +1,7 @@
-"""What a request contains that has no effect: unknown fields, names of places that do not exist.
+"""Warnings about parts of a request that have no effect: unknown fields, and locations that do not exist.
 
-Clients of Edgegap send fields of their own, so it is no error: the answer lists them under `warnings`. With `?strict=1`
-the request is refused instead, before anything is done.
+They are no errors, because clients of Edgegap send fields of their own: the response lists them under `warnings`. With
+`?strict=1` the request is refused before anything is done.
 """
 
 import difflib
@@ -18,8 +18,8 @@ from rest_framework.fields import empty
 
 STRICT = "strict"  # the query parameter
 OFF = ("", "0", "false", "no", "off")
-MAX_WARNINGS = 20  # in an answer
-MAX_NAME = 50  # characters of a name that are repeated
+MAX_WARNINGS = 20  # in a response
+MAX_NAME = 50  # characters of a name in a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,8 @@ _request: ContextVar[_Request | None] = ContextVar("request_with_warnings", defa
 
 
 def warn(warnings: Iterable[InputWarning]) -> None:
-    """Adds them to the answer of the present request. Raises ValidationError instead where the caller is strict.
-
-    Outside of a request nothing happens."""
+    """Adds the warnings to the response of the current request. Raises ValidationError instead if the request is
+    strict. Does nothing outside of a request."""
     request = _request.get()
     if request is None:
         return
@@ -77,9 +76,10 @@ class InputWarningsMiddleware:
 
 
 class RequestSerializer(serializers.Serializer):
-    """Base of what a body or a query is read by: warns of each field that nothing reads, also of nested ones."""
+    """Base class for serializers of bodies and queries: adds a warning for each unknown field, including nested
+    ones."""
 
-    query_prefixes: tuple[str, ...] = ()  # of query parameters that have no field
+    query_prefixes: tuple[str, ...] = ()  # of query parameters without a field
 
     def run_validation(self, data: Any = empty) -> Any:
         if self.parent is None:
@@ -89,7 +89,7 @@ class RequestSerializer(serializers.Serializer):
     def _unread(self, data: Any) -> Iterator[InputWarning]:
         yield from _unknown(self, data, "", self.query_prefixes)
         request = _request.get()
-        if request and not isinstance(data, QueryDict):  # a body: its operation reads no query
+        if request and not isinstance(data, QueryDict):  # the operation reads a body, so it has no query parameters
             for name in sorted(request.query):
                 yield InputWarning(name[:MAX_NAME], "unknown_parameter", "There is no such query parameter here.")
 
@@ -119,13 +119,13 @@ def _unknown_field(name: str, known: Iterable[str], path: str) -> InputWarning:
 def unknown_names(
     names: Iterable[str], known: frozenset[str], path: str, what: str, code: str
 ) -> Iterator[InputWarning]:
-    """A warning for each of the names that is not known. `path`: where they are; `what`: what they should be."""
+    """A warning for each unknown name. `path`: the path of a name in warnings; `what`: the kind of name."""
     for name in names:
         if name not in known:
             shown = name[:MAX_NAME]
-            # Of a large fleet the suggestion is not worth the time.
+            # With many names, searching for a suggestion would take too long.
             folded = {each.casefold(): each for each in islice(sorted(known), 200)}
             similar = difflib.get_close_matches(shown.casefold(), list(folded), 1, 0.7)
             meant = f" Did you mean {folded[similar[0]]}?" if similar else ""
             where = path.format(name=shown)
-            yield InputWarning(where, code, f"There is no {what} of this name: it has no effect.{meant}")
+            yield InputWarning(where, code, f"There is no {what} of this name, so it has no effect.{meant}")

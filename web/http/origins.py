@@ -1,8 +1,8 @@
-"""Origins of browser pages that may read answers (CORS). Pure.
+"""Origins of browser pages that may read responses (CORS). Pure.
 
-An entry is an origin (https://play.example.com), one with `*` for the first labels of its host
-(https://*.example.com), or `*` alone for every origin. Keys are sent in a header and never by the browser itself, so no
-origin gets more than whoever holds a key.
+An entry is an origin (https://play.example.com), one with `*` for the first labels of its host (https://*.example.com),
+or `*` alone for every origin. Keys are sent in a header and never automatically by the browser, so an origin alone
+gives access to nothing.
 """
 
 import re
@@ -14,15 +14,17 @@ _ORIGIN = re.compile(r"https?://(\*\.)?([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\
 
 
 def origins_problem(origins: object) -> str:
-    """Why this is no list of origins; empty: it is one."""
+    """Why this is not a valid list of origins; empty when it is."""
     if not isinstance(origins, list) or len(origins) > MAX_ORIGINS:
-        return f"Write a list of at most {MAX_ORIGINS} origins."
+        return f"Send a list of at most {MAX_ORIGINS} origins."
     for origin in origins:
         if origin == "*":
             continue
         if not isinstance(origin, str) or len(origin) > MAX_LENGTH or not _ORIGIN.fullmatch(origin):
             shown = str(origin)[:MAX_LENGTH]
-            return f'"{shown}" is no origin. Write scheme and host, such as https://play.example.com, without a path.'
+            return (
+                f'"{shown}" is not an origin. Send scheme and host, such as https://play.example.com, without a path.'
+            )
     return ""
 
 

@@ -1,4 +1,4 @@
-"""JSON in, with the limits that json.loads lacks. Everything from the network is hostile."""
+"""A JSON parser with the limits that json.loads lacks. All input from the network is untrusted."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from rest_framework.parsers import BaseParser
 from web.errors import TooLarge, UnsupportedEncoding
 
 MAX_DEPTH = 20
-# Beyond them no column, no float and no client's integer holds a number: Python would, and fail much later.
+# Larger integers fit no column, no float and no integer of a client. Python would accept them and fail much later.
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 GZIP = 16 + zlib.MAX_WBITS
 
 
 class BoundedJSONParser(BaseParser):
-    """A body of at most MAX_BODY_BYTES, also when unpacked. No NaN or infinity, no number that 64 bits cannot hold, no
-    text that a database cannot hold, no deep nesting."""
+    """Accepts a body of at most MAX_BODY_BYTES, also after decompression. Refuses NaN and infinity, integers that do
+    not fit into 64 bits, text that a database cannot store, and deep nesting."""
 
     media_type = "application/json"
 
@@ -31,7 +31,7 @@ class BoundedJSONParser(BaseParser):
         request = (parser_context or {}).get("request")
         encoding = request.headers.get("Content-Encoding", "").strip().lower() if request else ""
         if encoding in ("gzip", "x-gzip"):
-            raw = _unpacked(raw)
+            raw = _decompressed(raw)
         elif encoding not in ("", "identity"):
             raise UnsupportedEncoding
         if len(raw) > settings.MAX_BODY_BYTES:
@@ -47,8 +47,8 @@ class BoundedJSONParser(BaseParser):
         return data
 
 
-def _unpacked(raw: bytes) -> bytes:
-    """Of gzip one member, and no more than one byte beyond the limit: a bomb is not unpacked."""
+def _decompressed(raw: bytes) -> bytes:
+    """Decompresses one gzip member up to one byte beyond the limit, so that a decompression bomb costs nothing."""
     gzip = zlib.decompressobj(GZIP)
     try:
         unpacked = gzip.decompress(raw, settings.MAX_BODY_BYTES + 1)
@@ -60,16 +60,16 @@ def _unpacked(raw: bytes) -> bytes:
 
 
 def _integer(text: str) -> int:
-    # The length first: the time that `int` takes grows with its square.
+    # The length first, because the time of `int` grows with the square of the length.
     if len(text) > 20 or not MIN_INTEGER <= (number := int(text)) <= MAX_INTEGER:
-        raise ParseError(f"The body holds a whole number of {len(text)} digits: 64 bits must hold each.")
+        raise ParseError(f"The body contains an integer of {len(text)} digits that does not fit into 64 bits.")
     return number
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):  # 1e999
-        raise ParseError("The body holds a number that is too large.")
+        raise ParseError("The body contains a number that is too large.")
     return number
 
 
@@ -92,6 +92,6 @@ def _check(value: Any, depth: int) -> None:
 
 
 def _check_text(text: str) -> None:
-    """PostgreSQL holds neither NUL nor half a surrogate pair; JSON can spell both."""
+    """PostgreSQL stores neither NUL nor unpaired surrogates, and JSON can represent both."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ParseError("The body holds a NUL or an unpaired surrogate.")
+        raise ParseError("The body contains a NUL or an unpaired surrogate.")

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: `uvicorn --http web.http.protocol:BoundedProtocol`.
+"""uvicorn's HTTP protocol with the limits that it lacks: `uvicorn --http web.http.protocol:BoundedProtocol`.
 
-A connection has a deadline for the headers of each request and for taking what was sent to it, its headers have a
-size, and one address a number of connections. A trusted proxy's connections are not counted: bounding those of its
-clients is the proxy's affair (docs/deployment.md).
+A connection has a deadline for the headers of each request and for reading the response, the size of headers is
+limited, and so is the number of connections of one address. Connections of trusted proxies do not count: a proxy has to
+limit those of its clients (docs/deployment.md).
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if _connections[self._network] > settings.CONNECTIONS_PER_ADDRESS:
                 self._abort("connections")
                 return
-        self._await_head()
+        self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for deadline in (self._head_deadline, self._write_deadline):
@@ -53,12 +53,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         is_head = self._is_between_requests()
         super().data_received(data)
-        if is_head and self._is_between_requests():  # more of a head is still to come
+        if is_head and self._is_between_requests():  # the headers are not complete
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEADER_BYTES:
                 self._abort("headers")
             elif self._head_deadline is None:
-                self._await_head()
+                self._await_headers()
 
     def on_headers_complete(self) -> None:
         if self._head_deadline:
@@ -70,15 +70,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            self._await_taken()
+            self._await_read()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._await_taken()
+        self._await_read()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._await_taken()
+        self._await_read()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -89,16 +89,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_between_requests(self) -> bool:
         return self.cycle is None or bool(self.cycle.response_complete)
 
-    def _await_head(self) -> None:
+    def _await_headers(self) -> None:
         self._head_deadline = self.loop.call_later(settings.CLIENT_TIMEOUT, self._abort, "headers")
 
-    def _await_taken(self) -> None:
+    def _await_read(self) -> None:
         if self._write_deadline is None:
             self._write_deadline = self.loop.call_later(settings.CLIENT_TIMEOUT, self._abort, "reading")
 
     def _abort(self, reason: str) -> None:
         metrics.connections_closed.labels(reason).inc()
-        # Without lingering: the kernel would keep what a client does not read.
+        # Without lingering, because the kernel would keep the data that a client does not read.
         if connection := self.transport.get_extra_info("socket"):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()

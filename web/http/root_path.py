@@ -1,4 +1,4 @@
-"""The path under which a proxy serves us, where that is not the root of its host: part of every link that we write."""
+"""The path below which a proxy serves the manager, which is part of every link in responses."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
 def root_path() -> str:
-    """Without a slash at its end; empty: the root. By CAUSEWAY_ROOT_PATH, which all processes share, or else by the
-    server's --root-path, which only requests know."""
+    """Without a trailing slash; empty for the root. Set by CAUSEWAY_ROOT_PATH for all processes, or by the web server's
+    --root-path, which is known during requests only."""
     return (settings.FORCE_SCRIPT_NAME or get_script_prefix()).rstrip("/")
 
 
 class _BelowRootPath:
-    """The address of a static file is made for each request: the first one must not decide for all."""
+    """Builds the URL of a static file for each request, so that the first request does not decide for all."""
 
     @property
     def base_url(self) -> str:
@@ -23,7 +23,7 @@ class _BelowRootPath:
 
     @base_url.setter
     def base_url(self, value: Any) -> None:
-        """Django's own, which is the same for all."""
+        """Ignores Django's fixed value."""
 
 
 class PlainStorage(_BelowRootPath, StaticFilesStorage):

@@ -1,8 +1,8 @@
-"""How much a caller may ask for: one throttle for all APIs.
+"""Rate limits of all APIs.
 
-Windows of a minute, each of which begins with the first use, counted atomically in the cache (web.cache). Headers
-as in the IETF draft "RateLimit header fields for HTTP" (-03), the form clients know. Where the cache is down nothing is
-refused, and the cache is not asked again for some seconds: the count protects us, it is not worth an outage.
+Requests are counted in windows of a minute that begin with the first request, atomically in the cache (web/cache.py).
+The headers follow the IETF draft "RateLimit header fields for HTTP" (-03), which clients know. While the cache is down
+nothing is refused, because a rate limit is not worth an outage.
 """
 
 import logging
@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from web import metrics
-from web.cache import EmbeddedCache, KeptRedisCache
+from web.cache import EmbeddedCache, PersistentRedisCache
 from web.circuit_breaker import CircuitOpen
 from web.http.client_address import client_network
 
@@ -29,7 +29,7 @@ WINDOW = 60  # seconds
 
 @dataclass(frozen=True)
 class Allowance:
-    """What `take` answers. `resets_in`: whole seconds until the window ends, 1 to 60."""
+    """The result of `take`. `resets_in`: whole seconds until the window ends, 1 to 60."""
 
     is_granted: bool
     limit: int
@@ -38,11 +38,11 @@ class Allowance:
 
 
 def take(kind: str, subject: str, limit: int, weight: int = 1) -> Allowance:
-    """Uses up `weight` of what `subject` may have of this kind in the present minute, or nothing where that is more
-    than is left. `subject` is short and has no blanks: an id, a network, a digest."""
+    """Uses `weight` of the limit of `subject` for this kind in the current minute, or nothing if less than that is
+    left. `subject` is short and has no spaces: an id, a network, a digest."""
     try:
         fits, used, left = _counters().take(kind, subject, limit=limit, weight=weight, window=WINDOW)
-    except Exception as error:  # each cache has its own family
+    except Exception as error:  # each cache has exceptions of its own
         _log_failure(error)
         return Allowance(True, limit, limit, WINDOW)
     if not fits:
@@ -51,7 +51,7 @@ def take(kind: str, subject: str, limit: int, weight: int = 1) -> Allowance:
 
 
 def give_back(kind: str, subject: str, weight: int = 1) -> None:
-    """Undoes a `take` of what did not count after all."""
+    """Undoes a `take`, for a request that does not count."""
     try:
         _counters().give_back(kind, subject, weight=weight)
     except Exception as error:
@@ -66,25 +66,25 @@ def require(kind: str, subject: str, limit: int, weight: int = 1) -> Allowance:
     return allowance
 
 
-def _counters() -> KeptRedisCache | EmbeddedCache:
-    return cast(KeptRedisCache | EmbeddedCache, cache)
+def _counters() -> PersistentRedisCache | EmbeddedCache:
+    return cast(PersistentRedisCache | EmbeddedCache, cache)
 
 
 def _log_failure(error: Exception) -> None:
-    if not isinstance(error, CircuitOpen):  # once for each failure, not for each request that it spares
+    if not isinstance(error, CircuitOpen):  # logged once for each failure, not for each skipped call
         metrics.cache_failures.inc()
-        logger.warning("the cache failed, nothing is throttled: %s", type(error).__name__)
+        logger.warning("cache failed, so nothing is throttled: %s", type(error).__name__)
 
 
 class Throttle(BaseThrottle):
-    """Base for views: what a request counts as, and against which limit. The answer carries RateLimit headers where
-    `has_headers`."""
+    """Base class for throttles of views: the subject and the limit of a request. With `has_headers` the response has
+    RateLimit headers."""
 
     kind: str
     has_headers = True
 
     def subject(self, request: Request) -> str | None:
-        """Whom the request counts for; None: it is not counted."""
+        """Identifies what the request counts for. None: it does not count."""
         raise NotImplementedError
 
     def limit(self, request: Request) -> int:
@@ -96,7 +96,7 @@ class Throttle(BaseThrottle):
             return True
         self._allowance = take(self.kind, subject, self.limit(request))
         if self.has_headers:
-            # Kept on Django's request: the middleware puts it on the answer, whatever that turns out to be.
+            # On Django's request, from which the middleware adds the headers to any response.
             request._request.rate_limit = self._allowance  # type: ignore[attr-defined]
         return self._allowance.is_granted
 
@@ -105,7 +105,7 @@ class Throttle(BaseThrottle):
 
 
 class KeyThrottle(Throttle):
-    """A key's own count against its tenant's `requests_per_minute`. The keys of nodes and services have no limit."""
+    """Counts each key against its tenant's `requests_per_minute`. Keys of nodes and services have no limit."""
 
     kind = "key"
 
@@ -118,7 +118,7 @@ class KeyThrottle(Throttle):
 
 
 class UnauthenticatedThrottle(Throttle):
-    """Requests without a key, by address."""
+    """Counts requests without a key by address."""
 
     kind = "unauthenticated"
     has_headers = False
@@ -136,7 +136,7 @@ def wrong_key(request: HttpRequest) -> Allowance:
 
 
 def rate_limit_headers(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Middleware: RateLimit headers on every answer to a request that counted."""
+    """Middleware: adds RateLimit headers to the response of every request that counted."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from standardwebhooks import Webhook
 
 from observability.plain_text import visible
-from web.ssrf_guard import LookupsBusy, OutwardNetwork
+from web.ssrf_guard import GuardedNetwork, LookupsBusy
 
 from ..models import WebhookDelivery
 
@@ -67,7 +67,7 @@ class Sender:
     def _pool(self, delivery: WebhookDelivery) -> httpcore.AsyncConnectionPool:
         key = delivery.tenant_id, delivery.tenant.private_webhooks
         if key not in self._pools:
-            network = OutwardNetwork(owner=delivery.tenant_id, allow_private=delivery.tenant.private_webhooks)
+            network = GuardedNetwork(owner=delivery.tenant_id, allow_private=delivery.tenant.private_webhooks)
             self._pools[key] = httpcore.AsyncConnectionPool(network_backend=network, keepalive_expiry=5.0)
         return self._pools[key]
 

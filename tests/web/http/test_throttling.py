@@ -122,7 +122,7 @@ def test_redis_that_fails_stops_and_slows_neither_api(
     Tenant.objects.update(requests_per_minute=1)
     settings.MATCHMAKER_REQUESTS_PER_MINUTE = 1
     with servers.redis(tmp_path) as server:
-        settings.CACHES = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": server.url}}
+        settings.CACHES = {"default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": server.url}}
         monkeypatch.setattr(app.conf, "broker_write_url", server.url)
         assert [api.get("/v1/ip").status_code for _ in range(2)] == [200, 429]
         paths = ["/matchmaker/locations/beacons", "/v1/ip", "/monitor", "/matchmaker/monitor"]

@@ -111,7 +111,7 @@ def test_any_name_is_just_wrong(name: str) -> None:
 def test_cache_that_is_down_locks_nobody_out(settings: Any) -> None:
     settings.CACHES = {
         "default": {
-            "BACKEND": "web.cache.KeptRedisCache",
+            "BACKEND": "web.cache.PersistentRedisCache",
             "LOCATION": "redis://127.0.0.1:9/0",  # nobody listens there
         }
     }

@@ -138,7 +138,7 @@ def test_too_many_at_once_are_refused(admin_client: Client, tenant: Tenant) -> N
     chosen = {"action": "revoke", "_selected_action": ["1"], "select_across": "1"}
     answer = admin_client.post(reverse("admin:tenants_apikey_changelist"), chosen, follow=True)
     assert [str(message) for message in answer.context["messages"]] == [
-        f"These are too many at once. Choose at most {MAX_ROWS}."
+        f"Too many rows are selected. Select at most {MAX_ROWS}."
     ]
 
 

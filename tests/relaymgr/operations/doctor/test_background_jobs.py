@@ -80,7 +80,9 @@ def test_round_under_way_is_no_age() -> None:
 
 def test_cache_that_keeps_is_well_and_one_that_is_gone_is_not(settings: Any) -> None:
     assert [found.level for found in background_jobs.check_cache()] == [Level.OK]
-    settings.CACHES = {"default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": "redis://:secret@127.0.0.1:9"}}
+    settings.CACHES = {
+        "default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": "redis://:secret@127.0.0.1:9"}
+    }
     try:
         (found,) = background_jobs.check_cache()
     finally:

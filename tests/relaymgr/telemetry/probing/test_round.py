@@ -254,7 +254,7 @@ def test_legs_are_kept_at_the_same_spacing_without_the_cache(
     heard: RelayNode, announced: list[str], settings: Any
 ) -> None:
     settings.CACHES = {
-        "default": {"BACKEND": "web.cache.KeptRedisCache", "LOCATION": "redis://127.0.0.1:9/0"}  # nobody listens
+        "default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": "redis://127.0.0.1:9/0"}  # nobody listens
     }
     for _ in range(3):
         probe_round()
