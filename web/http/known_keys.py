@@ -1,6 +1,7 @@
-"""Recent Authorization headers with a valid key, and networks that recently sent too many wrong keys, for decisions that
-are made before a request reaches a view: its place in the queue, whether its body is read, and whether a wrong key is
-refused without a view. This module permits nothing: each view authenticates.
+"""Recent Authorization headers with a valid key, and networks that recently sent too many wrong keys.
+
+They are used for decisions that are made before a request reaches a view: its place in the queue, whether its body is
+read, and whether a wrong key is refused without a view. This module permits nothing: each view authenticates.
 """
 
 import hashlib
