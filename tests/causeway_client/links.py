@@ -1,7 +1,7 @@
 """Every adapter in one shape, so that one suite can run against all of them.
 
 A link is a seat's: `send(payload, to)` to a peer as `receive` named it (None: the host),
-`receive() -> (peer, payload)`, and `failure()`, which waits for the adapter's word that it is over.
+`receive() -> (peer, payload)`, and `failure()`, which waits until the adapter reports the end.
 """
 
 import asyncio

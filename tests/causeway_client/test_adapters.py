@@ -97,7 +97,7 @@ async def test_a_steady_stream_loses_nothing(opened, session):
 
 @pytest.mark.parametrize("adapter", [AsyncioLink, BlockingLink, SidecarLink])
 async def test_every_native_player_answers_the_nodes_pings_at_once(adapter, node, session):
-    """Or the node measures nothing, for it believes no word of the player's."""
+    """The node measures by these answers alone, because it trusts no value that a player reports."""
     link = await adapter().open(session, 1)
     playing = asyncio.create_task(link.receive())  # a game that polls
     try:
@@ -120,7 +120,7 @@ async def test_wrong_credentials_fail_at_once_with_a_code(opened, session):
     assert caught.value.code in REFUSED
 
 
-async def test_a_revoked_player_is_told_and_heard_no_more(opened, session):
+async def test_a_revoked_player_is_notified_and_its_packets_are_dropped(opened, session):
     host, player = await opened(session, 0), await opened(session, 1)
     player.send(b"before")
     await arrived(host)
@@ -132,7 +132,7 @@ async def test_a_revoked_player_is_told_and_heard_no_more(opened, session):
         await asyncio.wait_for(host.receive(), 0.3)
 
 
-async def test_the_end_of_the_session_is_told(opened, session):
+async def test_the_end_of_the_session_is_reported(opened, session):
     player = await opened(session, 1)
     await asyncio.to_thread(session.delete)
     assert await asyncio.wait_for(player.failure(), 30) in ENDED
@@ -145,11 +145,11 @@ async def test_play_goes_on_when_the_node_is_restarted(opened):
         player.send(b"before")
         await arrived(host)
         await asyncio.to_thread(node.restart)
-        peer = await heard(host, player, b"after", None)
-        await heard(player, host, b"and back", peer)
+        peer = await exchanged(host, player, b"after", None)
+        await exchanged(player, host, b"and back", peer)
 
 
-async def heard(receiver, sender, payload, to):
+async def exchanged(receiver, sender, payload, to):
     """Sends until it arrives, as games do: both need a moment to find the new node. Whom it came from."""
 
     async def keep_sending():

@@ -77,7 +77,7 @@ async def test_the_next_address_is_tried_when_one_is_silent(session, monkeypatch
         assert connection.seat == 1
 
 
-async def test_an_address_where_nobody_answers_is_a_timeout():
+async def test_an_address_that_does_not_answer_is_a_timeout():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         start = time.monotonic()
@@ -145,7 +145,7 @@ async def test_a_migration_moves_the_address_and_loses_nothing(connected):
     assert (await event(player, Moved)).address[1] == player.get_extra_info("sockname")[1]
 
 
-async def test_a_game_that_does_not_read_loses_the_oldest_and_is_told_how_many(connected):
+async def test_a_game_that_does_not_read_loses_the_oldest_payloads_and_their_number_is_counted(connected):
     host, player = await connected(0, queue_size=10), await connected(1)
     for n in range(30):
         player.send(b"%d" % n)
@@ -170,7 +170,7 @@ async def test_what_arrived_can_be_read_after_closing_and_then_iteration_ends(co
         host.send(b"x")
 
 
-async def test_closing_wakes_whoever_waits(connected):
+async def test_closing_wakes_waiting_calls(connected):
     connection = await connected(1)
     waiting = asyncio.create_task(connection.receive())
     await asyncio.sleep(0)
@@ -193,7 +193,7 @@ async def test_a_target_out_of_reach_is_refused(connected):
         player.send(b"x", 2)
 
 
-async def test_a_transport_tells_its_seat_and_closes_once(session):
+async def test_a_transport_has_its_seat_and_closes_once(session):
     class Nothing(asyncio.DatagramProtocol):
         lost = 0
 
@@ -222,7 +222,7 @@ async def test_a_node_is_measured_without_a_session(node):
     assert measured.loss == 0.0
 
 
-async def test_measuring_where_nobody_is_is_loss_and_no_error():
+async def test_measuring_an_address_that_does_not_answer_is_loss_and_no_error():
     measured = await asyncio_udp.measure("127.0.0.1", 9, count=2, interval=0.05, reply_timeout=0.1)
     assert (measured.rtt_ms, measured.loss) == (None, 1.0)
 

@@ -56,7 +56,7 @@ def until(connection, kind, *others, before=None):
     raise AssertionError(f"no {kind.__name__}")
 
 
-def test_a_new_connection_does_not_wait_and_tells_how_it_goes(session):
+def test_a_new_connection_does_not_block_and_reports_its_progress(session):
     with blocking_udp.Connection("localhost", session.port(1), **session.native(1)) as connection:
         assert connection.state is State.JOINING
         assert connection.seat is None
@@ -109,11 +109,11 @@ def test_a_migration_moves_the_address_and_play_goes_on(host, player):
     assert until(player, Moved, host)
     player.send(b"moved")
     assert until(host, Received) == Received(1, b"moved")
-    host.send(b"heard", 1)
-    assert until(player, Received) == Received(0, b"heard")
+    host.send(b"received", 1)
+    assert until(player, Received) == Received(0, b"received")
 
 
-def test_closing_tells_the_others_and_ends_in_closed(host, session):
+def test_closing_notifies_the_others_and_ends_in_closed(host, session):
     player = blocking_udp.connect("127.0.0.1", session.port(1), **session.native(1))
     until(host, Joined)
     player.close()
@@ -125,7 +125,7 @@ def test_closing_tells_the_others_and_ends_in_closed(host, session):
     player.close()
 
 
-def test_an_address_where_nobody_answers_is_a_timeout_not_a_hang():
+def test_an_address_that_does_not_answer_is_a_timeout_not_a_hang():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectTimeout):

@@ -74,7 +74,7 @@ def test_a_client_reaches_the_host_only(client):
         client.send(1, b"x", 0.0)
 
 
-def test_a_change_of_state_is_told_once(client):
+def test_a_change_of_state_is_reported_once(client):
     for value in (1, 1, 2, 2, 3):
         client.receive_datagram(bytes((1, value)), NODE, 0.0)
     found = [client.next_event() for _ in range(4)]

@@ -1,4 +1,5 @@
-"""`find_match` against a server that answers what each test says; with real ones: tests/flows/test_matchmaking.py."""
+"""`find_match` against a server with the answers of each test. tests/flows/test_matchmaking.py uses real
+servers."""
 
 import asyncio
 import base64
@@ -109,12 +110,12 @@ async def test_refused_ticket_is_a_typed_error(matchmaker: Matchmaker) -> None:
     assert matchmaker.requests == [("GET", "/locations/beacons", None), ("POST", "/tickets", asked)]
 
 
-async def test_nobody_there_is_a_typed_error() -> None:
+async def test_an_unreachable_matchmaker_is_a_typed_error() -> None:
     with pytest.raises(ManagerUnreachable):
         await find_match("http://127.0.0.1:9", "key", "duel")
 
 
-async def test_a_refusal_for_now_is_repeated_when_the_server_says(
+async def test_a_temporarily_refused_request_is_repeated_at_the_time_that_the_server_names(
     matchmaker: Matchmaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beacons, ticket and stream, with both forms of the header and without it; the ticket under one key."""
@@ -173,7 +174,7 @@ async def test_who_cannot_be_measured_is_measured_again(matchmaker: Matchmaker) 
     assert asked[-1]["attributes"]["pings"]["Frankfurt"] > 0
 
 
-async def test_time_that_is_up_says_what_was_missing(matchmaker: Matchmaker) -> None:
+async def test_a_search_timeout_reports_what_was_missing(matchmaker: Matchmaker) -> None:
     matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.pings": []}})
     matchmaker.beacons = [city(("fra-1", 9))]
     with pytest.raises(TimeoutError, match=r"none of 1 relays answered\. Next: allow UDP"):

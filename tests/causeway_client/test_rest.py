@@ -1,4 +1,4 @@
-"""The REST client against an HTTP server that answers what each test says."""
+"""The REST client against an HTTP server with the answers of each test."""
 
 import json
 import ssl

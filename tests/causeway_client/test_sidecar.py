@@ -67,13 +67,13 @@ def test_a_bad_address_is_a_usage_error(address):
     assert address in line
 
 
-def test_no_answer_is_told_by_exit_code_and_one_line():
+def test_no_answer_is_reported_by_the_exit_code_and_one_line():
     code, line = run(*JOIN, CAUSEWAY_CONNECT_TOKEN=TOKEN, CAUSEWAY_SEAT_KEY=KEY)
     assert code == ExitCode.NO_ANSWER
     assert line.startswith("sidecar: connect_timeout: ")
 
 
-def test_a_listening_port_in_use_is_told(session):
+def test_a_listening_port_in_use_is_reported(session):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         secrets = {
@@ -144,7 +144,7 @@ async def test_a_player_who_leaves_and_comes_back_has_a_new_local_port(session):
 
 
 class Silent:
-    """A relay from which HostSide gets nothing by itself."""
+    """A relay without events."""
 
     def __init__(self, packets):
         self.packets = packets

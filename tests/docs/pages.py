@@ -1,8 +1,8 @@
 """Reads the pages of docs/, and runs what they show.
 
 A block fenced as `console` holds commands and what they print: a line that begins with "$ " begins a command, which
-goes on while its quotes are open or a line ends in a backslash; the lines after it are its output, in which `...`
-stands for any text.
+continues while its quotes are open or a line ends in a backslash. The lines after it are its output, in which `...`
+matches any text.
 """
 
 import os
@@ -47,11 +47,11 @@ def _steps(first: int, block: str) -> list[Step]:
         else:
             found[-1][2].append(line)
             continue
-        is_open = _goes_on("\n".join(found[-1][1]))
+        is_open = _is_open("\n".join(found[-1][1]))
     return [Step(number, "\n".join(command), "\n".join(output)) for number, command, output in found]
 
 
-def _goes_on(command: str) -> bool:
+def _is_open(command: str) -> bool:
     """Whether a shell would ask for another line."""
     if command.endswith("\\"):
         return True

@@ -56,7 +56,7 @@ def our_player() -> RelayConnection:
     )
 
 
-def test_our_player_says_what_the_page_says() -> None:
+def test_the_python_client_sends_the_bytes_of_the_page() -> None:
     player = our_player()
     acts: dict[str, Callable[[], object]] = {
         "CONNECT": lambda: player.connect(1.0),
@@ -84,7 +84,7 @@ def test_our_player_says_what_the_page_says() -> None:
     assert welcomed.peers == {0, 9, 254}
 
 
-def test_the_node_measures_and_signs_what_the_page_says() -> None:
+def test_the_measurement_and_its_proof_are_those_of_the_page() -> None:
     (_, _, first), (_, _, reply), (_, _, second), (_, _, signed) = exchange(probes=True)
     prober = Prober(NODE, random=lambda size: KEYS["player_nonce"][:size], count=1)
     prober.start(0.0)
@@ -94,36 +94,36 @@ def test_the_node_measures_and_signs_what_the_page_says() -> None:
     prober.receive_datagram(signed, NODE, 0.04)
     measured = prober.next_event()
     assert isinstance(measured, Measurement)
-    told = dict(BLOCKS)["proof"].strip()
-    assert base64.urlsafe_b64encode(measured.proof).decode() == told
-    proof, key = proofs.decode_proof(base64.urlsafe_b64decode(told)), proofs.proof_key(TOKEN_KEY)
+    stated = dict(BLOCKS)["proof"].strip()
+    assert base64.urlsafe_b64encode(measured.proof).decode() == stated
+    proof, key = proofs.decode_proof(base64.urlsafe_b64decode(stated)), proofs.proof_key(TOKEN_KEY)
     assert proof.is_signed_by(key) and proof.round_trip == 18_250
     shown = packets.decode_probe(second)
     assert proofs.is_answer(shown.nonce, shown.time, proof.address, shown.proof, [(NATIVE["token"]["key_id"], key)])
 
 
 def test_keys() -> None:
-    told = dict(re.split(r"\s{2,}", line) for line in dict(BLOCKS)["keys"].splitlines())
-    assert {name.replace(" ", "_"): bytes.fromhex(value) for name, value in told.items()} == KEYS
+    stated = dict(re.split(r"\s{2,}", line) for line in dict(BLOCKS)["keys"].splitlines())
+    assert {name.replace(" ", "_"): bytes.fromhex(value) for name, value in stated.items()} == KEYS
     derived = packets.packet_keys(KEYS["seat_key"], KEYS["player_nonce"], KEYS["node_nonce"])
     assert derived == (KEYS["up_key"], KEYS["down_key"])
 
 
 def test_edgegap() -> None:
-    told = {title.partition(": ")[2]: pages.octets(text) for title, text in BLOCKS if title.startswith("edgegap")}
-    assert told.items() <= {packet["name"]: bytes.fromhex(packet["hex"]) for packet in EDGEGAP["packets"]}.items()
+    stated = {title.partition(": ")[2]: pages.octets(text) for title, text in BLOCKS if title.startswith("edgegap")}
+    assert stated.items() <= {packet["name"]: bytes.fromhex(packet["hex"]) for packet in EDGEGAP["packets"]}.items()
     client = edgegap.ClientMachine(NODE, user_token=4000000001, session_token=3500589645)
     client.connect(0.0)
     client.send(0, b"hello", 0.0)
     sent = [data for data, _ in client.datagrams_to_send(0.0)]
-    assert sent == [told["client ping"], told["client data"]]
-    assert client.receive_datagram(told["ping reply: valid"], NODE, 0.0) is None
+    assert sent == [stated["client ping"], stated["client data"]]
+    assert client.receive_datagram(stated["ping reply: valid"], NODE, 0.0) is None
     assert client.state is edgegap.EdgegapState.VALID
-    assert client.receive_datagram(told["data to the client"], NODE, 0.0) == (0, b"welcome")
+    assert client.receive_datagram(stated["data to the client"], NODE, 0.0) == (0, b"welcome")
     host = edgegap.HostMachine(NODE, user_token=21986334, session_token=3500589645)
-    assert host.receive_datagram(told["data to the host"], NODE, 0.0) == (305419898, b"hello")
+    assert host.receive_datagram(stated["data to the host"], NODE, 0.0) == (305419898, b"hello")
     host.send(305419898, b"welcome", 0.0)
-    assert [data for data, _ in host.datagrams_to_send(0.0)] == [told["host data"]]
+    assert [data for data, _ in host.datagrams_to_send(0.0)] == [stated["host data"]]
 
 
 def test_a_turned_bit_ends_in_a_drop() -> None:
@@ -166,30 +166,30 @@ def test_reasons_of_the_node() -> None:
 
 
 def test_reasons_of_a_player() -> None:
-    told = {word for row in pages.table(PAGE, after="**Receiving.**") for word in pages.words(row[1])}
-    told |= {"unsupported_version", "bad_mac", "unknown_nonce"}
+    stated = {word for row in pages.table(PAGE, after="**Receiving.**") for word in pages.words(row[1])}
+    stated |= {"unsupported_version", "bad_mac", "unknown_nonce"}
     sources = [Path(module.__file__).read_text() for module in (packets, handshake, joining, connection)]  # type: ignore[arg-type]
     sources.append((Path(connection.__file__).parent / "leg.py").read_text())
-    assert told == set(re.findall(r'DecodeError\("(\w+)"\)', "".join(sources)))
+    assert stated == set(re.findall(r'DecodeError\("(\w+)"\)', "".join(sources)))
 
 
 def test_states() -> None:
-    told = {(row[0], row[2]) for row in pages.table(PAGE, after="## States")}
+    stated = {(row[0], row[2]) for row in pages.table(PAGE, after="## States")}
     ours = {(before.value, after.value) for (before, _), after in connection.TRANSITIONS.items()}
-    assert told == ours - {(State.IDLE.value, State.CLOSED.value)}  # closed before it was opened
+    assert stated == ours - {(State.IDLE.value, State.CLOSED.value)}  # closed before it was opened
 
 
 def test_timers() -> None:
-    told = [row[1] for row in pages.table(PAGE, after="## Timers")]
+    stated = [row[1] for row in pages.table(PAGE, after="## Timers")]
     node = RelayConfig()
     *repeats, last = joining.REPEAT_AFTER
     player = our_player()
-    assert told[0] == ", ".join(f"{wait:g}" for wait in repeats)
+    assert stated[0] == ", ".join(f"{wait:g}" for wait in repeats)
     assert f"after another {last:g} s" in PAGE.read_text()
-    assert told[2:4] == [f"{player._timeouts[state]:g}" for state in (State.JOINING, State.RECONNECTING)]
-    assert f"keep-alive, {node.keep_alive_ms / 1000:g} by default; at least {connection.MIN_KEEP_ALIVE:g}" in told[4]
-    assert told[5].startswith(f"{connection.SILENT_KEEP_ALIVES} keep-alives")
-    assert f"timeout, {node.timeout:g} by default" in told[6]
+    assert stated[2:4] == [f"{player._timeouts[state]:g}" for state in (State.JOINING, State.RECONNECTING)]
+    assert f"keep-alive, {node.keep_alive_ms / 1000:g} by default; at least {connection.MIN_KEEP_ALIVE:g}" in stated[4]
+    assert stated[5].startswith(f"{connection.SILENT_KEEP_ALIVES} keep-alives")
+    assert f"timeout, {node.timeout:g} by default" in stated[6]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_states_of_edgegap() -> None:
 
 
 def test_the_checklist_names_every_vector() -> None:
-    told = {word for row in pages.table(PAGE, after="## Checklist") for word in pages.words(row[1])}
+    stated = {word for row in pages.table(PAGE, after="## Checklist") for word in pages.words(row[1])}
     parts = {"siphash", "keys", "packets", "replay"}
     assert parts <= set(NATIVE)
-    assert told - parts - {"refused"} == {packet["name"] for packet in NATIVE["packets"] + EDGEGAP["packets"]}
+    assert stated - parts - {"refused"} == {packet["name"] for packet in NATIVE["packets"] + EDGEGAP["packets"]}

@@ -25,14 +25,14 @@ def world_of(*discs: Disc) -> World:
     return World(dict(enumerate(discs)), rng=random.Random(1))
 
 
-def test_disc_goes_where_its_player_wishes_and_stays_inside() -> None:
+def test_a_disc_moves_in_its_direction_and_stays_inside() -> None:
     world = world_of(Disc(990, 500, direction=(1, 0)))
     for _ in range(30):
         world.step(1 / 30)
     assert (world.discs[0].x, world.discs[0].y) == (SIZE, 500)
 
 
-def test_wishing_harder_is_not_faster() -> None:
+def test_a_longer_direction_is_not_faster() -> None:
     world = world_of(Disc(100, 100, direction=(1, 0)), Disc(100, 800, direction=(1, 1)))
     world.step(0.1)
     assert world.discs[0].x - 100 > world.discs[1].x - 100

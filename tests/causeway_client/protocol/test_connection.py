@@ -123,7 +123,7 @@ def joined(player):
 # -- connecting ------------------------------------------------------------------------------------
 
 
-def test_a_welcome_connects_and_tells_what_the_node_said(player):
+def test_a_welcome_connects_and_its_contents_are_reported(player):
     player.machine.connect(0.0)
     (connect,) = player.sent()
     player.receive(NodeEnd(connect).welcome.encode(SEAT_KEY), 0.03)
@@ -142,7 +142,7 @@ def test_a_welcome_connects_and_tells_what_the_node_said(player):
     ]
 
 
-def test_connecting_twice_is_an_error(joined):
+def test_a_second_connect_is_an_error(joined):
     with pytest.raises(KeyError):
         joined.machine.connect(1.0)
 
@@ -209,7 +209,7 @@ def test_a_recorded_welcome_is_dropped(player):
     assert player.machine.dropped["unknown_nonce"] == 1
 
 
-def test_a_welcome_that_comes_twice_changes_nothing(joined):
+def test_a_duplicated_welcome_changes_nothing(joined):
     joined.receive(joined.node.welcome.encode(SEAT_KEY), 1.0)
     assert joined.events() == []
     assert joined.machine.dropped["unknown_nonce"] == 1
@@ -319,7 +319,7 @@ def test_a_ping_each_keep_alive_measures_the_round_trip(joined):
     assert (stats.loss_up, stats.loss_down) == (0.0, 0.0)
 
 
-def test_losses_each_way_are_told_apart(joined):
+def test_losses_in_each_direction_are_distinguished(joined):
     for n in range(1, 30):
         now = float(n)
         for k in range(10):
@@ -391,7 +391,7 @@ def test_packets_of_the_old_connection_are_dropped_from_then_on(joined):
     assert joined.machine.stats().reconnects == 1
 
 
-def test_a_path_challenge_is_answered_but_does_not_count_as_being_heard(joined):
+def test_a_path_challenge_is_answered_but_does_not_count_as_an_answer(joined):
     for now in (0.5, 1.5, 2.5):
         joined.machine.handle_timer(now)
         joined.sent(now)
@@ -401,7 +401,7 @@ def test_a_path_challenge_is_answered_but_does_not_count_as_being_heard(joined):
     assert joined.machine.state is State.RECONNECTING
 
 
-def test_any_other_packet_counts_as_being_heard(joined):
+def test_any_other_packet_counts_as_an_answer(joined):
     for n in range(1, 60):
         joined.receive(joined.node.seal(PacketType.DATA, 0, b"x"), n / 2)
         joined.machine.handle_timer(n / 2)
@@ -439,14 +439,14 @@ def notice(player, code, seat=0, **content):
     return player.events()
 
 
-def test_joins_and_leaves_are_told_and_kept(joined):
+def test_joins_and_leaves_are_reported_and_kept(joined):
     assert notice(joined, NoticeCode.JOINED, 5) == [events.Joined(5)]
     assert joined.machine.peers == {0, 5}
     assert notice(joined, NoticeCode.LEFT, 0, text="timeout") == [events.Left(0, "timeout")]
     assert joined.machine.peers == {5}
 
 
-def test_the_other_notices_are_told(joined):
+def test_the_other_notices_are_reported(joined):
     assert notice(joined, NoticeCode.MOVED, address=("192.0.2.1", 5)) == [events.Moved(("192.0.2.1", 5))]
     assert notice(joined, NoticeCode.OVER_QUOTA, text="packets") == [events.OverQuota("packets")]
     assert notice(joined, NoticeCode.DRAINING) == [events.Draining("")]
@@ -467,14 +467,14 @@ def test_revoked_and_ended_close_with_their_error(joined, code, error):
     assert joined.machine.next_timer() is None
 
 
-def test_a_close_from_the_node_is_told_with_its_code(joined):
+def test_a_close_from_the_node_is_reported_with_its_code(joined):
     joined.receive(joined.node.seal(PacketType.CLOSE, 0, packets.Close(7, "maintenance").encode()))
     (closed,) = joined.events()
     assert isinstance(closed.error, ClosedByNode)
     assert (closed.error.number, closed.error.advice) == (7, "maintenance")
 
 
-def test_closing_tells_the_node_three_times(joined):
+def test_a_close_is_sent_to_the_node_three_times(joined):
     joined.machine.close(1.0, 200, "bye")
     opened = [joined.node.open(data) for data in joined.sent()]
     assert opened == [(PacketType.CLOSE, 0, packets.Close(200, "bye").encode())] * 3
@@ -483,7 +483,7 @@ def test_closing_tells_the_node_three_times(joined):
         joined.machine.send(0, b"x", 1.0)
 
 
-def test_closing_twice_and_packets_after_it_do_nothing(joined):
+def test_a_second_close_and_packets_after_it_have_no_effect(joined):
     joined.machine.close(1.0)
     joined.sent()
     joined.events()

@@ -202,7 +202,7 @@ def test_a_flooded_node_asks_for_a_cookie_and_gets_it():
     assert cookies
 
 
-def test_a_revoked_player_is_told_at_once_and_refused_afterwards():
+def test_a_revoked_player_is_notified_at_once_and_refused_afterwards():
     world = World()
     host, player = world.joined(0), world.joined(1)
     world.grant(revision=2, revoked=[1])
@@ -215,7 +215,7 @@ def test_a_revoked_player_is_told_at_once_and_refused_afterwards():
     assert isinstance(again.machine.error, SeatRevoked)
 
 
-def test_an_ended_session_is_told_at_once_and_refused_afterwards():
+def test_the_end_of_a_session_is_reported_at_once_and_players_are_refused_afterwards():
     world = World()
     player = world.joined(1)
     world.node.relay.end_session(SESSION, "deleted", world.net.now)
@@ -258,7 +258,7 @@ def test_a_draining_node_refuses_a_session_it_does_not_know():
     assert refuse(world, world.player(1, token=other)) == "draining"
 
 
-def test_a_full_node_says_so():
+def test_a_full_node_refuses_with_that_reason():
     world = World(config=RelayConfig(max_sessions=1))
     other = world.token(1, session="0123456789ab-S")
     assert refuse(world, world.player(1, token=other)) == "full"
@@ -281,7 +281,7 @@ def test_a_restarted_player_replaces_its_old_connection():
     assert new.received == [(0, b"hello")] and old.received == []
 
 
-def test_a_player_over_its_limit_is_told_and_not_cut_off():
+def test_a_player_over_its_limit_is_notified_and_stays_connected():
     world = World()
     world.grant(revision=2, packets=20)
     host, player = world.joined(0), world.joined(1)
@@ -295,7 +295,7 @@ def test_a_player_over_its_limit_is_told_and_not_cut_off():
     assert host.received[-1] == (1, b"again")
 
 
-def test_a_draining_node_is_told_to_the_players():
+def test_a_draining_node_notifies_the_players():
     world = World()
     player = world.joined(1)
     world.node.relay.notify_shutdown(world.net.now)
@@ -304,7 +304,7 @@ def test_a_draining_node_is_told_to_the_players():
     assert player.events_of(events.Draining)
 
 
-def test_leaving_is_told_to_the_others_and_silence_too():
+def test_the_others_are_notified_of_a_leave_and_of_a_timeout():
     world = World()
     host, one, two = world.joined(0), world.joined(1), world.joined(2)
     one.call("send", 0, b"x")

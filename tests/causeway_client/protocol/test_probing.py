@@ -123,7 +123,7 @@ def test_bad_replies_are_counted_by_reason():
     assert prober.dropped == {"unknown_type": 1, "too_short": 1, "unknown_nonce": 1}
 
 
-def test_a_reply_that_comes_twice_counts_once():
+def test_a_duplicated_reply_counts_once():
     prober = Prober("node", random=random.Random(1).randbytes, count=2, interval=0.1, reply_timeout=1.0)
     prober.start(0.0)
     ((data, _),) = prober.datagrams_to_send(0.0)

@@ -28,8 +28,8 @@ def test_packet_types() -> None:
 
 
 def test_refusals() -> None:
-    told = {code: name for code, name in codes("6.4").items() if name.islower()}
-    assert told == {int(code): code.name.lower() for code in Refusal}
+    stated = {code: name for code, name in codes("6.4").items() if name.islower()}
+    assert stated == {int(code): code.name.lower() for code in Refusal}
 
 
 def test_notices() -> None:
