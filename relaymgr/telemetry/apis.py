@@ -1,6 +1,6 @@
 """Which beacons a player should measure (EDGEGAP.md 6)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -24,7 +24,7 @@ from web.http.input_warnings import RequestSerializer
 from web.openapi import error_responses
 
 if TYPE_CHECKING:
-    from relaymgr.nodes.models import RelayNode, RelayWorker
+    from relaymgr.nodes.models import RelayNode
 
 MAX_BEACONS = 2_000
 
@@ -55,13 +55,14 @@ class BeaconListApi(APIView):
             tcp_port = Port(source="client_port")
             location = LocationSerializer(source="node.location")
 
-            def get_host(self, worker: "RelayWorker") -> str:
-                return worker.node.addresses.get(self.context["family"], worker.node.public_ip)
+            # Any: drf-spectacular evaluates the annotations, and the models are imported for type checks only.
+            def get_host(self, worker: Any) -> str:
+                return str(worker.node.addresses.get(self.context["family"], worker.node.public_ip))
 
-            def get_ipv4(self, worker: "RelayWorker") -> str | None:
+            def get_ipv4(self, worker: Any) -> str | None:
                 return worker.node.addresses.get(IPV4)
 
-            def get_ipv6(self, worker: "RelayWorker") -> str | None:
+            def get_ipv6(self, worker: Any) -> str | None:
                 return worker.node.addresses.get(IPV6)
 
         count = Count()
