@@ -67,7 +67,8 @@ class ConnectionIds:
         self._mirror.seat_changed(seat)
 
     def _new_id(self, seat: Seat) -> int:
-        """1 to 2^31-1, unique in the session: some hosts use 0 for the server, and some read it signed (W32, W33)."""
+        """1 to 2^31-1, unique in the session: some hosts use 0 for the server, and some read a signed number
+        (EDGEGAP.md W32, W33)."""
         while True:
             connection_id = int.from_bytes(self._random(4), "little") & 0x7FFFFFFF
             if connection_id and connection_id not in seat.session.by_connection_id:
