@@ -1,4 +1,4 @@
-"""For operators: the fleet and its keys."""
+"""For operators: nodes, locations and keys."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class LocationAdmin(AuditedAdmin):
 
     @confirmed_action(
         "Create a join key",
-        effect="A one-time key is made, with which one node may join here. It is shown once.",
+        effect="Creates a one-time key with which one node may join here. It is shown once.",
         permission="add_keys",
     )
     def create_join_key(self, request: HttpRequest, location: Location) -> str:
@@ -53,7 +53,7 @@ class RelayWorkerInline(admin.TabularInline):
 
 @admin.register(RelayNode)
 class RelayNodeAdmin(NoDeleteAdmin):
-    """A node comes by joining and goes by an act; what it says of itself is read-only."""
+    """A node is created by joining and removed by an action; what it reports about itself is read-only."""
 
     entity = "node"
     list_display = (
@@ -132,17 +132,17 @@ class RelayNodeAdmin(NoDeleteAdmin):
         return f"{node.location}, {self.shown_state(node)}, {self.seats(node)} seats taken"
 
     def has_own_permission(self, request: HttpRequest) -> bool:
-        """To end a node's part in the fleet, or its keys."""
+        """Permission to remove a node, or to rotate its keys."""
         return request.user.has_perm("nodes.delete_relaynode")
 
     @confirmed_action(
         "Drain",
-        effect="No new sessions are placed here from now on. Those that are live play on, and may grow, to their end.",
+        effect="No new sessions are placed here from now on. Live sessions continue, and may grow, to their end.",
         permission="change",
         applies=lambda node: not node.is_draining,
     )
     def drain(self, request: HttpRequest, node: RelayNode) -> str:
-        return _told(node_drain(node=node), f"{node} drains.")
+        return _with_delivery(node_drain(node=node), f"{node} drains.")
 
     @confirmed_action(
         "Undrain",
@@ -151,11 +151,11 @@ class RelayNodeAdmin(NoDeleteAdmin):
         applies=lambda node: node.is_draining,
     )
     def undrain(self, request: HttpRequest, node: RelayNode) -> str:
-        return _told(node_undrain(node=node), f"{node} takes sessions again.")
+        return _with_delivery(node_undrain(node=node), f"{node} accepts sessions again.")
 
     @confirmed_action(
         "Rotate token key",
-        effect="A new key seals the connect tokens of this node once the node holds it. Tokens that are out stay good.",
+        effect="A new key seals the connect tokens of this node once the node holds it. Issued tokens remain valid.",
         permission="own",
     )
     def rotate_token_key(self, request: HttpRequest, node: RelayNode) -> str:
@@ -163,8 +163,8 @@ class RelayNodeAdmin(NoDeleteAdmin):
 
     @confirmed_action(
         "Rotate node key",
-        effect="The node's key to the manager is dead at once. The new one, shown once, must be put into the node's "
-        "state folder; until then it serves its sessions, and is not heard.",
+        effect="The node's key to the manager is revoked at once. The new one, shown once, must be put into the node's "
+        "state folder; until then the node serves its sessions, and its heartbeats are refused.",
         permission="own",
         is_final=True,
     )
@@ -174,8 +174,8 @@ class RelayNodeAdmin(NoDeleteAdmin):
 
     @confirmed_action(
         "Remove",
-        effect="The node and its keys are forgotten, with what was measured of it. A node that still serves sessions "
-        "is not removed: drain it first. To come back it needs a join key.",
+        effect="Deletes the node, its keys and its measurements. A node that still serves sessions is not removed: "
+        "drain it first. To come back it needs a join key.",
         permission="own",
         is_final=True,
     )
@@ -184,8 +184,8 @@ class RelayNodeAdmin(NoDeleteAdmin):
         return f"{node} is removed."
 
 
-def _told(heard: bool, sentence: str) -> str:
-    return sentence if heard else Warned(f"{sentence} It does not answer now, and learns it from its next heartbeat.")
+def _with_delivery(is_delivered: bool, sentence: str) -> str:
+    return sentence if is_delivered else Warned(f"{sentence} It does not respond now; its next heartbeat informs it.")
 
 
 @admin.register(NodeStateChange)
@@ -241,20 +241,20 @@ class JoinKeyAdmin(AuditedAdmin):
 
     @confirmed_action(
         "Revoke",
-        effect="No node can join with it any more. A node that did stays.",
+        effect="No further node can join with the key. Nodes that joined with it are unaffected.",
         permission="change_keys",
         is_final=True,
         applies=lambda key: key.used_at is None,
     )
     def revoke(self, request: HttpRequest, key: JoinKey) -> str:
         if not join_key_revoke(join_key=key):
-            raise Conflict("It was used, or had expired, before.")
+            raise Conflict("The key was used or had expired already.")
         return f"{key} is revoked."
 
 
 @admin.register(NodeIncident)
 class NodeIncidentAdmin(ReadOnlyAdmin):
-    """What nodes did that none in order does. Once an outlier is forgotten its node is believed again."""
+    """Misbehaviour of nodes. Once the incident of an outlier is deleted, its node is trusted again."""
 
     list_display = ("node", "kind", "detail", "count", "first_at", "last_at")
     list_filter = ("kind", "node")
@@ -266,8 +266,7 @@ class NodeIncidentAdmin(ReadOnlyAdmin):
 
     @confirmed_action(
         "Forget",
-        effect="The incident is deleted. A node whose measurements were not believed is believed again, until they "
-        "contradict others again.",
+        effect="Deletes the incident. A distrusted node is trusted again, until its next contradiction.",
         permission="forget",
     )
     def forget(self, request: HttpRequest, incident: NodeIncident) -> str:

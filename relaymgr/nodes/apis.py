@@ -88,7 +88,7 @@ class _WorkersField(serializers.ListField):
 
 
 class _NodeSerializer(RequestSerializer):
-    """What a node says of itself, at join and with each heartbeat."""
+    """What a node reports about itself, at join and with each heartbeat."""
 
     time = UnixTime(help_text="The node's clock, seconds since 1970.")
     public_ip = AddressField(help_text="Where players reach it; IPv4 where it has both.")
@@ -141,7 +141,7 @@ class NodeJoinApi(APIView):
         responses={200: OutputSerializer, **error_responses(400, 409, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """A node becomes part of the fleet, with a join key, once."""
+        """Joins a node, with a join key."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         joined = node_join(join_key=presented_key(request) or "", **serializer.validated_data)
@@ -180,7 +180,7 @@ class NodeHeartbeatApi(APIView):
         responses={200: OutputSerializer, **error_responses(400, 409, 413, 415)},
     )
     def post(self, request: Request) -> Response:
-        """A node says that it is there, and what it is made of."""
+        """Renews a node's membership and stores what it reports about itself."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         address = client_address(request._request)

@@ -18,7 +18,7 @@ from web.authorization import Scope
 
 
 def join_key_create(*, location: Location, lifetime: timedelta | None = None, uses: int = 1) -> str:
-    """Lets `uses` nodes join at `location`. The plain key; only its hash is kept."""
+    """Lets `uses` nodes join at `location`. Returns the plain key; only its hash is stored."""
     new = new_key()
     lifetime = lifetime or timedelta(seconds=settings.JOIN_KEY_LIFETIME)
     JoinKey.objects.create(
@@ -32,13 +32,13 @@ def join_key_create(*, location: Location, lifetime: timedelta | None = None, us
 
 
 def join_key_revoke(*, join_key: JoinKey) -> bool:
-    """False when it was used up or had expired already."""
+    """False if the key was used up or had expired already."""
     now = timezone.now()
     return JoinKey.objects.filter(pk=join_key.pk, used_at=None, expires_at__gt=now).update(expires_at=now) == 1
 
 
 def node_key_rotate(*, node: RelayNode) -> str:
-    """A new node key, to be put into the node's state folder; the old one is dead at once. The plain key."""
+    """Returns a new plain node key, for the node's state folder; the old one is revoked at once."""
     with transaction.atomic():
         old = node.key
         node.key, plain = api_key_create(tenant=None, name=f"node {node.name}", scopes=[Scope.NODE])
@@ -49,7 +49,7 @@ def node_key_rotate(*, node: RelayNode) -> str:
 
 
 def token_key_rotate(*, node: RelayNode) -> TokenKey:
-    """A new key to seal connect tokens with. It is used once the node has it; the ones before it then retire."""
+    """A new key to seal connect tokens with. It is in use once the node holds it; the earlier keys then retire."""
     with transaction.atomic():
         return token_key_create(node)
 
@@ -62,7 +62,7 @@ def token_key_create(node: RelayNode) -> TokenKey:
 
 
 def token_keys_confirm(node: RelayNode, key_ids: Sequence[int]) -> None:
-    """Notes which keys the node holds. The newest of them seals from now on; those before it only open."""
+    """Stores which keys the node holds. The newest of them seals from now on; earlier ones only open."""
     now = timezone.now()
     if not node.token_keys.filter(key_id__in=key_ids, confirmed_at=None).update(confirmed_at=now):
         return
@@ -72,7 +72,8 @@ def token_keys_confirm(node: RelayNode, key_ids: Sequence[int]) -> None:
 
 
 def token_keys_renew() -> int:
-    """Rolls keys that have sealed for long, deletes those whose last token has expired; returns how many it rolled."""
+    """Rotates keys that are past their lifetime and deletes those whose last token has expired; returns how many it
+    rotated."""
     now = timezone.now()
     expired = now - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
     TokenKey.objects.filter(retired_at__lte=expired).delete()

@@ -1,4 +1,4 @@
-"""The fleet: locations, relay nodes, their workers and keys."""
+"""Locations, relay nodes, their workers and keys."""
 
 from datetime import datetime
 
@@ -18,7 +18,7 @@ def validate_tags(value: object) -> None:
 
 
 class Location(models.Model):
-    """A place where nodes stand."""
+    """A place that has nodes."""
 
     slug = models.SlugField(unique=True)
     city = models.CharField(max_length=100)
@@ -45,18 +45,24 @@ class RelayNode(models.Model):
 
     name = models.SlugField(unique=True)
     location = models.ForeignKey(Location, models.PROTECT, related_name="nodes")
-    public_ip = models.GenericIPAddressField(help_text="Where players reach it, IPv4 where it has both.")
+    public_ip = models.GenericIPAddressField(
+        help_text="The address at which players reach the node; IPv4 if it has both."
+    )
     public_ipv6 = models.GenericIPAddressField(
-        null=True, blank=True, protocol="IPv6", help_text="Its IPv6 address, when public_ip is IPv4."
+        null=True, blank=True, protocol="IPv6", help_text="The IPv6 address, if public_ip is IPv4."
     )
     host = models.CharField(max_length=253, blank=True, help_text="A DNS name for these addresses, or empty.")
-    control_url = models.URLField(help_text="Where the manager reaches the node's control API.")
+    control_url = models.URLField(help_text="The URL at which the manager reaches the node's control API.")
     state = models.CharField(max_length=10, choices=NodeState, default=NodeState.JOINING)
-    is_draining = models.BooleanField(default=False, help_text="No new sessions; live ones are finished.")
-    is_stopping = models.BooleanField(
-        default=False, editable=False, help_text="The node says that it drains: told to, or about to stop."
+    is_draining = models.BooleanField(
+        default=False, help_text="An operator drains the node: no new sessions, live ones continue to their end."
     )
-    price = models.FloatField(default=0.0, help_text="Of an hour, in any unit: breaks ties.")
+    is_stopping = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="The node reports that it drains: on request, or because it is about to stop.",
+    )
+    price = models.FloatField(default=0.0, help_text="Per hour, in any unit. Placement uses it to break ties.")
     key = models.OneToOneField("tenants.ApiKey", models.SET_NULL, null=True, editable=False)
     control_key = EncryptedTextField(editable=False)
     version = models.CharField(max_length=20, blank=True)
@@ -67,12 +73,12 @@ class RelayNode(models.Model):
         default="",
         db_default="",
         editable=False,
-        help_text="Of another process that runs as this node.",
+        help_text="The boot id of another process with the identity of this node.",
     )
     last_event = models.PositiveBigIntegerField(default=0, editable=False)
     packet_path = models.CharField(max_length=10, blank=True)
     packet_path_reason = models.CharField(max_length=200, blank=True)
-    cpu = models.FloatField(default=0.0, help_text="The busiest worker's share of a core.")
+    cpu = models.FloatField(default=0.0, help_text="Share of a core that the busiest worker uses.")
     missed_probes = models.PositiveIntegerField(default=0, editable=False)
     last_seen_at = models.DateTimeField(null=True, blank=True)
     clock_offset_ms = models.FloatField(default=0.0)
@@ -89,17 +95,17 @@ class RelayNode(models.Model):
 
     @property
     def address(self) -> str:
-        """What clients resolve: the DNS name, or the IP where there is none."""
+        """What clients resolve: the DNS name, or the IP address if there is none."""
         return self.host or self.public_ip
 
     @property
     def addresses(self) -> dict[str, str]:
-        """{"ipv4": ..., "ipv6": ...}, those that it has."""
+        """{"ipv4": ..., "ipv6": ...}, of the families that the node has."""
         return by_family(self.public_ip, self.public_ipv6)
 
     @property
     def status(self) -> str:
-        """Its state, or that it takes no new sessions although it is ready."""
+        """The state; `draining` for a ready node that accepts no new sessions."""
         return DRAINING if self.state == NodeState.READY and not self.takes_sessions else self.state
 
     def silent_since(self, now: datetime) -> datetime | None:
@@ -114,11 +120,12 @@ class RelayNode(models.Model):
 class NodeStateChange(models.Model):
     """The timeline of a node: each change of its status, so that a node that was lost for a minute leaves a trace.
 
-    Pruned by age and by number (`telemetry.retention`). Sessions show those of their node that fall into their life."""
+    Pruned by age and by number (`nodes.health.state_changes`). Sessions show the changes of their node that
+    happened while they were live."""
 
     node = models.ForeignKey(RelayNode, models.CASCADE, related_name="state_changes")
     at = models.DateTimeField(db_index=True)
-    before = models.CharField(max_length=10, blank=True, help_text="Empty: it is new.")
+    before = models.CharField(max_length=10, blank=True, help_text="Empty for a new node.")
     after = models.CharField(max_length=10)
     reason = models.CharField(max_length=200, blank=True)
 
@@ -131,7 +138,7 @@ class NodeStateChange(models.Model):
 
 
 class NodeIncident(models.Model):
-    """The last time that a node did something it should not, and how often it did."""
+    """The last time that a node misbehaved in one way, and how often it did."""
 
     node = models.ForeignKey(RelayNode, models.CASCADE, related_name="incidents")
     kind = models.CharField(max_length=20, choices=IncidentKind)
@@ -149,7 +156,7 @@ class NodeIncident(models.Model):
 
 
 class RelayWorker(models.Model):
-    """One process of a node, with its own port pair. Seats are reserved here, by conditional UPDATE."""
+    """One process of a node, with its own port pair. Seats are reserved on this row by a conditional UPDATE."""
 
     node = models.ForeignKey(RelayNode, models.CASCADE, related_name="workers")
     index = models.PositiveSmallIntegerField()
@@ -179,8 +186,12 @@ class TokenKey(models.Model):
     key_id = models.PositiveBigIntegerField(help_text="u32, unique for the node.")
     key = EncryptedTextField(editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
-    confirmed_at = models.DateTimeField(null=True, blank=True, help_text="When the node first said it holds it.")
-    retired_at = models.DateTimeField(null=True, blank=True, help_text="Seals no more; still opens for a while.")
+    confirmed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the node first reported that it holds the key."
+    )
+    retired_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the key ceased to seal tokens; it opens them for a while longer."
+    )
 
     class Meta:
         ordering = ["-created_at"]
@@ -191,7 +202,7 @@ class TokenKey(models.Model):
 
 
 class JoinKey(models.Model):
-    """Lets one node join at one location; or several, each once, where a fleet starts with one key."""
+    """Lets a number of nodes join at one location, each once."""
 
     location = models.ForeignKey(Location, models.CASCADE, related_name="join_keys")
     prefix = models.CharField(max_length=12, unique=True, editable=False)
@@ -201,7 +212,7 @@ class JoinKey(models.Model):
     uses_left = models.PositiveIntegerField(
         default=1, db_default=1, validators=[MinValueValidator(1), MaxValueValidator(MAX_JOIN_KEY_USES)]
     )
-    used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="When the last use was taken.")
+    used_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="When the last use was consumed.")
     used_by = models.ForeignKey(RelayNode, models.SET_NULL, null=True, blank=True, editable=False)
 
     class Meta:

@@ -18,8 +18,8 @@ READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
 
 
 def join_key_get(*, presented: str, or_repeat: bool = False) -> JoinKey | None:
-    """The join key that was presented, if it still lets a node join; with its location. `or_repeat`: or if a node may
-    join with it once more, since it never used what it was answered."""
+    """The join key that was presented, with its location, if a node may still join with it. `or_repeat`: also if a node
+    may repeat its join with it, because it never used the answer."""
     parts = split_key(presented)
     if parts is None:
         return None
@@ -35,7 +35,7 @@ def join_key_get(*, presented: str, or_repeat: bool = False) -> JoinKey | None:
 
 
 def placement_nodes() -> QuerySet[RelayNode]:
-    """Every node with its location and workers: two queries, however many nodes there are."""
+    """Every node with its location and workers, in two queries."""
     return RelayNode.objects.select_related("location").prefetch_related("workers")
 
 
@@ -48,7 +48,7 @@ def nodes_with_locations() -> list[RelayNode]:
 
 
 def nodes_ready() -> QuerySet[RelayNode]:
-    """The nodes that take sessions."""
+    """The nodes that accept new sessions."""
     return RelayNode.objects.filter(READY)
 
 
@@ -84,26 +84,26 @@ def node_and_location_names() -> frozenset[str]:
 
 
 def beacons() -> QuerySet[RelayWorker]:
-    """The first worker of each node that takes sessions, with node and location."""
+    """The first worker of each node that accepts sessions, with node and location."""
     first = RelayWorker.objects.filter(index=0, node__in=nodes_ready())
     return first.select_related("node__location").order_by("node__name")
 
 
 def workers_at(*, location: str) -> list[int]:
-    """The ids of all workers that stand at the location of this slug."""
+    """The ids of all workers at the location of this slug."""
     return list(RelayWorker.objects.filter(node__location__slug=location).order_by().values_list("pk", flat=True))
 
 
 def locations_with_nodes() -> QuerySet[Location]:
-    """Every location, with `nodes_ready`: how many of its nodes take sessions."""
+    """Every location, with `nodes_ready`: how many of its nodes accept sessions."""
     ready = Q(nodes__state=NodeState.READY, nodes__is_draining=False, nodes__is_stopping=False)
-    # Said again: an annotated count loses the order of the model.
+    # Ordered explicitly, because an annotated count loses the order of the model.
     return Location.objects.annotate(nodes_ready=Count("nodes", filter=ready)).order_by("slug")
 
 
 @ttl_cache
 def token_key_current(*, node: RelayNode) -> TokenKey:
-    """The key to seal with: the newest that the node said it holds, else the newest.
+    """The key to seal with: the newest that the node has confirmed, else the newest.
 
     Raises TokenKey.DoesNotExist for a node that never joined.
     """
@@ -114,7 +114,7 @@ def token_key_current(*, node: RelayNode) -> TokenKey:
 
 
 def token_keys_open(*, node: RelayNode) -> QuerySet[TokenKey]:
-    """The keys a node must hold: those that seal, and retired ones whose tokens may still be valid."""
+    """The keys that a node must hold: those that seal, and retired ones whose tokens may still be valid."""
     since = timezone.now() - timedelta(seconds=settings.TOKEN_KEY_OVERLAP)
     return node.token_keys.filter(Q(retired_at=None) | Q(retired_at__gt=since))
 

@@ -1,4 +1,4 @@
-"""Writes: the fleet and its keys. Races are settled by conditional UPDATEs; no network call inside a transaction."""
+"""Writes. Races are decided by conditional UPDATEs; no transaction contains a network call."""
 
 import logging
 import math
@@ -55,7 +55,7 @@ class NodeInUse(Conflict):
 
 
 class NodeNotDrained(Conflict):
-    code, message = "node_not_drained", "The node takes new sessions. Drain it first."
+    code, message = "node_not_drained", "The node accepts new sessions. Drain it first."
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def node_join(
     host: str = "",
     version: str = "",
 ) -> Joined:
-    """A node becomes part of the fleet, or takes the place of a dead one of its name.
+    """A node joins, or takes the place of a dead node of its name.
 
     Raises JoinKeyInvalid, ClockSkew, Invalid, NameTaken; the join key is used up only when none is raised.
     """
@@ -125,7 +125,7 @@ def node_join(
 
 
 def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayNode, str]:
-    """The node's row and its new node key. All keys it had before are dead."""
+    """The node's row and its new node key. All its earlier keys are revoked."""
     now = timezone.now()
     node = RelayNode.objects.select_for_update().filter(name=name).first() or RelayNode(name=name)
     if not _is_repeated(node, join_key, fields):
@@ -150,8 +150,7 @@ def _admit(join_key: JoinKey, name: str, fields: dict[str, Any]) -> tuple[RelayN
 
 
 def _is_repeated(node: RelayNode, join_key: JoinKey, fields: dict[str, Any]) -> bool:
-    """Whether the same node joined with this key and never used what it was answered: the answer was lost, or could not
-    be kept."""
+    """Whether the same node joined with this key and never used the answer: it was lost, or could not be stored."""
     is_unused = bool(node.pk) and node.joined_with_id == join_key.pk and not node.boot_id and node.last_seen_at is None
     return is_unused and all(getattr(node, name) == fields[name] for name in ("public_ip", "control_url"))
 
@@ -182,13 +181,13 @@ def node_heartbeat(
     packet_path_reason: str = "",
     address: str = "",
 ) -> RelayNode:
-    """Notes what a node says of itself, and returns it as it is now. `address`: where the call came from.
+    """Stores what a node reports about itself, and returns the node as it is now. `address`: of the caller.
 
     Raises ClockSkew, Invalid, IdentityTaken."""
     clock_check(time=time)
     workers_check(workers=workers, capacity=capacity)
     boot_check(node=node, boot_id=boot_id, control_url=control_url, address=address)
-    said = {
+    reported = {
         "version": version,
         "is_stopping": draining,
         "control_url": control_url,
@@ -196,12 +195,16 @@ def node_heartbeat(
         "packet_path_reason": packet_path_reason,
     }
     if public_ip:
-        said |= {"public_ip": public_ip, "public_ipv6": public_ipv6, "host": host}
+        reported |= {"public_ip": public_ip, "public_ipv6": public_ipv6, "host": host}
     if node.boot_id != boot_id:
-        said |= {"boot_id": boot_id, "refused_boot_id": "", "last_event": 0}  # its events are numbered anew
+        reported |= {
+            "boot_id": boot_id,
+            "refused_boot_id": "",
+            "last_event": 0,
+        }  # the numbers of its events start at 1 again
     was_stopping = node.is_stopping
     with transaction.atomic():
-        RelayNode.objects.filter(pk=node.pk).update(**said)
+        RelayNode.objects.filter(pk=node.pk).update(**reported)
         _workers_store(node, workers, capacity)
         token_keys_confirm(node, key_ids)
         node.refresh_from_db()
@@ -212,8 +215,8 @@ def node_heartbeat(
 
 
 def boot_check(*, node: RelayNode, boot_id: str, control_url: str, address: str) -> None:
-    """Raises IdentityTaken for a process that is not the one we know while that one is alive: it answers where we reach
-    the node. A node that was restarted answers there itself."""
+    """Raises IdentityTaken if another process than the known one calls while the known one still responds at the node's
+    control URL. A node that was restarted responds there with the new boot id."""
     if node.boot_id in ("", boot_id) or control_client.boot_id_of(node) != node.boot_id:
         return
     RelayNode.objects.filter(pk=node.pk).update(refused_boot_id=boot_id)
@@ -224,13 +227,13 @@ def boot_check(*, node: RelayNode, boot_id: str, control_url: str, address: str)
 
 
 def grants_check(*, node: RelayNode, boot_id: str) -> None:
-    """Raises IdentityTaken for a process whose heartbeat was refused: what the node serves is the other one's."""
+    """Raises IdentityTaken for a process whose heartbeat was refused: the grants belong to the other process."""
     if boot_id and boot_id == node.refused_boot_id != node.boot_id:
         raise IdentityTaken
 
 
 def clock_check(*, time: float) -> None:
-    """Raises ClockSkew. Tokens expire by the node's clock, and a replay is told by it."""
+    """Raises ClockSkew. The node's clock decides when tokens expire and which packets are replayed."""
     skew = time - timezone.now().timestamp()
     if not abs(skew) <= settings.NODE_MAX_CLOCK_SKEW:  # NaN neither
         raise ClockSkew(details={"skew_seconds": round(skew, 3)} if math.isfinite(skew) else {})
@@ -242,14 +245,14 @@ def workers_check(*, workers: Sequence[WorkerPorts], capacity: int) -> None:
         raise Invalid.field("workers", "Number the workers 0, 1, 2 ...", "indexes")
     ports = [port for worker in workers for port in (worker.server_port, worker.client_port)]
     if len(set(ports)) != len(ports):
-        raise Invalid.field("workers", "Each port may be named once.", "ports_not_distinct")
+        raise Invalid.field("workers", "Each port may be used once.", "ports_not_distinct")
     if capacity < len(workers):
-        raise Invalid.field("capacity", "Each worker needs room for a seat.", "min_value")
+        raise Invalid.field("capacity", "Each worker needs at least one seat.", "min_value")
 
 
 def _workers_store(node: RelayNode, workers: Sequence[WorkerPorts], capacity: int) -> None:
-    """The node's workers as it tells them, its seats shared out evenly. A worker that is gone keeps its row, for the
-    sessions that name it, and has no room."""
+    """Stores the reported workers and divides the node's seats evenly among them. A worker that is gone keeps its row,
+    which sessions refer to, and has no capacity."""
     share, extra = divmod(capacity, len(workers))
     stored = {worker.index: worker for worker in node.workers.all()}
     for worker in workers:
@@ -266,8 +269,8 @@ def _workers_store(node: RelayNode, workers: Sequence[WorkerPorts], capacity: in
 def _worker_update(worker: RelayWorker, seats: int, ports: dict[str, int]) -> None:
     if worker.capacity == seats and all(getattr(worker, name) == port for name, port in ports.items()):
         return
-    # What is reserved (capacity - free) stays reserved, whatever else is reserving at this moment; so a worker
-    # that shrinks below it has no room, and shrinks on as its sessions end.
+    # What is reserved (capacity - free) stays reserved, also against concurrent reservations. A worker that shrinks
+    # below that has no free seats, and shrinks further as its sessions end.
     reserved = F("capacity") - F("free_seats")
     RelayWorker.objects.filter(pk=worker.pk).update(
         capacity=Greatest(Value(seats), reserved), free_seats=Greatest(Value(seats) - reserved, Value(0)), **ports
@@ -278,9 +281,9 @@ def _worker_update(worker: RelayWorker, seats: int, ports: dict[str, int]) -> No
 
 
 def worker_reserve(*, worker_id: int, seats: int) -> bool:
-    """Takes seats on a worker; False when they are gone, or its node takes no sessions any more."""
-    # The worker's own columns are tested by the UPDATE itself: under PostgreSQL's READ COMMITTED they are looked at
-    # again once the row's lock is had, a subquery's are not. Written out: each creation asks.
+    """Reserves seats on a worker; False if there are too few, or its node accepts no sessions."""
+    # The UPDATE itself tests the worker's columns: under PostgreSQL's READ COMMITTED they are evaluated again once the
+    # row is locked, and a subquery's are not. It is raw SQL because every creation runs it.
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE nodes_relayworker SET free_seats = free_seats - %s WHERE id = %s AND free_seats >= %s AND EXISTS "
@@ -292,13 +295,13 @@ def worker_reserve(*, worker_id: int, seats: int) -> bool:
 
 
 def worker_reserve_extra(*, worker_id: int, seats: int = 1) -> bool:
-    """Takes more seats for a session that is there already; a draining node lets its sessions grow."""
+    """Reserves more seats for an existing session; also on a draining node, whose sessions may grow."""
     room = RelayWorker.objects.filter(pk=worker_id, free_seats__gte=seats)
     return room.update(free_seats=F("free_seats") - seats) == 1
 
 
 def worker_release(*, worker_id: int, seats: int) -> None:
-    """Gives seats back; never more than there are."""
+    """Releases seats; the free seats never exceed the capacity."""
     free = Least(F("free_seats") + seats, F("capacity"))
     RelayWorker.objects.filter(pk=worker_id).update(free_seats=free)
 
@@ -307,12 +310,13 @@ def worker_release(*, worker_id: int, seats: int) -> None:
 
 
 def node_drain(*, node: RelayNode) -> bool:
-    """No new sessions from now on; live ones go on. False: the node could not be told, its next heartbeat tells it."""
+    """No new sessions from now on; live ones continue. False: the node did not respond; its next heartbeat informs
+    it."""
     return _drain_set(node, True)
 
 
 def node_undrain(*, node: RelayNode) -> bool:
-    """New sessions again. False as in node_drain."""
+    """Accepts new sessions again. False as in node_drain."""
     return _drain_set(node, False)
 
 
@@ -322,7 +326,7 @@ def _drain_set(node: RelayNode, draining: bool) -> bool:
         node.refresh_from_db(fields=["state", "is_draining", "is_stopping"])
         before = NodeState.READY if draining else DRAINING
         state_change_record(node=node, before=before, reason="by an operator")
-    logger.info("node %s %s", node, "drains" if draining else "takes sessions again")
+    logger.info("node %s %s", node, "drains" if draining else "accepts sessions again")
     try:
         (control_client.drain if draining else control_client.undrain)(node)
     except (control_client.NodeUnreachable, control_client.NodeRefused):
@@ -331,7 +335,7 @@ def _drain_set(node: RelayNode, draining: bool) -> bool:
 
 
 def node_remove(*, node: RelayNode) -> None:
-    """Forgets a node and its keys. Raises NodeInUse while seats on it are reserved, NodeNotDrained while it takes new
+    """Deletes a node and its keys. Raises NodeInUse while seats on it are reserved, NodeNotDrained while it accepts new
     sessions."""
     with transaction.atomic():
         found = RelayNode.objects.select_for_update().get(pk=node.pk)

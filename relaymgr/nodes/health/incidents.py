@@ -1,4 +1,4 @@
-"""What a node does that a node in order never does: recorded once for each kind, shown to operators, and alerted on."""
+"""Misbehaviour of nodes: one row per node and kind, shown to operators and alerted on."""
 
 import logging
 from collections.abc import Collection, Iterable
@@ -16,12 +16,12 @@ from web.database.bulk_sql import rows_update
 
 logger = logging.getLogger(__name__)
 
-RECENT = timedelta(minutes=10)  # shown as a problem for so long after the last time
+RECENT = timedelta(minutes=10)  # an incident is an active problem for this long after its last occurrence
 
 
 @dataclass(frozen=True)
 class Incident:
-    """`detail`: for people. `count`: how often it happened."""
+    """`detail`: text for operators. `count`: how often it happened."""
 
     node_id: int
     detail: str
@@ -29,18 +29,18 @@ class Incident:
 
 
 def incident_record(*, node_id: int, kind: IncidentKind, detail: str, count: int = 1) -> None:
-    """One more time, or `count` of them. `detail`: the last, for people."""
+    """Adds `count` occurrences; `detail` describes the last."""
     incidents_record(kind, [Incident(node_id, detail, count)])
 
 
 def incidents_record(kind: IncidentKind, incidents: Iterable[Incident]) -> None:
-    """At most one of each node. As many queries for all nodes of a fleet as for one."""
+    """At most one per node. The number of queries does not depend on the number of nodes."""
     by_node = {each.node_id: each for each in incidents}
     if not by_node:
         return
     now = timezone.now()
     with transaction.atomic():
-        # In one order, so that two processes that record the same never wait for each other in a circle.
+        # Locked in a fixed order, so that two processes cannot deadlock.
         rows = NodeIncident.objects.select_for_update().filter(kind=kind, node__in=by_node).order_by("pk")
         known = list(rows)
         for row in known:
@@ -60,12 +60,12 @@ def incidents_record(kind: IncidentKind, incidents: Iterable[Incident]) -> None:
 
 
 def incidents_recent() -> QuerySet[NodeIncident]:
-    """Of the last minutes, and every node that is not believed."""
+    """The incidents of the last minutes, and those of distrusted nodes."""
     return NodeIncident.objects.filter(last_at__gte=timezone.now() - RECENT) | distrusted()
 
 
 def distrusted() -> QuerySet[NodeIncident]:
-    """The nodes whose measurements are not believed: for a day after the last contradiction, or until an operator
+    """The incidents for which a node is distrusted: for a day after the last contradiction, or until an operator
     deletes the incident."""
     since = timezone.now() - timedelta(seconds=settings.NODE_DISTRUST_SECONDS)
     return NodeIncident.objects.filter(kind=IncidentKind.OUTLIER, last_at__gte=since)

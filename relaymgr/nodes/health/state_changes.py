@@ -17,15 +17,16 @@ MAX_STATE_CHANGES = 500  # of one node: a node that is lost and found all day mu
 
 
 def state_change_record(*, node: RelayNode, before: str, reason: str = "") -> None:
-    """A line of the node's timeline: it was `before` and is what `node.status` says."""
+    """One entry of the node's timeline: its status was `before` and is now `node.status`."""
     state_changes_record([(node, before, reason)])
 
 
 def state_changes_record(changes: Sequence[tuple[RelayNode, str, str]]) -> None:
-    """Lines of nodes' timelines: (node, what it was, why it is now what `node.status` says). Two queries, however many.
+    """Entries of timelines: (node, its status before, the reason for the change to `node.status`). Two queries, however
+    many.
 
-    The same line is not written twice: a probe and a heartbeat may both report it. Nodes that are lost, or are back
-    after that, are in the audit log too."""
+    An entry is written once, also when both a probe and a heartbeat report the change. The audit log also records that
+    nodes are lost, and that they are back."""
     if not changes:
         return
     newest = NodeStateChange.objects.filter(node=OuterRef("pk")).values("after")[:1]
@@ -45,7 +46,7 @@ def state_changes_record(changes: Sequence[tuple[RelayNode, str, str]]) -> None:
 
 
 def _audit_nodes(action: str, names: Sequence[str]) -> None:
-    """An entry for each of a few nodes; when a whole site is lost, one for all."""
+    """One entry for each of a few nodes; if a whole site is lost, one for all the others."""
     for name in names[:MAX_AUDITED_NODES]:
         repeated_action_record(via=Via.MANAGER, actor="probes", action=action, target=name)
     if len(names) > MAX_AUDITED_NODES:

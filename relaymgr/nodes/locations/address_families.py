@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 
 IPV4, IPV6 = "ipv4", "ipv6"
-ANY = "any"  # asked for by a player who has both
+ANY = "any"  # requested for a player who has both
 SHOWN = {IPV4: "IPv4", IPV6: "IPv6"}
 
 
@@ -42,7 +42,7 @@ def common_address(addresses: dict[str, str], default: str, needed: Iterable[str
 
 
 def addresses_for(addresses: dict[str, str], common: str, needed: str) -> list[str]:
-    """What one player tries, in this order."""
+    """The addresses that one player tries, in this order."""
     if needed in addresses:
         return [addresses[needed]]
     return [common, *(address for address in addresses.values() if address != common)]

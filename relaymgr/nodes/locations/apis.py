@@ -1,4 +1,4 @@
-"""Where there are relays, and where callers are: what Edgegap's API has beside the sessions (EDGEGAP.md 3.8, 6)."""
+"""Locations of relays and of callers: what Edgegap's API has beside the sessions (EDGEGAP.md 3.8, 6)."""
 
 import ipaddress
 from typing import Any
@@ -42,7 +42,7 @@ class LocationListApi(APIView):
             country_code = serializers.CharField()
             type = serializers.SerializerMethodField()
             tags = serializers.ListField(child=serializers.CharField())
-            nodes_ready = Count(help_text="Nodes there that take sessions.")
+            nodes_ready = Count(help_text="Nodes at the location that accept sessions.")
 
             def get_type(self, location: Location) -> str:
                 return "Relay"

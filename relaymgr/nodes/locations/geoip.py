@@ -1,4 +1,4 @@
-"""Where an address is, by the operator's own file in MaxMind's format (CAUSEWAY_GEOIP_FILE). No file: no guess."""
+"""The location of an address, from the operator's file in MaxMind's format (CAUSEWAY_GEOIP_FILE), if there is one."""
 
 import functools
 import logging
@@ -11,13 +11,13 @@ from django.conf import settings
 
 logger = logging.getLogger(__name__)
 
-# What such databases say of a record without a radius: a country's middle, at worst.
+# Assumed for a record without a radius, which may be the centre of a country.
 UNSTATED_KM = 200.0
 
 
 @dataclass(frozen=True, slots=True)
 class GeoLocation:
-    """Degrees, and to within how many kilometres; names and codes as far as the file has them."""
+    """Coordinates in degrees with their accuracy; names and codes as far as the file has them."""
 
     latitude: float
     longitude: float
@@ -29,7 +29,7 @@ class GeoLocation:
 
 
 def locate(address: str) -> GeoLocation | None:
-    """None: there is no file, or it does not know the address or where that is."""
+    """None: there is no file, or it has no coordinates for the address."""
     reader = _reader(settings.GEOIP_FILE)
     if reader is None:
         return None
@@ -37,12 +37,12 @@ def locate(address: str) -> GeoLocation | None:
         record = reader.get(address)
     except ValueError:  # no address, or IPv6 in a file of IPv4
         return None
-    return _whereabouts(record) if isinstance(record, dict) else None
+    return _geo_location(record) if isinstance(record, dict) else None
 
 
 @functools.lru_cache(maxsize=1)
 def _reader(path: str) -> maxminddb.Reader | None:
-    """Once for each process: a file that is exchanged is read after a restart."""
+    """Opened once per process: a replaced file is read after a restart."""
     if not path:
         return None
     try:
@@ -52,7 +52,7 @@ def _reader(path: str) -> maxminddb.Reader | None:
         return None
 
 
-def _whereabouts(record: dict[str, Any]) -> GeoLocation | None:
+def _geo_location(record: dict[str, Any]) -> GeoLocation | None:
     place = record.get("location") or {}
     latitude, longitude = place.get("latitude"), place.get("longitude")
     if not (_is_within(latitude, 90) and _is_within(longitude, 180)):
@@ -69,8 +69,8 @@ def _whereabouts(record: dict[str, Any]) -> GeoLocation | None:
     )
 
 
-def _is_within(value: Any, most: float) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= most
+def _is_within(value: Any, limit: float) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= limit
 
 
 def _name(record: dict[str, Any], kind: str) -> str:
