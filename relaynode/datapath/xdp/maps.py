@@ -6,6 +6,8 @@ by itself whether anything is forwarded. Rules, and all that the program changes
 """
 
 import struct
+from collections.abc import Mapping
+from itertools import accumulate
 
 from causeway_client.protocol.packets import PacketType, seal
 from causeway_client.protocol.replay_window import ReplayWindow
@@ -15,9 +17,47 @@ from ...core.dialects.native_binding import NativeBinding
 from ...core.seats import Mirror, Seat, Session
 from . import bpf, loader
 
-_REQUEST = struct.Struct("<IIQQQ")
-_RULE = struct.Struct("<16s16s2s2sBBBxIIII16s16sQQ")
-_SEAT = struct.Struct(f"<{_RULE.size}xQQQQQQQ")
+
+def offsets(fields: Mapping[str, str]) -> dict[str, int]:
+    """The offset of each field of a struct without padding."""
+    ends = accumulate(struct.calcsize("<" + kind) for kind in fields.values())
+    return dict(zip(fields, (0, *ends), strict=False))
+
+
+# The fields of the structs in relay.bpf.c that Python packs and unpacks. A test compares their offsets with the C code.
+RULE_FIELDS = {
+    "addr": "16s",
+    "local": "16s",
+    "port": "2s",
+    "our_port": "2s",
+    "dialect": "B",
+    "number": "B",
+    "mesh": "B",
+    "unused": "x",
+    "session": "I",
+    "host": "I",
+    "connection_id": "I",
+    "connection": "I",
+    "up_key": "16s",
+    "down_key": "16s",
+    "packet_ns": "Q",
+    "byte_ns": "Q",
+}
+_RULE = struct.Struct("<" + "".join(RULE_FIELDS.values()))
+_DIALECT_AT = offsets(RULE_FIELDS)["dialect"]
+SEAT_FIELDS = {
+    "rule": f"{_RULE.size}x",
+    "packets_at": "Q",
+    "bytes_at": "Q",
+    "heard": "Q",
+    "received": "Q",
+    "sent": "Q",
+    "highest": "Q",
+    "told_over": "Q",
+}
+_SEAT = struct.Struct("<" + "".join(SEAT_FIELDS.values()))
+REQUEST_FIELDS = {"what": "I", "seat": "I", "value": "Q", "packet_ns": "Q", "byte_ns": "Q"}
+_REQUEST = struct.Struct("<" + "".join(REQUEST_FIELDS.values()))
 _NAME = struct.Struct("<II")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -25,7 +65,6 @@ _U64 = struct.Struct("<Q")
 _SET_SEAT, _SET_SESSION, _ACCEPT, _NUMBER, _TAKE = range(5)
 _ABSENT, _EDGEGAP, _NATIVE = range(3)
 _DATA = int(PacketType.DATA)
-_DIALECT_AT = 36
 _ABSENT_RULE = bytes(_RULE.size)
 _IS_NUMBER = 1 << 31
 _INDEX_MASK = (1 << 20) - 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relaynode.datapath.xdp import bpf, loader
+from relaynode.datapath.xdp import bpf, loader, maps
 from relaynode.datapath.xdp.maps import _REQUEST, _RULE, _SEAT
 from tests.relaynode.datapath.xdp.twins import needs_kernel
 
@@ -33,13 +33,31 @@ def test_the_object_is_what_its_source_compiles_to(tmp_path: Path) -> None:
     assert target.read_bytes() == loader.OBJECT.read_bytes(), "run `make xdp`"
 
 
+@pytest.mark.skipif(shutil.which("clang") is None and os.environ.get("CI") != "true", reason="no clang here")
+def test_the_fields_that_python_packs_have_the_offsets_of_the_c_structs(tmp_path: Path) -> None:
+    checks = [
+        f'_Static_assert(__builtin_offsetof(struct {struct}, {field}) == {offset}, "{struct}.{field}");'
+        for struct, fields in (
+            ("rule", maps.RULE_FIELDS),
+            ("seat", maps.SEAT_FIELDS),
+            ("request", {**maps.REQUEST_FIELDS, "rule": f"{_RULE.size}s"}),
+            ("name", {"session": "I", "name": "I"}),
+        )
+        for field, offset in maps.offsets(fields).items()
+    ]
+    source = tmp_path / "layout.c"
+    source.write_text("\n".join([f'#include "{loader.OBJECT.with_suffix(".c")}"', *checks]))
+    compiled = subprocess.run(["clang", "-target", "bpf", "-fsyntax-only", str(source)], capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr
+
+
 def test_maps_have_the_sizes_that_python_packs() -> None:
-    maps = loader.read_object().maps
+    shapes = loader.read_object().maps
     window = 2 * 1024 // 8
     hop = 16
-    assert maps["seats"].value_size == _SEAT.size + hop + 8 + hop + window
+    assert shapes["seats"].value_size == _SEAT.size + hop + 8 + hop + window
     assert _REQUEST.size % 8 == _RULE.size % 8 == 0
-    assert maps["ports"].kind == bpf.PROG_ARRAY
+    assert shapes["ports"].kind == bpf.PROG_ARRAY
 
 
 @needs_kernel()
