@@ -170,7 +170,7 @@ class ManagerLink:
         grants = _grants(listed)
         # A list that we cannot read whole, or of a strange time, says nothing of the sessions that it lacks.
         is_whole = len(grants) == len(listed) and abs(listed_at - time.time()) < MAX_CLOCK_OFFSET
-        await self._node.take_over(grants, names, asked_at, listed_at if is_whole else 0.0)
+        await self._node.apply_grant_list(grants, names, asked_at, listed_at if is_whole else 0.0)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._pull_now.wait(), PULL_INTERVAL)
         self._pull_now.clear()

@@ -1,4 +1,4 @@
-"""A node: its workers, what it tells of them, and how it obeys. Control API and manager link both speak to this."""
+"""A node: its workers, its reports and the manager's commands. The control API and the manager link use it."""
 
 import asyncio
 import contextlib
@@ -28,22 +28,22 @@ from .peer_meter import PeerMeter
 from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, Snapshot, State, StateFolder
 from .worker_channel import Message
-from .worker_process import EXITS_FOR, Report, WorkerProcess
+from .worker_process import EXITS_REPORTED_FOR, Report, WorkerProcess
 
 log = logging.getLogger(__name__)
 
 
 LinkState = Literal["standalone", "unreachable", "connected", "refused", "duplicate"]
-"""How the node stands with the manager: there is none, it does not answer, all is well, it says that our key is dead,
-or that another live process has our identity."""
+"""The node has no manager; the manager does not answer; it answers; it refuses the node key; it reports another live
+process with the node's identity."""
 
-RETRY_KEYS_AFTER = 5.0  # seconds
+KEYS_RETRY_INTERVAL = 5.0  # seconds
 
-REMEMBER_ENDED = 60.0
-"""Seconds before a pull by which a session must have ended to be forgotten. Whatever was on its way then has arrived,
-and its connect tokens are older than the list, also by another clock."""
+KEEP_ENDED = 60.0
+"""Seconds between the end of a session and the first list that may forget it. By then all messages about the session
+have arrived, and its connect tokens are older than the list even if the clocks differ."""
 
-ENDED_HERE = ("idle", "expired")  # ends that the manager learns from the node
+ENDED_BY_NODE = ("idle", "expired")  # these ends are reported to the manager
 
 
 class Node:
@@ -68,7 +68,7 @@ class Node:
                 pair,
                 pair_sockets,
                 config.seats_per_worker,
-                functools.partial(self._heard, index),
+                functools.partial(self._on_message, index),
                 packet_path,
                 config.limits,
             )
@@ -76,7 +76,7 @@ class Node:
         ]
         self.peers = PeerMeter(os.urandom)
         self.peers_version = ""
-        self.snapshot = SnapshotKeeper(folder, self._look, self._whole)
+        self.snapshot = SnapshotKeeper(folder, self._state_of, self._snapshot_now)
         self._folder = folder
         self._keys_changed = asyncio.Event()
         self._writing_keys = asyncio.Lock()
@@ -97,10 +97,10 @@ class Node:
     def live_sessions(self) -> int:
         return sum(len(worker.sessions) for worker in self.workers)
 
-    # -- obeying
+    # -- commands
 
     async def grant(self, grant: Grant) -> int:
-        """The revision in force once the worker has obeyed. Raises GrantRefused, WorkerDown."""
+        """Returns the revision in force, after the worker has applied the grant. Raises GrantRefused, WorkerDown."""
         worker = self._worker_of(grant)
         is_new = grant.session not in worker.sessions
         revision: int = await worker.call("grant", grant=as_builtins(grant))
@@ -110,7 +110,7 @@ class Node:
         return revision
 
     async def end_session(self, session: str, reason: str) -> None:
-        """Once this returns nothing is forwarded, nor ever again for a token of the session. Raises WorkerDown."""
+        """After this returns, nothing of the session is forwarded and its tokens are invalid. Raises WorkerDown."""
         holders = [worker for worker in self.workers if session in worker.sessions]
         await asyncio.gather(
             *(worker.call("end", session=session, reason=reason) for worker in holders or self.workers)
@@ -118,49 +118,52 @@ class Node:
         if holders:
             log.info("session %s ended: %s", session, reason)
 
-    async def take_over(self, grants: Iterable[Grant], listed: set[str], asked_at: float, listed_at: float) -> None:
-        """Serve these grants, and end every session that is not `listed`, but those that came after `asked_at` (of
-        `time.monotonic`). The manager made the list at `listed_at`, seconds since 1970. Raises WorkerDown."""
+    async def apply_grant_list(
+        self, grants: Iterable[Grant], listed: set[str], asked_at: float, listed_at: float
+    ) -> None:
+        """Apply these grants, and end every session that is not `listed`, except those that started after `asked_at`
+        (monotonic time). The manager made the list at `listed_at`, in seconds since 1970. Raises WorkerDown."""
         is_whole = True
         for grant in grants:
             if self._revision(grant.session) < grant.revision:
                 try:
                     await self.grant(grant)
                 except GrantRefused as refusal:
-                    log.warning("session %s of the manager's list not taken over: %s", grant.session, refusal.code)
-                    self._tell_of_end(grant.session)
+                    log.warning("session %s of the manager's list was refused: %s", grant.session, refusal.code)
+                    self._report_end_again(grant.session)
                     is_whole = is_whole and refusal.code == "session_ended"
         for session in self._live_before(asked_at) - listed:
             await self.end_session(session, "deleted")
-        await self._confirm(listed, asked_at, listed_at if is_whole else 0.0)
+        await self._forget_ended(listed, asked_at, listed_at if is_whole else 0.0)
 
-    async def _confirm(self, listed: set[str], asked_at: float, listed_at: float) -> None:
-        """By this list no connect token of an unlisted session is valid (`Sessions.is_over`), so those that ended well
-        before it are forgotten. `listed_at` 0: it was not taken over whole, and says nothing of what it lacks."""
-        ended_before = time.time() - (time.monotonic() - asked_at) - REMEMBER_ENDED if listed_at else 0.0
+    async def _forget_ended(self, listed: set[str], asked_at: float, listed_at: float) -> None:
+        """The list invalidates the connect tokens of sessions that are not in it (`Sessions.is_over`), so sessions that
+        ended well before it are forgotten. `listed_at` 0: the list was not applied completely, so sessions missing from
+        it are kept."""
+        ended_before = time.time() - (time.monotonic() - asked_at) - KEEP_ENDED if listed_at else 0.0
         for worker in self.workers:
-            for session in await worker.take_listed(listed_at, ended_before, listed):
+            for session in await worker.apply_grant_list(listed_at, ended_before, listed):
                 self._first_seen.pop(session, None)
                 self.snapshot.changed(worker.index, session)
         if listed_at:
             self.snapshot.listed(listed_at)
 
     async def set_keys(self, keys: NodeKeys) -> None:
-        """Use these from now on, also after a restart. On a full disk the latter has to wait (`keep_keys`)."""
+        """Use these keys from now on, and after a restart. If the disk is full, `keep_keys` retries writing them."""
         self.keys = keys
         await asyncio.gather(*(worker.set_token_keys(keys.token_keys) for worker in self.workers))
         self._keys_changed.set()
         await self._write_keys()
 
     async def reserve_keys(self) -> None:
-        """Raises StateUnusable when there would be no room for keys."""
+        """Raises StateUnusable if the disk has no space for keys."""
         await asyncio.to_thread(self._folder.reserve_keys)
 
     async def keep_keys(self) -> None:
-        """Write keys that could not be written yet, until cancelled."""
+        """Retry writing keys, until cancelled."""
         while True:
             await self._keys_changed.wait()
-            await asyncio.sleep(RETRY_KEYS_AFTER)
+            await asyncio.sleep(KEYS_RETRY_INTERVAL)
             await self._write_keys()
 
     async def _write_keys(self) -> None:
@@ -171,21 +174,21 @@ class Node:
             try:
                 await asyncio.to_thread(self._folder.write_keys, keys)
             except StateUnusable as error:
-                log.error("keys not written, trying again: %s", error)
+                log.error("keys could not be written, retrying: %s", error)
                 return
             if keys is self.keys:
                 self._keys_changed.clear()
 
     @property
     def is_state_written(self) -> bool:
-        """False: keys or snapshot on the disk are older than those in use, and cannot be written."""
+        """False: the keys or the snapshot on the disk are outdated and cannot be written."""
         return not (self._keys_changed.is_set() or self.snapshot.is_failing)
 
     async def stand_aside(self, reason: str, *, was_accepted: bool) -> None:
-        """Another live process has this node's identity. Take no new sessions; and when the manager never accepted
-        this process, serve nothing: what it restored is the other one's."""
+        """Another live process has this node's identity. Accept no new sessions. If the manager never accepted this
+        process, drop the restored sessions, too: they belong to the other process."""
         if self.link != "duplicate":
-            log.error("another process runs as this node: %s. No new sessions are taken until it is gone", reason)
+            log.error("another process runs as this node: %s. New sessions are refused until it is gone", reason)
         self.link = "duplicate"
         await self.set_draining(True)
         if not was_accepted:
@@ -194,15 +197,15 @@ class Node:
                     self.snapshot.changed(worker.index, session)
 
     async def set_draining(self, draining: bool) -> None:
-        """Refuse new sessions, or take them again; a node that is stopping goes on refusing."""
+        """Refuse or accept new sessions. A node that is stopping keeps refusing them."""
         draining = draining or self._stopping
         if draining != self.draining:
-            log.info("draining: new sessions are refused" if draining else "not draining any more")
+            log.info("draining: new sessions are refused" if draining else "new sessions are accepted again")
         self.draining = draining
         await asyncio.gather(*(worker.set_draining(draining) for worker in self.workers))
 
     async def wind_down(self, at_once: asyncio.Event) -> None:
-        """Drain, tell native players, and finish live sessions for as long as the settings allow."""
+        """Drain, notify native players, and let live sessions finish until the drain timeout."""
         self._stopping = True
         await self.set_draining(True)
         await asyncio.gather(*(worker.announce_shutdown() for worker in self.workers))
@@ -216,10 +219,10 @@ class Node:
         self.peers.set_peers(peers)
         self.peers_version = version
 
-    # -- telling
+    # -- reports
 
     async def reports(self, legs: int = 0) -> list[Report]:
-        """One for each worker, with at most `legs` legs in all."""
+        """One report for each worker, with at most `legs` legs in total."""
         share = legs // len(self.workers)
         return await asyncio.gather(*(worker.report(share) for worker in self.workers))
 
@@ -230,7 +233,7 @@ class Node:
         cpu = [meter.share(report.cpu_seconds) for meter, report in zip(self._cpu, reports, strict=True)]
         return Telemetry(
             boot_id=self.boot_id,
-            # That of the worker which is furthest off: tokens and sessions are judged by it.
+            # The time of the worker that is furthest off: tokens and sessions are checked against it.
             time=time.time() + max((worker.clock_error for worker in self.workers), key=abs),
             uptime=round(time.monotonic() - self._started, 3),
             version=VERSION,
@@ -261,7 +264,7 @@ class Node:
     def _worker_exits(self) -> list[WorkerExit]:
         """The last ones, the newest first."""
         now = time.monotonic()
-        exits = [each for worker in self.workers for each in worker.exits if now - each.at < EXITS_FOR]
+        exits = [each for worker in self.workers for each in worker.exits if now - each.at < EXITS_REPORTED_FOR]
         exits.sort(key=lambda each: -each.at)
         return [
             WorkerExit(
@@ -278,7 +281,7 @@ class Node:
         """As in join and heartbeat."""
         return [WorkerPorts(worker.index, worker.pair.server, worker.pair.client) for worker in self.workers]
 
-    # -- what is served
+    # -- sessions
 
     def _worker_of(self, grant: Grant) -> WorkerProcess:
         if grant.worker >= len(self.workers):
@@ -291,7 +294,7 @@ class Node:
         return self.workers[grant.worker]
 
     def _revision(self, session: str) -> int:
-        """That of the grant held; -1 for a session that is not served."""
+        """The revision of the session's grant; -1: the node does not serve the session."""
         return next((int(it.sessions[session]["revision"]) for it in self.workers if session in it.sessions), -1)
 
     def _live_before(self, moment: float) -> set[str]:
@@ -302,13 +305,13 @@ class Node:
             if self._first_seen.get(session, 0.0) < moment
         }
 
-    def _tell_of_end(self, session: str) -> None:
-        """Once more, to a manager that missed it: the events of before a restart are gone."""
+    def _report_end_again(self, session: str) -> None:
+        """The manager may have missed the event: events are lost in a restart."""
         state = next((worker.ended[session] for worker in self.workers if session in worker.ended), None)
-        if state is not None and state["reason"] in ENDED_HERE:
+        if state is not None and state["reason"] in ENDED_BY_NODE:
             self.events.append(asdict(Event(time.time(), session, None, "session_ended", reason=state["reason"])))
 
-    def _heard(self, worker: int, message: Message) -> None:
+    def _on_message(self, worker: int, message: Message) -> None:
         """An event or a changed state from a worker."""
         if (event := message.get("event")) is not None:
             self.events.append(event)
@@ -325,7 +328,9 @@ class Node:
     def _restore(self, snapshot: Snapshot) -> None:
         for index, states in enumerate(snapshot.workers):
             if index >= len(self.workers):
-                log.warning("snapshot: %d sessions of worker %d dropped: there is no such worker", len(states), index)
+                log.warning(
+                    "snapshot: %d sessions of worker %d dropped, because there is no such worker", len(states), index
+                )
                 continue
             worker = self.workers[index]
             for session, state in states.items():
@@ -333,27 +338,27 @@ class Node:
         for worker in self.workers:
             worker.listed_at = snapshot.listed_at
         if self.live_sessions:
-            log.info("snapshot: %d sessions to serve again", self.live_sessions)
+            log.info("snapshot: restoring %d sessions", self.live_sessions)
 
-    def _look(self, worker: int, session: str) -> State | None:
+    def _state_of(self, worker: int, session: str) -> State | None:
         held = self.workers[worker]
         return held.sessions.get(session) or held.ended.get(session)
 
-    def _whole(self) -> Snapshot:
-        """What to write down."""
+    def _snapshot_now(self) -> Snapshot:
+        """The complete state, for the snapshot."""
         workers = [{**worker.ended, **worker.sessions} for worker in self.workers]
         return Snapshot(workers, max(worker.listed_at for worker in self.workers))
 
 
 class CpuMeter:
-    """The share of a core used from one look to the next."""
+    """The share of a core that was used between two calls."""
 
     def __init__(self, started: float) -> None:
         self._at = started
         self._used = 0.0
 
     def share(self, cpu_seconds: float) -> float:
-        """`cpu_seconds`: all used so far."""
+        """`cpu_seconds`: the total since the start."""
         now = time.monotonic()
         used, elapsed = cpu_seconds - self._used, now - self._at
         self._used, self._at = cpu_seconds, now

@@ -1,6 +1,6 @@
-"""Keeps the snapshot on disk true: each change is appended within a second, and at times all of it is written anew.
+"""Keeps the snapshot on disk up to date: each change is appended within a second, and at times it is rewritten.
 
-What the event loop does for it is as much as there were changes; encoding and writing are done in a thread.
+The event loop only collects the changes; a thread encodes and writes them.
 """
 
 import asyncio
@@ -15,22 +15,22 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 RETRY_AFTER = 5.0  # seconds after a failure, such as a full disk
-GROWTH = 4 << 20  # bytes that may be appended before all is written anew; or twice the whole, if that is more
+GROWTH = 4 << 20  # bytes that may be appended before a rewrite, or twice the size of the snapshot if that is more
 
 
 class SnapshotKeeper:
-    """`look` gives the present state of a worker's session, None when it is forgotten; `whole` gives all there is."""
+    """`state_of` returns the state of a worker's session, None if it was forgotten; `snapshot` returns all states."""
 
     def __init__(
-        self, folder: StateFolder, look: Callable[[int, str], State | None], whole: Callable[[], Snapshot]
+        self, folder: StateFolder, state_of: Callable[[int, str], State | None], snapshot: Callable[[], Snapshot]
     ) -> None:
         self.is_failing = False
         self._folder = folder
-        self._look = look
-        self._whole = whole
+        self._state_of = state_of
+        self._snapshot = snapshot
         self._changes: dict[tuple[int, str], None] = {}
         self._listed_at: float | None = None
-        self._limit = 0  # bytes at which all is written anew; 0: now
+        self._limit = 0  # size in bytes that causes a rewrite; 0: rewrite now
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
 
@@ -39,12 +39,12 @@ class SnapshotKeeper:
         self._changed.set()
 
     def listed(self, at: float) -> None:
-        """A list that the manager made at that time was taken over."""
+        """A list that the manager made at that time was applied."""
         self._listed_at = at
         self._changed.set()
 
     async def run(self) -> None:
-        """Until `close`; writes what is then the last state before it returns."""
+        """Run until `close`; writes the final state before it returns."""
         while not self._closing.is_set():
             await self._changed.wait()
             await self._write()
@@ -57,7 +57,7 @@ class SnapshotKeeper:
         self._changed.set()
 
     async def _write(self) -> None:
-        """What failed stays to be written, and the next attempt is soon."""
+        """Changes that could not be written are kept for the next attempt."""
         self._changed.clear()
         changes, listed_at = self._changes, self._listed_at
         if not changes and listed_at is None:
@@ -67,19 +67,19 @@ class SnapshotKeeper:
             await self._append(changes, listed_at) if self._limit else await self._rewrite()
         except StateUnusable as error:
             if not self.is_failing:
-                log.error("snapshot not written, trying again: %s", error)
+                log.error("snapshot could not be written, retrying: %s", error)
             self.is_failing, self._limit = True, 0
             self._changes = changes | self._changes
             self._listed_at = listed_at if self._listed_at is None else self._listed_at
             self._changed.set()
         else:
             if self.is_failing:
-                log.info("snapshot written again")
+                log.info("snapshot is written again")
             self.is_failing = False
 
     async def _append(self, changes: dict[tuple[int, str], None], listed_at: float | None) -> None:
-        # The states are replaced when they change, never altered: the thread may read them.
-        records: list[object] = [[worker, self._look(worker, name) or name] for worker, name in changes]
+        # States are replaced and never modified, so the thread may read them.
+        records: list[object] = [[worker, self._state_of(worker, name) or name] for worker, name in changes]
         if listed_at is not None:
             records.append({"listed_at": listed_at})
         size = await asyncio.to_thread(self._folder.append_snapshot, records)
@@ -87,5 +87,5 @@ class SnapshotKeeper:
             self._limit = 0  # with the next change
 
     async def _rewrite(self) -> None:
-        size = await asyncio.to_thread(self._folder.write_snapshot, self._whole())
+        size = await asyncio.to_thread(self._folder.write_snapshot, self._snapshot())
         self._limit = size + max(2 * size, GROWTH)

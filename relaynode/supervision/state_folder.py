@@ -1,8 +1,8 @@
-"""What a node keeps on disk: its keys, and a snapshot of what it serves. Readable by its user only.
+"""The state folder of a node: its keys, and a snapshot of its sessions. Readable by its user only.
 
-Files are replaced whole and only after the new one is safely on the disk, so a crash leaves the old or the new. Between
-two whole ones the snapshot grows by a line for each change, each with its checksum.
-What cannot be read is set aside beside it (`.unreadable`), never overwritten, and the node starts without.
+A file is replaced only after its successor is safely on the disk, so a crash leaves the old file or the new one.
+Between two complete snapshots, a line with its own checksum is appended for each change. A file that cannot be read is
+renamed (`.unreadable`), never overwritten, and the node starts without it.
 """
 
 import base64
@@ -32,7 +32,7 @@ KEYS, RESERVE, SNAPSHOT = "keys.json", "keys.reserve", "sessions.jsonl"
 KEYS_SIZE = 16_384  # bytes; more than keys take
 
 State = dict[str, Any]
-"""What there is to remember of one session: its name under "session", whether it "ended", the rest is the core's."""
+"""The state of one session: its name under "session", whether it has "ended", and values that only the core reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +78,20 @@ class Snapshot:
     listed_at: float = 0.0
 
     def records(self) -> Iterator[object]:
-        """From which it can be built again."""
+        """The records from which `apply` rebuilds it."""
         yield {"listed_at": self.listed_at}
         for worker, states in enumerate(self.workers):
             for state in states.values():
                 yield [worker, state]
 
     def apply(self, record: object) -> None:
-        """One change: `[worker, state]`, `[worker, name]` of a session that is forgotten, or `{"listed_at"}`.
+        """One change: `[worker, state]`, `[worker, name]` of a forgotten session, or `{"listed_at"}`.
 
-        Raises ValueError for anything else, and changes nothing."""
+        Raises ValueError for anything else, without a change."""
         match record:
             case [int(worker), dict(state)] if 0 <= worker < MAX_WORKERS and is_state(state):
                 states = self._of_worker(worker)
-                states.pop(state["session"], None)  # last changed, last in order
+                states.pop(state["session"], None)  # the order is that of the last changes
                 states[state["session"]] = state
             case [int(worker), str(name)] if 0 <= worker < MAX_WORKERS:
                 self._of_worker(worker).pop(name, None)
@@ -107,7 +107,7 @@ class Snapshot:
 
 
 def is_state(state: Mapping[str, Any]) -> bool:
-    """Whether the main process can work with it. The worker looks at the rest, and refuses what it cannot use."""
+    """Whether the main process can use it. The worker checks the rest of it."""
     session, ended = state.get("session"), state.get("ended")
     if not isinstance(session, str) or not is_session_id(session):
         return False
@@ -127,18 +127,18 @@ class StateFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._is_whole = False  # the snapshot, so that it can be appended to
+        self._is_whole = False  # whether the snapshot can be appended to
         self._lock: int | None = None
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.chmod(0o700)
         except OSError as error:
             raise self._unusable("", error) from None
-        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):  # seen now, before a join uses up its key
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):  # checked now, before a join uses up its key
             raise StateUnusable(f"state folder {path}: cannot be written")
 
     def lock(self) -> None:
-        """Keep other node processes out for as long as this one lives. Raises StateUnusable when there is one."""
+        """Exclude other node processes while this one runs. Raises StateUnusable if there is another one."""
         self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,7 +163,7 @@ class StateFolder:
         self._write(KEYS, [json.dumps({"format": FORMAT, **keys.to_json()}, separators=(",", ":")).encode() + b"\n"])
 
     def reserve_keys(self) -> None:
-        """Take room on the disk for the keys, which `write_keys` uses: a join must not use up its key in vain.
+        """Reserve disk space for `write_keys`, so that a join does not use up its key in vain.
 
         Raises StateUnusable."""
         try:
@@ -177,7 +177,7 @@ class StateFolder:
     # -- snapshot
 
     def read_snapshot(self) -> Snapshot:
-        """What was served. Records that cannot be read are left out, and the file is kept beside."""
+        """The stored snapshot. Unreadable records are skipped, and the file is then kept under another name."""
         self._is_whole = False
         snapshot, lines = Snapshot(), (self._content(SNAPSHOT) or b"").splitlines()
         bad = 0
@@ -185,23 +185,23 @@ class StateFolder:
             try:
                 snapshot.apply(_record(line))
             except ValueError:
-                # A crash leaves half a last line; anything else is damage.
+                # A crash leaves an incomplete last line; anything else is damage.
                 bad += number < len(lines) - 1 or number == 0
         if bad:
             self._set_aside(SNAPSHOT, ValueError(f"{bad} of {len(lines)} records are damaged"))
         return snapshot
 
     def write_snapshot(self, snapshot: Snapshot) -> int:
-        """All of it, in place of what was there; its size in bytes. Raises StateUnusable."""
+        """Replace the file; returns its size in bytes. Raises StateUnusable."""
         size = self._write(SNAPSHOT, map(_line, snapshot.records()))
         self._is_whole = True
         return size
 
     def append_snapshot(self, records: Iterable[object]) -> int:
-        """Changes, after those that are there; the size in bytes then. The snapshot must have been written whole since
-        it was read, or since an append failed. Raises StateUnusable."""
+        """Append changes; returns the size in bytes. After a read or a failed append, the snapshot must be rewritten
+        first. Raises StateUnusable."""
         if not self._is_whole:
-            raise StateUnusable(f"state folder {self._path}: {SNAPSHOT}: it was not written whole yet")
+            raise StateUnusable(f"state folder {self._path}: {SNAPSHOT}: it was not rewritten yet")
         try:
             with open(self._path / SNAPSHOT, "ab") as file:
                 file.writelines(map(_line, records))
@@ -235,7 +235,7 @@ class StateFolder:
         target = self._path / name
         temporary = target.with_suffix(".new")
         try:
-            # Made with its mode, so that there is no moment at which others could open it.
+            # Created with its mode, so that no other user can open it at any moment.
             temporary.unlink(missing_ok=True)
             try:
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -245,7 +245,7 @@ class StateFolder:
                     size = file.tell()
             except OSError:
                 with contextlib.suppress(OSError):
-                    temporary.unlink()  # on a full disk it takes room that the next attempt needs
+                    temporary.unlink()  # on a full disk the next attempt needs the space
                 raise
             temporary.replace(target)
             self._sync_folder()
@@ -254,7 +254,7 @@ class StateFolder:
         return size
 
     def _sync_folder(self) -> None:
-        """So that the renaming survives a power cut, too."""
+        """Make the rename survive a power failure."""
         folder = os.open(self._path, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -266,7 +266,7 @@ class StateFolder:
 
 
 def _line(record: object) -> bytes:
-    """With a checksum, so that damage is seen that is still JSON."""
+    """With a checksum, which detects damage that is still valid JSON."""
     content = json.dumps(record, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(content), content)
 

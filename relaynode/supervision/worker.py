@@ -1,4 +1,4 @@
-"""One worker: a process that drives one Relay on two inherited UDP sockets, and obeys its parent (channel.py)."""
+"""A worker: a process that drives one Relay on two inherited UDP sockets and executes its parent's commands."""
 
 import asyncio
 import base64
@@ -24,22 +24,24 @@ from ..datapath.udp_server import UdpServer
 from ..datapath.xdp.loader import PortTable, SeatPrograms
 from ..datapath.xdp.maps import XdpMirror
 from .event_loop import run
-from .worker_channel import Channel, Message
+from .worker_channel import Message, WorkerChannel
 
 
 class Worker:
-    """Each method named as a command does it and returns the result."""
+    """The methods under "commands" have the names and arguments of the commands in worker_channel.py."""
 
-    def __init__(self, channel: Channel, sockets: tuple[socket.socket, socket.socket], ports: PortTable | None) -> None:
-        """`ports`: that of the program at the interface, when the XDP path is used."""
+    def __init__(
+        self, channel: WorkerChannel, sockets: tuple[socket.socket, socket.socket], ports: PortTable | None
+    ) -> None:
+        """`ports`: the port table of the program at the interface; None: the XDP path is not used."""
         self._channel = channel
         self._sockets = sockets
         self._ports = ports
-        self._kernel: XdpMirror | None = None
-        self._untold: dict[str, None] = {}  # sessions whose state changed, in order
+        self._xdp: XdpMirror | None = None
+        self._unsent: dict[str, None] = {}  # sessions whose state changed and was not sent yet, in order
 
-    async def obey(self) -> None:
-        """Until the parent is gone."""
+    async def run(self) -> None:
+        """Execute commands until the parent process is gone."""
         while (command := await self._channel.receive()) is not None:
             self._channel.send({"id": command.pop("id"), **self._answer(command)})
 
@@ -53,14 +55,14 @@ class Worker:
     # -- commands
 
     def configure(self, index: int, max_seats: int, limits: dict[str, int], clock_offset: float) -> None:
-        """`clock_offset`: what the time since 1970 is ahead of the monotonic clock, all this process's life."""
+        """`clock_offset`: the difference of the time since 1970 and the monotonic clock, constant in a process."""
         config = RelayConfig(max_seats=max_seats, max_sessions=max_seats, **limits)
         if self._ports is not None:
             server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
             our_ports = server_port, client_port
             programs = SeatPrograms(max_seats)
-            self._kernel = XdpMirror(programs, our_ports=our_ports, clock_offset=clock_offset)
-        self._relay = Relay(worker=index, config=config, random=os.urandom, mirror=self._kernel)
+            self._xdp = XdpMirror(programs, our_ports=our_ports, clock_offset=clock_offset)
+        self._relay = Relay(worker=index, config=config, random=os.urandom, mirror=self._xdp)
         self._server = UdpServer(self._relay, self._sockets, self._report, clock_offset)
 
     def keys(self, token_keys: list[tuple[int, str]]) -> None:
@@ -71,13 +73,13 @@ class Worker:
 
     def restore_ended(self, states: Sequence[Message]) -> None:
         for state in states:
-            with contextlib.suppress(GrantRefused):  # what cannot be read is forgotten
+            with contextlib.suppress(GrantRefused):  # a state that cannot be read is dropped
                 self._relay.restore_session(state, self._server.now())
 
     def serve(self) -> None:
         self._server.start()
-        if self._kernel is not None and self._ports is not None:
-            self._kernel.serve(self._ports)
+        if self._xdp is not None and self._ports is not None:
+            self._xdp.serve(self._ports)
 
     def listed(
         self, known: bool, at: float = 0.0, ended_before: float = 0.0, sessions: Sequence[str] = ()
@@ -115,37 +117,38 @@ class Worker:
 
     def _counters(self) -> dict[str, int]:
         counters = self._relay.counters.as_dict() | self._server.counters()
-        kernel = self._kernel.counters() if self._kernel is not None else {}
+        kernel = self._xdp.counters() if self._xdp is not None else {}
         for name, count in kernel.items():
             counters[name] += count
         counters["xdp_forwarded_packets"] = kernel.get("forwarded_packets", 0)
         return counters
 
-    # -- what the parent is told unasked
+    # -- messages that are not answers
 
     def _report(self, event: Event) -> None:
         if event.kind not in INTERNAL_KINDS:
             self._channel.send({"event": asdict(event)})
-        # Once for all that happens in one go: a state is as long as its session has seats, and all may leave at once.
-        if not self._untold:
-            asyncio.get_running_loop().call_soon(self._tell_states)
-        self._untold[event.session] = None
+        # The states are sent once for all events of one batch: a state grows with the seats of its session, all of
+        # which may leave at the same time.
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_states)
+        self._unsent[event.session] = None
 
     def _changed(self, session: str) -> None:
         self._server.settle()
-        self._untold[session] = None
-        self._tell_states()
+        self._unsent[session] = None
+        self._send_states()
 
-    def _tell_states(self) -> None:
-        for session in self._untold:
+    def _send_states(self) -> None:
+        for session in self._unsent:
             state = self._relay.session_state(session)
             if state is not None:
                 self._channel.send({"state": state})
-        self._untold.clear()
+        self._unsent.clear()
 
 
 def _memory() -> int:
-    """Bytes of ours that are in memory; 0 where the system does not tell."""
+    """Resident memory in bytes; 0 where the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -153,13 +156,13 @@ def _memory() -> int:
 
 
 async def _main(channel_fd: int, server_fd: int, client_fd: int, ports_fd: int | None = None) -> None:
-    # A terminal's or a service manager's signal goes to all processes of the node; the parent knows when to stop.
+    # Terminals and service managers send signals to all processes of the node; the parent decides when to stop.
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: None)
-    channel = await Channel.over(socket.socket(fileno=channel_fd))
+    channel = await WorkerChannel.over(socket.socket(fileno=channel_fd))
     sockets = socket.socket(fileno=server_fd), socket.socket(fileno=client_fd)
-    await Worker(channel, sockets, None if ports_fd is None else PortTable(ports_fd)).obey()
+    await Worker(channel, sockets, None if ports_fd is None else PortTable(ports_fd)).run()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What parent and worker say to each other: JSON objects, one a line, over a socket pair.
+"""The messages between the parent process and a worker: JSON objects, one per line, over a socket pair.
 
 | from | line | |
 |---|---|---|
 | parent | `{"id": 7, "do": <command>, ...}` | a command with its arguments |
-| worker | `{"id": 7, "result": ...}` | it was obeyed |
-| worker | `{"id": 7, "refused": <code>, "message", "field"}` | the core said no |
+| worker | `{"id": 7, "result": ...}` | the command was executed |
+| worker | `{"id": 7, "refused": <code>, "message", "field"}` | the core refused it |
 | worker | `{"event": {...}}` | an event, as in docs/node-api.md |
-| worker | `{"state": {...}}` | what there is to remember of one session changed: this is it now |
+| worker | `{"state": {...}}` | the state of one session, after a change |
 
-Lines keep their order, so when a command's result is read, all that it changed has been read before.
+Lines keep their order, so the parent reads all changes of a command before its result.
 
 | command | arguments | result |
 |---|---|---|
@@ -16,13 +16,13 @@ Lines keep their order, so when a command's result is read, all that it changed 
 | `keys` | `token_keys`: [[id, base64], ...] | null |
 | `restore` | `state`: as in `{"state": ...}` before | null |
 | `restore_ended` | `states`: of sessions that ended | null |
-| `serve` | | null; from now on packets are read |
+| `serve` | | null; the worker reads packets from now on |
 | `grant` | `grant` | the revision in force |
 | `end` | `session`, `reason` | null |
 | `drain` | `draining` | null |
-| `listed` | `known`: whether the list was read; of one taken over `at`, `ended_before`, `sessions` | those forgotten |
-| `announce_shutdown` | | null; native players are told |
-| `report` | `legs`: how many at most | `{"stats", "counters", "legs", "cpu_seconds", "receive_buffer", "memory"}` |
+| `listed` | `known`: whether a list was read; of an applied list `at`, `ended_before`, `sessions` | those forgotten |
+| `announce_shutdown` | | null; native players are notified |
+| `report` | `legs`: the maximum | `{"stats", "counters", "legs", "cpu_seconds", "receive_buffer", "memory"}` |
 
 The parent closes its end to stop a worker, and a parent that dies does the same.
 """
@@ -37,22 +37,22 @@ Message = dict[str, Any]
 MAX_LINE = 4 << 20
 
 
-class Channel:
-    """One end of it."""
+class WorkerChannel:
+    """One end of the channel."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     @classmethod
-    async def over(cls, end: socket.socket) -> "Channel":
+    async def over(cls, end: socket.socket) -> "WorkerChannel":
         return cls(*await asyncio.open_unix_connection(sock=end, limit=MAX_LINE))
 
     def send(self, message: Message) -> None:
         self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     async def receive(self) -> Message | None:
-        """The next message; None when the other end is gone."""
+        """The next message; None: the other end is closed."""
         try:
             line = await self._reader.readline()
         except ConnectionError:

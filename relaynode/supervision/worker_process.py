@@ -1,4 +1,4 @@
-"""The parent's side of a worker: starts it, starts it again when it dies, and gives it back what it served."""
+"""The parent's side of a worker: starts the process, replaces it when it exits, and restores its sessions."""
 
 import asyncio
 import base64
@@ -21,43 +21,43 @@ from ..core.grants import GrantRefused
 from ..core.relay_config import RelayConfig
 from ..datapath.packet_path import PacketPath
 from ..errors import WorkerDown
-from .worker_channel import Channel, Message
+from .worker_channel import Message, WorkerChannel
 
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = 5.0
-"""Seconds a call waits for a worker that is being replaced, which takes a fraction of one; and for its answer, which
-takes a thousandth: a worker that does not answer hangs, and is replaced."""
+"""Seconds that a call waits for a worker that is being replaced (which takes less than one), and for its answer (which
+takes milliseconds). A worker that does not answer in time hangs and is replaced."""
 
 START_TIMEOUT = 30.0
-"""For the first answer of a new process, on a machine that is busy with other things."""
+"""Seconds for the first answer of a new process, on a busy machine."""
 
 STOP_TIMEOUT = 2.0
-LIVED_LONG = 5.0
-"""A worker that lived for so many seconds is replaced at once; one that dies young after a growing delay."""
+STABLE_AFTER = 5.0
+"""Seconds. A worker that ran longer is replaced at once, any other after an increasing delay."""
 
-LONGEST_DELAY = 5.0
+MAX_RESTART_DELAY = 5.0
 MAX_ENDED = RelayConfig().max_tombstones
-ENDED_AT_ONCE = 1_000
+ENDED_BATCH = 1_000
 
 
-CLOCK_LOOK_EVERY, CLOCK_STEP = 1.0, 2.0
-"""A worker keeps the time with which it began, by a clock that is never stepped and that stands still while the machine
-is suspended. When the system's clock is so many seconds away from that, the worker is replaced: the next one begins
-with the right time, and with the sessions."""
+CLOCK_CHECK_INTERVAL, MAX_CLOCK_ERROR = 1.0, 2.0
+"""Seconds. A worker derives the time from its start time and the monotonic clock, which is never stepped, and which
+stops while the machine is suspended. If the system clock differs by more, the worker is replaced: the next one starts
+with the correct time and the same sessions."""
 
-EXITS_FOR = 3_600.0
-"""The node reports so many ends of its workers, for so many seconds."""
+EXITS_REPORTED_FOR = 3_600.0
+"""The maximum number of worker exits that a node reports, and the seconds for which it reports each of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A process of a worker that ended unasked."""
+    """A worker process that ended unexpectedly."""
 
     worker: int
     number: int
     at: float
-    """By the monotonic clock."""
+    """Monotonic time."""
     status: int | None
     """Negative: the signal; None: it could not be started."""
     uptime_s: float
@@ -65,7 +65,7 @@ class Exit:
 
 @dataclass(slots=True)
 class Report:
-    """What a worker says of itself, with `counters` that go on growing from one process to the next."""
+    """A worker's report. Its `counters` include those of earlier processes of the worker."""
 
     stats: dict[str, int] = field(default_factory=lambda: {"sessions": 0, "seats": 0, "connected": 0})
     counters: Counter[str] = field(default_factory=Counter)
@@ -76,9 +76,9 @@ class Report:
 
 
 class WorkerProcess:
-    """`sessions` holds, by name, the state of each live session, `ended` that of those that ended, in this order: kept
-    true by the worker, given back after a death. So are `token_keys`, by key id, and what is known of the manager's
-    list of sessions: whether it was read since the node started, and when the manager made the last one."""
+    """The state that survives a process: `sessions` and `ended` hold the states of live and ended sessions by name, the
+    latter in the order in which they ended. The worker reports every change; a new process gets all of it, with
+    `token_keys` by key id, and with whether and when the manager's list of sessions was applied."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class WorkerProcess:
         packet_path: PacketPath | None = None,
         limits: Mapping[str, int] | None = None,
     ) -> None:
-        """`limits`: those of RelayConfig that are not its defaults."""
+        """`limits`: values that replace the defaults of RelayConfig."""
         self.index = index
         self.pair = pair
         self.sessions: dict[str, Message] = {}
@@ -107,14 +107,14 @@ class WorkerProcess:
         self.token_keys: Mapping[int, bytes] = {}
         self._draining = False
         self._up = asyncio.Event()
-        self._channel: Channel | None = None
+        self._channel: WorkerChannel | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._wall_clock: Callable[[], float] = time.time
-        self._clock_offset: float | None = None  # with which the present process began
+        self._clock_offset: float | None = None  # of the present process
         self._report = Report()
-        self._before = Report()  # the sum over the processes that died
+        self._previous = Report()  # sums of earlier processes
 
     @property
     def is_up(self) -> bool:
@@ -122,52 +122,52 @@ class WorkerProcess:
 
     @property
     def clock_error(self) -> float:
-        """Seconds that the worker's clock is ahead of the system's."""
+        """Seconds by which the worker's clock is ahead of the system clock."""
         return 0.0 if self._clock_offset is None else self._clock_offset - self._offset_now()
 
     def _offset_now(self) -> float:
-        """What the system's clock is ahead of the monotonic one."""
+        """The difference of the system clock and the monotonic clock."""
         return self._wall_clock() - time.monotonic()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run and replace the process until cancelled."""
         delay = 0.0
         while True:
             started = time.monotonic()
             status = None
             try:
                 status = await self._run_once()
-                end = f"died (status {status})"
-            except OSError as error:  # no memory, no process, no program while it is upgraded: that passes
+                end = f"exited (status {status})"
+            except OSError as error:  # no memory or process left, or no program during an upgrade: temporary
                 end = f"cannot be started ({error.strerror})"
             self.restarts += 1
-            self._before = Report(counters=Counter(self._report.counters), cpu_seconds=self._report.cpu_seconds)
+            self._previous = Report(counters=Counter(self._report.counters), cpu_seconds=self._report.cpu_seconds)
             uptime_s = time.monotonic() - started
             self.exits.append(Exit(self.index, self.restarts, time.monotonic(), status, uptime_s))
-            delay = 0.0 if uptime_s > LIVED_LONG else min(delay * 2 + 0.1, LONGEST_DELAY)
+            delay = 0.0 if uptime_s > STABLE_AFTER else min(delay * 2 + 0.1, MAX_RESTART_DELAY)
             log.error("worker %d %s: replacing it", self.index, end)
             await asyncio.sleep(delay)
 
     async def call(self, command: str, **arguments: object) -> Any:
-        """Have the worker obey; waits while it is being replaced. Raises GrantRefused, WorkerDown."""
+        """Execute a command; waits while the worker is being replaced. Raises GrantRefused, WorkerDown."""
         await self._wait_up()
-        # When it dies over a command the next one gets it, for commands may be repeated; but not for ever.
+        # Commands may be repeated. If the process exits, its successor gets the command, but only once.
         with contextlib.suppress(WorkerDown):
-            return await self._ask(command, arguments)
+            return await self._call(command, arguments)
         await self._wait_up()
-        return await self._ask(command, arguments)
+        return await self._call(command, arguments)
 
     async def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         self.token_keys = keys
-        await self._tell("keys", token_keys=_listed(keys))
+        await self._send_command("keys", token_keys=_encoded_keys(keys))
 
     async def set_draining(self, draining: bool) -> None:
         self._draining = draining
-        await self._tell("drain", draining=draining)
+        await self._send_command("drain", draining=draining)
 
-    async def take_listed(self, at: float, ended_before: float, sessions: Collection[str]) -> list[str]:
-        """The manager's list, made at `at` by its clock, is served. The sessions that ended before `ended_before` (by
-        ours) and are not among the listed `sessions` are forgotten: their names. Raises WorkerDown."""
+    async def apply_grant_list(self, at: float, ended_before: float, sessions: Collection[str]) -> list[str]:
+        """The manager's list of `sessions` was applied; the manager made it at `at`. Sessions that ended before
+        `ended_before` (node time) and are not listed are forgotten; their names are returned. Raises WorkerDown."""
         self.grants_known, self.listed_at = True, max(self.listed_at, at)
         still_listed = [name for name in sessions if name in self.ended]
         gone: list[str] = await self.call("listed", known=True, at=at, ended_before=ended_before, sessions=still_listed)
@@ -176,11 +176,11 @@ class WorkerProcess:
         return gone
 
     async def announce_shutdown(self) -> None:
-        """Tell native players that they will need another relay."""
-        await self._tell("announce_shutdown")
+        """Notify native players that they need another relay."""
+        await self._send_command("announce_shutdown")
 
     def withdraw(self) -> list[str]:
-        """Serve and remember nothing any more; the names of what was. The process is replaced by an empty one."""
+        """Drop all sessions and return their names. The process is replaced by one without sessions."""
         names = [*self.sessions, *self.ended]
         if names:
             self.sessions, self.ended = {}, {}
@@ -188,14 +188,14 @@ class WorkerProcess:
         return names
 
     async def report(self, legs: int = 0) -> Report:
-        """The worker's own word, or what was last heard while there is none."""
+        """The worker's report, or its latest one while the worker is down."""
         if self.is_up:
             with contextlib.suppress(WorkerDown):
-                answer = await self._ask("report", {"legs": legs})
+                answer = await self._call("report", {"legs": legs})
                 self._report = Report(**answer)
                 self._report.counters = Counter(answer["counters"])
-                self._report.counters.update(self._before.counters)  # keeps the zeros, which `+` does not
-                self._report.cpu_seconds += self._before.cpu_seconds
+                self._report.counters.update(self._previous.counters)  # keeps zeros, which `+` drops
+                self._report.cpu_seconds += self._previous.cpu_seconds
                 return self._report
         self._report.legs = []
         return self._report
@@ -203,7 +203,7 @@ class WorkerProcess:
     # -- one process
 
     async def _run_once(self) -> int:
-        """Start a process, give it what it is to serve, and stay with it to its end. The exit status."""
+        """Start a process, restore its state, and wait for its end. Returns the exit status."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -211,7 +211,7 @@ class WorkerProcess:
         except OSError:
             ours.close()
             raise
-        channel = await Channel.over(ours)
+        channel = await WorkerChannel.over(ours)
         self._channel = channel
         reading = asyncio.create_task(self._read(channel))
         clock = asyncio.create_task(self._watch_clock())
@@ -223,7 +223,7 @@ class WorkerProcess:
             await reading
         finally:
             self._packet_path.withdraw(self.pair)
-            self._lost()
+            self._on_exit()
             reading.cancel()
             clock.cancel()
             channel.close()
@@ -231,15 +231,15 @@ class WorkerProcess:
         return status
 
     async def _watch_clock(self) -> None:
-        while abs(self.clock_error) < CLOCK_STEP:  # noqa: ASYNC110 - nothing tells of a step
-            await asyncio.sleep(CLOCK_LOOK_EVERY)
-        log.warning("worker %d: the system's clock was stepped by %+.1f s", self.index, -self.clock_error)
+        while abs(self.clock_error) < MAX_CLOCK_ERROR:  # noqa: ASYNC110 - no event reports a step
+            await asyncio.sleep(CLOCK_CHECK_INTERVAL)
+        log.warning("worker %d: the system clock was stepped by %+.1f s, replacing it", self.index, -self.clock_error)
         self._kill()
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
         front = self._packet_path.front
         fds = [*(end.fileno() for end in (theirs, *self._sockets)), *((front.ports.fd,) if front else ())]
-        # Keys among our settings are none of its business: it is told those it needs.
+        # The settings contain keys. The worker does not need them: it gets its settings in a command.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "relaynode.supervision.worker", *map(str, fds), pass_fds=fds, env=environment
@@ -253,25 +253,25 @@ class WorkerProcess:
             "limits": self._limits,
             "clock_offset": offset,
         }
-        await self._ask("configure", settings, START_TIMEOUT)
-        await self._ask("keys", {"token_keys": _listed(self.token_keys)})
-        await self._ask("drain", {"draining": self._draining})
-        await self._ask("listed", {"known": self.grants_known, "at": self.listed_at})
+        await self._call("configure", settings, START_TIMEOUT)
+        await self._call("keys", {"token_keys": _encoded_keys(self.token_keys)})
+        await self._call("drain", {"draining": self._draining})
+        await self._call("listed", {"known": self.grants_known, "at": self.listed_at})
         ended = list(self.ended.values())
-        for start in range(0, len(ended), ENDED_AT_ONCE):
-            await self._ask("restore_ended", {"states": ended[start : start + ENDED_AT_ONCE]})
+        for start in range(0, len(ended), ENDED_BATCH):
+            await self._call("restore_ended", {"states": ended[start : start + ENDED_BATCH]})
         for session, state in list(self.sessions.items()):
             try:
-                await self._ask("restore", {"state": state})
+                await self._call("restore", {"state": state})
             except GrantRefused as refusal:
                 log.warning("session %s cannot be restored: %s", session, refusal.code)
                 del self.sessions[session]
-        await self._ask("serve", {})
+        await self._call("serve", {})
 
-    async def _tell(self, command: str, **arguments: object) -> None:
-        """Have the present process obey; a later one is told at its start."""
+    async def _send_command(self, command: str, **arguments: object) -> None:
+        """Send a command to the present process, if there is one. A later process gets the same state at its start."""
         with contextlib.suppress(WorkerDown):
-            await self._ask(command, arguments)
+            await self._call(command, arguments)
 
     async def _wait_up(self) -> None:
         try:
@@ -280,15 +280,15 @@ class WorkerProcess:
         except TimeoutError:
             raise WorkerDown(f"worker {self.index} is down") from None
 
-    async def _ask(self, command: str, arguments: Mapping[str, object], within: float | None = None) -> Any:
-        """Raises GrantRefused, and WorkerDown when the process ends or hangs before it answers."""
+    async def _call(self, command: str, arguments: Mapping[str, object], within: float | None = None) -> Any:
+        """Raises GrantRefused, and WorkerDown if the process ends or hangs before it answers."""
         if self._channel is None or self._process is None:
             raise WorkerDown(f"worker {self.index} is down")
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._channel.send({"id": number, "do": command, **arguments})
         try:
-            return await _within(within or CALL_TIMEOUT, answer)
+            return await _wait_while_running(within or CALL_TIMEOUT, answer)
         except TimeoutError:
             log.error("worker %d hangs: killing it", self.index)
             self._kill()
@@ -300,17 +300,17 @@ class WorkerProcess:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
-    async def _read(self, channel: Channel) -> None:
+    async def _read(self, channel: WorkerChannel) -> None:
         while (message := await channel.receive()) is not None:
             if (state := message.get("state")) is not None:
-                self._remember(state)
+                self._store_state(state)
             if "id" in message:
                 self._settle_call(message)
             else:
                 self._on_message(message)
-        self._lost()
+        self._on_exit()
 
-    def _remember(self, state: Message) -> None:
+    def _store_state(self, state: Message) -> None:
         session = state["session"]
         if not state["ended"]:
             self.sessions[session] = state
@@ -329,16 +329,16 @@ class WorkerProcess:
         else:
             answer.set_result(message["result"])
 
-    def _lost(self) -> None:
+    def _on_exit(self) -> None:
         self._up.clear()
         self._channel = self._process = None
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(WorkerDown(f"worker {self.index} died"))
+                answer.set_exception(WorkerDown(f"worker {self.index} exited"))
 
 
-async def _within(seconds: float, answer: asyncio.Future[Any]) -> Any:
-    """Raises TimeoutError after so many seconds in which we ran: while the whole node is stopped nobody hangs."""
+async def _wait_while_running(seconds: float, answer: asyncio.Future[Any]) -> Any:
+    """Raises TimeoutError after `seconds` of running. The time for which the whole node was stopped does not count."""
     loop = asyncio.get_running_loop()
     left = seconds
     while left > 0:
@@ -350,7 +350,7 @@ async def _within(seconds: float, answer: asyncio.Future[Any]) -> Any:
 
 
 async def _ended(process: asyncio.subprocess.Process) -> int:
-    """Its exit status, once the channel is closed; it is killed if it does not end by itself."""
+    """The exit status. The channel is closed; a process that does not end in time is killed."""
     try:
         async with asyncio.timeout(STOP_TIMEOUT):
             return await process.wait()
@@ -359,5 +359,5 @@ async def _ended(process: asyncio.subprocess.Process) -> int:
         return await process.wait()
 
 
-def _listed(keys: Mapping[int, bytes]) -> list[tuple[int, str]]:
+def _encoded_keys(keys: Mapping[int, bytes]) -> list[tuple[int, str]]:
     return [(number, base64.b64encode(key).decode()) for number, key in keys.items()]

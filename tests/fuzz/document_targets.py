@@ -122,7 +122,7 @@ class NodeInProcess:
     async def end_session(self, session: str, reason: str) -> None:
         self.table.relay.end_session(session, reason, NOW)
 
-    async def take_over(self, grants: list[Grant], listed: set[str], asked_at: float, listed_at: float) -> None:
+    async def apply_grant_list(self, grants: list[Grant], listed: set[str], asked_at: float, listed_at: float) -> None:
         for grant in grants:
             with contextlib.suppress(GrantRefused):
                 self.table.relay.apply_grant(grant, NOW)

@@ -494,7 +494,7 @@ def test_keys_that_cannot_be_written_are_used_and_written_later(manager, node):
     (node.state_dir / "keys.new").mkdir(parents=True)
     node.start()
     wait_until(lambda: link(node) == "connected")
-    assert "keys not written, trying again" in node.log
+    assert "keys could not be written, retrying" in node.log
     assert "causeway_node_state_write_failing 1.0" in node.call("GET", "/metrics")[1]
     (node.state_dir / "keys.new").rmdir()
     wait_until((node.state_dir / "keys.json").exists)

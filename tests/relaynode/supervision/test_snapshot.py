@@ -125,10 +125,10 @@ async def test_after_a_full_disk_it_is_tried_again(folder, held, keeper, caplog,
     monkeypatch.setattr(snapshot, "RETRY_AFTER", 0.05)
     (folder._path / "sessions.new").mkdir()  # so that the file cannot be made
     keeper.changed(0, NAME)
-    await wait_until_async(lambda: "snapshot not written" in caplog.text)
+    await wait_until_async(lambda: "snapshot could not be written" in caplog.text)
     assert keeper.is_failing
     held.states[NAME] = STATE | {"revision": 2}
     (folder._path / "sessions.new").rmdir()  # and nothing changes any more
     await wait_until_async(lambda: not keeper.is_failing)
     assert folder.read_snapshot().workers == [{NAME: STATE | {"revision": 2}}]
-    assert caplog.text.count("snapshot not written") == 1
+    assert caplog.text.count("snapshot could not be written") == 1

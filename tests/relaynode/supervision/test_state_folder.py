@@ -83,7 +83,7 @@ def test_nothing_is_appended_to_what_was_read_or_failed(path):
     folder = StateFolder(path)
     folder.write_snapshot(SNAPSHOT)
     folder.read_snapshot()
-    with pytest.raises(StateUnusable, match="not written whole"):
+    with pytest.raises(StateUnusable, match="not rewritten yet"):
         folder.append_snapshot([[0, LIVE]])
 
 

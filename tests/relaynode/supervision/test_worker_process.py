@@ -96,8 +96,8 @@ async def test_ended_sessions_are_forgotten_once_the_managers_list_confirms_them
         await worker.call("grant", grant=body)
         await worker.call("end", session=body["session"], reason="idle")
     now = time.time()
-    assert await worker.take_listed(now, now - 60, {listed["session"]}) == []
-    assert await worker.take_listed(now, now + 60, {listed["session"]}) == [over["session"]]
+    assert await worker.apply_grant_list(now, now - 60, {listed["session"]}) == []
+    assert await worker.apply_grant_list(now, now + 60, {listed["session"]}) == [over["session"]]
     assert list(worker.ended) == [listed["session"]]
     os.kill(worker.pid, signal.SIGKILL)
     await worker.down()
