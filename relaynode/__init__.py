@@ -1,1 +1,1 @@
-"""The UDP relay: runs without Django, serves what it was granted while the manager is away."""
+"""The UDP relay. It runs without Django, and keeps serving its sessions while the manager is unreachable."""

@@ -1,7 +1,7 @@
-"""`python -m relaynode`: run a node. Its settings are CAUSEWAY_NODE_... in the environment (config.NodeConfig).
+"""`python -m relaynode` runs a node. Its settings are environment variables CAUSEWAY_NODE_... (config.NodeConfig).
 
-Exit status: 0 stopped by a signal; 2 a setting is wrong; 3 a port is taken; 4 the manager refused the node;
-5 the state folder is unusable. Each with one line that says what and why.
+Exit status: 0 stopped by a signal; 2 a setting is invalid; 3 a port is unavailable; 4 the manager refused the join;
+5 the state folder is unusable. Each is explained in one line on standard error.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 from observability import log_config, tracing
 
-from .config import PREFIX, NodeConfig, read_config
+from .config import PACKET_PATHS, PREFIX, NodeConfig, read_config
 from .control.api import ControlServer
 from .control.manager_link import ManagerLink
 from .control.peers import PeerProber
@@ -30,8 +30,8 @@ from .supervision.state_folder import NodeKeys, StateFolder
 
 log = logging.getLogger("relaynode")
 
-PORTS_WITHIN = 2.0
-"""Seconds we wait for our own ports: a killed node's workers let go of them a moment after it."""
+PORT_TIMEOUT = 2.0
+"""Seconds to wait for the ports: the workers of a killed node release them a moment after it."""
 
 
 def main() -> int:
@@ -47,15 +47,17 @@ def main() -> int:
 
 
 def _arguments(arguments: list[str]) -> dict[str, str]:
-    """As the variables they stand for."""
-    parser = argparse.ArgumentParser(prog="relaynode", description="A relay node. Settings: CAUSEWAY_NODE_...")
-    parser.add_argument("--packet-path", choices=("auto", "userspace", "xdp"), help="how packets are forwarded")
+    """The arguments as the variables that they replace."""
+    parser = argparse.ArgumentParser(
+        prog="relaynode", description="A relay node. Its settings are environment variables CAUSEWAY_NODE_..."
+    )
+    parser.add_argument("--packet-path", choices=PACKET_PATHS, help="overrides CAUSEWAY_NODE_PACKET_PATH")
     path = parser.parse_args(arguments).packet_path
     return {PREFIX + "PACKET_PATH": path} if path else {}
 
 
 async def serve(config: NodeConfig) -> None:
-    """Run the node until it is told to stop. Raises NodeError."""
+    """Run the node until a signal stops it. Raises NodeError."""
     folder = StateFolder(config.state_dir)
     folder.lock()
     keys = choose_keys(config, folder)
@@ -91,24 +93,24 @@ async def serve(config: NodeConfig) -> None:
 
 
 def choose_keys(config: NodeConfig, folder: StateFolder) -> NodeKeys:
-    """Those the node was given when it joined; or, standing alone, those of its settings. Raises ConfigError."""
+    """The keys from the join or, without a manager, from the settings. Raises ConfigError."""
     kept = folder.read_keys()
     if not config.is_standalone:
         if kept is not None and kept.node_key:
             return kept
         if not config.join_key:
             raise ConfigError(
-                PREFIX + "JOIN_KEY", f"is needed: there are no keys of an earlier join in {config.state_dir}"
+                PREFIX + "JOIN_KEY", f"is required: there are no keys of an earlier join in {config.state_dir}"
             )
         return NodeKeys(control_key="")
     control_key = config.control_key or (kept.control_key if kept else "")
     if not control_key:
-        raise ConfigError(PREFIX + "CONTROL_KEY", f"is needed when {PREFIX}MANAGER_URL is empty")
+        raise ConfigError(PREFIX + "CONTROL_KEY", f"is required when {PREFIX}MANAGER_URL is empty")
     return NodeKeys(control_key=control_key, token_keys=config.token_keys or (kept.token_keys if kept else {}))
 
 
 class StopSignals:
-    """SIGTERM or SIGINT: `first` asks the node to stop, `second` to do so at once."""
+    """SIGTERM or SIGINT: the first one stops the node after draining, the second one immediately."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
@@ -130,7 +132,7 @@ async def _open_ports(config: NodeConfig) -> list[tuple[socket.socket, socket.so
 
 
 async def _opened_in_time(open_port: Callable[[], socket.socket]) -> socket.socket:
-    deadline = time.monotonic() + PORTS_WITHIN
+    deadline = time.monotonic() + PORT_TIMEOUT
     while True:
         try:
             return open_port()
@@ -141,13 +143,13 @@ async def _opened_in_time(open_port: Callable[[], socket.socket]) -> socket.sock
 
 
 async def _first_of(stop: Coroutine[Any, Any, Any], *tasks: asyncio.Task[None]) -> None:
-    """Return when `stop` does. None of the others should end before; raises what ended it."""
+    """Return when `stop` does. No task should end earlier; raises the error of one that does."""
     stopped = asyncio.create_task(stop)
     done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
     await _cancel(stopped)
     for task in done - {stopped}:
         task.result()
-        raise NodeError("a part of the node ended by itself")
+        raise NodeError("a task of the node ended unexpectedly")
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:
@@ -158,7 +160,7 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
 
 def _set_up_logging(config: NodeConfig) -> None:
     log_config.set_up(config.log_level, config.log_format)
-    # The workers', who are told no other setting.
+    # For the workers, which read no other settings.
     os.environ |= {log_config.LEVEL_VARIABLE: config.log_level, log_config.FORMAT_VARIABLE: config.log_format}
     for chatty in ("httpx", "httpcore", "uvicorn", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,14 +1,14 @@
-"""What stops a node or one of its calls. Refusals of a grant are the core's own, in grants.py."""
+"""Errors that stop a node or one of its calls. The refusal of a grant is in core/grants.py."""
 
 
 class NodeError(Exception):
-    """Base of all. `exit_status` is what the process ends with when nothing else deals with it."""
+    """The base class. `exit_status` is that of the process if nothing handles the error."""
 
     exit_status = 1
 
 
 class ConfigError(NodeError):
-    """A setting is missing or makes no sense."""
+    """A setting is missing or has an unusable value."""
 
     exit_status = 2
 
@@ -17,25 +17,25 @@ class ConfigError(NodeError):
 
 
 class PortUnavailable(NodeError):
-    """A port of ours belongs to another process, or to an address that this machine does not have."""
+    """A port is used by another process, or its address is not one of this machine."""
 
     exit_status = 3
 
     def __init__(self, kind: str, address: str, port: int, reason: str) -> None:
-        super().__init__(f"{kind} port {port} on {address or 'all addresses'} cannot be served: {reason}")
+        super().__init__(f"{kind} port {port} on {address or 'all addresses'} cannot be opened: {reason}")
 
 
 class JoinRefused(NodeError):
-    """The manager does not want this node."""
+    """The manager refused the join."""
 
     exit_status = 4
 
 
 class StateUnusable(NodeError):
-    """The state folder cannot be made, read or written."""
+    """The state folder cannot be created, read or written."""
 
     exit_status = 5
 
 
 class WorkerDown(NodeError):
-    """A worker is not there to obey, and was not back in time."""
+    """A worker is down and was not replaced in time."""

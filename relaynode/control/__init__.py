@@ -1,1 +1,1 @@
-"""Between the node and the manager: the control API, the pulls and heartbeats, probes of other nodes, metrics."""
+"""Communication with the manager: the control API, heartbeats and pulls, probes of other nodes, metrics."""

@@ -1,4 +1,4 @@
-"""The node's control API (docs/node-api.md): how the manager tells it what to serve, and asks how it is."""
+"""The node's control API (docs/node-api.md), by which the manager grants sessions and reads telemetry."""
 
 import contextlib
 import hmac
@@ -32,12 +32,12 @@ from ..supervision.node import Node
 from .metrics import CONTENT_TYPE, render
 
 MAX_BODY = 1 << 20
-MAX_CONNECTIONS = 512  # those without the control key are far fewer (observability.guarded_http)
+MAX_CONNECTIONS = 512  # far fewer without the control key (observability.guarded_http)
 STOP_TIMEOUT = 1
 
 
 class ApiError(Exception):
-    """An answer other than the wished one. `field`: the part of the request that is wrong, if one is."""
+    """An error response. `field` names the invalid part of the request, if there is one."""
 
     def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class ApiError(Exception):
 
 
 class ControlApi:
-    """One method for each call. Each parses, asks the node, and answers."""
+    """One method for each call: it parses the request, calls the node, and responds."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -124,7 +124,7 @@ def control_app(node: Node) -> Starlette:
 
 
 class RequireKey:
-    """Lets pass who presents the control key, and reads nothing of what anybody else sends."""
+    """Admits requests with the control key, and does not read the body of any other."""
 
     def __init__(self, app: ASGIApp, node: Node) -> None:
         self._app = app
@@ -134,7 +134,7 @@ class RequireKey:
         word, _, given = Request(scope).headers.get("authorization", "").partition(" ")
         key = self._node.keys.control_key
         right = hmac.compare_digest(given.strip().encode(), key.encode())
-        # No key yet: the node has not joined, and nobody controls it.
+        # Without a key, the node has not joined yet, and no caller may control it.
         if not (right and key and word.lower() == "bearer"):
             answer = _error(401, "unauthorized", "the control key is missing or wrong")
             answer.headers["WWW-Authenticate"] = "Bearer"
@@ -145,8 +145,8 @@ class RequireKey:
 
 
 class Correlated:
-    """Lines of the log name the manager's request and trace. The trace is gone on with, never begun: most calls are
-    probes."""
+    """Adds the ids of the manager's request and trace to log lines. It continues a trace but never starts one, because
+    most calls are probes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -185,7 +185,7 @@ class ControlServer:
         )
 
     async def run(self) -> None:
-        """Until `stop`."""
+        """Run until `stop`."""
         await self._server.serve([self._listener])
 
     def stop(self) -> None:
@@ -195,7 +195,7 @@ class ControlServer:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The node decides what a signal means: it drains first."""
+        """The node handles signals itself: it drains first."""
         yield
 
 
@@ -228,7 +228,7 @@ def _error(status: int, code: str, message: str, field: str = "") -> JSONRespons
 
 
 async def _answer_api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101 - what Starlette promises, said to the type checker
+    assert isinstance(error, ApiError)  # noqa: S101 - guaranteed by Starlette; for the type checker
     return _error(error.status, error.code, error.message, error.field)
 
 
@@ -255,4 +255,4 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
-    return _error(500, "fault", "the node failed to answer; its log says why")
+    return _error(500, "fault", "the node failed to respond; the reason is in its log")

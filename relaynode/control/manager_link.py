@@ -1,6 +1,6 @@
-"""The node's link to the manager (docs/node-api.md): join once, heartbeat, pull grants and keys.
+"""The node's link to the manager (docs/node-api.md): it joins once, sends heartbeats, and pulls grants and keys.
 
-Whatever the manager does or fails to do, the node goes on serving. Only a refused join ends it: it has no keys then.
+The node keeps serving whatever the manager does. Only a refused join ends it, because it has no keys then.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ CALL_TIMEOUT = 5.0
 MAX_CLOCK_OFFSET = 60.0
 MAX_RETRY_AFTER = 60.0
 PULL_TIMEOUT = 30.0
-"""A pull is the whole of what the node serves: megabytes."""
+"""Seconds. The answer to a pull contains every session of the node: megabytes."""
 
 IDENTITY_TAKEN = "identity_taken"
 _RETRY_STATUSES = (408, 425, 429)
@@ -46,7 +46,7 @@ _VERBS = {"refused": "refuses", "unreachable": "does not answer"}
 
 
 class ManagerFault(Exception):
-    """The manager did not answer, or with something we cannot use. Try again later, not before `retry_after` s."""
+    """The manager did not answer, or its answer is unusable. Retry later, after `retry_after` seconds at least."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class ManagerFault(Exception):
 
 
 class Rejected(Exception):
-    """The manager said no, in these words and with a `code` of docs/node-api.md."""
+    """The manager rejected the call with this message and a `code` of docs/node-api.md."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(f"{message} ({code})")
@@ -62,8 +62,8 @@ class Rejected(Exception):
 
 
 class Backoff:
-    """How long to wait after each failure in a row: 0.5 s, doubled up to 30 s, less up to half of it at random, so
-    that a fleet does not come back all at once."""
+    """The delay after each consecutive failure: 0.5 s, doubled up to 30 s, and reduced by a random share of up to half,
+    so that the nodes of a fleet do not retry at the same time."""
 
     FIRST, LONGEST = 0.5, 30.0
 
@@ -71,11 +71,11 @@ class Backoff:
         self._delay = self.FIRST
 
     def next(self, error: Exception | None = None) -> float:
-        """Not less than the manager asked for with the error, and then up to a quarter more at random."""
+        """At least the delay that the manager asked for, then up to a quarter more at random."""
         delay = self._delay
         self._delay = min(delay * 2, self.LONGEST)
         asked = error.retry_after if isinstance(error, ManagerFault) else 0.0
-        return max(delay * random.uniform(0.5, 1.0), asked * random.uniform(1.0, 1.25))  # noqa: S311 - guards nothing
+        return max(delay * random.uniform(0.5, 1.0), asked * random.uniform(1.0, 1.25))  # noqa: S311 - not for security
 
     def reset(self) -> None:
         self._delay = self.FIRST
@@ -85,14 +85,14 @@ class ManagerLink:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._heartbeat_interval = HEARTBEAT_INTERVAL
-        self._told = False
+        self._failure_logged = False
         self._was_accepted = False  # a heartbeat of this process
         self._may_pull = asyncio.Event()
         self._pull_now = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled. Raises JoinRefused."""
-        # The system's certificates, which SSL_CERT_FILE may replace; no proxy, the manager is ours.
+        """Run until cancelled. Raises JoinRefused."""
+        # The system's certificates, which SSL_CERT_FILE may replace, and no proxy.
         client = httpx.AsyncClient(
             base_url=self._node.config.manager_url,
             verify=ssl.create_default_context(),
@@ -113,7 +113,7 @@ class ManagerLink:
         backoff = Backoff()
         while True:
             try:
-                await self._node.reserve_keys()  # a key that cannot be kept must not be asked for
+                await self._node.reserve_keys()  # a key that cannot be stored must not be requested
                 answer = await self._call("POST", "/v1/nodes:join", self._node.config.join_key, self._introduction())
                 joined = _read(answer, JoinResponse)
                 keys = NodeKeys(joined.control_key, joined.node_key, {key.id: key.key for key in joined.token_keys})
@@ -143,7 +143,7 @@ class ManagerLink:
             await self._node.stand_aside(str(refusal), was_accepted=self._was_accepted)
             await asyncio.sleep(self._heartbeat_interval)
             return
-        self._found()
+        self._connected()
         self._was_accepted = True
         self._may_pull.set()
         wanted = _read(answer, HeartbeatResponse)
@@ -165,10 +165,10 @@ class ManagerLink:
         if token_keys != self._node.keys.token_keys:
             log.info("token keys changed: %d now", len(token_keys))
             await self._node.set_keys(replace(self._node.keys, token_keys=token_keys))
-        # A grant we cannot read is listed all the same: what we hold of that session plays on.
+        # The session of an unreadable grant is listed nevertheless, so the session that the node has continues.
         names = {str(item.get("session")) for item in listed if isinstance(item, dict)}
         grants = _grants(listed)
-        # A list that we cannot read whole, or of a strange time, says nothing of the sessions that it lacks.
+        # A list that is not completely readable, or has an implausible time, does not end the sessions it lacks.
         is_whole = len(grants) == len(listed) and abs(listed_at - time.time()) < MAX_CLOCK_OFFSET
         await self._node.apply_grant_list(grants, names, asked_at, listed_at if is_whole else 0.0)
         with contextlib.suppress(TimeoutError):
@@ -201,10 +201,10 @@ class ManagerLink:
             "workers": self._node.worker_ports(),
         }
 
-    # -- how they are made
+    # -- making calls
 
     async def _repeat(self, call: Callable[[], Awaitable[None]], failed: Callable[[Exception], None]) -> None:
-        """`call` waits by itself after it went well; here for the rest."""
+        """`call` includes the delay after a success; this adds the delay after a failure."""
         backoff = Backoff()
         while True:
             try:
@@ -218,7 +218,7 @@ class ManagerLink:
     async def _call(
         self, method: str, path: str, key: str, body: Struct | None = None, within: float = CALL_TIMEOUT
     ) -> dict[str, Any]:
-        """The answer. Raises Rejected, ManagerFault."""
+        """Returns the answer. Raises Rejected, ManagerFault."""
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         content = None if body is None else msgspec.json.encode(body)
         try:
@@ -237,23 +237,23 @@ class ManagerLink:
         if 0.1 <= interval <= 300:
             self._heartbeat_interval = interval
 
-    # -- how we stand; each change is logged once
+    # -- the state of the link; each change is logged once
 
-    def _found(self) -> None:
+    def _connected(self) -> None:
         if self._node.link != "connected":
-            log.info("linked to the manager")
+            log.info("connected to the manager")
         self._node.link = "connected"
 
     def _heartbeat_failed(self, error: Exception) -> None:
         state: LinkState = "refused" if isinstance(error, Rejected) else "unreachable"
-        if state != self._node.link or not self._told:
-            log.warning("the manager %s this node: %s; serving on, trying again", _VERBS[state], error)
-        self._told = True
+        if state != self._node.link or not self._failure_logged:
+            log.warning("the manager %s this node: %s; sessions continue, retrying", _VERBS[state], error)
+        self._failure_logged = True
         self._node.link = state
 
 
 def _pull_failed(error: Exception) -> None:
-    log.warning("grants not pulled: %s; serving on, trying again", error)
+    log.warning("grants not pulled: %s; sessions continue, retrying", error)
 
 
 def _read(answer: dict[str, Any], kind: type[T]) -> T:
@@ -264,7 +264,7 @@ def _read(answer: dict[str, Any], kind: type[T]) -> T:
 
 
 def _grants(listed: list[Any]) -> list[Grant]:
-    """Those that can be read; one that cannot must not keep the others from being served."""
+    """The readable grants: an unreadable one must not prevent the others from being served."""
     grants = []
     for item in listed:
         try:
@@ -275,7 +275,7 @@ def _grants(listed: list[Any]) -> list[Grant]:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds, as our manager writes it; a proxy's date is left to the back-off."""
+    """Seconds, as the manager writes it. A date, which a proxy may send, is ignored."""
     text = response.headers.get("Retry-After", "").strip()
     return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else 0.0
 
@@ -289,7 +289,7 @@ def _document(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def _rejection(status: int, document: dict[str, Any]) -> Rejected:
-    """Its words, cut short and on one line: they go to a log."""
+    """The manager's message, shortened and on one line for the log."""
     message = " ".join(str(document.get("message") or f"status {status}").split())[:300]
     details = document.get("details")
     if details:

@@ -74,7 +74,7 @@ def test_two_machines_join_with_one_key_and_a_third_does_not(stack: Stack, tmp_p
 
     # Again, as after an upgrade: nothing is asked, the node is the one it was.
     with joining(command(one), "", tmp_path / "one.log"):
-        wait_until(lambda: (tmp_path / "one.log").read_text().count("linked to the manager") == 2, "it is back")
+        wait_until(lambda: (tmp_path / "one.log").read_text().count("connected to the manager") == 2, "it is back")
     assert (tmp_path / "one.log").read_text().count("joined as one at frankfurt") == 1
 
 
