@@ -70,3 +70,7 @@ def stranger(db: None) -> APIClient:
     """Speaks with a key of another tenant."""
     other = Tenant.objects.create(name="Other", slug="other")
     return client_with(api_key_create(tenant=other, name="test", scopes=["relay"])[1])
+
+
+def authorize(api: APIClient, session: dict[str, Any], **user: Any) -> Any:
+    return api.post(f"{SESSIONS}:authorize-user", {"session_id": session["session_id"], **user}, format="json")

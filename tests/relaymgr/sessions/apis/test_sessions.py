@@ -1,4 +1,4 @@
-"""What we add to Edgegap's API, and who may see what."""
+"""Creating, listing, showing and ending sessions: the additions to Edgegap's API."""
 
 import base64
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from pytest_django.fixtures import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from causeway_client.protocol.tokens import open_token
-from relaymgr.nodes.models import Location, RelayNode
-from relaymgr.sessions.models import RelaySession, Seat, SessionState
+from relaymgr.nodes.models import RelayNode
+from relaymgr.sessions.models import RelaySession, SessionState
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS
+from tests.relaymgr.sessions.conftest import SESSIONS, TWO_USERS, authorize
 from tests.relaymgr.sessions.test_compat import create, problems
 from tests.support.manager import StandIn, client_with
 from tests.support.node_process import NodeProcess
@@ -205,40 +205,6 @@ def test_create_asks_the_database_a_bounded_number_of_times(
         create(api, users=[{"ip": "1.1.1.1"}] * 50)
 
 
-# Placement
-
-
-def test_placement_is_explained(
-    relay: RelayNode, make_stand_in_node: MakeStandIn, tokyo: Location, api: APIClient
-) -> None:
-    make_stand_in_node("tyo-1", location=tokyo)
-    make_stand_in_node("tyo-2", location=tokyo, is_draining=True)
-    users = [{"ip": "1.1.1.1", "latencies": {"frankfurt": 20, "tokyo": 250}}, {"latitude": 48.86, "longitude": 2.35}]
-    filters = [{"field": "city", "values": ["Osaka"], "filter_type": "not"}]
-    session = create(api, users=users, filters=filters)
-    assert session["location"] == "frankfurt"
-    told = api.get(session["placement"]).json()
-    assert told["chosen"] == "fra-1"
-    assert told["filters"] == filters
-    assert [(c["node"], c["excluded_by"]) for c in told["considered_nodes"]] == [
-        ("fra-1", []),
-        ("tyo-1", []),
-        ("tyo-2", ["draining"]),
-    ]
-    assert [estimate["source"] for estimate in told["considered_nodes"][0]["estimates"]] == ["measured", "distance"]
-    assert [(tried["node"], tried["outcome"]) for tried in told["attempts"]] == [("fra-1", "confirmed")]
-
-
-def test_filters_are_honoured(
-    relay: RelayNode, make_stand_in_node: MakeStandIn, tokyo: Location, api: APIClient
-) -> None:
-    make_stand_in_node("tyo-1", location=tokyo)
-    users = [{"latencies": {"frankfurt": 1, "tokyo": 300}}]
-    rule = {"field": "country", "values": ["JP"], "filter_type": "any"}
-    assert create(api, users=users)["location"] == "frankfurt"
-    assert create(api, users=users, filters=[rule])["location"] == "tokyo"
-
-
 # List
 
 
@@ -309,66 +275,7 @@ def test_list_asks_the_database_as_often_for_many_as_for_one(relay: RelayNode, a
     assert queries() == one
 
 
-# Authorize, revoke
-
-
-def authorize(api: APIClient, session: dict[str, Any], **user: Any) -> Any:
-    return api.post(f"{SESSIONS}:authorize-user", {"session_id": session["session_id"], **user}, format="json")
-
-
-def test_player_id_that_has_a_seat_gets_it_again(session: dict[str, Any], api: APIClient) -> None:
-    first, again = authorize(api, session, player_id="ann").json(), authorize(api, session, player_id="ann").json()
-    assert first["session_user"] == again["session_user"]
-    assert Seat.objects.count() == 3
-
-
-@pytest.mark.parametrize(
-    ("body", "field", "code"),
-    [
-        ({"user_ip": "1.1.1.1"}, "session_id", "required"),
-        ({"session_id": "x"}, "user_ip", "required"),
-        ({"session_id": "x", "user_ip": "1.1"}, "user_ip", "invalid"),
-        ({"session_id": None, "user_ip": "1.1.1.1"}, "session_id", "null"),
-    ],
-)
-def test_bad_authorize_names_the_field(body: dict[str, Any], field: str, code: str, api: APIClient) -> None:
-    response = api.post(f"{SESSIONS}:authorize-user", body, format="json")
-    assert response.status_code == 400
-    assert problems(response) == {field: [code]}
-
-
-@pytest.mark.parametrize("token", ["", "x", -1, 2**32, None, [1], "9" * 2000])
-def test_bad_token_of_revoke_is_400(token: Any, session: dict[str, Any], api: APIClient) -> None:
-    body = {"session_id": session["session_id"], "authorization_token": token}
-    response = api.post(f"{SESSIONS}:revoke-user", body, format="json")
-    assert response.status_code == 400
-    assert list(problems(response)) == ["authorization_token"]
-
-
-def test_seat_numbers_are_never_used_again(session: dict[str, Any], api: APIClient) -> None:
-    added = authorize(api, session, user_ip="3.3.3.3").json()["session_user"]
-    body = {"session_id": session["session_id"], "authorization_token": added["authorization_token"]}
-    api.post(f"{SESSIONS}:revoke-user", body, format="json")
-    assert added["seat"] == 2
-    assert authorize(api, session, user_ip="3.3.3.3").json()["session_user"]["seat"] == 3
-
-
-def test_session_takes_255_users_and_no_more(relay: RelayNode, api: APIClient) -> None:
-    relay.workers.update(capacity=1000, free_seats=1000)
-    session = create(api, users=[{"ip": "1.1.1.1"}] * 254)
-    assert authorize(api, session, user_ip="1.1.1.1").json()["session_user"]["seat"] == 254
-    full = authorize(api, session, user_ip="1.1.1.1")
-    assert (full.status_code, full.json()["code"]) == (409, "session_full")
-
-
-def test_no_seat_on_the_node_is_409(session: dict[str, Any], relay: RelayNode, api: APIClient) -> None:
-    relay.workers.update(free_seats=0)
-    full = authorize(api, session, user_ip="1.1.1.1")
-    assert (full.status_code, full.json()["code"]) == (409, "node_full")
-    assert Seat.objects.count() == 2
-
-
-# Who may see what
+# Access
 
 
 def test_another_tenants_session_is_404_everywhere(session: dict[str, Any], stranger: APIClient) -> None:
@@ -400,46 +307,3 @@ def test_other_methods_are_405(session: dict[str, Any], api: APIClient) -> None:
     path = f"{SESSIONS}/{session['session_id']}"
     for answer in (api.put(SESSIONS), api.post(path), api.patch(path), api.get(f"{SESSIONS}:revoke-user")):
         assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
-
-
-# For nodes
-
-
-def test_node_pulls_all_it_is_to_serve(
-    session: dict[str, Any], relay: RelayNode, tenant: Tenant, api: APIClient
-) -> None:
-    gone = create(api)
-    api.delete(f"{SESSIONS}/{gone['session_id']}")
-    relay.key, plain = api_key_create(tenant=None, name="node", scopes=["node"])
-    relay.save()
-    token = session["session_users"][1]["authorization_token"]
-    api.post(
-        f"{SESSIONS}:revoke-user", {"session_id": session["session_id"], "authorization_token": token}, format="json"
-    )
-    answer = client_with(plain, "Bearer ").get("/v1/nodes/self/grants").json()
-    assert [key["id"] for key in answer["token_keys"]] == [7]
-    (grant,) = answer["sessions"]
-    assert (grant["session"], grant["revision"], grant["worker"]) == (session["session_id"], 2, 0)
-    assert grant["token"] == session["authorization_token"]
-    assert [(seat["seat"], seat["revoked"]) for seat in grant["seats"]] == [(0, False), (1, True)]
-    assert [seat["token"] for seat in grant["seats"]] == [
-        user["authorization_token"] for user in session["session_users"]
-    ]
-
-
-def test_tenants_may_not_pull_grants(api: APIClient) -> None:
-    assert api.get("/v1/nodes/self/grants").status_code == 403
-    assert APIClient().get("/v1/nodes/self/grants").status_code == 401
-
-
-def test_a_further_player_costs_as_many_queries_in_a_large_session(
-    api: APIClient, make_stand_in_node: MakeStandIn
-) -> None:
-    make_stand_in_node()
-    asked = []
-    for players in (2, 20):
-        session = create(api, users=[{"ip": f"192.0.2.{n}"} for n in range(players)])
-        with CaptureQueriesContext(connection) as queries:
-            assert authorize(api, session, user_ip="192.0.2.99").status_code == 200
-        asked.append(len(queries))
-    assert asked[0] == asked[1]
