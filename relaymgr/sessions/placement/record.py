@@ -1,7 +1,7 @@
 """What a session stores of its placement: the inputs of the ranking, and what was decided. Pure.
 
 The creation of a session builds the record. `explanation.explain` derives the texts and the alternatives from it when
-somebody asks. A record may have been stored by another version of the manager: what it lacks has a default here.
+they are read. Another version of the manager may have stored the record, so every part has a default here.
 """
 
 from collections import defaultdict
