@@ -51,7 +51,8 @@ def main() -> None:
         capacity = {"CAUSEWAY_NODE_CAPACITY": "64"}  # small, so that the bars of the seats are visible
         stack = cleanup.enter_context(running_stack(Path(folder), **capacity))
         nodes = {location[0]: cleanup.enter_context(_node(stack, location)) for location in LOCATIONS}
-        wait_until(lambda: stack.api.get("/monitor").json()["nodes_ready"] == 3 + len(nodes), "all nodes are ready", 120)
+        everything = 3 + len(nodes)
+        wait_until(lambda: stack.api.get("/monitor").json()["nodes_ready"] == everything, "all nodes are ready", 120)
         playing = Playing([_create(stack, near) for near, count in SESSIONS.items() for _ in range(count)])
         cleanup.callback(playing.stop)
         stack.manage("relayctl", "drain", DRAINED)
