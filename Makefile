@@ -85,6 +85,9 @@ release-check:         ## is every image pinned to its digest, as a release want
 settings-page: $(VENV)/.run   ## write docs/settings.md from the code
 	@$(RUN) tools/settings_page.py > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
+console-screenshot: $(VENV)/.dev ## take docs/assets/console.png of a fleet on this machine (Chromium)
+	@$(RUN) -m tools.console_screenshot $(ARGS)
+
 docs: $(VENV)/.dev    ## build the documents into var/site, to be opened from there
 	@$(VENV)/bin/mkdocs build --quiet
 
