@@ -64,7 +64,7 @@ def test_second_demo_uses_what_runs_and_stop_ends_it(tmp_path: Path) -> None:
         run_demo(tmp_path, "--stop")
         third = run_demo(tmp_path, *first)
         assert third.returncode == 0, third.stdout + third.stderr
-        assert "virginia-1 was drained" in third.stdout
+        assert "Undraining virginia-1" in third.stdout
         # Those of the first run: nothing is made anew on each.
         assert access(second.stdout) == access(third.stdout) and len(access(third.stdout)) >= 3
         assert (tmp_path / "demo.json").stat().st_mode & 0o077 == 0

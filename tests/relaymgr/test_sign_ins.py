@@ -96,9 +96,9 @@ def test_ones_own_password_is_an_act(ann: User) -> None:
     new = "another good password"
     form = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
     assert client.post(reverse("admin:password_change"), form).status_code == 302
-    assert [entry[0] for entry in entries()] == ["user.sign_in", "user.password"]
+    assert [entry[0] for entry in entries()] == ["user.sign_in", "user.password_change"]
     client.post(reverse("admin:password_change"), form)  # the old one is wrong by now
-    assert [entry[0] for entry in entries()].count("user.password") == 1
+    assert [entry[0] for entry in entries()].count("user.password_change") == 1
 
 
 def test_people_and_passwords_made_by_commands_are_acts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,10 @@ def test_people_and_passwords_made_by_commands_are_acts(monkeypatch: pytest.Monk
     user.set_password("a new one")
     user.save()
     found = AuditEntry.objects.order_by("pk").values_list("via", "action", "target", "detail")
-    assert list(found) == [("command", "user.add", "root", "superuser"), ("command", "user.password", "root", "")]
+    assert list(found) == [
+        ("command", "user.add", "root", "superuser"),
+        ("command", "user.password_change", "root", ""),
+    ]
 
 
 def test_a_node_that_joins_is_an_act(location: Any) -> None:

@@ -47,7 +47,7 @@ def sign_in_refused(request: HttpRequest | None, username: str, reason: str = ""
 def password_changed(request: HttpRequest) -> None:
     """Of the signed-in user, through the form for it."""
     name = request.user.get_username()
-    action_record(via=Via.ADMIN, actor=name, action="user.password", target=name, detail=_from(request))
+    action_record(via=Via.ADMIN, actor=name, action="user.password_change", target=name, detail=_from(request))
 
 
 class PasswordAudit:
@@ -62,7 +62,7 @@ class PasswordAudit:
     def password_changed(self, password: str, user: Any = None) -> None:
         if user is not None and not request_id():  # within a request the forms record it, with the user who changed it
             name = user.get_username()
-            action_record(via=Via.COMMAND, actor=machine_user(), action="user.password", target=name)
+            action_record(via=Via.COMMAND, actor=machine_user(), action="user.password_change", target=name)
 
 
 def _signed_in(sender: Any, request: HttpRequest, user: Any, **kwargs: Any) -> None:

@@ -68,8 +68,8 @@ def test_commands_write_what_they_did_and_no_secret() -> None:
         ("join_key.create", "x"),
         ("service_key.create", "matchmaker"),
         ("user.add", "admin"),
-        ("user.password", "admin"),
-        ("user.login", "admin"),
+        ("user.password_change", "admin"),
+        ("user.role_grant", "admin"),
     ]
     assert {(entry.via, entry.actor) for entry in entries} == {(Via.COMMAND, machine_user())}
     kept = " ".join(f"{entry.target} {entry.detail}" for entry in entries)

@@ -36,5 +36,5 @@ class Command(BaseCommand):
             user.is_staff, user.is_active, user.is_superuser = True, True, False
             user.groups.set([Group.objects.get(name=role)])
         user.save()
-        command_record(action="user.login", target=username, detail=f"new password, role {role or 'unchanged'}")
+        command_record(action="user.role_grant", target=username, detail=f"new password, role {role or 'unchanged'}")
         self.stdout.write(f"{username} {password}")
