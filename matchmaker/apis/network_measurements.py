@@ -9,6 +9,7 @@ from typing import Any
 from rest_framework import serializers
 
 from web.fields.choice import Choice
+from web.fields.collections import BoundedDict, BoundedList
 from web.fields.numbers import Latitude, Longitude, Milliseconds, RoundTrip, Share
 from web.http.input_warnings import RequestSerializer
 
@@ -32,15 +33,17 @@ class TicketMeasurementSerializer(serializers.Serializer):
 class NetworkMeasurementsSerializer(RequestSerializer):
     """To inherit from. What is given ends up under `network_measurements`; null and empty are as good as absent."""
 
-    measurements = serializers.ListField(
+    measurements = BoundedList(
         child=TicketMeasurementSerializer(),
         required=False,
         allow_null=True,
         max_length=MAX_MEASUREMENTS,
         help_text="What the player measured, signed by relays: the relay of the match is chosen by it.",
     )
-    latencies = serializers.DictField(
+    latencies = BoundedDict(
         child=RoundTrip(max_value=MAX_LATENCY),
+        max_length=MAX_VALUES,
+        max_name=MAX_NAME,
         required=False,
         allow_null=True,
         help_text="The same unsigned: {location or node: milliseconds}. The profile's latencies rule does not see it.",
@@ -53,11 +56,6 @@ class NetworkMeasurementsSerializer(RequestSerializer):
         allow_null=True,
         help_text="In which the player reaches a relay; any: in both. Default: that of its address.",
     )
-
-    def validate_latencies(self, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value and (len(value) > MAX_VALUES or max(map(len, value)) > MAX_NAME):
-            raise serializers.ValidationError(f"At most {MAX_VALUES}, with names up to {MAX_NAME}.", "max_length")
-        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         given = {name: attrs.pop(name, None) for name in FIELDS}

@@ -8,6 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from web.fields.collections import BoundedList
 from web.fields.numbers import Count, Seconds, Version
 from web.http.input_warnings import RequestSerializer
 from web.openapi import error_responses
@@ -119,7 +120,7 @@ def _suspension(state: PassState | None) -> dict[str, Any] | None:
 
 class GroupTicketsApi(PlayApi):
     class InputSerializer(RequestSerializer):
-        player_tickets = serializers.ListField(child=PlayerSerializer(), min_length=1, max_length=MAX_GROUP)
+        player_tickets = BoundedList(child=PlayerSerializer(), min_length=1, max_length=MAX_GROUP)
 
     class OutputSerializer(serializers.Serializer):
         player_tickets = TicketSerializer(many=True)

@@ -35,6 +35,7 @@ from relaymgr.nodes.locations.address_families import IPV4, IPV6, by_family
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import node_heartbeat, node_join
 from web.fields.address import AddressField
+from web.fields.collections import BoundedList
 from web.fields.numbers import Integer, Port, Seconds, Token, UnixTime
 from web.http.client_address import client_address
 from web.http.input_warnings import RequestSerializer
@@ -163,7 +164,7 @@ class NodeHeartbeatApi(APIView):
     class InputSerializer(_NodeSerializer):
         public_ip = AddressField(required=False, help_text="As at join. Without it all three stay as they are.")
         boot_id = PlainField(max_length=MAX_BOOT_ID)
-        key_ids = serializers.ListField(child=Token(), max_length=MAX_KEY_IDS, default=list)
+        key_ids = BoundedList(child=Token(), max_length=MAX_KEY_IDS, default=list)
         draining = serializers.BooleanField(default=False)
         packet_path = PlainField(max_length=MAX_PACKET_PATH, allow_blank=True, default="")
         packet_path_reason = PlainField(max_length=MAX_PACKET_PATH_REASON, allow_blank=True, default="")

@@ -13,6 +13,7 @@ from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import cors_origins_set
 from web.audit.services import action_record
 from web.audit.via import Via
+from web.fields.collections import BoundedList
 from web.fields.numbers import Count
 from web.http.input_warnings import RequestSerializer
 from web.http.origins import MAX_LENGTH, MAX_ORIGINS
@@ -25,7 +26,7 @@ class TenantApi(APIView):
     permission_classes = (MayUseRelays,)
 
     class InputSerializer(RequestSerializer):
-        allowed_cors_origins = serializers.ListField(
+        allowed_cors_origins = BoundedList(
             child=serializers.CharField(max_length=MAX_LENGTH), max_length=MAX_ORIGINS, help_text=ORIGINS_HELP
         )
 

@@ -15,6 +15,7 @@ from relaymgr.nodes.locations.geoip import locate
 from relaymgr.nodes.models import Location
 from relaymgr.nodes.selectors import locations_with_nodes
 from web.fields.address import AddressField
+from web.fields.collections import BoundedList
 from web.fields.numbers import Count, Latitude, Longitude
 from web.http.client_address import client_address
 from web.http.input_warnings import RequestSerializer
@@ -117,7 +118,7 @@ class IpsLookupApi(APIView):
     permission_classes = (MayRead,)
 
     class InputSerializer(RequestSerializer):
-        addresses = serializers.ListField(child=AddressField(), min_length=1, max_length=MAX_LOOKUPS)
+        addresses = BoundedList(child=AddressField(), min_length=1, max_length=MAX_LOOKUPS)
 
     class OutputSerializer(serializers.Serializer):
         addresses = IpLookupSerializer(many=True)

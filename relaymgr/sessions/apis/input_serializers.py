@@ -13,6 +13,7 @@ from rest_framework import serializers
 from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6
 from web.fields.address import AddressField
 from web.fields.choice import Choice
+from web.fields.collections import BoundedDict, BoundedList
 from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, RoundTrip, Share
 from web.http.input_warnings import RequestSerializer
 from web.ssrf_guard import is_webhook_url
@@ -43,13 +44,15 @@ class PlayerSerializer(RequestSerializer):
     player_id = serializers.CharField(
         max_length=64, required=False, allow_blank=True, allow_null=True, help_text="Your id of the player."
     )
-    latencies = serializers.DictField(
+    latencies = BoundedDict(
         child=RoundTrip(max_value=MAX_LATENCY_MS),
+        max_length=MAX_LATENCIES,
+        max_name=MAX_NAME,
         required=False,
         allow_null=True,
         help_text="Measurements of the player: {location or node: round trip in ms}; 0 or less: not measured.",
     )
-    measurements = serializers.ListField(
+    measurements = BoundedList(
         child=MeasurementSerializer(),
         required=False,
         allow_null=True,
@@ -72,12 +75,6 @@ class PlayerSerializer(RequestSerializer):
     )
 
     ip_field = ""  # set by subclasses
-
-    def validate_latencies(self, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value and (len(value) > MAX_LATENCIES or max(map(len, value)) > MAX_NAME):
-            message = f"Give at most {MAX_LATENCIES}, with names of at most {MAX_NAME} characters."
-            raise serializers.ValidationError(message, "max_length")
-        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Removes null and empty values, and puts the address under `ip`."""
@@ -111,7 +108,7 @@ class FilterSerializer(serializers.Serializer):
         choices=["location", "country", "continent", "region", "city", "tags"],
         help_text="location: any of the names a location has. country: its name or its two letters.",
     )
-    values = serializers.ListField(child=serializers.CharField(max_length=100), min_length=1, max_length=100)
+    values = BoundedList(child=serializers.CharField(max_length=100), min_length=1, max_length=100)
     filter_type = Choice(choices=["any", "all", "not"])
 
     def to_internal_value(self, data: Any) -> Filter:
@@ -121,7 +118,7 @@ class FilterSerializer(serializers.Serializer):
 
 def _names(help_text: str) -> serializers.ListField:
     name = serializers.SlugField(max_length=MAX_NAME)
-    return serializers.ListField(child=name, max_length=100, required=False, help_text=help_text)
+    return BoundedList(child=name, max_length=100, required=False, help_text=help_text)
 
 
 class ConstraintsSerializer(serializers.Serializer):

@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 from relaymgr.authentication import calling_tenant, may_create_sessions
 from web.errors import Invalid
 from web.fields.choice import Choice
+from web.fields.collections import BoundedList
 from web.fields.numbers import Count, Integer
 from web.fields.session_options import UNITS, option_conflicts
 from web.http.input_warnings import InputWarning, RequestSerializer, warn
@@ -62,10 +63,10 @@ class SessionsApi(APIView):
     """The sessions of a tenant."""
 
     class InputSerializer(RequestSerializer):
-        users = serializers.ListField(
+        users = BoundedList(
             child=UserSerializer(), min_length=1, max_length=MAX_SEATS, help_text="The first is the host."
         )
-        filters = serializers.ListField(child=FilterSerializer(), max_length=50, required=False, allow_null=True)
+        filters = BoundedList(child=FilterSerializer(), max_length=50, required=False, allow_null=True)
         webhook_url = WebhookUrlField(max_length=500, required=False, allow_blank=True, allow_null=True)
         topology = Choice(choices=["host", "mesh"], default="host")
         objective = Choice(choices=["worst", "sum", "spread"], default="worst")
@@ -73,7 +74,7 @@ class SessionsApi(APIView):
             default=False, help_text="Seat 0 goes to the user who makes the best host; the others follow in order."
         )
         constraints = ConstraintsSerializer(required=False, allow_null=True)
-        dialects = serializers.ListField(child=Choice(choices=DIALECTS), min_length=1, max_length=10, required=False)
+        dialects = BoundedList(child=Choice(choices=DIALECTS), min_length=1, max_length=10, required=False)
         idle_timeout = Integer(10, DAY, default=300, help_text="Seconds.")
         max_lifetime = Integer(60, DAY, default=4 * 3600, help_text="Seconds.")
         limits = LimitsSerializer(required=False)
