@@ -1,7 +1,9 @@
-"""Web entry: `uvicorn --no-proxy-headers --http web.http.protocol:BoundedProtocol relaymgr.asgi:application`.
+"""The entry point of the web process.
 
-Without the first option uvicorn believes X-Forwarded-For from loopback, whatever CAUSEWAY_TRUSTED_PROXIES says; without
-the second connections have no deadlines.
+    uvicorn --no-proxy-headers --http web.http.protocol:BoundedProtocol relaymgr.asgi:application
+
+Without the first option, uvicorn trusts X-Forwarded-For from loopback, whatever CAUSEWAY_TRUSTED_PROXIES is. Without
+the second, connections have no deadlines.
 """
 
 import asyncio
@@ -32,7 +34,15 @@ from observability.exposition import share_between_processes
 from web import metrics
 from web.database.connections import deadline, is_silent, is_unavailable
 from web.http import known_keys
-from web.http.client_address import network_at
+from web.http.asgi_requests import (
+    bounded,
+    discarded,
+    has_body,
+    header_value,
+    network_of_client,
+    response_start,
+    with_body_length,
+)
 from web.http.fair_queue import FairQueue, Path
 from web.http.in_flight import InFlight, Limits, OverBudget
 from web.http.known_keys import Holder
@@ -42,14 +52,12 @@ from web.startup import reasons_not_to_start
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 share_between_processes()
 
-PART = 65_536  # bytes of a response that are given to the server at once
-DISCARD_WITHIN = 2.0  # seconds
-WAITING_MAX = 4_000  # requests that wait for their turn: 2,000 of one tenant, 1,000 of one address of a key of it
-FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
+PART = 65_536  # bytes of a response that are passed to the server at once
+WAITING_MAX = 4_000  # waiting requests: at most 2,000 of one tenant, and 1,000 of one address of a key
 
 
 class Refused(Exception):
-    """A request that no view will see."""
+    """The request is refused before it reaches a view."""
 
     def __init__(self, reason: str, status: int, code: str, message: str, retry_after: int = 0) -> None:
         super().__init__(code)
@@ -58,21 +66,21 @@ class Refused(Exception):
 
 
 class Handler(ASGIHandler):
-    """All of a request in one thread, from its first signal to its last: our views are synchronous, and left to itself
-    Django would start a thread for each request, and go to it and come back for each signal and middleware.
+    """Processes each request in one thread, from its first signal to its last, because the views are synchronous.
+    Django itself would start a thread for each request, and switch to it and back for each signal and middleware.
 
-    So many threads as the pool has connections. A request that waits for its turn holds neither, nor does one whose
-    client is slow to send or to read: a burst waits here, and not for a connection until it fails. Turns are fair
-    between tenants, keys and addresses (fair_queue.py): nodes and matchmaker never wait behind players."""
+    There are as many threads as the pool has connections. A waiting request occupies neither, nor does a request whose
+    client sends or reads slowly: bursts wait in the queue instead of failing to get a connection. The queue is fair
+    between tenants, keys and addresses (fair_queue.py), so nodes and matchmakers never wait behind players."""
 
     def __init__(self) -> None:
         super().__init__()
         self._threads = ThreadPoolExecutor(settings.DATABASE_POOL, "request")
         self._turns = _Turns(settings.DATABASE_POOL)
-        most = settings.BODY_BYTES_IN_FLIGHT
-        self._bodies = InFlight(Limits(most, most // 4, most // 8))
-        self._bodies_without_key = InFlight(Limits(most // 16, most // 16, most // 256))
-        self._responses = InFlight(Limits(most, most // 4, most // 8))
+        maximum = settings.BODY_BYTES_IN_FLIGHT
+        self._bodies = InFlight(Limits(maximum, maximum // 4, maximum // 8))
+        self._bodies_without_key = InFlight(Limits(maximum // 16, maximum // 16, maximum // 256))
+        self._responses = InFlight(Limits(maximum, maximum // 4, maximum // 8))
         self._streams = InFlight(
             Limits(2 * settings.STREAMS_PER_TENANT, settings.STREAMS_PER_TENANT, settings.STREAMS_PER_ADDRESS)
         )
@@ -83,11 +91,11 @@ class Handler(ASGIHandler):
     async def handle(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await self._handle(scope, receive, send)
-        except (RequestAborted, ClientLeft):
+        except (RequestAborted, ClientDisconnected):
             pass
         except Refused as refusal:
             metrics.http_refused.labels(refusal.reason).inc()
-            _, send = await _discarded(receive, send)
+            _, send = await discarded(receive, send)
             response = JsonResponse(refusal.body, status=refusal.status)
             response["Content-Length"] = str(len(response.content))
             if refusal.retry_after:
@@ -95,22 +103,22 @@ class Handler(ASGIHandler):
             await self.send_response(response, send)
 
     async def _handle(self, scope: Any, receive: Any, send: Any) -> None:
-        header, network = _header(scope, b"authorization"), _network(scope)
+        header, network = header_value(scope, b"authorization"), network_of_client(scope)
         holder = known_keys.holder_of(header) if header else None
         with contextlib.ExitStack() as held:
             limited_for = known_keys.network_limited_for(network)
-            if header and holder is None and (limited_for or _has_body(scope)):
+            if header and holder is None and (limited_for or has_body(scope)):
                 path = _path(scope, holder, network)
                 began = time.monotonic()
                 holder = await self._turns.take(path, receive, self._in_time, began, key_holder_once, header)
                 if holder is None and limited_for:
                     raise _too_many_wrong_keys(limited_for)
                 if holder is None:
-                    # A view will refuse the key. Its body is not kept.
-                    receive, send = await _discarded(receive, send)
+                    # A view will refuse the key, so the body is not stored.
+                    receive, send = await discarded(receive, send)
             path = _path(scope, holder, network)
             body = await self._read(receive, path, holder, held)
-            scope = as_read(scope, body)
+            scope = with_body_length(scope, body)
             arrived = time.monotonic()
             response = await self._turns.take(path, receive, self._in_time, arrived, self._respond, scope, body)
         if response.streaming:
@@ -119,7 +127,7 @@ class Handler(ASGIHandler):
             await self._send(response, path, send)
 
     async def _read(self, receive: Any, path: Path, holder: Holder | None, held: contextlib.ExitStack) -> IO[bytes]:
-        """The body, whose bytes count against the budget until `held` is closed. Raises RequestAborted, Refused."""
+        """Reads the body, which counts against the budget until `held` is closed. Raises RequestAborted and Refused."""
         budget = self._bodies if holder else self._bodies_without_key
         longest = settings.MAX_BODY_BYTES + 1 if holder else settings.MAX_BODY_BYTES_WITHOUT_KEY
         body = io.BytesIO()
@@ -150,8 +158,8 @@ class Handler(ASGIHandler):
         return await asyncio.get_running_loop().run_in_executor(self._threads, run, call, *arguments)
 
     async def _in_time(self, arrived: float, call: Callable[..., Any], *arguments: Any) -> Any:
-        """In a thread, with a deadline for answers of the database. While that gives none, requests that have waited
-        for so long are refused without asking it again. Raises Refused."""
+        """Runs the call in a thread, with a deadline for the database. While the database does not respond, requests
+        that have waited that long are refused without another attempt. Raises Refused."""
 
         def bounded_call() -> Any:
             if is_silent() and time.monotonic() - arrived > settings.DATABASE_TIMEOUT:
@@ -173,22 +181,22 @@ class Handler(ASGIHandler):
             request, refusal = self.create_request(scope, body)
             response: HttpResponseBase = refusal if request is None else self.get_response(request)  # type: ignore[assignment]
             if not response.streaming:
-                response.close()  # what it holds, not what it says; and the signal that the request is over
+                response.close()  # releases resources but not the content, and signals the end of the request
             return response
         finally:
             body.close()
-            connections.close_all()  # given back to the pool
+            connections.close_all()  # returns them to the pool
 
     async def _send(self, response: Any, path: Path, send: Any) -> None:
-        """In parts, so that a client that does not read has no more than one of them in the server's buffer, and what
-        waits here counts against its budget."""
+        """Sends the response in parts, so that at most one part for a client that does not read is in the server's
+        buffer and the rest counts against the client's budget."""
         content = response.content
         if len(content) <= PART:
             await self.send_response(response, send)
             return
         try:
             with self._responses.holding(path, len(content)):
-                await send(_response_start(response))
+                await send(response_start(response))
                 for start in range(0, len(content), PART):
                     more = start + PART < len(content)
                     part = content[start : start + PART]
@@ -205,9 +213,9 @@ class Handler(ASGIHandler):
             raise Refused("streams", 429, "too_many_streams", "Too many streams are open.", retry_after=5) from None
 
     async def _stream(self, response: HttpResponseBase, receive: Any, send: Any) -> None:
-        """Until it ends or the client has left."""
+        """Streams the response until it ends or the client disconnects."""
         sending = asyncio.create_task(self.send_response(response, send))
-        leaving = asyncio.create_task(receive())  # the body is read: nothing else can come
+        leaving = asyncio.create_task(receive())  # the body has been read, so only a disconnect can follow
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -216,21 +224,21 @@ class Handler(ASGIHandler):
             await asyncio.wait((sending,))
             await self._in_a_thread(response.close)
         if not sending.cancelled():
-            sending.result()  # raises what ended it
+            sending.result()  # raises its exception
 
 
-class ClientLeft(Exception):
-    """Nothing was done for it."""
+class ClientDisconnected(Exception):
+    """The client disconnected before its request was processed."""
 
 
 class _Turns:
-    """Who may use one of the threads next."""
+    """Decides which request gets a thread next."""
 
     def __init__(self, slots: int) -> None:
         self._queue: FairQueue[asyncio.Future[str]] = FairQueue(slots, WAITING_MAX)
 
     async def take(self, path: Path, receive: Any, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        """What `call` returns, once it is this request's turn. Raises ClientLeft, and Refused where too many wait."""
+        """Waits for the request's turn and returns what `call` returns. Raises ClientDisconnected and Refused."""
         turn: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         if not self._queue.put(path, turn):
             raise _busy("queue")
@@ -250,7 +258,7 @@ class _Turns:
         try:
             await asyncio.wait((turn, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not turn.done() and leaving.result()["type"] == "http.disconnect":
-                raise ClientLeft
+                raise ClientDisconnected
             await turn
         finally:
             leaving.cancel()
@@ -265,7 +273,7 @@ class _Turns:
 
 
 def key_holder_once(header: bytes) -> Holder | None:
-    """In a thread: gives the database's connection back."""
+    """Runs in a thread, and returns its database connection to the pool."""
     try:
         return key_holder(header)
     finally:
@@ -287,97 +295,14 @@ def _database_unavailable() -> Refused:
 
 
 def _path(scope: Any, holder: Holder | None, network: str) -> Path:
-    """For the turn and the budgets: branch, ..., address."""
+    """The path in the queue and in the budgets: branch, ..., address."""
     if holder:
         return holder.branch, holder.key, network
     return "admin" if scope["path"].startswith("/admin/") else "no key", network
 
 
-def _network(scope: Any) -> str:
-    forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
-    return network_at((scope.get("client") or [""])[0], forwarded)
-
-
-def _header(scope: Any, wanted: bytes) -> bytes:
-    return next((value for name, value in scope["headers"] if name == wanted), b"")
-
-
-def _has_body(scope: Any) -> bool:
-    return bool(_header(scope, b"transfer-encoding")) or _header(scope, b"content-length").strip() not in (b"", b"0")
-
-
-async def _discarded(receive: Any, send: Any) -> tuple[Any, Any]:
-    """After what a client sends of a body at once was thrown away: closing a connection with bytes unread would lose
-    the answer. The connection of a body that goes on ends with the answer."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DISCARD_WITHIN):
-            for _ in range(settings.MAX_BODY_BYTES // 1_000):
-                message = await receive()
-                if not message.get("more_body", False):
-                    return _empty(message["type"], receive), send
-
-    async def closing(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
-        await send(message)
-
-    return _empty("http.request", receive), closing
-
-
-def _empty(kind: str, receive: Any) -> Any:
-    """A body of nothing, and then what else comes."""
-    first = [{"type": kind, "body": b"", "more_body": False}]
-
-    async def receive_empty() -> Any:
-        return first.pop() if first else await receive()
-
-    return receive_empty
-
-
-def _response_start(response: Any) -> dict[str, Any]:
-    headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
-    headers += [
-        (b"Set-Cookie", cookie.output(header="").strip().encode("ascii")) for cookie in response.cookies.values()
-    ]
-    return {"type": "http.response.start", "status": response.status_code, "headers": headers}
-
-
-def as_read(scope: Any, body: IO[bytes]) -> Any:
-    """The request's scope with the length of the body that was read, and with the whole path.
-
-    How a body was framed on the way is the server's affair: of one that came in chunks, or by HTTP/2, no header says
-    the length, and Django and DRF take that for an empty one. Django expects the root path in front of the path, where
-    `--root-path` has put it and our own setting has not."""
-    length = str(body.seek(0, os.SEEK_END)).encode()
-    body.seek(0)
-    headers = [(name, value) for name, value in scope["headers"] if name not in FRAMING_HEADERS]
-    root = "" if scope.get("root_path") else settings.FORCE_SCRIPT_NAME or ""
-    return {**scope, "path": root + scope["path"], "headers": [*headers, (b"content-length", length)]}
-
-
-def bounded(app: Any) -> Any:
-    """Cuts a body off one byte after the most we take. Django stores a body whole, on disk, before it looks at
-    anything else of the request, the key included; a view that finds one byte too many answers 413."""
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        left = settings.MAX_BODY_BYTES + 1
-
-        async def receive_bounded() -> Any:
-            nonlocal left
-            while (message := await receive())["type"] == "http.request":
-                if left:
-                    body = message.get("body", b"")[:left]
-                    left -= len(body)
-                    return {**message, "body": body, "more_body": left > 0 and message.get("more_body", False)}
-            return message
-
-        await app(scope, receive_bounded, send)
-
-    return application
-
-
 def checked(app: Any) -> Any:
-    """Answers the server's start and stop: it starts only where that is safe."""
+    """Handles the start and the stop of the server, and refuses to start with unsafe settings."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":
@@ -389,7 +314,7 @@ def checked(app: Any) -> Any:
             await send({"type": "lifespan.startup.failed"})
             return
         return_freed_memory()
-        gc.freeze()  # all that is loaded stays: a collection that looks through it holds up every request for 0.1 s
+        gc.freeze()  # what is loaded stays loaded, and a collection that scans it delays every request by 0.1 s
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -398,7 +323,7 @@ def checked(app: Any) -> Any:
 
 
 django.setup(set_prefix=False)
-# Shorter than Python's 5 ms, which a request waits for at each answer of the database while another one computes.
+# Shorter than Python's 5 ms, for which a request waits after each response of the database while another one computes.
 sys.setswitchinterval(0.0005)
 from relaymgr.authentication import key_holder  # noqa: E402 - models, which want Django to be set up
 

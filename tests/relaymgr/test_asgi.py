@@ -8,9 +8,10 @@ import pytest
 from django.conf import LazySettings
 from django.http import StreamingHttpResponse
 
-from relaymgr.asgi import Handler, bounded
+from relaymgr.asgi import Handler
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
+from web.http.asgi_requests import bounded
 
 PART = b"x" * 64
 
