@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up everything they need by themselves. `make help` lists the rest.
+# `make demo` and `make test` install everything they need. `make help` lists all targets.
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
@@ -6,18 +6,18 @@ ARGS   ?=
 BPF_CC ?= clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror
 
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r
-OR_SAY  := || { echo "The packages could not be installed: pip says why above. Is its index reachable? Then try again."; exit 1; }
+OR_EXPLAIN  := || { echo "The packages could not be installed: see the reason above. Check that the package index is reachable, and try again."; exit 1; }
 
-.DELETE_ON_ERROR: # half an environment is none
+.DELETE_ON_ERROR: # an incomplete environment is useless
 .PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-find-match attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
 
-help:            ## what there is
+help:            ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
 
 demo: $(VENV)/.run    ## start everything on this machine, match four players and let them play (ARGS=--once: then stop)
 	@$(RUN) tools/demo.py $(ARGS)
 
-stop:            ## stop what `make demo` left running
+stop:            ## stop what `make demo` started
 	@if [ -e $(VENV)/.run ]; then $(RUN) tools/demo.py --stop; else echo "Nothing is running."; fi
 
 up: $(VENV)/.run      ## run manager, worker, beat, matchmaker and three nodes in the foreground
@@ -41,7 +41,7 @@ bench-matchmaking: $(VENV)/.dev ## generated players against matchmaking profile
 bench-revoke: $(VENV)/.dev ## how soon a revoked player is cut off, over 100 rounds
 	@$(RUN) -m bench.revoke $(ARGS)
 
-bench-api: $(VENV)/.dev       ## what the manager bears with 10,000 live sessions, on PostgreSQL + Redis (ARGS="--sessions N --rate N")
+bench-api: $(VENV)/.dev       ## the load that the manager sustains with 10,000 live sessions, on PostgreSQL + Redis (ARGS="--sessions N --rate N")
 	@$(RUN) -m bench.api $(ARGS)
 
 bench-placement: $(VENV)/.dev  ## regret of placement against other rules (ARGS="--data FOLDER": your own latencies)
@@ -79,7 +79,7 @@ lock: $(VENV)/.dev    ## compile the pinned requirements from pyproject.toml
 	@$(VENV)/bin/uv pip compile -q --python-version 3.11 --generate-hashes --group dev -c requirements.txt \
 		-o tests/requirements.txt
 
-release-check:         ## is every image pinned to its digest, as a release wants it
+release-check:         ## check that every image is pinned to its digest, as a release requires
 	@python3 deploy/pin_images.py --check --release
 
 settings-page: $(VENV)/.run   ## write docs/settings.md from the code
@@ -88,7 +88,7 @@ settings-page: $(VENV)/.run   ## write docs/settings.md from the code
 console-screenshot: $(VENV)/.dev ## take docs/assets/console.png of a fleet on this machine (Chromium)
 	@$(RUN) -m tools.console_screenshot $(ARGS)
 
-docs: $(VENV)/.dev    ## build the documents into var/site, to be opened from there
+docs: $(VENV)/.dev    ## build the documentation into var/site
 	@$(VENV)/bin/mkdocs build --quiet
 
 clean:           ## remove the virtual environment and the embedded state
@@ -97,20 +97,20 @@ clean:           ## remove the virtual environment and the embedded state
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Causeway needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)."; \
-		echo "Say which one to use: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+		echo "Choose another one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "This Python has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Making a virtual environment in $(VENV)"
+	@echo "Creating a virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-# Everything here uses the client package. A folder has no hash, so pip's hash mode refuses it: it comes in a second step.
+# All parts use the client package. pip's hash mode refuses a folder, which has no hash, so it is installed separately.
 $(VENV)/.run: requirements.txt transports/python/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what Causeway runs on (about half a minute)"
-	@$(INSTALL) requirements.txt $(OR_SAY)
+	@$(INSTALL) requirements.txt $(OR_EXPLAIN)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e transports/python
 	@touch $@
 
 $(VENV)/.dev: tests/requirements.txt $(VENV)/.run
 	@echo "Installing what the tests need (about half a minute)"
-	@$(INSTALL) tests/requirements.txt $(OR_SAY)
+	@$(INSTALL) tests/requirements.txt $(OR_EXPLAIN)
 	@touch $@

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the secrets of docker-compose.yml in ./secrets: those that are missing, none anew.
+# Creates the missing secrets of docker-compose.yml in ./secrets, and replaces none.
 # The keys that the manager makes come into empty files (docs/deployment.md).
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ random | keep postgres_password
 random | keep grafana_password
 random | keep metrics_key
 echo "postgres://causeway:$(cat secrets/postgres_password)@postgres:5432/causeway" | keep database_url
-# Redis lets in nobody but this user, and the health check to nothing but PING. Both files hold one password.
+# Redis admits only this user, and the health check, which may only PING. Both files contain the same password.
 if [ ! -e secrets/broker_url ] || [ ! -e secrets/redis_acl ]; then
     password=$(random)
     echo "redis://causeway:$password@redis:6379/0" > secrets/broker_url
@@ -26,5 +26,5 @@ END
 fi
 keep matchmaker_key < /dev/null
 keep node_join_key < /dev/null
-# Containers read them as users of their own; the folder lets in nobody else of this machine.
+# Containers read them as their own users; no other user of this machine can enter the folder.
 find secrets -maxdepth 1 -type f -exec chmod 644 {} +
