@@ -12,7 +12,6 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker.background import cleanup, matching_pass, session_assignment
-from matchmaker.background.scheduling import DueVersion, PassScheduler, ThreadShares
 from matchmaker.management.commands.runmatchmaker import Matchmaker
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
@@ -78,7 +77,7 @@ def matched(version: ProfileVersion) -> int:
 # -- a profile whose passes fail -------------------------------------------------------------------
 
 
-def test_version_whose_pass_fails_is_set_aside_and_the_others_are_matched_in_the_same_round(
+def test_version_whose_pass_fails_is_suspended_and_the_others_are_matched_in_the_same_round(
     matchmaker: Matchmaker, victim: ProfileVersion
 ) -> None:
     hostile = profile_for("attacker")
@@ -113,7 +112,7 @@ def test_version_whose_pass_fails_is_set_aside_and_the_others_are_matched_in_the
     assert (PassState.objects.get(pk=hostile.pk).failures, versions_suspended()) == (0, [])
 
 
-def test_why_and_the_console_show_that_a_version_is_set_aside(
+def test_explanation_and_console_show_that_a_version_is_suspended(
     players: APIClient, search: Callable[..., dict[str, Any]], admin_client: Any
 ) -> None:
     ticket = search()
@@ -130,7 +129,7 @@ def test_why_and_the_console_show_that_a_version_is_set_aside(
     assert "OverflowError: x" in page
 
 
-def test_one_unreadable_ticket_is_cancelled_and_costs_its_own_version_nothing(victim: ProfileVersion) -> None:
+def test_one_invalid_ticket_is_cancelled_and_the_others_of_its_version_are_matched(victim: ProfileVersion) -> None:
     waiting_tickets(victim, 4, elo=1)
     [broken] = waiting_tickets(victim, 1, age=30, elo="x")
     result = matching_pass.version_pass(victim.pk)
@@ -190,62 +189,6 @@ def test_pass_over_groups_that_are_hard_to_pack_ends_at_its_budget_and_holds_no_
     assert result.steps < matching_pass.PASS_STEPS * 1.1
 
 
-def test_tenants_take_turns_by_the_time_they_use() -> None:
-    """A tenant with a hundred versions, each dear, delays another's by one pass."""
-    turns, order = PassScheduler(), []
-    flood = [DueVersion(n, "flood", oldest=0.0) for n in range(100)]
-    quiet = DueVersion(1000, "quiet", oldest=50.0)
-    for _ in range(40):
-        chosen = turns.next([*flood, quiet])
-        assert chosen
-        order.append(chosen.tenant)
-        turns.charge(chosen, 0.25 if chosen.tenant == "flood" else 0.01)
-    gaps = "".join("q" if tenant == "quiet" else "f" for tenant in order).split("q")
-    assert max(map(len, gaps)) <= 1
-    assert order.count("quiet") > 35, "what it uses is little, and so it waits little"
-
-
-def test_versions_of_one_tenant_are_looked_at_in_turn_the_oldest_ticket_first() -> None:
-    turns, order = PassScheduler(), []
-    due = [DueVersion(1, "a", oldest=3.0), DueVersion(2, "a", oldest=1.0), DueVersion(3, "a", oldest=2.0)]
-    for _ in range(6):
-        chosen = turns.next(due)
-        assert chosen
-        order.append(chosen.version)
-        turns.charge(chosen, 1.0)
-    assert order == [2, 3, 1, 2, 3, 1]
-
-
-def test_tenant_that_was_idle_has_no_claim_to_the_time_it_did_not_use() -> None:
-    turns, old, new = PassScheduler(), DueVersion(1, "old", 0.0), DueVersion(2, "new", 0.0)
-    for _ in range(100):
-        turns.charge(old, 1.0)
-    order = []
-    for _ in range(10):
-        chosen = turns.next([old, new])
-        assert chosen
-        order.append(chosen.tenant)
-        turns.charge(chosen, 1.0)
-    assert 4 <= order.count("old") <= 6
-
-
-def test_calls_to_the_manager_of_one_tenant_never_take_all_threads() -> None:
-    lanes = ThreadShares(threads=4)
-    taken = [lanes.acquire(lambda: ["flood"]) for _ in range(4)]
-    assert taken == ["flood"] * 3 + [None]
-    assert lanes.acquire(lambda: ["flood", "quiet"]) == "quiet"
-    lanes.release("flood")
-    assert lanes.acquire(lambda: ["flood", "quiet"]) in ("flood", "quiet")
-    lanes = ThreadShares(threads=4)
-    served = []
-    for _ in range(6):
-        tenant = lanes.acquire(lambda: ["flood", "quiet", "third"])
-        assert tenant
-        served.append(tenant)
-        lanes.release(tenant)
-    assert served == ["flood", "quiet", "third"] * 2
-
-
 def test_large_pool_delays_another_tenant_by_one_pass_of_bounded_work(
     matchmaker: Matchmaker, victim: ProfileVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +229,7 @@ def test_groups_are_looked_at_whole_also_where_a_window_ends(monkeypatch: pytest
     assert {ticket.id for ticket in (*window.tickets, *rest.tickets)} == everyone
 
 
-def test_why_costs_the_same_for_a_large_pool(
+def test_explanation_costs_the_same_for_a_large_pool(
     players: APIClient,
     search: Callable[..., dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
