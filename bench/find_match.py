@@ -1,10 +1,11 @@
-"""What a search for a match costs the web process: `make bench-find-match`.
+"""The cost of a search for a match in the web process: `make bench-find-match`.
 
-Starts the whole stack with one web process on a PostgreSQL and a Redis of its own. Then all players call `find_match`
-at the same moment, from several processes and one address: beacons, ticket, events, and a connection to the relay.
-The CPU time is that of the web process alone, user and system, with the sessions that the matchmaker creates there.
+It starts the whole stack with one web process on a PostgreSQL and a Redis of its own. Then all players call
+`find_match` at the same time, from several processes and one address: beacons, ticket, events, and a connection to
+the relay. The CPU time is that of the web process alone, user and system, with the sessions that the matchmaker
+creates there.
 
-The peer is GET /monitor, a view with one small query: what the web server and Django cost by themselves.
+The reference is GET /monitor, a view with one small query: the cost of the web server and Django alone.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from tests.flows.stack import Stack, running_stack
 from tests.support.servers import PRODUCTION, postgres, redis
 from tests.support.waiting import wait_until
 
-GOAL_CPU_MS = 12.0  # of the web process, a player
+GOAL_CPU_MS = 12.0  # of the web process, for each player
 GOAL_P95 = 6.0  # seconds
 METRICS_KEY = "CAUSEWAY_METRICS_KEY"
 FOR_PEER = {"CAUSEWAY_UNAUTHENTICATED_REQUESTS_PER_MINUTE": "1000000"}
@@ -63,18 +64,18 @@ PROFILE = {
 class Plan:
     players: int = 500
     processes: int = 4  # of the players
-    within: float = 240.0  # seconds for which a player searches
-    requests: int = 500  # of the peer
+    within: float = 240.0  # seconds after which a player stops searching
+    requests: int = 500  # of the reference
     default_limits: bool = False
 
 
 @dataclass
 class Results:
     plan: Plan
-    seconds: list[float] = field(default_factory=list)  # of each player who got into a match, sorted
+    seconds: list[float] = field(default_factory=list)  # of each player in a match, sorted
     failures: Counter[str] = field(default_factory=Counter)
-    web_cpu_ms: float = 0.0  # a player
-    peer_cpu_ms: float = 0.0  # a request
+    web_cpu_ms: float = 0.0  # for each player
+    peer_cpu_ms: float = 0.0  # for each request
     requests: dict[str, float] = field(default_factory=dict)  # by method, route and status
 
     @property
@@ -91,10 +92,10 @@ def measure(plan: Plan, stack: Stack) -> Results:
         lift_limits(stack)
     key = _prepare(stack)
     web = stack.pid("web")
-    _peer(stack, plan)  # what is loaded with the first requests is no player's
+    _peer(stack, plan)  # modules that the first requests load do not count for a player
     before, cpu = _requests(stack), cpu_seconds(web)
     with ProcessPoolExecutor(plan.processes, multiprocessing.get_context("spawn")) as pool:
-        starts_at = time.time() + 2.0 + plan.processes  # when all have imported what they need
+        starts_at = time.time() + 2.0 + plan.processes  # after the imports of all processes
         share = [len(range(number, plan.players, plan.processes)) for number in range(plan.processes)]
         calls = [pool.submit(_search_all, stack.url, key, count, starts_at, plan.within) for count in share]
         for call in calls:
@@ -113,7 +114,7 @@ def measure(plan: Plan, stack: Stack) -> Results:
 
 
 def _prepare(stack: Stack) -> str:
-    """The players' key, once there is a profile and the matchmaker knows the relays."""
+    """The key of the players, once there is a profile and the matchmaker knows the relays."""
     body = {"config": PROFILE, "activate": True}
     answer = stack.api.post("/matchmaker/profiles/four/versions", json=body)
     assert answer.status_code == 201, answer.text
@@ -124,7 +125,7 @@ def _prepare(stack: Stack) -> str:
 
 
 def _search_all(url: str, key: str, players: int, starts_at: float, within: float) -> list[float | str]:
-    """In a process of its own: for each player the seconds until it was connected to its relay, or why it was not."""
+    """In a process of its own: the seconds until each player was connected to its relay, or its error."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
     async def search() -> float | str:
@@ -145,7 +146,7 @@ def _search_all(url: str, key: str, players: int, starts_at: float, within: floa
 
 
 def _peer(stack: Stack, plan: Plan) -> float:
-    """ms of web CPU that a request for /monitor takes."""
+    """Milliseconds of CPU time of the web process for a request for /monitor."""
 
     async def ask_all() -> None:
         # aiohttp: the clients share the machine, and httpx costs several times as much.
@@ -164,7 +165,7 @@ def _peer(stack: Stack, plan: Plan) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and of all that descend from it."""
+    """User and system time of a process and its descendants."""
     ticks = 0
     for each in family(pid):
         fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
@@ -173,7 +174,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _requests(stack: Stack) -> dict[str, float]:
-    """Answered by the web process until now, by method, route and status."""
+    """Requests that the web process has answered so far, by method, route and status."""
     headers = {"Authorization": f"Bearer {stack.environment[METRICS_KEY]}"}
     answer = httpx.get(f"{stack.url}/metrics", headers=headers, timeout=10)
     found = {}

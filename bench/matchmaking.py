@@ -1,10 +1,10 @@
-"""`make bench-matchmaking`: generated players against a profile, or two profiles side by side; and how fast a pass is.
+"""`make bench-matchmaking`: simulated players for one profile or for two side by side, and the speed of a pass.
 
     make bench-matchmaking ARGS="examples/profiles/ranked.json examples/profiles/quick.json --rate 120 --minutes 20"
     make bench-matchmaking ARGS="--speed"
 
-The clock is virtual, the passes are real: waits and quality are those of the simulated players, pass times are measured
-here and now. The same seed gives both profiles the same players.
+The clock is virtual and the passes are real: wait times and quality are those of the simulated players, and the
+duration of a pass is measured on this machine. Both profiles get the same players from the same seed.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from matchmaker.matching.proposals import make_matches
 from matchmaker.matching.rules import Rules
 
 ROOT = Path(__file__).parents[1]
-TICK = 0.25  # virtual seconds between looks for change
+TICK = 0.25  # virtual seconds between checks for changes
 BARS = " ▁▂▃▄▅▆▇█"
 
-# Where relays stand, and where players live with their share of all: latitude, longitude.
+# The locations of relays; the homes of players with their share of all players: latitude, longitude.
 RELAYS = {
     "Frankfurt": (50.1, 8.7), "Ashburn": (39.0, -77.5), "San Jose": (37.3, -121.9),
     "Sao Paulo": (-23.5, -46.6), "Singapore": (1.35, 103.8), "Tokyo": (35.7, 139.7),
@@ -74,7 +74,7 @@ def attributes_for(profile: Rules, draw: random.Random, home: tuple[float, float
 
 
 def party(profile: Rules, draw: random.Random, since: float, number: int) -> list[PoolTicket]:
-    """One player, or with a chance of 1 in 5 a group: of one home, about one skill and the same wishes."""
+    """One player or, with a probability of 1 in 5, a group with one home, similar skill and the same preferences."""
     size = min(profile.stages[0].max_team_size, draw.choices([1, 2, 3], [80, 15, 5])[0])
     home = draw.choices(list(HOMES), list(HOMES.values()))[0]
     elo = draw.gauss(1500, 300)
@@ -89,7 +89,7 @@ def party(profile: Rules, draw: random.Random, since: float, number: int) -> lis
 
 
 def arrivals(profile: Rules, curve: str, rate: float, minutes: float, seed: int) -> Iterator[list[PoolTicket]]:
-    """Parties in the order they come; `rate` of them a minute on average, by a Poisson process."""
+    """Parties in the order of their arrival, `rate` of them a minute on average, by a Poisson process."""
     draw = random.Random(seed)
     now, number, seconds = 0.0, 0, minutes * 60
     while True:
@@ -209,9 +209,9 @@ def show(outcomes: list[Outcome], expiration: float) -> None:
 
 
 def speed(sizes: list[int], repeats: int, seed: int) -> None:
-    """One pass over so many who wait already, split over three profiles; what a restart after an outage meets."""
+    """One pass over this many waiting tickets, split over three profiles, as after an outage."""
     table = Table(title=f"One pass over three profiles (ranked, quick, arena), median of {repeats}")
-    for name in ("tickets", "pass, s", "matched", "second pass over who is left, s"):
+    for name in ("tickets", "pass, s", "matched", "second pass over the rest, s"):
         table.add_column(name, justify="right")
     profiles = [load(ROOT / "examples" / "profiles" / f"{name}.json") for name in ("ranked", "quick", "arena")]
     for size in sizes:

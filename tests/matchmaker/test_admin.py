@@ -1,4 +1,4 @@
-"""Pages for operators: they load, act through the services, and show nobody's secrets."""
+"""Pages for operators: they load, use the services, and show no secrets of players."""
 
 import json
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def test_page_of_a_ticket_explains_why_it_is_waiting(operator: Client, search: C
     assert "the next expansion applies: elo: max_difference 500." in page
 
 
-def test_what_stays_fresh_stops_when_the_ticket_waits_no_more(
+def test_page_of_a_ticket_stops_refreshing_when_its_search_has_ended(
     operator: Client, search: Callable[..., dict[str, Any]]
 ) -> None:
     search()
@@ -76,11 +76,11 @@ def test_what_stays_fresh_stops_when_the_ticket_waits_no_more(
     Ticket.objects.update(status=Status.CANCELLED, reason="expired")
     answer = operator.get(now)
     assert (answer.status_code, b"The search has ended: expired." in answer.content) == (286, True)
-    assert operator.get("/admin/matchmaker/ticket/nobody/now").status_code == 404
+    assert operator.get("/admin/matchmaker/ticket/unknown/now").status_code == 404
     assert Client().get(now).status_code == 302
 
 
-def test_pages_of_a_match_and_its_tickets_say_why_these(
+def test_pages_of_a_match_and_its_tickets_explain_the_match(
     operator: Client, search: Callable[..., dict[str, Any]], manager: Manager
 ) -> None:
     for n in range(4):

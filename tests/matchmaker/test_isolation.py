@@ -1,6 +1,6 @@
-"""Attacks on the matchmaker, each beside a second tenant whose players are to be matched as if nothing were.
+"""Attacks on the matchmaker, each beside a second tenant whose players must be matched as usual.
 
-What others wait for is counted in passes and steps, which are the same on every machine, not in seconds.
+Delays are counted in passes and steps, which are the same on every machine, and not in seconds.
 """
 
 from collections.abc import Callable
@@ -46,17 +46,18 @@ def waiting_tickets(version: ProfileVersion, count: int, age: float = 1.0, **att
 
 
 def one_pass_each(matchmaker: Matchmaker, rounds: int) -> list[int]:
-    """The versions in the order in which they were looked at."""
+    """The versions in the order of their passes."""
     order: list[int] = []
-    make_pass = matchmaker._pass
+    version_pass = matching_pass.version_pass
 
-    def noting(version: int, waiting: Any) -> None:
+    def recorded(version: int) -> Any:
         order.append(version)
-        make_pass(version, waiting)
+        return version_pass(version)
 
-    matchmaker._pass = noting  # type: ignore[method-assign]
-    for _ in range(rounds):
-        matchmaker._round()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching_pass, "version_pass", recorded)
+        for _ in range(rounds):
+            matchmaker.run_round()
     return order
 
 
@@ -139,7 +140,7 @@ def test_one_invalid_ticket_is_cancelled_and_the_others_of_its_version_are_match
     assert (broken.status, broken.reason) == (Status.CANCELLED, "invalid_attributes")
 
 
-def test_version_that_cannot_be_read_keeps_nobody_from_expiring(victim: ProfileVersion) -> None:
+def test_tickets_of_an_invalid_version_and_of_others_expire(victim: ProfileVersion) -> None:
     hostile = profile_for("attacker")
     for version in (hostile, victim):
         waiting_tickets(version, 1, elo=1)
@@ -192,7 +193,7 @@ def test_pass_over_groups_that_are_hard_to_pack_ends_at_its_budget_and_holds_no_
 def test_large_pool_delays_another_tenant_by_one_pass_of_bounded_work(
     matchmaker: Matchmaker, victim: ProfileVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pool larger than a pass looks at, in which nobody fits anybody."""
+    """A pool larger than a pass considers, in which no two players are compatible."""
     monkeypatch.setattr(pool, "WINDOW", 100)
     monkeypatch.setattr(pool, "CHUNK", 50)
     monkeypatch.setattr(pool_of, "__defaults__", (None, 100))

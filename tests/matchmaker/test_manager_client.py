@@ -39,7 +39,7 @@ def test_success_that_is_no_object_is_unknown(
         manager.session_get("studio", "x-S")
 
 
-def test_nobody_there_is_unknown() -> None:
+def test_outcome_without_a_manager_is_unknown() -> None:
     manager = Manager("http://127.0.0.1:9", "secret-key")
     with pytest.raises(ManagerUnreachable) as raised:
         manager.locations()

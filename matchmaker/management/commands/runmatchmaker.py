@@ -95,7 +95,7 @@ class Matchmaker:
             thread.start()
         while not self._stopping.is_set():
             with deadline(DATABASE_TIMEOUT):
-                is_done = self._try(self._round)
+                is_done = self._try(self.run_round)
             if not is_done:
                 self._stopping.wait(PAUSE_AFTER_FAILURE)
         for thread in self._threads:
@@ -104,7 +104,7 @@ class Matchmaker:
     def stop(self) -> None:
         self._stopping.set()
 
-    def _round(self) -> None:
+    def run_round(self) -> None:
         """Checks for changed pools when it is time to, and runs one pass; pauses when none is due."""
         now = time.monotonic()
         # A check that takes long, over very many tickets, is not repeated without a pause.

@@ -21,7 +21,7 @@ def test_beacons_have_the_names_that_measurements_use(players: APIClient) -> Non
 
 
 def test_beacons_are_503_before_they_are_known(players: APIClient, profile: str) -> None:
-    """A game that is told "none" searches without measurements."""
+    """A game that receives an empty list searches without measurements."""
     answer = players.get(f"{BASE}/locations/beacons")
     assert (answer.status_code, answer.json()["code"], answer["Retry-After"]) == (503, "locations_unknown", "2")
     ticket = players.post(

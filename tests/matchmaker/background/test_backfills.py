@@ -103,7 +103,7 @@ def test_backfills_of_a_hostile_host_never_pull_in_more_than_a_full_match(
             pass
     session = manager_stand_in.by_id(host["request_id"])
     assert len(session["session_users"]) == 4
-    assert Ticket.objects.filter(failures__gt=0).count() == 0, "nobody paid for it"
+    assert Ticket.objects.filter(failures__gt=0).count() == 0, "no ticket counts a failure"
     assert Ticket.objects.filter(status=Status.HOST_ASSIGNED).count() >= 24, "the others play with each other"
 
 

@@ -173,7 +173,7 @@ def test_leaving_after_the_assignment_is_409(players: APIClient, profile: str, m
     shown = players.get(path).json()
     assert shown["status"] == "HOST_ASSIGNED"
     assert shown["assignment"]["public_ip"] == "203.0.113.9"
-    assert "seat_key" not in shown["assignment"], "a group shows nobody's secrets"
+    assert "seat_key" not in shown["assignment"], "a group shows no secrets of its members"
 
 
 def test_an_assignment_can_be_read_for_longer_than_a_client_is_refused(

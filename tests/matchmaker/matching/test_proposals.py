@@ -466,7 +466,7 @@ def test_order_of_the_tickets_does_not_matter(pool: tuple[Rules, list[PoolTicket
 # -- budgets ---------------------------------------------------------------------------------------
 
 
-def test_a_pool_in_which_nobody_fits_is_soon_given_up() -> None:
+def test_a_pool_without_compatible_players_costs_few_steps() -> None:
     """The worst case for the search: plenty of candidates by every single rule, and never a full match."""
     profile = profile_of(ELO | {"maps": {"type": "intersection", "attributes": {"overlap": 2}}}, most=4)
     maps = list(itertools.combinations([f"m{n}" for n in range(12)], 2))
