@@ -8,8 +8,28 @@ from django.db.models import Case, Count, F, Max, Q, QuerySet, When
 from django.db.models.functions import Coalesce
 
 from .grants import unconfirmed, unconfirmed_on_responsive_nodes
-from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent
+from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState
 from .selectors import sessions_wanted
+
+__all__ = [
+    "EventKind",
+    "SessionState",
+    "events_matching",
+    "events_newest",
+    "grants_lagging_by_node",
+    "grants_pending_since",
+    "live_sessions_by_state",
+    "live_sessions_by_tenant",
+    "live_sessions_by_worker",
+    "live_sessions_of_node",
+    "placement_document",
+    "seats_without_secrets",
+    "session_exists",
+    "session_find",
+    "session_grants",
+    "session_ids",
+    "sessions_all",
+]
 
 SECRETS = ("token", "tenant__webhook_secret", "worker__node__control_key")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db.models import Prefetch
@@ -16,7 +17,6 @@ from causeway_client.protocol.probing import Measurement
 from relaymgr.nodes.control_client import NodeRefused, Probe, ProbeAnswer, ProbeFailure, health_of, telemetry_of
 from relaymgr.nodes.health.incidents import incidents_recent
 from relaymgr.nodes.locations.address_families import IPV4, IPV6, family_of
-from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.selectors import placement_nodes
 from relaymgr.nodes.states import IncidentKind, NodeState
 from relaymgr.telemetry.probing.reports import Report, parse_report
@@ -24,6 +24,9 @@ from web.background_loop import wait_for
 from web.diagnostics import Check, Finding
 
 from .udp_probe import Port, measure_all
+
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import RelayNode
 
 RESPONSE_TIMEOUT_S, RESOLVE_TIMEOUT_S = 3.0, 3.0
 CLOCK_WARNING_S = 1.0
@@ -36,7 +39,7 @@ FLEET = Check("fleet")
 class Observation:
     """A node as stored in the database, its responses, and the measurements of its UDP ports."""
 
-    node: RelayNode
+    node: "RelayNode"
     telemetry: ProbeAnswer | ProbeFailure
     health: ProbeAnswer | ProbeFailure
     ports: dict[Port, Measurement | OSError]
@@ -53,7 +56,7 @@ def check() -> Iterator[Finding]:
         yield from _node(each, versions)
 
 
-async def _observe(nodes: Sequence[RelayNode]) -> list[Observation]:
+async def _observe(nodes: Sequence["RelayNode"]) -> list[Observation]:
     probes = [Probe(node.pk, node.control_url, node.control_key, node.last_event) for node in nodes]
     telemetry, health, ports, addresses = await asyncio.gather(
         telemetry_of(probes, RESPONSE_TIMEOUT_S),
@@ -67,7 +70,7 @@ async def _observe(nodes: Sequence[RelayNode]) -> list[Observation]:
     ]
 
 
-def _ports(node: RelayNode) -> list[Port]:
+def _ports(node: "RelayNode") -> list[Port]:
     """The ports of present workers; the row of a worker that was removed remains, with a capacity of 0."""
     workers = [worker for worker in node.workers.all() if worker.capacity]
     ports = [port for worker in workers for port in (worker.server_port, worker.client_port)]
@@ -88,7 +91,7 @@ async def _resolve(host: str) -> list[str] | None:
 # All nodes together
 
 
-def fleet(nodes: Sequence[RelayNode]) -> Iterator[Finding]:
+def fleet(nodes: Sequence["RelayNode"]) -> Iterator[Finding]:
     if not nodes:
         hint = "Create a join key with `relayctl join-key LOCATION`, and start a node with it."
         yield FLEET.warning("nodes", "no node has joined", hint)
@@ -135,7 +138,7 @@ def _node(observed: Observation, versions: set[str]) -> Iterator[Finding]:
     yield token_keys(check, node)
 
 
-def state(node: RelayNode) -> Finding:
+def state(node: "RelayNode") -> Finding:
     check = Check("node", node.name)
     if node.state == NodeState.LOST:
         hint = f"Check its machine and its log and start it again, or remove it: relayctl remove {node}."
@@ -152,7 +155,7 @@ def state(node: RelayNode) -> Finding:
     return check.ok("state", "ready")
 
 
-def _no_response(check: Check, node: RelayNode, failure: ProbeFailure) -> Finding:
+def _no_response(check: Check, node: "RelayNode", failure: ProbeFailure) -> Finding:
     if isinstance(failure.error, NodeRefused):
         hint = "Its keys are those of another manager or of an earlier join. Empty its state folder, and join it anew."
         message = f"{node.control_url} rejects the manager's key ({failure.error.code})"
@@ -225,7 +228,7 @@ def _manager_link(check: Check, health: ProbeAnswer | ProbeFailure) -> Iterator[
         yield check.problem("manager_link", "it runs without a manager", "Set CAUSEWAY_NODE_MANAGER_URL on the node.")
 
 
-def udp_ports(check: Check, node: RelayNode, ports: dict[Port, Measurement | OSError]) -> Iterator[Finding]:
+def udp_ports(check: Check, node: "RelayNode", ports: dict[Port, Measurement | OSError]) -> Iterator[Finding]:
     """One finding for all ports of an address that have the same result."""
 
     def result(port: Port) -> tuple[str, str]:
@@ -266,7 +269,7 @@ def _result(found: Measurement | OSError) -> str:
     return REACHABLE if math.isclose(found.loss, 0.0) else LOSSY
 
 
-def _dns_name(check: Check, node: RelayNode, addresses: list[str] | None) -> Iterator[Finding]:
+def _dns_name(check: Check, node: "RelayNode", addresses: list[str] | None) -> Iterator[Finding]:
     if addresses is None:
         return
     expected = sorted(node.addresses.values())
@@ -280,7 +283,7 @@ def _dns_name(check: Check, node: RelayNode, addresses: list[str] | None) -> Ite
     yield check.problem("dns_name", message, hint)
 
 
-def _incidents(check: Check, node: RelayNode) -> Iterator[Finding]:
+def _incidents(check: Check, node: "RelayNode") -> Iterator[Finding]:
     hints = {
         IncidentKind.DUPLICATE: "Stop one of the two processes. A cloned machine needs an empty state folder and a "
         "join key.",
@@ -292,7 +295,7 @@ def _incidents(check: Check, node: RelayNode) -> Iterator[Finding]:
         yield check.problem("incidents", f"{incident.get_kind_display()}: {incident.detail}", hint)
 
 
-def free_seats(check: Check, node: RelayNode) -> Finding:
+def free_seats(check: Check, node: "RelayNode") -> Finding:
     workers = node.workers.all()
     free, capacity = sum(worker.free_seats for worker in workers), sum(worker.capacity for worker in workers)
     message = f"{free} of {capacity} seats are free"
@@ -301,7 +304,7 @@ def free_seats(check: Check, node: RelayNode) -> Finding:
     return check.ok("free_seats", message)
 
 
-def token_keys(check: Check, node: RelayNode) -> Finding:
+def token_keys(check: Check, node: "RelayNode") -> Finding:
     """The key that encrypts connect tokens has to be one that the node holds, and not too old."""
     current = [key for key in node.token_keys.all() if key.retired_at is None]
     held = [key for key in current if key.confirmed_at]

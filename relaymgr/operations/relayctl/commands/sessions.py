@@ -7,8 +7,7 @@ import typer
 from django.utils import timezone
 from rich.console import RenderableType
 
-from relaymgr.sessions.models import SessionState
-from relaymgr.sessions.overview import seats_without_secrets, session_grants, session_ids, sessions_all
+from relaymgr.sessions.overview import SessionState, seats_without_secrets, session_grants, session_ids, sessions_all
 from relaymgr.sessions.selectors import node_changes, unknown_since_of
 from relaymgr.sessions.services import seat_revoke, session_delete
 from relaymgr.telemetry.selectors import leg_sample_newest

@@ -20,8 +20,7 @@ from django.utils import timezone
 from rich.text import Text
 
 from relaymgr.nodes.selectors import nodes_matching
-from relaymgr.sessions.models import EventKind
-from relaymgr.sessions.overview import events_matching
+from relaymgr.sessions.overview import EventKind, events_matching
 from web.audit.selectors import entries_all
 from web.database.connections import deadline_set
 

@@ -70,7 +70,7 @@ def test_a_person_without_access_has_failed_too() -> None:
     User.objects.create_user("ben", password=PASSWORD)
     AuditEntry.objects.all().delete()
     log_in("ben", PASSWORD)
-    assert entries() == [("user.sign_in", "ben", False, 1, "from 127.0.0.1 has no access to these pages")]
+    assert entries() == [("user.sign_in", "ben", False, 1, "from 127.0.0.1 has no access to the console")]
 
 
 def test_a_flood_from_many_addresses_stays_bounded(monkeypatch: pytest.MonkeyPatch, ann: User) -> None:
