@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, Max, Q, QuerySet, Sum
@@ -14,7 +15,10 @@ from relaymgr.nodes.states import NodeState
 from relaymgr.tenants.keys import hashes_match, split_key
 from web.ttl_cache import ttl_cache
 
-READY = Q(state=NodeState.READY, is_draining=False, is_stopping=False)
+# The columns of a node that accepts sessions.
+READY_COLUMNS: dict[str, Any] = {"state": NodeState.READY, "is_draining": False, "is_stopping": False}
+READY = Q(**READY_COLUMNS)
+NODES_READY = Q(**{f"nodes__{column}": value for column, value in READY_COLUMNS.items()})  # of a location
 
 
 def join_key_get(*, presented: str, or_repeat: bool = False) -> JoinKey | None:
@@ -96,9 +100,8 @@ def workers_at(*, location: str) -> list[int]:
 
 def locations_with_nodes() -> QuerySet[Location]:
     """Every location, with `nodes_ready`: how many of its nodes accept sessions."""
-    ready = Q(nodes__state=NodeState.READY, nodes__is_draining=False, nodes__is_stopping=False)
     # Ordered explicitly, because an annotated count loses the order of the model.
-    return Location.objects.annotate(nodes_ready=Count("nodes", filter=ready)).order_by("slug")
+    return Location.objects.annotate(nodes_ready=Count("nodes", filter=NODES_READY)).order_by("slug")
 
 
 @ttl_cache
@@ -174,8 +177,7 @@ def location_find(*, slug: str) -> Location | None:
 
 def locations_with_capacity() -> QuerySet[Location]:
     """As `locations_with_nodes`, with `nodes_all`, and `free_seats` on nodes that take sessions."""
-    ready = Q(nodes__state=NodeState.READY, nodes__is_draining=False, nodes__is_stopping=False)
-    free = Sum("nodes__workers__free_seats", filter=ready, default=0)
+    free = Sum("nodes__workers__free_seats", filter=NODES_READY, default=0)
     return locations_with_nodes().annotate(nodes_all=Count("nodes", distinct=True), free_seats=free)
 
 
