@@ -1,7 +1,7 @@
-"""Where datagrams come from and go to.
+"""The addresses of datagrams.
 
-The core treats an address as opaque and only compares it: it is exactly what the socket gave. These functions are
-for the rare packets that must know what is inside.
+The core treats an address as opaque and only compares it: it is exactly what the socket returned. These functions are
+for the rare packets that need its parts.
 """
 
 import ipaddress
@@ -44,19 +44,19 @@ def address_bytes(addr: Address) -> bytes:
 
 
 def source_bytes(addr: Address) -> bytes:
-    """What counts as one source: an IPv4 address, or an IPv6 /64, as a household gets one."""
+    """One source, for rate limits: an IPv4 address, or an IPv6 /64, as assigned to one network."""
     packed = packed_ip(addr) if isinstance(addr, bytes) else pack_ip(ip_and_port(addr)[0])
     return packed[12:] if packed.startswith(_MAPPED_BYTES) else packed[:8]
 
 
 def household_bytes(addr: Address) -> bytes:
-    """What one household may have at most: an IPv4 address, or an IPv6 /56 (RFC 6177)."""
+    """The largest assignment to one household: an IPv4 address, or an IPv6 /56 (RFC 6177)."""
     packed = packed_ip(addr) if isinstance(addr, bytes) else pack_ip(ip_and_port(addr)[0])
     return packed[12:] if packed.startswith(_MAPPED_BYTES) else packed[:7]
 
 
 def prefix_of(addr: Address) -> str:
-    """The /24 of an IPv4 address, the /48 of an IPv6 one: whose legs are alike. Empty when it tells of no network."""
+    """The /24 of an IPv4 address, the /48 of an IPv6 one, whose legs have similar quality; else empty."""
     ip = ipaddress.ip_address(ip_and_port(addr)[0])
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         return ""

@@ -32,7 +32,7 @@ _NONCE = slice(10, 26)  # the player's nonce in a CONNECT of any version
 
 
 class CookieJar:
-    """Cookies prove that a source gets what is sent to its address, and cost no memory (PROTOCOL.md 6.3)."""
+    """Stateless cookies prove that a source receives packets at its address (PROTOCOL.md 6.3)."""
 
     LIFETIME = 120.0
 
@@ -62,7 +62,7 @@ class CookieJar:
 
 
 def _baked(secret: bytes, address: bytes) -> bytes:
-    """Not HMAC, of which only a third as many can be tried a second: a flood brings false ones."""
+    """BLAKE2s and not HMAC, which takes three times as long: a flood contains many false cookies."""
     return hashlib.blake2s(address, key=secret, digest_size=16).digest()
 
 
@@ -78,7 +78,7 @@ class _RefusedError(Exception):
 
 
 class _NotKnownYetError(Exception):
-    """The manager may have given this node a key that it has not read yet. The player repeats its CONNECT."""
+    """The manager may have issued a key that this node has not read yet. The player repeats its CONNECT."""
 
 
 class Admission:
@@ -112,8 +112,8 @@ class Admission:
         if self._flood.count(now) or not self._sources.take(addr, now):
             if connect.cookie == NO_COOKIE or not self._cookies.is_right(connect.cookie, addr, now):
                 return self._give_cookie(connect.nonce, addr, port, now)
-            # Only what connects nobody counts: many players may share an address, and one that guesses among them has
-            # a port of its own.
+            # Only CONNECTs that connect no player count: many players may share an address, and one of them that
+            # guesses has a port of its own.
             if self._refused.is_over(addr, now) or self._refused_at_port.is_over(addr, now, _port_of(addr)):
                 return self._drop("source_rate_limited")
         try:
@@ -126,7 +126,7 @@ class Admission:
             return self._refuse(connect.nonce, refused.code, refused.detail, addr, port)
 
     def _count_refused(self, addr: Address, now: float) -> None:
-        """A CONNECT from there that was read and connected no player."""
+        """Count a CONNECT from `addr` that was processed but connected no player."""
         self._refused.take(addr, now)
         self._refused_at_port.take(addr, now, _port_of(addr))
 
@@ -148,7 +148,7 @@ class Admission:
         if token.seat >= MAX_SEATS:
             raise _RefusedError(Refusal.BAD_TOKEN)
         if token.expires <= now:
-            # A session that is over needs no new token: the player is told which of the two it is.
+            # The player learns whether it needs a new token or the session is over.
             is_over = token.session_expires <= now or self._sessions.is_over(token.session, token.issued)
             raise _RefusedError(Refusal.SESSION_ENDED if is_over else Refusal.TOKEN_EXPIRED)
         if not is_connect_mac_valid(data, connect, token.seat_key):
@@ -173,7 +173,7 @@ class Admission:
         connects_at = connect_at(seat.connects_at, self._forwarder.config.connects_per_seat, now)
         if connects_at is None:
             self._count_refused(addr, now)
-            return self._drop("seat_rate_limited")  # its player repeats the same CONNECT, and is let in by a later one
+            return self._drop("seat_rate_limited")  # its player repeats the CONNECT, and a later one is admitted
         seat.connects_at = connects_at
         seat.last_connect = connect.timestamp
         node_nonce = self._forwarder.random(16)
@@ -193,12 +193,12 @@ class Admission:
         if (seat.addr, seat.port) != (addr, port):
             self._count_refused(addr, now)
             return self._drop("replayed_connect")
-        # The WELCOME was lost, or is on its way: no refusal, but none to be asked for without end.
+        # The WELCOME was lost or is on its way. The number of repetitions is limited.
         self._refused_at_port.take(addr, now, _port_of(addr))
         return self._answer_welcome(binding, addr, port)
 
     def _take_seat(self, session: Session | None, token: ConnectToken, now: float) -> Seat:
-        """A seat this node was never told of, perhaps nor of its session: the token says all that is needed."""
+        """Add a seat that was not granted to this node, and perhaps its session: the token has all the terms."""
         try:
             self._sessions.check_room(session, 1)
         except GrantRefused as error:

@@ -1,6 +1,6 @@
-"""One named counter for each thing that can happen to a packet.
+"""One named counter for each outcome of a packet.
 
-Plain integers that only grow. What is counted per forwarded packet is an attribute, the rest lies in dicts.
+The counters are integers that only grow. Those of forwarded packets are attributes, all others are in dicts.
 """
 
 from typing import Literal, get_args
@@ -68,7 +68,7 @@ class Counters:
         self.answers: dict[Answer, int] = dict.fromkeys(ANSWERS, 0)
 
     def drop(self, reason: Drop) -> Outgoing | None:
-        """Count it. Always None, which is what a dropped packet is answered with."""
+        """Count a drop. Returns None, the answer to a dropped packet."""
         self.drops[reason] += 1
         return None
 

@@ -1,10 +1,10 @@
-"""What happened to seats and sessions, for the manager to write down (docs/node-api.md)."""
+"""Events of seats and sessions, which the manager stores (docs/node-api.md)."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["seat_joined", "seat_left", "seat_moved", "session_ended", "seat_changed"]
-# Not for the manager: something that a restarted node must know is new (Relay.session_state).
+# Not for the manager: state that a restarted node needs has changed (Relay.session_state).
 INTERNAL_KINDS = frozenset({"seat_changed"})
 Dialect = Literal["edgegap", "native", ""]
 Reason = Literal["", "closed", "timeout", "revoked", "ended", "idle", "expired"]

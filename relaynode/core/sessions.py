@@ -1,4 +1,5 @@
-"""Sessions begin and end: by grant, by connect token, by the clock; and the ended ones are remembered for a while."""
+"""The lifecycle of sessions: they start by a grant or a connect token, end by command or by time, and ended ones are
+remembered for a while."""
 
 import math
 from array import array
@@ -17,9 +18,9 @@ from .grants import GrantRefused, read_grant
 from .seat_table import token_pair
 from .seats import Session
 
-_LOOK_AFTER = 60.0  # seconds between looks at a session
-_SHORTEST_MEMORY = 60.0  # seconds; what was sent before the end may still arrive
-_LISTED_SLACK = 30.0  # seconds; more than the clocks of two managers may differ
+_CHECK_INTERVAL = 60.0  # seconds between checks of a session
+_SHORTEST_MEMORY = 60.0  # seconds; packets sent before the end may still arrive
+_LISTED_SLACK = 30.0  # seconds; more than the maximum difference between the clocks of two managers
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Sessions:
     # -- begin and change
 
     def apply(self, grant: Grant, now: float) -> int:
-        """Take a grant over; the revision now in force. Raises GrantRefused."""
+        """Apply a grant; returns the revision in force. Raises GrantRefused."""
         session = self._table.sessions.get(grant.session)
         if session is not None and grant.revision <= session.revision:
             return session.revision
@@ -91,11 +92,11 @@ class Sessions:
 
     def open(self, grant: Grant, now: float) -> Session:
         session = self._table.put_session(grant, now)
-        self._look(session, now)
+        self._check_time(session, now)
         return session
 
     def check_room(self, session: Session | None, new_seats: int) -> None:
-        """Raises GrantRefused: "full", or "draining" for a session that is not there yet."""
+        """Raises GrantRefused: "full", or "draining" for a new session."""
         config = self._forwarder.config
         if session is None and self.draining:
             raise GrantRefused("draining", "this node takes no new sessions")
@@ -131,22 +132,22 @@ class Sessions:
         listed = {seat.seat for seat in grant.seats}
         self._table.put_session(grant, now)
         for seat in session.seats.values():
-            # A seat that only its connect token told us of may be newer than the grant.
+            # A seat that was admitted by its connect token may be newer than the grant.
             if seat.granted and seat.number not in listed:
                 self._table.revoke(seat)
             if seat.revoked or seat.binding.dialect not in session.dialects:
                 self._forwarder.leave(seat, "revoked", now)
-        self._look(session, now)
+        self._check_time(session, now)
 
     # -- end
 
     def end(self, name: str, reason: str, now: float) -> None:
-        """Nothing of the session is forwarded any more; one this node never heard of, it will not take."""
+        """Nothing of the session is forwarded any more. An unknown session is refused from now on."""
         session = self._table.sessions.get(name)
         if session is not None:
             self._end(session, reason, now)
         elif name not in self._tombstones:
-            self._bury(Tombstone(name, reason, now, now + self._forwarder.config.remember_ended), now)
+            self._remember(Tombstone(name, reason, now, now + self._forwarder.config.remember_ended), now)
 
     def has_ended(self, name: str) -> bool:
         return name in self._tombstones
@@ -187,13 +188,13 @@ class Sessions:
         # Without the native dialect there are no connect tokens.
         has_tokens = NativeBinding.dialect in session.dialects
         forget_at = max(session.expires_at, now + _SHORTEST_MEMORY) if has_tokens else now + _SHORTEST_MEMORY
-        self._bury(Tombstone(session.name, reason, now, forget_at), now)
+        self._remember(Tombstone(session.name, reason, now, forget_at), now)
 
     def _forget_pairs(self, _: None, now: float) -> None:
         self._ended_pairs.forget(now)
 
-    def _bury(self, tombstone: Tombstone, now: float) -> None:
-        """Remember it; those first in line that are due, or too many, make room."""
+    def _remember(self, tombstone: Tombstone, now: float) -> None:
+        """Expired tombstones are dropped, and the oldest ones if there are too many."""
         self._tombstones[tombstone.session] = tombstone
         while self._tombstones:
             first = next(iter(self._tombstones.values()))
@@ -201,8 +202,8 @@ class Sessions:
                 break
             del self._tombstones[first.session]
 
-    def _look(self, session: Session, now: float) -> None:
-        """End the session when its time is up, and say when to look again."""
+    def _check_time(self, session: Session, now: float) -> None:
+        """End the session if its time is up; otherwise set the timer of the next check."""
         for seat in session.seats.values():
             self._table.mirror.refresh(seat)
         idle_at = max([session.since, *(seat.last_received for seat in session.seats.values())]) + session.idle_timeout
@@ -211,13 +212,13 @@ class Sessions:
         elif idle_at <= now:
             self._end_by_clock(session, "idle", now)
         else:
-            session.check_at = min(session.expires_at, idle_at, now + _LOOK_AFTER)
-            self._forwarder.timers.add(session.check_at, self._look_again, session)
+            session.check_at = min(session.expires_at, idle_at, now + _CHECK_INTERVAL)
+            self._forwarder.timers.add(session.check_at, self._check_again, session)
 
-    def _look_again(self, session: Session, now: float) -> None:
+    def _check_again(self, session: Session, now: float) -> None:
         # Each change of the terms adds a deadline; only the one that was set last counts.
         if not session.ended and session.check_at <= now:
-            self._look(session, now)
+            self._check_time(session, now)
 
     def _end_by_clock(self, session: Session, reason: Reason, now: float) -> None:
         self._end(session, reason, now)
@@ -268,7 +269,7 @@ class Sessions:
         if not math.isfinite(tombstone.ended_at):
             raise ValueError("ended_at is not a time")
         if now < tombstone.forget_at < TIME_LIMIT:
-            self._bury(tombstone, now)
+            self._remember(tombstone, now)
 
     def _restore_session(self, state: Mapping[str, Any], now: float) -> None:
         grant = read_grant(state["grant"])

@@ -1,4 +1,4 @@
-"""What is to be looked at when. Timers fall on tenths of a second, so that thousands of seats cost few wake-ups."""
+"""Timers. They expire at tenths of a second, so that thousands of seats cause few wake-ups."""
 
 import heapq
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Check = Callable[[Any, float], None]
 
 
 class Timers:
-    """Never cancelled: whoever is looked at says whether it still matters."""
+    """A timer is never cancelled: the callback decides whether it is still relevant."""
 
     def __init__(self) -> None:
         self._ticks: list[int] = []  # a heap

@@ -1,7 +1,7 @@
-"""Memory for many datagrams at once, as recvmmsg and sendmmsg read and write it, and ways to reach into it.
+"""Buffers for batches of datagrams, as recvmmsg and sendmmsg use them, and fast access to their parts.
 
-Of all the buffers in Python, slices of `mmap` are bytes, and are cut and written fastest; whole columns of a batch are
-cheapest read by strided views.
+Of all buffers in Python, `mmap` is the fastest: its slices are bytes. Whole columns of a batch are read fastest through
+strided views.
 """
 
 import ctypes
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from ..core.addresses import ADDRESS_SIZE, Address
 
 BATCH = 64
-"""Datagrams a call; more gains nothing that can be measured."""
+"""Datagrams per call; more than that has no measurable benefit."""
 
 READ_SIZE = 2048
-"""More than any datagram we take: what is too long is seen to be, never cut to something that looks right."""
+"""More than the maximum size of a datagram, so that longer ones are detected and not truncated to a valid size."""
 
 _NAME_SIZE = {socket.AF_INET: 16, socket.AF_INET6: 28}
 _CONTROL_AT = 32
@@ -70,7 +70,7 @@ class _Buffers:
 
 
 class ReceiveBatch(_Buffers):
-    """A batch to be received, and then to be read, and written over, where it lies."""
+    """A batch that is received, read, and rewritten in place."""
 
     def __init__(self, family: int) -> None:
         super().__init__(family, BATCH)
@@ -96,7 +96,7 @@ class ReceiveBatch(_Buffers):
         ctypes.memmove(self.messages_at, self._headers, count * MESSAGE_SIZE)
 
     def blank_interfaces(self, count: int) -> None:
-        """An answer takes the way the routes say, which need not be the one the packet came."""
+        """So that the routing table chooses the interface of the answer, which need not be that of the packet."""
         self._interfaces[:count] = _ZEROS[:count]
 
     def sizes(self, count: int) -> list[int]:
@@ -110,7 +110,7 @@ class ReceiveBatch(_Buffers):
         return self._ninth_bytes[:count].tolist()
 
     def put(self, index: int, data: bytes, addr: bytes) -> None:
-        """As if it had been received."""
+        """Store a datagram as if it had been received."""
         at, where, _ = self.slots[index]
         self.payloads[at : at + len(data)] = data
         self.addresses[where] = addr
@@ -139,7 +139,7 @@ class SendBatch(_Buffers):
         self.names.append(addr)
 
     def fill(self) -> int:
-        """Write the headers; how many there are."""
+        """Write the headers; returns their number."""
         count = len(self.names)
         if not count:
             return 0

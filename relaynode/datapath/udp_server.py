@@ -13,13 +13,13 @@ from .buffers import BATCH
 from .fast_path import FastPath
 from .udp_port import BatchedUdpPort, UdpPort, udp_port
 
-ENOUGH = 512
+MAX_SENT_PER_BATCH = 512
 """Datagrams to be sent for one batch that was read: a batch that asks for more makes the next one smaller, so that the
 other port, timers and commands get their turn also when each packet goes to a hundred players."""
 
 GAP = 1.0  # seconds that this process did not run, from which on every timer is extended
-WATCH = 0.5  # seconds between two looks at the clock of a process that has nothing to do
-LATE = 0.1  # seconds; a timer that is later than that judges after what waits in the sockets
+WATCH = 0.5  # seconds between two checks of the clock in an idle process
+LATE = 0.1  # seconds; a later timer runs after the packets that wait in the sockets
 DRAINED_AT_ONCE = 256  # batches of a socket
 
 
@@ -54,7 +54,7 @@ class UdpServer:
         self._clock_offset = time.time() - time.monotonic() if clock_offset is None else clock_offset
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
-        self._appetite = BATCH
+        self._batch_limit = BATCH
         self._received_packets = self._received_bytes = 0
         self._ran_at = time.monotonic()
 
@@ -70,7 +70,7 @@ class UdpServer:
     def settle(self) -> None:
         """Do what the core asks for by now: send, report, re-arm. To be called after anything was asked of it."""
         self._send(self._relay.datagrams_to_send())
-        self._tell()
+        self._report_events()
 
     def counters(self) -> dict[str, int]:
         """By name, as in telemetry; they only grow."""
@@ -104,24 +104,26 @@ class UdpServer:
         before, read = self._handed_over(), self._received_packets
         udp, now = self._ports[port], self.now()
         if self._fast_path is not None and isinstance(udp, BatchedUdpPort):
-            sizes = udp.receive_batch.sizes(udp.read(self._appetite))
+            sizes = udp.receive_batch.sizes(udp.read(self._batch_limit))
             self._count_received(sizes)
             self._fast_path.run(udp.receive_batch, sizes, port, now)
             self._send(())
         else:
-            batch = udp.receive(self._appetite)
+            batch = udp.receive(self._batch_limit)
             self._count_received([len(data) for data, _ in batch])
-            self._send(self._judge(batch, port, now))
+            self._send(self._process(batch, port, now))
         came_of_it = self._handed_over() - before
-        self._appetite = max(self._appetite // 2, 1) if came_of_it > ENOUGH else min(self._appetite * 2, BATCH)
-        self._tell()
+        self._batch_limit = (
+            max(self._batch_limit // 2, 1) if came_of_it > MAX_SENT_PER_BATCH else min(self._batch_limit * 2, BATCH)
+        )
+        self._report_events()
         return self._received_packets - read
 
     def _count_received(self, sizes: list[int]) -> None:
         self._received_packets += len(sizes)
         self._received_bytes += sum(sizes)
 
-    def _judge(self, received: Iterable[tuple[bytes, Address]], port: int, now: float) -> Iterator[Outgoing]:
+    def _process(self, received: Iterable[tuple[bytes, Address]], port: int, now: float) -> Iterator[Outgoing]:
         for data, addr in received:
             outgoing = self._relay.receive_datagram(data, addr, port, now)
             if outgoing is not None:
@@ -137,7 +139,7 @@ class UdpServer:
     def _handed_over(self) -> int:
         return sum(udp.handed_over for udp in self._ports)
 
-    def _tell(self) -> None:
+    def _report_events(self) -> None:
         while event := self._relay.next_event():
             self._on_event(event)
         self._arm()

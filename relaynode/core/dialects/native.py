@@ -36,8 +36,8 @@ _TAG = -TAG_SIZE
 _U32 = 0xFFFFFFFF
 
 CHALLENGE_INTERVAL = 0.2
-REFUSED_PROBES = 4  # for each that is answered: a source that hears nothing at all takes it for loss
-PROBE_WAIT = 1000  # milliseconds: a source's allowance is that of a second
+REFUSED_PROBES = 4  # for each answered one: a source without any answer would count its probes as lost
+PROBE_WAIT = 1000  # milliseconds: the limit of a source is per second
 LONGEST_ROUND_TRIP = 10_000_000  # microseconds
 CHALLENGE_SIZE = 26  # bytes of a PATH_CHALLENGE: nothing shorter is answered with one
 
@@ -104,7 +104,7 @@ class Native:
 
     def _fan_out(self, seat: Seat, payload: bytes, size: int, now: float) -> Outgoing | None:
         others = self._forwarder.others(seat)
-        copies = len(others) or 1  # to nobody costs what a packet to an absent peer does
+        copies = len(others) or 1  # without receivers it costs as much as a packet to an absent peer
         if not self._take(seat, seat.session, size, now, copies):
             return self._forwarder.over_limit(seat, now)
         return self._forwarder.deliver_to_all(seat, others, payload, now)
@@ -134,7 +134,7 @@ class Native:
         return pong
 
     def _ping(self, binding: NativeBinding, received: int, now: float) -> None:
-        """Queue our own PING, to go out right behind the answer to the player's."""
+        """Queue a PING of the node, sent right after the answer to the player's."""
         nonce = self._forwarder.random(PING_NONCE_SIZE)
         ping = self._to_player(binding, PacketType.PING, Ping(nonce, received & _U32).encode())
         if ping is not None:
@@ -154,7 +154,7 @@ class Native:
         return None
 
     def _count(self, binding: NativeBinding, report: Ping) -> int:
-        """Take in what the player reports; how many packets came from it so far."""
+        """Use the player's report; returns the number of packets received from it so far."""
         sent, received = binding.totals()
         binding.measured.update_loss(sent, report.received, binding.window.highest, received)
         return received
@@ -178,12 +178,12 @@ class Native:
         if (seat.addr, seat.port) == (addr, port):
             return None
         if not seat.may_move(now):
-            return self._drop("rate_limited")  # challenged again, as long as packets come from there
+            return self._drop("rate_limited")  # it is challenged again while packets arrive from there
         self._forwarder.move(seat, addr, port, now)
         return None
 
     def _challenge(self, binding: NativeBinding, size: int, addr: Address, port: int, now: float) -> None:
-        """Ask the player, at the address its packet came from, to prove that it gets what is sent there."""
+        """Challenge the player, at the new address, to prove that it receives packets there."""
         if size < CHALLENGE_SIZE or now - binding.challenged_at < CHALLENGE_INTERVAL:
             return
         binding.challenged_at = now
@@ -192,7 +192,7 @@ class Native:
         self._forwarder.outbox.append((port, challenge, addr))
 
     def _challenge_body(self, binding: NativeBinding, addr: Address) -> bytes:
-        # The same for an address each time: on a long path the answer comes after the next challenge went out.
+        # Constant for an address: on a long path, the answer arrives after the next challenge was sent.
         return siphash24(binding.path_key, address_bytes(addr))
 
     def _to_player(self, binding: NativeBinding, kind: int, body: bytes) -> Outgoing | None:
@@ -223,7 +223,7 @@ class Native:
         return port, self._prove(probe, pack_ip(ip_and_port(addr)[0]), int(now * 1e6)).encode(), addr
 
     def _prove(self, probe: Probe, address: bytes, now: int) -> ProbeReply:
-        """What we measured, signed: the time since the reply that this PROBE answers, which nobody else has seen."""
+        """A signed measurement: the time since the reply that this PROBE answers, which only its receiver knows."""
         keys = self._proof_keys
         if not keys:
             return ProbeReply(probe.nonce, now, probe.size)
