@@ -71,7 +71,7 @@ class StoredLatencyModelAdmin(ReadOnlyAdmin):
 
 @admin.register(NodeEvent)
 class NodeEventAdmin(ReadOnlyAdmin):
-    """Rows wait here for a second at most; if they pile up, the worker of the queue `session` stands still."""
+    """Rows wait here for a second at most. If they accumulate, the worker of the queue `session` is stuck."""
 
     list_display = ("at", "node", "session_id", "seat", "kind", "dialect", "reason")
     list_filter = ("kind", "node")

@@ -37,11 +37,11 @@ class BeaconListApi(APIView):
             1,
             MAX_BEACONS,
             required=False,
-            help_text="Only so many: those that tell most.",
+            help_text="At most this many: the most informative ones.",
         )
-        player_ip = AddressField(required=False, help_text="Whom they are for. Default: the caller.")
+        player_ip = AddressField(required=False, help_text="Address of the player. Default: the caller.")
         address_family = Choice(
-            choices=[IPV4, IPV6], required=False, help_text="Only nodes that have an address of it."
+            choices=[IPV4, IPV6], required=False, help_text="Only nodes with an address of this family."
         )
 
     class OutputSerializer(serializers.Serializer):
@@ -74,7 +74,7 @@ class BeaconListApi(APIView):
         responses={200: OutputSerializer, **error_responses(400)},
     )
     def get(self, request: Request) -> Response:
-        """What a game pings to learn its latencies: the relay nodes themselves, those that take sessions."""
+        """The relay nodes that accept sessions, for a game to ping and measure its latencies."""
         serializer = self.QuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
         query = serializer.validated_data

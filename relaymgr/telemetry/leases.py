@@ -1,7 +1,7 @@
-"""One at a time, on every database: a lease is had by whoever's conditional UPDATE counts a row.
+"""Mutual exclusion on every database: a process holds a lease if its conditional UPDATE changes the row.
 
-It runs out by itself, so a worker that dies holds nothing up for longer than `seconds`. Whoever may work for longer
-must be safe to overlap.
+A lease expires, so that a worker that dies blocks others for at most `seconds`. A task that may take longer must
+tolerate a second run.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ LONGEST = timedelta(minutes=2)
 
 
 def lease_take(*, name: str, seconds: float) -> str | None:
-    """The owner's token for `lease_release`, or None: another has it."""
+    """The owner's token for `lease_release`; None if another process holds the lease."""
     now, owner = timezone.now(), uuid.uuid4().hex
-    # One that would be held for longer than anybody takes it was taken before the clock was stepped back.
+    # A lease that lasts longer than any is taken for was taken before the clock was stepped back.
     free = Lease.objects.filter(Q(until__lte=now) | Q(until__gt=now + LONGEST), name=name)
     mine = {"owner": owner, "until": now + timedelta(seconds=seconds)}
     if free.update(**mine):
@@ -32,13 +32,13 @@ def lease_take(*, name: str, seconds: float) -> str | None:
 
 
 def lease_release(*, name: str, owner: str) -> bool:
-    """False: it had run out, and another took it."""
+    """False: the lease had expired, and another process took it."""
     return Lease.objects.filter(name=name, owner=owner).update(owner="", until=timezone.now()) == 1
 
 
 @contextlib.contextmanager
 def lease_held(name: str, seconds: float) -> Iterator[bool]:
-    """`with lease_held("probe", 10) as held:` False in `held`: another has it."""
+    """`with lease_held("probe", 10) as held:` `held` is False if another process holds the lease."""
     owner = lease_take(name=name, seconds=seconds)
     try:
         yield owner is not None

@@ -14,10 +14,10 @@ class NodeSample(models.Model):
     sessions = models.PositiveIntegerField()
     seats = models.PositiveIntegerField()
     connected = models.PositiveIntegerField()
-    counters = models.JSONField(default=dict, help_text="Summed over the workers; they only grow, per boot.")
-    legs = models.PositiveIntegerField(default=0, db_default=0, help_text="Players' legs that the node told of.")
-    leg_rtt_ms = models.FloatField(null=True, help_text="The median of the legs. Empty: none tells.")
-    leg_rtt_p90_ms = models.FloatField(null=True, help_text="Nine in ten are shorter.")
+    counters = models.JSONField(default=dict, help_text="Sums over the workers; they only grow until a restart.")
+    legs = models.PositiveIntegerField(default=0, db_default=0, help_text="How many legs of players the node reported.")
+    leg_rtt_ms = models.FloatField(null=True, help_text="Median of the legs. Empty: none has a round trip.")
+    leg_rtt_p90_ms = models.FloatField(null=True, help_text="90th percentile of the legs.")
     leg_loss = models.FloatField(null=True, help_text="Mean of the legs, 0..1.")
 
     class Meta:
@@ -32,7 +32,7 @@ class LegSample(models.Model):
     session_id = models.CharField(max_length=20)
     seat = models.PositiveSmallIntegerField()
     at = models.DateTimeField(db_index=True)
-    rtt_ms = models.FloatField(null=True, help_text="Empty: the edgegap dialect does not tell.")
+    rtt_ms = models.FloatField(null=True, help_text="Empty: the edgegap dialect cannot measure it.")
     jitter_ms = models.FloatField()
     loss = models.FloatField(help_text="0..1")
 
@@ -42,11 +42,11 @@ class LegSample(models.Model):
 
 
 class NodeSummary(models.Model):
-    """The samples of a node over a minute or an hour, once they are too old to be kept one by one."""
+    """The samples of a node over a minute or an hour, kept for longer than the samples themselves."""
 
     node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="summaries")
     seconds = models.PositiveIntegerField(choices=[(60, "minute"), (3600, "hour")])
-    at = models.DateTimeField(help_text="Where the span begins.")
+    at = models.DateTimeField(help_text="Start of the span.")
     samples = models.PositiveIntegerField()
     probe_ms = models.FloatField(help_text="Mean.")
     cpu = models.FloatField(help_text="Mean.")
@@ -57,11 +57,11 @@ class NodeSummary(models.Model):
     grown = models.JSONField(
         default=dict,
         db_default=models.Value({}, models.JSONField()),
-        help_text="By how much each counter grew over the span; those that did.",
+        help_text="How much each counter grew over the span.",
     )
     legs_max = models.PositiveIntegerField(default=0, db_default=0)
     leg_rtt_ms = models.FloatField(null=True, help_text="Mean of the medians.")
-    leg_rtt_p90_ms = models.FloatField(null=True, help_text="Mean of what nine in ten legs are shorter than.")
+    leg_rtt_p90_ms = models.FloatField(null=True, help_text="Mean of the 90th percentiles.")
     leg_loss = models.FloatField(null=True, help_text="Mean, 0..1.")
 
     class Meta:
@@ -72,21 +72,21 @@ class NodeSummary(models.Model):
 
 
 class PrefixLeg(models.Model):
-    """What is remembered of the legs between the addresses of one prefix and a node."""
+    """The typical leg between the addresses of one prefix and a node."""
 
     prefix = models.CharField(max_length=43, help_text="/24 of IPv4, /48 of IPv6.")
     node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="prefix_legs")
-    at = models.DateTimeField(db_index=True, help_text="Of the last sample.")
+    at = models.DateTimeField(db_index=True, help_text="When the last sample was measured.")
     ms = models.FloatField()
     jitter_ms = models.FloatField()
     loss = models.FloatField(help_text="0..1")
     players = models.PositiveSmallIntegerField(
-        default=1, db_default=1, help_text="How many players measured it. The figures are their medians."
+        default=1, db_default=1, help_text="How many players measured the leg. The figures are their medians."
     )
     by_player = models.JSONField(
         default=dict,
         db_default=models.Value({}, models.JSONField()),
-        help_text="{a player's hash: [ms, jitter ms, loss, seconds since 1970]}, of the last few.",
+        help_text="{a player's hash: [ms, jitter ms, loss, seconds since 1970]}, of the last few players.",
     )
 
     class Meta:
@@ -98,7 +98,8 @@ class PrefixLeg(models.Model):
 
 
 class PeerLegs(models.Model):
-    """What one node measured to all others: a row a node, or a thousand nodes would make a million rows."""
+    """What one node measured to all others. One row per node: a row per pair would be a million rows for a thousand
+    nodes."""
 
     node = models.OneToOneField("nodes.RelayNode", models.CASCADE, related_name="peer_legs")
     at = models.DateTimeField()
@@ -109,7 +110,7 @@ class PeerLegs(models.Model):
 
 
 class StoredLatencyModel(models.Model):
-    """What was learnt from all samples (`estimation.LatencyModel`). One row: the last."""
+    """The latency model that was fitted to all samples (`estimation.estimates.LatencyModel`). One row: the last."""
 
     at = models.DateTimeField()
     document = models.JSONField()
@@ -119,7 +120,7 @@ class StoredLatencyModel(models.Model):
 
 
 class Lease(models.Model):
-    """Who runs a periodic task now. Taken by a conditional UPDATE, so it works on every database."""
+    """Which process runs a periodic task now. Acquired by a conditional UPDATE, which works on every database."""
 
     name = models.CharField(max_length=50, primary_key=True)
     owner = models.CharField(max_length=40, blank=True)
@@ -127,13 +128,13 @@ class Lease(models.Model):
 
 
 class NodeEvent(models.Model):
-    """Something a node told us of a session. A row until the sessions app has acted on it, then deleted:
-    a worker that dies half-way loses nothing."""
+    """An event of a session that a node reported. The sessions app deletes the row in the transaction that applies the
+    event, so that a worker that dies loses none."""
 
     node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="events")
     boot_id = models.CharField(max_length=40)
     number = models.PositiveBigIntegerField()
-    at = models.DateTimeField(help_text="By the node, within the last day.")
+    at = models.DateTimeField(help_text="By the node's clock, within the last day.")
     stored_at = models.DateTimeField(db_default=Now(), db_index=True, editable=False)
     session_id = models.CharField(max_length=20)
     seat = models.PositiveSmallIntegerField(null=True)
@@ -147,17 +148,17 @@ class NodeEvent(models.Model):
 
 
 class ProcessExit(models.Model):
-    """A supervised process that ended unasked and was started again."""
+    """A supervised process that ended unexpectedly and was restarted."""
 
-    supervisor = models.CharField(max_length=50, help_text="What started it again: `manage.py up`, or a node by name.")
+    supervisor = models.CharField(max_length=50, help_text="What restarted it: `manage.py up`, or the name of a node.")
     process = models.CharField(max_length=50)
-    boot_id = models.CharField(max_length=40, help_text="Of the run of the supervisor.")
+    boot_id = models.CharField(max_length=40, help_text="Identifies the run of the supervisor.")
     number = models.PositiveBigIntegerField(help_text="Counts the exits of the process in that run.")
     at = models.DateTimeField(db_index=True)
     status = models.IntegerField(
         null=True, help_text="Negative: the signal that ended it. Empty: it could not be started."
     )
-    uptime_s = models.FloatField(help_text="Seconds it had run.")
+    uptime_s = models.FloatField(help_text="Seconds for which it had run.")
 
     class Meta:
         ordering = ["-at"]

@@ -1,4 +1,4 @@
-"""Writes: samples are kept one by one for a while, then summed up by the minute, then by the hour, then dropped."""
+"""Writes: samples are kept for a while, summarised by the minute and by the hour, and then deleted."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -18,11 +18,11 @@ MINUTE, HOUR = 60, 3600
 MEANS = ("probe_ms", "cpu", "leg_rtt_ms", "leg_rtt_p90_ms", "leg_loss")
 PEAKS = ("cpu", "sessions", "seats", "connected", "legs")
 BATCH = 1_000
-OVERLAP = timedelta(hours=3)  # spans before now that are summed up again: a manager may have stood still
+OVERLAP = timedelta(hours=3)  # older spans that are summarised too: the manager may have been stopped
 
 
 def samples_roll_up() -> int:
-    """Sums up every minute and hour that is over and not summed up yet; how many. Safe to run again."""
+    """Summarises every past minute and hour that has no summary yet; returns how many. Safe to run again."""
     now = timezone.now()
     minutes = _minutes(now)
     return _store(minutes) + _store(_hours(now))
@@ -37,7 +37,7 @@ def _minutes(now: datetime) -> list[NodeSummary]:
 
 
 def _hours(now: datetime) -> list[NodeSummary]:
-    """Of the minutes. A minute with more samples does not weigh more: the rounds come at a steady pace."""
+    """Summaries of minutes. All minutes have equal weight, because rounds run at a steady pace."""
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     over = NodeSummary.objects.filter(seconds=MINUTE, at__gte=this_hour - OVERLAP, at__lt=this_hour)
     spans = over.annotate(span=TruncHour("at")).order_by().values("node_id", "span")
@@ -47,13 +47,14 @@ def _hours(now: datetime) -> list[NodeSummary]:
 
 
 def _figures(suffix: str) -> dict[str, Avg | Max]:
-    """Named unlike the columns, which the database would take them for. `suffix`: how the columns of maxima end."""
+    """The names differ from the columns, with which the database would confuse them. `suffix`: of the columns of
+    maxima."""
     means = {f"mean_{name}": Avg(name) for name in MEANS}
     return {**means, **{f"peak_{name}": Max(name + suffix) for name in PEAKS}}
 
 
 def _new(spans: Iterable[Any], seconds: int, now: datetime) -> list[Any]:
-    """Those that are not summed up yet, in order of time."""
+    """The spans that have no summary yet, in order of time."""
     kept = NodeSummary.objects.filter(seconds=seconds, at__gte=now - OVERLAP - timedelta(hours=1))
     known = set(kept.values_list("node_id", "at"))
     new = [row for row in spans if (row["node_id"], row["span"]) not in known]
@@ -105,14 +106,14 @@ def _store(summaries: list[NodeSummary]) -> int:
 
 
 def samples_prune() -> int:
-    """Deletes what is older than its kind is kept; how many rows."""
+    """Deletes rows that are past the retention of their kind; returns how many."""
     now = timezone.now()
 
     def older(seconds: float) -> datetime:
         return now - timedelta(seconds=seconds)
 
     samples = [model.objects.filter(at__lt=older(settings.SAMPLE_RETENTION)) for model in (NodeSample, LegSample)]
-    # By our own clock: a node dates its events.
+    # By the manager's clock, because nodes date their events.
     events = NodeEvent.objects.filter(stored_at__lt=older(settings.SAMPLE_RETENTION))
     summaries = [
         NodeSummary.objects.filter(seconds=MINUTE, at__lt=older(settings.MINUTE_RETENTION)),

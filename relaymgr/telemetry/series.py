@@ -1,6 +1,6 @@
 """A node over the last hour or day, as lines to draw: samples and summaries -> figures on a grid of times. Pure.
 
-A grid has a gap (None) where nothing was heard. Times are seconds since 1970.
+A grid has a gap (None) where there is no data. Times are seconds since 1970.
 """
 
 import math
@@ -8,20 +8,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-SHOWN_DROPS = 5  # reasons with a line of their own; the others share one
+SHOWN_DROPS = 5  # reasons with a line of their own; all others share one
 OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What is looked back over: `steps` of `step` seconds."""
+    """The period shown: `steps` of `step` seconds."""
 
     name: str
     step: int
     steps: int
 
     def start(self, now: float) -> int:
-        """A multiple of the step, so that a look a moment later has the same grid."""
+        """A multiple of the step, so that a page loaded a moment later has the same grid."""
         return (math.floor(now / self.step) - self.steps + 1) * self.step
 
 
@@ -41,7 +41,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """`lines`: name -> a figure for each of `at`, or None. `drops` likewise, a second, by reason, the most first."""
+    """`lines`: name -> a figure for each of `at`, or None. `drops`: the same per second by reason, the largest
+    first."""
 
     at: list[int]
     lines: dict[str, list[float | None]]
@@ -50,16 +51,16 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of a line: what it was last, and over all of it. None: nothing was heard."""
+    """Of a line: its last value, and figures over all of it. None: there is no data."""
 
     last: float | None
-    least: float | None
+    minimum: float | None
     mean: float | None
-    most: float | None
+    maximum: float | None
 
 
 def counters_grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """Those that grew. Counters begin anew when a node or a worker of it starts: across that nothing is known."""
+    """The counters that grew. Counters restart at 0 with a node or worker; the growth across a restart is not known."""
     grown = {name: count - before.get(name, 0) for name, count in after.items()}
     if any(growth < 0 for growth in grown.values()):
         return {}
@@ -67,7 +68,7 @@ def counters_grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[
 
 
 def points_of(samples: Iterable[tuple[float, Mapping[str, float | None], Mapping[str, int]]]) -> list[Point]:
-    """(at, figures, counters), oldest first. What a counter grew by is told by the second of two samples."""
+    """(at, figures, counters), oldest first. The growth of a counter belongs to the later of two samples."""
     points = []
     before: tuple[float, Mapping[str, int]] | None = None
     for at, figures, counters in samples:
@@ -93,10 +94,10 @@ def series_of(points: Iterable[Point], span: Span, names: Sequence[str], now: fl
 
 
 def summary_of(line: Iterable[float | None]) -> Summary:
-    heard = [value for value in line if value is not None]
-    if not heard:
+    known = [value for value in line if value is not None]
+    if not known:
         return Summary(None, None, None, None)
-    return Summary(heard[-1], min(heard), math.fsum(heard) / len(heard), max(heard))
+    return Summary(known[-1], min(known), math.fsum(known) / len(known), max(known))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -105,7 +106,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _rates(points: Sequence[Point]) -> dict[str, float] | None:
-    """A second. None: it is not known."""
+    """Per second. None: not known."""
     seconds = math.fsum(point.seconds for point in points)
     if not seconds:
         return None

@@ -1,7 +1,7 @@
 """Writes, as the other apps and the tasks call them."""
 
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
-from relaymgr.telemetry.model_learning import latency_model_fit, prefixes_prune
+from relaymgr.telemetry.model_learning import latency_model_fit, prefix_legs_prune
 from relaymgr.telemetry.probing.events import events_claim
 from relaymgr.telemetry.probing.leg_samples import leg_samples_delete
 from relaymgr.telemetry.probing.round import ROUND_LEASE, ROUND_LEASE_NAME, probe_round
@@ -17,7 +17,7 @@ __all__ = [
     "lease_release",
     "lease_take",
     "leg_samples_delete",
-    "prefixes_prune",
+    "prefix_legs_prune",
     "probe_round",
     "process_exits_record",
     "samples_prune",

@@ -18,8 +18,8 @@ def latency_model_fit() -> None:
 
 @shared_task
 def samples_prune() -> None:
-    """Sum up first: what is deleted is gone."""
+    """Summarises first, because deleted samples cannot be summarised."""
     services.samples_roll_up()
     services.samples_prune()
-    services.prefixes_prune()
+    services.prefix_legs_prune()
     state_changes_prune()

@@ -170,7 +170,7 @@ def test_drained_node_takes_no_sessions_until_it_is_undrained(
         log_in(plain, stack, login)
         plain.get_by_role("link", name="Undrain virginia-1").click()
         confirm(plain, "Undrain", "virginia-1")
-        expect(plain.locator(".messagelist")).to_contain_text("virginia-1 takes sessions again.")
+        expect(plain.locator(".messagelist")).to_contain_text("virginia-1 accepts sessions again.")
     # It is chosen again once it has said, with its next heartbeat, that it drains no more.
     wait_until(lambda: node_of(stack, create(stack, near="virginia")) == "virginia-1", "it takes sessions again")
     page.goto(f"{stack.url}/admin/audit/auditentry/")

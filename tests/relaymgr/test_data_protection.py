@@ -22,7 +22,7 @@ from relaymgr.celery import SCHEDULE, app
 from relaymgr.sessions.models import RelaySession, Seat, SessionEvent, WebhookDelivery
 from relaymgr.sessions.webhooks.deliveries import delivery_retry
 from relaymgr.sessions.webhooks.dispatch import deliver_due
-from relaymgr.telemetry.model_learning import prefixes_remember
+from relaymgr.telemetry.model_learning import prefix_legs_update
 from relaymgr.telemetry.models import LegSample
 from relaymgr.tenants.models import Tenant
 from tests.matchmaker.conftest import CONFIG
@@ -124,7 +124,7 @@ def prefix_samples(node: int, now: dt.datetime) -> None:
     from relaymgr.telemetry.estimation.estimates import Sample
 
     samples = [(prefix, "0000000a", node, Sample(23.0, 1.0, 0.0)) for prefix in ("198.51.100.0/24", "2001:db8:aa::/48")]
-    prefixes_remember(samples, at=now)
+    prefix_legs_update(samples, at=now)
 
 
 @pytest.fixture

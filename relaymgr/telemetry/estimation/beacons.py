@@ -1,4 +1,4 @@
-"""Which beacons a player should measure, when it will not measure all. Pure."""
+"""Which beacons a player should measure if it does not measure all. Pure."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from .estimates import LatencyModel, Player, Site, estimate_legs
 
 
 def beacon_order(player: Player, sites: Sequence[Site], model: LatencyModel, count: int) -> list[int]:
-    """Indexes of `count` sites, the most telling first.
+    """Indexes of `count` sites, the most informative first.
 
-    Of a player whose location is known those that may be its nearest (the lower end of each estimate: what is unsure is
-    worth a look); else the landmarks of the coordinates; for want of both as they come."""
+    For a player whose location is known: the sites that may be its nearest, by the lower end of each estimate, because
+    uncertain sites are worth measuring. Otherwise the landmarks of the coordinates; without these, the first sites."""
     if player.is_located:
         legs = estimate_legs([player], sites, model)
         order = np.argsort(legs.ms[0] - legs.uncertainty_ms[0], kind="stable")

@@ -1,4 +1,4 @@
-"""Coordinates learnt from every sample: what a leg that nobody measured will be like. Pure.
+"""Coordinates fitted to all samples, which estimate unmeasured legs. Pure.
 
 Each node has a mean and a few factors, each player a few coordinates, and a leg is
 
@@ -6,8 +6,8 @@ Each node has a mean and a few factors, each player a few coordinates, and a leg
 
 which is probabilistic principal component analysis with missing values (Tipping and Bishop, 1999; Roweis, 1998).
 Unlike coordinates in a metric space (Vivaldi: Dabek et al., SIGCOMM 2004) it needs no triangle inequality and no
-symmetry, and each estimate comes with a standard deviation: a player of whom nothing is known has the mean of the node,
-widely; each leg that it measured narrows all the others. `make bench-placement` compares the two.
+symmetry, and each estimate comes with a standard deviation: a player without samples has the mean of the node with a
+large deviation; each measured leg narrows all the others. `make bench-placement` compares the two.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ FACTORS = 4
 ROUNDS = 25
 MIN_ROWS = 8  # a node measured from fewer places has no coordinates yet
 MIN_NODES = 4
-FREEDOM = 4.0  # of Student's t: errors have long tails, and liars (Lange, Little and Taylor, 1989)
+FREEDOM = 4.0  # of Student's t: errors have long tails, and some reports are false (Lange, Little and Taylor, 1989)
 PRIOR_WEIGHT = 0.1  # of "a node's factors are zero", in rows
 LEAST_NOISE_MS = 1.0
-CEILING_MS = 2_000.0  # what is longer says "broken", not "far"
+CEILING_MS = 2_000.0  # longer round trips indicate faults, not distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Coordinates:
         return self.mean + where @ factors.T, np.sqrt(self.noise**2 + _doubt(spread, factors))
 
     def of_nodes(self, nodes: Sequence[str]) -> tuple[NDArray[np.intp], "Coordinates"]:
-        """Which of `nodes` have coordinates, as indexes, and theirs."""
+        """The indexes of those of `nodes` that have coordinates, and their coordinates."""
         index = {name: row for row, name in enumerate(self.names)}
         rows = np.array([index.get(node, -1) for node in nodes], dtype=np.intp)
         columns = np.flatnonzero((rows >= 0) & np.isfinite(self.mean[rows]))
@@ -62,8 +62,8 @@ class Coordinates:
         return columns, Coordinates(names, self.mean[rows], self.factors[rows], self.noise[rows])
 
     def landmarks(self, count: int) -> list[int]:
-        """The nodes that tell most of a player of whom nothing is known: each next one is that whose measurement takes
-        the most from the variance of all legs (greedy A-optimal design)."""
+        """The most informative nodes for a player without samples: each next node is the one whose measurement reduces
+        the variance of all legs most (greedy A-optimal design)."""
         usable = np.isfinite(self.mean)
         factors, noise = np.nan_to_num(self.factors), np.where(usable, self.noise, np.inf)
         spread = np.eye(FACTORS)

@@ -1,16 +1,16 @@
-"""What each leg of a group will be like: the best source for each, with its age and uncertainty. Pure.
+"""Estimates of each leg of a group, each from its best source, with age and uncertainty. Pure.
 
 From the best source to the last resort:
 
     measured     the player's own measurements, or its live leg
     history      what others of the same address prefix had on live legs, decayed
-    coordinates  learnt from all samples; narrowed by whatever of the above the player has
-    distance     by where the player is, fitted to our own samples; shifted by what the player has of the above
-    unknown      the same for every node, so that it sways nothing
+    coordinates  fitted to all samples; narrowed by the player's own samples of the above
+    distance     from the player's location, fitted to all samples; shifted by the player's own samples
+    unknown      the same for every node, so that it does not affect the order
 
-Coordinates or distance: whichever is the surer of all of a player's legs. One of the two for all of them, since between
-nodes a common error of one source is nothing and the difference of two is much.
-A sample that cannot be (negative, not a number, absurd) is no sample. Missing data widens an estimate and never blocks.
+Of coordinates and distance, the one with the smaller uncertainty over all of a player's legs is used for all of them:
+an error that is common to all nodes does not change their order, but a difference between two sources does. Impossible
+samples (negative, not a number, absurd) are ignored. Missing data widens an estimate and never blocks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,16 +26,16 @@ SOURCES = ("measured", "history", "coordinates", "distance", "unknown")
 MEASURED, HISTORY, COORDINATES, DISTANCE, UNKNOWN = range(len(SOURCES))
 
 ABSURD_MS = 10_000.0
-MAX_AGE_S = 7 * 86_400.0  # what is older is no sample any more
+MAX_AGE_S = 7 * 86_400.0  # older samples are ignored
 
 MEASURED_SPREAD_MS = 2.0
 HISTORY_SPREAD_MS = 6.0  # two homes of one prefix have different access lines
-# A leg wanders: its variance grows by the square of this for each hour since it was measured.
+# Legs drift: the variance grows by the square of this for each hour since the measurement.
 DRIFT_MS = 8.0
-# All of a player's legs share its access line, which adds this or less to what is usual at its distance.
+# All legs of a player share its access line, which adds about this much to what is usual at its distance.
 ACCESS_SPREAD_MS = 12.0
 UNKNOWN_MS, UNKNOWN_SPREAD_MS = 150.0, 100.0
-DECIMALS = 3  # of what is decided with, so that what was explained can be recomputed exactly
+DECIMALS = 3  # of all figures that decide, so that an explanation can be recomputed exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Sample:
 
     @property
     def is_possible(self) -> bool:
-        """False for all that a liar or a broken clock may send."""
+        """False for values that only a malicious node or a broken clock produces."""
         return (
             0 < self.ms < ABSURD_MS
             and 0 <= self.jitter_ms < ABSURD_MS
@@ -76,7 +76,7 @@ class Player:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A node by name, and where it stands."""
+    """A node by name, and its location."""
 
     node: str
     location: str
@@ -86,7 +86,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """What was learnt from samples so far."""
+    """What is fitted to all samples."""
 
     coordinates: Coordinates | None = None
     distance: DistanceFit = ASSUMED
@@ -94,8 +94,8 @@ class LatencyModel:
 
 @dataclass(frozen=True, slots=True)
 class Legs:
-    """Arrays of (players, nodes): milliseconds there and back, a standard deviation, an index into SOURCES, seconds
-    since it was measured (NaN: it was not), jitter in milliseconds and loss 0 to 1 (0 where unknown)."""
+    """Arrays of (players, nodes): round trip in milliseconds, its standard deviation, an index into SOURCES, seconds
+    since the measurement (NaN: none), jitter in milliseconds and loss 0 to 1 (0 where unknown)."""
 
     ms: Floats
     uncertainty_ms: Floats
@@ -110,7 +110,7 @@ class Legs:
 
 
 def estimate_legs(players: Sequence[Player], sites: Sequence[Site], model: LatencyModel) -> Legs:
-    """Every leg between a player and a node. (In the order of both.)"""
+    """Every leg between a player and a node, in the order of both."""
     shape = len(players), len(sites)
     legs = Legs(
         ms=np.full(shape, UNKNOWN_MS),
@@ -136,7 +136,8 @@ def estimate_legs(players: Sequence[Player], sites: Sequence[Site], model: Laten
 
 
 def _by_distance(legs: Legs, samples: Legs, players: Sequence[Player], sites: Sequence[Site], fit: DistanceFit) -> None:
-    """Of players whose location is known, does not contradict their samples, and tells more than their coordinates."""
+    """For players whose location is known, is consistent with their samples, and is more certain than their
+    coordinates."""
     located = np.array([row for row, player in enumerate(players) if player.is_located], dtype=np.intp)
     if not len(located):
         return
@@ -149,7 +150,7 @@ def _by_distance(legs: Legs, samples: Legs, players: Sequence[Player], sites: Se
     sampled = samples.source[located] <= HISTORY
     off = np.where(sampled, samples.ms[located] - ms, 0.0)
     weight = np.where(sampled, 1 / (spread**2 + samples.uncertainty_ms[located] ** 2), 0.0)
-    # The mean of a normal distribution of which some samples are known, and that it is about zero.
+    # The posterior mean of a normal distribution with mean zero, given some samples.
     certainty = weight.sum(1) + ACCESS_SPREAD_MS**-2
     shift = (weight * off).sum(1) / certainty
     spread = np.hypot(spread, certainty[:, None] ** -0.5)
@@ -160,8 +161,8 @@ def _by_distance(legs: Legs, samples: Legs, players: Sequence[Player], sites: Se
 
 
 def _samples(blank: Legs, players: Sequence[Player], sites: Sequence[Site]) -> Legs:
-    """What was measured, or is remembered of the prefix. A node's own name comes before its location's, and what the
-    player measured before its history."""
+    """Samples of the player or of its prefix. A sample of the node precedes one of its location, and the player's own
+    measurement precedes the history of its prefix."""
     legs = Legs(*(getattr(blank, name).copy() for name in Legs.__slots__))
     by_node = {site.node: [column] for column, site in enumerate(sites)}
     by_location: dict[str, list[int]] = {}

@@ -1,8 +1,8 @@
-"""Round trips by distance, fitted to our own samples. Pure.
+"""Round trips by distance, fitted to samples. Pure.
 
 A straight line, round trip = base + slope x kilometres, in the manner of GeoPing's and CBG's constraints (Gueye et al.,
-"Constraint-Based Geolocation of Internet Hosts", IMC 2004); but through the middle of the samples instead of under all
-of them, since we want what to expect and not what is possible.
+"Constraint-Based Geolocation of Internet Hosts", IMC 2004); but through the middle of the samples instead of below all
+of them, because it estimates the expected round trip and not the least possible one.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 EARTH_RADIUS_KM = 6371.0
-# No round trip is shorter: light in fibre, there and back.
+# The speed of light in fibre, both ways: no round trip is shorter.
 LEAST_MS_PER_KM = 2 / 200.0
 
 MIN_SAMPLES = 20
@@ -22,7 +22,7 @@ ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class DistanceFit:
-    """`base_ms` + `ms_per_km`; the estimate is off by about `error` of itself, and by `base_error_ms` at least."""
+    """`base_ms` + `ms_per_km`; the error is about `error` times the estimate, and at least `base_error_ms`."""
 
     base_ms: float
     ms_per_km: float
@@ -49,10 +49,10 @@ def distance_km(latitude_a: Floats, longitude_a: Floats, latitude_b: Floats, lon
 
 
 def fit_distance(km: Floats, ms: Floats) -> DistanceFit:
-    """The line through the samples, robust against a third of them being nonsense. ASSUMED when there are too few.
+    """The line through the samples, robust against a third of them being wrong. ASSUMED if there are too few.
 
-    Least squares, reweighted by what is left over (Cauchy's weights: what is far off pulls less and less); near samples
-    count for more since their errors are smaller."""
+    Iteratively reweighted least squares with Cauchy's weights, which reduce the influence of outliers; near samples
+    have more weight because their errors are smaller."""
     good = np.isfinite(km) & np.isfinite(ms) & (ms > 0) & (ms >= km * LEAST_MS_PER_KM)
     km, ms = km[good], ms[good]
     if len(ms) < MIN_SAMPLES or np.ptp(km) < 100:

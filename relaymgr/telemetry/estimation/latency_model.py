@@ -1,4 +1,4 @@
-"""What is learnt from samples, as a document that is kept; and the learning itself. Pure."""
+"""Fits the latency model to samples, and converts it to and from the stored document. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +15,7 @@ Where = tuple[float, float] | None  # its coordinates in degrees, if they are kn
 
 
 def fit_model(sites: Sequence[Site], rows: Sequence[tuple[Row, Where]]) -> LatencyModel:
-    """From the legs of many places: players' prefixes, and nodes themselves."""
+    """Fits the model to the legs of many places: prefixes of players, and nodes."""
     names = tuple(site.node for site in sites)
     column = {name: index for index, name in enumerate(names)}
     table = np.full((len(rows), len(sites)), np.nan)

@@ -1,7 +1,11 @@
-"""Whose legs are alike: addresses of one prefix. And what is remembered of a prefix and a node. Pure.
+"""Address prefixes, whose addresses have similar legs, and the averages of a prefix and a node. Pure.
 
-A prefix is remembered by player, and believed once several measured it: its figures are the medians of theirs, so that
-one player who makes its leg seem longer, or hides what it loses, decides for itself alone.
+Averages are kept by player, and used once several players measured the prefix. The figures of a prefix are the medians
+of its players, so that a player who falsifies its own leg affects only itself.
+
+An average is exponentially weighted: alpha = 1/2 towards faster samples, because delays are added to a path now and
+then and never removed, and 1/10 towards slower ones, with rises capped at 1 ms, because a sample of some seconds says
+hardly more than one of some hundred milliseconds.
 """
 
 import ipaddress
@@ -12,15 +16,16 @@ from .estimates import MAX_AGE_S, Sample
 
 V4_BITS, V6_BITS = 24, 48
 
-FALL = 0.5  # of the way down to a sample that is faster: delays are added to a path now and then, never taken away
-RISE = 0.1  # and up to one that is slower,
-MOST_RISE_MS = 1.0  # but by no more than this: a sample of some seconds says hardly more than one of some hundred ms
-MAX_PLAYERS = 9  # of a prefix and node, the last seen: an odd number, so that a median is one of theirs
-FORGET_S = 86_400.0  # after which a sample replaces what is remembered
+ALPHA_FASTER = 0.5
+ALPHA_SLOWER = 0.1
+MAX_RISE_MS = 1.0
+MAX_PLAYERS = 9  # most recent players of a prefix and node; odd, so that a median is one of their values
+FORGET_S = 86_400.0  # after which a sample replaces the average
 
 
 def prefix_of(address: str) -> str:
-    """The /24 of an IPv4 address, the /48 of an IPv6 one. Empty when it is none, or one that tells of no network."""
+    """The /24 of an IPv4 address, the /48 of an IPv6 one. Empty if it is no address, or one that identifies no
+    network."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -32,15 +37,15 @@ def prefix_of(address: str) -> str:
     return str(ipaddress.ip_network(f"{ip}/{V4_BITS if ip.version == 4 else V6_BITS}", strict=False))
 
 
-def remember(known: Sample | None, new: Sample) -> Sample:
-    """What a prefix remembers of a node after one more sample; `known.age_s` is at the time of `new`."""
+def average_after(known: Sample | None, new: Sample) -> Sample:
+    """The average after one more sample; `known.age_s` is its age when `new` was measured."""
     if known is None or known.age_s > FORGET_S:
         return new
     slower = new.ms - known.ms
     return Sample(
-        ms=known.ms + (FALL * slower if slower < 0 else min(RISE * slower, MOST_RISE_MS)),
-        jitter_ms=known.jitter_ms + RISE * (new.jitter_ms - known.jitter_ms),
-        loss=known.loss + RISE * (new.loss - known.loss),
+        ms=known.ms + (ALPHA_FASTER * slower if slower < 0 else min(ALPHA_SLOWER * slower, MAX_RISE_MS)),
+        jitter_ms=known.jitter_ms + ALPHA_SLOWER * (new.jitter_ms - known.jitter_ms),
+        loss=known.loss + ALPHA_SLOWER * (new.loss - known.loss),
         age_s=0.0,
     )
 
@@ -49,21 +54,21 @@ def remember(known: Sample | None, new: Sample) -> Sample:
 Players = Mapping[str, list[float]]
 
 
-def players_remember(known: Players, player: str, sample: Sample, at: float) -> dict[str, list[float]]:
-    """The memories of a prefix's players after a sample of one of them, those of the last MAX_PLAYERS."""
+def players_after(known: Players, player: str, sample: Sample, at: float) -> dict[str, list[float]]:
+    """The averages of the last MAX_PLAYERS players of a prefix after a sample of one of them."""
     memory = None
     if player in known:
         ms, jitter_ms, loss, seen_at = known[player]
         memory = Sample(ms, jitter_ms, loss, age_s=max(0.0, at - seen_at))
-    new = remember(memory, sample)
+    new = average_after(memory, sample)
     players = {name: figures for name, figures in known.items() if name != player and at - figures[3] <= MAX_AGE_S}
     if len(players) >= MAX_PLAYERS:
         del players[min(players, key=lambda name: players[name][3])]
     return {**players, player: [round(new.ms, 3), round(new.jitter_ms, 3), round(new.loss, 4), at]}
 
 
-def of_players(players: Players) -> Sample:
-    """The median of each figure. There must be one player at least."""
+def median_of_players(players: Players) -> Sample:
+    """The median of each figure, of at least one player."""
     ms, jitter_ms, loss, _ = (statistics.median_low(figures) for figures in zip(*players.values(), strict=True))
     return Sample(ms, jitter_ms, loss)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class NodeLoad:
-    """`cpu`: the busiest worker's share of a core. `age_s`: since the node was last heard, None: never."""
+    """`cpu`: the busiest worker's share of a core. `age_s`: since the node last answered, None: never."""
 
     cpu: float
     free_seats: int
@@ -19,5 +19,5 @@ class NodeLoad:
 
     @property
     def load(self) -> float:
-        """0..1: whichever gives out first. The processor decides for busy games, the seats for idle ones."""
+        """0..1: of the scarcer resource. For busy games that is the processor, for idle ones the seats."""
         return min(1.0, max(self.cpu, self.filled))

@@ -1,15 +1,15 @@
 """Whether a node's measurements can be true. Pure.
 
-A node that lies about round trips draws all players, or drives them away. What it claims is compared with what others
-claim, and a node is an outlier when it contradicts most of those that it can be compared with: an honest node
-contradicts the liars alone.
+A node that reports false round trips attracts all players, or repels them. Its reports are compared with those of
+others, and it is an outlier if it contradicts most of the nodes it can be compared with: an honest node contradicts
+only dishonest ones.
 
 - Two nodes measure the same way between them from both ends.
 - By the triangle inequality the legs of one address prefix to two nodes differ by no more than the way between those.
 - No packet is faster than light in fibre.
 - A player measured the same leg itself.
 
-Routes are not geometry, so each rule has slack: it finds lies, and no inaccuracy.
+Routes do not follow geometry, so each rule has a tolerance: it detects false reports, not inaccurate ones.
 """
 
 from collections import Counter, defaultdict
@@ -34,7 +34,7 @@ Point = tuple[float, float]  # latitude and longitude in degrees
 def outliers(
     prefixes: Iterable[tuple[Row, Point | None]], peers: Mapping[str, Row], sites: Mapping[str, Point]
 ) -> dict[str, str]:
-    """{node: why it is not believed}. `prefixes`: the legs of address prefixes, and where these are if that is known;
+    """{node: why it is distrusted}. `prefixes`: the legs of address prefixes, and where these are if that is known;
     `peers`: what each node measured to others; `sites`: where the nodes are."""
     mesh = _mesh(peers)
     compared: dict[str, Counter[str]] = defaultdict(Counter)
@@ -60,7 +60,7 @@ def outliers(
                     contradicted[node][LIGHT] += row[node] < 0.5 * _least_ms(sites[node], place)
     found = {node: against for node in compared if (against := _against(compared[node], contradicted[node]))}
     if 2 * len(found) >= len(compared) > 1:
-        return {}  # half against half: nobody can say who is right
+        return {}  # half against half: it cannot be decided which half is right
     return {
         node: f"it contradicts {', '.join(against[:3])}{' and others' if len(against) > 3 else ''}"
         for node, against in found.items()
@@ -68,7 +68,7 @@ def outliers(
 
 
 def _against(compared: Counter[str], contradicted: Counter[str]) -> list[str]:
-    """Whom the node contradicts, when it is the one not to believe."""
+    """The nodes that this node contradicts, if it is an outlier."""
     against = [other for other, count in compared.items() if contradicted[other] * 2 > count]
     if LIGHT in against and compared[LIGHT] >= MIN_SEATS:
         return against
@@ -93,7 +93,7 @@ def _least_ms(one: Point, other: Point) -> float:
 
 
 def is_contradicted(claimed_ms: float, own_ms: float) -> bool:
-    """Whether a leg is much shorter by its node's word than the player measured it."""
+    """Whether the node reports a much shorter leg than the player measured."""
     return claimed_ms * SLACK + SLACK_MS < own_ms
 
 

@@ -11,7 +11,7 @@ from relaymgr.nodes.health.incidents import Incident, distrusted_ids, incidents_
 from relaymgr.nodes.states import IncidentKind
 from relaymgr.telemetry.estimation.estimates import Sample
 from relaymgr.telemetry.estimation.trust import is_contradicted, tenants_against
-from relaymgr.telemetry.model_learning import prefixes_remember
+from relaymgr.telemetry.model_learning import prefix_legs_update
 from relaymgr.telemetry.models import LegSample
 from relaymgr.telemetry.probing import granted_seats
 from relaymgr.telemetry.probing.answers import Answer
@@ -58,7 +58,7 @@ def leg_samples_store(answers: Sequence[Answer]) -> None:
             for answer, leg, _ in accepted
         ),
     )
-    prefixes_remember(
+    prefix_legs_update(
         (
             (leg.prefix, leg.player, answer.node.pk, Sample(leg.rtt_ms, leg.jitter_ms, leg.loss))
             for answer, leg, seat in accepted

@@ -181,7 +181,7 @@ def test_join_key_is_made_by_form_and_by_action(admin_client: Client, location: 
 def test_drain_tells_the_node(admin_client: Client, make_node: Callable[..., RelayNode], stand_in: Any) -> None:
     node = make_node(control_url=stand_in.url)
     assert act(admin_client, RelayNode, "drain", node) == "fra-1 drains."
-    assert act(admin_client, RelayNode, "undrain", node) == "fra-1 takes sessions again."
+    assert act(admin_client, RelayNode, "undrain", node) == "fra-1 accepts sessions again."
     assert [path for _, path, *_ in stand_in.requests] == ["/drain", "/undrain"]
 
 
