@@ -22,7 +22,7 @@ from relaymgr.telemetry.estimation.beacons import beacon_order
 from relaymgr.telemetry.estimation.coordinates import fit_coordinates
 from relaymgr.telemetry.estimation.estimates import LatencyModel, Legs, Player, Sample, Site, estimate_legs
 from relaymgr.telemetry.estimation.geography import Floats, distance_km, fit_distance
-from relaymgr.telemetry.estimation.prefixes import remember
+from relaymgr.telemetry.estimation.prefixes import average_after
 
 from .latencies import Latencies, load, synthetic
 from .placement_picture import draw
@@ -86,7 +86,7 @@ def _remembered(slices: Floats) -> Floats:
         samples = slices[:, *leg]
         known = None
         for ms in samples[np.isfinite(samples)].tolist():
-            known = remember(known, Sample(ms))
+            known = average_after(known, Sample(ms))
         memory[leg] = known.ms if known else np.nan
     return memory
 

@@ -61,5 +61,5 @@ def test_rare_drops_share_a_line() -> None:
 
 def test_summary_is_of_what_was_heard() -> None:
     summary = summary_of([None, 1.0, 5.0, None, 3.0, None])
-    assert (summary.last, summary.least, summary.mean, summary.most) == (3.0, 1.0, 3.0, 5.0)
+    assert (summary.last, summary.minimum, summary.mean, summary.maximum) == (3.0, 1.0, 3.0, 5.0)
     assert summary_of([None]).last is None
