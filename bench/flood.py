@@ -34,7 +34,7 @@ PACKETS = 1_000_000
 PAYLOAD = 150  # bytes, behind what a packet begins with
 RATE = 100_000
 PLAY_RATE = 200
-FLOOD_PORT = PLAYER_PORT + 1  # where nobody hears what is answered
+FLOOD_PORT = PLAYER_PORT + 1  # no program reads the answers
 SPOOFED = "10.79.0.1"
 _SOURCES = 50_000
 _WATCHED = ("answer_", "forwarded_packets", "drop_")
@@ -107,7 +107,7 @@ def floods(crowd: Crowd, node: NodeOverThere) -> Iterator[tuple[str, list[Flow]]
     pairs = [struct.pack("<II", dice.randrange(1, 1 << 24) << 8 | 1, 1) for _ in ips]
     yield "unknown tokens", [spoofed(ip, pair + b"\2") for ip, pair in zip(ips, pairs, strict=True)]
     yield "pings, unknown", [spoofed(ip, pair + b"\1") for ip, pair in zip(ips, pairs, strict=True)]
-    for kind, head in strangers(dice).items():
+    for kind, head in unauthenticated_packets(dice).items():
         yield kind, [spoofed(ip, head()) for ip in ips]
     head = connected().head
     yield "wrong tags", [spoofed(ip, head) for ip in ips]
@@ -115,7 +115,7 @@ def floods(crowd: Crowd, node: NodeOverThere) -> Iterator[tuple[str, list[Flow]]
     yield "replays", [replace(flow, source=ip, repeats=True, sequence=2) for ip in ips]
 
 
-def strangers(dice: random.Random) -> dict[str, Callable[[], bytes]]:
+def unauthenticated_packets(dice: random.Random) -> dict[str, Callable[[], bytes]]:
     """What a node answers, or looks into, without knowing who asks. Whole with the payload that follows."""
     connect, probe = struct.Struct("<BBQ16s16sH"), struct.Struct("<BB16sQ8s")  # PROTOCOL.md 6.1 and 11.1
     now, nonce = time.time_ns() // 1000, functools.partial(dice.randbytes, 16)

@@ -1,6 +1,6 @@
 """Idle connections must not keep others out of a listening port.
 
-Whoever has not shown a key may hold so many connections, in all and from one address. The oldest makes room for a new
+A caller without a key may hold so many connections, in all and from one address. The oldest makes room for a new
 one, so a caller in good faith always gets in: it sends its request at once.
 """
 
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 def network_of(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one: whoever has one address there has them all."""
+    """An IPv4 address, or the /64 of an IPv6 one: a host that has one address there has them all."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

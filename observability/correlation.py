@@ -16,7 +16,7 @@ def is_request_id(text: str) -> bool:
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """Empty when there is none, or one that nobody should have sent."""
+    """Empty when there is none, or one that is not well-formed."""
     text = headers.get(REQUEST_ID.lower(), "")
     return text if is_request_id(text) else ""
 

@@ -41,7 +41,7 @@ def share_between_processes() -> None:
         return
     name = hashlib.sha256(bytes(multiprocessing.current_process().authkey)).hexdigest()[:20]
     folder = Path(tempfile.gettempdir()) / f"causeway-metrics-{name}"
-    folder.mkdir(mode=0o700, exist_ok=True)  # nobody else can guess the name
+    folder.mkdir(mode=0o700, exist_ok=True)  # readable by this user only
     os.environ[SHARED] = str(folder)
 
 
@@ -72,7 +72,7 @@ def may_read(authorization: str, key: str) -> bool:
 def serve(port: int, *, host: str, key: str, observe: Callable[[], None] = lambda: None) -> None:
     """Serve GET /metrics from a thread. `observe` is called before each answer. 0: do not.
 
-    A port that cannot be had is told and lived without: nobody's game waits for a metric.
+    A port that cannot be opened is logged, and the process runs without it: a game is worth more than a metric.
     """
     if not port:
         return

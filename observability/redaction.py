@@ -1,7 +1,7 @@
 """What must not be read in a log. Every line of every process goes through here, as text and as named values.
 
 Secrets: keys of ours (`cw_...`), Authorization headers, tokens and keys by their names, passwords, also inside URLs.
-Addresses: whoever plays has one, so above DEBUG none is shown but inside a URL, where it is a machine of the operator.
+Addresses belong to players, so above DEBUG none is shown, except inside a URL, where it is a machine of the operator.
 """
 
 import functools

@@ -105,7 +105,7 @@ def _broker() -> Iterator[CheckMessage]:
 
 
 def _passwords() -> Iterator[CheckMessage]:
-    """Whoever can reach the broker can send tasks to the workers, so it requires a password, as the database does."""
+    """Anyone who can reach the broker can send tasks to the workers, so it requires a password like the database."""
     for name, url in {"BROKER_URL": settings.BROKER_URL, "CACHE_URL": settings.CACHE_URL}.items():
         parts = urlsplit(url)
         if parts.hostname and not parts.password and not _is_this_machine(parts.hostname):

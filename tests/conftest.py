@@ -45,7 +45,7 @@ def _fleet_is_as_it_is_now() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLite in a file, as in life: threads on one in-memory database see other locks. Here,
+    """SQLite in a file, as an installation has it: threads on one in-memory database see other locks. Here,
     as the first test that wants a database sets it up for all."""
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         file = tmp_path_factory.mktemp("database") / "test.sqlite3"

@@ -14,7 +14,7 @@ ECHO = "echo "
 
 @shared_task
 def echo(name: str) -> None:
-    """Leaves a mark by which `relayctl doctor` sees that a worker runs tasks, and deletes marks that nobody took."""
+    """Leaves a mark by which `relayctl doctor` sees that a worker runs tasks, and deletes uncollected ones."""
     marks_prune(prefix=ECHO, older_than=timedelta(minutes=10))
     mark_leave(name=ECHO + name)
 

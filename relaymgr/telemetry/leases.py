@@ -48,7 +48,7 @@ def lease_held(name: str, seconds: float) -> Iterator[bool]:
 
 
 def lease_until(*, name: str) -> datetime | None:
-    """When the lease ends or was given back; None: nobody ever took it."""
+    """When the lease ends or was given back; None: it was never taken."""
     return Lease.objects.filter(name=name).values_list("until", flat=True).first()
 
 

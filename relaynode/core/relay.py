@@ -96,7 +96,7 @@ class Relay:
         self._forwarder.timers.run(now)
 
     def extend_timers(self, gap: float, now: float) -> None:
-        """The process did not run for `gap` seconds until `now`: nobody was silent for that time."""
+        """The process did not run for `gap` seconds until `now`: that time counts as no player's silence."""
         self._forwarder.table.extend_silence(gap, now)
 
     def next_event(self) -> Event | None:

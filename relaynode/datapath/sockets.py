@@ -1,7 +1,7 @@
 """The sockets of a node: opened once, by the parent, and inherited by the workers.
 
 So a port stays ours while a worker is replaced: packets wait in the socket, and no player is told by
-ICMP that nobody listens (games of the edgegap dialect would hang up on it: EDGEGAP.md 1.6).
+ICMP port unreachable (games of the edgegap dialect would hang up on it: EDGEGAP.md 1.6).
 """
 
 import asyncio
@@ -101,7 +101,7 @@ def receive_buffer(udp: socket.socket) -> int:
 
 
 def receive_queue_drops(udp: socket.socket) -> int:
-    """Packets the kernel threw away so far since nobody read them in time; 0 where it does not tell."""
+    """Packets the kernel dropped so far because they were not read in time; 0 where it does not report them."""
     if not _ON_LINUX:
         return 0
     try:

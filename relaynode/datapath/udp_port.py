@@ -74,7 +74,7 @@ class UdpPort:
         if number in _FULL:
             self.send_full += datagrams
         else:
-            self.send_refused += 1  # no route, a firewall's veto, an address nobody can have
+            self.send_refused += 1  # no route, a firewall's veto, an invalid address
 
     def _control(self, ancillary: list[tuple[int, int, bytes]]) -> sockets.Control:
         """reply_control, made once for each local address: seats that came to the same one share it."""

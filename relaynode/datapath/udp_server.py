@@ -93,7 +93,7 @@ class UdpServer:
         self._loop.call_later(WATCH, self._watch)
 
     def _notice_gap(self) -> None:
-        """Stopped by a signal, or with its whole machine: whoever was silent meanwhile may have sent all the time."""
+        """Stopped by a signal, or with its whole machine: a player that seems silent may have sent all the time."""
         before, self._ran_at = self._ran_at, time.monotonic()
         if (gap := self._ran_at - before) > GAP:
             self._relay.extend_timers(gap, self.now())

@@ -67,7 +67,7 @@ class PeerMeter:
         return datagrams
 
     def receive_datagram(self, data: bytes, now: float) -> None:
-        """Raises nothing, whatever the bytes: an answer is known by its nonce, which nobody else has seen."""
+        """Raises nothing, whatever the bytes: an answer is known by its nonce, which no other host has seen."""
         kind = data[0] if data else None
         with contextlib.suppress(DecodeError, KeyError):
             if kind == packets.PacketType.PROBE_REFUSED:  # no loss: others behind our address probe the peer, too

@@ -143,7 +143,7 @@ async def test_a_player_who_leaves_and_comes_back_has_a_new_local_port(session):
     assert peers[0] != peers[1]
 
 
-class Silent:
+class Unresponsive:
     """A relay without events."""
 
     def __init__(self, packets):
@@ -164,7 +164,7 @@ def game():
 
 
 async def test_each_player_keeps_its_local_port(game):
-    side = HostSide(Silent([(1, b"a"), (2, b"b"), (1, b"c")]), game.getsockname(), idle_timeout=60.0)
+    side = HostSide(Unresponsive([(1, b"a"), (2, b"b"), (1, b"c")]), game.getsockname(), idle_timeout=60.0)
     await side.forward()
     sources = dict(game.recvfrom(100) for _ in range(3))
     assert sources[b"a"] == sources[b"c"] != sources[b"b"]
@@ -172,14 +172,14 @@ async def test_each_player_keeps_its_local_port(game):
 
 
 async def test_a_silent_players_port_is_closed(game):
-    side = HostSide(Silent([(1, b"a"), (2, b"b")]), game.getsockname(), idle_timeout=0.0)
+    side = HostSide(Unresponsive([(1, b"a"), (2, b"b")]), game.getsockname(), idle_timeout=0.0)
     await side.forward()
     assert side.open_ports < 2
     side.close()
 
 
 async def test_players_without_end_do_not_take_ports_without_end(game):
-    side = HostSide(Silent([(n, b"x") for n in range(1, 400)]), game.getsockname(), idle_timeout=60.0)
+    side = HostSide(Unresponsive([(n, b"x") for n in range(1, 400)]), game.getsockname(), idle_timeout=60.0)
     await side.forward()
     assert side.open_ports == MAX_GAME_PORTS
     side.close()

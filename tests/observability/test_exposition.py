@@ -34,7 +34,7 @@ def test_a_port_is_read_with_the_key_alone() -> None:
     url = f"http://127.0.0.1:{port}/metrics"
     assert get(url)[0] == get(url, "Bearer x")[0] == get(url, KEY)[0] == 401
     assert get(f"http://127.0.0.1:{port}/", f"Bearer {KEY}")[0] == 404
-    assert not observed, "nothing is done for strangers"
+    assert not observed, "nothing is done for unauthenticated callers"
     status, page = get(url, f"Bearer {KEY}")
     assert status == 200 and "process_resident_memory_bytes" in page
     assert len(observed) == 1

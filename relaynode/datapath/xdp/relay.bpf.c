@@ -122,7 +122,7 @@ INLINE void count(u32 which, u64 by) {
 }
 
 // A lock of our own and not bpf_spin_lock, which needs type information and so a loader three times as long. Held for
-// some tens of nanoseconds; whoever does not get it in time passes the packet up.
+// some tens of nanoseconds; a CPU that does not get it in time passes the packet up.
 INLINE int take_lock(struct session *session) {
     for (int i = 0; i < 64; i++)
         if (!__sync_val_compare_and_swap(&session->lock, 0, 1)) return 1;

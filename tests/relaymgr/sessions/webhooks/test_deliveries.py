@@ -233,7 +233,7 @@ def test_waits_grow_and_end_with_the_hour(attempts: int, age: int) -> None:
         assert min(600, 5 * 2 ** (attempts - 1)) / 2 <= wait <= 600
 
 
-# Strangers' servers
+# Hostile servers
 
 
 def test_hanging_receiver_does_not_hold_up_the_others(
