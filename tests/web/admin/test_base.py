@@ -165,7 +165,7 @@ def test_keys_are_revoked_and_rolled(admin_client: Client, tenant: Tenant, node:
     assert api_key_get(presented=plain) is None
     assert "cannot be rotated" in act(admin_client, ApiKey, "rotate", key)
     node_key_rotate(node=node)
-    assert "is a node's" in act(admin_client, ApiKey, "rotate", node.key)
+    assert "on the page of the node" in act(admin_client, ApiKey, "rotate", node.key)
 
 
 def test_join_key_is_made_by_form_and_by_action(admin_client: Client, location: Location) -> None:
@@ -186,7 +186,7 @@ def test_drain_tells_the_node(admin_client: Client, make_node: Callable[..., Rel
 
 
 def test_drain_of_a_deaf_node_says_so(admin_client: Client, node: RelayNode) -> None:
-    assert "does not answer" in act(admin_client, RelayNode, "drain", node)
+    assert "does not respond" in act(admin_client, RelayNode, "drain", node)
     node.refresh_from_db()
     assert node.is_draining
 
