@@ -170,7 +170,7 @@ def test_session_page_bans_its_node_for_its_tenant(admin_client: Client, node: R
     )
     for _ in range(2):  # a second time changes nothing
         told = confirm_action(admin_client, RelaySession, "ban_node", session, note="loses packets")
-        assert told == ["New sessions of studio keep away from fra-1."]
+        assert told == ["New sessions of studio avoid fra-1."]
     rule = PlacementRule.objects.get()
     assert (rule.kind, rule.tenant, rule.node, rule.note) == ("ban", tenant, node, "loses packets")
 
