@@ -20,7 +20,7 @@ from relaymgr.nodes.health.incidents import incident_record
 from relaymgr.nodes.health.state_changes import state_change_record
 from relaymgr.nodes.keys import token_key_create, token_keys_confirm
 from relaymgr.nodes.models import JoinKey, Location, RelayNode, RelayWorker, TokenKey
-from relaymgr.nodes.selectors import READY_COLUMNS, join_key_get
+from relaymgr.nodes.selectors import join_key_get
 from relaymgr.nodes.states import DRAINING, IncidentKind, NodeState
 from relaymgr.tenants.services import api_key_create, api_key_revoke
 from web.audit.services import action_record
@@ -280,19 +280,18 @@ def _worker_update(worker: RelayWorker, seats: int, ports: dict[str, int]) -> No
 # Seats
 
 
-_NODE_IS_READY = " AND ".join(f"node.{column} = %s" for column in READY_COLUMNS)
-
-
 def worker_reserve(*, worker_id: int, seats: int) -> bool:
-    """Reserves seats on a worker; False if there are too few, or its node accepts no sessions."""
+    """Reserves seats on a worker; False if there are too few, or its node accepts no sessions. A suspect node accepts
+    them: placement uses it where no other node can take a session, and the node itself confirms or fails to."""
     # The UPDATE itself tests the worker's columns: under PostgreSQL's READ COMMITTED they are evaluated again once the
     # row is locked, and a subquery's are not. It is raw SQL because every creation runs it.
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE nodes_relayworker SET free_seats = free_seats - %s "  # noqa: S608 - the names are constants
+            "UPDATE nodes_relayworker SET free_seats = free_seats - %s "
             "WHERE id = %s AND free_seats >= %s AND EXISTS "
-            f"(SELECT 1 FROM nodes_relaynode node WHERE node.id = node_id AND {_NODE_IS_READY})",  # nosec B608
-            [seats, worker_id, seats, *READY_COLUMNS.values()],
+            "(SELECT 1 FROM nodes_relaynode node WHERE node.id = node_id AND node.state IN (%s, %s) "
+            "AND NOT node.is_draining AND NOT node.is_stopping)",
+            [seats, worker_id, seats, NodeState.READY, NodeState.SUSPECT],
         )
         return bool(cursor.rowcount == 1)
 

@@ -319,7 +319,7 @@ def test_more_seats_given_back_than_taken_are_not_invented(node: RelayNode) -> N
 
 @pytest.mark.parametrize(
     "fields",
-    [{"is_draining": True}, {"is_stopping": True}, {"state": "suspect"}, {"state": "lost"}, {"state": "joining"}],
+    [{"is_draining": True}, {"is_stopping": True}, {"state": "lost"}, {"state": "joining"}],
 )
 def test_node_that_takes_no_sessions_reserves_nothing_but_lets_its_own_grow(
     make_node: Callable[..., RelayNode], fields: dict[str, Any]

@@ -19,7 +19,12 @@ def placements(rule: Rule, tier: FallbackTier) -> float:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("fields", "tier"), [({}, FallbackTier.NONE), ({"last_seen_at": None}, FallbackTier.STALE_TELEMETRY)]
+    ("fields", "tier"),
+    [
+        ({}, FallbackTier.NONE),
+        ({"last_seen_at": None}, FallbackTier.STALE_TELEMETRY),
+        ({"state": "suspect"}, FallbackTier.SUSPECT),
+    ],
 )
 def test_a_placement_is_counted_by_its_rule_and_its_fallback_tier(
     fields: dict[str, Any],
