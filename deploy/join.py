@@ -3,9 +3,9 @@
 
     sudo python3 deploy/join.py https://relays.example.com
 
-asks for the join key that `manage.py join_key LOCATION` printed. Run again, after a `git pull` for instance, it brings
-code and environment up to date and restarts the node: settings are kept where none are given, and no key is needed.
-Standard library only.
+asks for the join key that `manage.py join_key LOCATION` printed. Run it again, for example after a `git pull`, to
+update code and environment and to restart the node. Settings that are not given keep their values, and no key is
+needed. The script uses only the standard library.
 """
 
 import argparse
@@ -48,21 +48,23 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make this machine a relay node.")
     parser.add_argument("manager", nargs="?", default="", help="the manager's URL")
     parser.add_argument("key", nargs="?", default="", help="the join key; asked for when it is not given")
-    parser.add_argument("--name", default="", help="what the node is called; the host name by default")
-    parser.add_argument("--public-ip", default="", help="where players reach this machine, when that is not its own")
-    parser.add_argument("--public-ipv6", default="", help="its IPv6 address, beside an IPv4 one; found by itself")
+    parser.add_argument("--name", default="", help="the node's name; by default the host name")
+    parser.add_argument("--public-ip", default="", help="the address that players use, if not the machine's own")
+    parser.add_argument(
+        "--public-ipv6", default="", help="the IPv6 address beside an IPv4 address; by default detected"
+    )
     parser.add_argument("--control-host", default="", help="the address at which the manager reaches the node")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another setting, without CAUSEWAY_NODE_"
     )
-    parser.add_argument("--root", type=Path, default=Path("/"), help="put everything below this folder")
-    parser.add_argument("--venv", type=Path, help="an environment to use as it is, instead of making one")
-    parser.add_argument("--foreground", action="store_true", help="run the node here; install no service")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="install below this folder")
+    parser.add_argument("--venv", type=Path, help="an existing environment to use unchanged")
+    parser.add_argument("--foreground", action="store_true", help="run the node here, without a service")
     return parser.parse_args()
 
 
 def join(options: argparse.Namespace) -> int:
-    if sys.version_info < (3, 11):  # noqa: UP036 - whatever Python the machine has runs this file
+    if sys.version_info < (3, 11):  # noqa: UP036 - the machine's own Python runs this file
         raise CannotJoin(f"a node needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     home, etc = options.root / "opt/causeway", options.root / "etc/causeway"
     settings = _settings(options, _kept_settings(etc))
@@ -73,7 +75,7 @@ def join(options: argparse.Namespace) -> int:
         return _run(python, home, etc, settings)
     _install_service(options.root)
     _wait_until_linked(settings)
-    _write(etc / "join_key", "")  # it may have uses left
+    _write(etc / "join_key", "")  # the key may still be valid for other nodes
     print(f"The node is linked to {settings[PREFIX + 'MANAGER_URL']}. Its log: journalctl -u {SERVICE}")
     return 0
 
@@ -91,7 +93,7 @@ def _settings(options: argparse.Namespace, kept: dict[str, str]) -> dict[str, st
     ours = _address_towards(manager)
     public = options.public_ip or kept.get(PREFIX + "PUBLIC_IP")
     if not public and not ipaddress.ip_address(ours).is_global:
-        raise CannotJoin(f"this machine's own address, {ours}, is private: say where players reach it, by --public-ip")
+        raise CannotJoin(f"this machine's own address, {ours}, is private: give the public one with --public-ip")
     given = {
         "MANAGER_URL": manager,
         "PUBLIC_IP": public or ours,
@@ -105,12 +107,13 @@ def _settings(options: argparse.Namespace, kept: dict[str, str]) -> dict[str, st
             raise CannotJoin("--set takes NAME=VALUE")
         given[name.upper().removeprefix(PREFIX)] = value
     if not all(value.isprintable() and "'" not in value for value in given.values()):
-        raise CannotJoin("a setting holds a quote, or a character that cannot be printed")
+        raise CannotJoin("a setting contains a quote or an unprintable character")
     return kept | {PREFIX + name: value for name, value in given.items() if value}
 
 
 def _public_ipv6(options: argparse.Namespace, kept: dict[str, str], public_ip: str) -> str:
-    """As given, as kept, or that of this machine's own route. Empty: it has none, or public_ip is one already."""
+    """The given address, the kept one, or the source address of this machine's IPv6 route. Empty if there is none, or
+    if public_ip is an IPv6 address."""
     if ":" in public_ip:
         return ""
     if given := options.public_ipv6 or kept.get(PREFIX + "PUBLIC_IPV6", ""):
@@ -120,7 +123,7 @@ def _public_ipv6(options: argparse.Namespace, kept: dict[str, str], public_ip: s
 
 
 def _own_address(family: socket.AddressFamily, towards: str) -> str:
-    """Sends nothing: UDP connects without a packet."""
+    """The source address of the route. Sends nothing: connecting a UDP socket needs no packet."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((towards, 9))
@@ -130,7 +133,7 @@ def _own_address(family: socket.AddressFamily, towards: str) -> str:
 
 
 def _address_towards(manager: str) -> str:
-    """This machine's address on the way to the manager. Sends nothing: UDP connects without a packet."""
+    """The source address of the route to the manager. Sends nothing: connecting a UDP socket needs no packet."""
     host = urlsplit(manager).hostname
     if not host:
         raise CannotJoin("the manager's URL must be http:// or https://")
@@ -144,7 +147,7 @@ def _join_key(options: argparse.Namespace, etc: Path) -> str:
     if options.key:
         return str(options.key)
     kept = etc / "join_key"
-    if kept.exists():  # joined, or about to: the node looks at it only until it has keys of its own
+    if kept.exists():  # the node reads it only until it has keys of its own
         return kept.read_text()
     return getpass.getpass("Join key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
 
@@ -157,7 +160,7 @@ def _write_settings(etc: Path, settings: dict[str, str], join_key: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Readable by its owner only, from the moment there is something in it."""
+    """Only the owner can read the file, even while it is being written."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text)
@@ -176,13 +179,13 @@ def _copy_code(home: Path) -> None:
 
 
 def _make_environment(folder: Path) -> Path:
-    print(f"Installing what a node runs on into {folder}")
+    print(f"Installing the node's dependencies into {folder}")
     if not (folder / "bin/python").exists():
         venv.create(folder, with_pip=True)
     requirements = folder.parent / "requirements.txt"
     pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--require-hashes", "-r", str(requirements)], check=True)
-    client = folder.parent / "transports/python"  # a folder has no hash, so it is installed apart
+    client = folder.parent / "transports/python"  # a folder has no hash, so it needs a separate call
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", str(client)], check=True)
     return folder
 
@@ -201,7 +204,7 @@ def _install_service(root: Path) -> None:
     units.mkdir(parents=True, exist_ok=True)
     shutil.copy2(SOURCE / "deploy/systemd" / SERVICE, units / SERVICE)
     if root != Path("/"):
-        raise CannotJoin(f"everything is in place below {root}; a service can only be started from /")
+        raise CannotJoin(f"the files are installed below {root}, but a service can only be started from /")
     for command in (["daemon-reload"], ["enable", SERVICE], ["restart", SERVICE]):
         subprocess.run(["systemctl", *command], check=True)  # noqa: S607 - root's own PATH
 

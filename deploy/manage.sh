@@ -1,6 +1,6 @@
 #!/bin/sh
 # manage.py with the settings of the systemd services: sudo deploy/manage.sh migrate
-# shellcheck disable=SC2034 # by `set -a` all of them are for manage.py
+# shellcheck disable=SC2034 # `set -a` exports all of them to manage.py
 set -eu
 set -a
 # shellcheck source=/dev/null

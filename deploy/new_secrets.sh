@@ -1,6 +1,6 @@
 #!/bin/sh
-# Creates the missing secrets of docker-compose.yml in ./secrets, and replaces none.
-# The keys that the manager makes come into empty files (docs/deployment.md).
+# Creates the missing secrets of docker-compose.yml in ./secrets. Existing ones are kept.
+# Keys that the manager creates go into files that are empty at first (docs/deployment.md).
 set -eu
 cd "$(dirname "$0")/.."
 umask 077

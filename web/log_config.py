@@ -1,4 +1,7 @@
-"""What Django's processes (web, worker, beat, matchmaker, commands) add to observability.log_config."""
+"""The logging configuration of Django's processes (web, worker, beat, matchmaker, commands).
+
+It extends observability.log_config.
+"""
 
 from typing import Any
 
@@ -6,7 +9,7 @@ import structlog
 
 from observability import log_config
 
-# They log every request and every task, several times per second.
+# These loggers write a line for every request and every task, several times per second.
 QUIET = ("httpx", "httpcore", "celery.beat", "celery.worker.strategy", "asyncio")
 
 
@@ -27,10 +30,11 @@ def logging_config(level: str, choice: str) -> dict[str, Any]:
 
 
 def about_session(session_id: str) -> None:
-    """The following lines of this request are about the session. The id may be any text of a caller, so it is cut."""
+    """Adds the session's id to the following log lines of this request. The id is text from the client, so it is
+    truncated."""
     structlog.contextvars.bind_contextvars(session_id=session_id[:20])
 
 
 def request_id() -> str:
-    """Of the request that is being answered; empty outside of one."""
+    """The id of the current request; empty outside of a request."""
     return str(structlog.contextvars.get_contextvars().get("request_id", ""))

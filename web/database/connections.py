@@ -1,10 +1,11 @@
-"""PostgreSQL connections that never wait for ever, and that are dropped when their server refuses writes.
+"""PostgreSQL connections with a bounded wait, which are closed when their server refuses writes.
 
-A server that is paused, or whose machine is, still acknowledges what is sent to it: neither its own time-outs nor those
-of TCP end the wait. So the code that asks sets a deadline (`deadline`), and a wait beyond it closes the connection.
+While a server process is paused, its operating system still acknowledges packets, so neither the server's timeouts nor
+those of TCP end the wait. Callers therefore set a deadline (`deadline`); when a wait exceeds it, the connection is
+closed.
 
-After a failover a pooled connection may lead to a server that has become a read-only replica, and would refuse each
-write for as long as it lives. The first refusal closes it, and has the pool replace the others.
+After a failover, a pooled connection may lead to a server that has become a read-only replica, which would refuse every
+write until the connection ends. The first refusal closes the connection and makes the pool replace the others.
 """
 
 import contextlib
@@ -22,8 +23,8 @@ from psycopg import errors
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_WAIT_S = 0.5  # also beyond the deadline, so that a healthy server's answer to a roll-back is read
-SILENT_FOR_S, SILENT_WAIT_S = 3.0, 1.0  # after a server gave no answer, waits for it are shorter
+SHORTEST_WAIT_S = 0.5  # even after the deadline, so that a healthy server's response to a rollback is read
+SILENT_FOR_S, SILENT_WAIT_S = 3.0, 1.0  # after a server did not respond, waits for it are shorter
 DRAIN_EVERY_S = 5.0
 
 _deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("database_deadline", default=None)
@@ -33,8 +34,8 @@ _drained_at = float("-inf")
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Inside, answers of the database are awaited for so many seconds in all. An inner deadline does not extend an
-    outer one."""
+    """Limits the total time that the code inside waits for the database. An inner deadline does not extend an outer
+    one."""
     ends = time.monotonic() + seconds
     outer = _deadline.get()
     token = _deadline.set(ends if outer is None else min(ends, outer))
@@ -45,22 +46,23 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def deadline_set(seconds: float | None) -> None:
-    """For what follows in this thread or task, until it is set again, or the `deadline` around it ends. None: none."""
+    """Sets the deadline of the current thread or task until the next call, or until the `deadline` around it ends.
+    None removes it."""
     _deadline.set(None if seconds is None else time.monotonic() + seconds)
 
 
 def is_silent() -> bool:
-    """Whether the database gave no answer a moment ago."""
+    """Whether the database recently failed to respond in time."""
     return time.monotonic() < _silent_until
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether the database refused a write because it takes none (25006)."""
+    """Whether the database refused a write because it is read-only (SQLSTATE 25006)."""
     return isinstance(error, InternalError) and isinstance(error.__cause__, errors.ReadOnlySqlTransaction)
 
 
 def is_unavailable(error: BaseException | None) -> bool:
-    """Whether the database failed, and not what was asked of it: trying again later may help."""
+    """Whether the database itself failed rather than the query, so that a later retry may succeed."""
     return isinstance(error, OperationalError | InterfaceError) or (
         isinstance(error, DatabaseError) and is_read_only(error)
     )
@@ -68,8 +70,8 @@ def is_unavailable(error: BaseException | None) -> bool:
 
 class Connection(psycopg.Connection[Any]):
     def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
-        # The empty query is the pool's check of each connection that it gives out. One that the server, or its system,
-        # has closed can be read from; one that cannot has nothing to say, and a round trip would find out no more.
+        # The pool checks each connection with an empty query before it hands it out. The socket of a connection that
+        # the server closed is readable. If it is not readable, a round trip would reveal nothing more.
         if not query and self._has_nothing_to_read():
             return self.cursor()
         return super().execute(query, *arguments, **options)
@@ -97,8 +99,8 @@ class Connection(psycopg.Connection[Any]):
             if not is_ours:
                 raise
             _silent_until = time.monotonic() + SILENT_FOR_S
-            self.pgconn.finish()  # its answer, should it come, would be taken for that to another question
-            raise psycopg.OperationalError("the database does not answer") from None
+            self.pgconn.finish()  # a late response would be taken for the response to the next query
+            raise psycopg.OperationalError("the database does not respond") from None
 
     def _leave_read_only_server(self) -> None:
         global _drained_at
@@ -117,16 +119,16 @@ def _seconds_allowed() -> float | None:
     return min(allowed, SILENT_WAIT_S) if now < _silent_until else allowed
 
 
-# Of each new connection, beside Django's own parameters. Those in DATABASE_URL come before these.
+# For each new connection, in addition to Django's own parameters. Those in DATABASE_URL take precedence.
 PARAMETERS = {
     "connect_timeout": 5,
-    # A server that is gone without a word is noticed after some ten seconds, without a deadline too.
+    # Without a deadline, too, the loss of a server is detected after about ten seconds.
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,  # ms
-    # The server's own limits, in ms: work whose client has given up ends.
+    # Limits that the server enforces, in ms, so that it stops work whose client has given up.
     "options": "-c statement_timeout=60000 -c lock_timeout=30000 -c idle_in_transaction_session_timeout=60000",
 }
 
@@ -141,8 +143,8 @@ _last_health: tuple[float, Health] | None = None
 
 
 def health() -> Health:
-    """Judged by a write, for a server that only answers reads is of little use. As found within the last 2 s; one
-    thread asks at a time, and the others get the answer before."""
+    """Determined by a write, because a server that only serves reads is of little use. The result is cached for 2 s;
+    one thread queries at a time, and the others get the previous result."""
     global _last_health
     last = _last_health
     if last and time.monotonic() - last[0] < HEALTH_FRESH_S:
@@ -160,13 +162,13 @@ def health() -> Health:
 def health_now() -> Health:
     try:
         with deadline(HEALTH_WAIT_S), connection.cursor() as cursor:
-            # A row that every installation has, written as it was.
+            # This row exists in every installation, and its value does not change.
             cursor.execute(
                 "UPDATE django_migrations SET applied = applied WHERE id = (SELECT MIN(id) FROM django_migrations)"
             )
     except DatabaseError as error:
-        logger.warning("the database takes no writes: %s", type(error.__cause__ or error).__name__)
+        logger.warning("the database accepts no writes: %s", type(error.__cause__ or error).__name__)
         if not connection.in_atomic_block:
-            connection.close()  # what follows gets another one
+            connection.close()  # the next query opens another one
         return "read_only" if is_read_only(error) or "readonly" in str(error) else "unavailable"
     return "works"

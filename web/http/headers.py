@@ -1,4 +1,4 @@
-"""Headers that every answer carries on top of Django's own."""
+"""Headers that every response has in addition to Django's own."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,8 @@ NO_DEVICES = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
 def security_headers(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Middleware: no answer of the API is kept by anything on the way (it may hold tokens), and pages get no device."""
+    """Middleware. Forbids caches to store responses of the API, which may contain tokens, and denies pages access to
+    devices."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
@@ -28,7 +29,8 @@ def security_headers(
 
 
 class ContentSecurityPolicy(CSPMiddleware):
-    """django-csp's, which builds the policy of the settings once and not for each answer. No page has a nonce."""
+    """django-csp's middleware, but the policy from the settings is built once, not for each response. No page has a
+    nonce."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         super().__init__(get_response)
@@ -38,7 +40,7 @@ class ContentSecurityPolicy(CSPMiddleware):
         pass
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        if any(name.startswith("_csp_") for name in vars(response)):  # by a decorator of its view
+        if any(name.startswith("_csp_") for name in vars(response)):  # set by a decorator of its view
             return super().process_response(request, response)
         response.headers.setdefault(HEADER, self._policy)
         return response

@@ -1,6 +1,6 @@
 """Warnings about parts of a request that have no effect: unknown fields, and locations that do not exist.
 
-They are no errors, because clients of Edgegap send fields of their own: the response lists them under `warnings`. With
+They are not errors, because clients of Edgegap send fields of their own: the response lists them under `warnings`. With
 `?strict=1` the request is refused before anything is done.
 """
 
@@ -54,7 +54,7 @@ def warn(warnings: Iterable[InputWarning]) -> None:
 
 
 class InputWarningsMiddleware:
-    """Puts the warnings of a request into its answer."""
+    """Adds the warnings of a request to its response."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -1,7 +1,7 @@
-"""Django's middleware for cookies, which pages have: sessions, logins, messages, and the protection of forms.
+"""Django's middleware that depends on cookies: sessions, logins, messages, and CSRF protection. Only pages use it.
 
-A request to an API shows its key in a header. It passes these by: no cookie says anything about it, and none of their
-work is done for it.
+A request to an API sends its key in a header and skips this middleware: cookies give it no access, and their processing
+would only cost time.
 """
 
 from typing import Any
@@ -16,24 +16,24 @@ from django.utils.deprecation import MiddlewareMixin
 from .headers import API_PATHS
 
 
-class _OfPages(MiddlewareMixin):
+class _PagesOnly(MiddlewareMixin):
     async_capable = False
 
     def __call__(self, request: HttpRequest) -> Any:
         return self.get_response(request) if request.path_info.startswith(API_PATHS) else super().__call__(request)
 
 
-class PageSessionMiddleware(_OfPages, SessionMiddleware):
+class PageSessionMiddleware(_PagesOnly, SessionMiddleware):
     pass
 
 
-class PageCsrfMiddleware(_OfPages, CsrfViewMiddleware):
+class PageCsrfMiddleware(_PagesOnly, CsrfViewMiddleware):
     pass
 
 
-class PageAuthenticationMiddleware(_OfPages, AuthenticationMiddleware):
+class PageAuthenticationMiddleware(_PagesOnly, AuthenticationMiddleware):
     pass
 
 
-class PageMessageMiddleware(_OfPages, MessageMiddleware):
+class PageMessageMiddleware(_PagesOnly, MessageMiddleware):
     pass

@@ -1,6 +1,6 @@
-"""The outermost middleware: each request has an id, a line in the log, its time among the metrics, and a span.
+"""The outermost middleware: gives each request an id, a log line, a duration in the metrics, and a span.
 
-The line holds the route, never path or query: a ticket's id is as good as its tokens.
+The log line contains the route, never the path or the query: a ticket's id gives access to its tokens.
 """
 
 import time
@@ -23,13 +23,13 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class RequestMiddleware(middlewares.RequestMiddleware):
-    """django-structlog's, which binds the id and tells of failures, with our line and our measures."""
+    """django-structlog's middleware, which binds the id and logs failures, with our log line and our metrics."""
 
     async_capable = False
 
     def __call__(self, request: HttpRequest) -> Any:
         request.started = time.perf_counter()  # type: ignore[attr-defined]
-        # Before anything reads the headers: what is not well formed was never sent.
+        # Before other code reads the headers: a malformed id is treated as absent.
         if not is_request_id(request.META.get("HTTP_X_REQUEST_ID", "")):
             request.META.pop("HTTP_X_REQUEST_ID", None)
         parent = {name.lower(): value for name, value in request.headers.items()} if tracing.is_on() else {}
@@ -43,7 +43,7 @@ class RequestMiddleware(middlewares.RequestMiddleware):
             return response
 
     def prepare(self, request: HttpRequest) -> None:
-        """No line when a request starts: the one at its end says all of it, and preparing it costs on each request."""
+        """Writes no log line at the start of a request, because the line at its end contains everything."""
         request_id = request.META.get("HTTP_X_REQUEST_ID") or str(uuid.uuid4())
         structlog.contextvars.bind_contextvars(request_id=request_id)
 
@@ -61,7 +61,7 @@ class RequestMiddleware(middlewares.RequestMiddleware):
 
 
 def route_of(request: HttpRequest) -> str:
-    """As it stands in the URL configuration; in place of what fits no route one word."""
+    """The route as in the URL configuration; a fixed word for a path without a route."""
     match = request.resolver_match
     if match is not None:
         return f"/{match.route}"
