@@ -1,4 +1,4 @@
-"""For operators: nodes, locations and keys."""
+"""The console's pages for nodes, locations and keys."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class LocationAdmin(AuditedAdmin):
 
     @confirmed_action(
         "Create a join key",
-        effect="Creates a one-time key with which one node may join here. It is shown once.",
+        effect="Creates a one-time key with which one node may join at this location. It is shown once.",
         permission="add_keys",
     )
     def create_join_key(self, request: HttpRequest, location: Location) -> str:
@@ -175,7 +175,7 @@ class RelayNodeAdmin(NoDeleteAdmin):
     @confirmed_action(
         "Remove",
         effect="Deletes the node, its keys and its measurements. A node that still serves sessions is not removed: "
-        "drain it first. To come back it needs a join key.",
+        "drain it first. To join again, it needs a new join key.",
         permission="own",
         is_final=True,
     )
@@ -185,7 +185,11 @@ class RelayNodeAdmin(NoDeleteAdmin):
 
 
 def _with_delivery(is_delivered: bool, sentence: str) -> str:
-    return sentence if is_delivered else Warned(f"{sentence} It does not respond now; its next heartbeat informs it.")
+    return (
+        sentence
+        if is_delivered
+        else Warned(f"{sentence} The node does not respond now; it learns of the change with its next heartbeat.")
+    )
 
 
 @admin.register(NodeStateChange)
@@ -272,4 +276,4 @@ class NodeIncidentAdmin(ReadOnlyAdmin):
     def forget(self, request: HttpRequest, incident: NodeIncident) -> str:
         text = str(incident)
         incident.delete()
-        return f"Forgotten: {text}."
+        return f"The incident is deleted: {text}."

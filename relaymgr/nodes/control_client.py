@@ -1,8 +1,9 @@
-"""The manager's side of a node's control API (docs/node-api.md). The only module that speaks HTTP to nodes.
+"""The manager's side of a node's control API (docs/node-api.md). This is the only module that sends HTTP requests to
+nodes.
 
-One client for all nodes, which keeps connections: a session waits for a call here, and telemetry is fetched from each
-node every other second. So it is aiohttp, which parses in C. A time limit is for the whole of a call, whatever the node
-or its name server does. No key is ever logged.
+One client serves all nodes and keeps its connections open: the creation of a session waits for a call here, and
+telemetry is fetched from each node every other second. Therefore it is aiohttp, whose parser is written in C. A timeout
+covers the whole call, name resolution included. Keys are never logged.
 """
 
 import asyncio
@@ -29,21 +30,21 @@ from web.background_loop import wait_for
 from web.log_config import request_id
 
 CALL_TIMEOUT = 2.0
-ALIVE_TIMEOUT = 1.0  # seconds; of two processes that run as one node, one answers at once
+ALIVE_TIMEOUT = 1.0  # seconds; if two processes run as the same node, one of them answers immediately
 MAX_ANSWER = 4_000_000  # bytes; 10,000 events and 2,000 legs are about 2 MB
 MAX_PROBES_AT_ONCE = 400  # sockets; below the usual limit of 1,024 open files
-MAX_KEPT = 400  # connections, of nodes that are asked for telemetry; further nodes get a new one each time
-KEPT_FOR = 4.0  # seconds; a node keeps them for 5
-# What a call may fail with. ValueError: an address that makes no sense, or the name of a host that IDNA cannot encode.
+MAX_KEPT = 400  # connections kept open for telemetry; further nodes get a new connection each time
+KEPT_FOR = 4.0  # seconds; a node closes an idle connection after 5
+# The errors of a failed call. ValueError: the URL is malformed, or IDNA cannot encode the host name.
 NO_ANSWER = (OSError, ValueError, aiohttp.ClientError)
 
 
 class NodeUnreachable(Exception):
-    """No answer in time, or none that makes sense. What was asked may or may not have been done."""
+    """The node sent no answer in time, or an invalid one. It may or may not have carried out the request."""
 
 
 class NodeRefused(Exception):
-    """The node understood and said no, with a code of docs/node-api.md."""
+    """The node rejected the request, with an error code of docs/node-api.md."""
 
     def __init__(self, code: str, message: str):
         super().__init__(f"{code}: {message}")
@@ -51,11 +52,11 @@ class NodeRefused(Exception):
         self.message = message
 
 
-# One node, now
+# Calls to one node
 
 
 def put_session(node: RelayNode, grant: Grant, timeout_s: float = CALL_TIMEOUT) -> int:
-    """Grants a session; returns the revision now in force there. Raises NodeUnreachable, NodeRefused."""
+    """Grants a session; returns the revision that is now in force on the node. Raises NodeUnreachable, NodeRefused."""
     answer = _call(node, "PUT", f"/sessions/{grant.session}", timeout_s, body=grant)
     try:
         return read_document(answer, GrantConfirmation).revision
@@ -64,12 +65,12 @@ def put_session(node: RelayNode, grant: Grant, timeout_s: float = CALL_TIMEOUT) 
 
 
 def delete_session(node: RelayNode, session_id: str, reason: str, timeout_s: float = CALL_TIMEOUT) -> None:
-    """When this returns, the node forwards nothing of the session any more. Raises NodeUnreachable, NodeRefused."""
+    """When this returns, the node no longer forwards packets of the session. Raises NodeUnreachable, NodeRefused."""
     _call(node, "DELETE", f"/sessions/{session_id}", timeout_s, params={"reason": reason})
 
 
 def boot_id_of(node: RelayNode, timeout_s: float = ALIVE_TIMEOUT) -> str | None:
-    """Of the process that answers at the node's control URL; None: none does."""
+    """The boot id of the process that answers at the node's control URL; None: there is no valid answer."""
     try:
         _, content = wait_for(_exchange("GET", node.control_url + "/healthz", timeout_s))
     except (NodeUnreachable, *NO_ANSWER):
@@ -110,7 +111,7 @@ def _call(
 
 
 async def _exchange(method: str, url: str, timeout_s: float, **request: Any) -> tuple[int, bytes]:
-    """Status and body."""
+    """The status and the body of the response."""
     async with (
         asyncio.timeout(timeout_s),
         _client().request(method, url, allow_redirects=False, **request) as response,
@@ -120,7 +121,7 @@ async def _exchange(method: str, url: str, timeout_s: float, **request: Any) -> 
 
 @functools.lru_cache(maxsize=1)
 def _client_of(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
-    """By loop, and so by process: a connection must not be shared across a fork."""
+    """One client for each event loop, and thus for each process: a connection must not be shared across a fork."""
     client, process = _new_client(), os.getpid()
 
     def close() -> None:
@@ -132,26 +133,26 @@ def _client_of(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
 
 
 def _client() -> aiohttp.ClientSession:
-    """That of the loop we are called in, which is the background one."""
+    """The client of the running loop, which is the background loop."""
     return _client_of(asyncio.get_running_loop())
 
 
 def _new_client() -> aiohttp.ClientSession:
-    """Without limits of its own: each call has its time, and who calls knows how many at once."""
+    """Without limits of its own: each call sets a timeout, and the callers limit their concurrency."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=_tls(), limit=0, keepalive_timeout=KEPT_FOR),
-        cookie_jar=aiohttp.DummyCookieJar(),  # else a node could fill our memory with them
+        cookie_jar=aiohttp.DummyCookieJar(),  # otherwise a node could fill the manager's memory with cookies
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
     )
 
 
-# All nodes, at once
+# Calls to many nodes at the same time
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Whom to ask for telemetry, and from which event on."""
+    """A node to ask for telemetry, and the last event that is already known."""
 
     node_id: int
     control_url: str
@@ -165,7 +166,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """What a node answered. `sent_at` and `answered_at`: seconds since 1970, by our clock."""
+    """The answer of a node. `sent_at` and `answered_at`: Unix time in seconds, by the manager's clock."""
 
     node_id: int
     document: dict[str, Any]
@@ -175,7 +176,7 @@ class ProbeAnswer:
 
 @dataclass(frozen=True)
 class ProbeFailure:
-    """Who gave no good answer, and why."""
+    """A node without a valid answer, and the reason."""
 
     node_id: int
     error: NodeUnreachable | NodeRefused
@@ -188,7 +189,7 @@ JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
 def fetch_telemetry(probes: Iterable[Probe], timeout_s: float) -> list[ProbeAnswer]:
-    """Asks all the nodes at the same time; leaves out those that gave no good answer within `timeout_s`."""
+    """Asks all nodes at the same time; leaves out those without a valid answer within `timeout_s`."""
     answers = wait_for(_ask_and_keep(list(probes), timeout_s))
     return [answer for answer in answers if isinstance(answer, ProbeAnswer)]
 
@@ -198,13 +199,13 @@ async def _ask_and_keep(probes: list[Probe], timeout_s: float) -> list[ProbeAnsw
 
 
 async def telemetry_of(probes: Iterable[Probe], timeout_s: float) -> list[ProbeAnswer | ProbeFailure]:
-    """As `fetch_telemetry`, with those that gave no good answer. In the order of `probes`."""
+    """Like `fetch_telemetry`, but with the failures. In the order of `probes`."""
     async with _new_client() as client:
         return await _ask_all(client, list(probes), _telemetry, timeout_s)
 
 
 async def health_of(probes: Iterable[Probe], timeout_s: float) -> list[ProbeAnswer | ProbeFailure]:
-    """What each says at /healthz, for which it wants no key. In the order of `probes`."""
+    """The answer of each node at /healthz, which requires no key. In the order of `probes`."""
     async with _new_client() as client:
         return await _ask_all(client, list(probes), _health, timeout_s)
 
@@ -254,7 +255,7 @@ async def _health(client: aiohttp.ClientSession, probe: Probe, headers: Mapping[
 
 @dataclass(frozen=True)
 class PeerListUpdate:
-    """Whom to tell which beacons to measure (docs/node-api.md, PUT /peers)."""
+    """The list of beacons that one node is to measure (docs/node-api.md, PUT /peers)."""
 
     control_url: str
     control_key: str
@@ -265,33 +266,34 @@ class PeerListUpdate:
         return f"PeerListUpdate(control_url={self.control_url!r})"
 
 
-def send_peer_lists(tells: Iterable[PeerListUpdate], timeout_s: float) -> None:
-    """Tells all of them at the same time. Who does not hear it is told again: its telemetry names another version."""
-    if todo := list(tells):
-        wait_for(_tell_all(todo, timeout_s))
+def send_peer_lists(updates: Iterable[PeerListUpdate], timeout_s: float) -> None:
+    """Sends all updates at the same time. A failure is ignored: the node's telemetry then still names the old version,
+    so that the next round sends the list again."""
+    if pending := list(updates):
+        wait_for(_send_all(pending, timeout_s))
 
 
-async def _tell_all(tells: list[PeerListUpdate], timeout_s: float) -> None:
+async def _send_all(updates: list[PeerListUpdate], timeout_s: float) -> None:
     slots = asyncio.Semaphore(MAX_PROBES_AT_ONCE)
     client = _client()
-    await asyncio.gather(*(_tell(client, slots, tell, timeout_s) for tell in tells))
+    await asyncio.gather(*(_send(client, slots, update, timeout_s) for update in updates))
 
 
-async def _tell(
-    client: aiohttp.ClientSession, slots: asyncio.Semaphore, tell: PeerListUpdate, timeout_s: float
+async def _send(
+    client: aiohttp.ClientSession, slots: asyncio.Semaphore, update: PeerListUpdate, timeout_s: float
 ) -> None:
-    body = _encoded(PeerList(tell.version, tell.peers))
-    headers = {**_headers(tell.control_key), **JSON, **DO_NOT_KEEP}
+    body = _encoded(PeerList(update.version, update.peers))
+    headers = {**_headers(update.control_key), **JSON, **DO_NOT_KEEP}
     async with slots:
         with contextlib.suppress(*NO_ANSWER):
             async with (
                 asyncio.timeout(timeout_s),
-                client.put(f"{tell.control_url}/peers", data=body, headers=headers, allow_redirects=False),
+                client.put(f"{update.control_url}/peers", data=body, headers=headers, allow_redirects=False),
             ):
-                pass  # what it answers does not matter
+                pass  # the status does not matter: the node's telemetry names the version that it has
 
 
-# Both
+# For all calls
 
 
 async def _content(response: aiohttp.ClientResponse) -> bytes:
@@ -299,7 +301,7 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
     async for part in response.content.iter_any():
         content += part
         if len(content) > MAX_ANSWER:
-            raise NodeUnreachable("the answer does not end")
+            raise NodeUnreachable("the answer is too large")
     return content
 
 
@@ -308,19 +310,19 @@ def _encoded(document: msgspec.Struct | None) -> bytes | None:
 
 
 def _headers(control_key: str) -> dict[str, str]:
-    # Unencoded answers only: what is counted against MAX_ANSWER is what will be parsed.
+    # No compression, so that MAX_ANSWER limits the size of the document that is parsed.
     return {"Authorization": f"Bearer {control_key}", "Accept-Encoding": "identity"}
 
 
 def _correlation() -> dict[str, str]:
-    """For the node's log."""
+    """The request id, which the node writes to its log."""
     current = request_id()
     return {REQUEST_ID: current} if current else {}
 
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()  # reads the system's certificates: 20 ms, so once
+    return ssl.create_default_context()  # cached, because it takes 20 ms to read the system's certificates
 
 
 def _answer(status: int, content: bytes) -> dict[str, Any]:
@@ -331,13 +333,13 @@ def _answer(status: int, content: bytes) -> dict[str, Any]:
         return document
     if 400 <= status < 500:
         document = document or {}
-        raise NodeRefused(_shown(document.get("code", status), 50), _shown(document.get("message", ""), 200))
+        raise NodeRefused(_printable(document.get("code", status), 50), _printable(document.get("message", ""), 200))
     raise NodeUnreachable(f"status {status}")
 
 
-def _shown(value: Any, longest: int) -> str:
-    """Fit for a log, a page and the database, which holds neither NUL nor half a surrogate pair."""
-    return "".join(character for character in str(value) if character.isprintable())[:longest]
+def _printable(value: Any, max_length: int) -> str:
+    """The text without unprintable characters, NUL and surrogates, which PostgreSQL cannot store."""
+    return "".join(character for character in str(value) if character.isprintable())[:max_length]
 
 
 def _document(content: bytes) -> dict[str, Any] | None:

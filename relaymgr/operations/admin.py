@@ -48,12 +48,12 @@ class OperatorAdmin(AuditedAdmin, UserAdmin):
         super().save_model(request, obj, form, change)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_change_permission(request, obj) and self._may_touch(request, obj)
+        return super().has_change_permission(request, obj) and self._may_change(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and self._may_touch(request, obj)
+        return super().has_delete_permission(request, obj) and self._may_change(request, obj)
 
-    def _may_touch(self, request: HttpRequest, person: User | None) -> bool:
+    def _may_change(self, request: HttpRequest, person: User | None) -> bool:
         return person is None or not person.is_superuser or bool(request.user.is_superuser)
 
 

@@ -1,4 +1,5 @@
-"""The console: find sessions, read what happened to them and why, end them, remove players. Tokens are never shown."""
+"""The console's pages for sessions: operators find them, read their placement and history, end them, and remove
+players. Tokens are never shown."""
 
 from ipaddress import ip_address
 from typing import Any
@@ -76,7 +77,7 @@ class RelaySessionAdmin(_OperatedAdmin):
     )
     list_filter = ("state", "topology", "worker__node__location", "worker__node", "created_at")
     search_fields = ("id",)  # and more: get_search_results
-    search_help_text = "A session's id, a tenant's slug, a player's id or address: whole."
+    search_help_text = "The complete id of a session, slug of a tenant, or id or address of a player."
     change_form_template = "sessions/session.html"
     fields = (
         ("id", "tenant"),
@@ -167,7 +168,7 @@ class RelaySessionAdmin(_OperatedAdmin):
     )
     def ban_node(self, request: HttpRequest, session: RelaySession, note: str) -> str:
         if session.worker is None:
-            raise Conflict("The session is on no node.")
+            raise Conflict("The session has no node.")
         node = session.worker.node
         placement_ban(tenant=session.tenant, node=node, note=note)
         return f"New sessions of {session.tenant} avoid {node}."
@@ -252,7 +253,7 @@ class WebhookDeliveryAdmin(_OperatedAdmin):
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(_OperatedAdmin):
-    """Hosts of tenants that failed lately, with the state of their circuit breakers."""
+    """The hosts whose deliveries failed recently, with the state of their circuit breakers."""
 
     list_display = ("host", "tenant", "circuit", "failures", "opened_at", "retry_at", "last_error", "changed_at")
     list_filter = (("retry_at", admin.EmptyFieldListFilter), "changed_at")
@@ -282,7 +283,7 @@ class WebhookEndpointAdmin(_OperatedAdmin):
 
 @admin.register(Grant)
 class GrantAdmin(ReadOnlyAdmin):
-    """The reconciler pushes those whose `confirmed` is behind their `revision`."""
+    """The reconciler sends each grant whose `confirmed` is lower than its `revision`."""
 
     list_display = ("session_id", "worker", "wanted", "revision", "confirmed", "seats_reserved", "created_at")
     list_filter = ("wanted", "worker__node", "created_at")

@@ -1,4 +1,4 @@
-"""For operators: what the nodes reported."""
+"""The console's pages for the reports of the nodes."""
 
 from django.contrib import admin
 
@@ -71,7 +71,7 @@ class StoredLatencyModelAdmin(ReadOnlyAdmin):
 
 @admin.register(NodeEvent)
 class NodeEventAdmin(ReadOnlyAdmin):
-    """Rows wait here for a second at most. If they accumulate, the worker of the queue `session` is stuck."""
+    """A row is applied and deleted within a second. If rows accumulate, the worker of the queue `session` is stuck."""
 
     list_display = ("at", "node", "session_id", "seat", "kind", "dialect", "reason")
     list_filter = ("kind", "node")

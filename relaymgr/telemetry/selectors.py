@@ -1,4 +1,4 @@
-"""Reads."""
+"""Queries for measurements, charts and the latency model."""
 
 import functools
 from collections import defaultdict
@@ -50,19 +50,19 @@ LINES = {
 
 @ttl_cache
 def latency_model_current() -> LatencyModel:
-    """What was learnt last. One small query; the document is read when it is a new one."""
+    """The newest latency model. One small query; the document is only read when it is new."""
     at = StoredLatencyModel.objects.values_list("at", flat=True).first()
-    return _knowledge_of(at) if at else LatencyModel()
+    return _model_of(at) if at else LatencyModel()
 
 
 @functools.lru_cache(maxsize=1)
-def _knowledge_of(at: datetime) -> LatencyModel:
+def _model_of(at: datetime) -> LatencyModel:
     document = StoredLatencyModel.objects.filter(at=at).values_list("document", flat=True).first()
     return model_from_json(document) if document else LatencyModel()
 
 
 def prefix_histories(*, prefixes: Collection[str], now: datetime) -> dict[str, dict[str, Sample]]:
-    """{prefix: {node: what is remembered of it}}, where several players measured it. One query, none for no
+    """{prefix: {node: the stored measurement}}, for legs that several players measured. One query; none without
     prefixes."""
     histories: dict[str, dict[str, Sample]] = defaultdict(dict)
     if prefixes:
@@ -75,7 +75,7 @@ def prefix_histories(*, prefixes: Collection[str], now: datetime) -> dict[str, d
 
 
 def live_legs(*, sessions: Collection[str], since: datetime, now: datetime) -> dict[tuple[str, int], Sample]:
-    """{(session, seat): its last sample}, of those that have one since then. One query."""
+    """{(session, seat): its newest sample}, of the seats with a sample since `since`. One query."""
     samples = LegSample.objects.filter(session_id__in=sessions, at__gte=since).order_by("at")
     return {
         (session, seat): Sample(rtt_ms, jitter_ms, loss, max(0.0, (now - at).total_seconds()))
@@ -87,7 +87,7 @@ def live_legs(*, sessions: Collection[str], since: datetime, now: datetime) -> d
 
 
 def node_series(*, node_id: int, span: Span, now: datetime) -> Series:
-    """Of the samples; of a day, of the minutes and of the samples that are not summed up yet. Two queries at most."""
+    """From the samples; for a day, from the minutes and the samples not yet summarised. At most two queries."""
     since = datetime.fromtimestamp(span.start(now.timestamp()), now.tzinfo)
     points: list[Point] = []
     if span is DAY:
@@ -129,9 +129,9 @@ def leg_histories(*, session_id: str, since: datetime) -> dict[int, list[LegSamp
 
 
 def peer_legs() -> dict[str, tuple[datetime, dict[str, list[float]]]]:
-    """{node: (when it told, {other: [ms, jitter ms, loss of small packets, loss of large ones]})}. One query."""
-    told = PeerLegs.objects.values_list("node__name", "at", "legs").order_by()
-    return {name: (at, legs) for name, at, legs in told}
+    """{node: (report time, {other node: [ms, jitter ms, loss of small packets, loss of large ones]})}. One query."""
+    reports = PeerLegs.objects.values_list("node__name", "at", "legs").order_by()
+    return {name: (at, legs) for name, at, legs in reports}
 
 
 # For operators
@@ -151,7 +151,7 @@ def peer_legs_of(*, node_id: int) -> dict[str, list[float]]:
 
 
 def players_connected(*, since: datetime) -> int:
-    """By the last sample of each node since then."""
+    """The sum of the newest samples of all nodes since `since`."""
     samples = NodeSample.objects.filter(at__gte=since).order_by("at")
     return sum(dict(samples.values_list("node_id", "connected")).values())
 
@@ -159,13 +159,13 @@ def players_connected(*, since: datetime) -> int:
 def node_samples(
     *, since: datetime, silent: Collection[int], node_id: int | None = None
 ) -> dict[int, list[tuple[datetime, int, int, dict[str, int]]]]:
-    """{node: [(at, sessions, players connected, counters)]}: its first and its last sample since then, or the newest
-    of all for a `silent` node. Of all nodes, or of one. One query."""
+    """{node: [(at, sessions, players connected, counters)]}: its first and its last sample since `since`, or
+    its newest sample if the node is `silent`. For all nodes, or for one. One query."""
     wanted = Q(at__gte=since)
     if node_id is not None:
         wanted &= Q(node=node_id)
     if silent:
-        # One look-up in the index for each silent node.
+        # One index look-up for each silent node.
         newest = NodeSample.objects.filter(node=OuterRef("pk")).order_by("-at").values("pk")[:1]
         wanted |= Q(pk__in=nodes_by_id(ids=silent).values(newest=Subquery(newest)))
     found: dict[int, list[tuple[datetime, int, int, dict[str, int]]]] = {}
@@ -176,6 +176,6 @@ def node_samples(
 
 
 def events_unapplied(*, at_most: int | None = None) -> tuple[int, datetime | None]:
-    """(events of nodes that are not applied yet, when the oldest of them happened), of the first `at_most` rows."""
+    """(number of events that are not applied yet, time of the oldest), among the first `at_most` rows."""
     found = NodeEvent.objects.order_by("pk")[:at_most].aggregate(count=Count("pk"), oldest=Min("at"))
     return found["count"], found["oldest"]

@@ -51,7 +51,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of a line: its last value, and figures over all of it. None: there is no data."""
+    """Of a line: its last value, and figures over the whole line. None: there is no data."""
 
     last: float | None
     minimum: float | None

@@ -1,4 +1,4 @@
-"""Tenants and their keys in the console."""
+"""The console's pages for tenants and their keys."""
 
 from typing import Any
 
@@ -146,7 +146,7 @@ class ApiKeyAdmin(NoDeleteAdmin):
     )
     def revoke(self, request: HttpRequest, key: ApiKey) -> str:
         if not api_key_revoke(key=key):
-            raise Conflict("The key was revoked before.")
+            raise Conflict("The key is already revoked.")
         return f"{key} is revoked."
 
     @confirmed_action(

@@ -8,4 +8,4 @@ class PlayerAddresses(models.TextChoices):
 
     TRUNCATE = "truncate", "truncate: the network (/24, /48) and whole degrees"
     REMOVE = "remove", "remove: nothing"
-    KEEP = "keep", "keep: all of it, for as long as the session is kept"
+    KEEP = "keep", "keep: everything, for as long as the session is kept"

@@ -40,5 +40,5 @@ def tenant_allows(sender: Any, request: HttpRequest, **kwargs: Any) -> bool:
     try:
         return is_allowed(origin, sorted(origins_of_any()))
     except DatabaseError as error:
-        logger.warning("database failed, so no origin is allowed: %s", type(error).__name__)
+        logger.warning("no origin is allowed because the database failed: %s", type(error).__name__)
         return False

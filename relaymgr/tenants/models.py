@@ -49,7 +49,7 @@ class Tenant(models.Model):
         choices=PlayerAddresses,
         default=PlayerAddresses.TRUNCATE,
         db_default=PlayerAddresses.TRUNCATE,
-        help_text="What of players' addresses, coordinates and measurements is kept when a session is over.",
+        help_text="Which addresses, coordinates and measurements of players are kept after a session ends.",
     )
     webhook_secret = EncryptedTextField(default=new_webhook_secret, editable=False)
     webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")

@@ -1,4 +1,4 @@
-"""Reads."""
+"""Queries for tenants and keys."""
 
 from datetime import datetime
 
@@ -15,8 +15,8 @@ def tenant_active(*, slug: str) -> Tenant | None:
 
 
 def api_key_get(*, presented: str) -> ApiKey | None:
-    """The key, with its tenant; None: it is unknown or not usable. At most one query: a key for players, which
-    thousands of them may use at the same moment, is cached for LOOKUP_CACHE_SECONDS."""
+    """The key, with its tenant; None: the key is unknown or not usable. At most one query: a key for players, which
+    thousands of players may use at the same moment, is cached for LOOKUP_CACHE_SECONDS."""
     parts = split_key(presented)
     key = _key(*parts) if parts else None
     return key if key is not None and key.is_usable else None
@@ -52,12 +52,12 @@ def api_key_find(*, prefix: str) -> ApiKey | None:
 
 
 def api_keys_expiring(*, after: datetime, until: datetime) -> int:
-    """How many keys expire in that time."""
+    """The number of keys that expire in that period."""
     return ApiKey.objects.filter(revoked_at=None, expires_at__gt=after, expires_at__lte=until).count()
 
 
 def node_key_last_used_at() -> datetime | None:
-    """When a request of a node was last authenticated."""
+    """The time of the last authenticated request of any node."""
     keys = ApiKey.objects.filter(scopes=[Scope.NODE.value])
     found: datetime | None = keys.aggregate(last=Max("last_used_at"))["last"]
     return found

@@ -1,4 +1,4 @@
-"""Writes. A plain key is returned by the function that creates it and is stored nowhere."""
+"""Changes of tenants and keys. A plain key is returned by the function that creates it and is stored nowhere."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ USED_RESOLUTION = timedelta(minutes=1)
 
 
 def tenant_create(*, slug: str, name: str = "") -> Tenant:
-    """Raises Invalid for a slug that is taken or not valid."""
+    """Raises Invalid if the slug is taken or malformed."""
     check_fields(Tenant(slug=slug, name=name or slug))
     tenant, created = Tenant.objects.get_or_create(slug=slug, defaults={"name": name or slug})
     if not created:
@@ -37,7 +37,7 @@ def cors_origins_set(*, tenant: Tenant, origins: Sequence[str]) -> None:
 
 
 def webhook_secret_rotate(*, tenant: Tenant) -> str:
-    """A new secret that signs all webhooks from now on, repetitions too. The plain secret."""
+    """Creates and returns a new secret, which signs all webhooks from now on, retries included."""
     tenant.webhook_secret = new_webhook_secret()
     tenant.save(update_fields=["webhook_secret"])
     return tenant.webhook_secret
@@ -46,7 +46,7 @@ def webhook_secret_rotate(*, tenant: Tenant) -> str:
 def api_key_create(
     *, tenant: Tenant | None, name: str, scopes: Sequence[str], expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
-    """The key's row and the plain key. Without a tenant, the key belongs to a node or a service and has that one
+    """Returns the row and the plain key. Without a tenant, the key belongs to a node or a service and has that one
     scope."""
     allowed = {scope.value for scope in (OWN_SCOPES if tenant is None else TENANT_SCOPES)}
     if not scopes or not set(scopes) <= allowed or (tenant is None and len(set(scopes)) > 1):
@@ -66,7 +66,7 @@ def api_key_create(
 
 
 def service_key_create(*, name: str) -> str:
-    """A plain key that acts for every tenant. Earlier keys of this name are revoked."""
+    """Creates and returns a plain key that is valid for every tenant. Earlier keys of this name are revoked."""
     earlier = ApiKey.objects.filter(tenant=None, name=name, revoked_at=None, scopes=[Scope.SERVICE.value])
     with transaction.atomic():
         earlier.update(revoked_at=timezone.now())
@@ -75,7 +75,7 @@ def service_key_create(*, name: str) -> str:
 
 
 def api_key_revoke(*, key: ApiKey) -> bool:
-    """Takes effect immediately and cannot be undone. False: the key was revoked before."""
+    """Takes effect immediately and cannot be undone. False: the key was already revoked."""
     now = timezone.now()
     revoked = ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now) == 1
     key.refresh_from_db(fields=["revoked_at"])
@@ -83,7 +83,8 @@ def api_key_revoke(*, key: ApiKey) -> bool:
 
 
 def api_key_rotate(*, key: ApiKey, overlap: timedelta = timedelta(hours=24)) -> tuple[ApiKey, str]:
-    """A new key with the same name, scopes and expiry. The old one works on for `overlap`, so that nothing stops."""
+    """Creates a key with the same name, scopes and expiry. The old key remains valid for `overlap`, so that its users
+    can change over without an interruption."""
     if not key.is_usable:
         raise Invalid("A key that is revoked or expired cannot be rotated. Create a new one.", code="key_not_usable")
     end = timezone.now() + overlap

@@ -1,4 +1,4 @@
-"""What a round of probes says about the nodes themselves, written to their rows and timelines."""
+"""The results of a round of probes for the nodes themselves, written to their rows and timelines."""
 
 import logging
 from collections.abc import Collection, Iterable

@@ -1,6 +1,6 @@
 """Explains a placement from its record: the texts, and what would have put another node first. Pure.
 
-All of it is derived when it is read, so that the creation of a session does not pay for it.
+It is derived when it is read, so that the creation of a session does not pay for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

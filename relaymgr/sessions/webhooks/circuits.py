@@ -70,6 +70,6 @@ def circuits_prune(now: datetime) -> int:
 
 
 def _pause(failures: int) -> timedelta:
-    """Half of it is random, so that endpoints of one host are not all tried at the same moment."""
+    """Half of the delay is random, so that endpoints of one host are not all tried at the same moment."""
     longest = min(FIRST_PAUSE_S * 2 ** min(failures - FAILURES_TO_OPEN, 20), LONGEST_PAUSE_S)
     return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret

@@ -99,16 +99,16 @@ class Coordinates:
 def fit_coordinates(names: tuple[str, ...], rows: Floats) -> Coordinates | None:
     """`rows` (places, nodes): round trips in ms from one place, a player or a node, to every node; NaN where unknown.
 
-    Expectation-maximisation, each sample weighed down the further it is from what all others say, so that a place that
-    lies is outvoted. None when there is too little to learn from."""
+    Expectation-maximisation. A sample weighs less the further it is from the values of all others, so that a place with
+    false values is outvoted. None: there are too few samples."""
     rows = np.where((rows > 0) & (rows < CEILING_MS), rows, np.nan)
-    learnt = np.isfinite(rows).sum(0) >= MIN_ROWS
-    if learnt.sum() < MIN_NODES:
+    fitted = np.isfinite(rows).sum(0) >= MIN_ROWS
+    if fitted.sum() < MIN_NODES:
         return None
-    mean, factors, noise = _learn(rows[:, learnt])
+    mean, factors, noise = _learn(rows[:, fitted])
     blank = np.full(len(names), np.nan)
     all_mean, all_noise, all_factors = blank.copy(), blank.copy(), np.full((len(names), FACTORS), np.nan)
-    all_mean[learnt], all_noise[learnt], all_factors[learnt] = mean, noise, factors
+    all_mean[fitted], all_noise[fitted], all_factors[fitted] = mean, noise, factors
     return Coordinates(names, all_mean, all_factors, all_noise)
 
 
@@ -120,7 +120,7 @@ def _learn(rows: Floats) -> tuple[Floats, Floats, Floats]:
     # Fixed start: the same samples give the same coordinates.
     factors = np.random.default_rng(0).normal(0, deviation / 2, (rows.shape[1], FACTORS))
     noise = np.full(rows.shape[1], deviation / 2)
-    # A place far from all others in everything it says has to convince step by step.
+    # A place whose values are all far from those of the others gains weight only gradually.
     weight = known * (FREEDOM + 1) / (FREEDOM + ((filled - mean) / deviation) ** 2) / noise**2
     prior = PRIOR_WEIGHT * np.eye(FACTORS)
     for _ in range(ROUNDS):

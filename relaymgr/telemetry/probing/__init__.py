@@ -1,1 +1,1 @@
-"""A round of probes: what nodes report, and what of it the manager accepts."""
+"""A round of probes: what nodes report, and which parts the manager accepts."""

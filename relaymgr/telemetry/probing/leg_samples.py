@@ -1,4 +1,4 @@
-"""What nodes measured on players' legs: which of it is accepted, and how it is stored."""
+"""The nodes' measurements of players' legs: which are accepted, and how they are stored."""
 
 import logging
 from collections.abc import Collection, Sequence

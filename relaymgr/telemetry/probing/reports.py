@@ -1,8 +1,8 @@
-"""A node's telemetry document (docs/node-api.md) -> Report, or ValueError. Pure; trusts nothing that it reads.
+"""A node's telemetry document (docs/node-api.md) -> Report, or ValueError. Pure; the document is not trusted.
 
-A document whose frame is wrong is refused whole, as if the node had not answered. A leg or an event that is wrong is
-left out: a newer node may tell of things that we do not know. msgspec checks the shapes: a round reads some ten
-thousand legs.
+A document with an invalid top level is rejected, as if the node had not answered. An invalid leg or event is left out:
+a newer node may report kinds that this version does not know. msgspec checks the structure, because a round reads about
+ten thousand legs.
 """
 
 import functools
@@ -82,26 +82,26 @@ class Report:
 
 
 def parse_report(document: dict[str, Any]) -> Report:
-    told = read_document(document, Telemetry)
-    workers = told.workers
+    report = read_document(document, Telemetry)
+    workers = report.workers
     return Report(
-        boot_id=_clean(told.boot_id, 40),
-        time=told.time,
-        version=_clean(told.version, 20),
-        draining=told.draining,
-        cpu=min(told.cpu, 1.0),
-        packet_path=_clean(told.packet_path, 10),
-        packet_path_reason=_clean(told.packet_path_reason, 200),
+        boot_id=_clean(report.boot_id, 40),
+        time=report.time,
+        version=_clean(report.version, 20),
+        draining=report.draining,
+        cpu=min(report.cpu, 1.0),
+        packet_path=_clean(report.packet_path, 10),
+        packet_path_reason=_clean(report.packet_path_reason, 200),
         sessions=min(sum(worker.sessions for worker in workers), MAX_COUNT),
         seats=min(sum(worker.seats for worker in workers), MAX_COUNT),
         connected=min(sum(worker.connected for worker in workers), MAX_COUNT),
         counters=_counters(workers),
-        peers_version=_clean(told.peers_version, 64),
-        peers=_good(told.peers[:MAX_PEERS], CheckedPeer),
-        legs=_good(told.legs, CheckedLeg),
-        events=_good(told.events, CheckedEvent),
-        last_event=told.last_event,
-        worker_exits=_good(told.worker_exits[:MAX_WORKER_EXITS], WorkerExit),
+        peers_version=_clean(report.peers_version, 64),
+        peers=_good(report.peers[:MAX_PEERS], CheckedPeer),
+        legs=_good(report.legs, CheckedLeg),
+        events=_good(report.events, CheckedEvent),
+        last_event=report.last_event,
+        worker_exits=_good(report.worker_exits[:MAX_WORKER_EXITS], WorkerExit),
     )
 
 
@@ -132,7 +132,7 @@ def _is_word(name: str) -> bool:
 
 @functools.lru_cache(maxsize=100_000)
 def _is_prefix(text: str) -> bool:
-    """Remembered: a leg tells the same one every other second."""
+    """Cached: a leg reports the same value every other second."""
     try:
         return prefix_of(first_address(text)) == text
     except ValueError:

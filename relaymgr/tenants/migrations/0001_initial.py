@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                 ('max_sessions', models.PositiveIntegerField(default=10000, help_text='Live at one time.')),
                 ('edgegap_enabled', models.BooleanField(default=True, help_text='The unauthenticated edgegap dialect.')),
                 ('private_webhooks', models.BooleanField(default=False, help_text='Webhooks may go to private and loopback addresses.')),
-                ('player_addresses', models.CharField(choices=[('truncate', 'truncate: the network (/24, /48) and whole degrees'), ('remove', 'remove: nothing'), ('keep', 'keep: all of it, for as long as the session is kept')], db_default='truncate', default='truncate', help_text="What of players' addresses, coordinates and measurements is kept when a session is over.", max_length=10)),
+                ('player_addresses', models.CharField(choices=[('truncate', 'truncate: the network (/24, /48) and whole degrees'), ('remove', 'remove: nothing'), ('keep', 'keep: everything, for as long as the session is kept')], db_default='truncate', default='truncate', help_text="Which addresses, coordinates and measurements of players are kept after a session ends.", max_length=10)),
                 ('webhook_secret', web.database.encryption.EncryptedTextField(default=relaymgr.tenants.models.new_webhook_secret, editable=False)),
                 ('webhook_url', models.URLField(blank=True, help_text='Gets the signed events of all sessions.')),
                 ('allowed_cors_origins', models.JSONField(blank=True, db_default=models.Value([], models.JSONField()), default=list, help_text='Browser pages that may use the keys: ["https://play.example.com", "https://*.example.com"].', validators=[relaymgr.tenants.models.validate_origins])),
