@@ -1,7 +1,7 @@
 """Idle connections must not keep others out of a listening port.
 
-A caller without a key may hold so many connections, in all and from one address. The oldest makes room for a new
-one, so a caller in good faith always gets in: it sends its request at once.
+The number of unauthenticated connections is limited, in total and for each address. At the limit, the oldest one is
+closed for a new one. A legitimate caller is always served, because it sends its request immediately.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 def network_of(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one: a host that has one address there has them all."""
+    """An IPv4 address, or the /64 network of an IPv6 address, as one host usually has a whole /64."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -27,7 +27,7 @@ def network_of(address: str) -> str:
 
 
 class Unauthenticated(Generic[T]):
-    """The connections of callers that showed no key, oldest first."""
+    """The connections of callers that have not sent a valid key, oldest first."""
 
     def __init__(self, per_address: int = PER_ADDRESS, in_all: int = IN_ALL) -> None:
         self._per_address, self._in_all = per_address, in_all
@@ -39,7 +39,7 @@ class Unauthenticated(Generic[T]):
         return len(self._networks)
 
     def add(self, connection: T, address: str) -> T | None:
-        """The one to be closed for it, if there are too many."""
+        """Add a connection. Returns the one that the caller must close for it, if there are too many."""
         network = network_of(address)
         mine = self._of_network[network]
         full = mine if len(mine) >= self._per_address else self._networks if len(self) >= self._in_all else None
@@ -51,7 +51,7 @@ class Unauthenticated(Generic[T]):
         return oldest
 
     def remove(self, connection: T) -> None:
-        """It showed a key, or is closed."""
+        """Stop counting a connection: its caller sent a valid key, or it is closed."""
         network = self._networks.pop(connection, None)
         if network is None:
             return

@@ -1,4 +1,4 @@
-"""Which request, and which trace, a call belongs to: headers that arrive from outside, believed only if well formed."""
+"""The request and the trace that a call belongs to, from its headers. Malformed headers are ignored."""
 
 import re
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ def is_request_id(text: str) -> bool:
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """Empty when there is none, or one that is not well-formed."""
+    """The request id; empty when the header is missing or malformed."""
     text = headers.get(REQUEST_ID.lower(), "")
     return text if is_request_id(text) else ""
 
 
 def trace_id_of(headers: Mapping[str, str]) -> str:
-    """Empty when the call belongs to no trace."""
+    """The trace id; empty when the call belongs to no trace."""
     found = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
     return found[1] if found else ""

@@ -1,4 +1,4 @@
-"""The pool of PostgreSQL connections, for the metrics of the processes that run Django."""
+"""Metrics of the PostgreSQL connection pool, for the processes that run Django."""
 
 from django.db import connection
 from prometheus_client import Gauge
@@ -15,7 +15,7 @@ waiting = Gauge(
 
 
 def pool_observe() -> None:
-    """Nothing on SQLite, which has no pool."""
+    """Update the metrics. On SQLite, which has no pool, this does nothing."""
     pool = getattr(connection, "pool", None)
     if pool is None:
         return

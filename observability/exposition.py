@@ -1,6 +1,6 @@
-"""Metrics to be read: in one process from its memory, in several that serve one port from files they share.
+"""Serves metrics to Prometheus: from memory, or from shared files where several processes serve one port.
 
-Who reads shows a key where one is set, as `Authorization: Bearer <key>`.
+Where a key is set, the reader must send it as `Authorization: Bearer <key>`.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PER_ADDRESS, IN_ALL = 8, 32  # connections
-CONNECTION_SECONDS = 10  # which one may last
-SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own variable; it is read when that is first imported
+PER_ADDRESS, IN_ALL = 8, 32  # maximum numbers of connections
+CONNECTION_SECONDS = 10  # maximum duration of a connection
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads this variable when it is first imported
 
 
 def share_between_processes() -> None:
-    """For a server that may run as several processes (`uvicorn --workers`). Call before prometheus_client is imported.
+    """For a server that may run as several processes (`uvicorn --workers`). Call before importing prometheus_client.
 
-    The processes of one server, and no others, share an authkey: so a folder of its own for each start of a server.
+    Only the processes of one server share an authkey, so each start of a server has a folder of its own.
     """
     if SHARED in os.environ or multiprocessing.parent_process() is None:
         return
@@ -46,10 +46,10 @@ def share_between_processes() -> None:
 
 
 def render(extra: Iterable["Collector"] = ()) -> bytes:
-    """All metrics of this process and those it shares them with, and what the collectors find out now."""
+    """All metrics of this process, of the processes it shares files with, and of the collectors."""
     from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics, generate_latest
 
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a third more series, for nothing that anybody here asks
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they would add a third more series, which are not used
     registry = CollectorRegistry()
     if folder := os.environ.get(SHARED):
         from prometheus_client.multiprocess import MultiProcessCollector
@@ -64,15 +64,15 @@ def render(extra: Iterable["Collector"] = ()) -> bytes:
 
 
 def may_read(authorization: str, key: str) -> bool:
-    """Whether the header holds the key. No key: everybody may."""
+    """Whether the header contains the key. Without a key, any reader may."""
     word, _, given = authorization.partition(" ")
     return not key or (word.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), key.encode()))
 
 
 def serve(port: int, *, host: str, key: str, observe: Callable[[], None] = lambda: None) -> None:
-    """Serve GET /metrics from a thread. `observe` is called before each answer. 0: do not.
+    """Serve GET /metrics from a thread. `observe` is called before each answer. Port 0: do not serve metrics.
 
-    A port that cannot be opened is logged, and the process runs without it: a game is worth more than a metric.
+    If the port cannot be opened, this is logged and the process runs without it: games matter more than metrics.
     """
     if not port:
         return
@@ -99,7 +99,7 @@ def serve(port: int, *, host: str, key: str, observe: Callable[[], None] = lambd
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Each connection has a thread, so there are few of them, and none lasts."""
+    """Each connection has a thread, so their number and their duration are limited."""
 
     daemon_threads = True
 
@@ -121,11 +121,11 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that left, or was cut off."""
+        """The reader closed the connection, or it was cut off."""
         logger.debug("a reader of metrics left", exc_info=True)
 
     def service_actions(self) -> None:
-        """Twice a second."""
+        """The server calls this every half second."""
         with self._lock:
             late = self._connections.older_than(CONNECTION_SECONDS)
         for connection in late:
@@ -133,7 +133,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """Its thread reads the end, and closes it."""
+    """The thread of the connection then reads the end of the stream and closes it."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -146,14 +146,14 @@ class _Handler(WSGIRequestHandler):
 
 
 class _All:
-    """Everything in a registry, as one collector."""
+    """All metrics of a registry, as one collector."""
 
     def __init__(self, registry: "CollectorRegistry") -> None:
         self.collect = registry.collect
 
 
 def _forget_gauges_of_the_dead(folder: Path) -> None:
-    """Counts of a process that ended stay in the sums, its gauges do not."""
+    """The counters of an ended process stay in the sums, but its gauges must not."""
     for file in folder.glob("gauge_live*.db"):
         found = re.search(r"_(\d+)\.db$", file.name)
         if found and not _is_alive(int(found[1])):

@@ -1,4 +1,4 @@
-"""HTTP by uvicorn, on a port that others than its clients can reach too."""
+"""An HTTP server on uvicorn for a port that unauthenticated sources can reach, too."""
 
 import asyncio
 from typing import Any
@@ -7,14 +7,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from observability.connections import Unauthenticated
 
-HEAD_SECONDS = 5.0  # for the head of a request
-REQUEST_SECONDS = 30.0  # for its body
+HEAD_SECONDS = 5.0  # time limit for the head of a request
+REQUEST_SECONDS = 30.0  # time limit for its body
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's, with a time limit for each request that is read, and few connections without a key.
+    """uvicorn's protocol with a time limit for reading each request and a limit on unauthenticated connections.
 
-    `uvicorn.Config(http=GuardedProtocol)`. The application says by `authenticated` that a request showed its key."""
+    Use it as `uvicorn.Config(http=GuardedProtocol)`. The application calls `authenticated` for each request that
+    carries a valid key."""
 
     unauthenticated: "Unauthenticated[GuardedProtocol]" = Unauthenticated()
 
@@ -40,7 +41,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._deadline.cancel()  # from here on it is uvicorn's limit of idle connections
+        self._deadline.cancel()  # from now on uvicorn's limit for idle connections applies
         super().on_message_complete()
 
     def _allow(self, seconds: float) -> None:
@@ -52,7 +53,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def authenticated(scope: Any) -> None:
-    """The connection of this request does not count among those without a key any more."""
+    """Stop counting the connection of this request as unauthenticated."""
     connection = scope.get("causeway.connection")
     if connection is not None:
         connection.unauthenticated.remove(connection)

@@ -1,7 +1,8 @@
-"""What must not be read in a log. Every line of every process goes through here, as text and as named values.
+"""Removes secrets and addresses from logs. Each log line of each process passes through it, with its named values.
 
-Secrets: keys of ours (`cw_...`), Authorization headers, tokens and keys by their names, passwords, also inside URLs.
-Addresses belong to players, so above DEBUG none is shown, except inside a URL, where it is a machine of the operator.
+Secrets are our own keys (`cw_...`), Authorization headers, tokens and keys that have such a name, and passwords, also
+inside URLs. Addresses are personal data of players, so none is shown above DEBUG. An address inside a URL is shown,
+because it is that of one of the operator's machines.
 """
 
 import functools
@@ -12,7 +13,7 @@ from typing import Any
 
 HIDDEN = "[hidden]"
 
-# Names under which something secret stands: as keys of structured values, and in texts as `name=...` and `"name": ...`.
+# Names of secret values: keys of structured values, and names in text, as in `name=...` and `"name": ...`.
 _HIDDEN_NAMES = (
     r"[a-z_-]*(?:token|password|passwd|secret|authorization|cookie|sessionid)s?"
     r"|(?:[a-z0-9]+[_-])*(?:token|api|control|join|matchmaker|metrics|node|private|seat|secret|service)[_-]?keys?"
@@ -22,7 +23,7 @@ _ADDRESS_NAME = r"(?:(?:client|player|user|remote|peer|public|source)_)?(?:ip|ad
 _is_secret_name = re.compile(_HIDDEN_NAMES, re.IGNORECASE).fullmatch
 _is_address_name = re.compile(_ADDRESS_NAME, re.IGNORECASE).fullmatch
 
-# One of these is in every text that the patterns below have anything to do with: most lines need no further look.
+# Every text that one of the patterns below could match contains one of these words. This check is fast for most lines.
 _SUSPECT = re.compile(r"(?i)cw_|token|passw|secret|authorization|cookie|sessionid|key|bearer|basic|://")
 _OUR_KEY = re.compile(r"\bcw_([0-9a-f]{12})_[A-Za-z0-9_-]+")
 _HEADER = re.compile(
@@ -40,7 +41,7 @@ _IPV6 = re.compile(
 
 
 def redacted(text: str, *, addresses: bool = False) -> str:
-    """The text without secrets; without addresses too, unless these may be shown."""
+    """The text without secrets. Addresses are removed, too, unless `addresses` is true."""
     if _SUSPECT.search(text):
         text = _without_secrets(text)
     return text if addresses else _without_addresses(text)
@@ -57,7 +58,7 @@ def _without_secrets(text: str) -> str:
 
 
 def redacted_value(value: Any, *, addresses: bool = False, name: str = "") -> Any:
-    """The same for a value that is called `name`, and for all that lies within it."""
+    """The same for the value named `name` and for all values that it contains."""
     if name and value not in (None, "") and _must_hide(name, addresses):
         return HIDDEN
     if isinstance(value, str):
@@ -89,4 +90,4 @@ def _is_address(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return text != "::"  # everywhere: it is where we listen
+    return text != "::"  # the wildcard address, on which servers listen

@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry: from a call of the REST API to the node's grant.
+"""OpenTelemetry traces, from a call of the REST API to the grant on the node.
 
-Off, and nothing of it imported, unless OTEL_EXPORTER_OTLP_ENDPOINT is set and the extra `tracing` is installed; all
-other variables of OpenTelemetry's standard are obeyed. Spans hold names, states and ids of sessions: no header, no
-query, no text of an exception.
+Tracing is off, and OpenTelemetry is not imported, unless OTEL_EXPORTER_OTLP_ENDPOINT is set and the extra `tracing` is
+installed. All other standard variables of OpenTelemetry apply. Spans contain names, states and session ids, but no
+headers, query strings or exception messages.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _tracer: Any = None
 
 
 def start(service: str) -> bool:
-    """Have this process trace, as `service`. False: it is not wanted, or not possible."""
+    """Start tracing in this process, as `service`. False: tracing is not configured or not installed."""
     global _tracer
     if not any(os.environ.get(name) for name in ENDPOINTS):
         return False
@@ -48,7 +48,7 @@ def is_on() -> bool:
 
 
 def trace_client(client: Any) -> None:
-    """Have an httpx client tell whom it calls which trace the call belongs to."""
+    """Make an httpx client send the trace context in the headers of its requests."""
     if _tracer is not None:
         from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
@@ -59,7 +59,7 @@ def trace_client(client: Any) -> None:
 def span(
     name: str, *, kind: Kind = "internal", parent: Mapping[str, str] | None = None, **attributes: Value
 ) -> Iterator["Span"]:
-    """What happens inside, as a span of the present trace, or of that which the headers `parent` name."""
+    """Trace the block as a span of the current trace, or of the trace that the headers in `parent` identify."""
     if _tracer is None:
         yield Span()
         return
@@ -70,7 +70,7 @@ def span(
         context=None if parent is None else propagate.extract(parent),
         kind=trace.SpanKind[kind.upper()],
         attributes=attributes,
-        record_exception=False,  # its text may hold anything
+        record_exception=False,  # an exception message may contain secrets
         set_status_on_exception=False,
     ) as current:
         try:
@@ -81,7 +81,7 @@ def span(
 
 
 class Span:
-    """What may be said of a span; all of it comes to nothing where there are no traces."""
+    """A span that can be annotated. Without tracing, all methods do nothing."""
 
     def __init__(self, current: Any = None) -> None:
         self._current = current
@@ -91,7 +91,7 @@ class Span:
             self._current.set_attributes(attributes)
 
     def headers(self) -> dict[str, str]:
-        """What tells whom we call that the call belongs to this span (W3C Trace Context)."""
+        """The headers that assign an outgoing request to this span (W3C Trace Context)."""
         carrier: dict[str, str] = {}
         if self._current is not None:
             from opentelemetry import propagate
@@ -111,7 +111,7 @@ class Span:
 
 
 def trace_id() -> str:
-    """Of the present trace; empty when there is none."""
+    """The id of the current trace; empty without one."""
     if _tracer is None:
         return ""
     from opentelemetry import trace

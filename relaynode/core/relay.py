@@ -1,7 +1,7 @@
-"""Relay, the sans-I/O core of one worker: a datagram in -> a datagram out, or a named drop.
+"""Relay, the sans-I/O core of one worker. For each datagram that it receives, it sends a datagram or counts a drop.
 
-Time is an argument everywhere: seconds since 1970 that never step back. The result of a frequent packet is returned;
-what happens rarely (a fan-out, notices, challenges) is queued.
+Time is always an argument: seconds since 1970 that never decrease. The answer to a packet is returned. Additional
+datagrams, which are rare (fan-out, notices, challenges), are queued.
 """
 
 from collections.abc import Collection, Mapping
@@ -43,12 +43,12 @@ _SHORTEST = 9
 class SessionSummary(NamedTuple):
     session: str
     revision: int  # 0: admitted by a connect token, never granted
-    since: float  # when it was granted last, or admitted
+    since: float  # the time of the last grant, or of the admission
 
 
 class Relay:
     def __init__(self, *, worker: int, config: RelayConfig, random: Random, mirror: Mirror | None = None) -> None:
-        """`random(n)` returns n bytes fit for keys, as os.urandom does. `mirror` is that of another packet path."""
+        """`random(n)` returns n bytes that may serve as keys, as os.urandom does. `mirror`: see Forwarder."""
         self._forwarder = Forwarder(config, random, mirror)
         self._sessions = Sessions(worker, self._forwarder)
         self._admission = Admission(worker, self._forwarder, self._sessions)
@@ -63,7 +63,7 @@ class Relay:
     # -- packets
 
     def receive_datagram(self, data: bytes, addr: Address, port: int, now: float) -> Outgoing | None:
-        """What to send for it, if anything; more may wait in `datagrams_to_send`. `port`: the one it came to."""
+        """The datagram to send, if any; more may wait in `datagrams_to_send`. `port`: the one at which it arrived."""
         size = len(data)
         if size < _SHORTEST:
             return self.counters.drop("too_short")
@@ -75,11 +75,11 @@ class Relay:
 
     @property
     def forwarder(self) -> Forwarder:
-        """For a packet path that forwards by the same table."""
+        """The forwarder, for a packet path that uses the same seat table."""
         return self._forwarder
 
     def datagrams_to_send(self) -> list[Outgoing]:
-        """What waits to be sent, handed over."""
+        """Remove and return the queued datagrams."""
         outbox = self._forwarder.outbox
         if not outbox:
             return outbox
@@ -89,64 +89,64 @@ class Relay:
     # -- time
 
     def next_timer(self) -> float | None:
-        """When `handle_timer` is due; None: not before something else happens."""
+        """The time at which `handle_timer` is due; None: there is no timer."""
         return self._forwarder.timers.next()
 
     def handle_timer(self, now: float) -> None:
         self._forwarder.timers.run(now)
 
     def extend_timers(self, gap: float, now: float) -> None:
-        """The process did not run for `gap` seconds until `now`: that time counts as no player's silence."""
+        """The process was suspended for `gap` seconds until `now`. It does not count as silence of any player."""
         self._forwarder.table.extend_silence(gap, now)
 
     def next_event(self) -> Event | None:
         events = self._forwarder.events
         return events.popleft() if events else None
 
-    # -- what the manager says
+    # -- commands of the manager
 
     def apply_grant(self, grant: Grant, now: float) -> int:
-        """The revision now in force: the grant's, or that of a newer one held already. Raises GrantRefused."""
+        """Returns the revision now in force: that of the grant, or of a newer one. Raises GrantRefused."""
         return self._sessions.apply(grant, now)
 
     def end_session(self, session: str, reason: str, now: float) -> None:
-        """When it returns nothing of the session is forwarded. Idempotent, and remembered (docs/node-api.md)."""
+        """Stop forwarding for the session and remember that it has ended. Idempotent (docs/node-api.md)."""
         self._sessions.end(session, reason, now)
 
     def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
-        """The node's token keys by id, 32 bytes each; connections made under others live on."""
-        if keys:  # the same after a restart and in every worker, or one player would count for several
+        """Set the node's token keys by id, 32 bytes each. Connections made under other keys are unaffected."""
+        if keys:  # equal in all workers and after a restart, so that a player is always counted as the same one
             self._player_key = mac(keys[min(keys)], b"causeway v1 player")
         self._admission.set_token_keys(keys)
         self._native.set_token_keys(keys)
 
     def set_draining(self, draining: bool, now: float) -> None:
-        """While draining, no new sessions; new seats of those here are let in."""
+        """While draining, new sessions are refused, but new seats of existing sessions are admitted."""
         self._sessions.draining = draining
 
     def set_grants_known(self, known: bool) -> None:
-        """False until the manager's list of sessions was read: unknown tokens are then being checked, not invalid."""
+        """False until the manager's list of sessions has been read: unknown tokens are not reported as invalid yet."""
         self._sessions.grants_known = known
 
     def confirm_ended(self, listed_at: float, ended_before: float, listed: Collection[str]) -> list[str]:
-        """The manager's list, made at `listed_at` by its clock, is served. The ended sessions that are forgotten."""
+        """The manager's list, made at `listed_at` by its clock, is applied. Returns the ended sessions forgotten."""
         return self._sessions.confirm_ended(listed_at, ended_before, listed)
 
     def notify_shutdown(self, now: float) -> None:
         """Queue NOTICE draining for every native player."""
         self._forwarder.notify_all(NoticeCode.DRAINING)
 
-    # -- what there is
+    # -- state and statistics
 
     def sessions(self) -> list[SessionSummary]:
         return [SessionSummary(it.name, it.revision, it.since) for it in self._forwarder.table.sessions.values()]
 
     def session_state(self, session: str) -> dict[str, Any] | None:
-        """JSON-able, for `restore_session`; None when unknown. Changes with grants, and with events of the session."""
+        """The state for `restore_session`, as JSON; None: unknown. It changes with grants and events of the session."""
         return self._sessions.state(session)
 
     def restore_session(self, state: Mapping[str, Any], now: float) -> None:
-        """Take back a `session_state`, also while draining. Raises GrantRefused, and nothing else."""
+        """Restore a session from its `session_state`, also while draining. Raises only GrantRefused."""
         self._sessions.restore(state, now)
 
     def stats(self) -> dict[str, int]:

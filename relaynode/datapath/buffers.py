@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ..core.addresses import ADDRESS_SIZE, Address
 
 BATCH = 64
-"""Datagrams per call; more than that has no measurable benefit."""
+"""Datagrams per system call; a larger batch has no measurable benefit."""
 
 READ_SIZE = 2048
 """More than the maximum size of a datagram, so that longer ones are detected and not truncated to a valid size."""
@@ -80,7 +80,7 @@ class ReceiveBatch(_Buffers):
                 range(0, BATCH * READ_SIZE, READ_SIZE), range(0, BATCH * ADDRESS_SIZE, ADDRESS_SIZE), strict=True
             )
         ]
-        """Of each datagram: where its payload begins, where its address lies, and a pointer to its payload."""
+        """For each datagram: the offset of its payload, the slice of its address, and a pointer to its payload."""
         self._headers = bytes(self._messages)
         self._sizes = memoryview(self._messages).cast("B").cast("I")[_RECEIVED_AT :: MESSAGE_SIZE // 4]
         self._interfaces = memoryview(self.addresses).cast("I")[
@@ -90,20 +90,20 @@ class ReceiveBatch(_Buffers):
         self._ninth_bytes = memoryview(self.payloads)[8::READ_SIZE]
 
     def reset(self, count: int) -> None:
-        """After `count` were received: recvmmsg has written into the headers what it found, and what stays of an
-        address must never be taken for a part of the next, shorter one."""
+        """Restore the headers after `count` datagrams, which recvmmsg has overwritten. The addresses are cleared, so
+        that no bytes of one are read as part of a later, shorter one."""
         ctypes.memset(self._addresses_at, 0, count * ADDRESS_SIZE)
         ctypes.memmove(self.messages_at, self._headers, count * MESSAGE_SIZE)
 
     def blank_interfaces(self, count: int) -> None:
-        """So that the routing table chooses the interface of the answer, which need not be that of the packet."""
+        """Clear the interface indexes, so that the routing table chooses the interface for each answer."""
         self._interfaces[:count] = _ZEROS[:count]
 
     def sizes(self, count: int) -> list[int]:
         return self._sizes[:count].tolist()
 
     def first_words(self, count: int) -> list[int]:
-        """Of each payload the first 8 bytes, little-endian. They mean something only where it is as long."""
+        """The first 8 bytes of each payload, little-endian. They are valid only for a payload of at least 8 bytes."""
         return self._first_words[:count].tolist()
 
     def ninth_bytes(self, count: int) -> list[int]:
@@ -118,19 +118,20 @@ class ReceiveBatch(_Buffers):
 
 
 class SendBatch(_Buffers):
-    """What waits to be sent, in order: datagrams copied here, and such as lie in an ReceiveBatch."""
+    """The datagrams that wait to be sent, in order: copied into this batch, or still in a ReceiveBatch."""
 
     def __init__(self, family: int, flush: Callable[[], None]) -> None:
-        """`flush` sends and clears."""
+        """`flush` sends the datagrams and clears the batch."""
         super().__init__(family, 2 * BATCH)
         self.flush = flush
         self.pieces: list[int] = []
-        """Of each datagram: where in memory it lies, and how long it is."""
+        """For each datagram: its memory address, then its size."""
         self.names: list[Address] = []
         self._iov_words = memoryview(self._iovs).cast("B").cast("Q")
 
     def add(self, data: bytes, addr: Address) -> None:
-        """At most BATCH more may be put in without asking: an ReceiveBatch has no more than that."""
+        """Add a copy. If there are BATCH datagrams already, they are sent first. So there is always room for those of a
+        ReceiveBatch, at most BATCH, which are added without this check."""
         if len(self.names) >= BATCH:
             self.flush()
         at = len(self.names) * READ_SIZE
@@ -139,7 +140,7 @@ class SendBatch(_Buffers):
         self.names.append(addr)
 
     def fill(self) -> int:
-        """Write the headers; returns their number."""
+        """Write the headers. Returns the number of datagrams."""
         count = len(self.names)
         if not count:
             return 0

@@ -1,7 +1,7 @@
-"""The sockets of a node: opened once, by the parent, and inherited by the workers.
+"""The sockets of a node. The parent process opens them once, and the workers inherit them.
 
-So a port stays ours while a worker is replaced: packets wait in the socket, and no player is told by
-ICMP port unreachable (games of the edgegap dialect would hang up on it: EDGEGAP.md 1.6).
+So the port stays open while a worker is replaced. Packets wait in the socket, and no player receives an ICMP "port
+unreachable", on which games of the edgegap dialect would disconnect (EDGEGAP.md 1.6).
 """
 
 import asyncio
@@ -14,9 +14,9 @@ import sys
 from ..errors import PortUnavailable
 
 BUFFER_SIZE = 8 << 20
-"""Asked for in both directions: a quarter of a second at full speed. The kernel may grant less; telemetry tells."""
+"""Requested for both directions: a quarter of a second at full load. The kernel may grant less, as telemetry shows."""
 
-# Linux numbers that Python's socket module does not name.
+# Linux constants that are missing from Python's socket module.
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _SO_MEMINFO, _MEMINFO_DROPS, _MEMINFO_SIZE = 55, 8, 9
@@ -24,8 +24,8 @@ _ON_LINUX = sys.platform == "linux"
 
 
 def open_udp_port(address: str, port: int) -> socket.socket:
-    """A UDP socket on `address`, or on all of IPv4 and IPv6 when that is empty (on all of IPv4 where there is no
-    IPv6). Raises PortUnavailable."""
+    """A UDP socket on `address`; empty: on all IPv4 and IPv6 addresses, or on all IPv4 addresses where there is no
+    IPv6. Raises PortUnavailable."""
     if address:
         return _bound(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port)
     if not has_ipv6():
@@ -34,7 +34,7 @@ def open_udp_port(address: str, port: int) -> socket.socket:
 
 
 def has_ipv6() -> bool:
-    """Whether IPv6 sockets can be bound here: a kernel may have the code and yet no address."""
+    """Whether IPv6 sockets can be bound here. A kernel may support IPv6 and have no address."""
     if not socket.has_ipv6:
         return False
     try:
@@ -65,7 +65,7 @@ def _set_options(udp: socket.socket) -> None:
         udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     if not _ON_LINUX:
         return
-    # Games keep below 1,200 bytes, so there is no path MTU to discover, and a send costs a tenth less without.
+    # Datagrams are shorter than 1,200 bytes, so path MTU discovery is not needed. Without it, sending costs 10% less.
     udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
     if udp.family == socket.AF_INET6:
         udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
@@ -81,7 +81,7 @@ def reply_control(received: list[tuple[int, int, bytes]]) -> Control:
     On a machine with several addresses, the kernel might choose another one. `received` is the ancillary data that
     `recvmsg` returned (ip(7), ipv6(7)).
 
-    The interface is left to the routing table: it need not be the one the packet came in by.
+    The routing table chooses the interface, which may differ from the one on which the packet arrived.
     """
     for level, kind, data in received:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
@@ -92,16 +92,16 @@ def reply_control(received: list[tuple[int, int, bytes]]) -> Control:
 
 
 CONTROL_SIZE = socket.CMSG_SPACE(20)
-"""Room for one of these: struct in6_pktinfo is the larger, 20 bytes."""
+"""Space for one control message. struct in6_pktinfo is the larger one, with 20 bytes."""
 
 
 def receive_buffer(udp: socket.socket) -> int:
-    """Bytes the kernel really keeps for packets not yet read (Linux tells twice what it was asked for)."""
+    """The size in bytes of the kernel's receive buffer. Linux reports double the requested size."""
     return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
 def receive_queue_drops(udp: socket.socket) -> int:
-    """Packets the kernel dropped so far because they were not read in time; 0 where it does not report them."""
+    """Packets that the kernel has dropped because the receive buffer was full; 0 where it does not report them."""
     if not _ON_LINUX:
         return 0
     try:
@@ -113,9 +113,8 @@ def receive_queue_drops(udp: socket.socket) -> int:
 
 
 async def open_beacon(address: str, port: int) -> asyncio.Server | None:
-    """Accept TCP on the client port and hang up: a beacon to be measured by how fast it accepts (EDGEGAP.md B2).
-
-    None when the port is not free: the node can do without.
+    """A beacon: it accepts TCP connections on the client port and closes them, so that players can measure the round
+    trip (EDGEGAP.md B2). None: the port is in use, and the node runs without a beacon.
     """
     try:
         return await asyncio.start_server(_hang_up, address or None, port, backlog=64)
@@ -130,7 +129,7 @@ async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def open_tcp_port(address: str, port: int) -> socket.socket:
-    """A listening socket. Raises PortUnavailable."""
+    """A listening TCP socket. Raises PortUnavailable."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.create_server((address, port), family=family, backlog=128)

@@ -1,10 +1,10 @@
-"""Many datagrams a system call: recvmmsg and sendmmsg by ctypes, into and out of buffers made once.
+"""Reads and sends many datagrams with one system call: recvmmsg and sendmmsg through ctypes, with reused buffers.
 
-Nearly all a relay costs is the kernel's work for each packet and each call; calls are what can be saved. Where the
-two are missing (they are Linux's), one datagram a call does the same.
+Nearly all of a relay's cost is the kernel's work for each packet and for each system call; the number of calls can be
+reduced. Where the two calls are missing, as they exist only on Linux, each datagram takes one call.
 
-An address that came by `recvmmsg` is the bytes the kernel gave: the player's sockaddr, then the control message with
-the local address it wrote to. Sent back as they are they make an answer leave from where it was asked (EDGEGAP.md W40).
+An address from `recvmmsg` is the bytes that the kernel wrote: the player's sockaddr, then the control message with the
+local address of the datagram. An answer that is sent with these bytes leaves from that local address (EDGEGAP.md W40).
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from .buffers import BATCH, MESSAGE_SIZE, READ_SIZE, ReceiveBatch, SendBatch
 
 
 def _system_calls() -> tuple[Any, Any] | None:
-    """(recvmmsg, sendmmsg), or None where they are not to be had."""
+    """(recvmmsg, sendmmsg); None where they are not available."""
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8 or sys.byteorder != "little":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
@@ -34,19 +34,19 @@ _CALLS = _system_calls()
 
 
 class UdpPort:
-    """A UDP socket of ours, one datagram a call. Counts what it does to packets; nothing it meets is raised.
+    """A UDP socket that takes one system call for each datagram. Errors are counted and never raised.
 
-    Datagrams that cannot be sent now are lost: a queue would only make the ones after them late.
+    Datagrams that cannot be sent immediately are lost, as a queue would delay the datagrams after them.
     """
 
     def __init__(self, udp: socket.socket) -> None:
         self.send_full = self.send_refused = self.receive_errors = 0
-        self.handed_over = 0  # datagrams to be sent so far
+        self.handed_over = 0  # datagrams passed on for sending
         self._socket = udp
         self._controls: dict[bytes, sockets.Control] = {}
 
     def receive(self, most: int) -> Sequence[tuple[bytes, Address]]:
-        """Up to `most` datagrams that wait, with where they came from."""
+        """Up to `most` waiting datagrams, with their source addresses."""
         received: list[tuple[bytes, Address]] = []
         for _ in range(min(most, BATCH)):
             try:
@@ -60,7 +60,7 @@ class UdpPort:
         return received
 
     def add(self, data: bytes, addr: Address) -> None:
-        """Send it, at the latest when `flush` is called."""
+        """Send a datagram now or in the next `flush`."""
         self.handed_over += 1
         try:
             self._socket.sendmsg((data,), addr[-1], 0, addr[:-1])
@@ -68,22 +68,22 @@ class UdpPort:
             self._count_unsent(error.errno)
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send the waiting datagrams."""
 
     def _count_unsent(self, number: int | None, datagrams: int = 1) -> None:
         if number in _FULL:
             self.send_full += datagrams
         else:
-            self.send_refused += 1  # no route, a firewall's veto, an invalid address
+            self.send_refused += 1  # no route, refused by a firewall, or an invalid address
 
     def _control(self, ancillary: list[tuple[int, int, bytes]]) -> sockets.Control:
-        """reply_control, made once for each local address: seats that came to the same one share it."""
+        """reply_control, cached by local address, so that seats with the same local address share one object."""
         if not ancillary:
             return ()
         key = ancillary[0][2]
         control = self._controls.get(key)
         if control is None:
-            if len(self._controls) >= 1024:  # as 127.0.0.0/8 has more local addresses than are worth remembering
+            if len(self._controls) >= 1024:  # 127.0.0.0/8 has too many local addresses for a cache
                 self._controls.clear()
             control = self._controls[key] = sockets.reply_control(ancillary)
         return control
@@ -93,7 +93,7 @@ _FULL = (errno.EAGAIN, errno.ENOBUFS)
 
 
 class BatchedUdpPort(UdpPort):
-    """The same by recvmmsg and sendmmsg."""
+    """A UDP socket that reads and sends batches with recvmmsg and sendmmsg."""
 
     def __init__(self, udp: socket.socket, calls: tuple[Any, Any]) -> None:
         super().__init__(udp)
@@ -105,7 +105,7 @@ class BatchedUdpPort(UdpPort):
         self.add = self.send_batch.add  # type: ignore[method-assign]
 
     def read(self, most: int) -> int:
-        """Up to `most` datagrams that wait into `receive_batch`, where they are until the next time; how many."""
+        """Read up to `most` waiting datagrams into `receive_batch`, until the next call. Returns their number."""
         batch = self.receive_batch
         batch.reset(self._count)
         count: int = self._receive_call(self._fd, batch.messages_at, min(most, BATCH), socket.MSG_DONTWAIT, None)
@@ -131,7 +131,7 @@ class BatchedUdpPort(UdpPort):
         self.send_batch.clear()
 
     def _send_all(self, count: int) -> None:
-        """sendmmsg stops at a datagram it cannot send, and says why only when asked to begin with that one."""
+        """sendmmsg stops at a datagram that it cannot send. It reports the error only if that datagram is the first."""
         done = 0
         while done < count:
             sent = self._send_call(self._fd, self.send_batch.messages_at + done * MESSAGE_SIZE, count - done, 0)
@@ -151,5 +151,5 @@ def can_batch() -> bool:
 
 
 def udp_port(udp: socket.socket) -> UdpPort:
-    """The faster of the two that works here."""
+    """The faster of the two classes that this system supports."""
     return UdpPort(udp) if _CALLS is None else BatchedUdpPort(udp, _CALLS)

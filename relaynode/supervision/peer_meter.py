@@ -38,16 +38,16 @@ class _Tally:
 
 
 class PeerMeter:
-    """Times are seconds of one clock, any clock."""
+    """All times are seconds of one clock; any clock will do."""
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
         self._peers: list[Peer] = []
         self._tallies: dict[tuple[Peer, int], _Tally] = {}
-        self._pending: dict[bytes, tuple[Peer, int, float]] = {}  # nonce: to whom, what size, when
+        self._pending: dict[bytes, tuple[Peer, int, float]] = {}  # nonce -> (peer, size, time of sending)
 
     def set_peers(self, peers: Iterable[Peer]) -> None:
-        """Probe these from now on; what is known of those that stay is kept."""
+        """Replace the peers to be probed. The outcomes of peers that remain are kept."""
         self._peers = list(dict.fromkeys(peers))[:MAX_PEERS]
         known = set(self._peers)
         self._tallies = {key: tally for key, tally in self._tallies.items() if key[0] in known}
@@ -67,10 +67,10 @@ class PeerMeter:
         return datagrams
 
     def receive_datagram(self, data: bytes, now: float) -> None:
-        """Raises nothing, whatever the bytes: an answer is known by its nonce, which no other host has seen."""
+        """Process an answer, which is recognized by its secret nonce. Any other datagram is ignored."""
         kind = data[0] if data else None
         with contextlib.suppress(DecodeError, KeyError):
-            if kind == packets.PacketType.PROBE_REFUSED:  # no loss: others behind our address probe the peer, too
+            if kind == packets.PacketType.PROBE_REFUSED:  # not a loss: hosts behind our address share a limit
                 del self._pending[packets.decode_probe_refused(data).nonce]
             if kind != packets.PacketType.PROBE_REPLY:
                 return
@@ -80,18 +80,18 @@ class PeerMeter:
             tally.answered_at = now
 
     def give_up(self, now: float) -> None:
-        """Count as lost what was not answered in time."""
+        """Count the probes that were not answered in time as lost."""
         late = [nonce for nonce, (_, _, sent_at) in self._pending.items() if sent_at <= now - PROBE_TIMEOUT]
         for nonce in late:
             peer, size, _ = self._pending.pop(nonce)
             self._tallies.setdefault((peer, size), _Tally()).outcomes.append(None)
 
     def forget_pending(self) -> None:
-        """We did not run for a while: of probes that were under way then nothing can be said."""
+        """The process was suspended for a while, so the outcome of pending probes is unknown."""
         self._pending.clear()
 
     def figures(self, now: float) -> list[PeerQuality]:
-        """As in docs/node-api.md: peers that have answered at least once."""
+        """The figures of all peers that have answered at least once (docs/node-api.md)."""
         found = []
         for peer in self._peers:
             small, large = (self._tallies.get((peer, size), _Tally()) for size in (SMALL, LARGE))

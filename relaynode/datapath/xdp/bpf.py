@@ -1,6 +1,6 @@
-"""bpf(2), by ctypes: maps, programs and links, each a file descriptor that lives as long as the process.
+"""bpf(2) through ctypes: maps, programs and links. Each is a file descriptor that lives as long as the process.
 
-Structures as in linux/bpf.h. Everything raises BpfError, whose `reason` is a sentence for the operator.
+The structures are those of linux/bpf.h. All functions raise BpfError, whose `reason` is written for the operator.
 """
 
 import ctypes
@@ -67,7 +67,7 @@ def make_map(kind: int, key_size: int, value_size: int, entries: int, name: str)
 
 
 class Map:
-    """Keys and values are bytes of the sizes given."""
+    """A map whose keys and values are bytes of the given sizes."""
 
     def __init__(self, fd: int, key_size: int, value_size: int) -> None:
         self.fd = fd
@@ -78,7 +78,7 @@ class Map:
         )
 
     def get(self, key: bytes) -> bytes | None:
-        """Of a per-CPU map: the values of all CPUs, one after the other."""
+        """The value; None: the key is not in the map. A per-CPU map returns the values of all CPUs in sequence."""
         self._key.raw = key
         try:
             _call("cannot read a map", _LOOKUP, self._attributes)
@@ -93,7 +93,7 @@ class Map:
         _call("cannot write a map", _UPDATE, self._attributes)
 
     def remove(self, key: bytes) -> None:
-        """Also when it is not there."""
+        """Remove the key if it is in the map."""
         self._key.raw = key
         try:
             _call("cannot write a map", _DELETE, self._attributes, 16)  # no value
@@ -144,12 +144,12 @@ def load_program(code: bytes, name: str) -> int:
 
 
 def attach(program: int, interface: int, flags: int) -> int:
-    """A link: the program is at the interface until the descriptor is closed, or the process ends."""
+    """A link: the program stays attached to the interface until the descriptor is closed or the process ends."""
     return _bpf("cannot attach", _LINK_CREATE, struct.pack("=IIII", program, interface, _ATTACH_XDP, flags))
 
 
 class Runner:
-    """Runs an XDP program on a buffer of ours in the place of a packet (BPF_PROG_TEST_RUN)."""
+    """Runs an XDP program on a buffer instead of a packet (BPF_PROG_TEST_RUN)."""
 
     def __init__(self, program: int, size: int) -> None:
         self._input = ctypes.create_string_buffer(size)
@@ -158,7 +158,7 @@ class Runner:
         self._program = program
 
     def run(self, packet: bytes, interface: int = 0) -> tuple[int, bytes]:
-        """(what the program returned, the packet it left). `interface`: by which it came, if not by lo."""
+        """(the return value of the program, the resulting packet). `interface`: the ingress interface, if not lo."""
         ctypes.memmove(self._input, packet, len(packet))
         attributes = ctypes.create_string_buffer(
             struct.pack(
@@ -184,7 +184,7 @@ class Runner:
 
 
 def run_live(program: int, frame: bytes, count: int) -> None:
-    """Run an XDP program `count` times on frames that then go where it sends them (Linux 5.18): load for benchmarks."""
+    """Run an XDP program `count` times on real frames (Linux 5.18), to generate load in benchmarks."""
     data = ctypes.create_string_buffer(frame, len(frame))
     attributes = struct.pack(
         "=IIIIQQIIIIQQIIII",
@@ -202,13 +202,13 @@ def run_live(program: int, frame: bytes, count: int) -> None:
 
 
 def _cpus() -> int:
-    """Those the kernel could ever have: as many values has an entry of a per-CPU map."""
+    """The number of possible CPUs, which is the number of values in an entry of a per-CPU map."""
     with open("/sys/devices/system/cpu/possible") as file:
         return sum(1 for _ in _numbers(file.read().strip()))
 
 
 def _numbers(ranges: str) -> Iterator[int]:
-    """Of "0-3,5"."""
+    """The numbers in a list of ranges such as "0-3,5"."""
     for part in ranges.split(","):
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)

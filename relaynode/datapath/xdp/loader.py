@@ -1,7 +1,7 @@
-"""Reads relay.bpf.o, makes its maps, and has the kernel load its programs: what libbpf does, as far as we need it.
+"""Reads relay.bpf.o, creates its maps and loads its programs into the kernel: the part of libbpf that we need.
 
-ELF as in elf(5). Each program is a section of its own; a relocation names the map whose descriptor belongs into an
-instruction; the section "maps" holds a struct map for each.
+The file format is ELF (elf(5)). Each program is a section of its own. A relocation names the map whose descriptor
+belongs in an instruction. The section "maps" contains one struct map for each map.
 """
 
 import os
@@ -44,7 +44,7 @@ class MapShape:
     kind: int
     key_size: int
     value_size: int
-    entries: int  # 0: one for each seat, or two where they are hashed
+    entries: int  # 0: one for each seat, or two for each seat in a hash map
 
 
 class ObjectFile:
@@ -82,7 +82,7 @@ class ObjectFile:
         return {self._symbols[info >> 32] for _, info in self._relocations.get(program, [])}
 
     def linked(self, program: str, descriptors: dict[str, int]) -> bytes:
-        """The program's instructions with the maps' descriptors filled in."""
+        """The instructions of the program, with the descriptors of the maps filled in."""
         code = bytearray(self._code[program])
         for offset, info in self._relocations.get(program, []):
             code[offset + 1] |= _MAP_DESCRIPTOR << 4
@@ -95,7 +95,7 @@ def read_object() -> ObjectFile:
 
 
 def make_maps(file: ObjectFile, names: Iterable[str], seats: int) -> dict[str, bpf.Map]:
-    """Fresh maps for at most `seats` seats. Raises BpfError."""
+    """Create maps for at most `seats` seats. Raises BpfError."""
     made = {}
     for name in sorted(names):
         shape = file.maps[name]
@@ -105,14 +105,14 @@ def make_maps(file: ObjectFile, names: Iterable[str], seats: int) -> dict[str, b
 
 
 def load(file: ObjectFile, program: str, maps: dict[str, bpf.Map]) -> int:
-    """A descriptor of the loaded program. Raises BpfError."""
+    """Load the program into the kernel. Returns its descriptor. Raises BpfError."""
     return bpf.load_program(file.linked(program, {name: it.fd for name, it in maps.items()}), program)
 
 
 class SeatPrograms:
-    """`relay`, which forwards, and `gate`, which changes its maps, for at most `max_seats` seats. Raises BpfError."""
+    """The program `relay`, which forwards packets, and `gate`, which changes its maps. Raises BpfError."""
 
-    SPARE = 2048  # entries above the seats: index 0 stands for none, and freed connection indexes rest for a while
+    SPARE = 2048  # additional entries: index 0 means none, and a freed connection index is not reused at once
 
     def __init__(self, max_seats: int) -> None:
         file = read_object()
@@ -127,7 +127,7 @@ class SeatPrograms:
 
 
 class PortTable:
-    """Which program gets the packets to a UDP port. Shared by the processes of a node: a descriptor names it."""
+    """The program that receives the packets to each UDP port. The processes of a node share it by its descriptor."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -142,7 +142,7 @@ class PortTable:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """The program at the interfaces, which hands packets to the workers' programs by port. Goes with the process."""
+    """The program at the interfaces, which passes packets to workers' programs by port. It ends with the process."""
 
     ports: PortTable
     links: tuple[int, ...]
@@ -155,7 +155,7 @@ class Front:
 
 
 def attach_front(interfaces: Iterable[int]) -> Front:
-    """Natively where the drivers can, else in the generic way, which is slower. Raises BpfError."""
+    """Attach natively where the driver supports it, otherwise in the slower generic mode. Raises BpfError."""
     interfaces = list(interfaces)
     file = read_object()
     maps = make_maps(file, file.maps_of("front"), 1)
@@ -182,8 +182,8 @@ def attach_front(interfaces: Iterable[int]) -> Front:
 
 
 def mac_address(interface: int) -> bytes:
-    """6 bytes; zeros where the system does not say, which no frame is for. When it changes later, frames go to the
-    sockets, until the node is restarted."""
+    """The 6 bytes; zeros, which match no frame, where the system does not report it. If the address changes later,
+    frames are passed to the sockets until the node is restarted."""
     try:
         text = Path("/sys/class/net", socket.if_indextoname(interface), "address").read_text().strip()
         return bytes.fromhex(text.replace(":", ""))[:6]

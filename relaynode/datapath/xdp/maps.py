@@ -1,8 +1,9 @@
-"""XdpMirror: the seat table as the program sees it.
+"""XdpMirror: a copy of the seat table in the maps of the XDP program.
 
-Indexes (token pair, connection id, a host's name for a player) may be put and removed at any time; a seat's rule says
-by itself whether anything is forwarded. Rules, and all that the program changes too, are reached through the program
-`gate`, under the same lock: map updates of bpf(2) alone could be read half done.
+Index entries (token pair, connection id, a host's id for a player) may be added and removed at any time, because a
+seat's rule alone decides whether anything is forwarded. Rules, and all values that the program changes, too, are
+written through the program `gate` under the same lock. With plain map updates of bpf(2), the program could read a value
+that is only half written.
 """
 
 import struct
@@ -75,7 +76,7 @@ _SECOND = 1_000_000_000
 
 
 class XdpWindow(ReplayWindow):
-    """The replay window of a link, which the program keeps."""
+    """The replay window of a connection, which the program keeps."""
 
     __slots__ = ("_mirror", "_slot")
 
@@ -89,7 +90,7 @@ class XdpWindow(ReplayWindow):
         return super().complete(low)
 
     def is_new(self, number: int) -> bool:
-        """Marks it, too: the program may be at work on the same player's packets."""
+        """Marks the number, too, as the program may process packets of the same player at the same time."""
         return bool(self._mirror.ask(_ACCEPT, self._slot, number))
 
     def mark(self, number: int) -> None:
@@ -130,7 +131,7 @@ class XdpNativeBinding(NativeBinding):
 
 
 class SeatState:
-    """What the program keeps of a seat. Times are of the monotonic clock, in nanoseconds."""
+    """The state of a seat that the program keeps. Times are nanoseconds of the monotonic clock."""
 
     __slots__ = ("heard", "highest", "received", "sent")
 
@@ -139,7 +140,7 @@ class SeatState:
 
 
 class _Kept:
-    """What the maps hold of a seat."""
+    """The entries of a seat in the maps."""
 
     __slots__ = ("connection", "name", "pair", "received", "rule", "slot")
 
@@ -147,15 +148,15 @@ class _Kept:
         self.slot = slot
         self.pair: int | None = None
         self.connection: int | None = None
-        self.name = 0  # its connectionId
+        self.name = 0  # its connectionId at an edgegap host
         self.rule = _ABSENT_RULE
-        self.received = 0  # as of the last look
+        self.received = 0  # at the last refresh
 
 
 class XdpMirror(Mirror):
     """Keeps the maps of `programs`, which are empty at first.
 
-    `our_ports`: the server and the client port. `clock_offset`: what the core's time is ahead of the monotonic clock.
+    `our_ports`: the server and the client port. `clock_offset`: the core's time minus the monotonic clock.
     """
 
     def __init__(self, programs: loader.SeatPrograms, *, our_ports: tuple[int, int], clock_offset: float) -> None:
@@ -171,19 +172,19 @@ class XdpMirror(Mirror):
         self._free_session_slots = self._free_slots.copy()
 
     def serve(self, ports: loader.PortTable) -> None:
-        """Have the packets to our ports come by the program."""
+        """Direct the packets to our ports to the program."""
         for port in self._port_numbers:
             ports.put(port, self._program)
 
     def stop_clock(self, now: float) -> None:
-        """Time stands still at `now`, of the core's time, for the program: for tests."""
+        """Stop the program's clock at `now`, in the core's time. For tests."""
         self._maps["clock"].put(bytes(4), _U64.pack(round((now - self._clock_offset) * _SECOND)))
 
     def counters(self) -> dict[str, int]:
-        """By the core's names."""
+        """The program's counters, under the names of the core's."""
         return {name: self._count(which) for which, name in enumerate(_COUNTERS)}
 
-    # -- the seam (seats.Mirror)
+    # -- the interface of seats.Mirror
 
     def seat_changed(self, seat: Seat) -> None:
         kept = self._kept.get(seat)
@@ -233,14 +234,14 @@ class XdpMirror(Mirror):
     ) -> bool:
         return bool(self.ask(_TAKE, self._kept[seat].slot, copies << 32 | size))
 
-    # -- what the program keeps
+    # -- the state that the program keeps
 
     def read(self, slot: int) -> SeatState:
         value = self._maps["seats"].get(_U32.pack(slot))
         return SeatState(value or bytes(_SEAT.size))
 
     def ask(self, what: int, slot: int, value: int = 0, packet_ns: int = 0, byte_ns: int = 0) -> int:
-        """Have the gate do it; the value it gives back."""
+        """Send a request to the gate. Returns the value in its answer."""
         return self._request(_REQUEST.pack(what, slot, value, packet_ns, byte_ns) + _ABSENT_RULE)
 
     def _set_rule(self, seat: Seat, kept: _Kept, rule: bytes) -> None:
@@ -270,7 +271,7 @@ class XdpMirror(Mirror):
         value = self._maps["counters"].get(_U32.pack(which))
         return sum(count for (count,) in _U64.iter_unpack(value or b""))
 
-    # -- what the table says, in the program's words
+    # -- the seat table in the format of the program
 
     def _keep(self, seat: Seat) -> _Kept:
         kept = self._kept[seat] = _Kept(self._free_slots.pop())
@@ -282,7 +283,7 @@ class XdpMirror(Mirror):
         if seat.number == 0:
             for other in session.seats.values():
                 if other is not seat:
-                    self.seat_changed(other)  # they have a host now
+                    self.seat_changed(other)  # because its rule names the host
         return kept
 
     def _rule(self, seat: Seat) -> bytes:
@@ -317,7 +318,7 @@ class XdpMirror(Mirror):
         return _RULE.pack(nothing, nothing, b"", b"", _ABSENT, 0, 0, slot, 0, 0, 0, nothing, nothing, 0, 0)
 
     def _index(self, seat: Seat, kept: _Kept) -> None:
-        """Have the packets that name the seat find it."""
+        """Update the indexes by which packets find the seat."""
         is_bound = seat.addr is not None
         native = native_binding(seat)
         pair = seat.edgegap.pair if is_bound and native is None else None
@@ -354,12 +355,12 @@ class XdpMirror(Mirror):
 
 
 def native_binding(seat: Seat) -> NativeBinding | None:
-    """None: the seat uses the edgegap dialect."""
+    """The seat's native binding; None: the seat uses the edgegap dialect."""
     return seat.binding if isinstance(seat.binding, NativeBinding) else None
 
 
 def endpoints(addr: Address) -> tuple[bytes, bytes, bytes]:
-    """(player's IP, its port in network order, our IP that it speaks to) of an address in bytes; IPs of 16 bytes."""
+    """(the player's IP, its port in network order, our IP that it sends to) of an address. Each IP has 16 bytes."""
     ip = packed_ip(addr)
     if addr[0] == _AF_INET:
         return ip, addr[2:4], ip[:12] + addr[52:56]
@@ -374,5 +375,5 @@ def _packet_ns(per_second: int) -> int:
 
 
 def _byte_ns(per_second: int) -> int:
-    """In 2^-20 ns."""
+    """The cost of one byte in units of 2^-20 ns."""
     return (_SECOND << 20) // per_second if per_second else 0

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Copyright The Causeway authors
 //
-// The XDP path: forwards DATA of known seats before it reaches a socket (XDP).
+// The XDP path: forwards DATA of known seats before it reaches a socket.
 //
 //   clang -O2 -g0 -target bpf -mcpu=v3 -Wall -Werror -c relay.bpf.c -o relay.bpf.o        (make xdp)
 //
-// Every decision is made in Python. What follows only repeats, for packets about which nothing is left to decide, what
-// the core would do with them, by the seats that maps.py mirrors here; and passes up, untouched and before it has
-// changed anything, all else: other packets, unknown or moved senders, wrong tags, replays, fan-out, absent peers,
-// IP options, fragments. It never answers, and it drops one thing only: what is over a limit.
+// Every decision is made in Python. For packets about which nothing is left to decide, this program repeats what the
+// core would do, with the copy of the seat table that maps.py keeps here. All other packets are passed to the sockets
+// before anything is changed: other types, unknown or moved senders, wrong tags, replays, fan-out, absent peers, IP
+// options, fragments. The program never answers, and it only drops packets that exceed a limit.
 //
-// Three programs: `front` is attached to the interface and finds the worker by port; `relay` is a worker's own, with
-// maps of its own; `gate`, run by bpf(2) alone, is how Python changes what `relay` changes too.
+// There are three programs. `front` is attached to the interface and finds the worker by port. Each worker has a
+// `relay` with maps of its own. Python runs `gate` through bpf(2) to change the values that `relay` changes, too.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -21,7 +21,7 @@ typedef unsigned long long u64;
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
 
-// -- the kernel's interface (linux/bpf.h): as much as is needed, so that no headers are
+// -- the part of the kernel's interface (linux/bpf.h) that is used, so that no headers are needed
 
 struct xdp_md {
     u32 data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex;
@@ -35,12 +35,12 @@ static long (*tail_call)(void *ctx, const void *map, u32 index) = (void *)12;
 static long (*adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 
-// The loader reads these out of the section "maps", in this order; `size` 0: one for each seat, or two if hashed.
+// The loader reads this struct from the section "maps". `size` 0: one entry for each seat, or two in a hash map.
 struct map {
     u32 type, key_size, value_size, size;
 };
 
-// -- the wires (PROTOCOL.md; EDGEGAP.md 1.1)
+// -- the wire formats (PROTOCOL.md; EDGEGAP.md 1.1)
 
 enum { SHORTEST = 9, LONGEST = 1200 };
 enum { EDGEGAP_DATA = 2, EDGEGAP_HEAD = 9, EDGEGAP_HOST_HEAD = 13 };
@@ -48,59 +48,59 @@ enum { NATIVE_DATA = 0xC4, NATIVE_LAST = 0xCB, NATIVE_HEAD = 10, TAG = 8, EVERYO
 enum { WINDOW = 1024, INDEX_MASK = 0xFFFFF };
 enum { ETHERNET = 14, IPV4 = 20, IPV6 = 40, UDP = 8, UDP_PROTOCOL = 17 };
 
-// -- what the table says of a seat (packed the same way in maps.py)
+// -- the rule of a seat, from the seat table (maps.py packs the same layout)
 
 enum { ABSENT, EDGEGAP, NATIVE };
 
 struct rule {
-    u64 addr[2], local[2];  // the player's IP, and ours that it speaks to; IPv4 as ::ffff:a.b.c.d
+    u64 addr[2], local[2];  // the player's IP, and our IP that it sends to; IPv4 as ::ffff:a.b.c.d
     u16 port, our_port;     // in network order
     u8 dialect, number, mesh, unused;
     u32 session, host;      // indexes into `sessions` and `seats`; host 0: there is none
-    u32 connection_id;      // what an edgegap host calls it; 0: not settled
+    u32 connection_id;      // the id by which an edgegap host knows the seat; 0: not settled
     u32 connection;         // of a native player
     u64 up_key[2], down_key[2];
-    u64 packet_ns, byte_ns; // what each costs of a second that is the bucket's content; bytes in 2^-20 ns
+    u64 packet_ns, byte_ns; // cost of a packet and of a byte; the bucket holds one second; bytes in 2^-20 ns
 };
 
 struct hop {
     u32 interface;
-    u8 macs[12];            // as in a frame to the player: its, ours
+    u8 macs[12];            // in the order of a frame to the player: the next hop's, ours
 };
 
 struct seat {
-    struct rule rule;       // written through `gate` alone
+    struct rule rule;       // written only through `gate`
     u64 packets_at, bytes_at, heard, received, sent, highest, told_over;
-    struct hop hop;         // where its packets come from
-    u64 staged_number;      // of a packet passed up, that the core has not accepted yet; 0: none
-    struct hop staged;      // where that one came from
+    struct hop hop;         // the hop from which its packets arrive
+    u64 staged_number;      // sequence of a packet passed up that the core has not accepted yet; 0: none
+    struct hop staged;      // the hop from which that packet arrived
     u64 seen[2 * WINDOW / 64];
 };
 
 struct session {
-    u32 lock, version;      // the version changes with every rule of its seats
+    u32 lock, version;      // the version changes when a rule of its seats does
     u64 packet_ns, byte_ns, packets_at, bytes_at;
 };
 
 struct name {
-    u32 session, name;      // a connectionId; or a seat's number with the top bit set
+    u32 session, name;      // a connectionId, or a seat's number with the top bit set
 };
 
 struct map SEC("maps") ports = {MAP_PROG_ARRAY, 4, 4, 65536};
-struct map SEC("maps") macs = {MAP_HASH, 4, 8, 64};         // interface -> its address, in the low 6 bytes
+struct map SEC("maps") macs = {MAP_HASH, 4, 8, 64};         // interface -> its MAC address, in the first 6 bytes
 struct map SEC("maps") seats = {MAP_ARRAY, 4, sizeof(struct seat), 0};
 struct map SEC("maps") sessions = {MAP_ARRAY, 4, sizeof(struct session), 0};
 struct map SEC("maps") pairs = {MAP_HASH, 8, 4, 0};         // both tokens -> seat
 struct map SEC("maps") connections = {MAP_ARRAY, 4, 4, 0};  // low 20 bits of a connection id -> seat
 struct map SEC("maps") names = {MAP_HASH, sizeof(struct name), 4, 0};
 struct map SEC("maps") counters = {MAP_PERCPU_ARRAY, 4, 8, 3};
-struct map SEC("maps") clock = {MAP_ARRAY, 4, 8, 1};        // a standing time for tests; 0: the kernel's
+struct map SEC("maps") clock = {MAP_ARRAY, 4, 8, 1};        // a fixed time for tests; 0: the kernel's clock
 
 enum { FORWARDED_PACKETS, FORWARDED_BYTES, DROP_RATE_LIMITED };
 
-// -- small things
+// -- basic functions
 
-// The compiler is not to reason about `x`: what it makes of it the verifier would not follow.
+// Prevents the compiler from optimizing with the value of `x` in a way that the verifier cannot follow.
 #define OPAQUE(x) asm volatile("" : "+r"(x))
 
 INLINE u16 swap16(u16 x) { return x << 8 | x >> 8; }
@@ -121,18 +121,18 @@ INLINE void count(u32 which, u64 by) {
     if (counter) *counter += by;
 }
 
-// A lock of our own and not bpf_spin_lock, which needs type information and so a loader three times as long. Held for
-// some tens of nanoseconds; a CPU that does not get it in time passes the packet up.
+// Our own lock, because bpf_spin_lock needs type information, for which the loader would be three times as long. It is
+// held for some tens of nanoseconds. A CPU that does not get it in time passes the packet up.
 INLINE int take_lock(struct session *session) {
     for (int i = 0; i < 64; i++)
         if (!__sync_val_compare_and_swap(&session->lock, 0, 1)) return 1;
     return 0;
 }
-// For what the next packet may do as well.
+// For work that can be left to the next packet.
 INLINE int try_lock(struct session *session) { return !__sync_val_compare_and_swap(&session->lock, 0, 1); }
 INLINE void release_lock(struct session *session) { __sync_lock_test_and_set(&session->lock, 0); }
 
-// -- the replay window (PROTOCOL.md 7), as a ring of words in the manner of RFC 6479
+// -- the replay window (PROTOCOL.md 7): a ring of words, as in RFC 6479
 
 INLINE u64 complete(u64 highest, u32 low) {
     u64 number = (highest >> 32 << 32) | low;
@@ -179,7 +179,7 @@ INLINE int take(struct seat *seat, struct session *session, u32 size, u32 copies
     return 1;
 }
 
-// -- SipHash-2-4 over a packet without its last 8 bytes, then the high half of its sequence (PROTOCOL.md 4)
+// -- SipHash-2-4 over a packet without its last 8 bytes, followed by the high half of its sequence (PROTOCOL.md 4)
 
 #define ROTATE(x, by) ((x) << (by) | (x) >> (64 - (by)))
 #define SIP_ROUND                                                                                  \
@@ -187,7 +187,7 @@ INLINE int take(struct seat *seat, struct session *session, u32 size, u32 copies
     v0 += v3; v3 = ROTATE(v3, 21) ^ v0; v2 += v1; v1 = ROTATE(v1, 17) ^ v2; v2 = ROTATE(v2, 32);
 #define SIP_WORD(word) { u64 w = (word); v3 ^= w; SIP_ROUND SIP_ROUND v0 ^= w; }
 
-// `size` of the packet at `body`, tag included. 0 with `*tag` set; the checks on `end` are for the verifier.
+// `size`: of the packet at `body`, with its tag. Returns 0 and sets `*tag`. The verifier needs the checks of `end`.
 INLINE int siphash(const u64 key[2], const u8 *body, const u8 *end, u32 size, u32 high, u64 *tag) {
     u64 v0 = key[0] ^ 0x736f6d6570736575ull, v1 = key[1] ^ 0x646f72616e646f6dull;
     u64 v2 = key[0] ^ 0x6c7967656e657261ull, v3 = key[1] ^ 0x7465646279746573ull;
@@ -200,7 +200,7 @@ INLINE int siphash(const u64 key[2], const u8 *body, const u8 *end, u32 size, u3
         p += 8;
         OPAQUE(p);
     }
-    if (p + 8 > end) return -1;  // the tag follows, so 8 bytes are there
+    if (p + 8 > end) return -1;  // always available, as the tag follows
     u64 last = rest ? load64(p) & (~0ull >> (64 - 8 * rest)) : 0;
     u64 spill = 0;
     last |= (u64)high << (8 * rest);
@@ -229,10 +229,10 @@ INLINE u64 sum64(u64 x) { return (x & 0xffffffff) + (x >> 32); }
 INLINE u64 sum_address(const u64 addr[2], int is_ipv6) {
     return is_ipv6 ? sum64(addr[0]) + sum64(addr[1]) : addr[1] >> 32;
 }
-// The sum of something that stands at an odd place is that of it at an even one with its bytes swapped (RFC 1071).
+// The sum of data at an odd offset is the sum at an even offset with its bytes swapped (RFC 1071).
 INLINE u64 sum_at(u64 sum, u32 place) { return place & 1 ? swap16(fold(sum)) : fold(sum); }
 
-// The sum of `size` bytes at `p`. The checks on `end` are for the verifier.
+// The sum of `size` bytes at `p`. The verifier needs the checks of `end`.
 INLINE u64 sum_of(const u8 *p, const u8 *end, u32 size) {
     u64 sum = 0;
     u32 words = size >> 3;
@@ -262,7 +262,7 @@ INLINE u64 sum_of(const u8 *p, const u8 *end, u32 size) {
     return sum;
 }
 
-// -- what a packet is, and what becomes of it
+// -- parsing and forwarding a packet
 
 struct packet {
     u64 source[2], destination[2];
@@ -271,8 +271,8 @@ struct packet {
     u8 is_ipv6;
 };
 
-struct way {                // from one dialect to the other
-    u32 head, tail;         // bytes around the payload as it came
+struct way {                // the conversion between two dialects
+    u32 head, tail;         // bytes around the payload in the received packet
     u32 new_head, new_tail;
     u8 kind;                // of a native packet
 };
@@ -285,7 +285,7 @@ INLINE int parse(struct xdp_md *ctx, struct packet *packet) {
     u8 *ip = data + ETHERNET;
     u32 length;
     if (ether_type == 0x0008) {
-        // No options, not a fragment, UDP. The header's checksum is ours to check: no socket will.
+        // No options, not a fragment, UDP. The header checksum must be verified here, as the packet reaches no socket.
         if (ip[0] != 0x45 || load16(ip + 6) & 0xffbf || ip[9] != UDP_PROTOCOL) return -1;
         u64 sum = 0;
         for (int i = 0; i < IPV4; i += 4) sum += load32(ip + i);
@@ -314,7 +314,7 @@ INLINE int parse(struct xdp_md *ctx, struct packet *packet) {
     if (packet->is_ipv6 && !packet->checksum) return -1;
     packet->size = udp_length - UDP;
     if (udp + UDP + packet->size > end) return -1;
-    // A wrong one is the stack's to throw away; or it is one that a sender on this machine has left to its driver.
+    // The network stack drops a wrong checksum. It may also be one that a local sender has left to its driver.
     if (packet->checksum) {
         u64 sum = sum_of(udp, end, udp_length) + swap16(udp_length) + (UDP_PROTOCOL << 8);
         sum += sum_address(packet->source, packet->is_ipv6) + sum_address(packet->destination, packet->is_ipv6);
@@ -335,7 +335,7 @@ INLINE struct seat *seat_named(u32 session, u32 name) {
     return index ? map_lookup(&seats, index) : 0;
 }
 
-// Answers go back the way a player's packets come: the same neighbour, the same interface.
+// Packets to a player leave through the interface and the neighbour from which the player's packets arrive.
 INLINE int read_hop(struct xdp_md *ctx, struct hop *hop) {
     u8 *data = (u8 *)(long)ctx->data, *end = (u8 *)(long)ctx->data_end;
     if (data + ETHERNET > end) return -1;
@@ -356,9 +356,9 @@ INLINE void learn_hop(struct seat *seat, struct session *session, const struct h
     release_lock(session);
 }
 
-// Of a packet with a right tag, which may be a replay until its number is marked: nothing is learnt from it before, and
-// only the first copy of the newest number counts. Marked it is by `settle`, of which the next packet takes notice here,
-// or by the core. (Compared by its difference, or the verifier would follow each case on its own.)
+// The hop of a packet with a valid tag is staged. The packet may be a replay until `settle` or the core has marked its
+// sequence number, so the staged hop is adopted only afterwards, at the next packet, and only the first copy of the
+// newest number is staged. (The comparison is by difference, otherwise the verifier would follow each case separately.)
 INLINE void stage_hop(struct seat *seat, struct session *session, const struct hop *hop, u64 number) {
     if (is_same_hop(&seat->hop, hop) || !try_lock(session)) return;
     if (seat->staged_number && !is_new(seat, seat->staged_number)) seat->hop = seat->staged;
@@ -369,7 +369,7 @@ INLINE void stage_hop(struct seat *seat, struct session *session, const struct h
 
 enum verdict { PASS, DROP, SEND };
 
-// All that changes, at once, under the session's lock.
+// Makes all changes of state together, under the session's lock.
 INLINE enum verdict settle(struct seat *seat, struct seat *target, struct session *session, u32 version, u64 number,
                            u32 size, u64 *sent) {
     u64 now = now_ns();
@@ -379,7 +379,7 @@ INLINE enum verdict settle(struct seat *seat, struct seat *target, struct sessio
         if (take(seat, session, size, 1, now)) {
             verdict = SEND;
         } else if (number && now - seat->told_over >= 1000000000ull) {
-            seat->told_over = now;  // passed up, so that the player is told
+            seat->told_over = now;  // passed up, so that the core notifies the player
         } else {
             verdict = DROP;
         }
@@ -394,7 +394,7 @@ INLINE enum verdict settle(struct seat *seat, struct seat *target, struct sessio
     return verdict;
 }
 
-// The sum of the payload alone, as it stands where it is now.
+// The sum of only the payload, at its present offset.
 INLINE u64 payload_sum(const struct packet *packet, const struct way *way, const u8 *body, const u8 *end) {
     u64 other = sum_address(packet->source, packet->is_ipv6) + sum_address(packet->destination, packet->is_ipv6);
     other += packet->source_port + packet->destination_port + 2 * swap16(packet->size + UDP) + (UDP_PROTOCOL << 8);
@@ -432,8 +432,8 @@ INLINE void write_ip(u8 *ip, const struct rule *to, u32 udp_length, int is_ipv6)
     store16(ip + 10, ~fold(sum));
 }
 
-// The packet, made into one for `target`. From here on there is no way back up, so nothing here can fail that was not
-// made sure of: what does is dropped as malformed frames are.
+// Rewrites the packet for `target`. From here on it cannot be passed up any more, so everything that could fail has
+// been checked before. A packet that fails nevertheless is dropped like a malformed frame.
 INLINE int forward(struct xdp_md *ctx, const struct packet *packet, const struct way *way, const struct rule *from,
                    const struct seat *target, u64 sent) {
     const struct rule *to = &target->rule;
@@ -450,7 +450,7 @@ INLINE int forward(struct xdp_md *ctx, const struct packet *packet, const struct
     }
     int shift = (int)way->head - (int)way->new_head;
     long length = end - data;
-    OPAQUE(length);  // 64 bits wide, or the verifier takes it for a pointer
+    OPAQUE(length);  // 64 bits wide, otherwise the verifier takes it for a pointer
     int stretch = (int)(headers + size) - ((int)length - shift);
     if (shift && adjust_head(ctx, shift)) return XDP_DROP;
     if (stretch && adjust_tail(ctx, stretch)) return XDP_DROP;
@@ -496,7 +496,7 @@ INLINE int forward(struct xdp_md *ctx, const struct packet *packet, const struct
     return XDP_TX;
 }
 
-// From a seat that was recognised to a target that was named: what is left of the core's checks.
+// The core's remaining checks, when the source seat and the target are known.
 INLINE int deliver(struct xdp_md *ctx, const struct packet *packet, struct way *way, struct seat *seat,
                    struct seat *target, struct session *session, u32 version, u64 number) {
     struct rule *to = &target->rule;
@@ -510,7 +510,7 @@ INLINE int deliver(struct xdp_md *ctx, const struct packet *packet, struct way *
     } else {
         return XDP_PASS;
     }
-    // Of another family, or reached by another interface: the stack sees to it.
+    // A target of another address family, or behind another interface, is left to the sockets.
     int to_ipv6 = !(to->addr[0] == 0 && (u32)to->addr[1] == 0xffff0000u);
     if (to_ipv6 != packet->is_ipv6 || target->hop.interface != ctx->ingress_ifindex) return XDP_PASS;
     switch (settle(seat, target, session, version, number, packet->size, &sent)) {
@@ -597,8 +597,8 @@ SEC("xdp/relay") int relay(struct xdp_md *ctx) {
     return relay_edgegap(ctx, &packet, body, end);
 }
 
-// Finds the worker whose port it is. Any other port goes on as if we were not here; so does a frame for another machine,
-// which a switch that floods or an interface that listens to everything brings: the stack throws it away.
+// Finds the worker by port. Packets to other ports are passed on unchanged, and so are frames for other machines, which
+// arrive from a flooding switch or in promiscuous mode: the network stack drops them.
 SEC("xdp/front") int front(struct xdp_md *ctx) {
     u8 *data = (u8 *)(long)ctx->data, *end = (u8 *)(long)ctx->data_end;
     if (data + ETHERNET + IPV4 + UDP > end) return XDP_PASS;
@@ -617,15 +617,15 @@ SEC("xdp/front") int front(struct xdp_md *ctx) {
     return XDP_PASS;
 }
 
-// -- the way in for Python: a request in the place of a packet, the answer written over it
+// -- the entry point for Python: it passes a request in place of a packet, and the answer overwrites the request
 
 enum { SET_SEAT, SET_SESSION, ACCEPT, NUMBER, TAKE };
 enum { ANEW_CONNECTION = 1, ANEW_QUOTA = 2 };
 
 struct request {
     u32 what, seat;
-    u64 value;              // ACCEPT: the sequence; TAKE: bytes, copies << 32; SET_...: what to begin anew; the answer
-    u64 packet_ns, byte_ns; // SET_SESSION, which names the session by `seat`
+    u64 value;              // ACCEPT: the sequence; TAKE: bytes, copies << 32; SET_...: what to reset; then the answer
+    u64 packet_ns, byte_ns; // SET_SESSION, with the session's index in `seat`
     struct rule rule;       // SET_SEAT
 };
 
@@ -642,14 +642,14 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
     struct session *session = map_lookup(&sessions, &of);
     if (!session) return XDP_ABORTED;
     u64 now = now_ns(), value = request->value;
-    if (!take_lock(session)) return XDP_DROP;  // to be tried again
+    if (!take_lock(session)) return XDP_DROP;  // Python tries again
     if (request->what == SET_SESSION) {
         session->packet_ns = request->packet_ns, session->byte_ns = request->byte_ns;
         if (value & ANEW_QUOTA) session->packets_at = session->bytes_at = 0;
     } else if (seat && request->what == SET_SEAT) {
         session->version++;
         seat->rule = request->rule;
-        seat->hop.interface = 0, seat->staged_number = 0;  // it may have moved
+        seat->hop.interface = 0, seat->staged_number = 0;  // the player may have moved
         if (value & ANEW_QUOTA) seat->packets_at = seat->bytes_at = 0;
         if (value & ANEW_CONNECTION) {
             seat->heard = seat->received = seat->sent = seat->highest = seat->told_over = 0;
