@@ -12,7 +12,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from observability.log_config import line_formatter
-from observability.plain_text import isolated, may_reorder, visible
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import PlacementRule, RelaySession, Seat, SessionEvent, WebhookDelivery
 from relaymgr.tenants.models import Tenant
@@ -130,10 +129,3 @@ def test_a_line_of_a_log_is_one_line() -> None:
     record = logging.LogRecord("a", logging.INFO, "", 1, "player %s", ("ann\n2026 INFO forged \x1b[2J\u202e",), None)
     line = line_formatter("text").format(record)
     assert ("player ann\\x0a2026 INFO forged \\x1b[2J\\u202e" in line) and "\n" not in line
-
-
-def test_plain_text() -> None:
-    assert visible("a\tb\nc", lines=True) == "a\tb\nc"
-    assert visible("a\rb", lines=True) == "a\\x0db"
-    assert isolated("Zoë") == "Zoë"
-    assert may_reorder(HEBREW) and may_reorder(EVIL) and not may_reorder("Zoë 日本 🎮")

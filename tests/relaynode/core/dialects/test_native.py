@@ -100,35 +100,6 @@ def test_each_copy_to_everyone_counts_against_the_sessions_limit(limits: dict[st
     assert host.send(b"alone", 1) is not None
 
 
-def test_a_packet_to_everyone_counts_once_against_the_seats_limit() -> None:
-    relay = relay_with(seats=4, limits={"packets": 2, "bytes": 0}, session_limits={"packets": 0, "bytes": 0})
-    host, *others = [connected(relay, seat) for seat in range(4)]
-    for player in others:
-        shows_it_was_welcomed(player)
-    for _ in range(3):
-        host.send(b"world", EVERYONE)
-    assert relay.counters.forwarded_packets == 6
-    assert drops(relay) == {"rate_limited": 1}
-
-
-def test_a_packet_to_everyone_that_nobody_gets_counts_as_one(relay: Relay) -> None:
-    relay.apply_grant(grant_of(4, revision=2, limits={"packets": 2, "bytes": 0}), NOW)
-    host = connected(relay, 0)
-    for _ in range(3):
-        host.send(b"anyone?", EVERYONE)
-    assert drops(relay) == {"peer_absent": 2, "rate_limited": 1}
-
-
-def test_an_address_that_only_a_connect_named_gets_no_copies(relay: Relay, host: NativePlayer) -> None:
-    """Who holds tokens could name a stranger's address in the CONNECT of each, and have one packet sent there often."""
-    for seat in (1, 2):
-        NativePlayer(relay, seat, ("203.0.113.9", 53)).connect()
-    relay.datagrams_to_send()
-    assert host.send(b"x" * 1000, EVERYONE) is None
-    assert relay.datagrams_to_send() == []
-    assert drops(relay) == {"peer_absent": 1}
-
-
 def shows_it_was_welcomed(player: NativePlayer) -> None:
     player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), 0).encode()))
 
@@ -306,36 +277,12 @@ def test_signal_passes_between_any_two_seats(relay: Relay, player: NativePlayer)
     assert other.hears(outgoing) == (PacketType.SIGNAL, 1, b"candidate")
 
 
-def test_others_are_told_of_joins_and_leaves(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
-    host.shows_that_it_reads()
-    player.shows_that_it_reads()
-    other = NativePlayer(relay, 2)
-    assert other.connect().roster == {0, 1, 2}
-    notices = relay.datagrams_to_send()
-    assert host.hears(notices[0]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
-    assert player.hears(notices[1]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
-    EdgegapPlayer(relay, 3).ping()
-    assert host.collects() == [(PacketType.NOTICE, 3, Notice(NoticeCode.JOINED).encode())]
-    other.send_raw(other.packet(PacketType.CLOSE, b"\0bye"))
-    assert host.collects() == [(PacketType.NOTICE, 2, Notice(NoticeCode.LEFT).encode())]
-
-
 def test_close_ends_the_connection_at_once(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
     assert player.send_raw(player.packet(PacketType.CLOSE, b"\x80done")) is None
     assert events(relay) == [(1, "seat_left", "closed")]
     assert player.send(b"after") is None
     assert host.send(b"after", 1) is None
     assert drops(relay) == {"unknown_connection": 1, "peer_absent": 1}
-
-
-def test_over_quota_is_said_once_a_second() -> None:
-    relay = relay_with(limits={"packets": 10, "bytes": 0})
-    connected(relay, 0)
-    player = connected(relay, 1)
-    relay.datagrams_to_send()
-    for index in range(150):
-        player.send(b"fast", now=NOW + 1 + index * 0.011)
-    assert player.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.OVER_QUOTA).encode())] * 2
 
 
 def test_shutdown_is_told_to_native_players(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:

@@ -1,0 +1,118 @@
+"""Forwarding between seats, and the notices about players who join and leave."""
+
+import pytest
+
+from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
+from relaynode.core.relay import Relay
+from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return relay_with(seats=4)
+
+
+@pytest.fixture
+def host(relay: Relay) -> NativePlayer:
+    return connected(relay, 0)
+
+
+@pytest.fixture
+def player(relay: Relay, host: NativePlayer) -> NativePlayer:
+    player = connected(relay, 1)
+    relay.datagrams_to_send()
+    events(relay)
+    return player
+
+
+def connected(relay: Relay, seat: int) -> NativePlayer:
+    player = NativePlayer(relay, seat)
+    player.connect()
+    return player
+
+
+def shows_it_was_welcomed(player: NativePlayer) -> None:
+    player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), 0).encode()))
+
+
+def test_a_payload_is_delivered_in_the_dialect_of_its_receiver(relay: Relay, host: NativePlayer) -> None:
+    source, native, edgegap = (relay.forwarder.table.sessions[host.session].seats[number] for number in (0, 1, 2))
+    player, other = connected(relay, 1), EdgegapPlayer(relay, 2)
+    other.ping()
+    assert player.hears(relay.forwarder.deliver(source, native, b"down", NOW)) == (PacketType.DATA, 0, b"down")
+    assert other.hears(relay.forwarder.deliver(source, edgegap, b"down", NOW)) == b"down"
+
+
+def test_a_seat_without_a_player_is_an_absent_peer(relay: Relay, host: NativePlayer) -> None:
+    seats = relay.forwarder.table.sessions[host.session].seats
+    assert relay.forwarder.deliver(seats[0], seats[3], b"down", NOW) is None
+    assert relay.forwarder.deliver_signal(seats[0], seats[3], b"signal") is None
+    assert relay.forwarder.deliver_to_all(seats[0], [], b"down", NOW) is None
+    assert drops(relay) == {"peer_absent": 3}
+    assert relay.counters.forwarded_packets == 0
+
+
+def test_notices_that_were_postponed_report_the_present_state(relay: Relay, host: NativePlayer) -> None:
+    """The host has only sent its CONNECT when seat 1 joins and leaves, and when seat 2 joins."""
+    joined, other = connected(relay, 1), connected(relay, 2)
+    joined.send_raw(joined.packet(PacketType.CLOSE, b"\0bye"))
+    assert host.collects() == []
+    shows_it_was_welcomed(host)
+    notices = [(about, body) for kind, about, body in host.collects() if kind == PacketType.NOTICE]
+    assert notices == [
+        (joined.seat, Notice(NoticeCode.LEFT).encode()),
+        (other.seat, Notice(NoticeCode.JOINED).encode()),
+    ]
+
+
+def test_a_packet_to_everyone_counts_once_against_the_seats_limit() -> None:
+    relay = relay_with(seats=4, limits={"packets": 2, "bytes": 0}, session_limits={"packets": 0, "bytes": 0})
+    host, *others = [connected(relay, seat) for seat in range(4)]
+    for player in others:
+        shows_it_was_welcomed(player)
+    for _ in range(3):
+        host.send(b"world", EVERYONE)
+    assert relay.counters.forwarded_packets == 6
+    assert drops(relay) == {"rate_limited": 1}
+
+
+def test_a_packet_to_everyone_that_nobody_gets_counts_as_one(relay: Relay) -> None:
+    relay.apply_grant(grant_of(4, revision=2, limits={"packets": 2, "bytes": 0}), NOW)
+    host = connected(relay, 0)
+    for _ in range(3):
+        host.send(b"anyone?", EVERYONE)
+    assert drops(relay) == {"peer_absent": 2, "rate_limited": 1}
+
+
+def test_an_address_that_only_a_connect_named_gets_no_copies(relay: Relay, host: NativePlayer) -> None:
+    """Who holds tokens could name a stranger's address in the CONNECT of each, and have one packet sent there often."""
+    for seat in (1, 2):
+        NativePlayer(relay, seat, ("203.0.113.9", 53)).connect()
+    relay.datagrams_to_send()
+    assert host.send(b"x" * 1000, EVERYONE) is None
+    assert relay.datagrams_to_send() == []
+    assert drops(relay) == {"peer_absent": 1}
+
+
+def test_others_are_told_of_joins_and_leaves(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    host.shows_that_it_reads()
+    player.shows_that_it_reads()
+    other = NativePlayer(relay, 2)
+    assert other.connect().roster == {0, 1, 2}
+    notices = relay.datagrams_to_send()
+    assert host.hears(notices[0]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
+    assert player.hears(notices[1]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
+    EdgegapPlayer(relay, 3).ping()
+    assert host.collects() == [(PacketType.NOTICE, 3, Notice(NoticeCode.JOINED).encode())]
+    other.send_raw(other.packet(PacketType.CLOSE, b"\0bye"))
+    assert host.collects() == [(PacketType.NOTICE, 2, Notice(NoticeCode.LEFT).encode())]
+
+
+def test_over_quota_is_said_once_a_second() -> None:
+    relay = relay_with(limits={"packets": 10, "bytes": 0})
+    connected(relay, 0)
+    player = connected(relay, 1)
+    relay.datagrams_to_send()
+    for index in range(150):
+        player.send(b"fast", now=NOW + 1 + index * 0.011)
+    assert player.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.OVER_QUOTA).encode())] * 2
