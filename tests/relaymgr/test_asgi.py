@@ -11,53 +11,7 @@ from django.http import StreamingHttpResponse
 from relaymgr.asgi import Handler
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from web.http.asgi_requests import bounded
-
-PART = b"x" * 64
-
-
-async def swallow(message: Any) -> None:
-    pass
-
-
-async def body_of(receive: Any) -> bytes:
-    """Reads as Django's ASGI handler does."""
-    body = b""
-    while True:
-        message = await receive()
-        assert message["type"] == "http.request"
-        body += message["body"]
-        if not message["more_body"]:
-            return body
-
-
-def sent(*messages: dict[str, Any]) -> Any:
-    left = list(messages)
-
-    async def receive() -> dict[str, Any]:
-        if not left:
-            await asyncio.Event().wait()  # the client waits for its answer
-        return left.pop(0)
-
-    return receive
-
-
-def parts(number: int) -> list[dict[str, Any]]:
-    return [{"type": "http.request", "body": PART, "more_body": index < number - 1} for index in range(number)]
-
-
-@pytest.mark.parametrize(("number", "length"), [(1, 64), (2, 128), (3, 129), (50, 129)])
-def test_body_is_cut_one_byte_after_the_most(number: int, length: int, settings: LazySettings) -> None:
-    settings.MAX_BODY_BYTES = 128
-    seen = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(await body_of(receive))
-        seen.append((await receive())["type"])  # whatever is left of the body is passed over
-
-    receive = sent(*parts(number), {"type": "http.disconnect"})
-    asyncio.run(bounded(app)({"type": "http"}, receive, swallow))
-    assert seen == [b"x" * length, "http.disconnect"]
+from tests.support.asgi import parts, sent
 
 
 async def test_a_stream_ends_with_its_client() -> None:
