@@ -22,7 +22,7 @@ from web.database.connections import is_read_only, is_unavailable
 logger = logging.getLogger(__name__)
 
 SHOWN_PROBLEMS = 3  # in a message; all of them are in the details
-# Messages of DRF that do not say what to do, with ones that do.
+# Replacements for messages of DRF that do not explain what to do.
 NEXT_STEPS = {
     "This field is required.": "This field is missing. Add it.",
     "This field may not be null.": "This field must not be null. Send a value.",

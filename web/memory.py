@@ -1,19 +1,19 @@
-"""Memory that was freed goes back to the system, where the C library is glibc.
+"""Makes glibc return freed memory to the operating system.
 
-By itself glibc keeps one arena for each thread, and raises the size from which on it asks the system for a block of its
-own up to 32 MiB (mallopt(3), M_ARENA_MAX and M_MMAP_THRESHOLD). After a burst of large requests a process then keeps
-more than 100 MB that nothing uses.
+By default, glibc keeps an arena for each thread and raises the size above which it maps a block separately to as much
+as 32 MiB (mallopt(3), M_ARENA_MAX and M_MMAP_THRESHOLD). After a burst of large requests, a process would then keep
+more than 100 MB of unused memory.
 """
 
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-_THRESHOLD = 256 * 1024  # bytes: smaller blocks, such as most arrays of placement, are not mapped anew each time
+_THRESHOLD = 256 * 1024  # bytes: mapping smaller blocks, such as most arrays of placement, would cost time
 _ARENAS = 2
 
 
 def return_freed_memory() -> bool:
-    """For the whole process, best at its start. False where the C library has no mallopt (musl, macOS)."""
+    """Applies to the whole process; call it at the start. False if the C library has no mallopt (musl, macOS)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):

@@ -1,4 +1,4 @@
-"""Django's fields of the admin, with names for those who hear the page instead of seeing it, and for any input."""
+"""Form fields and widgets for the admin that have labels for screen readers and accept any input without an error."""
 
 from typing import Any
 
