@@ -1,24 +1,10 @@
-import os
-
 import pytest
 
 from relaynode.core.seat_table import SeatTable
 from relaynode.core.seats import Seat
-from tests.relaynode.players import NOW, grant_of
+from tests.relaynode.players import NOW
 
 KCP_HELLO = b"\x01\0\0\0\0" + b"segment"
-
-
-@pytest.fixture
-def table() -> SeatTable:
-    return SeatTable(os.urandom)
-
-
-@pytest.fixture
-def seat(table: SeatTable) -> Seat:
-    seat = table.put_session(grant_of(), NOW).seats[1]
-    table.bind(seat, ("192.0.2.1", 1), 1, NOW)
-    return seat
 
 
 def settle(table: SeatTable, seat: Seat, payload: bytes) -> int:
