@@ -81,10 +81,10 @@ def test_two_machines_join_with_one_key_and_a_third_does_not(stack: Stack, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["http://127.0.0.1:1"], "say where players reach it, by --public-ip"),
+        (["http://127.0.0.1:1"], "give the public one with --public-ip"),
         (["nonsense", "--public-ip", "203.0.113.7"], "must be http:// or https://"),
         (["http://127.0.0.1:1", "--public-ip", "203.0.113.7", "--set", "BASE PORT=1"], "--set takes NAME=VALUE"),
-        (["http://127.0.0.1:1", "--public-ip", "203.0.113.7", "--set", "PUBLIC_HOST=a\nb"], "cannot be printed"),
+        (["http://127.0.0.1:1", "--public-ip", "203.0.113.7", "--set", "PUBLIC_HOST=a\nb"], "unprintable character"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_sentence(arguments: list[str], reason: str, tmp_path: Path) -> None:
