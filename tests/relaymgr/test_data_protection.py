@@ -19,8 +19,7 @@ from matchmaker.background.cleanup import clean_up
 from matchmaker.background.session_assignment import match_fail
 from matchmaker.models import Match, ProfileVersion, Ticket
 from relaymgr.celery import SCHEDULE, app
-from relaymgr.sessions.models import RelaySession, Seat, SessionEvent, WebhookDelivery
-from relaymgr.sessions.webhooks.deliveries import delivery_retry
+from relaymgr.sessions.models import RelaySession, Seat, WebhookDelivery
 from relaymgr.sessions.webhooks.dispatch import deliver_due
 from relaymgr.telemetry.model_learning import prefix_legs_update
 from relaymgr.telemetry.models import LegSample
@@ -167,31 +166,6 @@ def test_after_the_end_no_address_is_left_and_after_its_time_nothing_is(
     assert not AuditEntry.objects.exists()
 
 
-@pytest.mark.parametrize(
-    ("policy", "kept"), [("remove", {None}), ("truncate", {"198.51.100.0", "2001:db8:aa::"}), ("keep", {V4, V6})]
-)
-def test_a_tenant_chooses_what_is_kept(
-    policy: str, kept: set[str | None], session: RelaySession, api: APIClient, later: Callable[..., None]
-) -> None:
-    Tenant.objects.update(player_addresses=policy)
-    later(minutes=1)
-    assert set(Seat.objects.values_list("ip", flat=True)) == {V4, V6}, "while it lives nothing changes"
-    api.delete(f"/v1/relays/sessions/{session.pk}")
-    later(minutes=1)
-    assert set(Seat.objects.values_list("ip", flat=True)) == kept
-
-
-def test_a_webhook_that_was_given_up_can_be_sent_again_for_a_day(
-    session: RelaySession, later: Callable[..., None]
-) -> None:
-    WebhookDelivery.objects.update(next_attempt_at=None)
-    later(hours=23)
-    assert V4 in WebhookDelivery.objects.get().payload
-    later(hours=2)
-    assert WebhookDelivery.objects.get().payload == ""
-    assert not delivery_retry(delivery=WebhookDelivery.objects.get())
-
-
 def test_a_session_is_still_found_by_the_whole_address(
     session: RelaySession, api: APIClient, later: Callable[..., None], admin_client: Client
 ) -> None:
@@ -202,50 +176,6 @@ def test_a_session_is_still_found_by_the_whole_address(
 
 
 # One player
-
-
-def test_export_has_all_of_one_player_and_no_token(session: RelaySession, api: APIClient) -> None:
-    SessionEvent.objects.create(session=session, at=timezone.now(), kind="seat_joined", seat=0)
-    answer = api.post("/v1/players:export", {"player_id": "ann-4711"}, format="json")
-    assert answer.status_code == 200, answer.content
-    found = answer.json()
-    (seat,) = found["seats"]
-    assert (seat["session"], seat["ip"], seat["latitude"]) == (session.pk, V4, 48.13712)
-    assert [event["kind"] for event in seat["events"]] == ["seat_joined"] and seat["legs"][0]["rtt_ms"] == 23.4567
-    assert [user["user"]["ip_address"] for user in found["webhooks"]] == [V4]
-    text = answer.content.decode()
-    for secret in Seat.objects.values_list("token", "seat_key", "connect_token"):
-        assert not [each for each in secret if each in text]
-    assert "ben-4712" not in text and V6 not in text
-
-    by_address = api.post("/v1/players:export", {"ip": V4}, format="json").json()
-    assert [ticket["player_ip"] for ticket in by_address["tickets"]] == [V4]
-    assert [match["user"]["ip"] for match in by_address["matches"] if match["user"]] == [V4]
-
-
-def test_erasure_leaves_nothing_of_the_player_and_all_of_the_other(session: RelaySession, api: APIClient) -> None:
-    match_fail(Match.objects.get(), "no_relay")
-    for who in ({"ip": V4}, {"player_id": "ann-4711"}):
-        answer = api.post("/v1/players:erase", who, format="json")
-        assert answer.status_code == 200, answer.content
-    assert places(V4, "ann-4711", "48.13712") == set()
-    assert {"Seat.ip", "Seat.player_id", "Ticket.player_ip"} <= places(V6, "ben-4712")
-    assert RelaySession.objects.get().is_ready, "the game goes on"
-    assert api.post("/v1/players:erase", {"player_id": "ann-4711"}, format="json").json()["seats"] == 0
-    entry = AuditEntry.objects.filter(action="player.erase").last()
-    assert entry and entry.via == "api" and re.fullmatch(r"studio player sha256:[0-9a-f]{16}", entry.target)
-
-
-@pytest.mark.parametrize("body", [{}, {"player_id": "a", "ip": V4}, {"ip": "x"}, {"player_id": ""}])
-def test_one_player_is_named_in_one_way(body: dict[str, str], api: APIClient) -> None:
-    for path in ("/v1/players:export", "/v1/players:erase"):
-        assert api.post(path, body, format="json").json()["code"] == "invalid"
-
-
-def test_another_tenants_player_of_that_name_is_left_alone(session: RelaySession, relayctl: Any) -> None:
-    Tenant.objects.create(name="Other", slug="other")
-    assert relayctl("player-erase", "other", "--player-id", "ann-4711", "--yes").exit_code == 0
-    assert Seat.objects.filter(player_id="ann-4711").exists()
 
 
 def test_relayctl_and_the_console_do_the_same(session: RelaySession, relayctl: Any, admin_client: Client) -> None:

@@ -5,15 +5,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.conf import LazySettings
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from relaymgr.nodes.control_client import ProbeAnswer
-from relaymgr.nodes.health import silence, state_changes
-from relaymgr.nodes.health.state_changes import state_changes_prune
+from relaymgr.nodes.health import silence
 from relaymgr.nodes.models import NodeStateChange, RelayNode
 from relaymgr.nodes.services import node_drain, node_undrain
 from relaymgr.operations import fleet_snapshot as snapshots
@@ -161,34 +159,9 @@ def test_a_node_that_was_lost_and_is_back_leaves_a_trace_everywhere(
     assert [change["after"] for change in document("nodes", "fra-1")["state_changes"]] == ["ready", "lost", "suspect"]
 
 
-def test_a_session_shows_its_nodes_changes_of_its_own_life_only(session: RelaySession, silent: RelayNode) -> None:
-    from relaymgr.sessions.admin_page import timeline_of
-
-    for minutes, after in ((-60, "lost"), (-2, "suspect"), (60, "lost")):
-        NodeStateChange.objects.create(node=silent, at=timezone.now() + timedelta(minutes=minutes), after=after)
-    session.ended_at = timezone.now()
-    timeline, _ = timeline_of(session)
-    assert [entry.text for entry in timeline] == ["its node fra-1 is suspect"]
-
-
 def test_draining_is_in_the_nodes_timeline_once(node: RelayNode) -> None:
     for change in (node_drain, node_drain, node_undrain):
         change(node=node)
     rounds(node, 1, answers=True)
     changes = NodeStateChange.objects.order_by("pk").values_list("before", "after", "reason")
     assert list(changes) == [("ready", "draining", "by an operator"), ("draining", "ready", "by an operator")]
-
-
-def test_timelines_of_nodes_are_bounded_by_age_and_number(
-    node: RelayNode, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state_changes, "MAX_STATE_CHANGES", 5)
-    settings.NODE_CHANGE_RETENTION_DAYS = 2
-    now = timezone.now()
-    NodeStateChange.objects.create(node=node, at=now - timedelta(days=3), after="lost")
-    NodeStateChange.objects.bulk_create(
-        NodeStateChange(node=node, at=now - timedelta(minutes=n), after="ready") for n in range(8)
-    )
-    assert state_changes_prune() == 4
-    kept = NodeStateChange.objects.values_list("at", flat=True)
-    assert list(kept) == [now - timedelta(minutes=n) for n in range(5)]

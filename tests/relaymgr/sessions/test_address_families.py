@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from relaymgr.nodes.locations.address_families import addresses_for, common_address, family_of, needed_family
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import RelaySession
 from tests.relaymgr.sessions.conftest import SESSIONS
@@ -113,13 +112,3 @@ def test_unknown_family_is_refused_by_name(nodes: Nodes, api: APIClient) -> None
     response = create(api, {**FOUR, "address_family": "ipv5"})
     assert response.status_code == 400
     assert "address_family" in str(response.json()["details"])
-
-
-def test_families() -> None:
-    assert [family_of(text) for text in ("", "1.2.3.4", "::1", "::ffff:1.2.3.4")] == ["", "ipv4", "ipv6", "ipv4"]
-    assert [needed_family(asked, V4) for asked in ("", "ipv6", "any")] == ["ipv4", "ipv6", ""]
-    both = {"ipv4": V4, "ipv6": V6}
-    assert common_address(both, V4, ["ipv6", "", "ipv6"]) == V6
-    assert common_address(both, V4, ["ipv6", "ipv4"]) == V4
-    assert common_address({"ipv4": V4}, V4, ["ipv6"]) == V4
-    assert addresses_for(both, V6, "") == [V6, V4]

@@ -13,9 +13,9 @@ from django.conf import LazySettings
 from django.db import connection
 from django.utils import timezone
 
-from relaymgr.sessions.models import RelaySession, WebhookDelivery, WebhookEndpoint
+from relaymgr.sessions.models import RelaySession, WebhookDelivery
 from relaymgr.sessions.webhooks import dispatch, sending
-from relaymgr.sessions.webhooks.circuits import FAILURES_TO_OPEN, circuit_close, circuits_prune, endpoint_host
+from relaymgr.sessions.webhooks.circuits import FAILURES_TO_OPEN, endpoint_host
 from relaymgr.sessions.webhooks.deliveries import RETRY_FOR
 from relaymgr.sessions.webhooks.dispatch import (
     CIRCUIT_OPEN,
@@ -25,7 +25,6 @@ from relaymgr.sessions.webhooks.dispatch import (
     deliveries_trim,
     due_in_turn,
 )
-from relaymgr.sessions.webhooks.sending import UNREACHABLE
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.sessions.webhooks.test_deliveries import Receiver
 from tests.support.waiting import wait_until
@@ -202,23 +201,6 @@ def run_and_close(dispatcher: Dispatcher) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("serve", [hang, drip_head, flood_head])
-def test_one_deadline_covers_the_whole_attempt(
-    serve: Serve, raw: Callable[[Serve], Raw], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sending, "ATTEMPT_S", 0.5)
-    deliver_to(raw(serve).url, session_of("studio"))
-    assert deliver_due() == 1
-    assert WebhookDelivery.objects.get().last_error.startswith(f"{UNREACHABLE}: ")
-
-
-@pytest.mark.parametrize("serve", [drip_body, flood_body])
-def test_body_of_an_answer_is_not_waited_for(serve: Serve, raw: Callable[[Serve], Raw]) -> None:
-    deliver_to(raw(serve).url, session_of("studio"))
-    assert deliver_due() == 1
-    assert WebhookDelivery.objects.get().delivered_at
-
-
 def test_name_that_hangs_fails_its_own_delivery_only(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "ATTEMPT_S", 0.5)
     released, real = threading.Event(), socket.getaddrinfo
@@ -278,51 +260,6 @@ def failing(url: str, slug: str = "studio", count: int = FAILURES_TO_OPEN) -> Re
     deliver_to(url, session, count)
     deliver_due()
     return session
-
-
-def test_circuit_opens_for_the_endpoint_of_that_tenant_alone(receiver: Receiver) -> None:
-    receiver.status = 503
-    session = failing(receiver.url)
-    endpoint = WebhookEndpoint.objects.get()
-    assert (endpoint.failures, endpoint.circuit, endpoint.last_error) == (5, "open", "The URL answered 503.")
-    deliver_to(receiver.url, session, 3)
-    assert deliver_due() == 0
-    deliver_to(receiver.url, session_of("other"))
-    receiver.status = 200
-    assert deliver_due() == 1  # the same host, of another tenant
-
-
-def test_open_circuit_is_tried_by_one_delivery_and_closed_by_success(receiver: Receiver) -> None:
-    receiver.status = 503
-    session = failing(receiver.url)
-    deliver_to(receiver.url, session, 6)
-    WebhookEndpoint.objects.update(retry_at=timezone.now())
-    assert deliver_due() == 1
-    endpoint = WebhookEndpoint.objects.get()
-    assert (endpoint.failures, endpoint.circuit) == (6, "open")
-    receiver.status = 200
-    WebhookEndpoint.objects.update(retry_at=timezone.now())
-    assert deliver_due() == 5
-    endpoint.refresh_from_db()
-    assert (endpoint.failures, endpoint.circuit) == (0, "closed")
-    assert circuits_prune(timezone.now() + timedelta(days=2)) == 1
-
-
-def test_answer_that_refuses_one_delivery_opens_nothing(receiver: Receiver) -> None:
-    receiver.status = 404
-    failing(receiver.url, count=8)
-    assert len(receiver.requests) == 8
-    assert not WebhookEndpoint.objects.exists()
-
-
-def test_operator_closes_a_circuit(receiver: Receiver) -> None:
-    receiver.status = 503
-    session = failing(receiver.url)
-    deliver_to(receiver.url, session)
-    receiver.status = 200
-    assert circuit_close(endpoint=WebhookEndpoint.objects.get(), now=timezone.now())
-    assert deliver_due() == 1
-    assert not circuit_close(endpoint=WebhookEndpoint.objects.get(), now=timezone.now())
 
 
 def test_delivery_that_an_open_circuit_kept_for_an_hour_is_given_up(receiver: Receiver) -> None:

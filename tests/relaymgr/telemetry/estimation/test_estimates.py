@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaymgr.telemetry.estimation.beacons import beacon_order
 from relaymgr.telemetry.estimation.coordinates import fit_coordinates
 from relaymgr.telemetry.estimation.estimates import (
     MAX_AGE_S,
@@ -137,16 +136,6 @@ def test_node_without_coordinates_is_estimated_by_what_else_there_is() -> None:
     legs = estimate_legs([Player()], sites, model)
     assert SOURCES[legs.source[0, -1]] == "unknown"
     assert SOURCES[legs.source[0, 0]] == "coordinates"
-
-
-def test_player_asked_for_few_beacons_gets_the_most_telling_ones() -> None:
-    sites, model, _ = fleet()
-    near = beacon_order(Player({}, {}, sites[5].latitude, sites[5].longitude), sites, model, 3)
-    assert 5 in near
-    stranger = beacon_order(Player(), sites, model, 3)
-    assert model.coordinates is not None
-    assert stranger == model.coordinates.landmarks(3)
-    assert beacon_order(Player(), sites, LatencyModel(), 100) == list(range(len(sites)))
 
 
 # Properties

@@ -17,7 +17,7 @@ from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry import signals, tasks
 from relaymgr.telemetry.models import Lease, LegSample, NodeEvent, NodeSample
 from relaymgr.telemetry.probing import round as probe_rounds
-from relaymgr.telemetry.services import events_claim, probe_round, samples_prune
+from relaymgr.telemetry.services import probe_round, samples_prune
 from tests.relaymgr.telemetry.documents import telemetry
 from tests.support.manager import in_threads
 
@@ -204,61 +204,7 @@ def services_worker() -> Any:
     return WorkerPorts(0, 31000, 31001)
 
 
-def test_taken_events_are_gone_oldest_first_and_by_kind(heard: RelayNode, stand_in: Any) -> None:
-    events = [event(1), event(2, kind="session_ended", seat=None), event(3, kind="of_the_future"), event(4)]
-    stand_in.says(200, telemetry() | {"events": events, "last_event": 4})
-    probe_round()
-    assert [taken.number for taken in events_claim(limit=1, kinds=["seat_joined"])] == [1]
-    assert [taken.number for taken in events_claim(limit=9, kinds=["seat_joined", "session_ended"])] == [2, 4]
-    assert events_claim(limit=9, kinds=["seat_joined"]) == []
-    assert not NodeEvent.objects.exists(), "what nobody knows is not kept"
-
-
-@pytest.mark.django_db(transaction=True)
-def test_no_two_takers_get_the_same_event(node: RelayNode) -> None:
-    from django.db import transaction
-
-    NodeEvent.objects.bulk_create(
-        NodeEvent(node=node, boot_id="b", number=n, at=timezone.now(), session_id="0" * 12 + "-S", kind="seat_joined")
-        for n in range(60)
-    )
-
-    def take() -> list[int]:
-        taken: list[int] = []
-        for _ in range(20):
-            with transaction.atomic():
-                taken += [event.number for event in events_claim(limit=10, kinds=["seat_joined"])]
-        return taken
-
-    results = in_threads(take, take, take)
-    assert sorted(number for result in results for number in result) == list(range(60))
-
-
 # Legs
-
-
-def test_legs_are_kept_at_a_spacing(heard: RelayNode, announced: list[str]) -> None:
-    probe_round()
-    probe_round()
-    leg = LegSample.objects.get()
-    assert (leg.node, leg.session_id, leg.seat) == (heard, "3960c873aafd-S", 1)
-    assert (leg.rtt_ms, leg.jitter_ms, leg.loss) == (21.3, 0.8, 0.0)
-    from django.core.cache import cache
-
-    cache.clear()  # as after the spacing
-    probe_round()
-    assert LegSample.objects.count() == 2
-
-
-def test_legs_are_kept_at_the_same_spacing_without_the_cache(
-    heard: RelayNode, announced: list[str], settings: Any
-) -> None:
-    settings.CACHES = {
-        "default": {"BACKEND": "web.cache.PersistentRedisCache", "LOCATION": "redis://127.0.0.1:9/0"}  # nobody listens
-    }
-    for _ in range(3):
-        probe_round()
-    assert LegSample.objects.count() == 1
 
 
 # Rounds

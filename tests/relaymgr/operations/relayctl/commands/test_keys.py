@@ -41,12 +41,3 @@ def test_revoked_key_is_dead_and_shown_on_request(
 
 def test_unknown_key_is_refused(relayctl: Relayctl) -> None:
     assert "key_unknown" in relayctl("key-revoke", "000000000000", "--yes").stderr
-
-
-def test_tenants_with_their_live_sessions(
-    session: dict[str, Any], relayctl: Relayctl, document: Callable[..., Any]
-) -> None:
-    (found,) = document("tenants")["tenants"]
-    assert (found["name"], found["sessions"]) == ("studio", 1)
-    secret = Tenant.objects.get().webhook_secret
-    assert secret not in relayctl("tenants", "--json").output
