@@ -1,1 +1,1 @@
-"""How every process tells what it does: log lines, metrics on a port, traces. A leaf: it imports nothing of ours."""
+"""Logs, metrics and traces of every process. This package imports no other package of this project."""

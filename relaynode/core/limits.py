@@ -92,8 +92,8 @@ class SourceLimiter:
         self._times = array("d", bytes(8 * self.SLOTS))
 
     def take(self, addr: Address, now: float, about: int = 0) -> bool:
-        """Count one more from `addr`; False: it is over the limit. `about` (32 bits) tells the limits of one source
-        apart, if it has several."""
+        """Count one more from `addr`; False: it is over the limit. `about` (32 bits) selects one of several limits
+        of the same source."""
         slot = self._slot(addr, about)
         time = self._times[slot]
         time = (time if time > now else now) + self._interval

@@ -45,10 +45,10 @@ class UdpPort:
         self._socket = udp
         self._controls: dict[bytes, sockets.Control] = {}
 
-    def receive(self, most: int) -> Sequence[tuple[bytes, Address]]:
-        """Up to `most` waiting datagrams, with their source addresses."""
+    def receive(self, limit: int) -> Sequence[tuple[bytes, Address]]:
+        """Up to `limit` waiting datagrams, with their source addresses."""
         received: list[tuple[bytes, Address]] = []
-        for _ in range(min(most, BATCH)):
+        for _ in range(min(limit, BATCH)):
             try:
                 data, ancillary, _, peer = self._socket.recvmsg(READ_SIZE, sockets.CONTROL_SIZE)
             except BlockingIOError:
@@ -104,11 +104,11 @@ class BatchedUdpPort(UdpPort):
         self.send_batch = SendBatch(udp.family, self.flush)
         self.add = self.send_batch.add  # type: ignore[method-assign]
 
-    def read(self, most: int) -> int:
-        """Read up to `most` waiting datagrams into `receive_batch`, until the next call. Returns their number."""
+    def read(self, limit: int) -> int:
+        """Read up to `limit` waiting datagrams into `receive_batch`, until the next call. Returns their number."""
         batch = self.receive_batch
         batch.reset(self._count)
-        count: int = self._receive_call(self._fd, batch.messages_at, min(most, BATCH), socket.MSG_DONTWAIT, None)
+        count: int = self._receive_call(self._fd, batch.messages_at, min(limit, BATCH), socket.MSG_DONTWAIT, None)
         self._count = max(count, 0)
         if count > 0:
             batch.blank_interfaces(count)
@@ -117,8 +117,8 @@ class BatchedUdpPort(UdpPort):
             self.receive_errors += 1
         return 0
 
-    def receive(self, most: int) -> Sequence[tuple[bytes, Address]]:
-        batch, count = self.receive_batch, self.read(most)
+    def receive(self, limit: int) -> Sequence[tuple[bytes, Address]]:
+        batch, count = self.receive_batch, self.read(limit)
         return [
             (batch.payloads[at : at + size], batch.addresses[where])
             for (at, where, _), size in zip(batch.slots, batch.sizes(count), strict=False)

@@ -37,8 +37,8 @@ class ConnectionIds:
         return state.prefix
 
     def address_changed(self, seat: Seat, now: float) -> None:
-        """Call this before `last_received` is updated. A seat that was never heard from may have an id that was
-        restored after a restart."""
+        """Call this before `last_received` is updated. A seat that has never received a packet may have an id that
+        was restored after a restart."""
         if seat.last_received and now - seat.last_received > FORGOTTEN_AFTER:
             self.retire(seat)
         else:

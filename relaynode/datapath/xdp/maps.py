@@ -50,11 +50,11 @@ SEAT_FIELDS = {
     "rule": f"{_RULE.size}x",
     "packets_at": "Q",
     "bytes_at": "Q",
-    "heard": "Q",
+    "last_received": "Q",
     "received": "Q",
     "sent": "Q",
     "highest": "Q",
-    "told_over": "Q",
+    "over_limit_reported_at": "Q",
 }
 _SEAT = struct.Struct("<" + "".join(SEAT_FIELDS.values()))
 REQUEST_FIELDS = {"what": "I", "seat": "I", "value": "Q", "packet_ns": "Q", "byte_ns": "Q"}
@@ -133,10 +133,10 @@ class XdpNativeBinding(NativeBinding):
 class SeatState:
     """The state of a seat that the program keeps. Times are nanoseconds of the monotonic clock."""
 
-    __slots__ = ("heard", "highest", "received", "sent")
+    __slots__ = ("highest", "last_received", "received", "sent")
 
     def __init__(self, value: bytes) -> None:
-        _, _, self.heard, self.received, self.sent, self.highest, _ = _SEAT.unpack_from(value)
+        _, _, self.last_received, self.received, self.sent, self.highest, _ = _SEAT.unpack_from(value)
 
 
 class _Kept:
@@ -220,7 +220,7 @@ class XdpMirror(Mirror):
         state = self.read(kept.slot)
         if state.received != kept.received:
             kept.received = state.received
-            seat.last_received = max(seat.last_received, state.heard / _SECOND + self._clock_offset)
+            seat.last_received = max(seat.last_received, state.last_received / _SECOND + self._clock_offset)
             seat.edgegap.candidate = None
 
     def make_native_binding(

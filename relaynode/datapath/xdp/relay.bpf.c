@@ -70,7 +70,7 @@ struct hop {
 
 struct seat {
     struct rule rule;       // written only through `gate`
-    u64 packets_at, bytes_at, heard, received, sent, highest, told_over;
+    u64 packets_at, bytes_at, last_received, received, sent, highest, over_limit_reported_at;
     struct hop hop;         // the hop from which its packets arrive
     u64 staged_number;      // sequence of a packet passed up that the core has not accepted yet; 0: none
     struct hop staged;      // the hop from which that packet arrived
@@ -378,13 +378,13 @@ INLINE enum verdict settle(struct seat *seat, struct seat *target, struct sessio
     if (session->version == version && (!number || is_new(seat, number))) {
         if (take(seat, session, size, 1, now)) {
             verdict = SEND;
-        } else if (number && now - seat->told_over >= 1000000000ull) {
-            seat->told_over = now;  // passed up, so that the core notifies the player
+        } else if (number && now - seat->over_limit_reported_at >= 1000000000ull) {
+            seat->over_limit_reported_at = now;  // passed up, so that the core notifies the player
         } else {
             verdict = DROP;
         }
         if (verdict != PASS) {
-            seat->heard = now;
+            seat->last_received = now;
             seat->received++;
             if (number) mark(seat, number);
         }
@@ -652,7 +652,7 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
         seat->hop.interface = 0, seat->staged_number = 0;  // the player may have moved
         if (value & ANEW_QUOTA) seat->packets_at = seat->bytes_at = 0;
         if (value & ANEW_CONNECTION) {
-            seat->heard = seat->received = seat->sent = seat->highest = seat->told_over = 0;
+            seat->last_received = seat->received = seat->sent = seat->highest = seat->over_limit_reported_at = 0;
             for (int i = 0; i < 2 * WINDOW / 64; i++) seat->seen[i] = 0;
             seat->seen[0] = 1;  // number 0 is never sent
         }
