@@ -1,4 +1,4 @@
-"""Writes: join keys, node keys, and the token keys that seal connect tokens."""
+"""Creation, rotation and revocation of join keys, node keys, and the token keys that seal connect tokens."""
 
 import base64
 import secrets

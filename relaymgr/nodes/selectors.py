@@ -1,4 +1,4 @@
-"""Reads."""
+"""Queries for nodes, locations and keys."""
 
 import base64
 from collections.abc import Collection

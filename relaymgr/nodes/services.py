@@ -1,4 +1,4 @@
-"""Writes. Races are decided by conditional UPDATEs; no transaction contains a network call."""
+"""Changes of nodes. Races are decided by conditional UPDATEs; no transaction contains a network call."""
 
 import logging
 import math

@@ -1,5 +1,5 @@
-"""Reads for the front page and `relayctl status`: a fixed number of queries, each bounded by the number of nodes or by
-a limit, never by the number of sessions."""
+"""Queries for the front page and `relayctl status`: a fixed number, each bounded by the number of nodes or by a limit,
+never by the number of sessions."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -306,7 +306,7 @@ class WebhookDelivery(models.Model):
 
 
 class WebhookEndpoint(models.Model):
-    """The circuit breaker for one host of a tenant. Only hosts that failed lately have a row."""
+    """The circuit breaker for one host of a tenant. Only hosts that failed recently have a row."""
 
     HOST_LENGTH = 200
 

@@ -1,4 +1,4 @@
-"""Reads across all tenants, for the console, `relayctl` and metrics."""
+"""Queries across all tenants, for the console, `relayctl` and metrics."""
 
 from collections.abc import Collection
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Reads of sessions. A tenant sees only its own."""
+"""Queries for sessions. A tenant can only read its own."""
 
 from __future__ import annotations
 

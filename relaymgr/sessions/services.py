@@ -1,4 +1,4 @@
-"""Writes that the API and operators request. Scheduled changes are in `reconciler`.
+"""Changes that the API and operators request. Scheduled changes are in `reconciler`.
 
 A change is recorded in one transaction and then pushed to the node. When a call here returns, the node has confirmed
 it. When the node does not answer, the change stays recorded and the reconciler continues; repeating the call is safe.

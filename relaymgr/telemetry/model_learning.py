@@ -1,4 +1,4 @@
-"""Writes: the typical legs of address prefixes, and the latency model fitted to all samples."""
+"""Updates the typical legs of address prefixes, and the latency model fitted to all samples."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Writes: samples are kept for a while, summarised by the minute and by the hour, and then deleted."""
+"""Retention: samples are kept for a while, summarised by the minute and by the hour, and then deleted."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator

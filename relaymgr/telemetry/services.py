@@ -1,4 +1,4 @@
-"""Writes, as the other apps and the tasks call them."""
+"""The changes of telemetry that other apps and tasks may call."""
 
 from relaymgr.telemetry.leases import lease_held, lease_release, lease_take
 from relaymgr.telemetry.model_learning import latency_model_fit, prefix_legs_prune

@@ -1,4 +1,4 @@
-"""Reads for operators: what waits, what failed, and which endpoints keep failing."""
+"""Queries for operators: waiting and failed deliveries, and endpoints that keep failing."""
 
 from datetime import datetime, timedelta
 
