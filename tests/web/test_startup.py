@@ -31,6 +31,8 @@ def test_a_second_process_of_a_kind_is_refused_until_the_first_has_ended(tmp_pat
         assert reasons_not_to_start("web") == []
     assert reasons_not_to_start("worker") == []
     assert reasons_not_to_start("worker") == []  # this process has the lock already
+    with (tmp_path / "worker.lock").open() as another, pytest.raises(BlockingIOError):
+        fcntl.flock(another, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def test_production_needs_no_lock(tmp_path: Path, settings: LazySettings) -> None:

@@ -68,7 +68,8 @@ def test_number_and_length_of_warnings_are_bounded() -> None:
 
 def test_one_request_gets_no_warning_of_another() -> None:
     assert warnings_of({"topolgy": "mesh"}) and warnings_of({}) == {}
-    warn([InputWarning("a", "b", "c")])  # outside of a request
+    warnings_of({}, "?strict=1")
+    warn([InputWarning("a", "b", "c")])  # outside of a request: neither refused nor stored for the next one
     assert warnings_of({}) == {}
 
 
