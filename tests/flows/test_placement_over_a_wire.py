@@ -18,8 +18,8 @@ from causeway_client.asyncio_udp import as_measurements, measure_beacons
 from relaymgr.nodes.models import Location, RelayNode, RelayWorker, TokenKey
 from relaymgr.nodes.states import NodeState
 from relaymgr.sessions.models import RelaySession
-from relaymgr.telemetry import services
 from relaymgr.telemetry.models import PeerLegs
+from relaymgr.telemetry.probing import round as probing_round
 from relaymgr.telemetry.services import probe_round
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
@@ -182,7 +182,7 @@ def test_the_choice_changes_within_ten_seconds_of_a_delay(lab: Wire, api: APICli
 
 
 def test_nodes_measure_each_other(lab: Wire, api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "PEER_TURNS", 1)
+    monkeypatch.setattr(probing_round, "PEER_REPORT_TURNS", 1)
 
     def are_known() -> bool:
         """And as near as they are: on a busy machine first measurements are late, but none is ever early."""

@@ -12,7 +12,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from causeway_client.edgegap import ClientMachine, HostMachine
-from causeway_client.fragments import MAX_DATAGRAM, MAX_WAITING_BYTES, Fragmenter, Reassembler
+from causeway_client.fragments import MAX_DATAGRAM, MAX_PARTIAL_BYTES, Fragmenter, Reassembler
 from causeway_client.protocol import handshake, packets, tokens
 from causeway_client.protocol.connection import RelayConnection
 from causeway_client.protocol.errors import BadToken, DecodeError, UnknownKey
@@ -346,7 +346,7 @@ def fragments(content: bytes) -> None:
         now += _wait(head >> 4)
         datagram = reassembler.receive(head & 15, data, now)
         assert datagram is None or len(datagram) <= MAX_DATAGRAM
-        assert 0 <= reassembler.waiting_bytes <= MAX_WAITING_BYTES
+        assert 0 <= reassembler.partial_bytes <= MAX_PARTIAL_BYTES
     whole = b"".join(data for _, data in steps_of(content))
     if len(whole) <= MAX_DATAGRAM:
         parts = Fragmenter().split(whole, 1182)
