@@ -7,4 +7,5 @@ class RelaymgrConfig(AppConfig):
     name = "relaymgr"
 
     def ready(self) -> None:
-        from relaymgr import checks  # noqa: F401
+        from relaymgr import checks  # noqa: F401 - registers system checks
+        from relaymgr.task_queue import metrics  # noqa: F401 - receives Celery's signals

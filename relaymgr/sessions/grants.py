@@ -91,7 +91,7 @@ def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> documents
 
 def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None:
     """Sends the grant to its node; `grant_confirmed` records the confirmation. Raises NodeUnreachable, NodeRefused."""
-    with _counted("hold"):
+    with _counted("grant"):
         revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
         if revision < grant.revision:
             raise NodeUnreachable(f"it holds revision {revision}")  # none of this revision is in force
@@ -104,7 +104,7 @@ def grant_push(grant: Grant, *, timeout_s: float = PUSH_TIMEOUT_S) -> None:
     else:
         end_reason = grant.session.end_reason
         reason = end_reason if end_reason in documents.END_REASONS else "failed"
-        with _counted("forget"):
+        with _counted("withdraw"):
             control_client.delete_session(grant.worker.node, grant.session_id, reason, timeout_s)
     grant_confirmed(grant)
 

@@ -518,7 +518,7 @@ def profile(content: bytes) -> None:
             tickets.append(PoolTicket(str(number), float(number), without_failed_pings(read, attributes)))
     for now in (20.0, read.expiration / 2, read.expiration):
         found = make_matches(read, tickets, now)
-        assert not found.unreadable
+        assert not found.invalid
         matched = [ticket for match in found.matches for ticket in match.tickets]
         assert len(matched) == len(set(matched))
         assert all(0.0 <= match.quality <= 1.0 for match in found.matches)

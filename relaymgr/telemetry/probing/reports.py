@@ -43,6 +43,7 @@ class CheckedLeg(telemetry.LegQuality, gc=False):
         """Refuses a prefix that no address has: a node could fill the table of prefixes with any text."""
         if self.prefix and not _is_prefix(self.prefix):
             raise ValueError("prefix")
+        self.dialect = self.dialect if self.dialect in DIALECTS else ""
 
 
 class CheckedPeer(telemetry.PeerQuality, gc=False):
