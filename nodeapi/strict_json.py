@@ -40,6 +40,8 @@ def read_document(data: object, kind: type[T]) -> T:
         raise _invalid(str(error)) from None
     except RecursionError:
         raise InvalidDocument("is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise InvalidDocument("holds an unpaired surrogate, which cannot be encoded") from None
 
 
 def _invalid(text: str) -> InvalidDocument:

@@ -117,15 +117,18 @@ class Sessions:
         if grant.expires_at <= now:
             raise GrantRefused("invalid", "expires_at must be in the future", "expires_at")
         listed = {seat.seat for seat in grant.seats}
+        # A seat that is not listed any more is revoked and keeps its token, also under another token of the session.
+        others = session.seats.values() if session is not None else ()
+        kept = {seat.edgegap.token for seat in others if seat.number not in listed}
         for index, seat in enumerate(grant.seats):
+            if seat.token is not None and seat.token in kept:
+                raise GrantRefused("invalid", "token is another seat's", f"seats[{index}].token")
             if seat.token is None or grant.token is None:
                 continue
             known = self._table.by_pair.get(token_pair(seat.token, grant.token))
             if known is None:
                 continue
-            # It may belong to the same session: a seat that is not listed any more is revoked and keeps its token.
-            holder = known.seat
-            if holder.session is not session or holder.number not in listed:
+            if known.seat.session is not session:
                 raise GrantRefused("invalid", "token is another seat's", f"seats[{index}].token")
 
     def _change(self, session: Session, grant: Grant, now: float) -> None:

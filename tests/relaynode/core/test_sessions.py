@@ -23,7 +23,7 @@ from tests.relaynode.players import (
     grant_of,
     relay_with,
 )
-from tests.support.grants import user_token
+from tests.support.grants import SESSION_TOKEN, user_token
 
 OTHER = "00000000000a-S"
 
@@ -464,3 +464,13 @@ def test_an_extension_lets_no_moment_lie_in_the_future(relay: Relay) -> None:
     relay.extend_timers(1000, NOW + 1)
     relay.handle_timer(NOW + 12)
     assert relay.stats()["connected"] == 0
+
+
+@pytest.mark.parametrize("token", [SESSION_TOKEN, SESSION_TOKEN + 1])
+def test_a_grant_gives_no_seat_the_token_of_one_that_it_lists_no_more(token: int) -> None:
+    """Both would be in the session's state, which could then not be restored."""
+    relay = relay_with(seats=2)
+    document = grant_json(1, revision=2, token=token)
+    document["seats"][0] |= {"seat": 5, "token": user_token(1)}
+    with pytest.raises(GrantRefused, match="another seat"):
+        relay.apply_grant(read_grant(document), NOW)
