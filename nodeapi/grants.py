@@ -12,11 +12,14 @@ from .strict_json import InvalidDocument, read_document
 
 Topology = Literal["host", "mesh"]
 Dialect = Literal["edgegap", "native"]
+DirectModeName = Literal["relay_only", "ask", "direct"]
 EndReason = Literal["deleted", "idle", "expired", "failed", "migrated"]
 
 DIALECTS: tuple[Dialect, ...] = ("edgegap", "native")
+DIRECT_MODES: tuple[DirectModeName, ...] = ("relay_only", "ask", "direct")  # PROTOCOL.md 12.6, by number
 END_REASONS: tuple[EndReason, ...] = ("deleted", "idle", "expired", "failed", "migrated")
 MAX_WORKERS = 256  # a connect token names its worker in one byte
+MAX_DIRECT_GRACE = 600  # seconds
 TIME_LIMIT = 1e11  # seconds since 1970; every time in a grant is before it
 
 U32 = Annotated[int, Meta(ge=0, lt=2**32)]
@@ -43,6 +46,7 @@ class SeatGrant(Struct, frozen=True):
     token: Token | None  # of the edgegap dialect; None: the seat cannot use it
     revoked: bool
     limits: Limits
+    direct_mode: DirectModeName = "relay_only"
 
     def __repr__(self) -> str:
         return f"SeatGrant(seat={self.seat})"  # without the token
@@ -59,6 +63,7 @@ class Grant(Struct, frozen=True):
     expires_at: Seconds  # since 1970
     limits: Limits
     seats: tuple[SeatGrant, ...]
+    direct_grace: Annotated[int, Meta(ge=0, le=MAX_DIRECT_GRACE)] = 0  # seconds (PROTOCOL.md 12.7)
 
     def __repr__(self) -> str:
         return f"Grant(session={self.session!r}, revision={self.revision})"  # without tokens
@@ -81,7 +86,7 @@ def parse_grant(data: object) -> Grant:
         raise
     if grant.token == _STUN_COOKIE:
         raise InvalidDocument("must not be the STUN cookie", "token")
-    if grant.token is None and "edgegap" in grant.dialects:
+    if grant.token is None and "edgegap" in grant.dialects and grant.revision > 0:
         raise InvalidDocument("must be given when the dialects include edgegap", "token")
     _check_seats(grant.seats)
     in_order = tuple(dialect for dialect in DIALECTS if dialect in grant.dialects)
@@ -92,7 +97,7 @@ def _check_seats(seats: tuple[SeatGrant, ...]) -> None:
     for index, seat in enumerate(seats):
         # The first byte of a datagram tells the dialects apart (PROTOCOL.md 2).
         if seat.token is not None and NATIVE_FIRST <= seat.token & 0xFF <= NATIVE_LAST:
-            raise InvalidDocument("must not have a low byte in 0xC0..0xCF", f"seats[{index}].token")
+            raise InvalidDocument("must not have a low byte in 0xC0..0xDF", f"seats[{index}].token")
     if len({seat.seat for seat in seats}) < len(seats):
         raise InvalidDocument("must not contain a seat more than once", "seats")
     tokens = [seat.token for seat in seats if seat.token is not None]

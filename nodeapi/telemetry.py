@@ -13,12 +13,24 @@ from causeway_client.protocol.packets import MAX_SEATS
 from .grants import MAX_WORKERS
 from .ids import SessionId
 
-MAX_LEGS, MAX_EVENTS = 2_000, 10_000  # of one answer
+MAX_LEGS, MAX_EVENTS, MAX_PATHS = 2_000, 10_000, 2_000  # of one answer
 MAX_WORKER_EXITS = 20
 MAX_COUNTERS = 200  # different names
 MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
 MAX_TIME = 32_503_680_000.0  # the year 3000
 EVENT_KINDS = frozenset({"seat_joined", "seat_left", "seat_moved", "session_ended"})
+# PROTOCOL.md 12.9, by number.
+PATHS = ("relay", "local_network", "ipv4", "ipv6", "port_mapped")
+PATH_REASONS = (
+    "none",
+    "first_path",
+    "better",
+    "path_failed",
+    "peer_left",
+    "not_permitted",
+    "no_direct_path",
+    "only_small_packets",
+)
 WORD_PATTERN = r"\A[a-z0-9_]{1,30}\Z"
 
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
@@ -42,6 +54,21 @@ class LegQuality(Struct, gc=False):
     loss: Fraction
     player: Annotated[str, Meta(pattern=r"\A(|[0-9a-f]{8})\Z")] = ""  # a keyed hash of the player's address
     dialect: str = ""
+
+
+class PathQuality(Struct, gc=False):
+    """The path on which a player sends to another one, as the player reports it. Round trips are end to end."""
+
+    session: SessionId
+    seat: SeatNumber
+    peer: SeatNumber
+    path: str  # one of PATHS
+    reason: str  # one of PATH_REASONS: why the player uses this path
+    rtt_ms: Milliseconds | None  # None: not measured
+    relay_rtt_ms: Milliseconds | None
+    loss: Fraction
+    packets: Count  # sent on direct paths since the last answer
+    bytes: Count  # the same, in UDP payload
 
 
 class PeerQuality(Struct, gc=False):
@@ -107,3 +134,4 @@ class Telemetry(Struct):
     peers_version: str | None = None
     peers: list[Any] = []
     worker_exits: list[Any] = []
+    paths: Annotated[list[Any], Meta(max_length=MAX_PATHS)] = []

@@ -7,6 +7,7 @@ import secrets
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from causeway_client.protocol.packets import NATIVE_FIRST, NATIVE_LAST
 from causeway_client.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, seal_token
 
 from .models import RelaySession, Seat
@@ -31,7 +32,7 @@ def new_token(taken: set[int]) -> int:
 
 
 def is_issuable(token: int) -> bool:
-    return token != 0 and token != STUN_COOKIE and not 0xC0 <= token & 0xFF <= 0xCF
+    return token != 0 and token != STUN_COOKIE and not NATIVE_FIRST <= token & 0xFF <= NATIVE_LAST
 
 
 def new_seat_key() -> str:
@@ -56,5 +57,6 @@ def seal_connect_token(session: RelaySession, seat: Seat, *, worker_index: int, 
         session_bytes=session.limits["session"]["bytes"],
         idle_timeout=session.idle_timeout,
         session_expires=expires,
+        admits_edgegap="edgegap" in session.dialects,
     )
     return base64.urlsafe_b64encode(seal_token(token, key.key_id, base64.b64decode(key.key))).decode()

@@ -16,13 +16,19 @@ from causeway_client.protocol.handshake import (
     decode_connect,
     is_connect_mac_valid,
 )
-from causeway_client.protocol.packets import MAX_PAYLOAD, MAX_SEATS, packet_keys
+from causeway_client.protocol.packets import (
+    MAX_PAYLOAD,
+    MAX_PAYLOAD_BESIDE_EDGEGAP,
+    MAX_SEATS,
+    DirectMode,
+    packet_keys,
+)
 from causeway_client.protocol.tokens import ConnectToken, open_token
-from nodeapi.grants import TIME_LIMIT, Grant, Limits
+from nodeapi.grants import DIALECTS, MAX_DIRECT_GRACE, TIME_LIMIT, Grant, Limits
 
 from .addresses import Address, Outgoing, address_bytes, ip_and_port
 from .dialects.native_binding import NativeBinding
-from .forwarding import Forwarder
+from .forwarding import Forwarder, connected_seats
 from .grants import GrantRefused
 from .limits import FloodMeter, SourceLimiter, connect_at
 from .seats import Random, Seat, Session
@@ -205,7 +211,8 @@ class Admission:
             raise _RefusedError(Refusal.DRAINING if error.code == "draining" else Refusal.FULL) from None
         if session is None:
             session = self._sessions.open(self._terms(token), now)
-        return self._forwarder.table.add_seat(session, token.seat, Limits(token.seat_packets, token.seat_bytes))
+        limits = Limits(token.seat_packets, token.seat_bytes)
+        return self._forwarder.table.add_seat(session, token.seat, limits, token.direct_mode)
 
     def _terms(self, token: ConnectToken) -> Grant:
         return Grant(
@@ -214,11 +221,12 @@ class Admission:
             worker=self._worker,
             token=None,
             topology="mesh" if token.mesh else "host",
-            dialects=(NativeBinding.dialect,),
+            dialects=DIALECTS if token.admits_edgegap else (NativeBinding.dialect,),
             idle_timeout=max(token.idle_timeout, 1),
             expires_at=min(token.session_expires, TIME_LIMIT - 1),  # later ones could not be restored after a restart
             limits=Limits(token.session_packets, token.session_bytes),
             seats=(),
+            direct_grace=min(token.direct_grace, MAX_DIRECT_GRACE),
         )
 
     def _new_binding(self, seat: Seat, player_nonce: bytes, node_nonce: bytes, seat_key: bytes) -> NativeBinding:
@@ -230,21 +238,28 @@ class Admission:
 
     def _welcome(self, binding: NativeBinding, node_nonce: bytes, addr: Address) -> Welcome:
         seat, config = binding.seat, self._forwarder.config
+        session = seat.session
         ip, port = ip_and_port(addr)
         return Welcome(
             player_nonce=binding.player_nonce,
             node_nonce=node_nonce,
             connection=binding.id,
             seat=seat.number,
-            mesh=seat.session.mesh,
+            mesh=session.mesh,
             ip=ip,
             port=port,
             keep_alive_ms=config.keep_alive_ms,
             timeout_ms=int(config.timeout * 1000),
             packets_per_second=seat.limits.packets,
             bytes_per_second=seat.limits.bytes,
-            max_payload=MAX_PAYLOAD,
-            roster=frozenset(other.number for other in seat.session.seats.values() if other.addr is not None),
+            max_payload=MAX_PAYLOAD_BESIDE_EDGEGAP if session.admits_edgegap else MAX_PAYLOAD,
+            roster=connected_seats(session),
+            is_sequenced=not session.admits_edgegap,
+            direct_mode=DirectMode.RELAY_ONLY if session.admits_edgegap else seat.direct_mode,
+            roster_generation=session.roster_generation,
+            expires=int(session.expires_at),
+            direct_grace=session.direct_grace,
+            second_port=config.ports[1 - seat.port],
         )
 
     def _answer_welcome(self, binding: NativeBinding, addr: Address, port: int) -> Outgoing:

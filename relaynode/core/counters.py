@@ -34,6 +34,7 @@ Drop = Literal[
     "rate_limited",
     "not_allowed",
     "peer_absent",
+    "direct_not_allowed",
     # STUN
     "bad_stun",
 ]

@@ -12,11 +12,13 @@ from .counters import Counters
 from .dialects.native_binding import NativeBinding
 from .events import Event, Kind, Reason
 from .limits import Budget
+from .path_reports import PathReports
 from .relay_config import RelayConfig
 from .seat_table import SeatTable
-from .seats import Mirror, Random, Seat
+from .seats import Mirror, Random, Seat, Session
 from .timers import Timers
 
+NOTICE_REPEATS = (0.1, 0.3)  # seconds after the first copy (PROTOCOL.md 7.3)
 _FINAL_NOTICES = {"revoked": NoticeCode.REVOKED, "ended": NoticeCode.ENDED}
 
 
@@ -33,6 +35,7 @@ class Forwarder:
         self.unauthenticated_replies = Budget(config.unauthenticated_replies)
         self.outbox: list[Outgoing] = []
         self.events: deque[Event] = deque()
+        self.path_reports = PathReports()
         self._connection_ids = self.table.connection_ids
         self._connection_ids.on_change = self._report_changed
 
@@ -67,10 +70,11 @@ class Forwarder:
                 self.outbox.append(outgoing)
         return None
 
-    def deliver_signal(self, source: Seat, target: Seat | None, body: bytes) -> Outgoing | None:
+    def deliver_signal(self, kind: int, source: Seat, target: Seat | None, body: bytes) -> Outgoing | None:
+        """The datagram that delivers a SIGNAL, or another native packet between two seats, which no game receives."""
         if target is None or target.addr is None:
             return self.counters.drop("peer_absent")
-        datagram = target.binding.encode_signal(source, body)
+        datagram = target.binding.encode_signal(kind, source, body)
         if datagram is None:
             return self.counters.drop("peer_absent")
         self.counters.forwarded_packets += 1
@@ -116,12 +120,22 @@ class Forwarder:
             return
         self._report(seat, "seat_left", now, reason)
         if reason in _FINAL_NOTICES:
-            self._notify(seat, Notice(_FINAL_NOTICES[reason]), seat)
+            self._notify_repeatedly(seat, Notice(_FINAL_NOTICES[reason]), seat, now)
         self.table.unbind(seat)
         if reason != "timeout":
             self._connection_ids.retire(seat)
-        if reason != "ended":
+        if reason != "ended" and not seat.revoked:
+            self._roster_changed(seat.session)
             self._notify_others(seat, NoticeCode.LEFT)
+
+    def remove(self, seat: Seat, now: float) -> None:
+        """The seat was revoked: end its connection, and notify the others also if it has none, as its player may have
+        direct paths to them."""
+        self.leave(seat, "revoked", now)
+        self._roster_changed(seat.session)
+        notice = Notice(NoticeCode.REMOVED, generation=seat.session.roster_generation)
+        for other in self.others(seat):
+            self._notify_repeatedly(other, notice, seat, now)
 
     def notify_all(self, code: NoticeCode) -> None:
         """Notify every native player of every session."""
@@ -134,12 +148,25 @@ class Forwarder:
             about = binding.seat.session.seats.get(number)
             if about is not None:
                 code = NoticeCode.LEFT if about.addr is None else NoticeCode.JOINED
-                self._notify(binding.seat, Notice(code), about)
+                self._notify(binding.seat, Notice(code, generation=about.session.roster_generation), about)
         binding.postponed_notices.clear()
+
+    def send_roster(self, seat: Seat) -> None:
+        """Queue the whole roster: the player has missed a notice."""
+        session = seat.session
+        revoked = frozenset(it.number for it in session.seats.values() if it.revoked)
+        roster = Notice(
+            NoticeCode.ROSTER,
+            generation=session.roster_generation,
+            connected=connected_seats(session),
+            removed=revoked,
+        )
+        self._notify(seat, roster, seat)
 
     def _joined(self, seat: Seat, kind: Kind, now: float) -> None:
         self._report(seat, kind, now)
         if kind == "seat_joined":
+            self._roster_changed(seat.session)
             self._notify_others(seat, NoticeCode.JOINED)
         if seat.check_at <= now:
             self._check_silence(seat, now)
@@ -164,6 +191,22 @@ class Forwarder:
             self.counters.answers["notice"] += 1
             self.outbox.append((seat.port, datagram, seat.addr))
 
+    def _notify_repeatedly(self, seat: Seat, notice: Notice, about: Seat, now: float) -> None:
+        """Queue a NOTICE that must not be lost, and the same datagram twice more: its receiver drops the copies, as
+        replays."""
+        sent = len(self.outbox)
+        self._notify(seat, notice, about)
+        for outgoing in self.outbox[sent:]:
+            for delay in NOTICE_REPEATS:
+                self.timers.add(now + delay, self._send_again, outgoing)
+
+    def _send_again(self, outgoing: Outgoing, now: float) -> None:
+        self.counters.answers["notice"] += 1
+        self.outbox.append(outgoing)
+
+    def _roster_changed(self, session: Session) -> None:
+        session.roster_generation = (session.roster_generation + 1) & 0xFFFFFFFF
+
     def _notify_others(self, about: Seat, code: NoticeCode) -> None:
         """The notices of players who have only sent a CONNECT are postponed: its source address may be forged, and one
         CONNECT would cause a packet to that address for each other seat."""
@@ -171,7 +214,7 @@ class Forwarder:
             if seat is about or seat.addr is None:
                 continue
             if _is_proven(seat):
-                self._notify(seat, Notice(code), about)
+                self._notify(seat, Notice(code, generation=about.session.roster_generation), about)
             else:
                 seat.binding.postpone_notice(about.number)
 
@@ -180,6 +223,11 @@ class Forwarder:
 
     def _report(self, seat: Seat, kind: Kind, now: float, reason: Reason = "") -> None:
         self.events.append(Event(now, seat.session.name, seat.number, kind, seat.binding.dialect, reason))
+
+
+def connected_seats(session: Session) -> frozenset[int]:
+    """The roster of the session: the numbers of the connected seats."""
+    return frozenset(seat.number for seat in session.seats.values() if seat.addr is not None)
 
 
 def _is_proven(seat: Seat) -> bool:

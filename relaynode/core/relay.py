@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from causeway_client.protocol.packets import MAX_DATAGRAM, NoticeCode, mac
 from causeway_client.protocol.siphash import siphash24
 from nodeapi.grants import Grant
-from nodeapi.telemetry import LegQuality
+from nodeapi.telemetry import LegQuality, PathQuality
 
 from .addresses import CLIENT_PORT, SERVER_PORT, Address, Outgoing, household_bytes, prefix_of
 from .admission import Admission
@@ -69,7 +69,7 @@ class Relay:
             return self.counters.drop("too_short")
         if size > MAX_DATAGRAM:
             return self.counters.drop("too_long")
-        if data[0] & 0xF0 == 0xC0:
+        if data[0] & 0xE0 == 0xC0:
             return self._receive_native(data, size, addr, port, now)
         return self._receive_edgegap(data, size, addr, port, now)
 
@@ -166,6 +166,10 @@ class Relay:
         chosen = measured[start : start + limit]
         self._legs_reported = start + len(chosen)
         return [_leg_report(seat, quality, self._player_key) for seat, quality in chosen]
+
+    def paths(self, limit: int) -> list[PathQuality]:
+        """At most `limit` reports of players about their paths to each other, each one once."""
+        return self._forwarder.path_reports.take(limit)
 
 
 def _leg_report(seat: Seat, quality: Quality, player_key: bytes) -> LegQuality:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RelayConfig:
+    ports: tuple[int, int] = (0, 0)  # the server and the client port, for WELCOME; 0: unknown
     keep_alive_ms: int = 1000  # the interval at which native players must send a PING
     timeout: float = 10.0  # seconds of silence after which a seat counts as gone, 1 to 65
     owner_timeout: float = 60.0  # seconds of silence of an edgegap host after which pings are answered SessionTimeout

@@ -6,7 +6,8 @@ another packet path can forward by it. The table makes no decisions; it keeps it
 
 from collections import deque
 
-from nodeapi.grants import Grant, Limits
+from causeway_client.protocol.packets import DirectMode
+from nodeapi.grants import DIRECT_MODES, Grant, Limits, SeatGrant
 
 from .addresses import Address
 from .dialects.connection_ids import ConnectionIds
@@ -37,11 +38,14 @@ class SeatTable:
         """Add or change a session and its seats. Seats that the grant does not list stay as they are."""
         session = self.sessions.get(grant.session)
         if session is None:
-            session = self.sessions[grant.session] = Session(grant.session, now)
+            generation = int.from_bytes(self._random(4), "little")
+            session = self.sessions[grant.session] = Session(grant.session, generation, now)
         session.since = now
         session.take_terms(grant)
         for seat_grant in grant.seats:
-            seat = session.seats.get(seat_grant.seat) or self.add_seat(session, seat_grant.seat, seat_grant.limits)
+            mode = direct_mode(seat_grant)
+            seat = session.seats.get(seat_grant.seat) or self.add_seat(session, seat_grant.seat, seat_grant.limits, mode)
+            seat.direct_mode = mode
             if seat.edgegap.token != seat_grant.token:
                 self._set_token(seat, None)  # before another seat may be given it
         for seat_grant in grant.seats:
@@ -54,8 +58,8 @@ class SeatTable:
         self.mirror.session_changed(session)
         return session
 
-    def add_seat(self, session: Session, number: int, limits: Limits) -> Seat:
-        seat = session.seats[number] = Seat(session, number, limits, self.connection_ids)
+    def add_seat(self, session: Session, number: int, limits: Limits, mode: DirectMode) -> Seat:
+        seat = session.seats[number] = Seat(session, number, limits, mode, self.connection_ids)
         self.seat_count += 1
         return seat
 
@@ -140,6 +144,10 @@ class SeatTable:
             self._used_indexes += 1
             index = self._used_indexes
         return int.from_bytes(self._random(4), "little") >> _INDEX_BITS << _INDEX_BITS | index
+
+
+def direct_mode(grant: SeatGrant) -> DirectMode:
+    return DirectMode(DIRECT_MODES.index(grant.direct_mode))
 
 
 def token_pair(user: int, session: int) -> int:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nodeapi.grants import Dialect, Grant, Limits, SeatGrant
+from causeway_client.protocol.packets import DirectMode
+from nodeapi.grants import DIRECT_MODES, Dialect, Grant, Limits, SeatGrant
 
 from . import limits
 from .addresses import CLIENT_PORT, SERVER_PORT, Address
@@ -30,6 +31,7 @@ class Seat:
         "binding",
         "check_at",
         "connects_at",
+        "direct_mode",
         "edgegap",
         "granted",
         "last_connect",
@@ -44,9 +46,17 @@ class Seat:
         "session",
     )
 
-    def __init__(self, session: "Session", number: int, limits: Limits, connection_ids: "ConnectionIds") -> None:
+    def __init__(
+        self,
+        session: "Session",
+        number: int,
+        limits: Limits,
+        direct_mode: DirectMode,
+        connection_ids: "ConnectionIds",
+    ) -> None:
         self.session = session
         self.number = number
+        self.direct_mode = direct_mode
         self.role_port = CLIENT_PORT if number else SERVER_PORT  # the port for this seat in the edgegap dialect
         self.granted = False  # False: admitted by its connect token
         self.revoked = False
@@ -69,10 +79,12 @@ class Seat:
 
 class Session:
     __slots__ = (
+        "admits_edgegap",
         "began",
         "by_connection_id",
         "check_at",
         "dialects",
+        "direct_grace",
         "ended",
         "expires_at",
         "idle_timeout",
@@ -81,13 +93,15 @@ class Session:
         "name",
         "quota",
         "revision",
+        "roster_generation",
         "seats",
         "since",
         "token",
     )
 
-    def __init__(self, name: str, now: float) -> None:
+    def __init__(self, name: str, roster_generation: int, now: float) -> None:
         self.name = name
+        self.roster_generation = roster_generation  # 32 bits; changes with the seats that are connected or revoked
         self.began = self.since = now  # since: when it was last granted
         self.seats: dict[int, Seat] = {}
         self.by_connection_id: dict[int, Seat] = {}
@@ -101,6 +115,8 @@ class Session:
         self.token = grant.token
         self.mesh = grant.topology == "mesh"
         self.dialects: tuple[Dialect, ...] = grant.dialects
+        self.admits_edgegap = "edgegap" in grant.dialects
+        self.direct_grace = grant.direct_grace
         self.idle_timeout = grant.idle_timeout
         self.expires_at = grant.expires_at
         self.limits = grant.limits
@@ -118,9 +134,15 @@ class Session:
             expires_at=self.expires_at,
             limits=self.limits,
             seats=tuple(
-                SeatGrant(seat.number, seat.edgegap.token, seat.revoked, seat.limits) for seat in self.seats.values()
+                SeatGrant(seat.number, seat.edgegap.token, seat.revoked, seat.limits, DIRECT_MODES[seat.direct_mode])
+                for seat in self.seats.values()
             ),
+            direct_grace=self.direct_grace,
         )
+
+    def may_reach(self, source: Seat, target: Seat) -> bool:
+        """Whether the topology allows DATA between two different seats, in either direction."""
+        return self.mesh or source.number == 0 or target.number == 0
 
 
 class Mirror:

@@ -116,6 +116,9 @@ class Sessions:
             raise GrantRefused("session_ended", "the session was ended here")
         if grant.expires_at <= now:
             raise GrantRefused("invalid", "expires_at must be in the future", "expires_at")
+        if session is not None and session.admits_edgegap != ("edgegap" in grant.dialects):
+            # Players would read the other's packets wrongly (PROTOCOL.md 7.1).
+            raise GrantRefused("invalid", "edgegap cannot be admitted or excluded later", "dialects")
         listed = {seat.seat for seat in grant.seats}
         # A seat that is not listed any more is revoked and keeps its token, also under another token of the session.
         others = session.seats.values() if session is not None else ()
@@ -133,12 +136,15 @@ class Sessions:
 
     def _change(self, session: Session, grant: Grant, now: float) -> None:
         listed = {seat.seat for seat in grant.seats}
+        revoked = {seat.number for seat in session.seats.values() if seat.revoked}
         self._table.put_session(grant, now)
         for seat in session.seats.values():
             # A seat that was admitted by its connect token may be newer than the grant.
             if seat.granted and seat.number not in listed:
                 self._table.revoke(seat)
-            if seat.revoked or seat.binding.dialect not in session.dialects:
+            if seat.revoked and seat.number not in revoked:
+                self._forwarder.remove(seat, now)
+            elif seat.binding.dialect not in session.dialects:
                 self._forwarder.leave(seat, "revoked", now)
         self._check_time(session, now)
 

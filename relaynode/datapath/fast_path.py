@@ -11,7 +11,15 @@ from collections.abc import Callable
 from ctypes import c_size_t
 from typing import Any
 
-from causeway_client.protocol.packets import EVERYONE, HEADER, MAX_DATAGRAM, OVERHEAD, TAG_SIZE, PacketType
+from causeway_client.protocol.packets import (
+    EVERYONE,
+    HEADER,
+    MAX_DATAGRAM,
+    MAX_DATAGRAM_BESIDE_EDGEGAP,
+    OVERHEAD,
+    TAG_SIZE,
+    PacketType,
+)
 
 from ..core.addresses import Address, Outgoing
 from ..core.dialects.edgegap_binding import EdgegapBinding
@@ -84,6 +92,8 @@ class FastPath:
                             target = session.seats.get(number)
                             if target is seat or (number and seat.number and not session.mesh):
                                 target = None
+                if size > MAX_DATAGRAM_BESIDE_EDGEGAP and target is not None and session.admits_edgegap:
+                    target = None
             if target is None or (to := target.addr) is None or type(target.binding) is not kind_of_binding:
                 outgoing = receive(payloads[at : at + size], addr, port, now)
                 if outgoing is not None:

@@ -256,6 +256,7 @@ class Node:
             peers_version=self.peers_version,
             peers=self.peers.figures(asyncio.get_running_loop().time()) if with_peers else [],
             legs=[leg for report in reports for leg in report.legs],
+            paths=[path for report in reports for path in report.paths],
             events=events,
             last_event=last_event,
             worker_exits=self._worker_exits(),

@@ -56,10 +56,10 @@ class Worker:
 
     def configure(self, index: int, max_seats: int, limits: dict[str, int], clock_offset: float) -> None:
         """`clock_offset`: the difference of the time since 1970 and the monotonic clock, constant in a process."""
-        config = RelayConfig(max_seats=max_seats, max_sessions=max_seats, **limits)
+        server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
+        our_ports = server_port, client_port
+        config = RelayConfig(ports=our_ports, max_seats=max_seats, max_sessions=max_seats, **limits)
         if self._ports is not None:
-            server_port, client_port = (udp.getsockname()[1] for udp in self._sockets)
-            our_ports = server_port, client_port
             programs = SeatPrograms(max_seats)
             self._xdp = XdpMirror(programs, our_ports=our_ports, clock_offset=clock_offset)
         self._relay = Relay(worker=index, config=config, random=os.urandom, mirror=self._xdp)
@@ -110,6 +110,7 @@ class Worker:
             "stats": self._relay.stats(),
             "counters": self._counters(),
             "legs": [as_builtins(leg) for leg in self._relay.legs(legs)],
+            "paths": [as_builtins(path) for path in self._relay.paths(legs)],
             "cpu_seconds": time.process_time(),
             "receive_buffer": self._server.receive_buffer(),
             "memory": _memory(),

@@ -70,6 +70,7 @@ class Report:
     stats: dict[str, int] = field(default_factory=lambda: {"sessions": 0, "seats": 0, "connected": 0})
     counters: Counter[str] = field(default_factory=Counter)
     legs: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[dict[str, Any]] = field(default_factory=list)
     cpu_seconds: float = 0.0
     receive_buffer: int = 0
     memory: int = 0
@@ -197,7 +198,7 @@ class WorkerProcess:
                 self._report.counters.update(self._previous.counters)  # keeps zeros, which `+` drops
                 self._report.cpu_seconds += self._previous.cpu_seconds
                 return self._report
-        self._report.legs = []
+        self._report.legs = self._report.paths = []
         return self._report
 
     # -- one process

@@ -47,8 +47,8 @@ class Binding(ABC):
     def encode(self, source: "Seat", payload: bytes, now: float) -> bytes | None:
         """The datagram that delivers the payload of `source` to this player; None: the dialect does not allow it."""
 
-    def encode_signal(self, source: "Seat", body: bytes) -> bytes | None:
-        """The datagram that delivers a SIGNAL of `source`; None: the dialect has no SIGNAL."""
+    def encode_signal(self, kind: int, source: "Seat", body: bytes) -> bytes | None:
+        """The datagram that delivers a SIGNAL, RENDEZVOUS or PEER of `source`; None: the dialect has none."""
         return None
 
     def encode_notice(self, about: int, notice: Notice) -> bytes | None:

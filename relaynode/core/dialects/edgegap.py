@@ -5,6 +5,8 @@ Down: type u8, then (in DATA to the host) connectionId u32, then the payload; or
 All little-endian.
 """
 
+from causeway_client.protocol.packets import MAX_DATAGRAM_BESIDE_EDGEGAP
+
 from .. import stun
 from ..addresses import Address, Outgoing
 from ..counters import Answer, Drop
@@ -48,6 +50,8 @@ class Edgegap:
 
     def receive(self, data: bytes, size: int, addr: Address, port: int, now: float) -> Outgoing | None:
         """A datagram of at least 9 bytes."""
+        if size > MAX_DATAGRAM_BESIDE_EDGEGAP:
+            return self._drop("too_long")
         # No pair in the table begins as another protocol does (PROTOCOL.md 2), so the table may be asked first.
         pair = _int(data[:8], "little")
         binding = self._binding_of(pair)

@@ -4,11 +4,16 @@ from collections.abc import Callable, Mapping
 
 from causeway_client.protocol.errors import DecodeError
 from causeway_client.protocol.packets import (
+    CHALLENGE_SIZE,
     EVERYONE,
     HEADER,
+    MAX_DATAGRAM_BESIDE_EDGEGAP,
     OVERHEAD,
+    PATH_IS_SECOND,
+    PATH_MOVES,
     PING_NONCE_SIZE,
     TAG_SIZE,
+    DirectMode,
     PacketType,
     Ping,
     Probe,
@@ -20,6 +25,8 @@ from causeway_client.protocol.packets import (
     is_tag_valid,
     pack_ip,
 )
+from causeway_client.protocol.paths import rendezvous
+from causeway_client.protocol.paths.reports import decode_reports
 from causeway_client.protocol.proofs import RoundTripProof, is_answer, proof_key
 from causeway_client.protocol.siphash import siphash24
 
@@ -31,15 +38,17 @@ from ..seats import Seat
 from .native_binding import NativeBinding
 
 _DATA = int(PacketType.DATA)
-_SIGNAL = int(PacketType.SIGNAL)
+_SIGNAL, _RENDEZVOUS, _PEER = int(PacketType.SIGNAL), int(PacketType.RENDEZVOUS), int(PacketType.PEER)
+_BETWEEN_SEATS = (_SIGNAL, _RENDEZVOUS, _PEER)
 _TAG = -TAG_SIZE
 _U32 = 0xFFFFFFFF
 
 CHALLENGE_INTERVAL = 0.2
+REPORT_INTERVAL = 0.2  # between two PATH_REPORTs of a player
 REFUSED_PROBES = 4  # for each answered one: a source without any answer would count its probes as lost
 PROBE_WAIT = 1000  # milliseconds: the limit of a source is per second
 LONGEST_ROUND_TRIP = 10_000_000  # microseconds
-CHALLENGE_SIZE = 26  # bytes of a PATH_CHALLENGE: nothing shorter is answered with one
+SHORTEST_CHALLENGED = OVERHEAD + CHALLENGE_SIZE  # bytes of a PATH_CHALLENGE: nothing shorter is answered with one
 
 
 class Native:
@@ -59,12 +68,13 @@ class Native:
             PacketType.PONG: self._receive_pong,
             PacketType.CLOSE: self._receive_close,
             PacketType.PATH_RESPONSE: self._receive_path_response,
+            PacketType.PATH_REPORT: self._receive_path_report,
         }
 
     def receive(self, data: bytes, size: int, addr: Address, port: int, now: float) -> Outgoing | None:
-        """A datagram whose first byte is 0xC0..0xCF. The order of checks is the standard's."""
+        """A datagram whose first byte is 0xC0..0xDF. The order of checks is the standard's."""
         kind = data[0]
-        if kind != _DATA and kind != _SIGNAL and kind not in self._rare:
+        if kind != _DATA and kind not in _BETWEEN_SEATS and kind not in self._rare:
             return self._receive_unconnected(kind, data, addr, port, now)
         if size < OVERHEAD:
             return self._drop("too_short")
@@ -84,10 +94,12 @@ class Native:
         seat.last_received = now
         if seat.addr != addr or seat.port != port:
             self._challenge(binding, size, addr, port, now)
+        if size > MAX_DATAGRAM_BESIDE_EDGEGAP and seat.session.admits_edgegap:
+            return self._drop("too_long")
         if kind == _DATA:
             return self._receive_data(seat, number, data[10:_TAG], size, now)
-        if kind == _SIGNAL:
-            return self._receive_signal(seat, number, data[10:_TAG], size, now)
+        if kind in _BETWEEN_SEATS:
+            return self._receive_signal(kind, binding, number, data[10:_TAG], size, now)
         return self._rare[kind](binding, data[10:_TAG], addr, port, now)
 
     def _receive_data(self, seat: Seat, number: int, payload: bytes, size: int, now: float) -> Outgoing | None:
@@ -109,13 +121,41 @@ class Native:
             return self._forwarder.over_limit(seat, now)
         return self._forwarder.deliver_to_all(seat, others, payload, now)
 
-    def _receive_signal(self, seat: Seat, number: int, body: bytes, size: int, now: float) -> Outgoing | None:
+    def _receive_signal(
+        self, kind: int, binding: NativeBinding, number: int, body: bytes, size: int, now: float
+    ) -> Outgoing | None:
+        """SIGNAL, RENDEZVOUS and PEER: to one seat."""
+        seat = binding.seat
         session = seat.session
         if not self._take(seat, session, size, now):
             return self._forwarder.over_limit(seat, now)
         if number in (EVERYONE, seat.number):
             return self._drop("not_allowed")
-        return self._forwarder.deliver_signal(seat, session.seats.get(number), body)
+        target = session.seats.get(number)
+        if target is None:
+            return self._drop("peer_absent")
+        if kind != _SIGNAL:
+            if not session.may_reach(seat, target):
+                return self._drop("not_allowed")
+            if session.admits_edgegap or DirectMode.RELAY_ONLY in (seat.direct_mode, target.direct_mode):
+                return self._drop("direct_not_allowed")
+        if kind == _RENDEZVOUS:
+            try:
+                if rendezvous.end_of(body) != len(body):
+                    return self._drop("malformed")
+            except DecodeError as error:
+                return self._drop("unsupported_version" if error.reason == "unsupported_version" else "malformed")
+            binding.shared_with.add(number)
+            if target.direct_mode is DirectMode.ASK and not _has_shared(target, seat):
+                return self._drop("direct_not_allowed")
+            body += rendezvous.pack_observed(self._observed(binding))
+        return self._forwarder.deliver_signal(kind, seat, target, body)
+
+    def _observed(self, binding: NativeBinding) -> list[tuple[str, int]]:
+        """The addresses at which the player has proved to receive: a packet with a valid tag came from there after a
+        WELCOME or a PATH_CHALLENGE had been sent there."""
+        addresses = (binding.seat.addr, binding.second_addr)
+        return [ip_and_port(addr) for addr in addresses if addr is not None]
 
     def _receive_ping(
         self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
@@ -128,7 +168,10 @@ class Native:
         if binding.postponed_notices:
             self._forwarder.send_postponed_notices(binding)
         self._counters.answers["pong"] += 1
-        pong = self._to_player(binding, PacketType.PONG, Ping(ping.nonce, received & _U32).encode())
+        generation = binding.seat.session.roster_generation
+        if ping.generation != generation:
+            self._forwarder.send_roster(binding.seat)
+        pong = self._to_player(binding, PacketType.PONG, Ping(ping.nonce, received & _U32, generation).encode())
         if binding.measured.is_ping_due(now):
             self._ping(binding, received, now)
         return pong
@@ -136,7 +179,8 @@ class Native:
     def _ping(self, binding: NativeBinding, received: int, now: float) -> None:
         """Queue a PING of the node, sent right after the answer to the player's."""
         nonce = self._forwarder.random(PING_NONCE_SIZE)
-        ping = self._to_player(binding, PacketType.PING, Ping(nonce, received & _U32).encode())
+        generation = binding.seat.session.roster_generation
+        ping = self._to_player(binding, PacketType.PING, Ping(nonce, received & _U32, generation).encode())
         if ping is not None:
             binding.measured.ping_sent(nonce, now)
             self._forwarder.outbox.append(ping)
@@ -172,19 +216,36 @@ class Native:
     def _receive_path_response(
         self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
     ) -> Outgoing | None:
-        if body != self._challenge_body(binding, addr):
+        purpose = body[CHALLENGE_SIZE:]
+        if body[:CHALLENGE_SIZE] != self._challenge_body(binding, addr) or purpose not in (PATH_MOVES, PATH_IS_SECOND):
             return self._drop("malformed")
         seat = binding.seat
         if (seat.addr, seat.port) == (addr, port):
+            return None
+        if purpose == PATH_IS_SECOND:
+            binding.second_addr = addr
             return None
         if not seat.may_move(now):
             return self._drop("rate_limited")  # it is challenged again while packets arrive from there
         self._forwarder.move(seat, addr, port, now)
         return None
 
+    def _receive_path_report(
+        self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
+        try:
+            reports = decode_reports(body)
+        except DecodeError:
+            return self._drop("malformed")
+        if now - binding.reported_paths_at < REPORT_INTERVAL:
+            return self._drop("rate_limited")
+        binding.reported_paths_at = now
+        self._forwarder.path_reports.add(binding.seat, reports)
+        return None
+
     def _challenge(self, binding: NativeBinding, size: int, addr: Address, port: int, now: float) -> None:
         """Challenge the player, at the new address, to prove that it receives packets there."""
-        if size < CHALLENGE_SIZE or now - binding.challenged_at < CHALLENGE_INTERVAL:
+        if size < SHORTEST_CHALLENGED or now - binding.challenged_at < CHALLENGE_INTERVAL:
             return
         binding.challenged_at = now
         self._counters.answers["path_challenge"] += 1
@@ -238,3 +299,8 @@ class Native:
 
     def set_token_keys(self, keys: Mapping[int, bytes]) -> None:
         self._proof_keys = {key_id: proof_key(key) for key_id, key in keys.items()}
+
+
+def _has_shared(seat: Seat, peer: Seat) -> bool:
+    """Whether the player of `seat` has sent a RENDEZVOUS to `peer` on its connection."""
+    return isinstance(seat.binding, NativeBinding) and peer.number in seat.binding.shared_with

@@ -6,13 +6,13 @@ from causeway_client.protocol.leg import Leg
 from causeway_client.protocol.packets import Notice, PacketType, seal
 
 from ..path_quality import NativeQuality
+from ..addresses import Address
 from .binding import Binding, DialectName, Quality
 
 if TYPE_CHECKING:
     from ..seats import Seat
 
 _DATA = int(PacketType.DATA)
-_SIGNAL = int(PacketType.SIGNAL)
 _NOTICE = int(PacketType.NOTICE)
 
 
@@ -26,7 +26,10 @@ class NativeBinding(Leg, Binding):
         "path_key",
         "player_nonce",
         "postponed_notices",
+        "reported_paths_at",
         "seat",
+        "second_addr",
+        "shared_with",
         "welcome",
     )
     dialect: ClassVar[DialectName] = "native"
@@ -39,8 +42,10 @@ class NativeBinding(Leg, Binding):
         self.player_nonce = player_nonce
         self.path_key = path_key  # derives the challenge for each address (PROTOCOL.md 9)
         self.welcome = b""  # sent again when the player repeats its CONNECT
-        self.challenged_at = self.over_limit_reported_at = 0.0
+        self.challenged_at = self.over_limit_reported_at = self.reported_paths_at = 0.0
         self.measured = NativeQuality()
+        self.shared_with: set[int] = set()  # seats to which the player has sent a RENDEZVOUS
+        self.second_addr: Address | None = None  # another address at which the player has proved to receive
         self.postponed_notices: set[int] = set()  # seats that joined or left before `is_proven` was true
 
     def totals(self) -> tuple[int, int]:
@@ -61,8 +66,8 @@ class NativeBinding(Leg, Binding):
         self.sent = sequence = self.sent + 1
         return seal(self.send_key, _DATA, self.id, sequence, source.number, payload)
 
-    def encode_signal(self, source: "Seat", body: bytes) -> bytes | None:
-        return self.seal(_SIGNAL, source.number, body)
+    def encode_signal(self, kind: int, source: "Seat", body: bytes) -> bytes | None:
+        return self.seal(kind, source.number, body)
 
     def encode_notice(self, about: int, notice: Notice) -> bytes | None:
         return self.seal(_NOTICE, about, notice.encode())

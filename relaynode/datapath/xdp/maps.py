@@ -34,7 +34,7 @@ RULE_FIELDS = {
     "dialect": "B",
     "number": "B",
     "mesh": "B",
-    "unused": "x",
+    "admits_edgegap": "B",
     "session": "I",
     "host": "I",
     "connection_id": "I",
@@ -302,6 +302,7 @@ class XdpMirror(Mirror):
             _NATIVE if native else _EDGEGAP,
             seat.number,
             session.mesh,
+            session.admits_edgegap,
             self._session_slots[session],
             host_kept.slot if host_kept is not None else 0,
             seat.edgegap.connection_id if seat.edgegap.prefix else 0,
@@ -315,7 +316,7 @@ class XdpMirror(Mirror):
     def _absent(self, session: Session) -> bytes:
         nothing = bytes(16)
         slot = self._session_slots[session]
-        return _RULE.pack(nothing, nothing, b"", b"", _ABSENT, 0, 0, slot, 0, 0, 0, nothing, nothing, 0, 0)
+        return _RULE.pack(nothing, nothing, b"", b"", _ABSENT, 0, 0, 0, slot, 0, 0, 0, nothing, nothing, 0, 0)
 
     def _index(self, seat: Seat, kept: _Kept) -> None:
         """Update the indexes by which packets find the seat."""

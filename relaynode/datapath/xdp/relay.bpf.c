@@ -42,7 +42,7 @@ struct map {
 
 // -- the wire formats (PROTOCOL.md; EDGEGAP.md 1.1)
 
-enum { SHORTEST = 9, LONGEST = 1200 };
+enum { SHORTEST = 9, LONGEST = 1232, LONGEST_BESIDE_EDGEGAP = 1200 };
 enum { EDGEGAP_DATA = 2, EDGEGAP_HEAD = 9, EDGEGAP_HOST_HEAD = 13 };
 enum { NATIVE_DATA = 0xC4, NATIVE_LAST = 0xCB, NATIVE_HEAD = 10, TAG = 8, EVERYONE = 255 };
 enum { WINDOW = 1024, INDEX_MASK = 0xFFFFF };
@@ -55,7 +55,7 @@ enum { ABSENT, EDGEGAP, NATIVE };
 struct rule {
     u64 addr[2], local[2];  // the player's IP, and our IP that it sends to; IPv4 as ::ffff:a.b.c.d
     u16 port, our_port;     // in network order
-    u8 dialect, number, mesh, unused;
+    u8 dialect, number, mesh, admits_edgegap;
     u32 session, host;      // indexes into `sessions` and `seats`; host 0: there is none
     u32 connection_id;      // the id by which an edgegap host knows the seat; 0: not settled
     u32 connection;         // of a native player
@@ -236,7 +236,7 @@ INLINE u64 sum_at(u64 sum, u32 place) { return place & 1 ? swap16(fold(sum)) : f
 INLINE u64 sum_of(const u8 *p, const u8 *end, u32 size) {
     u64 sum = 0;
     u32 words = size >> 3;
-    for (u32 i = 0; i < 151; i++) {
+    for (u32 i = 0; i < 155; i++) {
         if (i >= words) break;
         if (p + 8 > end) return 0;
         sum += sum64(load64(p));
@@ -468,10 +468,10 @@ INLINE int forward(struct xdp_md *ctx, const struct packet *packet, const struct
         store32(body + 1, to->connection), store32(body + 5, sent);
         body[9] = from->number;
         u64 tag;
-        if (size > LONGEST + 32 || siphash(to->down_key, body, end, size, sent >> 32, &tag)) return XDP_DROP;
+        if (size > LONGEST || siphash(to->down_key, body, end, size, sent >> 32, &tag)) return XDP_DROP;
         end = (u8 *)(long)ctx->data_end;
         u32 at = size - TAG;
-        if (at > LONGEST + 32) return XDP_DROP;
+        if (at > LONGEST) return XDP_DROP;
         u8 *place = body + at;
         if (place + TAG > end) return XDP_DROP;
         *(u64 *)place = tag;
@@ -530,7 +530,7 @@ INLINE int relay_edgegap(struct xdp_md *ctx, const struct packet *packet, const 
     u32 *index = map_lookup(&pairs, &pair);
     struct seat *seat = index ? map_lookup(&seats, index) : 0, *target;
     struct session *session = seat ? map_lookup(&sessions, &seat->rule.session) : 0;
-    if (!session) return XDP_PASS;
+    if (!session || packet->size > LONGEST_BESIDE_EDGEGAP) return XDP_PASS;
     u32 version = *(volatile u32 *)&session->version;
     struct way way = {.head = EDGEGAP_HEAD};
     struct hop hop;
@@ -561,6 +561,7 @@ INLINE int relay_native(struct xdp_md *ctx, const struct packet *packet, const u
     if (!session) return XDP_PASS;
     u32 version = *(volatile u32 *)&session->version;
     struct rule *rule = &seat->rule;
+    if (rule->admits_edgegap && packet->size > LONGEST_BESIDE_EDGEGAP) return XDP_PASS;
     if (rule->dialect != NATIVE || rule->connection != connection || !is_from(packet, rule)) return XDP_PASS;
     u64 number = complete(seat->highest, low), tag, brought;
     if (siphash(rule->up_key, body, end, packet->size, number >> 32, &tag)) return XDP_PASS;
@@ -593,7 +594,7 @@ SEC("xdp/relay") int relay(struct xdp_md *ctx) {
     u8 *data = (u8 *)(long)ctx->data, *end = (u8 *)(long)ctx->data_end;
     u8 *body = data + ETHERNET + UDP + (packet.is_ipv6 ? IPV6 : IPV4);
     if (body + SHORTEST > end) return XDP_PASS;
-    if ((body[0] & 0xF0) == 0xC0) return relay_native(ctx, &packet, body, end);
+    if ((body[0] & 0xE0) == 0xC0) return relay_native(ctx, &packet, body, end);
     return relay_edgegap(ctx, &packet, body, end);
 }
 

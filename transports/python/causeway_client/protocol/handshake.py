@@ -8,15 +8,16 @@ import struct
 from dataclasses import dataclass
 
 from .errors import DecodeError, Refusal
-from .packets import FLAG_MESH, MAX_SEATS, VERSION, PacketType, mac, pack_ip, unpack_ip
+from .packets import VERSION, DirectMode, PacketType, mac, pack_ip, pack_seats, unpack_ip, unpack_seats
 
 _CONNECT = struct.Struct("<BBQ16s16sH")
-_WELCOME = struct.Struct("<BB16s16sIBB16sHHHIIHH32s4s")
+_WELCOME = struct.Struct("<BB16s16sIBB16sHHHIIHH32sIQHH")
 _COOKIE = struct.Struct("<BB16s16s")
 _REFUSED = struct.Struct("<BB16sBQ")
 MAC_SIZE = 16
 NO_COOKIE = bytes(16)
 MIN_CONNECT = 60
+_MESH, _SEQUENCED, _MODE_SHIFT, _STANDBY = 1, 2, 2, 16  # the flags of a WELCOME
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ def is_connect_mac_valid(data: bytes, connect: Connect, seat_key: bytes) -> bool
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
+    """`is_sequenced`: DATA begins with an end-to-end sequence. `expires`: when the session ends, in seconds since 1970.
+    `direct_grace`: seconds for which direct paths go on without the node. `second_port`: another port of the node that
+    answers STUN; 0: none."""
+
     player_nonce: bytes
     node_nonce: bytes
     connection: int
@@ -65,6 +70,14 @@ class Welcome:
     bytes_per_second: int
     max_payload: int
     roster: frozenset[int]
+    is_sequenced: bool = False
+    direct_mode: DirectMode = DirectMode.RELAY_ONLY
+    is_standby: bool = False
+    epoch: int = 0
+    roster_generation: int = 0
+    expires: int = 0
+    direct_grace: int = 0
+    second_port: int = 0
 
     def encode(self, seat_key: bytes) -> bytes:
         signed = _WELCOME.pack(
@@ -74,7 +87,7 @@ class Welcome:
             self.node_nonce,
             self.connection,
             self.seat,
-            FLAG_MESH if self.mesh else 0,
+            self._flags(),
             pack_ip(self.ip),
             self.port,
             self.keep_alive_ms,
@@ -82,11 +95,18 @@ class Welcome:
             self.packets_per_second,
             self.bytes_per_second,
             self.max_payload,
-            0,
-            sum(1 << seat for seat in self.roster).to_bytes(32, "little"),
-            bytes(4),
+            self.epoch,
+            pack_seats(self.roster),
+            self.roster_generation,
+            self.expires,
+            self.direct_grace,
+            self.second_port,
         )
         return signed + mac(seat_key, signed)
+
+    def _flags(self) -> int:
+        flags = self.direct_mode << _MODE_SHIFT
+        return flags | (self.mesh and _MESH) | (self.is_sequenced and _SEQUENCED) | (self.is_standby and _STANDBY)
 
 
 def decode_welcome(data: bytes, seat_key: bytes) -> Welcome:
@@ -99,13 +119,13 @@ def decode_welcome(data: bytes, seat_key: bytes) -> Welcome:
     if not hmac.compare_digest(mac(seat_key, signed), data[_WELCOME.size : _WELCOME.size + MAC_SIZE]):
         raise DecodeError("bad_mac")
     fields = _WELCOME.unpack(signed)
-    roster = int.from_bytes(fields[15], "little")
+    flags = fields[6]
     return Welcome(
         player_nonce=fields[2],
         node_nonce=fields[3],
         connection=fields[4],
         seat=fields[5],
-        mesh=bool(fields[6] & FLAG_MESH),
+        mesh=bool(flags & _MESH),
         ip=unpack_ip(fields[7]),
         port=fields[8],
         keep_alive_ms=fields[9],
@@ -113,8 +133,21 @@ def decode_welcome(data: bytes, seat_key: bytes) -> Welcome:
         packets_per_second=fields[11],
         bytes_per_second=fields[12],
         max_payload=fields[13],
-        roster=frozenset(seat for seat in range(MAX_SEATS) if roster >> seat & 1),
+        roster=unpack_seats(fields[15]),
+        is_sequenced=bool(flags & _SEQUENCED),
+        direct_mode=direct_mode(flags >> _MODE_SHIFT & 3),
+        is_standby=bool(flags & _STANDBY),
+        epoch=fields[14],
+        roster_generation=fields[16],
+        expires=fields[17],
+        direct_grace=fields[18],
+        second_port=fields[19],
     )
+
+
+def direct_mode(number: int) -> DirectMode:
+    """The mode with this number; the strictest one for a number that this version does not know."""
+    return DirectMode(number) if number <= DirectMode.DIRECT else DirectMode.RELAY_ONLY
 
 
 @dataclass(frozen=True, slots=True)

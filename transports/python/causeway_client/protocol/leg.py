@@ -46,6 +46,7 @@ class PlayerLeg(Leg):
         self.loss_up = Loss()
         self.loss_down = Loss()
         self._random = random
+        self.roster_generation = welcome.roster_generation  # that of the roster that the player knows
         self._pings: dict[bytes, tuple[float, int]] = {}  # nonce of an outstanding PING -> (time sent, sequence)
 
     def open(self, data: bytes) -> tuple[int, int, bytes]:
@@ -89,4 +90,4 @@ class PlayerLeg(Leg):
         self.loss_down.update(self.window.highest, self.received)
 
     def _seal_ping(self, kind: int, nonce: bytes) -> bytes:
-        return self.seal(kind, 0, packets.Ping(nonce, self.received & _U32_MAX).encode())
+        return self.seal(kind, 0, packets.Ping(nonce, self.received & _U32_MAX, self.roster_generation).encode())

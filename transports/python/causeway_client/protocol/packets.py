@@ -1,4 +1,5 @@
-"""The packets of the native protocol, except for those of the handshake: encoding and decoding (PROTOCOL.md 3, 7, 11).
+"""The packets between a player and a node, except for those of the handshake: encoding and decoding (PROTOCOL.md 3, 7
+and 11).
 
 `decode_*` raises DecodeError for invalid bytes, and nothing else; its reason is the name of the drop counter. The
 packets of a connection share one layout: `seal` builds them and `is_tag_valid` verifies them. The node's hot path uses
@@ -8,6 +9,7 @@ no dataclass and no decoder.
 import hmac
 import ipaddress
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -15,9 +17,9 @@ from .errors import DecodeError
 from .siphash import siphash24
 
 VERSION = 1
-MAX_DATAGRAM = 1200
-MAX_INCOMING = 1232
-NATIVE_FIRST, NATIVE_LAST = 0xC0, 0xCF
+MAX_DATAGRAM = 1232  # the minimum MTU of IPv6 less its headers
+MAX_DATAGRAM_BESIDE_EDGEGAP = 1200  # in a session that admits the edgegap dialect
+NATIVE_FIRST, NATIVE_LAST = 0xC0, 0xDF
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 EVERYONE = 255
 MAX_SEATS = 255
@@ -25,10 +27,10 @@ MAX_SEATS = 255
 HEADER = struct.Struct("<BIIB")
 TAG_SIZE = 8
 OVERHEAD = HEADER.size + TAG_SIZE
-MAX_PAYLOAD = MAX_DATAGRAM - OVERHEAD
+SEQUENCE_SIZE = 4  # of the end-to-end sequence, in DATA of a sequenced session
+MAX_PAYLOAD = MAX_DATAGRAM - OVERHEAD - SEQUENCE_SIZE
+MAX_PAYLOAD_BESIDE_EDGEGAP = MAX_DATAGRAM_BESIDE_EDGEGAP - OVERHEAD
 MAX_TEXT = 200
-
-FLAG_MESH = 1
 
 
 class PacketType(IntEnum):
@@ -47,6 +49,13 @@ class PacketType(IntEnum):
     PROBE = 0xCC
     PROBE_REPLY = 0xCD
     PROBE_REFUSED = 0xCE
+    RENDEZVOUS = 0xCF
+    DIRECT_DATA = 0xD0
+    DIRECT_PING = 0xD1
+    DIRECT_PONG = 0xD2
+    DIRECT_CLOSE = 0xD3
+    PEER = 0xD4
+    PATH_REPORT = 0xD5
 
 
 class NoticeCode(IntEnum):
@@ -57,6 +66,16 @@ class NoticeCode(IntEnum):
     REVOKED = 5
     ENDED = 6
     DRAINING = 7
+    REMOVED = 8
+    ROSTER = 9
+
+
+class DirectMode(IntEnum):
+    """Whether the player of a seat may have direct paths, from the strictest to the least strict (PROTOCOL.md 12.6)."""
+
+    RELAY_ONLY = 0
+    ASK = 1
+    DIRECT = 2
 
 
 # -- keys and tags (PROTOCOL.md 4) ----------------------------------------------------------------------
@@ -87,21 +106,27 @@ def is_tag_valid(key: bytes, packet: bytes, sequence: int) -> bool:
 
 # -- bodies of a connection's packets (PROTOCOL.md 7) ---------------------------------------------------
 
-_PING = struct.Struct("<8sI")
+_PING = struct.Struct("<8sII")
 _MOVED = struct.Struct("<B16sH")
+_GENERATION = struct.Struct("<BI")
+_ROSTER = struct.Struct("<BI32s32s")
+_WITH_GENERATION = (NoticeCode.JOINED, NoticeCode.LEFT, NoticeCode.REMOVED)
 PING_NONCE_SIZE = 8
 CHALLENGE_SIZE = 8
+PATH_MOVES, PATH_IS_SECOND = b"\x00", b"\x01"  # the purpose at the end of a PATH_RESPONSE
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """The body of PING and PONG. `nonce` has 8 bytes; `received` counts packets and wraps at 32 bits."""
+    """The body of PING and PONG. `nonce` has 8 bytes; `received` counts packets and wraps at 32 bits; `generation` is
+    that of the roster that the sender knows."""
 
     nonce: bytes
     received: int
+    generation: int
 
     def encode(self) -> bytes:
-        return _PING.pack(self.nonce, self.received)
+        return _PING.pack(self.nonce, self.received, self.generation)
 
 
 def decode_ping(body: bytes) -> Ping:
@@ -113,13 +138,23 @@ def decode_ping(body: bytes) -> Ping:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
+    """`generation` belongs to the codes joined, left, removed and roster, `address` to moved, and the two sets of seats
+    to roster."""
+
     code: int
     text: str = ""
     address: tuple[str, int] | None = None
+    generation: int = 0
+    connected: frozenset[int] = frozenset()
+    removed: frozenset[int] = frozenset()
 
     def encode(self) -> bytes:
         if self.address is not None:
             return _MOVED.pack(self.code, pack_ip(self.address[0]), self.address[1])
+        if self.code == NoticeCode.ROSTER:
+            return _ROSTER.pack(self.code, self.generation, pack_seats(self.connected), pack_seats(self.removed))
+        if self.code in _WITH_GENERATION:
+            return _GENERATION.pack(self.code, self.generation) + encode_text(self.text)
         return bytes((self.code,)) + encode_text(self.text)
 
 
@@ -132,7 +167,30 @@ def decode_notice(body: bytes) -> Notice:
             raise DecodeError("malformed")
         code, ip, port = _MOVED.unpack_from(body)
         return Notice(code, address=(unpack_ip(ip), port))
+    if body[0] == NoticeCode.ROSTER:
+        if len(body) < _ROSTER.size:
+            raise DecodeError("malformed")
+        code, generation, connected, removed = _ROSTER.unpack_from(body)
+        return Notice(
+            code, generation=generation, connected=unpack_seats(connected), removed=unpack_seats(removed)
+        )
+    if body[0] in _WITH_GENERATION:
+        if len(body) < _GENERATION.size:
+            raise DecodeError("malformed")
+        code, generation = _GENERATION.unpack_from(body)
+        return Notice(code, text=decode_text(body[_GENERATION.size :]), generation=generation)
     return Notice(body[0], text=decode_text(body[1:]))
+
+
+def pack_seats(seats: Iterable[int]) -> bytes:
+    """32 bytes: bit `n & 7` of byte `n >> 3` is set if seat n is one of them."""
+    return sum(1 << seat for seat in seats).to_bytes(32, "little")
+
+
+def unpack_seats(packed: bytes) -> frozenset[int]:
+    """The inverse of `pack_seats`."""
+    bits = int.from_bytes(packed, "little")
+    return frozenset(seat for seat in range(MAX_SEATS) if bits >> seat & 1)
 
 
 @dataclass(frozen=True, slots=True)

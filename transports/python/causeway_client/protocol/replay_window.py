@@ -1,13 +1,16 @@
-"""The replay window of one direction of a connection (PROTOCOL.md 7)."""
+"""The replay window: of one direction of a connection (PROTOCOL.md 7), or of all that a player sends (12.5)."""
 
 
 class ReplayWindow:
-    """The sequence numbers received so far: the highest, and one bit for each of the 1,024 up to it (RFC 4303, A2)."""
+    """The sequence numbers received so far: the highest, and one bit for each of the `size` up to it (RFC 4303, A2)."""
 
     SIZE = 1024
-    __slots__ = ("_seen", "highest", "in_order")
+    END_TO_END_SIZE = 8192
+    __slots__ = ("_seen", "_whole", "highest", "in_order", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE) -> None:
+        self.size = size
+        self._whole = (1 << size) - 1
         self.highest = 0
         self.in_order = 0  # numbers up to the highest that arrived in order and are not in `_seen` yet
         self._seen = 1  # bit n: the number highest - in_order - n was received; 0 is never sent
@@ -27,7 +30,7 @@ class ReplayWindow:
         if age < 0:
             return True
         self._flush_in_order()
-        return age < self.SIZE and not self._seen >> age & 1
+        return age < self.size and not self._seen >> age & 1
 
     def mark(self, number: int) -> None:
         """Records that a packet with `number` was accepted."""
@@ -44,14 +47,20 @@ class ReplayWindow:
         else:
             self._seen |= 1 << -ahead
 
+    def rebase(self, number: int) -> None:
+        """Sets the high half: of all 64-bit numbers with the low bits of the highest one, takes the one nearest to
+        `number`. An empty window begins at `number`."""
+        if not self.highest:
+            self.highest, self.in_order, self._seen = number, 0, 1
+            return
+        difference = (self.highest - number) & 0xFFFFFFFF
+        self.highest = number + (difference - (1 << 32) if difference >= 1 << 31 else difference)
+
     def _flush_in_order(self) -> None:
         run, self.in_order = self.in_order, 0
         if run:
             self._shift(run)
-            self._seen |= (1 << min(run, self.SIZE)) - 1
+            self._seen |= (1 << min(run, self.size)) - 1
 
     def _shift(self, by: int) -> None:
-        self._seen = self._seen << by & _WHOLE_WINDOW if by < self.SIZE else 0
-
-
-_WHOLE_WINDOW = (1 << ReplayWindow.SIZE) - 1
+        self._seen = self._seen << by & self._whole if by < self.size else 0

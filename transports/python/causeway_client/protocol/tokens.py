@@ -10,13 +10,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .errors import BadToken, UnknownKey
-from .packets import FLAG_MESH
+from .handshake import direct_mode
+from .packets import DirectMode
 
 TOKEN_VERSION = 1
-TOKEN_SIZE = 118
+TOKEN_SIZE = 120
 SEAT_KEY_SIZE = 32
 _HEAD = struct.Struct("<BI")
-_BODY = struct.Struct("<6sBBB32sQQIIIIIQ")
+_BODY = struct.Struct("<6sBBB32sQQIIIIIQH")
+_MESH, _ADMITS_EDGEGAP, _MODE_SHIFT, _STANDBY = 1, 2, 2, 16  # the flags
 _NONCE_SIZE = 12
 
 
@@ -38,6 +40,10 @@ class ConnectToken:
     session_bytes: int
     idle_timeout: int
     session_expires: int
+    admits_edgegap: bool = False
+    direct_mode: DirectMode = DirectMode.RELAY_ONLY
+    direct_grace: int = 0  # seconds for which a direct path may go on without a relay
+    is_standby: bool = False
 
     def __repr__(self) -> str:
         # A traceback in a log must not contain the seat key.
@@ -45,12 +51,12 @@ class ConnectToken:
 
 
 def seal_token(token: ConnectToken, key_id: int, key: bytes) -> bytes:
-    """The encrypted token, 118 bytes. `key` is one of the node's 32-byte token keys."""
+    """The encrypted token, 120 bytes. `key` is one of the node's 32-byte token keys."""
     body = _BODY.pack(
         bytes.fromhex(token.session.removesuffix("-S")),
         token.worker,
         token.seat,
-        FLAG_MESH if token.mesh else 0,
+        _flags(token),
         token.seat_key,
         token.issued,
         token.expires,
@@ -60,6 +66,7 @@ def seal_token(token: ConnectToken, key_id: int, key: bytes) -> bytes:
         token.session_bytes,
         token.idle_timeout,
         token.session_expires,
+        token.direct_grace,
     )
     head = _HEAD.pack(TOKEN_VERSION, key_id)
     nonce = os.urandom(_NONCE_SIZE)
@@ -79,5 +86,22 @@ def open_token(data: bytes, keys: Mapping[int, AESGCM]) -> ConnectToken:
         body = key.decrypt(data[_HEAD.size : nonce_end], data[nonce_end:], head)
     except InvalidTag:
         raise BadToken("the token is not authentic") from None
-    session, worker, seat, flags, *rest = _BODY.unpack(body)
-    return ConnectToken(session.hex() + "-S", worker, seat, bool(flags & FLAG_MESH), *rest)
+    session, worker, seat, flags, *rest, direct_grace = _BODY.unpack(body)
+    return ConnectToken(
+        session.hex() + "-S",
+        worker,
+        seat,
+        bool(flags & _MESH),
+        *rest,
+        admits_edgegap=bool(flags & _ADMITS_EDGEGAP),
+        direct_mode=direct_mode(flags >> _MODE_SHIFT & 3),
+        direct_grace=direct_grace,
+        is_standby=bool(flags & _STANDBY),
+    )
+
+
+def _flags(token: ConnectToken) -> int:
+    flags = token.direct_mode << _MODE_SHIFT
+    return (
+        flags | (token.mesh and _MESH) | (token.admits_edgegap and _ADMITS_EDGEGAP) | (token.is_standby and _STANDBY)
+    )

@@ -1,0 +1,190 @@
+"""One path to a peer, direct or over the relay: probes, round trip, loss and state (PROTOCOL.md 12.3 and 12.4).
+
+    PROBING --answer--> VALID --silence while a probe is open--> SUSPECT --answers--> VALID
+       |                  |                                        |
+       +------------------+---------------- no answer -------------+--> DEAD --rest over--> PROBING
+"""
+
+from collections import deque
+from collections.abc import Hashable
+from enum import Enum
+
+from ..packets import MAX_DATAGRAM
+from ..probing import RoundTrip
+from .reports import PathKind
+
+Address = Hashable
+
+SMALL_DATAGRAM = 548  # bytes: the smallest MTU of IPv4, 576, less the largest usual headers; assumed to pass everywhere
+SUSPECT_AFTER = 0.15  # seconds; more on a longer path
+DEAD_AFTER = 1.0  # seconds of silence
+UNANSWERED = 3  # consecutive probes without an answer that make a path suspect while packets arrive on it
+GOOD_ANSWERS, GOOD_WITHIN = 3, 0.5  # answers within so many seconds that make a suspect path valid again
+RESTS = (10.0, 60.0, 300.0)  # seconds before a dead path is probed again, by how often it died
+FULL_INTERVAL = 1.0  # seconds between two full-size probes
+FULL_TIMEOUT = 0.6  # seconds; more on a longer path
+FULL_FAILURES = 2  # unanswered full-size probes, while small ones are answered, after which the path is narrow
+LOSS_WINDOW = 2.0  # seconds
+_MAX_OPEN = 32
+
+
+class PathState(Enum):
+    PROBING = "probing"
+    VALID = "valid"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+
+
+class Path:
+    """`address`: where packets are sent; None: over the relay."""
+
+    def __init__(self, address: Address | None, kind: PathKind, now: float) -> None:
+        self.address = address
+        self.kind = kind
+        self.state = PathState.PROBING
+        self.round_trip = RoundTrip()
+        self.largest = SMALL_DATAGRAM  # bytes of a datagram that the path is known to carry, or assumed to
+        self.is_narrow = False  # full-size packets are lost on it
+        self.sent = 0  # packets of the pair on this path, towards the peer
+        self.received = 0  # packets of the pair on this path, from the peer
+        self.since = self.last_received = self.answered_at = now
+        self.probed_at = 0.0  # when the last probe was sent
+        self.full_probed_at = 0.0
+        self.rest_until = 0.0  # of a dead path
+        self._deaths = 0
+        self._open: dict[bytes, tuple[float, bool]] = {}  # nonce -> (when sent, whether at full size)
+        self._full_failures = 0
+        self._good_answers: deque[float] = deque(maxlen=GOOD_ANSWERS)
+        self._totals: deque[tuple[float, int, int]] = deque()  # (when, sent, of these received by the peer)
+
+    # -- probes
+
+    def probe_sent(self, nonce: bytes, size: int, now: float) -> None:
+        is_full = size == MAX_DATAGRAM
+        self._open[nonce] = now, is_full
+        self.probed_at = now
+        if is_full:
+            self.full_probed_at = now
+        if len(self._open) > _MAX_OPEN:
+            del self._open[next(iter(self._open))]
+
+    def receive_answer(self, nonce: bytes, received: int, now: float) -> bool:
+        """Whether the answer belongs to an open probe. `received`: packets that the peer has received on this path."""
+        opened = self._open.pop(nonce, None)
+        if opened is None:
+            return False
+        sent_at, is_full = opened
+        self.round_trip.add(now - sent_at)
+        self._totals.append((now, self.sent, received))
+        while now - self._totals[0][0] > LOSS_WINDOW and len(self._totals) > 2:
+            self._totals.popleft()
+        if is_full:
+            self.largest, self._full_failures, self.is_narrow = MAX_DATAGRAM, 0, False
+        self.answered_at = now
+        self._good_answers.append(now)
+        if self.state is PathState.SUSPECT and not self._has_recovered(now):
+            return True
+        self.state = PathState.VALID
+        return True
+
+    def _has_recovered(self, now: float) -> bool:
+        answers = self._good_answers
+        return len(answers) == GOOD_ANSWERS and now - answers[0] <= GOOD_WITHIN
+
+    def packet_received(self, now: float) -> None:
+        """A packet of the pair with a valid tag arrived on this path."""
+        self.received += 1
+        self.last_received = now
+
+    # -- time
+
+    def check(self, now: float) -> bool:
+        """Takes account of what did not arrive. Whether the state or the size has changed."""
+        changed = self._check_full_size(now)
+        if self.state not in (PathState.VALID, PathState.SUSPECT):
+            return changed
+        unanswered = self._unanswered()
+        if not unanswered:
+            return changed
+        if now - max(unanswered[0], self.answered_at) >= max(DEAD_AFTER, 2 * self.suspect_after):
+            self._die(now)
+            return True
+        if self.state is PathState.VALID and now >= self._suspect_at(unanswered):
+            self.state = PathState.SUSPECT
+            self._good_answers.clear()
+            return True
+        return changed
+
+    def next_check(self) -> float | None:
+        """When `check` may find a change, if nothing arrives."""
+        unanswered = self._unanswered()
+        if not unanswered or self.state not in (PathState.VALID, PathState.SUSPECT):
+            return None
+        if self.state is PathState.VALID:
+            return self._suspect_at(unanswered)
+        return max(unanswered[0], self.answered_at) + max(DEAD_AFTER, 2 * self.suspect_after)
+
+    def _unanswered(self) -> list[float]:
+        """When the small probes were sent that are open since the last answer."""
+        return [at for at, is_full in self._open.values() if not is_full and at > self.answered_at]
+
+    def _suspect_at(self, unanswered: list[float]) -> float:
+        """Silence with a probe open is suspicious. So are several unanswered probes, even if packets arrive: the path
+        may have failed in one direction."""
+        silent = max(unanswered[0], self.last_received) + self.suspect_after
+        if len(unanswered) < UNANSWERED:
+            return silent
+        return min(silent, max(unanswered[0] + self.suspect_after, unanswered[UNANSWERED - 1]))
+
+    def _check_full_size(self, now: float) -> bool:
+        timeout = max(FULL_TIMEOUT, 3 * (self.round_trip.smoothed or 0.0))
+        late = [nonce for nonce, (at, is_full) in self._open.items() if is_full and now - at > timeout]
+        for nonce in late:
+            sent_at, _ = self._open.pop(nonce)
+            # Lost with everything else on a silent path, it says nothing about its size.
+            if self.answered_at > sent_at:
+                self._full_failures += 1
+        if self._full_failures < FULL_FAILURES or self.is_narrow:
+            return False
+        self.is_narrow, self.largest = True, SMALL_DATAGRAM
+        return True
+
+    def _die(self, now: float) -> None:
+        self.state = PathState.DEAD
+        self.rest_until = now + RESTS[min(self._deaths, len(RESTS) - 1)]
+        self._deaths += 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the measurements and the open probes."""
+        self._open.clear()
+        self._totals.clear()
+        self._good_answers.clear()
+        self._full_failures = 0
+        self.largest, self.is_narrow = SMALL_DATAGRAM, False
+
+    def revive(self) -> None:
+        """Begins to probe a dead path again."""
+        self.state = PathState.PROBING
+        self.round_trip = RoundTrip()
+
+    # -- measurements
+
+    @property
+    def suspect_after(self) -> float:
+        """Seconds of silence, with a probe open, after which the path is suspect."""
+        return max(SUSPECT_AFTER, 2 * (self.round_trip.smoothed or 0.0) + 4 * self.round_trip.jitter)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether payload may be sent on it."""
+        return self.state is PathState.VALID and not self.is_narrow
+
+    @property
+    def loss(self) -> float:
+        """Of the packets towards the peer in the last LOSS_WINDOW, 0.0 to 1.0."""
+        if len(self._totals) < 2:
+            return 0.0
+        (_, sent_before, received_before), (_, sent, received) = self._totals[0], self._totals[-1]
+        due = sent - sent_before
+        return min(1.0, max(0.0, 1 - (received - received_before) / due)) if due > 0 else 0.0

@@ -1,0 +1,97 @@
+"""Which path is used to send to a peer, and why (PROTOCOL.md 12). Lower scores are better.
+
+    score = round trip + 4 x jitter + 10 ms for each percent of loss - 2 ms in a local network + the relay's bias
+
+A valid path that measures better by the margin, for some time, is taken; a failed one is left at once.
+"""
+
+from dataclasses import dataclass
+
+from .path import Path, PathState
+from .reports import PathKind, PathReason
+
+JITTER_WEIGHT = 4.0
+LOSS_WEIGHT = 1.0  # seconds for a loss of 100 %
+LOCAL_BONUS = 0.002
+MIN_MARGIN = 0.005  # seconds
+RELATIVE_MARGIN = 0.1
+BETTER_FOR = 2.0  # seconds for which another path must have been better
+DWELL = 5.0  # seconds on a path before a better one is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    path: Path
+    reason: PathReason
+    since: float
+
+
+def score(path: Path, relay_bias: float) -> float | None:
+    """In seconds; None before the first answer."""
+    rtt = path.round_trip.smoothed
+    if rtt is None:
+        return None
+    extra = {PathKind.LOCAL_NETWORK: -LOCAL_BONUS, PathKind.RELAY: relay_bias}.get(path.kind, 0.0)
+    return rtt + JITTER_WEIGHT * path.round_trip.jitter + LOSS_WEIGHT * path.loss + extra
+
+
+class PathSelection:
+    """`relay_bias`: seconds that a game adds to the relay's score, for the cost of its traffic."""
+
+    def __init__(self, relay: Path, relay_bias: float, now: float) -> None:
+        self._relay = relay
+        self._relay_bias = relay_bias
+        self.choice = Choice(relay, PathReason.NONE, now)
+        self._better: Path | None = None
+        self._better_since = 0.0
+
+    def update(self, paths: list[Path], now: float) -> bool:
+        """Chooses among the relay and the direct `paths`. Whether the choice has changed."""
+        current = self.choice.path
+        usable = [path for path in paths if path.is_usable]
+        if current is not self._relay and current not in usable:
+            reason = PathReason.ONLY_SMALL_PACKETS if current.is_narrow else PathReason.PATH_FAILED
+            return self._take(self._best(usable) or self._relay, reason, now)
+        best = self._best([path for path in usable if path is not current])
+        if current is not self._relay and self._relay.state is PathState.VALID:
+            best = self._better_of(best, self._relay)
+        if best is None or not self._is_better(best, current):
+            self._better = None
+            return False
+        if self.choice.reason is PathReason.NONE:
+            return self._take(best, PathReason.FIRST_PATH, now)
+        if self._better is None:
+            self._better_since = now
+        self._better = best
+        if now - self._better_since < BETTER_FOR or now - self.choice.since < DWELL:
+            return False
+        return self._take(best, PathReason.BETTER, now)
+
+    def leave(self, reason: PathReason, now: float) -> bool:
+        """Back to the relay, whatever it measures."""
+        return self.choice.path is not self._relay and self._take(self._relay, reason, now)
+
+    def next_check(self) -> float | None:
+        """When `update` may take a better path, if the measurements stay as they are."""
+        if self._better is None:
+            return None
+        return max(self._better_since + BETTER_FOR, self.choice.since + DWELL)
+
+    def _take(self, path: Path, reason: PathReason, now: float) -> bool:
+        self._better = None
+        self.choice = Choice(path, reason, now)
+        return True
+
+    def _best(self, paths: list[Path]) -> Path | None:
+        scored = [(value, path) for path in paths if (value := score(path, self._relay_bias)) is not None]
+        return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    def _better_of(self, one: Path | None, other: Path) -> Path:
+        return other if one is None else self._best([one, other]) or other
+
+    def _is_better(self, path: Path, current: Path) -> bool:
+        new, old = score(path, self._relay_bias), score(current, self._relay_bias)
+        if new is None:
+            return False
+        # The relay that no probe has measured yet is not preferred to a direct path that works.
+        return old is None or new < old - max(MIN_MARGIN, RELATIVE_MARGIN * old)

@@ -1,0 +1,427 @@
+"""A player's pair with one peer: the exchange of RENDEZVOUS, hole punching, and the paths (PROTOCOL.md 12).
+
+It owns no socket and reads no clock. `Wire` is what it can do with the outside; `now` is in seconds of any clock that
+never goes back.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from .. import packets
+from ..errors import DecodeError
+from ..packets import HEADER, MAX_DATAGRAM, OVERHEAD, PacketType
+from .candidates import IpPort, targets
+from .end_to_end import EndToEnd
+from .nat import predicted_ports
+from .pair_secrets import direct_key
+from .path import Path, PathState
+from .path_selection import Choice, PathSelection
+from .punching import Punching, birthday_ports
+from .rendezvous import NONCE_SIZE, Candidate, NatClass, Rendezvous, decode_rendezvous
+from .reports import PathKind, PathReason, PathReport
+
+Address = Hashable
+
+_PROBE = struct.Struct("<8sI")
+_NONCE_SIZE = 8
+RENDEZVOUS_REPEATS = (0.25, 0.5, 1.0, 2.0)  # seconds after which an unacknowledged RENDEZVOUS is sent again
+RENDEZVOUS_RETRY = 15.0  # seconds after the last repetition, while the game sends
+ROUND_INTERVAL = 1.0  # seconds between two rounds of a peer that are handled
+MAX_PATHS = 16
+PLAY_INTERVAL, STANDBY_INTERVAL, IDLE_INTERVAL = 0.25, 1.0, 15.0  # seconds between two probes of a path
+SUSPECT_INTERVAL = 0.1
+FULL_PLAY_INTERVAL, FULL_STANDBY_INTERVAL, FULL_IDLE_INTERVAL = 1.0, 5.0, 60.0  # seconds between two full-size probes
+HURRIED_AFTER = 0.075  # seconds of silence on the selected path, in play, after which it is probed out of turn
+IN_PLAY_FOR = 2.0  # seconds after the last DATA to or from the peer
+MIN_OVERLAP = 0.1  # seconds after a change of the path in which DATA is sent on both
+CONSENT_TIMEOUT = 5.0  # seconds without a packet of the pair, after which no payload is sent on a direct path
+
+
+@dataclass(frozen=True, slots=True)
+class DirectSettings:
+    """What a game decides about direct paths. `relay_bias_ms` is added to the measured round trip of the relay.
+    `hard_nats`: further ports may be probed if a NAT assigns one to each destination (PROTOCOL.md 12.8)."""
+
+    relay_bias_ms: float = 10.0
+    hard_nats: bool = True
+
+
+class Wire(Protocol):
+    """What a peer sends with. `relay` returns False if there is no connection to the node."""
+
+    seat: int
+    numbers: EndToEnd
+    dropped: Counter[str]
+    random: Callable[[int], bytes]
+
+    def relay(self, kind: int, seat: int, body: bytes) -> bool: ...
+    def direct(self, datagram: bytes, address: Address) -> None: ...
+    def candidates(self) -> tuple[Candidate, ...]: ...
+    def nat(self) -> tuple[NatClass, int]: ...
+    def own_observed(self) -> list[IpPort]: ...
+    def path_changed(self, peer: "Peer", choice: Choice) -> None: ...
+
+
+class Peer:
+    def __init__(self, seat: int, secret: bytes, wire: Wire, settings: DirectSettings, now: float) -> None:
+        self.seat = seat
+        self.nonce = wire.random(NONCE_SIZE)
+        self.id = int.from_bytes(self.nonce[:4], "little")  # the connection id of its packets to us
+        self.receive_key = b""
+        self.has_left_node = False  # it is only reached directly
+        self.relay = Path(None, PathKind.RELAY, now)
+        self.paths: dict[Address, Path] = {}
+        self.traffic_at = now  # of the last DATA to or from the peer
+        self._secret = secret
+        self._wire = wire
+        self._settings = settings
+        self._send_key = b""
+        self._their_nonce = b""
+        self._their_id = 0
+        self._their_round = 0
+        self._round_handled_at = -ROUND_INTERVAL
+        self._their_nat, self._their_step = NatClass.UNKNOWN, 0
+        self._kinds: dict[Address, PathKind] = {}  # the addresses of the peer that may be probed
+        self._round = 0  # of our last RENDEZVOUS; 0: none was sent
+        self._sent_candidates: tuple[Candidate, ...] = ()
+        self._is_acknowledged = False
+        self._repeat_at: float | None = None
+        self._repeats = 0
+        self._punching = Punching()
+        self._selection = PathSelection(self.relay, settings.relay_bias_ms / 1000, now)
+        self._overlap_until = 0.0
+        self._direct_packets = self._direct_bytes = 0  # since the last report
+        self._last_packet_at = now  # when the last packet of the pair arrived
+
+    # -- RENDEZVOUS
+
+    def rendezvous(self, now: float) -> None:
+        """Sends our candidates, again if they have changed."""
+        candidates = self._wire.candidates()
+        if not self._round or candidates != self._sent_candidates:
+            self._round = self._round % 0xFFFF + 1
+            self._sent_candidates = candidates
+            self._is_acknowledged = False
+            self._repeats = 0
+        self._send_rendezvous(now)
+
+    def _send_rendezvous(self, now: float) -> None:
+        nat_class, step = self._wire.nat()
+        body = Rendezvous(
+            round=self._round,
+            acknowledged=self._their_round,
+            sequence=self._wire.numbers.sent,
+            nonce=self.nonce,
+            nat_class=nat_class,
+            port_step=step,
+            candidates=self._sent_candidates,
+        ).encode(self._secret, self._wire.seat, self.seat)
+        self._wire.relay(PacketType.RENDEZVOUS, self.seat, body)
+        last = self._repeats >= len(RENDEZVOUS_REPEATS)
+        self._repeat_at = now + (RENDEZVOUS_RETRY if last else RENDEZVOUS_REPEATS[self._repeats])
+        self._repeats += 1
+
+    def receive_rendezvous(self, body: bytes, now: float) -> None:
+        """Raises DecodeError."""
+        theirs, observed = decode_rendezvous(body, self._secret, self.seat, self._wire.seat)
+        if theirs.nonce != self._their_nonce:
+            self._new_keys(theirs, now)
+        elif theirs.round < self._their_round:
+            raise DecodeError("stale_round")
+        is_new = theirs.round > self._their_round or not self._kinds
+        self._acknowledged(theirs.acknowledged >= self._round > 0)
+        if is_new and now - self._round_handled_at >= ROUND_INTERVAL:
+            self._round_handled_at = now
+            self._their_round = theirs.round
+            self._their_nat, self._their_step = theirs.nat_class, theirs.port_step
+            own = self._wire.own_observed()
+            self._kinds = {(it.ip, it.port): it.kind for it in targets(theirs.candidates, observed, own)}
+            self._punch(observed, now)
+        if not self._is_acknowledged:
+            self.rendezvous(now)
+
+    def _acknowledged(self, is_acknowledged: bool) -> None:
+        if is_acknowledged:
+            self._is_acknowledged = True
+            self._repeat_at = None
+
+    def _new_keys(self, theirs: Rendezvous, now: float) -> None:
+        mine = self._wire.seat
+        self._their_nonce = theirs.nonce
+        self._their_id = int.from_bytes(theirs.nonce[:4], "little")
+        self._their_round = 0
+        self._round_handled_at = now - ROUND_INTERVAL
+        self._send_key = direct_key(self._secret, mine, self.seat, self.nonce, theirs.nonce)
+        self.receive_key = direct_key(self._secret, self.seat, mine, theirs.nonce, self.nonce)
+        self._wire.numbers.begin(self.seat, theirs.sequence)
+        self._is_acknowledged = False
+        self._repeats = 0
+        self.paths.clear()
+        self._kinds = {}
+        self.leave_direct(PathReason.PATH_FAILED, now)
+
+    # -- hole punching
+
+    def _punch(self, observed: Iterable[IpPort], now: float) -> None:
+        self._punching.start(list(self._kinds), now)
+        self._probe(self.relay, now)
+        if not self._settings.hard_nats:
+            return
+        ports: list[int] = []
+        for ip, port in observed:
+            if ":" in ip or self._wire.nat()[0] is NatClass.RANDOM_PORTS:
+                continue
+            if self._their_nat is NatClass.PORT_DEPENDENT:
+                ports = predicted_ports(port, self._their_step)
+            elif self._their_nat is NatClass.RANDOM_PORTS:
+                ports = birthday_ports(self._wire.random)
+            guesses = [(ip, guessed) for guessed in ports if guessed != port]
+            if guesses and self._punching.guess(guesses, now):
+                self._kinds.update(dict.fromkeys(guesses, PathKind.IPV4))
+
+    def restart(self, now: float) -> None:
+        """Our own addresses have changed: every direct path has to be found again."""
+        for path in self.paths.values():
+            path.reset()
+            path.state = PathState.PROBING
+        self._update_selection(now)
+        if self.receive_key:
+            self._punching.start([*self.paths, *self._kinds], now)
+        self.rendezvous(now)
+
+    # -- packets of the pair
+
+    def receive(self, kind: int, body: bytes, is_new: bool, address: Address | None, now: float) -> bytes | None:
+        """A packet of the pair whose tag is valid, from a direct address or over the relay (None). The payload of a
+        DATA that is new. Raises DecodeError."""
+        path = self.relay if address is None else self.paths.get(address)
+        if path is not None:
+            path.received += 1
+        if not is_new:
+            raise DecodeError("replayed")
+        self._acknowledged(True)  # it is under keys that need our nonce
+        self._last_packet_at = now
+        if path is None:
+            path = self._add_path(address, now)
+            path.received += 1
+            self._punching.probe_at_once(address, now)
+        path.last_received = now
+        if kind == PacketType.DIRECT_DATA:
+            self.traffic_at = now
+            return body
+        if len(body) < _PROBE.size:
+            raise DecodeError("malformed")
+        nonce, received = _PROBE.unpack_from(body)
+        if kind == PacketType.DIRECT_PING:
+            self._send(PacketType.DIRECT_PONG, _PROBE.pack(nonce, path.received & 0xFFFFFFFF), path)
+            if path.state is PathState.PROBING:
+                self._punching.probe_at_once(path.address, now)
+        elif path.receive_answer(nonce, received, now):
+            self._answered(path, now)
+        else:
+            raise DecodeError("unknown_nonce")
+        return None
+
+    def _answered(self, path: Path, now: float) -> None:
+        if path.address is not None:
+            self._punching.finish(now)
+            if path.largest < MAX_DATAGRAM and not path.full_probed_at:
+                self._probe(path, now, MAX_DATAGRAM)
+            selected = self._selection.choice.path
+            if selected.address is not None and selected.last_received < path.since:
+                # The peer sends from another address since this path exists: it has moved.
+                selected.state = PathState.SUSPECT
+        self._update_selection(now)
+
+    def _add_path(self, address: Address | None, now: float) -> Path:
+        if len(self.paths) >= MAX_PATHS:
+            dead = [it for it, path in self.paths.items() if path.state in (PathState.DEAD, PathState.PROBING)]
+            if not dead:
+                raise DecodeError("too_many_paths")
+            del self.paths[dead[0]]
+        path = self.paths[address] = Path(address, self._kind_of(address), now)
+        return path
+
+    def _kind_of(self, address: Address | None) -> PathKind:
+        known = self._kinds.get(address)
+        if known is not None:
+            return known
+        return PathKind.IPV6 if isinstance(address, tuple) and ":" in str(address[0]) else PathKind.IPV4
+
+    def _probe(self, path: Path, now: float, size: int = 0) -> None:
+        nonce = self._wire.random(_NONCE_SIZE)
+        body = _PROBE.pack(nonce, path.received & 0xFFFFFFFF)
+        path.probe_sent(nonce, size, now)
+        self._send(PacketType.DIRECT_PING, body.ljust(max(size - OVERHEAD, 0), b"\0"), path)
+
+    def _send(self, kind: int, body: bytes, path: Path) -> None:
+        if not self._send_key:
+            return
+        number = self._wire.numbers.next()
+        packet = packets.seal(self._send_key, kind, self._their_id, number, self._wire.seat, body)
+        path.sent += 1
+        if path.address is None:
+            self._wire.relay(PacketType.PEER, self.seat, packet)
+        else:
+            self._wire.direct(packet, path.address)
+
+    # -- DATA
+
+    def send_data(self, number: int, payload: bytes, now: float) -> bool:
+        """Sends DATA on the selected direct path, if there is one. Whether it has to be sent over the relay as well."""
+        self.traffic_at = now
+        path = self._selection.choice.path
+        if path.address is None or HEADER.size + len(payload) + packets.TAG_SIZE > path.largest:
+            if now < self._overlap_until:
+                self._send_on_others(number, payload)
+            self.relay.sent += 1
+            return True
+        self._send_data_on(path, number, payload)
+        if path.state is PathState.VALID and now >= self._overlap_until:
+            return False
+        self.relay.sent += 1
+        return True
+
+    def _send_data_on(self, path: Path, number: int, payload: bytes) -> None:
+        path.sent += 1
+        self._direct_packets += 1
+        self._direct_bytes += len(payload) + OVERHEAD
+        kind, seat = PacketType.DIRECT_DATA, self._wire.seat
+        self._wire.direct(packets.seal(self._send_key, kind, self._their_id, number, seat, payload), path.address or 0)
+
+    def _send_on_others(self, number: int, payload: bytes) -> None:
+        """After a return to the relay: the direct path that was left, if it still works."""
+        for path in self.paths.values():
+            if path.is_usable and len(payload) + OVERHEAD <= path.largest:
+                self._send_data_on(path, number, payload)
+                return
+
+    @property
+    def is_direct(self) -> bool:
+        return self._selection.choice.path.address is not None
+
+    @property
+    def choice(self) -> Choice:
+        return self._selection.choice
+
+    def close(self, body: bytes) -> None:
+        """Notifies the peer on the direct path that this player leaves."""
+        if self.is_direct:
+            self._send(PacketType.DIRECT_CLOSE, body, self._selection.choice.path)
+
+    def leave_direct(self, reason: PathReason, now: float) -> None:
+        """Back to the relay at once."""
+        self._punching.stop()
+        if self._selection.leave(reason, now):
+            self._wire.path_changed(self, self._selection.choice)
+
+    # -- time
+
+    def handle_timer(self, now: float) -> None:
+        if self._repeat_at is not None and now >= self._repeat_at:
+            if self._repeats <= len(RENDEZVOUS_REPEATS) or now - self.traffic_at < IN_PLAY_FOR:
+                self._send_rendezvous(now)
+            else:
+                self._repeat_at = now + RENDEZVOUS_RETRY
+        if not self.receive_key:
+            return
+        if self._punching.is_round_due(now) and now - self.traffic_at < IDLE_INTERVAL:
+            self._punching.start(list(self._kinds), now)
+        for address in self._punching.take_due(now):
+            path = self.paths.get(address)
+            if path is None or path.state is PathState.PROBING:
+                self._probe(path or self._probing_path(address, now), now)
+        changed = self._check_paths(now)
+        if self.is_direct and now - self._last_packet_at >= CONSENT_TIMEOUT:
+            self.leave_direct(PathReason.PATH_FAILED, now)
+        if changed or (check := self._selection.next_check()) is not None and now >= check:
+            self._update_selection(now)
+
+    def _probing_path(self, address: Address, now: float) -> Path:
+        """Guessed ports are not kept as paths: there are a thousand of them. An answer makes one."""
+        if address in self._kinds and len(self.paths) < MAX_PATHS:
+            return self._add_path(address, now)
+        return Path(address, self._kind_of(address), now)
+
+    def _check_paths(self, now: float) -> bool:
+        changed = False
+        for path in (self.relay, *self.paths.values()):
+            changed = path.check(now) or changed
+            if path.state is PathState.DEAD and now >= path.rest_until:
+                path.revive()
+                if path.address is not None:
+                    self._punching.probe_at_once(path.address, now)
+            due = self._probe_due(path, now)
+            if due is not None and now >= due:
+                self._probe(path, now)
+            full = self._full_probe_due(path, now)
+            if full is not None and now >= full:
+                self._probe(path, now, MAX_DATAGRAM)
+        return changed
+
+    def _probe_due(self, path: Path, now: float) -> float | None:
+        """When the path is to be probed next, without punching."""
+        if path.address is None:
+            if not any(it.state in (PathState.VALID, PathState.SUSPECT) for it in self.paths.values()):
+                return None
+        elif path.state not in (PathState.VALID, PathState.SUSPECT):
+            return None
+        if path.state is PathState.SUSPECT:
+            return path.probed_at + SUSPECT_INTERVAL
+        if now - self.traffic_at >= IN_PLAY_FOR:
+            return path.probed_at + IDLE_INTERVAL
+        if path is not self._selection.choice.path:
+            return path.probed_at + STANDBY_INTERVAL
+        regular = path.probed_at + PLAY_INTERVAL
+        if path.address is not None and path.probed_at < path.last_received:
+            return min(regular, path.last_received + HURRIED_AFTER)
+        return regular
+
+    def _full_probe_due(self, path: Path, now: float) -> float | None:
+        if path.address is None or path.state is not PathState.VALID:
+            return None
+        if now - self.traffic_at >= IN_PLAY_FOR:
+            return path.full_probed_at + FULL_IDLE_INTERVAL
+        is_selected = path is self._selection.choice.path
+        return path.full_probed_at + (FULL_PLAY_INTERVAL if is_selected else FULL_STANDBY_INTERVAL)
+
+    def next_timer(self, now: float) -> float:
+        """At the latest when `handle_timer` is to be called."""
+        due = [now + IDLE_INTERVAL, self._repeat_at]
+        if self.receive_key:
+            due += [self._punching.next_timer(), self._selection.next_check()]
+            if self.is_direct:
+                due.append(self._last_packet_at + CONSENT_TIMEOUT)
+            for path in (self.relay, *self.paths.values()):
+                due += [path.next_check(), self._probe_due(path, now), self._full_probe_due(path, now)]
+                if path.state is PathState.DEAD:
+                    due.append(path.rest_until)
+        return min(at for at in due if at is not None)
+
+    def _update_selection(self, now: float) -> None:
+        if self._selection.update(list(self.paths.values()), now):
+            relay_rtt = self.relay.round_trip.smoothed or 0.0
+            self._overlap_until = now + max(MIN_OVERLAP, relay_rtt)
+            self._wire.path_changed(self, self._selection.choice)
+            if self._selection.choice.reason is PathReason.PATH_FAILED and not self.is_direct:
+                self._punching.start([*self._kinds], now)
+
+    # -- reports
+
+    def report(self) -> PathReport:
+        """For PATH_REPORT; the packets and bytes are counted anew."""
+        choice = self._selection.choice
+        sent, octets, self._direct_packets, self._direct_bytes = self._direct_packets, self._direct_bytes, 0, 0
+        return PathReport(
+            seat=self.seat,
+            path=choice.path.kind,
+            reason=choice.reason,
+            loss=choice.path.loss,
+            round_trip=round((choice.path.round_trip.smoothed or 0.0) * 1e6),
+            relay_round_trip=round((self.relay.round_trip.smoothed or 0.0) * 1e6),
+            packets=sent,
+            bytes=octets,
+        )

@@ -1,0 +1,382 @@
+"""All direct paths of a player, and the end-to-end sequence of what it sends (PROTOCOL.md 12).
+
+`RelayConnection` owns one `Peers`, passes it what concerns other players, and sends what it returns. `now` is in seconds
+of any clock that never goes back.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from .. import events, packets
+from ..errors import DecodeError
+from ..handshake import Welcome
+from ..packets import EVERYONE, HEADER, OVERHEAD, SEQUENCE_SIZE, DirectMode, PacketType
+from . import stun
+from .candidates import IpPort, offered
+from .end_to_end import EndToEnd
+from .nat import Observation, classify
+from .pair_secrets import PeerKeys, unpack_peer_keys
+from .path_selection import Choice
+from .peer import DirectSettings, Peer
+from .rendezvous import Candidate, NatClass
+from .reports import MAX_ENTRIES, PathKind, PathReason, encode_reports
+
+Address = Hashable
+
+REPORT_INTERVAL = 10.0  # seconds
+MIN_REPORT_INTERVAL = 0.3  # seconds between two reports about changes
+MAX_PEERS = 64  # with direct paths; further ones are relayed
+STUN_REPEATS = (0.2, 0.4, 0.8)  # seconds after which an unanswered request is sent again
+_EMPTY_TIMER = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class PathInfo:
+    """The path on which this player sends to `seat`. Round trips are in milliseconds, end to end, None before the first
+    answer; the loss is 0.0 to 1.0; `since` is a time of the machine's clock."""
+
+    seat: int
+    path: PathKind
+    address: IpPort | None
+    reason: PathReason
+    since: float
+    rtt_ms: float | None
+    jitter_ms: float
+    loss: float
+    relay_rtt_ms: float | None
+
+
+class Peers:
+    """`relay(kind, seat, body)` sends a packet of the connection to the node, and returns False if there is none."""
+
+    def __init__(
+        self,
+        *,
+        peer_keys: bytes,
+        settings: DirectSettings,
+        node: Address,
+        microseconds: int,
+        random: Callable[[int], bytes],
+        relay: Callable[[int, int, bytes], bool],
+        outgoing: list[tuple[bytes, Address]],
+        emitted: deque[events.Event],
+        dropped: Counter[str],
+    ) -> None:
+        """Raises ValueError if `peer_keys` are not those of a seat; empty: there are no direct paths."""
+        self.seat = 0
+        self.numbers = EndToEnd(microseconds)
+        self.random = random
+        self.dropped = dropped
+        self.relay = relay
+        self._node = node
+        self._settings = settings
+        self._keys: PeerKeys | None = unpack_peer_keys(peer_keys) if peer_keys else None
+        self._outgoing = outgoing
+        self._emitted = emitted
+        self._mode = DirectMode.RELAY_ONLY
+        self._welcome: Welcome | None = None
+        self._peers: dict[int, Peer] = {}
+        self._by_id: dict[int, Peer] = {}
+        self._allowed: set[int] = set()  # seats to which the game has allowed a direct path
+        self._requested: set[int] = set()  # seats about which the game was asked
+        self._hosts: list[IpPort] = []
+        self._mapped: list[IpPort] = []
+        self._observations: list[Observation] = []
+        self._stun: dict[bytes, tuple[str, int]] = {}  # transaction -> server
+        self._stun_due: deque[tuple[float, bytes, str, int]] = deque()
+        self._report_at: float | None = None
+        self._reported_at = 0.0
+        self._timer = 0.0
+
+    # -- the connection to the node
+
+    def welcomed(self, welcome: Welcome, now: float) -> None:
+        """A new connection to the node, the first one or after a loss."""
+        self.seat, self._welcome = welcome.seat, welcome
+        self._mode = welcome.direct_mode
+        if self._keys is not None and self._keys.seat != welcome.seat:
+            self.dropped["wrong_peer_keys"] += 1
+            self._keys = None
+        self._observe_nat(welcome, now)
+        for peer in self._peers.values():
+            peer.rendezvous(now)
+        self._timer = now
+
+    def set_addresses(self, hosts: Iterable[IpPort], mapped: Iterable[IpPort] | None, now: float) -> None:
+        """The addresses of the sockets, and those that a router maps to them (None: unchanged)."""
+        self._hosts = list(hosts)
+        if mapped is not None:
+            self._mapped = list(mapped)
+        for peer in self._peers.values():
+            peer.rendezvous(now)
+        self._timer = now
+
+    def rebind(self, now: float) -> None:
+        """The sockets are new ones."""
+        if self._welcome is not None:
+            self._observe_nat(self._welcome, now)
+        for peer in self._peers.values():
+            peer.restart(now)
+        self._timer = now
+
+    def remove(self, seat: int) -> None:
+        """The seat was revoked, or its player has closed: nothing is sent to it or accepted from it directly."""
+        peer = self._peers.pop(seat, None)
+        if peer is not None:
+            del self._by_id[peer.id]
+        self.numbers.forget(seat)
+        self._requested.discard(seat)
+
+    def has_left_node(self, seat: int) -> bool:
+        """The node has lost the seat. Whether its player is still reached directly; if not, it is forgotten."""
+        peer = self._peers.get(seat)
+        if peer is not None and peer.is_direct:
+            peer.has_left_node = True
+            return True
+        self.remove(seat)
+        return False
+
+    def joined(self, seat: int) -> bool:
+        """The seat has joined. Whether it was reached directly all the time."""
+        peer = self._peers.get(seat)
+        was_direct = peer is not None and peer.has_left_node
+        if peer is not None:
+            peer.has_left_node = False
+        return was_direct
+
+    def close(self, code: int = 0, text: str = "") -> None:
+        """This player leaves, or may not go on: no direct path is used any more."""
+        body = packets.Close(code, text).encode()
+        for peer in self._peers.values():
+            peer.close(body)
+        self._peers.clear()
+        self._by_id.clear()
+        self._report_at = None
+
+    def leave_direct(self, now: float) -> None:
+        """The node has been silent for longer than the direct grace."""
+        for peer in self._peers.values():
+            peer.leave_direct(PathReason.NOT_PERMITTED, now)
+
+    @property
+    def direct_seats(self) -> frozenset[int]:
+        """The seats to which DATA goes on a direct path."""
+        return frozenset(seat for seat, peer in self._peers.items() if peer.is_direct)
+
+    # -- DATA
+
+    def send(self, target: int, roster: Iterable[int], payload: bytes, now: float) -> bool:
+        """Whether the packet was sent on at least one path. `roster`: the other seats that are connected."""
+        number = self.numbers.next()
+        body = number.to_bytes(8, "little")[:SEQUENCE_SIZE] + payload
+        if target != EVERYONE:
+            peer = self._peers.get(target) or self._begin(target, now)
+            if peer is None or peer.send_data(number, payload, now):
+                return self.relay(PacketType.DATA, target, body) or (peer is not None and peer.is_direct)
+            return True
+        return self._send_to_everyone(number, frozenset(roster), payload, body, now)
+
+    def _send_to_everyone(
+        self, number: int, roster: frozenset[int], payload: bytes, body: bytes, now: float
+    ) -> bool:
+        is_host_only = self._welcome is not None and not self._welcome.mesh and self.seat != 0
+        receivers = frozenset({0}) if is_host_only else roster | self.direct_seats
+        relayed = []
+        for seat in receivers:
+            peer = self._peers.get(seat) or self._begin(seat, now)
+            if peer is None or peer.send_data(number, payload, now):
+                relayed.append(seat)
+        # A single DATA to everyone costs the player less than one to each of several seats.
+        if len(relayed) == len(receivers) or len(relayed) > 1:
+            return self.relay(PacketType.DATA, EVERYONE, body) or len(relayed) < len(receivers)
+        return all([self.relay(PacketType.DATA, seat, body) for seat in relayed]) or not relayed
+
+    def receive_data(self, source: int, body: bytes, now: float) -> bytes | None:
+        """The payload of DATA over the node; None: a duplicate. Raises DecodeError."""
+        if len(body) < SEQUENCE_SIZE:
+            raise DecodeError("malformed")
+        peer = self._peers.get(source) or self._begin(source, now)
+        if peer is not None:
+            peer.relay.packet_received(now)
+            peer.traffic_at = now
+        if not self.numbers.accept_relayed(source, int.from_bytes(body[:SEQUENCE_SIZE], "little")):
+            self.dropped["duplicate"] += 1
+            return None
+        return body[SEQUENCE_SIZE:]
+
+    # -- other packets
+
+    def receive_rendezvous(self, source: int, body: bytes, now: float) -> None:
+        """Raises DecodeError."""
+        peer = self._peers.get(source) or self._begin(source, now)
+        if peer is None:
+            raise DecodeError("not_allowed")
+        peer.receive_rendezvous(body, now)
+        self._timer = now
+
+    def receive_peer(self, source: int, body: bytes, now: float) -> None:
+        """A packet of a pair that came over the node. Raises DecodeError."""
+        if len(body) >= OVERHEAD and body[9] != source:
+            raise DecodeError("unknown_pair")
+        self._receive_of_pair(body, None, now)
+
+    def receive_direct(self, data: bytes, address: Address, now: float) -> tuple[int, bytes] | None:
+        """(seat, payload) of a DATA from any address. Raises DecodeError."""
+        return self._receive_of_pair(data, address, now)
+
+    def _receive_of_pair(self, data: bytes, address: Address | None, now: float) -> tuple[int, bytes] | None:
+        if len(data) < OVERHEAD:
+            raise DecodeError("too_short")
+        kind, pair, low, seat = HEADER.unpack_from(data)
+        peer = self._by_id.get(pair)
+        if peer is None or peer.seat != seat or not peer.receive_key:
+            raise DecodeError("unknown_pair")
+        number = self.numbers.complete(seat, low)
+        if not packets.is_tag_valid(peer.receive_key, data, number):
+            raise DecodeError("bad_tag")
+        body = data[HEADER.size : -packets.TAG_SIZE]
+        if kind == PacketType.DIRECT_CLOSE:
+            self._closed(peer, packets.decode_close(body))
+            return None
+        if kind == PacketType.DIRECT_DATA and address is None:
+            raise DecodeError("unknown_type")
+        was_direct = peer.is_direct
+        payload = peer.receive(kind, body, self.numbers.accept(seat, number), address, now)
+        if payload is None or not was_direct:
+            self._timer = now
+        return None if payload is None else (seat, payload)
+
+    def _closed(self, peer: Peer, close: packets.Close) -> None:
+        self.remove(peer.seat)
+        if peer.has_left_node:  # otherwise the node reports it
+            self._emitted.append(events.Left(peer.seat, close.text))
+
+    # -- the game's permission
+
+    def allow(self, seat: int, now: float) -> None:
+        """The game permits a direct path to the player of `seat` (direct mode "ask")."""
+        self._allowed.add(seat)
+        self._begin(seat, now)
+        self._timer = now
+
+    def _begin(self, seat: int, now: float) -> Peer | None:
+        """The peer, if a direct path to it is permitted; None: it is relayed only."""
+        keys, welcome = self._keys, self._welcome
+        if keys is None or welcome is None or self._mode is DirectMode.RELAY_ONLY or seat == self.seat:
+            return None
+        if not (welcome.mesh or 0 in (seat, self.seat)) or len(self._peers) >= MAX_PEERS:
+            return None
+        if self._mode is DirectMode.ASK and seat not in self._allowed:
+            if seat not in self._requested:
+                self._requested.add(seat)
+                self._emitted.append(events.DirectPathRequested(seat))
+            return None
+        peer = self._peers[seat] = Peer(seat, keys.secret(seat), self, self._settings, now)
+        self._by_id[peer.id] = peer
+        peer.rendezvous(now)
+        self._timer = now
+        return peer
+
+    # -- what a peer needs (peer.Wire)
+
+    def direct(self, datagram: bytes, address: Address) -> None:
+        self._outgoing.append((datagram, address))
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        node_sees = self._node_observation()
+        reflexive = [(it.ip, it.port) for it in self._observations if (it.ip, it.port) != node_sees]
+        return offered(self._hosts, reflexive, self._mapped)
+
+    def nat(self) -> tuple[NatClass, int]:
+        return classify(self._observations)
+
+    def own_observed(self) -> list[IpPort]:
+        return [(it.ip, it.port) for it in self._observations]
+
+    def path_changed(self, peer: Peer, choice: Choice) -> None:
+        if peer.has_left_node and choice.path.address is None:
+            self._emitted.append(events.Left(peer.seat, "timeout"))
+            peer.has_left_node = False
+        self._emitted.append(events.PathChanged(peer.seat, choice.path.kind.name.lower(), choice.reason.name.lower()))
+        self._report_at = max(choice.since, self._reported_at + MIN_REPORT_INTERVAL)
+
+    # -- NAT classification
+
+    def _node_observation(self) -> IpPort | None:
+        return (self._welcome.ip, self._welcome.port) if self._welcome else None
+
+    def _observe_nat(self, welcome: Welcome, now: float) -> None:
+        """Asks the node's other port which address it sees; the WELCOME is the answer of the first one."""
+        if self._keys is None or self._mode is DirectMode.RELAY_ONLY:
+            return
+        assert isinstance(self._node, tuple)  # noqa: S101 - the address of a socket
+        ip, port = self._node[:2]
+        self._observations = [Observation(ip, port, welcome.ip, welcome.port)]
+        if welcome.second_port:
+            transaction = self.random(stun.TRANSACTION_SIZE)
+            self._stun = {transaction: (ip, welcome.second_port)}
+            delays = (0.0, *STUN_REPEATS)
+            self._stun_due = deque((now + delay, transaction, ip, welcome.second_port) for delay in delays)
+
+    def receive_stun(self, data: bytes, now: float) -> None:
+        """Raises DecodeError."""
+        transaction, ip, port = stun.decode_response(data)
+        server = self._stun.pop(transaction, None)
+        if server is None:
+            raise DecodeError("unknown_nonce")
+        self._observations.append(Observation(*server, ip, port))
+
+    def _send_stun(self, now: float) -> None:
+        while self._stun_due and self._stun_due[0][0] <= now:
+            _, transaction, ip, port = self._stun_due.popleft()
+            if transaction in self._stun:
+                self.direct(stun.encode_request(transaction), (ip, port))
+
+    # -- time
+
+    def next_timer(self) -> float:
+        return self._timer
+
+    def handle_timer(self, now: float) -> None:
+        if now < self._timer:
+            return
+        self._send_stun(now)
+        for peer in list(self._peers.values()):
+            peer.handle_timer(now)
+        if self._report_at is not None and now >= self._report_at:
+            self._report(now)
+        due = [now + _EMPTY_TIMER, *(peer.next_timer(now) for peer in self._peers.values())]
+        if self._report_at is not None:
+            due.append(self._report_at)
+        if self._stun_due:
+            due.append(self._stun_due[0][0])
+        self._timer = max(min(due), now + 0.001)
+
+    def _report(self, now: float) -> None:
+        reports = [peer.report() for peer in self._peers.values()]
+        for at in range(0, len(reports), MAX_ENTRIES):
+            self.relay(PacketType.PATH_REPORT, 0, encode_reports(reports[at : at + MAX_ENTRIES]))
+        self._reported_at = now
+        self._report_at = now + REPORT_INTERVAL if reports else None
+
+    def paths(self) -> list[PathInfo]:
+        """The path to each peer with which a direct path was permitted."""
+        return [_info(peer) for peer in self._peers.values()]
+
+
+def _info(peer: Peer) -> PathInfo:
+    choice = peer.choice
+    path, rtt, relay_rtt = choice.path, choice.path.round_trip.smoothed, peer.relay.round_trip.smoothed
+    address = path.address
+    return PathInfo(
+        seat=peer.seat,
+        path=path.kind,
+        address=(str(address[0]), int(address[1])) if isinstance(address, Sequence) else None,
+        reason=choice.reason,
+        since=choice.since,
+        rtt_ms=None if rtt is None else rtt * 1000,
+        jitter_ms=path.round_trip.jitter * 1000,
+        loss=path.loss,
+        relay_rtt_ms=None if relay_rtt is None else relay_rtt * 1000,
+    )

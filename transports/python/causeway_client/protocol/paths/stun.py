@@ -1,0 +1,53 @@
+"""STUN Binding requests and responses, client's side (RFC 8489, sections 5, 14 and 18.3): which address does a server
+see for this socket?"""
+
+import ipaddress
+import struct
+
+from ..errors import DecodeError
+from ..packets import STUN_COOKIE
+
+_HEADER = struct.Struct(">HH4s12s")
+_ATTRIBUTE = struct.Struct(">HH")
+_REQUEST, _SUCCESS = 0x0001, 0x0101
+_XOR_MAPPED_ADDRESS = 0x0020
+_FAMILY_SIZES = {1: 4, 2: 16}
+TRANSACTION_SIZE = 12
+
+
+def is_stun(data: bytes) -> bool:
+    """Whether a datagram looks like STUN (PROTOCOL.md 2)."""
+    return len(data) >= _HEADER.size and data[0] < 0x40 and data[4:8] == STUN_COOKIE
+
+
+def encode_request(transaction: bytes) -> bytes:
+    """A Binding request; `transaction` is 12 random bytes."""
+    return _HEADER.pack(_REQUEST, 0, STUN_COOKIE, transaction)
+
+
+def decode_response(data: bytes) -> tuple[bytes, str, int]:
+    """(transaction, IP, port) of a Binding success response. Raises DecodeError "malformed"."""
+    if not is_stun(data):
+        raise DecodeError("malformed")
+    kind, length, _, transaction = _HEADER.unpack_from(data)
+    if kind != _SUCCESS or length != len(data) - _HEADER.size:
+        raise DecodeError("malformed")
+    at = _HEADER.size
+    while at + _ATTRIBUTE.size <= len(data):
+        attribute, size = _ATTRIBUTE.unpack_from(data, at)
+        value = data[at + _ATTRIBUTE.size : at + _ATTRIBUTE.size + size]
+        if attribute == _XOR_MAPPED_ADDRESS:
+            ip, port = _address(value, transaction)
+            return transaction, ip, port
+        at += _ATTRIBUTE.size + size + -size % 4
+    raise DecodeError("malformed")
+
+
+def _address(value: bytes, transaction: bytes) -> tuple[str, int]:
+    size = _FAMILY_SIZES.get(value[1]) if len(value) >= 4 else None
+    if size is None or len(value) != 4 + size:
+        raise DecodeError("malformed")
+    mask = STUN_COOKIE + transaction
+    port = int.from_bytes(value[2:4], "big") ^ int.from_bytes(mask[:2], "big")
+    packed = bytes(byte ^ mask[index] for index, byte in enumerate(value[4:]))
+    return str(ipaddress.ip_address(packed)), port
