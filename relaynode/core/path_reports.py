@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from causeway_client.protocol.paths.reports import PathReport
-from nodeapi.telemetry import MAX_COUNT, PATHS, PATH_REASONS, PathQuality
+from nodeapi.telemetry import MAX_COUNT, PATH_REASONS, PATHS, PathQuality
 
 from .seats import Seat
 

@@ -44,7 +44,9 @@ class SeatTable:
         session.take_terms(grant)
         for seat_grant in grant.seats:
             mode = direct_mode(seat_grant)
-            seat = session.seats.get(seat_grant.seat) or self.add_seat(session, seat_grant.seat, seat_grant.limits, mode)
+            seat = session.seats.get(seat_grant.seat) or self.add_seat(
+                session, seat_grant.seat, seat_grant.limits, mode
+            )
             seat.direct_mode = mode
             if seat.edgegap.token != seat_grant.token:
                 self._set_token(seat, None)  # before another seat may be given it

@@ -22,7 +22,7 @@ Lines keep their order, so the parent reads all changes of a command before its 
 | `drain` | `draining` | null |
 | `listed` | `known`: whether a list was read; of an applied list `at`, `ended_before`, `sessions` | those forgotten |
 | `announce_shutdown` | | null; native players are notified |
-| `report` | `legs`: the maximum, also of paths | `{"stats", "counters", "legs", "paths", "cpu_seconds", "receive_buffer", "memory"}` |
+| `report` | `legs`: the maximum | `{"stats", "counters", "legs", "paths", "cpu_seconds", "receive_buffer", "memory"}` |
 
 The parent closes its end to stop a worker, and a parent that dies does the same.
 """

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 from causeway_client.protocol.leg import Leg
 from causeway_client.protocol.packets import Notice, PacketType, seal
 
-from ..path_quality import NativeQuality
 from ..addresses import Address
+from ..path_quality import NativeQuality
 from .binding import Binding, DialectName, Quality
 
 if TYPE_CHECKING:

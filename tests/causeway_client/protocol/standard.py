@@ -82,6 +82,35 @@ def tag(key: bytes, packet: bytes, sequence: int) -> bytes:
     return bytes(siphash24(packet[:-8] + (sequence >> 32).to_bytes(4, "little"), key=key).digest())
 
 
+def pair_secret(peer_key: bytes, higher_seat: int) -> bytes:
+    """Section 12.1."""
+    return mac(peer_key, _label("12.1") + bytes((higher_seat,)))
+
+
+def rendezvous_tag(secret: bytes, sender: int, receiver: int, body: bytes) -> bytes:
+    """Section 12.2."""
+    return mac(secret, _label("12.2") + bytes((sender, receiver)) + body)[:8]
+
+
+def direct_key(secret: bytes, sender: int, receiver: int, nonces: bytes) -> bytes:
+    """Section 12.3; `nonces`: that of the lower seat, then that of the higher one."""
+    return mac(secret, _label("12.3") + bytes((sender, receiver)) + nonces)
+
+
+def end_of_rendezvous(body: bytes) -> int:
+    """Section 12.2: the fields of fixed width, the candidates, the certificate, the tag."""
+    at = 33
+    for _ in range(body[32]):
+        at += 1 + {4: 4, 6: 16}[body[at] & 15] + 2
+    return at + (32 if body[1] & 1 else 0) + 8
+
+
+def _label(heading: str) -> bytes:
+    text = re.search(r'HMAC\(.*?"(causeway v1 .*?)"', section(heading))
+    assert text
+    return text[1].encode("ascii")
+
+
 def _amount(text: str, found: dict[str, Any], data: bytes) -> int:
     names = {name: value for name, value in found.items() if isinstance(value, int)} | {"n": len(data)}
     total, sign = 0, 1

@@ -8,6 +8,7 @@ import pytest
 from causeway_client.protocol import handshake, packets, siphash, tokens
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import NoticeCode, PacketType
+from causeway_client.protocol.paths import end_to_end, path, punching, rendezvous
 from causeway_client.protocol.replay_window import ReplayWindow
 from relaynode.core.counters import DROPS
 from tests.causeway_client.protocol import standard
@@ -82,20 +83,30 @@ def test_the_header_of_a_connection() -> None:
 
 
 def test_ping_body() -> None:
-    assert [int(offset) - 10 for offset, *_ in standard.layout("7.2")] == [0, 8]
-    assert packets._PING.size == 12
+    assert [int(offset) - 10 for offset, *_ in standard.layout("7.2")] == [0, 8, 12]
+    assert packets._PING.size == 16
 
 
 @pytest.mark.parametrize(
     ("statement", "value"),
     [
-        (r"MUST NOT send more than \*\*([\d,]+) bytes", packets.MAX_DATAGRAM),
-        (r"MUST accept up to \*\*([\d,]+) bytes", packets.MAX_INCOMING),
+        (r"No datagram is longer than \*\*([\d,]+) bytes", packets.MAX_DATAGRAM),
+        (r"MUST NOT send more than \*\*([\d,]+) bytes", packets.MAX_DATAGRAM_BESIDE_EDGEGAP),
+        (r"one window of \*\*([\d,]+) numbers", ReplayWindow.END_TO_END_SIZE),
+        (r"more than ([\d,]+) above the highest number authenticated", end_to_end.MAX_UNAUTHENTICATED_LEAD),
+        (r"If (\d+) consecutive DATA", end_to_end.TOO_OLD_BEFORE_RESET),
+        (
+            r"at most (\d+) random ports".replace("(\\d+)", "([\\d,]+)").replace("at most", "up to"),
+            punching.MAX_GUESSES,
+        ),
+        (r"datagrams of at most (\d+) bytes", path.SMALL_DATAGRAM),
+        (r"of the candidates, at most (\d+)", rendezvous.MAX_CANDIDATES),
         (r"Seat number \*\*(\d+) means everyone else", packets.EVERYONE),
         (r"Replay window\*\*: ([\d,]+) numbers", ReplayWindow.SIZE),
-        (r"payload, 0 to ([\d,]+) bytes", packets.MAX_PAYLOAD),
+        (r"game's payload, 0 to ([\d,]+) bytes", packets.MAX_PAYLOAD_BESIDE_EDGEGAP),
+        (r"followed by the payload, 0 to ([\d,]+) bytes", packets.MAX_PAYLOAD),
         (r"up to (\d+) bytes of UTF-8 text", packets.MAX_TEXT),
-        (r"Body: (\d) random bytes", packets.CHALLENGE_SIZE),
+        (r"Body of the challenge: (\d) random bytes", packets.CHALLENGE_SIZE),
         (r"Less than (\d+) bytes: drop", packets.MIN_PROBE),
         (r"at least (\d+) bytes \| drop", handshake.MIN_CONNECT),
     ],

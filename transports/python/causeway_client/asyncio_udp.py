@@ -19,11 +19,13 @@ from typing import Any, Self, TypeVar
 
 from .asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
 from .credentials import decode_secret
-from .protocol.connection import RelayConnection, State, Stats
+from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
 from .protocol.events import Event, Welcomed
+from .protocol.leg import Stats
 from .protocol.packets import EVERYONE
 from .protocol.probing import Measurement, Prober
+from .protocol.states import State
 
 __all__ = [
     "EVERYONE",

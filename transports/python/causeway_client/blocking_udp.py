@@ -20,10 +20,12 @@ from typing import Any, Self
 
 from . import happy_eyeballs
 from .credentials import decode_secret
-from .protocol.connection import RelayConnection, State, Stats
+from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout
 from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved, Received
-from .protocol.packets import EVERYONE, MAX_INCOMING
+from .protocol.leg import Stats
+from .protocol.packets import EVERYONE, MAX_DATAGRAM
+from .protocol.states import State
 
 __all__ = ["EVERYONE", "Connection", "connect"]
 
@@ -206,7 +208,7 @@ class Connection:
                 if each.fileno() < 0:  # the last packet ended the connection
                     break
                 try:
-                    data = each.recv(MAX_INCOMING + 1)
+                    data = each.recv(MAX_DATAGRAM + 1)
                 except BlockingIOError:
                     break
                 except OSError:  # port unreachable may be temporary; the machine's timers decide

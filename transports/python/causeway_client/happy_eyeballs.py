@@ -114,7 +114,7 @@ class _Race:
         for key, _ in self._selector.select(timeout):
             runner: socket.socket = key.data
             try:
-                data = runner.recv(packets.MAX_INCOMING + 1)
+                data = runner.recv(packets.MAX_DATAGRAM + 1)
             except BlockingIOError:
                 continue
             except OSError:  # port unreachable

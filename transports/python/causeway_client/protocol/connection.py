@@ -10,14 +10,12 @@ An adapter owns the socket and the clock. After each call it sends what `datagra
 
 JOINING and RECONNECTING differ only in their timeouts. A packet of the old connection that arrives while reconnecting
 is dropped, because the node may already use new keys. Packets that the game sends meanwhile are dropped and counted
-("not_connected").
+("not_connected"), except to players that are reached directly (`paths`).
 """
 
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from enum import Enum
 
 from . import events, handshake, packets
 from .errors import (
@@ -33,30 +31,16 @@ from .errors import (
     refusal_error,
 )
 from .joining import Joining
-from .leg import PlayerLeg
+from .leg import PlayerLeg, Stats, stats_of
 from .packets import EVERYONE, NoticeCode, PacketType
+from .paths.peers import Peers
+from .paths.stun import is_stun
+from .paths.wire import DirectSettings
+from .roster import Roster
+from .states import TRANSITIONS, State
 
 Address = Hashable
 
-
-class State(Enum):
-    IDLE = "idle"
-    JOINING = "joining"
-    RELAYED = "relayed"
-    RECONNECTING = "reconnecting"
-    CLOSED = "closed"
-
-
-TRANSITIONS: dict[tuple[State, type[events.Event]], State] = {
-    (State.IDLE, events.ConnectStarted): State.JOINING,
-    (State.IDLE, events.Closed): State.CLOSED,
-    (State.JOINING, events.Welcomed): State.RELAYED,
-    (State.JOINING, events.Closed): State.CLOSED,
-    (State.RELAYED, events.ReconnectStarted): State.RECONNECTING,
-    (State.RELAYED, events.Closed): State.CLOSED,
-    (State.RECONNECTING, events.Welcomed): State.RELAYED,
-    (State.RECONNECTING, events.Closed): State.CLOSED,
-}
 
 SILENT_KEEP_ALIVES = 3
 MIN_KEEP_ALIVE = 0.1  # seconds; a lower limit for the interval in a WELCOME
@@ -65,27 +49,12 @@ SEAT_KEY_SIZE = 32
 MAX_TOKEN = packets.MAX_DATAGRAM - handshake.MIN_CONNECT
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Statistics of a connection. Times are in milliseconds, None before the first measurement; losses are 0.0 to 1.0.
-    `dropped` counts dropped packets by reason."""
-
-    rtt_ms: float | None
-    jitter_ms: float | None
-    loss_up: float
-    loss_down: float
-    sent: int
-    received: int
-    reconnects: int
-    dropped: dict[str, int]
-
-
 class RelayConnection:
     """A player's connection to the seat in its connect token.
 
     `wall_clock` returns microseconds since 1970, for the timestamp of the CONNECT; `random(n)` returns n bytes of a
-    cryptographic generator. `connect_timeout` and `reconnect_timeout` are in seconds. Raises ValueError if the token or
-    the key has an impossible length."""
+    cryptographic generator. `connect_timeout` and `reconnect_timeout` are in seconds. Without `peer_keys` there
+    are no direct paths. Raises ValueError if the token or a key has an impossible length."""
 
     def __init__(
         self,
@@ -97,6 +66,8 @@ class RelayConnection:
         random: Callable[[int], bytes],
         connect_timeout: float = 10.0,
         reconnect_timeout: float = 30.0,
+        peer_keys: bytes = b"",
+        direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
     ) -> None:
         if not 0 < len(connect_token) <= MAX_TOKEN or len(seat_key) != SEAT_KEY_SIZE:
             raise ValueError(f"expected a connect token, and a seat key of {SEAT_KEY_SIZE} bytes")
@@ -109,13 +80,27 @@ class RelayConnection:
         self._joining = Joining(connect_token, seat_key, wall_clock, random)
         self._timeouts = {State.JOINING: connect_timeout, State.RECONNECTING: reconnect_timeout}
         self._leg: PlayerLeg | None = None
-        self._peers: set[int] = set()
         self._give_up_at: float | None = None  # while joining or reconnecting
         self._next_ping = 0.0
         self._unanswered_since: float | None = None  # when the first PING since the last received packet was sent
         self._sent = self._received = self._reconnects = 0
         self._outgoing: list[tuple[bytes, Address]] = []
         self._events: deque[events.Event] = deque()
+        self._is_sequenced = False
+        self._direct_until = self._expires_at = math.inf  # when direct paths end: now, and at the latest
+        self.direct = Peers(
+            peer_keys=peer_keys,
+            settings=direct,
+            node=node,
+            microseconds=wall_clock(),
+            random=random,
+            relay=self._relay,
+            outgoing=self._outgoing,
+            emitted=self._events,
+            dropped=self.dropped,
+        )
+        self._roster = Roster(self.direct, self._events)
+        self._wall_clock = wall_clock
 
     # -- called by the game -------------------------------------------------------------------------
 
@@ -127,11 +112,11 @@ class RelayConnection:
         """Sends DATA to a seat or to EVERYONE. Returns False if it was dropped because there is no connection now.
 
         Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the connection."""
-        return self._send_payload(PacketType.DATA, target, payload)
+        return self._send_payload(PacketType.DATA, target, payload, now)
 
     def signal(self, target: int, payload: bytes, now: float) -> bool:
         """Like `send`, but a SIGNAL, to one seat in any topology."""
-        return self._send_payload(PacketType.SIGNAL, target, payload)
+        return self._send_payload(PacketType.SIGNAL, target, payload, now)
 
     def rebind(self, now: float) -> None:
         """The adapter's socket has another address: sends a packet at once, so that the node verifies it."""
@@ -139,6 +124,7 @@ class RelayConnection:
             self._ping(now, self._leg)
         elif self._give_up_at is not None:
             self._transmit(self._joining.start(now))
+        self.direct.rebind(now)
 
     def close(self, now: float, code: int = 0, reason: str = "") -> None:
         """Ends the connection and notifies the node. A game may use `code` 128 to 255."""
@@ -148,12 +134,13 @@ class RelayConnection:
             body = packets.Close(code, reason).encode()
             for _ in range(CLOSE_COPIES):
                 self._transmit(self._leg.seal(PacketType.CLOSE, 0, body))
+        self.direct.close(code, reason)
         self._end(None)
 
     @property
     def peers(self) -> frozenset[int]:
-        """The other connected seats, as far as this player was notified."""
-        return frozenset(self._peers)
+        """The other connected seats, as far as this player was notified, and those that are reached directly."""
+        return frozenset(self._roster.seats) | self.direct.direct_seats
 
     @property
     def max_payload(self) -> int:
@@ -166,18 +153,7 @@ class RelayConnection:
         return self._leg.welcome if self._leg else None
 
     def stats(self) -> Stats:
-        leg = self._leg
-        rtt = leg.round_trip.smoothed if leg else None
-        return Stats(
-            rtt_ms=None if rtt is None else rtt * 1000,
-            jitter_ms=None if leg is None or rtt is None else leg.round_trip.jitter * 1000,
-            loss_up=leg.loss_up.share if leg else 0.0,
-            loss_down=leg.loss_down.share if leg else 0.0,
-            sent=self._sent,
-            received=self._received,
-            reconnects=self._reconnects,
-            dropped=dict(self.dropped),
-        )
+        return stats_of(self._leg, self._sent, self._received, self._reconnects, self.dropped)
 
     # -- called by the adapter ---------------------------------------------------------------------
 
@@ -190,7 +166,8 @@ class RelayConnection:
             return None
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        outgoing, self._outgoing = self._outgoing, []
+        outgoing = self._outgoing.copy()
+        self._outgoing.clear()
         return outgoing
 
     def next_event(self) -> events.Event | None:
@@ -198,22 +175,31 @@ class RelayConnection:
 
     def next_timer(self) -> float | None:
         if self._leg is not None and self.state is State.RELAYED:
-            return min(self._next_ping, self._timeout_at(self._leg))
+            return min(self._next_ping, self._timeout_at(self._leg), self.direct.next_timer())
         if self._give_up_at is None or self._joining.repeat_at is None:
             return None
-        return min(self._give_up_at, self._joining.repeat_at)
+        return min(self._give_up_at, self._joining.repeat_at, self.direct.next_timer())
 
     def handle_timer(self, now: float) -> None:
         """Does what is due; does nothing if it is called early."""
+        if self.state is not State.CLOSED:
+            self.direct.handle_timer(now)
+            if now >= self._direct_until:
+                self._direct_until = math.inf
+                self.direct.leave_direct(now)
         if self._leg is not None and self.state is State.RELAYED:
             if now >= self._timeout_at(self._leg):
                 self._reconnects += 1
+                self._direct_until = min(now + self._leg.welcome.direct_grace, self._expires_at)
                 self._enter(events.ReconnectStarted())
                 self._join(now)
             elif now >= self._next_ping:
                 self._ping(now, self._leg)
         elif self._give_up_at is not None and now >= self._give_up_at:
-            self._end(ConnectTimeout(self._timeouts[self.state]))
+            if self.direct.direct_seats:
+                self._give_up_at = self._direct_until  # the players that are reached directly are not lost
+            else:
+                self._end(ConnectTimeout(self._timeouts[self.state]))
         elif self._joining.repeat_at is not None and now >= self._joining.repeat_at:
             self._transmit(self._joining.repeat(now))
 
@@ -241,7 +227,10 @@ class RelayConnection:
         self._give_up_at = None
         self._leg = leg = PlayerLeg(welcome, self._seat_key, self._random)
         self._unanswered_since = None
-        self._peers = set(welcome.roster - {welcome.seat})
+        self._is_sequenced = welcome.is_sequenced
+        self._expires_at = now + welcome.expires - self._wall_clock() / 1e6
+        self._direct_until = self._expires_at
+        self._roster.welcomed(welcome)
         self._enter(
             events.Welcomed(
                 seat=welcome.seat,
@@ -254,16 +243,18 @@ class RelayConnection:
             )
         )
         self._ping(now, leg)  # measures the round trip early
+        if welcome.is_sequenced:
+            self.direct.welcomed(welcome, now)
 
     # -- receiving -----------------------------------------------------------------------------------
 
     def _receive(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
-        if addr != self.node:
-            raise DecodeError("wrong_address")
-        if len(data) > packets.MAX_INCOMING:
+        if len(data) > packets.MAX_DATAGRAM:
             raise DecodeError("too_long")
+        if addr != self.node:
+            return self._receive_from_elsewhere(data, addr, now)
         match data[0] if data else None:
-            case kind if kind in _FROM_NODE:
+            case kind if kind in packets.OF_A_CONNECTION:
                 if self._leg is None or self.state is not State.RELAYED:
                     raise DecodeError("not_connected")
                 return self._receive_in_connection(self._leg, data, now)
@@ -280,6 +271,16 @@ class RelayConnection:
                 raise DecodeError("unknown_type")
         return None
 
+    def _receive_from_elsewhere(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
+        if data and data[0] in packets.OF_A_PAIR and self._is_sequenced and self.state is not State.CLOSED:
+            arrived = self.direct.receive_direct(data, addr, now)
+            self._received += arrived is not None
+            return arrived
+        if is_stun(data):
+            self.direct.receive_stun(data, now)
+            return None
+        raise DecodeError("wrong_address")
+
     def _receive_in_connection(self, leg: PlayerLeg, data: bytes, now: float) -> tuple[int, bytes] | None:
         kind, seat, body = leg.open(data)
         if kind != PacketType.PATH_CHALLENGE:
@@ -287,10 +288,13 @@ class RelayConnection:
             self._unanswered_since = None
         match kind:
             case PacketType.DATA:
+                payload = self.direct.receive_data(seat, body, now) if self._is_sequenced else body
+                if payload is None:
+                    return None
                 self._received += 1
-                return seat, body
+                return seat, payload
             case PacketType.PING:
-                self._transmit(leg.receive_ping(body))
+                self._transmit(leg.receive_ping(body, self._roster.generation))
             case PacketType.PONG:
                 leg.receive_pong(body, now)
             case PacketType.SIGNAL:
@@ -303,17 +307,15 @@ class RelayConnection:
             case PacketType.PATH_CHALLENGE:
                 if len(body) != packets.CHALLENGE_SIZE:
                     raise DecodeError("malformed")
-                self._transmit(leg.seal(PacketType.PATH_RESPONSE, 0, body))
+                self._transmit(leg.seal(PacketType.PATH_RESPONSE, 0, body + packets.PATH_MOVES))
+            case PacketType.RENDEZVOUS:
+                self.direct.receive_rendezvous(seat, body, now)
+            case PacketType.PEER:
+                self.direct.receive_peer(seat, body, now)
         return None
 
     def _receive_notice(self, seat: int, notice: packets.Notice) -> None:
         match notice.code:
-            case NoticeCode.JOINED:
-                self._peers.add(seat)
-                self._events.append(events.Joined(seat))
-            case NoticeCode.LEFT:
-                self._peers.discard(seat)
-                self._events.append(events.Left(seat, notice.text))
             case NoticeCode.MOVED if notice.address is not None:
                 self._events.append(events.Moved(notice.address))
             case NoticeCode.OVER_QUOTA:
@@ -324,27 +326,42 @@ class RelayConnection:
                 self._end(SessionEnded(notice.text))
             case NoticeCode.DRAINING:
                 self._events.append(events.Draining(notice.text))
+            case _:
+                self._roster.receive(seat, notice)
 
     # -- sending -------------------------------------------------------------------------------------
 
-    def _send_payload(self, kind: int, target: int, payload: bytes) -> bool:
+    def _send_payload(self, kind: int, target: int, payload: bytes, now: float) -> bool:
         if self.error is not None:
             raise self.error
         if not 0 <= target <= EVERYONE or (kind == PacketType.SIGNAL and target == EVERYONE):
             raise InvalidTarget(f"{target} is not a seat")
         if len(payload) > self.max_payload:
             raise PayloadTooLarge(f"{len(payload)} bytes; the maximum is {self.max_payload}")
-        if self._leg is None or self.state is not State.RELAYED:
+        if self._leg is None:
             self.dropped["not_connected"] += 1
             return False
         if kind == PacketType.DATA and not _may_reach(self._leg.welcome, target):
             raise InvalidTarget(f"seat {target}: in this session, players can send to the host only")
-        self._sent += 1
-        self._transmit(self._leg.seal(kind, target, payload))
+        if kind == PacketType.DATA and self._is_sequenced:
+            was_sent = self.direct.send(target, self._roster.seats, payload, now)
+        else:
+            was_sent = self._relay(kind, target, payload)
+        if was_sent:
+            self._sent += 1
+        else:
+            self.dropped["not_connected"] += 1
+        return was_sent
+
+    def _relay(self, kind: int, seat: int, body: bytes) -> bool:
+        """Sends a packet of the connection. False: there is no connection now."""
+        if self._leg is None or self.state is not State.RELAYED:
+            return False
+        self._outgoing.append((self._leg.seal(kind, seat, body), self.node))
         return True
 
     def _ping(self, now: float, leg: PlayerLeg) -> None:
-        self._transmit(leg.ping(now))
+        self._transmit(leg.ping(self._roster.generation, now))
         self._next_ping = now + _keep_alive(leg.welcome)
         if self._unanswered_since is None:
             self._unanswered_since = now
@@ -362,25 +379,13 @@ class RelayConnection:
     def _end(self, error: ConnectionFailed | None) -> None:
         self._joining.stop()
         self._give_up_at = None
+        self.direct.close()
         self.error = error or ConnectionClosed()
         self._enter(events.Closed(error))
 
     def _enter(self, event: events.Event) -> None:
         self.state = TRANSITIONS[self.state, type(event)]
         self._events.append(event)
-
-
-_FROM_NODE = frozenset(
-    (
-        PacketType.DATA,
-        PacketType.PING,
-        PacketType.PONG,
-        PacketType.NOTICE,
-        PacketType.SIGNAL,
-        PacketType.CLOSE,
-        PacketType.PATH_CHALLENGE,
-    )
-)
 
 
 def _keep_alive(welcome: handshake.Welcome) -> float:

@@ -89,6 +89,24 @@ class Signaled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DirectPathRequested(Event):
+    """Once for each seat, in direct mode "ask": may the player of `seat` learn this player's address, so that packets
+    take a direct path? The game answers with `allow_direct(seat)`, or not at all."""
+
+    seat: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged(Event):
+    """Packets to `seat` take another path from now on: "relay", "local_network", "ipv4", "ipv6" or "port_mapped".
+    `reason`: "first_path", "better", "path_failed", "not_permitted", "only_small_packets"."""
+
+    seat: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Received(Event):
     """A payload from `seat`, in adapters that return everything in one list."""
 

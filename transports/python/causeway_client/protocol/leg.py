@@ -4,7 +4,9 @@ what a player measures on it (PROTOCOL.md 4 and 7).
 A WELCOME begins a leg. The node's end is a subclass of `Leg` as well (`relaynode/core/seats.py`).
 """
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from . import handshake, packets
 from .errors import DecodeError
@@ -46,7 +48,6 @@ class PlayerLeg(Leg):
         self.loss_up = Loss()
         self.loss_down = Loss()
         self._random = random
-        self.roster_generation = welcome.roster_generation  # that of the roster that the player knows
         self._pings: dict[bytes, tuple[float, int]] = {}  # nonce of an outstanding PING -> (time sent, sequence)
 
     def open(self, data: bytes) -> tuple[int, int, bytes]:
@@ -66,18 +67,18 @@ class PlayerLeg(Leg):
         self.received += 1
         return kind, seat, data[packets.HEADER.size : -packets.TAG_SIZE]
 
-    def ping(self, now: float) -> bytes:
-        """The next PING, with a new nonce."""
+    def ping(self, generation: int, now: float) -> bytes:
+        """The next PING, with a new nonce. `generation` is that of the roster that the player knows."""
         nonce = self._random(packets.PING_NONCE_SIZE)
-        datagram = self._seal_ping(PacketType.PING, nonce)
+        datagram = self._seal_ping(PacketType.PING, nonce, generation)
         self._pings[nonce] = now, self.sent
         if len(self._pings) > _MAX_OUTSTANDING_PINGS:
             del self._pings[next(iter(self._pings))]
         return datagram
 
-    def receive_ping(self, body: bytes) -> bytes:
+    def receive_ping(self, body: bytes, generation: int) -> bytes:
         """The PONG to send at once: the node measures the round trip by it. Raises DecodeError."""
-        return self._seal_ping(PacketType.PONG, packets.decode_ping(body).nonce)
+        return self._seal_ping(PacketType.PONG, packets.decode_ping(body).nonce, generation)
 
     def receive_pong(self, body: bytes, now: float) -> None:
         """Updates the measurements if this PONG answers an outstanding PING. Raises DecodeError."""
@@ -89,5 +90,34 @@ class PlayerLeg(Leg):
         self.loss_up.update(sequence, pong.received)
         self.loss_down.update(self.window.highest, self.received)
 
-    def _seal_ping(self, kind: int, nonce: bytes) -> bytes:
-        return self.seal(kind, 0, packets.Ping(nonce, self.received & _U32_MAX, self.roster_generation).encode())
+    def _seal_ping(self, kind: int, nonce: bytes, generation: int) -> bytes:
+        return self.seal(kind, 0, packets.Ping(nonce, self.received & _U32_MAX, generation).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Statistics of a connection. Times are in milliseconds, None before the first measurement; losses are 0.0 to 1.0.
+    `dropped` counts dropped packets by reason."""
+
+    rtt_ms: float | None
+    jitter_ms: float | None
+    loss_up: float
+    loss_down: float
+    sent: int
+    received: int
+    reconnects: int
+    dropped: dict[str, int]
+
+
+def stats_of(leg: PlayerLeg | None, sent: int, received: int, reconnects: int, dropped: Counter[str]) -> Stats:
+    rtt = leg.round_trip.smoothed if leg else None
+    return Stats(
+        rtt_ms=None if rtt is None else rtt * 1000,
+        jitter_ms=None if leg is None or rtt is None else leg.round_trip.jitter * 1000,
+        loss_up=leg.loss_up.share if leg else 0.0,
+        loss_down=leg.loss_down.share if leg else 0.0,
+        sent=sent,
+        received=received,
+        reconnects=reconnects,
+        dropped=dict(dropped),
+    )

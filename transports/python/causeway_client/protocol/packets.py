@@ -58,6 +58,24 @@ class PacketType(IntEnum):
     PATH_REPORT = 0xD5
 
 
+OF_A_CONNECTION = frozenset(  # from the node, with a tag under the keys of the connection
+    (
+        PacketType.DATA,
+        PacketType.PING,
+        PacketType.PONG,
+        PacketType.NOTICE,
+        PacketType.SIGNAL,
+        PacketType.CLOSE,
+        PacketType.PATH_CHALLENGE,
+        PacketType.RENDEZVOUS,
+        PacketType.PEER,
+    )
+)
+OF_A_PAIR = frozenset(  # from another player, with a tag under the keys of the pair
+    (PacketType.DIRECT_DATA, PacketType.DIRECT_PING, PacketType.DIRECT_PONG, PacketType.DIRECT_CLOSE)
+)
+
+
 class NoticeCode(IntEnum):
     JOINED = 1
     LEFT = 2
@@ -171,9 +189,7 @@ def decode_notice(body: bytes) -> Notice:
         if len(body) < _ROSTER.size:
             raise DecodeError("malformed")
         code, generation, connected, removed = _ROSTER.unpack_from(body)
-        return Notice(
-            code, generation=generation, connected=unpack_seats(connected), removed=unpack_seats(removed)
-        )
+        return Notice(code, generation=generation, connected=unpack_seats(connected), removed=unpack_seats(removed))
     if body[0] in _WITH_GENERATION:
         if len(body) < _GENERATION.size:
             raise DecodeError("malformed")

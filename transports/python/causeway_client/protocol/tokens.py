@@ -20,6 +20,17 @@ _HEAD = struct.Struct("<BI")
 _BODY = struct.Struct("<6sBBB32sQQIIIIIQH")
 _MESH, _ADMITS_EDGEGAP, _MODE_SHIFT, _STANDBY = 1, 2, 2, 16  # the flags
 _NONCE_SIZE = 12
+_NUMBERS = (
+    "issued",
+    "expires",
+    "seat_packets",
+    "seat_bytes",
+    "session_packets",
+    "session_bytes",
+    "idle_timeout",
+    "session_expires",
+    "direct_grace",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +69,7 @@ def seal_token(token: ConnectToken, key_id: int, key: bytes) -> bytes:
         token.seat,
         _flags(token),
         token.seat_key,
-        token.issued,
-        token.expires,
-        token.seat_packets,
-        token.seat_bytes,
-        token.session_packets,
-        token.session_bytes,
-        token.idle_timeout,
-        token.session_expires,
-        token.direct_grace,
+        *(getattr(token, name) for name in _NUMBERS),
     )
     head = _HEAD.pack(TOKEN_VERSION, key_id)
     nonce = os.urandom(_NONCE_SIZE)
@@ -86,22 +89,21 @@ def open_token(data: bytes, keys: Mapping[int, AESGCM]) -> ConnectToken:
         body = key.decrypt(data[_HEAD.size : nonce_end], data[nonce_end:], head)
     except InvalidTag:
         raise BadToken("the token is not authentic") from None
-    session, worker, seat, flags, *rest, direct_grace = _BODY.unpack(body)
+    session, worker, seat, flags, seat_key, *rest = _BODY.unpack(body)
+    numbers = dict(zip(_NUMBERS, rest, strict=True))
     return ConnectToken(
         session.hex() + "-S",
         worker,
         seat,
         bool(flags & _MESH),
-        *rest,
+        seat_key,
+        **numbers,
         admits_edgegap=bool(flags & _ADMITS_EDGEGAP),
         direct_mode=direct_mode(flags >> _MODE_SHIFT & 3),
-        direct_grace=direct_grace,
         is_standby=bool(flags & _STANDBY),
     )
 
 
 def _flags(token: ConnectToken) -> int:
     flags = token.direct_mode << _MODE_SHIFT
-    return (
-        flags | (token.mesh and _MESH) | (token.admits_edgegap and _ADMITS_EDGEGAP) | (token.is_standby and _STANDBY)
-    )
+    return flags | (token.mesh and _MESH) | (token.admits_edgegap and _ADMITS_EDGEGAP) | (token.is_standby and _STANDBY)

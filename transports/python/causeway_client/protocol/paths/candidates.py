@@ -41,7 +41,10 @@ def targets(
     """The addresses of a peer that may be probed, in the order in which they are: local ones, IPv6, IPv4, mapped ports.
     `observed`: where the node sees the peer; `own_observed`: where servers see this player."""
     is_same_network = any(_is_same_site(theirs, own) for theirs, _ in observed for own, _ in own_observed)
-    local, ipv6, ipv4, mapped = [], [], [], []
+    local: list[Target] = []
+    ipv6: list[Target] = []
+    ipv4: list[Target] = []
+    mapped: list[Target] = []
     for candidate in candidates:
         where = candidate.ip, candidate.port
         if not _is_sendable(*where):
@@ -68,7 +71,8 @@ def targets(
 def is_local(ip: str) -> bool:
     """A private or link-local address: no other network reaches it (RFC 1918, RFC 3927, RFC 4193, RFC 4291)."""
     address = ipaddress.ip_address(ip)
-    return address.is_link_local or any(address in network for network in _PRIVATE if network.version == address.version)
+    networks = (network for network in _PRIVATE if network.version == address.version)
+    return address.is_link_local or any(address in network for network in networks)
 
 
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))

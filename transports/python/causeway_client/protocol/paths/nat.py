@@ -4,6 +4,7 @@ which ports it may assign next (PROTOCOL.md 12.8)."""
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .rendezvous import NatClass
 
@@ -39,7 +40,7 @@ def classify(observations: Sequence[Observation]) -> tuple[NatClass, int]:
     if tested and all(len(mapped) == 1 for mapped in tested):
         return NatClass.ADDRESS_DEPENDENT, 0
     ports = list(dict.fromkeys(it.port for it in observations))
-    steps = [after - before for before, after in zip(ports, ports[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(ports)]
     # Other connections of the same NAT take ports in between, so the steps may be multiples of the smallest one.
     step = min(steps, key=abs, default=0)
     if step and all(abs(it) <= MAX_STEP and it * step > 0 for it in steps):

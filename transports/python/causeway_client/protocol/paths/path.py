@@ -1,8 +1,8 @@
 """One path to a peer, direct or over the relay: probes, round trip, loss and state (PROTOCOL.md 12.3 and 12.4).
 
-    PROBING --answer--> VALID --silence while a probe is open--> SUSPECT --answers--> VALID
-       |                  |                                        |
-       +------------------+---------------- no answer -------------+--> DEAD --rest over--> PROBING
+PROBING --answer--> VALID --silence while a probe is open--> SUSPECT --answers--> VALID
+   |                  |                                        |
+   +------------------+---------------- no answer -------------+--> DEAD --rest over--> PROBING
 """
 
 from collections import deque

@@ -5,16 +5,12 @@ never goes back.
 """
 
 import struct
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Hashable, Iterable
 
 from .. import packets
 from ..errors import DecodeError
 from ..packets import HEADER, MAX_DATAGRAM, OVERHEAD, PacketType
 from .candidates import IpPort, targets
-from .end_to_end import EndToEnd
 from .nat import predicted_ports
 from .pair_secrets import direct_key
 from .path import Path, PathState
@@ -22,6 +18,7 @@ from .path_selection import Choice, PathSelection
 from .punching import Punching, birthday_ports
 from .rendezvous import NONCE_SIZE, Candidate, NatClass, Rendezvous, decode_rendezvous
 from .reports import PathKind, PathReason, PathReport
+from .wire import DirectSettings, Wire
 
 Address = Hashable
 
@@ -38,31 +35,6 @@ HURRIED_AFTER = 0.075  # seconds of silence on the selected path, in play, after
 IN_PLAY_FOR = 2.0  # seconds after the last DATA to or from the peer
 MIN_OVERLAP = 0.1  # seconds after a change of the path in which DATA is sent on both
 CONSENT_TIMEOUT = 5.0  # seconds without a packet of the pair, after which no payload is sent on a direct path
-
-
-@dataclass(frozen=True, slots=True)
-class DirectSettings:
-    """What a game decides about direct paths. `relay_bias_ms` is added to the measured round trip of the relay.
-    `hard_nats`: further ports may be probed if a NAT assigns one to each destination (PROTOCOL.md 12.8)."""
-
-    relay_bias_ms: float = 10.0
-    hard_nats: bool = True
-
-
-class Wire(Protocol):
-    """What a peer sends with. `relay` returns False if there is no connection to the node."""
-
-    seat: int
-    numbers: EndToEnd
-    dropped: Counter[str]
-    random: Callable[[int], bytes]
-
-    def relay(self, kind: int, seat: int, body: bytes) -> bool: ...
-    def direct(self, datagram: bytes, address: Address) -> None: ...
-    def candidates(self) -> tuple[Candidate, ...]: ...
-    def nat(self) -> tuple[NatClass, int]: ...
-    def own_observed(self) -> list[IpPort]: ...
-    def path_changed(self, peer: "Peer", choice: Choice) -> None: ...
 
 
 class Peer:
@@ -337,7 +309,7 @@ class Peer:
         changed = self._check_paths(now)
         if self.is_direct and now - self._last_packet_at >= CONSENT_TIMEOUT:
             self.leave_direct(PathReason.PATH_FAILED, now)
-        if changed or (check := self._selection.next_check()) is not None and now >= check:
+        if changed or ((check := self._selection.next_check()) is not None and now >= check):
             self._update_selection(now)
 
     def _probing_path(self, address: Address, now: float) -> Path:

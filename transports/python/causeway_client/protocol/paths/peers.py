@@ -1,9 +1,10 @@
 """All direct paths of a player, and the end-to-end sequence of what it sends (PROTOCOL.md 12).
 
-`RelayConnection` owns one `Peers`, passes it what concerns other players, and sends what it returns. `now` is in seconds
-of any clock that never goes back.
+`RelayConnection` owns one `Peers`, and passes it what concerns other players. `now` is in seconds of any clock that
+never goes back.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from .end_to_end import EndToEnd
 from .nat import Observation, classify
 from .pair_secrets import PeerKeys, unpack_peer_keys
 from .path_selection import Choice
-from .peer import DirectSettings, Peer
+from .peer import Peer
 from .rendezvous import Candidate, NatClass
 from .reports import MAX_ENTRIES, PathKind, PathReason, encode_reports
+from .wire import DirectSettings
 
 Address = Hashable
 
@@ -28,7 +30,6 @@ REPORT_INTERVAL = 10.0  # seconds
 MIN_REPORT_INTERVAL = 0.3  # seconds between two reports about changes
 MAX_PEERS = 64  # with direct paths; further ones are relayed
 STUN_REPEATS = (0.2, 0.4, 0.8)  # seconds after which an unanswered request is sent again
-_EMPTY_TIMER = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Peers:
         self._stun_due: deque[tuple[float, bytes, str, int]] = deque()
         self._report_at: float | None = None
         self._reported_at = 0.0
-        self._timer = 0.0
+        self._timer = math.inf
 
     # -- the connection to the node
 
@@ -172,14 +173,14 @@ class Peers:
         body = number.to_bytes(8, "little")[:SEQUENCE_SIZE] + payload
         if target != EVERYONE:
             peer = self._peers.get(target) or self._begin(target, now)
+            if peer is not None and now - peer.traffic_at > 1.0:
+                self._timer = now  # the probes of an idle peer are far apart
             if peer is None or peer.send_data(number, payload, now):
                 return self.relay(PacketType.DATA, target, body) or (peer is not None and peer.is_direct)
             return True
         return self._send_to_everyone(number, frozenset(roster), payload, body, now)
 
-    def _send_to_everyone(
-        self, number: int, roster: frozenset[int], payload: bytes, body: bytes, now: float
-    ) -> bool:
+    def _send_to_everyone(self, number: int, roster: frozenset[int], payload: bytes, body: bytes, now: float) -> bool:
         is_host_only = self._welcome is not None and not self._welcome.mesh and self.seat != 0
         receivers = frozenset({0}) if is_host_only else roster | self.direct_seats
         relayed = []
@@ -190,7 +191,7 @@ class Peers:
         # A single DATA to everyone costs the player less than one to each of several seats.
         if len(relayed) == len(receivers) or len(relayed) > 1:
             return self.relay(PacketType.DATA, EVERYONE, body) or len(relayed) < len(receivers)
-        return all([self.relay(PacketType.DATA, seat, body) for seat in relayed]) or not relayed
+        return all(self.relay(PacketType.DATA, seat, body) for seat in relayed)
 
     def receive_data(self, source: int, body: bytes, now: float) -> bytes | None:
         """The payload of DATA over the node; None: a duplicate. Raises DecodeError."""
@@ -346,7 +347,7 @@ class Peers:
             peer.handle_timer(now)
         if self._report_at is not None and now >= self._report_at:
             self._report(now)
-        due = [now + _EMPTY_TIMER, *(peer.next_timer(now) for peer in self._peers.values())]
+        due = [math.inf, *(peer.next_timer(now) for peer in self._peers.values())]
         if self._report_at is not None:
             due.append(self._report_at)
         if self._stun_due:

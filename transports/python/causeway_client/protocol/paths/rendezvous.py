@@ -92,12 +92,13 @@ def decode_rendezvous(
         raise DecodeError("bad_tag")
     _, flags, number, acknowledged, sequence, nonce, nat_class, port_step, count = _HEAD.unpack_from(data)
     at, candidates = _HEAD.size, []
+    known_kinds = {int(kind) for kind in CandidateKind}
     for _ in range(count):
         kind, family = data[at] >> 4, data[at] & 15
         ip, port, at = _unpack_address(data, at + 1, family)
-        candidates.append((kind, ip, port))
+        if kind in known_kinds and port:
+            candidates.append((kind, ip, port))
     certificate = data[at : at + _CERTIFICATE_SIZE] if flags & _CERTIFICATE else b""
-    known_kinds = {int(kind) for kind in CandidateKind}
     return (
         Rendezvous(
             round=number,
@@ -106,9 +107,7 @@ def decode_rendezvous(
             nonce=nonce,
             nat_class=NatClass(nat_class) if nat_class <= NatClass.UDP_BLOCKED else NatClass.UNKNOWN,
             port_step=port_step,
-            candidates=tuple(
-                Candidate(CandidateKind(kind), ip, port) for kind, ip, port in candidates if kind in known_kinds and port
-            ),
+            candidates=tuple(Candidate(CandidateKind(kind), ip, port) for kind, ip, port in candidates),
             certificate=certificate,
         ),
         _unpack_observed(data, end),

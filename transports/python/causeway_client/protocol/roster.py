@@ -1,0 +1,72 @@
+"""Which other players of the session are connected, as the node notifies this player (PROTOCOL.md 7.2, 7.3)."""
+
+from collections import deque
+
+from . import events
+from .handshake import Welcome
+from .packets import Notice, NoticeCode
+from .paths.peers import Peers
+
+_U32_MAX = 0xFFFFFFFF
+
+
+class Roster:
+    """`generation` is that of the node's roster that this player knows. Notices may be lost; one that is not the next
+    leaves it as it is, and the node then sends the whole roster."""
+
+    def __init__(self, peers: Peers, emitted: deque[events.Event]) -> None:
+        self.seats: set[int] = set()
+        self.generation = 0
+        self._own = 0
+        self._peers = peers
+        self._emitted = emitted
+
+    def welcomed(self, welcome: Welcome) -> None:
+        self._own = welcome.seat
+        self.seats = set(welcome.roster - {welcome.seat})
+        self.generation = welcome.roster_generation
+
+    def receive(self, seat: int, notice: Notice) -> None:
+        """A NOTICE about other players; others are ignored."""
+        match notice.code:
+            case NoticeCode.JOINED:
+                self._joined(seat)
+            case NoticeCode.LEFT:
+                self._left(seat, notice.text)
+            case NoticeCode.REMOVED:
+                self._removed(seat, notice.text)
+            case NoticeCode.ROSTER:
+                self._replace(notice)
+                return
+            case _:
+                return
+        if notice.generation == (self.generation + 1) & _U32_MAX:
+            self.generation = notice.generation
+
+    def _replace(self, notice: Notice) -> None:
+        for seat in notice.removed - {self._own}:
+            self._removed(seat, "")
+        connected = notice.connected - {self._own}
+        for seat in sorted(self.seats - connected):
+            self._left(seat, "")
+        for seat in sorted(connected - self.seats):
+            self._joined(seat)
+        self.generation = notice.generation
+
+    def _joined(self, seat: int) -> None:
+        self.seats.add(seat)
+        if not self._peers.joined(seat):
+            self._emitted.append(events.Joined(seat))
+
+    def _left(self, seat: int, text: str) -> None:
+        """A player that is still reached directly has not left the game."""
+        self.seats.discard(seat)
+        if not self._peers.has_left_node(seat):
+            self._emitted.append(events.Left(seat, text))
+
+    def _removed(self, seat: int, text: str) -> None:
+        was_reached = seat in self.seats or seat in self._peers.direct_seats
+        self.seats.discard(seat)
+        self._peers.remove(seat)
+        if was_reached:
+            self._emitted.append(events.Left(seat, text or "revoked"))
