@@ -7,6 +7,8 @@ It drives the sans-I/O machines, so that minutes take milliseconds, and every ru
     player = PlayerHost(net, machine, "10.0.0.2", line=Line(latency=0.03, loss=0.2), nat=Nat(net, "203.0.113.9"))
     player.start()
     net.run_until(lambda: player.machine.state is State.RELAYED)
+
+An address behind a NAT is reached from the same side of that NAT only: the same one may be in use behind several.
 """
 
 import heapq
@@ -14,11 +16,14 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 
-Address = tuple[str, int]
+from tests.support.simnat import PORT_RESTRICTED, Address, Mappings, NatKind
+
 START = 1_795_257_600.0  # seconds since 1970; the virtual clock starts here
+LAN_LATENCY = 0.0005  # seconds between two hosts behind the same NAT
+_PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")))
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,52 @@ GOOD_LINE = Line()
 
 
 class Host(Protocol):
+    """`nat`: the one that its IPv4 addresses are behind; None: they are on the Internet, as IPv6 addresses are."""
+
     line: Line
     nat: "Nat | None"
 
     def receive(self, data: bytes, source: Address, destination: Address) -> None: ...
+
+
+class Realm:
+    """Addresses that reach each other without translation."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.nats: dict[str, Nat] = {}
+
+    def __contains__(self, ip: str) -> bool:
+        return ip in self.hosts or ip in self.nats
+
+
+class Nat:
+    """A translator with one address on the Internet or, if it is `behind` another one, in that one's network.
+
+    `hairpin`: whether hosts behind it reach each other through its outer address. A mapping expires after `lifetime`
+    seconds without an outgoing packet.
+    """
+
+    def __init__(
+        self,
+        network: "Network",
+        ip: str,
+        kind: NatKind = PORT_RESTRICTED,
+        *,
+        lifetime: float = 120.0,
+        hairpin: bool = False,
+        behind: "Nat | None" = None,
+    ) -> None:
+        self.ip = ip
+        self.hairpin = hairpin
+        self.outer = behind
+        self.inside = Realm()
+        self.mappings = Mappings(ip, kind, lifetime, network.random)
+        (behind.inside if behind else network.internet).nats[ip] = self
+
+    def rebind(self) -> None:
+        """Forget every mapping, as a router does that restarts."""
+        self.mappings.clear()
 
 
 class Network:
@@ -49,17 +96,16 @@ class Network:
     def __init__(self, seed: int = 0) -> None:
         self.now = START
         self.random = random.Random(seed)
-        self.sent: list[tuple[Address, Address, bytes]] = []  # as seen on the public side, lost ones too
-        self._hosts: dict[str, Host] = {}
-        self._nats: dict[str, Nat] = {}
+        self.sent: list[tuple[Address, Address, bytes]] = []  # with the source after translation; lost ones too
+        self.internet = Realm()
+        self.hosts: dict[str, list[Host]] = {}  # several may have the same private address
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
     def attach(self, ip: str, host: Host) -> None:
-        self._hosts[ip] = host
-
-    def attach_nat(self, nat: "Nat") -> None:
-        self._nats[nat.ip] = nat
+        nat = _nat_of(host, ip)
+        (nat.inside if nat else self.internet).hosts[ip] = host
+        self.hosts.setdefault(ip, []).append(host)
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._due, (max(when, self.now), next(self._order), call))
@@ -67,29 +113,46 @@ class Network:
     def random_bytes(self, count: int) -> bytes:
         return self.random.randbytes(count)
 
-    def send(self, data: bytes, source: Address, destination: Address) -> None:
-        """From a host's own address, which may be a private one, to a public address."""
-        sender = self._hosts[source[0]]
-        if sender.nat is not None:
-            source = sender.nat.outbound(source, destination)
-        self.sent.append((source, destination, data))
-        for delay in self._journey(sender.line):
-            self.at(self.now + delay, lambda: self._arrive(data, source, destination))
-
-    def _arrive(self, data: bytes, source: Address, destination: Address) -> None:
-        inner: Address | None = destination
-        if destination[0] in self._nats:
-            inner = self._nats[destination[0]].inbound(source, destination)
-        if inner is None or inner[0] not in self._hosts:
+    def send(self, data: bytes, source: Address, destination: Address, sender: Host | None = None) -> None:
+        """From one of the sender's own addresses. `sender`: required if several hosts have this address."""
+        if sender is None:
+            (sender,) = self.hosts[source[0]]
+        nat = first = _nat_of(sender, source[0])
+        while nat is not None and destination[0] not in nat.inside and destination[0] != nat.ip:
+            source = nat.mappings.outbound(source, destination, self.now)
+            nat = nat.outer
+        if nat is not None and destination[0] == nat.ip:
+            if not nat.hairpin:
+                return
+            source = nat.mappings.outbound(source, destination, self.now)
+            self.sent.append((source, destination, data))
+            self._travel(sender.line, lambda: self._enter(nat, data, source, destination))
             return
-        receiver = self._hosts[inner[0]]
-        for delay in self._journey(receiver.line):
-            self.at(self.now + delay, lambda: receiver.receive(data, source, inner))
+        if nat is None and first is not None and _is_private(destination[0]):
+            return  # the Internet has no route to it
+        self.sent.append((source, destination, data))
+        is_local = nat is not None and nat is first
+        line = Line(latency=LAN_LATENCY / 2) if is_local else sender.line
+        realm = nat.inside if nat else self.internet
+        self._travel(line, lambda: self._arrive(realm, data, source, destination, line if is_local else None))
 
-    def _journey(self, line: Line) -> list[float]:
-        """The delay of each copy that arrives."""
+    def _arrive(self, realm: Realm, data: bytes, source: Address, destination: Address, lan: Line | None) -> None:
+        """`lan`: the line of a packet that stays on a local network; None: that of its receiver."""
+        if destination[0] in realm.nats:
+            self._enter(realm.nats[destination[0]], data, source, destination)
+        elif (receiver := realm.hosts.get(destination[0])) is not None:
+            self._travel(lan or receiver.line, lambda: receiver.receive(data, source, destination))
+
+    def _enter(self, nat: Nat, data: bytes, source: Address, destination: Address) -> None:
+        inner = nat.mappings.inbound(source, destination, self.now)
+        if inner is not None:
+            self._arrive(nat.inside, data, source, inner, None)
+
+    def _travel(self, line: Line, arrive: Callable[[], None]) -> None:
+        """`arrive` is called for each copy that arrives."""
         copies = 2 if self.random.random() < line.duplicate else 1
-        return [self._delay(line) for _ in range(copies) if self.random.random() >= line.loss]
+        for delay in [self._delay(line) for _ in range(copies) if self.random.random() >= line.loss]:
+            self.at(self.now + delay, arrive)
 
     def _delay(self, line: Line) -> float:
         held_back = line.held_back if self.random.random() < line.reorder else 0.0
@@ -116,67 +179,13 @@ class Network:
         call()
 
 
-class Behaviour(Enum):
-    """What a mapping or a filter depends on (RFC 4787, sections 4.1 and 5)."""
-
-    ENDPOINT_INDEPENDENT = 0
-    ADDRESS_DEPENDENT = 1
-    ADDRESS_AND_PORT_DEPENDENT = 2
-
-    def key(self, other: Address) -> tuple[Any, ...]:
-        return other[: self.value]
+def _nat_of(host: Host, ip: str) -> Nat | None:
+    return None if ":" in ip else host.nat
 
 
-FULL_CONE = (Behaviour.ENDPOINT_INDEPENDENT, Behaviour.ENDPOINT_INDEPENDENT)
-PORT_RESTRICTED = (Behaviour.ENDPOINT_INDEPENDENT, Behaviour.ADDRESS_AND_PORT_DEPENDENT)
-SYMMETRIC = (Behaviour.ADDRESS_AND_PORT_DEPENDENT, Behaviour.ADDRESS_AND_PORT_DEPENDENT)
-
-
-class Nat:
-    """A translator with one public address. A mapping dies after `lifetime` seconds without an outgoing packet."""
-
-    def __init__(
-        self,
-        network: Network,
-        ip: str,
-        kind: tuple[Behaviour, Behaviour] = PORT_RESTRICTED,
-        lifetime: float = 120.0,
-    ) -> None:
-        self.ip = ip
-        self._network = network
-        self._mapping, self._filter = kind
-        self._lifetime = lifetime
-        self._ports = itertools.count(40_000)
-        self._mapped: dict[tuple[Any, ...], int] = {}
-        self._inside: dict[int, Address] = {}
-        self._used_at: dict[int, float] = {}
-        self._seen: dict[int, set[tuple[Any, ...]]] = {}
-        network.attach_nat(self)
-
-    def rebind(self) -> None:
-        """Forget every mapping, as a router does that restarts."""
-        self._mapped.clear()
-        self._inside.clear()
-
-    def outbound(self, source: Address, destination: Address) -> Address:
-        key = (source, self._mapping.key(destination))
-        port = self._mapped.get(key)
-        if port is None or not self._is_alive(port):
-            port = self._mapped[key] = next(self._ports)
-            self._inside[port] = source
-            self._seen[port] = set()
-        self._used_at[port] = self._network.now
-        self._seen[port].add(self._filter.key(destination))
-        return self.ip, port
-
-    def inbound(self, source: Address, destination: Address) -> Address | None:
-        port = destination[1]
-        if port not in self._inside or not self._is_alive(port) or self._filter.key(source) not in self._seen[port]:
-            return None
-        return self._inside[port]
-
-    def _is_alive(self, port: int) -> bool:
-        return self._network.now - self._used_at[port] <= self._lifetime
+def _is_private(ip: str) -> bool:
+    address = ip_address(ip)
+    return any(address in network for network in _PRIVATE if network.version == address.version)
 
 
 class _Driven:
@@ -213,15 +222,19 @@ class PlayerHost(_Driven):
         port: int = 5000,
         line: Line = GOOD_LINE,
         nat: Nat | None = None,
+        ipv6: str = "",
     ) -> None:
+        """`ipv6`: a second address, of the other family, with the same port."""
         super().__init__(network)
         self.machine = machine
         self.address = (ip, port)
+        self.addresses = [self.address, *([(ipv6, port)] if ipv6 else [])]
         self.line = line
         self.nat = nat
         self.events: list[Any] = []
         self.received: list[tuple[int, bytes]] = []
-        network.attach(ip, self)
+        for own, _ in self.addresses:
+            network.attach(own, self)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call the machine at this moment, then do what an adapter does."""
@@ -237,10 +250,16 @@ class PlayerHost(_Driven):
 
     def pump(self) -> None:
         for data, address in self.machine.datagrams_to_send(self.network.now):
-            self.network.send(data, self.address, address)
+            self._send(data, address)
         while (event := self.machine.next_event()) is not None:
             self.events.append(event)
         self._arm(self.machine.next_timer())
+
+    def _send(self, data: bytes, destination: Address) -> None:
+        """From the address of the destination's family; without one, the packet has no route."""
+        for own in self.addresses:
+            if (":" in own[0]) == (":" in destination[0]):
+                self.network.send(data, own, destination, self)
 
     def _timer(self) -> None:
         self.machine.handle_timer(self.network.now)
@@ -290,7 +309,7 @@ class NodeHost(_Driven):
         self._arm(self.relay.next_timer())
 
     def _send(self, port: int, data: bytes, destination: Address) -> None:
-        self.network.send(data, (self.ip, self.ports[port]), destination)
+        self.network.send(data, (self.ip, self.ports[port]), destination, self)
 
     def _timer(self) -> None:
         if self.relay is not None:

@@ -11,7 +11,8 @@ from causeway_client.protocol.packets import EVERYONE, PacketType
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.core.grants import read_grant
 from relaynode.core.relay import Relay, RelayConfig
-from tests.support.simnet import GOOD_LINE, PORT_RESTRICTED, SYMMETRIC, Line, Nat, Network, NodeHost, PlayerHost
+from tests.support.simnat import PORT_RESTRICTED, SYMMETRIC
+from tests.support.simnet import GOOD_LINE, Line, Nat, Network, NodeHost, PlayerHost
 
 SESSION = "3960c873aafd-S"
 KEY_ID, KEY = 7, b"k" * 32
@@ -81,7 +82,7 @@ class World:
             random=self.net.random_bytes,
             **options,
         )
-        return PlayerHost(self.net, machine, f"10.0.{seat}.{len(self.net._hosts)}", line=line, nat=nat)
+        return PlayerHost(self.net, machine, f"10.0.{seat}.{len(self.net.hosts)}", line=line, nat=nat)
 
     def joined(self, seat, **options):
         player = self.player(seat, **options)
