@@ -5,13 +5,14 @@ The driver makes no decisions. It passes datagrams to the machine, sends what th
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
-from . import happy_eyeballs
+from . import happy_eyeballs, udp_sockets
 from .protocol.errors import ConnectionClosed, ConnectionFailed
 from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved
 
@@ -44,76 +45,105 @@ class Machine(Protocol):
 
 
 class Driver(asyncio.DatagramProtocol):
-    """Drives one machine over one connected UDP socket, or over two while it moves to a new one."""
+    """Drives one machine over UDP sockets: one connected to the node, or one for each address family that is not
+    connected, if the machine exchanges packets with others as well (`is_connected` is false). While it moves to new
+    ones, the old ones stay open for late packets."""
 
     def __init__(
         self,
         machine: Machine,
         on_payload: Callable[[int, bytes], None],
         on_event: Callable[[Event], None],
+        *,
+        is_connected: bool = True,
     ) -> None:
         self.machine = machine
+        self._is_connected = is_connected
         self._on_payload = on_payload
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
-        self._socket: asyncio.DatagramTransport | None = None
-        self._old_socket: asyncio.DatagramTransport | None = None
+        self._sockets: dict[int, asyncio.DatagramTransport] = {}  # by address family
+        self._old_sockets: list[asyncio.DatagramTransport] = []
         self._is_writable = True
         self._timer: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Opens a socket to the node. A further call opens a new one, and keeps the old one for late packets. Raises
-        OSError."""
-        sockaddr = cast(tuple[Any, ...], self.machine.node)
-        sock = socket.socket(socket.AF_INET6 if ":" in sockaddr[0] else socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            sock.setblocking(False)
-            sock.connect(sockaddr)
-            await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+        """Opens sockets. A further call opens new ones, and keeps the old ones for late packets. Raises OSError."""
+        node = cast(tuple[Any, ...], self.machine.node)
+        family = udp_sockets.family_of(node[0])
+        fresh: dict[int, asyncio.DatagramTransport] = {family: await self._endpoint(family)}
+        if not self._is_connected:
+            with contextlib.suppress(OSError):  # the machine has no address of this family
+                other = udp_sockets.other_family(family)
+                fresh[other] = await self._endpoint(other)
+        # A node sends to the old address until it has verified the new one, so the old socket stays open.
+        self._close_old_sockets()
+        self._old_sockets, self._sockets = list(self._sockets.values()), fresh
+        self._is_writable = True
+
+    def host_addresses(self) -> list[tuple[str, int]]:
+        """The addresses of the sockets, as far as there is a route from them."""
+        node = cast(tuple[Any, ...], self.machine.node)
+        found = []
+        for family, transport in self._sockets.items():
+            towards = node if family == udp_sockets.family_of(node[0]) else None
+            found.append(udp_sockets.host_address(transport.get_extra_info("socket"), towards))
+        return [address for address in found if address is not None]
 
     def close(self) -> None:
         """Packets that were passed to `sendto` are still sent."""
-        for transport in (self._socket, self._old_socket):
-            if transport is not None:
-                transport.close()
-        self._socket = self._old_socket = None
+        self._close_old_sockets()
+        for transport in self._sockets.values():
+            transport.close()
+        self._sockets = {}
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    async def _endpoint(self, family: int) -> asyncio.DatagramTransport:
+        node = cast(tuple[Any, ...], self.machine.node)
+        sock = socket.socket(family, socket.SOCK_DGRAM) if self._is_connected else udp_sockets.open_socket(family)
+        try:
+            sock.setblocking(False)
+            if self._is_connected:
+                sock.connect(node)
+            transport, _ = await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return transport
+
+    def _close_old_sockets(self) -> None:
+        for transport in self._old_sockets:
+            transport.close()
+        self._old_sockets = []
 
     @property
     def now(self) -> float:
         return self._loop.time()
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        return self._socket.get_extra_info(name, default) if self._socket else default
+        node = cast(tuple[Any, ...], self.machine.node)
+        transport = self._sockets.get(udp_sockets.family_of(node[0]))
+        return transport.get_extra_info(name, default) if transport else default
 
     def pump(self) -> None:
         """Must be called after every call to the machine."""
-        for datagram, _ in self.machine.datagrams_to_send(self.now):
-            self._send(datagram)
+        for datagram, address in self.machine.datagrams_to_send(self.now):
+            self._send(datagram, address)
         while (event := self.machine.next_event()) is not None:
-            if isinstance(event, Moved) and self._old_socket is not None:
-                self._loop.call_later(OLD_SOCKET_GRACE, self._old_socket.close)
+            if isinstance(event, Moved):
+                for transport in self._old_sockets:
+                    self._loop.call_later(OLD_SOCKET_GRACE, transport.close)
             self._on_event(event)
         self._arm()
 
     # -- called by the event loop ------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A node sends to the old address until it has verified the new one, so the old socket stays open.
-        if self._old_socket is not None:
-            self._old_socket.close()
-        self._old_socket = self._socket
-        self._socket = cast(asyncio.DatagramTransport, transport)
-        self._is_writable = True
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        # The sockets are connected, so all datagrams are from the node.
-        arrived = self.machine.receive_datagram(data, self.machine.node, self.now)
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        node = cast(tuple[Any, ...], self.machine.node)
+        source = node if self._is_connected or addr[:2] == node[:2] else addr[:2]
+        arrived = self.machine.receive_datagram(data, source, self.now)
         if arrived is not None:
             self._on_payload(*arrived)
         self.pump()
@@ -121,6 +151,9 @@ class Driver(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         # Port unreachable or no route may be temporary; the machine's timers decide.
         self.machine.dropped["socket_error"] += 1
+        if not self._is_connected:
+            for transport in (*self._sockets.values(), *self._old_sockets):
+                udp_sockets.refused(transport.get_extra_info("socket"))
 
     def pause_writing(self) -> None:
         self._is_writable = False
@@ -130,15 +163,19 @@ class Driver(asyncio.DatagramProtocol):
 
     # -- sending and time --------------------------------------------------------------------------
 
-    def _send(self, datagram: bytes) -> None:
-        if self._socket is None or not self._is_writable:
+    def _send(self, datagram: bytes, address: Address) -> None:
+        destination = cast(tuple[Any, ...], address)
+        transport = self._sockets.get(udp_sockets.family_of(destination[0]))
+        if transport is None:
+            self.machine.dropped["no_route"] += 1
+        elif not self._is_writable:
             self.machine.dropped["socket_full"] += 1
         else:
-            self._socket.sendto(datagram)
+            transport.sendto(datagram, None if self._is_connected else destination)
 
     def _arm(self) -> None:
         when = self.machine.next_timer()
-        if when is None or self._socket is None:
+        if when is None or math.isinf(when) or not self._sockets:
             return
         if self._timer is not None:
             if self._timer.when() <= when:
@@ -158,9 +195,9 @@ class Endpoint:
     Both queues are bounded. If the game does not read them in time, the oldest entries are dropped and counted
     ("queue_full", "event_queue_full")."""
 
-    def __init__(self, machine: Machine, queue_size: int) -> None:
+    def __init__(self, machine: Machine, queue_size: int, *, is_connected: bool = True) -> None:
         self._machine = machine
-        self._driver = Driver(machine, self._payload_received, self._event_received)
+        self._driver = Driver(machine, self._payload_received, self._event_received, is_connected=is_connected)
         self._payloads: deque[tuple[int, bytes]] = deque(maxlen=queue_size)
         self._events: deque[Event] = deque(maxlen=queue_size)
         self._waiting: set[asyncio.Future[None]] = set()

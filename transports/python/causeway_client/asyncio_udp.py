@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
+from . import happy_eyeballs
 from .asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection
@@ -24,12 +25,16 @@ from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, Pa
 from .protocol.events import Event, Welcomed
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE
+from .protocol.paths.peers import PathInfo
+from .protocol.paths.wire import DirectSettings
 from .protocol.probing import Measurement, Prober
 from .protocol.states import State
 
 __all__ = [
     "EVERYONE",
     "Connection",
+    "DirectSettings",
+    "PathInfo",
     "SeatTransport",
     "as_measurements",
     "connect",
@@ -50,13 +55,16 @@ async def connect(
     connect_timeout: float = 10.0,
     reconnect_timeout: float = 30.0,
     queue_size: int = 1024,
+    peer_keys: bytes | str = b"",
+    direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
 ) -> "Connection":
     """Connects to the seat in the token.
 
-    Token and key are bytes, or base64url text as in the REST API. `host` is a name, an IP literal, or several of them.
-    If they resolve to several addresses, the one that answers a probe first is tried first (RFC 8305). The addresses
-    are tried one after another, because a seat has only one connection, each for an equal part of `connect_timeout`
-    seconds. If the node stops answering, the connection reconnects automatically for up to `reconnect_timeout` seconds.
+    Token and keys are bytes, or base64url text as in the REST API. With `peer_keys`, direct paths to other players are
+    used where the direct modes permit it. `host` is a name, an IP literal, or several of them. If they resolve to
+    several addresses, the one that answers a probe first is tried first (RFC 8305). The addresses are tried one after
+    another, because a seat has only one connection, each for an equal part of `connect_timeout` seconds. If the node
+    stops answering, the connection reconnects automatically for up to `reconnect_timeout` seconds.
     Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError if the name does not
     resolve or no address has a route."""
     addresses = await resolve_reachable_first(host, port)
@@ -70,9 +78,12 @@ async def connect(
             random=os.urandom,
             connect_timeout=connect_timeout / len(addresses),
             reconnect_timeout=reconnect_timeout,
+            peer_keys=decode_secret(peer_keys),
+            direct=direct,
+            second_node=happy_eyeballs.other_family(addresses, address),
         )
         try:
-            return await Connection(machine, queue_size)._open()
+            return await Connection(machine, queue_size, is_connected=False)._open()
         except (ConnectTimeout, OSError) as error:
             failure = error
     raise failure
@@ -87,6 +98,7 @@ class Connection(Endpoint):
     async def _open(self) -> Self:
         try:
             await self._driver.open()
+            self._machine.direct.set_addresses(self._driver.host_addresses(), None, self._driver.now)
             self._machine.connect(self._driver.now)
             self._driver.pump()
             while self._machine.state is State.JOINING:
@@ -120,6 +132,7 @@ class Connection(Endpoint):
     async def rebind(self) -> None:
         """Moves to a new socket after a change of the network. The node verifies the new address before it uses it."""
         await self._driver.open()
+        self._machine.direct.set_addresses(self._driver.host_addresses(), (), self._driver.now)
         self._machine.rebind(self._driver.now)
         self._driver.pump()
 
@@ -138,6 +151,15 @@ class Connection(Endpoint):
     def peers(self) -> frozenset[int]:
         """The other seats that are connected."""
         return self._machine.peers
+
+    def allow_direct(self, seat: int) -> None:
+        """Permits a direct path to the player of `seat`, in answer to the event DirectPathRequested."""
+        self._machine.direct.allow(seat, self._driver.now)
+        self._driver.pump()
+
+    def paths(self) -> list[PathInfo]:
+        """The path to each player with which a direct path is permitted, with its figures."""
+        return self._machine.direct.paths()
 
     @property
     def stats(self) -> Stats:

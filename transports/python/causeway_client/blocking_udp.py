@@ -9,6 +9,8 @@ while running:
     connection.send(b"state", target=EVERYONE)
 """
 
+import contextlib
+import errno
 import math
 import os
 import selectors
@@ -16,18 +18,20 @@ import socket
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from . import happy_eyeballs
+from . import happy_eyeballs, udp_sockets
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout
 from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved, Received
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE, MAX_DATAGRAM
+from .protocol.paths.peers import PathInfo
+from .protocol.paths.wire import DirectSettings
 from .protocol.states import State
 
-__all__ = ["EVERYONE", "Connection", "connect"]
+__all__ = ["EVERYONE", "Connection", "DirectSettings", "PathInfo", "connect"]
 
 # select accepts no file descriptor above 1023, and a game may have more.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -43,6 +47,8 @@ def connect(
     seat_key: bytes | str,
     connect_timeout: float = 10.0,
     reconnect_timeout: float = 30.0,
+    peer_keys: bytes | str = b"",
+    direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
 ) -> "Connection":
     """Connects and returns a connection that is ready to use; blocks until then. Arguments, the order of addresses and
     exceptions are those of `asyncio_udp.connect`."""
@@ -57,6 +63,9 @@ def connect(
                 seat_key=seat_key,
                 connect_timeout=connect_timeout / len(addresses),
                 reconnect_timeout=reconnect_timeout,
+                peer_keys=peer_keys,
+                direct=direct,
+                second_node=happy_eyeballs.other_family(addresses, address),
             )
             connection.wait_connected()
         except (ConnectTimeout, OSError) as error:
@@ -81,9 +90,11 @@ class Connection:
         seat_key: bytes | str,
         connect_timeout: float = 10.0,
         reconnect_timeout: float = 30.0,
+        peer_keys: bytes | str = b"",
+        direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
+        second_node: tuple[Any, ...] | None = None,
     ) -> None:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        self._family: int = family
+        *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         self._address: tuple[Any, ...] = address
         self._machine = RelayConnection(
             self._address,
@@ -93,11 +104,15 @@ class Connection:
             random=os.urandom,
             connect_timeout=connect_timeout,
             reconnect_timeout=reconnect_timeout,
+            peer_keys=decode_secret(peer_keys),
+            direct=direct,
+            second_node=second_node,
         )
         self._events: list[Event] = []
-        self._old_socket: socket.socket | None = None
+        self._old_sockets: list[socket.socket] = []
         self._close_old_at = math.inf
-        self._socket: socket.socket | None = self._open()
+        self._sockets = self._open()  # by address family; empty: closed
+        self._machine.direct.set_addresses(self._host_addresses(), None, time.monotonic())
         self._machine.connect(time.monotonic())
         self._pump()
 
@@ -108,10 +123,10 @@ class Connection:
         while True:
             self._read()
             if time.monotonic() >= self._close_old_at:
-                self._close_old_socket()
+                self._close_old_sockets()
             self._machine.handle_timer(time.monotonic())
             self._pump()
-            if self._events or self._socket is None or time.monotonic() >= deadline:
+            if self._events or not self._sockets or time.monotonic() >= deadline:
                 events, self._events = self._events, []
                 return events
             self._wait(deadline)
@@ -142,8 +157,9 @@ class Connection:
     def rebind(self) -> None:
         """Moves to a new socket after a change of the network. The node verifies the new address before it uses it."""
         fresh = self._open()
-        self._close_old_socket()
-        self._old_socket, self._socket, self._close_old_at = self._socket, fresh, math.inf
+        self._close_old_sockets()
+        self._old_sockets, self._sockets, self._close_old_at = list(self._sockets.values()), fresh, math.inf
+        self._machine.direct.set_addresses(self._host_addresses(), (), time.monotonic())
         self._machine.rebind(time.monotonic())
         self._pump()
 
@@ -175,9 +191,18 @@ class Connection:
     def stats(self) -> Stats:
         return self._machine.stats()
 
-    def fileno(self) -> int:
-        """For select and similar functions; -1 if closed."""
-        return self._socket.fileno() if self._socket else -1
+    def allow_direct(self, seat: int) -> None:
+        """Permits a direct path to the player of `seat`, in answer to the event DirectPathRequested."""
+        self._machine.direct.allow(seat, time.monotonic())
+        self._pump()
+
+    def paths(self) -> list[PathInfo]:
+        """The path to each player with which a direct path is permitted, with its figures."""
+        return self._machine.direct.paths()
+
+    def filenos(self) -> list[int]:
+        """The sockets, for select and similar functions; empty if closed."""
+        return [each.fileno() for each in self._sockets.values()]
 
     def __enter__(self) -> Self:
         return self
@@ -187,47 +212,65 @@ class Connection:
     ) -> None:
         self.close()
 
-    # -- socket and timer ----------------------------------------------------------------------------
+    # -- sockets and timer ---------------------------------------------------------------------------
 
-    def _open(self) -> socket.socket:
-        fresh = socket.socket(self._family, socket.SOCK_DGRAM)
-        try:
-            fresh.setblocking(False)
-            fresh.connect(self._address)
-        except OSError:
-            fresh.close()
-            raise
+    def _open(self) -> dict[int, socket.socket]:
+        family = udp_sockets.family_of(str(self._address[0]))
+        fresh: dict[int, socket.socket] = {family: udp_sockets.open_socket(family)}
+        if udp_sockets.host_address(fresh[family], self._address) is None:
+            fresh[family].close()
+            raise OSError(errno.ENETUNREACH, "no route to the node")
+        with contextlib.suppress(OSError):  # the machine has no address of this family
+            other = udp_sockets.other_family(family)
+            fresh[other] = udp_sockets.open_socket(other)
         return fresh
 
-    def _sockets(self) -> list[socket.socket]:
-        return [each for each in (self._socket, self._old_socket) if each is not None]
+    def _host_addresses(self) -> list[tuple[str, int]]:
+        family = udp_sockets.family_of(str(self._address[0]))
+        found = [
+            udp_sockets.host_address(each, self._address if its == family else None)
+            for its, each in self._sockets.items()
+        ]
+        return [address for address in found if address is not None]
+
+    def _all_sockets(self) -> list[socket.socket]:
+        return [*self._sockets.values(), *self._old_sockets]
 
     def _read(self) -> None:
-        for each in self._sockets():
+        for each in self._all_sockets():
             for _ in range(MAX_PER_POLL):
                 if each.fileno() < 0:  # the last packet ended the connection
                     break
                 try:
-                    data = each.recv(MAX_DATAGRAM + 1)
+                    data, addr = each.recvfrom(MAX_DATAGRAM + 1)
                 except BlockingIOError:
                     break
                 except OSError:  # port unreachable may be temporary; the machine's timers decide
-                    self._machine.dropped["socket_error"] += 1
+                    self._count_error(each)
                     continue
-                arrived = self._machine.receive_datagram(data, self._address, time.monotonic())
-                self._take_events()
+                source = self._address if addr[:2] == self._address[:2] else addr[:2]
+                arrived = self._machine.receive_datagram(data, source, time.monotonic())
+                self._pump()
                 if arrived is not None:
                     self._events.append(Received(*arrived))
 
+    def _count_error(self, each: socket.socket) -> None:
+        self._machine.dropped["socket_error"] += 1
+        udp_sockets.refused(each)
+
     def _pump(self) -> None:
-        for datagram, _ in self._machine.datagrams_to_send(time.monotonic()):
+        for datagram, address in self._machine.datagrams_to_send(time.monotonic()):
+            destination = cast(tuple[Any, ...], address)
+            each = self._sockets.get(udp_sockets.family_of(destination[0]))
+            if each is None:
+                self._machine.dropped["no_route"] += 1
+                continue
             try:
-                if self._socket is not None:
-                    self._socket.send(datagram)
+                each.sendto(datagram, destination)
             except BlockingIOError:
                 self._machine.dropped["socket_full"] += 1
             except OSError:
-                self._machine.dropped["socket_error"] += 1
+                self._count_error(each)
         self._take_events()
 
     def _take_events(self) -> None:
@@ -236,21 +279,21 @@ class Connection:
             if isinstance(event, Moved):
                 self._close_old_at = time.monotonic() + OLD_SOCKET_GRACE
             if isinstance(event, Closed):
-                self._close_old_socket()
-                if self._socket is not None:
-                    self._socket.close()
-                    self._socket = None
+                self._close_old_sockets()
+                for each in self._sockets.values():
+                    each.close()
+                self._sockets = {}
 
-    def _close_old_socket(self) -> None:
-        """Closes the socket from before the last rebind."""
-        if self._old_socket is not None:
-            self._old_socket.close()
-            self._old_socket = None
+    def _close_old_sockets(self) -> None:
+        """Closes the sockets from before the last rebind."""
+        for each in self._old_sockets:
+            each.close()
+        self._old_sockets = []
 
     def _wait(self, deadline: float) -> None:
         timer = self._machine.next_timer()
         until = deadline if timer is None else min(deadline, timer)
         with _Selector() as selector:
-            for it in self._sockets():
+            for it in self._all_sockets():
                 selector.register(it, selectors.EVENT_READ)
             selector.select(max(0.0, until - time.monotonic()))

@@ -47,6 +47,11 @@ def interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
     return [address for pair in zip_longest(first, second) for address in pair if address is not None]
 
 
+def other_family(addresses: Iterable[SocketAddress], address: SocketAddress) -> SocketAddress | None:
+    """The first of the addresses whose family is not that of `address`."""
+    return next((other for other in addresses if (":" in other[0]) != (":" in address[0])), None)
+
+
 def reachable_first(
     addresses: Sequence[SocketAddress], *, head_start: float = HEAD_START, timeout: float = TIMEOUT
 ) -> list[SocketAddress]:

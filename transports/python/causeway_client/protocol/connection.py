@@ -43,7 +43,6 @@ Address = Hashable
 
 
 SILENT_KEEP_ALIVES = 3
-MIN_KEEP_ALIVE = 0.1  # seconds; a lower limit for the interval in a WELCOME
 CLOSE_COPIES = 3
 SEAT_KEY_SIZE = 32
 MAX_TOKEN = packets.MAX_DATAGRAM - handshake.MIN_CONNECT
@@ -53,8 +52,9 @@ class RelayConnection:
     """A player's connection to the seat in its connect token.
 
     `wall_clock` returns microseconds since 1970, for the timestamp of the CONNECT; `random(n)` returns n bytes of a
-    cryptographic generator. `connect_timeout` and `reconnect_timeout` are in seconds. Without `peer_keys` there
-    are no direct paths. Raises ValueError if the token or a key has an impossible length."""
+    cryptographic generator. `connect_timeout` and `reconnect_timeout` are in seconds. Without `peer_keys` there are no
+    direct paths. `second_node` is an address of the node in the other address family. Raises ValueError if the token or
+    a key has an impossible length."""
 
     def __init__(
         self,
@@ -68,10 +68,12 @@ class RelayConnection:
         reconnect_timeout: float = 30.0,
         peer_keys: bytes = b"",
         direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
+        second_node: Address | None = None,
     ) -> None:
         if not 0 < len(connect_token) <= MAX_TOKEN or len(seat_key) != SEAT_KEY_SIZE:
             raise ValueError(f"expected a connect token, and a seat key of {SEAT_KEY_SIZE} bytes")
         self.node = node
+        self._second_node = second_node
         self.state = State.IDLE
         self.error: ConnectionFailed | None = None  # set when the state is CLOSED; `send` raises it
         self.dropped: Counter[str] = Counter()
@@ -245,19 +247,21 @@ class RelayConnection:
         self._ping(now, leg)  # measures the round trip early
         if welcome.is_sequenced:
             self.direct.welcomed(welcome, now)
+            if self._second_node is not None and welcome.direct_mode:
+                self._outgoing.append((leg.ping(self._roster.generation, now), self._second_node))
 
     # -- receiving -----------------------------------------------------------------------------------
 
     def _receive(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None:
         if len(data) > packets.MAX_DATAGRAM:
             raise DecodeError("too_long")
-        if addr != self.node:
+        if addr not in (self.node, self._second_node):
             return self._receive_from_elsewhere(data, addr, now)
         match data[0] if data else None:
             case kind if kind in packets.OF_A_CONNECTION:
                 if self._leg is None or self.state is not State.RELAYED:
                     raise DecodeError("not_connected")
-                return self._receive_in_connection(self._leg, data, now)
+                return self._receive_in_connection(self._leg, data, addr, now)
             # If no CONNECT is outstanding, each of these three is dropped as "unknown_nonce".
             case PacketType.WELCOME:
                 self._receive_welcome(data, now)
@@ -281,7 +285,9 @@ class RelayConnection:
             return None
         raise DecodeError("wrong_address")
 
-    def _receive_in_connection(self, leg: PlayerLeg, data: bytes, now: float) -> tuple[int, bytes] | None:
+    def _receive_in_connection(
+        self, leg: PlayerLeg, data: bytes, addr: Address, now: float
+    ) -> tuple[int, bytes] | None:
         kind, seat, body = leg.open(data)
         if kind != PacketType.PATH_CHALLENGE:
             # A challenge shows that packets reach the node; other packets may still go to the old address (section 9).
@@ -307,7 +313,8 @@ class RelayConnection:
             case PacketType.PATH_CHALLENGE:
                 if len(body) != packets.CHALLENGE_SIZE:
                     raise DecodeError("malformed")
-                self._transmit(leg.seal(PacketType.PATH_RESPONSE, 0, body + packets.PATH_MOVES))
+                purpose = packets.PATH_MOVES if addr == self.node else packets.PATH_IS_SECOND
+                self._outgoing.append((leg.seal(PacketType.PATH_RESPONSE, 0, body + purpose), addr))
             case PacketType.RENDEZVOUS:
                 self.direct.receive_rendezvous(seat, body, now)
             case PacketType.PEER:
@@ -341,7 +348,7 @@ class RelayConnection:
         if self._leg is None:
             self.dropped["not_connected"] += 1
             return False
-        if kind == PacketType.DATA and not _may_reach(self._leg.welcome, target):
+        if kind == PacketType.DATA and not self._leg.welcome.may_reach(target):
             raise InvalidTarget(f"seat {target}: in this session, players can send to the host only")
         if kind == PacketType.DATA and self._is_sequenced:
             was_sent = self.direct.send(target, self._roster.seats, payload, now)
@@ -362,7 +369,7 @@ class RelayConnection:
 
     def _ping(self, now: float, leg: PlayerLeg) -> None:
         self._transmit(leg.ping(self._roster.generation, now))
-        self._next_ping = now + _keep_alive(leg.welcome)
+        self._next_ping = now + leg.welcome.keep_alive
         if self._unanswered_since is None:
             self._unanswered_since = now
 
@@ -374,7 +381,7 @@ class RelayConnection:
     def _timeout_at(self, leg: PlayerLeg) -> float:
         if self._unanswered_since is None:
             return math.inf
-        return self._unanswered_since + SILENT_KEEP_ALIVES * _keep_alive(leg.welcome)
+        return self._unanswered_since + SILENT_KEEP_ALIVES * leg.welcome.keep_alive
 
     def _end(self, error: ConnectionFailed | None) -> None:
         self._joining.stop()
@@ -386,13 +393,3 @@ class RelayConnection:
     def _enter(self, event: events.Event) -> None:
         self.state = TRANSITIONS[self.state, type(event)]
         self._events.append(event)
-
-
-def _keep_alive(welcome: handshake.Welcome) -> float:
-    """Seconds between two PINGs."""
-    return max(MIN_KEEP_ALIVE, welcome.keep_alive_ms / 1000)
-
-
-def _may_reach(welcome: handshake.Welcome, target: int) -> bool:
-    """Whether the topology allows DATA from this seat to `target` (section 7.1)."""
-    return welcome.mesh or welcome.seat == 0 or target in (0, EVERYONE)

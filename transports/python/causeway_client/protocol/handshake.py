@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from .errors import DecodeError, Refusal
-from .packets import VERSION, DirectMode, PacketType, mac, pack_ip, pack_seats, unpack_ip, unpack_seats
+from .packets import EVERYONE, VERSION, DirectMode, PacketType, mac, pack_ip, pack_seats, unpack_ip, unpack_seats
 
 _CONNECT = struct.Struct("<BBQ16s16sH")
 _WELCOME = struct.Struct("<BB16s16sIBB16sHHHIIHH32sIQHH")
@@ -17,6 +17,7 @@ _REFUSED = struct.Struct("<BB16sBQ")
 MAC_SIZE = 16
 NO_COOKIE = bytes(16)
 MIN_CONNECT = 60
+MIN_KEEP_ALIVE = 0.1  # seconds; a lower limit for the interval in a WELCOME
 _MESH, _SEQUENCED, _MODE_SHIFT, _STANDBY = 1, 2, 2, 16  # the flags of a WELCOME
 
 
@@ -78,6 +79,15 @@ class Welcome:
     expires: int = 0
     direct_grace: int = 0
     second_port: int = 0
+
+    @property
+    def keep_alive(self) -> float:
+        """Seconds between two PINGs."""
+        return max(MIN_KEEP_ALIVE, self.keep_alive_ms / 1000)
+
+    def may_reach(self, target: int) -> bool:
+        """Whether the topology allows DATA from this seat to `target` (section 7.1)."""
+        return self.mesh or self.seat == 0 or target in (0, EVERYONE)
 
     def encode(self, seat_key: bytes) -> bytes:
         signed = _WELCOME.pack(
