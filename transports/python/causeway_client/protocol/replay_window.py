@@ -49,9 +49,9 @@ class ReplayWindow:
 
     def rebase(self, number: int) -> None:
         """Sets the high half: of all 64-bit numbers with the low bits of the highest one, takes the one nearest to
-        `number`. An empty window begins at `number`."""
+        `number`. An empty window begins at `number`, which may still arrive itself."""
         if not self.highest:
-            self.highest, self.in_order, self._seen = number, 0, 1
+            self.highest, self.in_order, self._seen = number, 0, 0
             return
         difference = (self.highest - number) & 0xFFFFFFFF
         self.highest = number + (difference - (1 << 32) if difference >= 1 << 31 else difference)

@@ -66,6 +66,7 @@ class EndToEnd:
         if known is None:
             known = self._sources[source] = _Source()
             known.window.rebase(low)
+            known.window.mark(low)
             return True
         window = known.window
         if low == (window.highest + 1) & 0xFFFFFFFF and not known.is_authenticated:

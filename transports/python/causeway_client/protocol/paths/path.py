@@ -42,6 +42,7 @@ class Path:
         self.address = address
         self.kind = kind
         self.state = PathState.PROBING
+        self.is_from_peer = False  # a packet of the peer from this address made it known
         self.round_trip = RoundTrip()
         self.largest = SMALL_DATAGRAM  # bytes of a datagram that the path is known to carry, or assumed to
         self.is_narrow = False  # full-size packets are lost on it

@@ -178,6 +178,7 @@ class Peer:
         self._last_packet_at = now
         if path is None:
             path = self._add_path(address, now)
+            path.is_from_peer = True
             path.received += 1
             self._punching.probe_at_once(address, now)
         path.last_received = now
@@ -203,8 +204,8 @@ class Peer:
             if path.largest < MAX_DATAGRAM and not path.full_probed_at:
                 self._probe(path, now, MAX_DATAGRAM)
             selected = self._selection.choice.path
-            if selected.address is not None and selected.last_received < path.since:
-                # The peer sends from another address since this path exists: it has moved.
+            if selected.address is not None and path.is_from_peer and selected.last_received < path.since:
+                # The peer sends from an address that it did not offer, and no longer from the other one: it has moved.
                 selected.state = PathState.SUSPECT
         self._update_selection(now)
 

@@ -169,23 +169,25 @@ class Peers:
 
     def send(self, target: int, roster: Iterable[int], payload: bytes, now: float) -> bool:
         """Whether the packet was sent on at least one path. `roster`: the other seats that are connected."""
-        number = self.numbers.next()
-        body = number.to_bytes(8, "little")[:SEQUENCE_SIZE] + payload
         if target != EVERYONE:
             peer = self._peers.get(target) or self._begin(target, now)
+            number = self.numbers.next()
+            body = number.to_bytes(8, "little")[:SEQUENCE_SIZE] + payload
             if peer is not None and now - peer.traffic_at > 1.0:
                 self._timer = now  # the probes of an idle peer are far apart
             if peer is None or peer.send_data(number, payload, now):
                 return self.relay(PacketType.DATA, target, body) or (peer is not None and peer.is_direct)
             return True
-        return self._send_to_everyone(number, frozenset(roster), payload, body, now)
+        return self._send_to_everyone(frozenset(roster), payload, now)
 
-    def _send_to_everyone(self, number: int, roster: frozenset[int], payload: bytes, body: bytes, now: float) -> bool:
+    def _send_to_everyone(self, roster: frozenset[int], payload: bytes, now: float) -> bool:
         is_host_only = self._welcome is not None and not self._welcome.mesh and self.seat != 0
         receivers = frozenset({0}) if is_host_only else roster | self.direct_seats
+        peers = {seat: self._peers.get(seat) or self._begin(seat, now) for seat in receivers}
+        number = self.numbers.next()
+        body = number.to_bytes(8, "little")[:SEQUENCE_SIZE] + payload
         relayed = []
-        for seat in receivers:
-            peer = self._peers.get(seat) or self._begin(seat, now)
+        for seat, peer in peers.items():
             if peer is None or peer.send_data(number, payload, now):
                 relayed.append(seat)
         # A single DATA to everyone costs the player less than one to each of several seats.
