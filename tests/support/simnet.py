@@ -99,6 +99,8 @@ class Network:
         self.sent: list[tuple[Address, Address, bytes]] = []  # with the source after translation; lost ones too
         self.internet = Realm()
         self.hosts: dict[str, list[Host]] = {}  # several may have the same private address
+        # The seconds by which a datagram is delayed; None: it is lost. The addresses are those of the hosts.
+        self.interfere: Callable[[bytes, Address, Address], float | None] | None = None
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -117,6 +119,16 @@ class Network:
         """From one of the sender's own addresses. `sender`: required if several hosts have this address."""
         if sender is None:
             (sender,) = self.hosts[source[0]]
+        if self.interfere is not None:
+            delay = self.interfere(data, source, destination)
+            if delay is None:
+                return
+            if delay:
+                self.at(self.now + delay, lambda: self._send(data, source, destination, sender))
+                return
+        self._send(data, source, destination, sender)
+
+    def _send(self, data: bytes, source: Address, destination: Address, sender: Host) -> None:
         nat = first = _nat_of(sender, source[0])
         while nat is not None and destination[0] not in nat.inside and destination[0] != nat.ip:
             source = nat.mappings.outbound(source, destination, self.now)
@@ -211,7 +223,7 @@ class _Driven:
 
 class PlayerHost(_Driven):
     """A machine with the client's methods on a host of its own. What it reports is kept in `events`, payloads in
-    `received`."""
+    `received`. `machine` may be set to None: its process is gone."""
 
     def __init__(
         self,
@@ -236,6 +248,14 @@ class PlayerHost(_Driven):
         for own, _ in self.addresses:
             network.attach(own, self)
 
+    def move(self, ip: str, port: int = 5000) -> None:
+        """To another address of the same family: a new socket. What was sent to the old one is lost."""
+        old = self.addresses[0]
+        (self.nat.inside if self.nat and ":" not in old[0] else self.network.internet).hosts.pop(old[0])
+        self.address = (ip, port)
+        self.addresses = [self.address, *self.addresses[1:]]
+        self.network.attach(ip, self)
+
     def call(self, method: str, *arguments: Any) -> Any:
         """Call the machine at this moment, then do what an adapter does."""
         result = getattr(self.machine, method)(*arguments, self.network.now)
@@ -243,6 +263,8 @@ class PlayerHost(_Driven):
         return result
 
     def receive(self, data: bytes, source: Address, destination: Address) -> None:
+        if self.machine is None:
+            return
         arrived = self.machine.receive_datagram(data, source, self.network.now)
         if arrived is not None:
             self.received.append(arrived)
@@ -262,8 +284,9 @@ class PlayerHost(_Driven):
                 self.network.send(data, own, destination, self)
 
     def _timer(self) -> None:
-        self.machine.handle_timer(self.network.now)
-        self.pump()
+        if self.machine is not None:
+            self.machine.handle_timer(self.network.now)
+            self.pump()
 
     def events_of(self, kind: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]

@@ -21,7 +21,10 @@ DEAD_AFTER = 1.0  # seconds of silence
 UNANSWERED = 3  # consecutive probes without an answer that make a path suspect while packets arrive on it
 GOOD_ANSWERS, GOOD_WITHIN = 3, 0.5  # answers within so many seconds that make a suspect path valid again
 RESTS = (10.0, 60.0, 300.0)  # seconds before a dead path is probed again, by how often it died
-FULL_INTERVAL = 1.0  # seconds between two full-size probes
+PLAY_INTERVAL, STANDBY_INTERVAL, IDLE_INTERVAL = 0.25, 1.0, 15.0  # seconds between two probes of a path
+SUSPECT_INTERVAL = 0.1
+FULL_PLAY_INTERVAL, FULL_STANDBY_INTERVAL, FULL_IDLE_INTERVAL = 1.0, 5.0, 60.0  # seconds between two full-size probes
+HURRIED_AFTER = 0.075  # seconds of silence on the selected path, in play, after which it is probed out of turn
 FULL_TIMEOUT = 0.6  # seconds; more on a longer path
 FULL_FAILURES = 2  # unanswered full-size probes, while small ones are answered, after which the path is narrow
 LOSS_WINDOW = 2.0  # seconds
@@ -169,7 +172,35 @@ class Path:
         self.state = PathState.PROBING
         self.round_trip = RoundTrip()
 
+    def next_probe(self, *, is_selected: bool, is_in_play: bool) -> float | None:
+        """When the path is to be probed next; None: not until hole punching has opened it."""
+        if self.state is PathState.SUSPECT:
+            return self.probed_at + SUSPECT_INTERVAL
+        if self.state is not PathState.VALID and self.address is not None:
+            return None
+        if not is_in_play:
+            return self.probed_at + IDLE_INTERVAL
+        if not is_selected:
+            return self.probed_at + STANDBY_INTERVAL
+        regular = self.probed_at + PLAY_INTERVAL
+        if self.address is not None and self.probed_at < self.last_received:
+            return min(regular, self.last_received + HURRIED_AFTER)
+        return regular
+
+    def next_full_probe(self, *, is_selected: bool, is_in_play: bool) -> float | None:
+        """When the path is to be probed at full size next."""
+        if self.address is None or self.state is not PathState.VALID:
+            return None
+        if not is_in_play:
+            return self.full_probed_at + FULL_IDLE_INTERVAL
+        return self.full_probed_at + (FULL_PLAY_INTERVAL if is_selected else FULL_STANDBY_INTERVAL)
+
     # -- measurements
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the peer has answered on it, and is not known to be unreachable on it now."""
+        return self.state in (PathState.VALID, PathState.SUSPECT)
 
     @property
     def suspect_after(self) -> float:

@@ -58,7 +58,7 @@ class PathSelection:
         if best is None or not self._is_better(best, current):
             self._better = None
             return False
-        if self.choice.reason is PathReason.NONE:
+        if self.choice.reason in (PathReason.NONE, PathReason.NO_DIRECT_PATH):
             return self._take(best, PathReason.FIRST_PATH, now)
         if self._better is None:
             self._better_since = now
@@ -70,6 +70,11 @@ class PathSelection:
     def leave(self, reason: PathReason, now: float) -> bool:
         """Back to the relay, whatever it measures."""
         return self.choice.path is not self._relay and self._take(self._relay, reason, now)
+
+    def none_found(self, now: float) -> None:
+        """Hole punching has not opened any path."""
+        if self.choice.reason is PathReason.NONE:
+            self.choice = Choice(self._relay, PathReason.NO_DIRECT_PATH, now)
 
     def next_check(self) -> float | None:
         """When `update` may take a better path, if the measurements stay as they are."""

@@ -13,7 +13,7 @@ from ..packets import HEADER, MAX_DATAGRAM, OVERHEAD, PacketType
 from .candidates import IpPort, targets
 from .nat import predicted_ports
 from .pair_secrets import direct_key
-from .path import Path, PathState
+from .path import IDLE_INTERVAL, Path, PathState
 from .path_selection import Choice, PathSelection
 from .punching import Punching, birthday_ports
 from .rendezvous import NONCE_SIZE, Candidate, NatClass, Rendezvous, decode_rendezvous
@@ -28,10 +28,6 @@ RENDEZVOUS_REPEATS = (0.25, 0.5, 1.0, 2.0)  # seconds after which an unacknowled
 RENDEZVOUS_RETRY = 15.0  # seconds after the last repetition, while the game sends
 ROUND_INTERVAL = 1.0  # seconds between two rounds of a peer that are handled
 MAX_PATHS = 16
-PLAY_INTERVAL, STANDBY_INTERVAL, IDLE_INTERVAL = 0.25, 1.0, 15.0  # seconds between two probes of a path
-SUSPECT_INTERVAL = 0.1
-FULL_PLAY_INTERVAL, FULL_STANDBY_INTERVAL, FULL_IDLE_INTERVAL = 1.0, 5.0, 60.0  # seconds between two full-size probes
-HURRIED_AFTER = 0.075  # seconds of silence on the selected path, in play, after which it is probed out of turn
 IN_PLAY_FOR = 2.0  # seconds after the last DATA to or from the peer
 MIN_OVERLAP = 0.1  # seconds after a change of the path in which DATA is sent on both
 CONSENT_TIMEOUT = 5.0  # seconds without a packet of the pair, after which no payload is sent on a direct path
@@ -133,7 +129,7 @@ class Peer:
         self._repeats = 0
         self.paths.clear()
         self._kinds = {}
-        self.leave_direct(PathReason.PATH_FAILED, now)
+        self._start_over(now)
 
     # -- hole punching
 
@@ -154,12 +150,17 @@ class Peer:
             if guesses and self._punching.guess(guesses, now):
                 self._kinds.update(dict.fromkeys(guesses, PathKind.IPV4))
 
+    def _start_over(self, now: float) -> None:
+        """Back to the relay; the first direct path is taken at once again."""
+        self.leave_direct(PathReason.PATH_FAILED, now)
+        self._selection = PathSelection(self.relay, self._settings.relay_bias_ms / 1000, now)
+
     def restart(self, now: float) -> None:
         """Our own addresses have changed: every direct path has to be found again."""
         for path in self.paths.values():
             path.reset()
             path.state = PathState.PROBING
-        self._update_selection(now)
+        self._start_over(now)
         if self.receive_key:
             self._punching.start([*self.paths, *self._kinds], now)
         self.rendezvous(now)
@@ -178,7 +179,7 @@ class Peer:
         self._last_packet_at = now
         if path is None:
             path = self._add_path(address, now)
-            path.is_from_peer = True
+            path.is_from_peer = address not in self._kinds
             path.received += 1
             self._punching.probe_at_once(address, now)
         path.last_received = now
@@ -302,6 +303,7 @@ class Peer:
         if not self.receive_key:
             return
         if self._punching.is_round_due(now) and now - self.traffic_at < IDLE_INTERVAL:
+            self._selection.none_found(now)
             self._punching.start(list(self._kinds), now)
         for address in self._punching.take_due(now):
             path = self.paths.get(address)
@@ -327,39 +329,23 @@ class Peer:
                 path.revive()
                 if path.address is not None:
                     self._punching.probe_at_once(path.address, now)
-            due = self._probe_due(path, now)
+            due = self._next_probe(path, now)
             if due is not None and now >= due:
                 self._probe(path, now)
-            full = self._full_probe_due(path, now)
+            full = self._next_full_probe(path, now)
             if full is not None and now >= full:
                 self._probe(path, now, MAX_DATAGRAM)
         return changed
 
-    def _probe_due(self, path: Path, now: float) -> float | None:
-        """When the path is to be probed next, without punching."""
-        if path.address is None:
-            if not any(it.state in (PathState.VALID, PathState.SUSPECT) for it in self.paths.values()):
-                return None
-        elif path.state not in (PathState.VALID, PathState.SUSPECT):
-            return None
-        if path.state is PathState.SUSPECT:
-            return path.probed_at + SUSPECT_INTERVAL
-        if now - self.traffic_at >= IN_PLAY_FOR:
-            return path.probed_at + IDLE_INTERVAL
-        if path is not self._selection.choice.path:
-            return path.probed_at + STANDBY_INTERVAL
-        regular = path.probed_at + PLAY_INTERVAL
-        if path.address is not None and path.probed_at < path.last_received:
-            return min(regular, path.last_received + HURRIED_AFTER)
-        return regular
+    def _next_probe(self, path: Path, now: float) -> float | None:
+        if path.address is None and not any(it.is_alive for it in self.paths.values()):
+            return None  # the relay is measured only to compare it
+        is_in_play = now - self.traffic_at < IN_PLAY_FOR
+        return path.next_probe(is_selected=path is self._selection.choice.path, is_in_play=is_in_play)
 
-    def _full_probe_due(self, path: Path, now: float) -> float | None:
-        if path.address is None or path.state is not PathState.VALID:
-            return None
-        if now - self.traffic_at >= IN_PLAY_FOR:
-            return path.full_probed_at + FULL_IDLE_INTERVAL
-        is_selected = path is self._selection.choice.path
-        return path.full_probed_at + (FULL_PLAY_INTERVAL if is_selected else FULL_STANDBY_INTERVAL)
+    def _next_full_probe(self, path: Path, now: float) -> float | None:
+        is_in_play = now - self.traffic_at < IN_PLAY_FOR
+        return path.next_full_probe(is_selected=path is self._selection.choice.path, is_in_play=is_in_play)
 
     def next_timer(self, now: float) -> float:
         """At the latest when `handle_timer` is to be called."""
@@ -369,12 +355,14 @@ class Peer:
             if self.is_direct:
                 due.append(self._last_packet_at + CONSENT_TIMEOUT)
             for path in (self.relay, *self.paths.values()):
-                due += [path.next_check(), self._probe_due(path, now), self._full_probe_due(path, now)]
+                due += [path.next_check(), self._next_probe(path, now), self._next_full_probe(path, now)]
                 if path.state is PathState.DEAD:
                     due.append(path.rest_until)
         return min(at for at in due if at is not None)
 
     def _update_selection(self, now: float) -> None:
+        if self._wire.is_suspended:
+            return
         if self._selection.update(list(self.paths.values()), now):
             relay_rtt = self.relay.round_trip.smoothed or 0.0
             self._overlap_until = now + max(MIN_OVERLAP, relay_rtt)

@@ -89,6 +89,7 @@ class Peers:
         self._report_at: float | None = None
         self._reported_at = 0.0
         self._timer = math.inf
+        self.is_suspended = False
 
     # -- the connection to the node
 
@@ -96,6 +97,7 @@ class Peers:
         """A new connection to the node, the first one or after a loss."""
         self.seat, self._welcome = welcome.seat, welcome
         self._mode = welcome.direct_mode
+        self.is_suspended = False
         if self._keys is not None and self._keys.seat != welcome.seat:
             self.dropped["wrong_peer_keys"] += 1
             self._keys = None
@@ -156,7 +158,8 @@ class Peers:
         self._report_at = None
 
     def leave_direct(self, now: float) -> None:
-        """The node has been silent for longer than the direct grace."""
+        """The node has been silent for longer than the direct grace, or the session has expired."""
+        self.is_suspended = True
         for peer in self._peers.values():
             peer.leave_direct(PathReason.NOT_PERMITTED, now)
 
@@ -244,6 +247,8 @@ class Peers:
             return None
         if kind == PacketType.DIRECT_DATA and address is None:
             raise DecodeError("unknown_type")
+        if kind == PacketType.DIRECT_DATA and self.is_suspended:
+            raise DecodeError("not_permitted")
         was_direct = peer.is_direct
         payload = peer.receive(kind, body, self.numbers.accept(seat, number), address, now)
         if payload is None or not was_direct:

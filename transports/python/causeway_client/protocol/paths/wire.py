@@ -31,6 +31,7 @@ class Wire(Protocol):
     seat: int
     numbers: EndToEnd
     dropped: Counter[str]
+    is_suspended: bool  # the node has been silent for longer than the direct grace: only the relay may be used
     random: Callable[[int], bytes]
 
     def relay(self, kind: int, seat: int, body: bytes) -> bool: ...
