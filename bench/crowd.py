@@ -86,7 +86,7 @@ class Crowd:
         """Each (session, seat) that is not a host."""
         return ((session, seat) for session in range(self.sessions) for seat in range(1, self.seats))
 
-    # -- what the node is told
+    # -- grants
 
     def grant_all(self, node: NodeProcess) -> None:
         for session in range(self.sessions):

@@ -1,7 +1,7 @@
 """Fake nodes for `bench.probing`, as a process of their own: `python -m bench.fleet NODES LEGS`.
 
-Each has a port, keeps its connections, and answers with what a node of two workers tells; so what they cost is not the
-manager's. Prints the ports as JSON, serves until its standard input ends.
+Each has a port, keeps its connections, and answers with the report of a node of two workers; so what they cost is not
+the manager's. Prints the ports as JSON, serves until its standard input ends.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class Fleet:
 
 
 def document(index: int, legs: int, peers: int) -> str:
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "boot_id": f"{index:032x}",
         "time": float(NUMBER),
         "uptime": 812.4,
@@ -73,7 +73,7 @@ def document(index: int, legs: int, peers: int) -> str:
         "events": [],
         "last_event": 0,
     }
-    return json.dumps(told, separators=(",", ":"))  # as Starlette does
+    return json.dumps(report, separators=(",", ":"))  # as Starlette does
 
 
 def worker(number: int) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """A flood beside a game: `make bench-flood`.
 
-A million packets from 50,000 spoofed sources come at a node, 100,000 a second: tokens it never heard of, in DATA and in
+A million packets from 50,000 spoofed sources come at a node, 100,000 a second: unknown tokens, in DATA and in
 pings; CONNECTs whose tokens are made up, without a cookie, with a false one, and of a version that is none; probes;
 STUN; DATA of a live connection with a wrong tag, and with a right tag but an old number. Beside them one session plays
-200 packets a second. Told for each kind and each path: what the worker's memory grew by, what was sent to the spoofed
-sources, and what the session lost. Over a wire between two network namespaces; needs root and gcc.
+200 packets a second. Reported for each kind and each path: what the worker's memory grew by, what was sent to the
+spoofed sources, and what the session lost. Over a wire between two network namespaces; needs root and gcc.
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Game:
 
     def __init__(self, crowd: Crowd, node: NodeOverThere) -> None:
         self.sent = 0
-        self.heard: set[int] = set()
+        self.received: set[int] = set()
         self._stop = threading.Event()
         flows = {flow.source: flow for flow in within(node.there.players, lambda: crowd.join_edgegap(node))}
         player = flows[crowd.ip(0, 1)]
@@ -63,7 +63,7 @@ class Game:
         for thread in self._threads:
             thread.join()
         self._player.close(), self._host.close()
-        return 1 - len(self.heard) / self.sent
+        return 1 - len(self.received) / self.sent
 
     def _send(self) -> None:
         due = time.monotonic()
@@ -82,7 +82,7 @@ class Game:
             with contextlib.suppress(TimeoutError):
                 data = self._host.recv(2048)
                 if len(data) > 5:
-                    self.heard.add(int.from_bytes(data[5:9], "little"))
+                    self.received.add(int.from_bytes(data[5:9], "little"))
 
 
 def _udp(ip: str) -> socket.socket:
@@ -135,8 +135,8 @@ def flood(there: Wire, tool: str, flows: list[Flow], folder: str) -> int:
     write_flows(path, addressed(flows, there))
     command = ["ip", "netns", "exec", there.players, "taskset", "-c", "1", tool, path, "wire"]
     options = [str(FLOOD_PORT), str(PAYLOAD), "1", str(PACKETS / RATE), str(RATE)]
-    told = subprocess.run([*command, *options], check=True, capture_output=True).stdout
-    return int(json.loads(told)["sent"])
+    output = subprocess.run([*command, *options], check=True, capture_output=True).stdout
+    return int(json.loads(output)["sent"])
 
 
 def run(path: str, tool: str, folder: str) -> list[dict[str, Any]]:

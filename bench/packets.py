@@ -2,7 +2,7 @@
 
 Sockets: everything in a network namespace of its own, over 127.0.0.0/8; relay on core 0, load and sink on core 1
 (native/load.c, compiled here). Each round measures the bare C forwarder (native/forward.c) before and after every
-relay, and counts only when the two agree within 10 % and nothing was lost; what is told is the median of the rounds,
+relay, and counts only when the two agree within 10 % and nothing was lost; the result is the median of the rounds,
 its range, and the ratio to the forwarder. XDP path: see xdp.py. Needs root, gcc and clang.
 """
 
@@ -68,16 +68,16 @@ class Bench:
         tool = str(self._folder / "load")
         command = [*place, *FIRST, "taskset", "-c", str(LOAD_CORE), tool, path, interface, str(PLAYER_PORT)]
         options = [str(payload), str(IN_FLIGHT), str(seconds), str(rate), str(copies)]
-        told: dict[str, float] = json.loads(
+        measured: dict[str, float] = json.loads(
             subprocess.run([*command, *options], check=True, capture_output=True).stdout
         )
-        return told
+        return measured
 
     def cost(self, pid: int, flows: list[Flow], payload: int, copies: int = 1) -> tuple[float, dict[str, float]]:
-        """(microseconds of CPU for each packet that came back, what the load said)."""
+        """(microseconds of CPU for each packet that came back, what the load measured)."""
         before = _cpu(pid)
-        told = self.load(flows, payload, copies=copies)
-        return (_cpu(pid) - before) * 1e6 / max(told["received"], 1), told
+        measured = self.load(flows, payload, copies=copies)
+        return (_cpu(pid) - before) * 1e6 / max(measured["received"], 1), measured
 
     @contextlib.contextmanager
     def forwarder(self, crowd: Crowd) -> Iterator[tuple[int, list[Flow]]]:
@@ -112,7 +112,7 @@ def measure_sockets(bench: Bench, sessions: int, payload: int, with_coturn: bool
     """By relay: cost in microseconds and as a ratio to the forwarder, each [least, median, most]."""
     crowd = Crowd(sessions)
     results: dict[str, list[tuple[float, float]]] = {}
-    disturbed: dict[str, list[tuple[float, float]]] = {}  # told only where no round was sound
+    disturbed: dict[str, list[tuple[float, float]]] = {}  # reported only where no round was sound
     with contextlib.ExitStack() as stack:
         pid, flows = stack.enter_context(bench.forwarder(crowd))
         relays: dict[str, Peer] = {}
@@ -134,10 +134,13 @@ def measure_sockets(bench: Bench, sessions: int, payload: int, with_coturn: bool
             for name, relay in relays.items():
                 joined = relay.join()
                 before, _ = bench.cost(pid, flows, payload)
-                cost, told = bench.cost(relay.pid, joined, payload, relay.copies)
+                cost, measured = bench.cost(relay.pid, joined, payload, relay.copies)
                 after, _ = bench.cost(pid, flows, payload)
                 results.setdefault("bare C forwarder", []).append(((before + after) / 2, 1.0))
-                is_sound = abs(before - after) <= AGREE * before and told["lost"] <= 0.001 * told["sent"] * relay.copies
+                is_sound = (
+                    abs(before - after) <= AGREE * before
+                    and measured["lost"] <= 0.001 * measured["sent"] * relay.copies
+                )
                 kept = results if is_sound else disturbed
                 kept.setdefault(name, []).append((cost, cost / ((before + after) / 2)))
     return {
@@ -167,8 +170,8 @@ def _delay_of_sockets(bench: Bench, sessions: int, half: dict[str, float]) -> di
         for name in ("edgegap", "native"):
             for label, rate in (("1,000 a second", 1000.0), ("half load", half[name])):
                 flows = crowd.join(node, name)  # anew: a native packet's number is good once
-                told = bench.load(flows, 150, rate, seconds=LONG)
-                results[f"userspace {name}, {label}"] = _delay(told, rate, direct["p50_us"])
+                measured = bench.load(flows, 150, rate, seconds=LONG)
+                results[f"userspace {name}, {label}"] = _delay(measured, rate, direct["p50_us"])
     return results
 
 
@@ -180,14 +183,14 @@ def _delay_of_kernel(bench: Bench, sessions: int) -> dict[str, Any]:
         for name in ("edgegap", "native"):
             for rate in (1000, KERNEL_RATE):
                 flows = within(node.there.players, partial(crowd.join, node, name))
-                told = bench.load(flows, 150, rate, seconds=LONG, there=node.there)
-                results[f"xdp {name}, {rate:,} a second, wire included"] = _delay(told, rate)
+                measured = bench.load(flows, 150, rate, seconds=LONG, there=node.there)
+                results[f"xdp {name}, {rate:,} a second, wire included"] = _delay(measured, rate)
     return results
 
 
-def _delay(told: dict[str, float], rate: float, less: float = 0) -> dict[str, float]:
-    points = {point: round(told[point] - less, 1) for point in ("p50_us", "p99_us", "p999_us")}
-    return points | {"rate": rate, "lost": 1 - told["received"] / told["sent"]}
+def _delay(measured: dict[str, float], rate: float, less: float = 0) -> dict[str, float]:
+    points = {point: round(measured[point] - less, 1) for point in ("p50_us", "p99_us", "p999_us")}
+    return points | {"rate": rate, "lost": 1 - measured["received"] / measured["sent"]}
 
 
 def measure_control(bench: Bench, sessions: int) -> dict[str, Any]:

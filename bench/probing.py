@@ -29,8 +29,8 @@ STEPS = {"fetch": "_ask", "check": "answers_read", "store": "answers_store", "pe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=500)
-    parser.add_argument("--legs", type=int, default=10, help="players that each node tells of")
-    parser.add_argument("--rounds", type=int, default=16, help="counted; each node tells of its peers once in 15")
+    parser.add_argument("--legs", type=int, default=10, help="players that each node reports")
+    parser.add_argument("--rounds", type=int, default=16, help="counted; each node reports its peers once in 15 rounds")
     parser.add_argument("--sqlite", action="store_true", help="instead of PostgreSQL and Redis")
     plan = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="causeway-bench-") as name, fleet_of(plan.nodes, plan.legs) as ports:
@@ -75,7 +75,7 @@ def database(folder: Path, sqlite: bool) -> Iterator[None]:
 def measure(ports: list[int], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each round by step; `whole` of them all, `wall` by the clock, `bare` those of the peer.
 
-    `answered`: nodes that were heard; a round that hears fewer costs less than it should.
+    `answered`: nodes that answered; a round with fewer answers costs less than it should.
     """
     from relaymgr.telemetry.probing import round as probe_rounds
 
@@ -83,7 +83,7 @@ def measure(ports: list[int], rounds: int) -> dict[str, list[float]]:
     spent: dict[str, list[float]] = {name: [] for name in (*STEPS, "whole", "wall", "bare", "answered")}
     for step, name in STEPS.items():
         setattr(probe_rounds, name, clocked(getattr(probe_rounds, name), spent[step]))
-    probe_rounds.probe_round()  # connects, and tells all nodes of each other
+    probe_rounds.probe_round()  # connects, and sends all nodes their lists of peers
     probe_rounds.probe_round()
     for figures in spent.values():
         figures.clear()

@@ -118,12 +118,12 @@ def measure(
     time.sleep(0.05)
     took = time.monotonic() - started - 0.05
     sent_now, back_now = blaster.tallies()
-    heard = back_now - back
+    received = back_now - back
     forwarded = node.counters()["forwarded_packets"] - forwarded
     return Measured(
         ns=(_run_time(thread) - used) / forwarded,
         rate=forwarded / took,
-        lost=1 - heard / (sent_now - sent),
+        lost=1 - received / (sent_now - sent),
     )
 
 

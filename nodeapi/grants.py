@@ -95,7 +95,7 @@ def parse_grant(data: object) -> Grant:
 
 def _check_seats(seats: tuple[SeatGrant, ...]) -> None:
     for index, seat in enumerate(seats):
-        # The first byte of a datagram tells the dialects apart (PROTOCOL.md 2).
+        # The first byte of a datagram identifies the dialect (PROTOCOL.md 2).
         if seat.token is not None and NATIVE_FIRST <= seat.token & 0xFF <= NATIVE_LAST:
             raise InvalidDocument("must not have a low byte in 0xC0..0xDF", f"seats[{index}].token")
     if len({seat.seat for seat in seats}) < len(seats):

@@ -61,7 +61,7 @@ sessions_ended = Counter("causeway_sessions_ended", "Sessions that ended or fail
 
 # Grants
 
-grants = Counter("causeway_grants", "Calls that tell a node what to hold or forget.", ("operation", "outcome"))
+grants = Counter("causeway_grants", "Calls that give a grant to a node or withdraw it.", ("operation", "outcome"))
 grant_seconds = Histogram(
     "causeway_grant_seconds", "Duration of these calls.", ("operation",), buckets=(0.001, 0.0025, *CALL_SECONDS)
 )
@@ -76,7 +76,9 @@ probes = Counter(
     "Probes of nodes. timeout: no response in time; invalid: a response that cannot be parsed.",
     ("outcome",),
 )
-events_applied = Counter("causeway_events_applied", "What nodes told of sessions and players, acted upon.", ("kind",))
+events_applied = Counter(
+    "causeway_events_applied", "Reported events of sessions and players that were applied.", ("kind",)
+)
 event_lag_seconds = Histogram(
     "causeway_event_lag_seconds", "From a node's event, by its clock, to its processing.", buckets=LAG_SECONDS
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -52,12 +53,7 @@ class InspectTicketsApi(ConfigureApi):
         responses={200: OutputSerializer, **error_responses(400)},
     )
     def get(self, request: Request) -> Response:
-        found = tickets_of(tenant=tenant_of(request))
-        query = page_query(InspectQuerySerializer, request)
-        if wanted := _requested_profile(query, request):
-            found = found.filter(version__profile__name=wanted)
-        part, following = page(query, found, ("-created_at", "id"))
-        answer = {"count": found.count(), "tickets": part, "next_cursor": following}
+        answer = _inspected("tickets", tickets_of(tenant=tenant_of(request)), request)
         return Response(self.OutputSerializer(answer).data)
 
 
@@ -113,13 +109,17 @@ class InspectMatchesApi(ConfigureApi):
         responses={200: OutputSerializer, **error_responses(400)},
     )
     def get(self, request: Request) -> Response:
-        found = matches_of(tenant=tenant_of(request))
-        query = page_query(InspectQuerySerializer, request)
-        if wanted := _requested_profile(query, request):
-            found = found.filter(version__profile__name=wanted)
-        part, following = page(query, found, ("-created_at", "id"))
-        answer = {"count": found.count(), "matches": part, "next_cursor": following}
+        answer = _inspected("matches", matches_of(tenant=tenant_of(request)), request)
         return Response(self.OutputSerializer(answer).data)
+
+
+def _inspected(name: str, rows: QuerySet[Any], request: Request) -> dict[str, Any]:
+    """A page of the rows, newest first, under `name`, with their number and the cursor of the next page."""
+    query = page_query(InspectQuerySerializer, request)
+    if wanted := _requested_profile(query, request):
+        rows = rows.filter(version__profile__name=wanted)
+    part, following = page(query, rows, ("-created_at", "id"))
+    return {"count": rows.count(), name: part, "next_cursor": following}
 
 
 def _requested_profile(query: Mapping[str, Any], request: Request) -> str:

@@ -10,24 +10,17 @@ from rest_framework import serializers
 
 from web.fields.choice import Choice
 from web.fields.collections import BoundedDict, BoundedList
-from web.fields.numbers import Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.fields.measurements import MAX_MEASUREMENTS, MAX_PLACE_NAME, MAX_RTT_MS, MeasurementSerializer
+from web.fields.numbers import Latitude, Longitude, RoundTrip
 from web.http.input_warnings import RequestSerializer
 
-from ..matching.rules import MAX_LATENCY, MAX_VALUES
+from ..matching.rules import MAX_VALUES
 
-MAX_MEASUREMENTS = 200  # of a ticket
-MAX_NAME = 50  # of a node or a location
 FIELDS = ("measurements", "latencies", "latitude", "longitude", "address_family")
 
 
-class TicketMeasurementSerializer(serializers.Serializer):
+class TicketMeasurementSerializer(MeasurementSerializer):
     """What a player found at a relay's beacon, and the relay's signature (PROTOCOL.md 11.1)."""
-
-    node = serializers.SlugField(max_length=MAX_NAME)
-    rtt_ms = RoundTrip(max_value=MAX_LATENCY, help_text="0 and less: not measured.")
-    jitter_ms = Milliseconds(max_value=MAX_LATENCY, default=0.0)
-    loss = Share(default=0.0)
-    proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
 class NetworkMeasurementsSerializer(RequestSerializer):
@@ -41,9 +34,9 @@ class NetworkMeasurementsSerializer(RequestSerializer):
         help_text="What the player measured, signed by relays: the relay of the match is chosen by it.",
     )
     latencies = BoundedDict(
-        child=RoundTrip(max_value=MAX_LATENCY),
+        child=RoundTrip(max_value=MAX_RTT_MS),
         max_length=MAX_VALUES,
-        max_name=MAX_NAME,
+        max_name=MAX_PLACE_NAME,
         required=False,
         allow_null=True,
         help_text="The same unsigned: {location or node: milliseconds}. The profile's latencies rule does not see it.",

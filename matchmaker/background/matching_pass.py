@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
@@ -210,19 +211,15 @@ def _match(
     version: ProfileVersion, proposal: Proposal, claimed: dict[str, Ticket], slugs: dict[str, list[str]], now: datetime
 ) -> Match:
     tickets = [claimed[proposal.host], *(claimed[pk] for pk in proposal.tickets if pk != proposal.host)]
-    match = Match(
-        version=version,
+    return _new_match(
+        version,
+        tickets,
+        slugs,
+        now,
         teams=[[claimed[pk].player_id for pk in team] for team in proposal.teams],
-        seats=[ticket.player_id for ticket in tickets],
         quality=proposal.quality,
         is_full=proposal.full,
-        average_wait_time=_average_wait_time(tickets, now),
-        explanation=_explanation(version, tickets, now),
-        created_at=now,
-        next_attempt_at=now,
     )
-    match.request = session_request(match, tickets, rules_of(version), slugs)
-    return match
 
 
 def _backfill_match(
@@ -235,18 +232,30 @@ def _backfill_match(
     tickets = [claimed[pk] for pk in proposal.tickets]
     backfill = Backfill.objects.get(pk=proposal.backfill)
     origin = match_of_session(tenant=version.profile.tenant, session_id=backfill.session_id)
-    players = [ticket.player_id for ticket in tickets]
-    match = Match(
-        version=version,
+    return _new_match(
+        version,
+        tickets,
+        slugs,
+        now,
         backfill=backfill,
         origin=origin,
         session_id=backfill.session_id,
-        teams=_teams_with(origin, players),
-        seats=players,
+        teams=_teams_with(origin, [ticket.player_id for ticket in tickets]),
+    )
+
+
+def _new_match(
+    version: ProfileVersion, tickets: Sequence[Ticket], slugs: dict[str, list[str]], now: datetime, **fields: Any
+) -> Match:
+    """With its seats in the order of the tickets, and the request for its session."""
+    match = Match(
+        version=version,
+        seats=[ticket.player_id for ticket in tickets],
         average_wait_time=_average_wait_time(tickets, now),
         explanation=_explanation(version, tickets, now),
         created_at=now,
         next_attempt_at=now,
+        **fields,
     )
     match.request = session_request(match, tickets, rules_of(version), slugs)
     return match

@@ -317,8 +317,8 @@ class Node:
         if (event := message.get("event")) is not None:
             self.events.append(event)
             if event["kind"] == "session_ended":
-                told = {"session_id": event["session"]}
-                log.info("session %s ended: %s", event["session"], event["reason"], extra=told)
+                context = {"session_id": event["session"]}
+                log.info("session %s ended: %s", event["session"], event["reason"], extra=context)
         if (state := message.get("state")) is not None:
             if state["ended"]:
                 self._first_seen.pop(state["session"], None)

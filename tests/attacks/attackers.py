@@ -191,7 +191,7 @@ async def huge_numbers(scene: Scene) -> None:
 async def parallel_reads(scene: Scene) -> None:
     """Forty connections of one key that ask for the most expensive pages."""
     paths = itertools.cycle(
-        [f"{SESSIONS}?limit=200", "/matchmaker/inspect/tickets?limit=200", "/matchmaker/inspect/profiles"]
+        [f"{SESSIONS}?limit=200", "/matchmaker/inspect/tickets?limit=200", "/matchmaker/inspect/matches?limit=200"]
     )
 
     async def once() -> None:

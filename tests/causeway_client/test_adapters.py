@@ -23,17 +23,6 @@ REVOKED = {"seat_revoked", "edgegap_invalid", "session_over", "refused"}
 ENDED = {"session_ended", "edgegap_invalid", "session_over", "refused"}
 
 
-@pytest.fixture(scope="module")
-def node():
-    with node_process() as node:
-        yield node
-
-
-@pytest.fixture
-def session(node):
-    return GrantedSession(node)
-
-
 @pytest.fixture(params=ADAPTERS, ids=lambda adapter: adapter.__name__)
 async def opened(request):
     """Opens links of the adapter under test, and closes them."""

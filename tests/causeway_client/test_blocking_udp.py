@@ -11,21 +11,8 @@ from causeway_client.protocol.connection import State
 from causeway_client.protocol.errors import ConnectionClosed, ConnectTimeout
 from causeway_client.protocol.events import Closed, ConnectStarted, Joined, Moved, Received, Signaled, Welcomed
 from causeway_client.protocol.packets import EVERYONE
-from tests.causeway_client.granted import GrantedSession
-from tests.support.node_process import node_process
 
 SILENT = {"connect_token": b"t" * 118, "seat_key": b"k" * 32}
-
-
-@pytest.fixture(scope="module")
-def node():
-    with node_process() as node:
-        yield node
-
-
-@pytest.fixture
-def session(node):
-    return GrantedSession(node)
 
 
 @pytest.fixture

@@ -17,12 +17,6 @@ pytestmark = pytest.mark.skipif(not socket.has_ipv6, reason="wants IPv6 on loopb
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[NodeProcess]:
-    with node_process() as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
 def ipv4_node() -> Iterator[NodeProcess]:
     """Serves IPv4 alone."""
     with node_process(BIND="127.0.0.1") as node:

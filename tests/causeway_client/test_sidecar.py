@@ -13,22 +13,9 @@ import pytest
 
 from causeway_client import asyncio_udp
 from causeway_client.sidecar import MAX_GAME_PORTS, ExitCode, HostSide
-from tests.causeway_client.granted import GrantedSession
 from tests.causeway_client.links import SidecarLink, ready_line, start_sidecar
-from tests.support.node_process import node_process
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def node():
-    with node_process() as node:
-        yield node
-
-
-@pytest.fixture
-def session(node):
-    return GrantedSession(node)
 
 
 def run(*arguments, **environ):

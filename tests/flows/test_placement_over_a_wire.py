@@ -194,7 +194,7 @@ def test_nodes_measure_each_other(lab: Wire, api: APIClient, monkeypatch: pytest
         assert near > 39 and far > 79
         return bool(near < 70 and far < 110)
 
-    wait_until(are_known, "every node has told of the others")
+    wait_until(are_known, "every node has reported the others")
     legs = PeerLegs.objects.get(node__name="west").legs
     assert legs["middle"][2:] == [0, 0], "small and large packets that were lost"
     assert legs["east"][2:] == [0, 1]

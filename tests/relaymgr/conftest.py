@@ -1,16 +1,3 @@
 """The manager's fixtures."""
 
-from tests.support.manager import (  # noqa: F401  fixtures
-    _nodes_have_time,
-    _nothing_counted,
-    admin_client,
-    api,
-    embedded_clock,
-    location,
-    make_node,
-    make_stand_in,
-    node,
-    stand_in,
-    tenant,
-    tokyo,
-)
+from tests.support.manager import *  # noqa: F403

@@ -121,3 +121,9 @@ class NativePlayer(NativeWire):
         """What the relay has queued for this player. What it queued for others is lost."""
         mine = [item for item in self.relay.datagrams_to_send() if (item[0], item[2]) == (self.port, self.addr)]
         return [self.read(data) for _, data, _ in mine]
+
+
+def connected(relay: Relay, seat: int, port: int = CLIENT_PORT) -> NativePlayer:
+    player = NativePlayer(relay, seat, port=port)
+    player.connect()
+    return player

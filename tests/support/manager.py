@@ -22,8 +22,24 @@ from relaymgr.tenants.services import api_key_create
 from tests.support.servers import redis_database
 from web.audit.models import AuditEntry
 
+# The fixtures, for a conftest that takes them all.
+__all__ = [
+    "_nodes_have_time",
+    "_nothing_counted",
+    "admin_client",
+    "api",
+    "embedded_clock",
+    "location",
+    "make_node",
+    "make_stand_in",
+    "node",
+    "stand_in",
+    "tenant",
+    "tokyo",
+]
+
 if not settings.BROKER_URL:
-    app.conf.broker_url = "memory://"  # hints go nowhere, instead of into the broker's folder under var/
+    app.conf.broker_url = "memory://"  # tasks are sent nowhere, instead of into the broker's folder under var/
 
 if "LOCATION" in settings.CACHES["default"]:
     settings.CACHES["default"]["LOCATION"] = redis_database(settings.CACHES["default"]["LOCATION"], 0)

@@ -6,7 +6,24 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from rest_framework import serializers
+
 from ..http.input_warnings import MAX_NAME, InputWarning, warn
+from .numbers import Milliseconds, RoundTrip, Share
+
+MAX_RTT_MS = 60_000.0
+MAX_MEASUREMENTS = 200  # of a player
+MAX_PLACE_NAME = 50  # characters of the name of a node or a location
+
+
+class MeasurementSerializer(serializers.Serializer):
+    """A player's measurement of a node's beacon, with the node's signature (PROTOCOL.md 11.1)."""
+
+    node = serializers.SlugField(max_length=MAX_PLACE_NAME)
+    rtt_ms = RoundTrip(max_value=MAX_RTT_MS, help_text="0 or less: not measured.")
+    jitter_ms = Milliseconds(max_value=MAX_RTT_MS, default=0.0)
+    loss = Share(default=0.0)
+    proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
 def measured(player: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 TTL = 60.0  # seconds
 MAX_ENTRIES = 10_000
@@ -21,18 +21,17 @@ class Holder(NamedTuple):
     key: str
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 _holders: OrderedDict[bytes, tuple[Holder, float]] = OrderedDict()
+_limited_networks: OrderedDict[str, float] = OrderedDict()  # end of each refusal, oldest first
 _lock = threading.Lock()
 
 
 def remember(header: bytes, holder: Holder) -> None:
     """The header contained a valid key."""
-    digest = hashlib.sha256(header).digest()
-    with _lock:
-        _holders[digest] = holder, time.monotonic() + TTL
-        _holders.move_to_end(digest)
-        if len(_holders) > MAX_ENTRIES:
-            _holders.popitem(last=False)
+    _keep(_holders, hashlib.sha256(header).digest(), (holder, time.monotonic() + TTL))
 
 
 def holder_of(header: bytes) -> Holder | None:
@@ -41,18 +40,20 @@ def holder_of(header: bytes) -> Holder | None:
     return holder if time.monotonic() < until else None
 
 
-_limited_networks: OrderedDict[str, float] = OrderedDict()  # end of each refusal, oldest first
-
-
 def limit_network(network: str, seconds: float) -> None:
     """The network has reached its limit of wrong keys for these seconds."""
-    with _lock:
-        _limited_networks[network] = time.monotonic() + seconds
-        _limited_networks.move_to_end(network)
-        if len(_limited_networks) > MAX_ENTRIES:
-            _limited_networks.popitem(last=False)
+    _keep(_limited_networks, network, time.monotonic() + seconds)
 
 
 def network_limited_for(network: str) -> float:
     """Seconds for which wrong keys of the network are refused without a view; 0.0: they are not."""
     return max(0.0, _limited_networks.get(network, 0.0) - time.monotonic())
+
+
+def _keep(entries: OrderedDict[K, V], key: K, value: V) -> None:
+    """The oldest entry makes room for one too many."""
+    with _lock:
+        entries[key] = value
+        entries.move_to_end(key)
+        if len(entries) > MAX_ENTRIES:
+            entries.popitem(last=False)

@@ -14,28 +14,16 @@ from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6
 from web.fields.address import AddressField
 from web.fields.choice import Choice
 from web.fields.collections import BoundedDict, BoundedList
-from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, RoundTrip, Share
+from web.fields.measurements import MAX_MEASUREMENTS, MAX_PLACE_NAME, MAX_RTT_MS, MeasurementSerializer
+from web.fields.numbers import Integer, Latitude, Longitude, RoundTrip
 from web.http.input_warnings import RequestSerializer
 from web.ssrf_guard import is_webhook_url
 
 from ..placement.filters import Filter
 
 MAX_LATENCIES = 1000
-MAX_LATENCY_MS = 60_000.0
-MAX_MEASUREMENTS = 200
-MAX_NAME = 50  # characters of the name of a node or a location
 MAX_METADATA = 4096  # bytes of JSON
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-
-
-class MeasurementSerializer(serializers.Serializer):
-    """A player's measurement of a node's beacon, with the node's signature (PROTOCOL.md 11.1)."""
-
-    node = serializers.SlugField(max_length=MAX_NAME)
-    rtt_ms = RoundTrip(max_value=MAX_LATENCY_MS, help_text="0 or less: not measured.")
-    jitter_ms = Milliseconds(max_value=MAX_LATENCY_MS, default=0.0)
-    loss = Share(default=0.0)
-    proof = serializers.CharField(max_length=100, allow_blank=True, default="", help_text="Base64url, 56 bytes.")
 
 
 class PlayerSerializer(RequestSerializer):
@@ -45,9 +33,9 @@ class PlayerSerializer(RequestSerializer):
         max_length=64, required=False, allow_blank=True, allow_null=True, help_text="Your id of the player."
     )
     latencies = BoundedDict(
-        child=RoundTrip(max_value=MAX_LATENCY_MS),
+        child=RoundTrip(max_value=MAX_RTT_MS),
         max_length=MAX_LATENCIES,
-        max_name=MAX_NAME,
+        max_name=MAX_PLACE_NAME,
         required=False,
         allow_null=True,
         help_text="Measurements of the player: {location or node: round trip in ms}; 0 or less: not measured.",
@@ -117,7 +105,7 @@ class FilterSerializer(serializers.Serializer):
 
 
 def _names(help_text: str) -> serializers.ListField:
-    name = serializers.SlugField(max_length=MAX_NAME)
+    name = serializers.SlugField(max_length=MAX_PLACE_NAME)
     return BoundedList(child=name, max_length=100, required=False, help_text=help_text)
 
 

@@ -99,13 +99,13 @@ def test_deletion_after_match_is_409(search: Search, players: APIClient, status:
 
 def test_tickets_of_another_tenant_are_404(search: Search) -> None:
     other = Tenant.objects.create(name="Other", slug="other")
-    stranger = client_with(api_key_create(tenant=other, name="x", scopes=["matchmaker"])[1])
+    other_tenant = client_with(api_key_create(tenant=other, name="x", scopes=["matchmaker"])[1])
     path = f"{BASE}/tickets/{search()['id']}"
     for answer in (
-        stranger.get(path),
-        stranger.delete(path),
-        stranger.get(f"{path}/explanation"),
-        stranger.get(f"{path}/events"),
+        other_tenant.get(path),
+        other_tenant.delete(path),
+        other_tenant.get(f"{path}/explanation"),
+        other_tenant.get(f"{path}/events"),
     ):
         assert answer.status_code == 404
 

@@ -1,34 +1,8 @@
 """Forwarding between seats, and the notices about players who join and leave."""
 
-import pytest
-
 from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
 from relaynode.core.relay import Relay
-from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
-
-
-@pytest.fixture
-def relay() -> Relay:
-    return relay_with(seats=4)
-
-
-@pytest.fixture
-def host(relay: Relay) -> NativePlayer:
-    return connected(relay, 0)
-
-
-@pytest.fixture
-def player(relay: Relay, host: NativePlayer) -> NativePlayer:
-    player = connected(relay, 1)
-    relay.datagrams_to_send()
-    events(relay)
-    return player
-
-
-def connected(relay: Relay, seat: int) -> NativePlayer:
-    player = NativePlayer(relay, seat)
-    player.connect()
-    return player
+from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, connected, drops, grant_of, relay_with
 
 
 def shows_it_was_welcomed(player: NativePlayer) -> None:

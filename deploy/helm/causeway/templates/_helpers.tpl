@@ -55,7 +55,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* What every process of the manager is told. */}}
+{{/* The environment of every process of the manager. */}}
 {{- define "causeway.managerEnv" -}}
 {{- $name := include "causeway.name" . -}}
 - name: SECRET_KEY_FILE

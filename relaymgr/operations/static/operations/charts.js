@@ -6,7 +6,7 @@
   const root = document.getElementById("charts");
   const HEIGHT = 150;
   const drawn = new Map(); // name: {plot, labels}
-  let told = null;
+  let figures = null;
 
   const colour = (name) => {
     const probe = document.createElement("span");
@@ -51,8 +51,8 @@
   };
 
   const draw = (box) => {
-    const lines = told.charts[box.dataset.chart];
-    const data = [told.at, ...lines.map((line) => line.values)];
+    const lines = figures.charts[box.dataset.chart];
+    const data = [figures.at, ...lines.map((line) => line.values)];
     const labels = lines.map((line) => line.label).join();
     const before = drawn.get(box);
     if (before && before.labels === labels) {
@@ -68,14 +68,14 @@
   const drawAnew = () => {
     for (const { plot } of drawn.values()) plot.destroy();
     drawn.clear();
-    if (told) boxes().forEach(draw);
+    if (figures) boxes().forEach(draw);
   };
 
   const load = async () => {
     if (document.hidden) return;
     const answer = await fetch(root.dataset.url, { headers: { Accept: "application/json" } }).catch(() => null);
     if (!answer || !answer.ok || answer.redirected) return; // live.js says that the manager does not answer
-    told = await answer.json();
+    figures = await answer.json();
     boxes().forEach(draw);
   };
 

@@ -10,31 +10,17 @@ from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, Packe
 from causeway_client.protocol.proofs import RoundTripProof, decode_proof, proof_key
 from relaynode.core.path_quality import PING_INTERVAL
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
-from tests.relaynode.players import NOW, TOKEN_KEY, EdgegapPlayer, NativePlayer, drops, events, grant_of, relay_with
-
-
-@pytest.fixture
-def relay() -> Relay:
-    return relay_with(seats=4)
-
-
-@pytest.fixture
-def host(relay: Relay) -> NativePlayer:
-    return connected(relay, 0)
-
-
-@pytest.fixture
-def player(relay: Relay, host: NativePlayer) -> NativePlayer:
-    player = connected(relay, 1)
-    relay.datagrams_to_send()
-    events(relay)
-    return player
-
-
-def connected(relay: Relay, seat: int, port: int = CLIENT_PORT) -> NativePlayer:
-    player = NativePlayer(relay, seat, port=port)
-    player.connect()
-    return player
+from tests.relaynode.players import (
+    NOW,
+    TOKEN_KEY,
+    EdgegapPlayer,
+    NativePlayer,
+    connected,
+    drops,
+    events,
+    grant_of,
+    relay_with,
+)
 
 
 def elsewhere(player: NativePlayer) -> NativePlayer:
