@@ -15,17 +15,19 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-from . import happy_eyeballs
+from . import happy_eyeballs, udp_sockets
 from .asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
-from .protocol.events import Event, Welcomed
+from .protocol.events import Closed, Event, Welcomed
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE
+from .protocol.paths import port_mapping
 from .protocol.paths.peers import PathInfo
+from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.wire import DirectSettings
 from .protocol.probing import Measurement, Prober
 from .protocol.states import State
@@ -93,6 +95,7 @@ class Connection(Endpoint):
     """The connection of a seat, returned by `connect`. `receive`, `events` and others are inherited from Endpoint."""
 
     _machine: RelayConnection
+    _mapping: Driver | None = None
     welcome: Welcomed  # of the last connect: own seat, address, limits
 
     async def _open(self) -> Self:
@@ -108,11 +111,42 @@ class Connection(Endpoint):
         except BaseException:
             super().close()
             raise
+        if self._machine.direct.is_possible:
+            await self._map_port()
         return self
+
+    async def _map_port(self) -> None:
+        """Asks the router to map the IPv4 socket's port; nothing waits for its answer."""
+        router, hosts = udp_sockets.default_router(), self._driver.host_addresses()
+        host = next((address for address in hosts if ":" not in address[0]), None)
+        if router is None or host is None or not self._machine.direct.settings.port_mapping:
+            return
+        mapper = PortMapper((router, port_mapping.PORT), *host, random=os.urandom)
+        mapping = Driver(mapper, lambda source, payload: None, self._port_mapped)
+        with contextlib.suppress(OSError):
+            await mapping.open()
+            self._mapping = mapping
+            mapper.start(mapping.now)
+            mapping.pump()
+
+    def _port_mapped(self, event: Event) -> None:
+        if isinstance(event, PortMapped):
+            mapped = [] if event.ip is None else [(event.ip, event.port)]
+            self._machine.direct.set_addresses(self._driver.host_addresses(), mapped, self._driver.now)
+            self._driver.pump()
+
+    def _end_mapping(self) -> None:
+        if self._mapping is not None:
+            cast(PortMapper, self._mapping.machine).stop()
+            self._mapping.pump()
+            self._mapping.close()
+            self._mapping = None
 
     def _event_received(self, event: Event) -> None:
         if isinstance(event, Welcomed):
             self.welcome = event
+        if isinstance(event, Closed):
+            self._end_mapping()
         super()._event_received(event)
 
     def send(self, payload: bytes, target: int = 0) -> bool:
@@ -135,6 +169,9 @@ class Connection(Endpoint):
         self._machine.direct.set_addresses(self._driver.host_addresses(), (), self._driver.now)
         self._machine.rebind(self._driver.now)
         self._driver.pump()
+        self._end_mapping()
+        if self._machine.direct.is_possible:
+            await self._map_port()
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """Closes the connection and notifies the node. A game may use `code` 128 to 255."""

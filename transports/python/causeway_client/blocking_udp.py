@@ -27,7 +27,9 @@ from .protocol.errors import ConnectionFailed, ConnectTimeout
 from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved, Received
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE, MAX_DATAGRAM
+from .protocol.paths import port_mapping
 from .protocol.paths.peers import PathInfo
+from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.wire import DirectSettings
 from .protocol.states import State
 
@@ -112,6 +114,7 @@ class Connection:
         self._old_sockets: list[socket.socket] = []
         self._close_old_at = math.inf
         self._sockets = self._open()  # by address family; empty: closed
+        self._mapping: _Mapping | None = None
         self._machine.direct.set_addresses(self._host_addresses(), None, time.monotonic())
         self._machine.connect(time.monotonic())
         self._pump()
@@ -125,6 +128,7 @@ class Connection:
             if time.monotonic() >= self._close_old_at:
                 self._close_old_sockets()
             self._machine.handle_timer(time.monotonic())
+            self._map_port()
             self._pump()
             if self._events or not self._sockets or time.monotonic() >= deadline:
                 events, self._events = self._events, []
@@ -159,6 +163,7 @@ class Connection:
         fresh = self._open()
         self._close_old_sockets()
         self._old_sockets, self._sockets, self._close_old_at = list(self._sockets.values()), fresh, math.inf
+        self._end_mapping()
         self._machine.direct.set_addresses(self._host_addresses(), (), time.monotonic())
         self._machine.rebind(time.monotonic())
         self._pump()
@@ -233,6 +238,21 @@ class Connection:
         ]
         return [address for address in found if address is not None]
 
+    def _map_port(self) -> None:
+        """Asks the router to map the IPv4 socket's port; nothing waits for its answer."""
+        direct = self._machine.direct
+        if self._mapping is None and direct.is_possible and direct.settings.port_mapping and self._sockets:
+            host = next((address for address in self._host_addresses() if ":" not in address[0]), None)
+            self._mapping = _Mapping(udp_sockets.default_router(), host)
+        if self._mapping is not None:
+            for mapped in self._mapping.poll():
+                direct.set_addresses(self._host_addresses(), mapped, time.monotonic())
+
+    def _end_mapping(self) -> None:
+        if self._mapping is not None:
+            self._mapping.close()
+            self._mapping = None
+
     def _all_sockets(self) -> list[socket.socket]:
         return [*self._sockets.values(), *self._old_sockets]
 
@@ -280,6 +300,7 @@ class Connection:
                 self._close_old_at = time.monotonic() + OLD_SOCKET_GRACE
             if isinstance(event, Closed):
                 self._close_old_sockets()
+                self._end_mapping()
                 for each in self._sockets.values():
                     each.close()
                 self._sockets = {}
@@ -291,9 +312,59 @@ class Connection:
         self._old_sockets = []
 
     def _wait(self, deadline: float) -> None:
-        timer = self._machine.next_timer()
-        until = deadline if timer is None else min(deadline, timer)
+        timers = [self._machine.next_timer(), self._mapping.next_timer() if self._mapping else None]
+        until = min([deadline, *(timer for timer in timers if timer is not None)])
         with _Selector() as selector:
             for it in self._all_sockets():
                 selector.register(it, selectors.EVENT_READ)
+            if self._mapping is not None and self._mapping.udp is not None:
+                selector.register(self._mapping.udp, selectors.EVENT_READ)
             selector.select(max(0.0, until - time.monotonic()))
+
+
+class _Mapping:
+    """A port mapping at the default router, if there is one that answers."""
+
+    def __init__(self, router: str | None, host: tuple[str, int] | None) -> None:
+        self.udp: socket.socket | None = None
+        self._mapper: PortMapper | None = None
+        if router is None or host is None:
+            return
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.setblocking(False)
+        self._mapper = PortMapper((router, port_mapping.PORT), *host, random=os.urandom)
+        with contextlib.suppress(OSError):
+            self.udp.connect((router, port_mapping.PORT))
+        self._mapper.start(time.monotonic())
+
+    def next_timer(self) -> float | None:
+        return self._mapper.next_timer() if self._mapper else None
+
+    def poll(self) -> list[list[tuple[str, int]]]:
+        """The mapped addresses after each change."""
+        if self._mapper is None or self.udp is None:
+            return []
+        with contextlib.suppress(OSError):
+            for _ in range(MAX_PER_POLL):
+                self._mapper.receive_datagram(self.udp.recv(MAX_DATAGRAM), self._mapper.node, time.monotonic())
+        self._mapper.handle_timer(time.monotonic())
+        self._send(self._mapper, self.udp)
+        changes = []
+        while (event := self._mapper.next_event()) is not None:
+            if isinstance(event, PortMapped):
+                changes.append([] if event.ip is None else [(event.ip, event.port)])
+        return changes
+
+    def close(self) -> None:
+        """Asks the router to forget the mapping."""
+        if self._mapper is not None and self.udp is not None:
+            self._mapper.stop()
+            self._send(self._mapper, self.udp)
+            self.udp.close()
+        self._mapper = self.udp = None
+
+    @staticmethod
+    def _send(mapper: PortMapper, udp: socket.socket) -> None:
+        for datagram, _ in mapper.datagrams_to_send(time.monotonic()):
+            with contextlib.suppress(OSError):
+                udp.send(datagram)

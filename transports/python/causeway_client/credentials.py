@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 
@@ -22,12 +22,18 @@ def decode_secret(value: bytes | str) -> bytes:
         raise CredentialsError("token or key: not base64url") from None
 
 
-def load(names: Iterable[str], environ: Mapping[str, str], path: Path | None) -> dict[str, str]:
-    """The named credentials as text. They are read from the JSON object in the file, such as a user's entry of the REST
-    answer, or without a file from the environment (`seat_key` is CAUSEWAY_SEAT_KEY). Raises CredentialsError."""
-    source = _read(path) if path else {name: environ.get(f"CAUSEWAY_{name.upper()}") for name in names}
+def load(
+    names: Collection[str], environ: Mapping[str, str], path: Path | None, optional: Collection[str] = ()
+) -> dict[str, str]:
+    """The named credentials as text; those that are `optional` only if they are given. They are read from the JSON
+    object in the file, such as a user's entry of the REST answer, or without a file from the environment (`seat_key` is
+    CAUSEWAY_SEAT_KEY). Raises CredentialsError."""
+    wanted = [*names, *optional]
+    source = _read(path) if path else {name: environ.get(f"CAUSEWAY_{name.upper()}") for name in wanted}
     found: dict[str, str] = {}
-    for name in names:
+    for name in wanted:
+        if name in optional and not source.get(name):
+            continue
         value = source.get(name)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             where = f"{path}: no {name}" if path else f"CAUSEWAY_{name.upper()} is not set"

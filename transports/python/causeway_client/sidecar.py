@@ -120,12 +120,15 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
             await relay.wait_valid(options.connect_timeout)
             yield relay
     else:
-        found = credentials.load(("connect_token", "seat_key"), os.environ, options.credentials)
+        found = credentials.load(
+            ("connect_token", "seat_key"), os.environ, options.credentials, optional=("peer_keys",)
+        )
         relay = await asyncio_udp.connect(
             host,
             port,
             connect_token=found["connect_token"],
             seat_key=found["seat_key"],
+            peer_keys=found.get("peer_keys", ""),
             connect_timeout=options.connect_timeout,
             reconnect_timeout=options.reconnect_timeout,
         )

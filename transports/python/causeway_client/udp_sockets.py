@@ -6,6 +6,7 @@ A second socket would have another mapping at the player's NAT, so the node woul
 import contextlib
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 IpPort = tuple[str, int]
@@ -15,6 +16,7 @@ _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 _MSG_ERRQUEUE = 0x2000
 _CONTROL_SIZE = 512
 _MAX_ERRORS = 64
+_RTF_GATEWAY = 2  # linux/route.h
 # Addresses for documentation (RFC 5737, RFC 3849): nothing is sent to them. The route to them is the default route.
 _ANYWHERE = {socket.AF_INET: ("192.0.2.1", 9), socket.AF_INET6: ("2001:db8::1", 9)}
 
@@ -69,3 +71,16 @@ def refused(udp: socket.socket) -> list[IpPort]:
         if ancillary and addr:
             found.append((str(addr[0]).partition("%")[0], int(addr[1])))
     return found
+
+
+def default_router() -> str | None:
+    """The IPv4 address of the default router; None: there is none, or this system does not say (only Linux does)."""
+    try:
+        lines = Path("/proc/net/route").read_text().splitlines()[1:]
+    except OSError:
+        return None
+    for line in lines:
+        _, destination, gateway, flags, *_ = line.split()
+        if int(destination, 16) == 0 and int(flags, 16) & _RTF_GATEWAY:
+            return socket.inet_ntoa(int(gateway, 16).to_bytes(4, sys.byteorder))
+    return None

@@ -71,7 +71,7 @@ class Peers:
         self.dropped = dropped
         self.relay = relay
         self._node = node
-        self._settings = settings
+        self.settings = settings
         self._keys: PeerKeys | None = unpack_peer_keys(peer_keys) if peer_keys else None
         self._outgoing = outgoing
         self._emitted = emitted
@@ -162,6 +162,11 @@ class Peers:
         self.is_suspended = True
         for peer in self._peers.values():
             peer.leave_direct(PathReason.NOT_PERMITTED, now)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether this player may have direct paths at all."""
+        return self._keys is not None and self._mode is not DirectMode.RELAY_ONLY
 
     @property
     def direct_seats(self) -> frozenset[int]:
@@ -280,7 +285,7 @@ class Peers:
                 self._requested.add(seat)
                 self._emitted.append(events.DirectPathRequested(seat))
             return None
-        peer = self._peers[seat] = Peer(seat, keys.secret(seat), self, self._settings, now)
+        peer = self._peers[seat] = Peer(seat, keys.secret(seat), self, self.settings, now)
         self._by_id[peer.id] = peer
         peer.rendezvous(now)
         self._timer = now
@@ -316,7 +321,7 @@ class Peers:
 
     def _observe_nat(self, welcome: Welcome, now: float) -> None:
         """Asks the node's other port which address it sees; the WELCOME is the answer of the first one."""
-        if self._keys is None or self._mode is DirectMode.RELAY_ONLY:
+        if not self.is_possible:
             return
         assert isinstance(self._node, tuple)  # noqa: S101 - the address of a socket
         ip, port = self._node[:2]

@@ -19,10 +19,12 @@ Address = Hashable
 @dataclass(frozen=True, slots=True)
 class DirectSettings:
     """What a game decides about direct paths. `relay_bias_ms` is added to the measured round trip of the relay.
-    `hard_nats`: further ports may be probed if a NAT assigns one to each destination (PROTOCOL.md 12.8)."""
+    `hard_nats`: further ports may be probed if a NAT assigns one to each destination (PROTOCOL.md 12.8).
+    `port_mapping`: the router may be asked to map a port (PCP, NAT-PMP)."""
 
     relay_bias_ms: float = 10.0
     hard_nats: bool = True
+    port_mapping: bool = True
 
 
 class Wire(Protocol):

@@ -1,0 +1,228 @@
+"""Direct paths with real sockets and a real node on 127.0.0.1: what a game sees of them in each adapter."""
+
+import asyncio
+import secrets
+import socket
+import time
+
+import pytest
+
+from causeway_client import asyncio_udp, blocking_udp
+from causeway_client.protocol.events import DirectPathRequested, Left, PathChanged, Received
+from causeway_client.protocol.packets import EVERYONE, DirectMode
+from causeway_client.protocol.paths.pair_secrets import pack_peer_keys
+from causeway_client.protocol.paths.wire import DirectSettings
+from causeway_client.protocol.tokens import ConnectToken, seal_token
+from tests.support.grants import grant_document
+from tests.support.node_process import NodeProcess
+
+pytestmark = pytest.mark.flow
+
+ALONE = DirectSettings(port_mapping=False)  # no packet leaves the machine
+
+
+class DirectSession:
+    """A mesh session of native players."""
+
+    def __init__(self, node: NodeProcess, modes=("direct", "direct")) -> None:
+        self.node = node
+        self.id = secrets.token_hex(6) + "-S"
+        self.modes = modes
+        self.revision = 0
+        self.expires = int(time.time()) + 3600
+        self.seat_keys = [secrets.token_bytes(32) for _ in modes]
+        self.peer_keys = [secrets.token_bytes(32) for _ in modes]
+        self.grant()
+
+    def grant(self, revoked=()) -> None:
+        self.revision += 1
+        document = grant_document(
+            len(self.modes),
+            expires_at=float(self.expires),
+            session=self.id,
+            revision=self.revision,
+            token=None,
+            topology="mesh",
+            dialects=["native"],
+            revoked=revoked,
+            direct_grace=60,
+        )
+        for seat, mode in zip(document["seats"], self.modes, strict=True):
+            seat |= {"token": None, "direct_mode": mode}
+        self.node.put_grant(document)
+
+    def player(self, seat: int) -> dict[str, object]:
+        token = ConnectToken(
+            session=self.id,
+            worker=0,
+            seat=seat,
+            mesh=True,
+            seat_key=self.seat_keys[seat],
+            issued=int(time.time()),
+            expires=self.expires,
+            seat_packets=0,
+            seat_bytes=0,
+            session_packets=0,
+            session_bytes=0,
+            idle_timeout=300,
+            session_expires=self.expires,
+            direct_mode=DirectMode[self.modes[seat].upper()],
+            direct_grace=60,
+        )
+        return {
+            "connect_token": seal_token(token, *self.node.token_key),
+            "seat_key": self.seat_keys[seat],
+            "peer_keys": pack_peer_keys(self.peer_keys[seat], self.peer_keys[:seat]),
+            "direct": ALONE,
+        }
+
+
+@pytest.fixture(scope="module")
+def node():
+    with NodeProcess() as node:
+        node.start()
+        yield node
+
+
+async def _play_until(condition, *players, seconds=60):
+    """Every player sends to everyone until the condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            for player in players:
+                player.send(b"state", EVERYONE)
+            await asyncio.sleep(0.02)
+
+
+def _is_direct(player) -> bool:
+    return any(info.path for info in player.paths())
+
+
+async def _collect(player, events):
+    async for event in player.events():
+        events.append(event)
+
+
+async def test_two_games_are_connected_directly_without_a_new_call(node):
+    session = DirectSession(node)
+    async with (
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as one,
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as other,
+    ):
+        await _play_until(lambda: _is_direct(one) and _is_direct(other), one, other)
+        (info,) = one.paths()
+        assert info.seat == 1
+        assert info.rtt_ms is not None
+        while True:
+            event = await asyncio.wait_for(one.next_event(), 30)
+            if isinstance(event, PathChanged):
+                break
+        assert (event.seat, event.reason) == (1, "first_path")
+
+
+async def test_direct_players_do_not_lose_a_packet_when_the_node_is_killed():
+    with NodeProcess() as node:
+        node.start()
+        session = DirectSession(node)
+        async with (
+            await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as one,
+            await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as other,
+        ):
+            await _play_until(lambda: _is_direct(one) and _is_direct(other), one, other)
+            events: list[object] = []
+            watching = asyncio.create_task(_collect(other, events))
+            node.kill()
+            arrived = []
+
+            async def receive():
+                async for _, payload in other:
+                    arrived.append(payload)
+
+            receiving = asyncio.create_task(receive())
+            numbers = [b"after %d" % number for number in range(200)]
+            for number in numbers:
+                assert one.send(number, 1)
+                await asyncio.sleep(0.02)
+            async with asyncio.timeout(30):
+                while numbers[-1] not in arrived:
+                    await asyncio.sleep(0.02)
+            assert [payload for payload in arrived if payload.startswith(b"after")] == numbers
+            assert not any(isinstance(event, Left) for event in events)
+            for task in (watching, receiving):
+                task.cancel()
+
+
+async def test_a_revoked_player_is_not_received_any_more(node):
+    session = DirectSession(node)
+    async with (
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as one,
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as other,
+    ):
+        await _play_until(lambda: _is_direct(one) and _is_direct(other), one, other)
+        session.grant(revoked=(1,))
+        async with asyncio.timeout(30):
+            while not isinstance(event := await one.next_event(), Left):
+                pass
+        assert event.seat == 1
+        assert not one.paths()
+
+
+async def test_a_game_that_was_asked_allows_the_direct_path(node):
+    session = DirectSession(node, ("ask", "direct"))
+    async with (
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as one,
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as other,
+    ):
+        one.send(b"hello", 1)
+        async with asyncio.timeout(30):
+            while not isinstance(event := await one.next_event(), DirectPathRequested):
+                pass
+        assert event == DirectPathRequested(1)
+        assert not one.paths()
+        one.allow_direct(1)
+        await _play_until(lambda: _is_direct(one) and _is_direct(other), one, other)
+
+
+async def test_a_new_socket_is_reached_directly_again(node):
+    session = DirectSession(node)
+    async with (
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as one,
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as other,
+    ):
+        await _play_until(lambda: _is_direct(one) and _is_direct(other), one, other)
+        await one.rebind()
+        port = one.get_extra_info("sockname")[1]
+        await _play_until(lambda: any(info.address and info.address[1] == port for info in other.paths()), one, other)
+
+
+def test_a_game_loop_is_connected_directly_without_a_new_call(node):
+    session = DirectSession(node)
+    one = blocking_udp.connect("127.0.0.1", node.client_port, **session.player(0))
+    other = blocking_udp.connect("127.0.0.1", node.client_port, **session.player(1))
+    received = []
+    until = time.monotonic() + 60
+    with one, other:
+        while not (_is_direct(one) and _is_direct(other)):
+            assert time.monotonic() < until
+            for player in (one, other):
+                player.send(b"state", EVERYONE)
+                received += [event for event in player.poll(0.01) if isinstance(event, Received)]
+        one.send(b"directly", 1)
+        while not any(event.payload == b"directly" for event in received):
+            assert time.monotonic() < until
+            received += [event for event in other.poll(0.1) if isinstance(event, Received)]
+
+
+def test_an_address_that_refuses_packets_does_not_disturb_the_socket(node):
+    """IP_RECVERR reports it, and the error queue is emptied."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        refusing = closed.getsockname()
+    session = DirectSession(node)
+    with blocking_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as player:
+        udp = player._sockets[socket.AF_INET]
+        udp.sendto(b"x", refusing)
+        until = time.monotonic() + 30
+        while not player._machine.dropped["socket_error"]:
+            assert time.monotonic() < until
+            player.poll(0.05)
+        assert player.send(b"state", EVERYONE)
