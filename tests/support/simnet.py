@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 
+from causeway_client.protocol.paths.peers import EXTRA_LENGTH
 from tests.support.simnat import PORT_RESTRICTED, Address, Mappings, NatKind
 
 START = 1_795_257_600.0  # seconds since 1970; the virtual clock starts here
+EXTRA_PORTS = 60_000  # the first port of a player's extra sockets
 LAN_LATENCY = 0.0005  # seconds between two hosts behind the same NAT
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")))
 
@@ -265,6 +267,8 @@ class PlayerHost(_Driven):
     def receive(self, data: bytes, source: Address, destination: Address) -> None:
         if self.machine is None:
             return
+        if destination[1] >= EXTRA_PORTS:
+            source = (*source, destination[1] - EXTRA_PORTS)  # type: ignore[assignment]
         arrived = self.machine.receive_datagram(data, source, self.network.now)
         if arrived is not None:
             self.received.append(arrived)
@@ -278,7 +282,12 @@ class PlayerHost(_Driven):
         self._arm(self.machine.next_timer())
 
     def _send(self, data: bytes, destination: Address) -> None:
-        """From the address of the destination's family; without one, the packet has no route."""
+        """From the address of the destination's family; without one, the packet has no route. A destination may name
+        one of the extra sockets of hole punching."""
+        if len(destination) == EXTRA_LENGTH:
+            ip, port, number = destination  # type: ignore[misc]
+            self.network.send(data, (self.address[0], EXTRA_PORTS + number), (ip, port), self)
+            return
         for own in self.addresses:
             if (":" in own[0]) == (":" in destination[0]):
                 self.network.send(data, own, destination, self)

@@ -8,15 +8,18 @@ import contextlib
 import math
 import socket
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
 from . import happy_eyeballs, udp_sockets
 from .protocol.errors import ConnectionClosed, ConnectionFailed
-from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved
+from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, ExtraSockets, Moved
+from .protocol.packets import MAX_DATAGRAM
+from .protocol.paths.peers import EXTRA_LENGTH
 
 Address = Hashable
+MAX_READ = 64  # packets read from an extra socket at once
 
 
 async def resolve(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
@@ -64,6 +67,7 @@ class Driver(asyncio.DatagramProtocol):
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[int, asyncio.DatagramTransport] = {}  # by address family
         self._old_sockets: list[asyncio.DatagramTransport] = []
+        self._extra: dict[int, socket.socket] = {}  # by number
         self._is_writable = True
         self._timer: asyncio.TimerHandle | None = None
 
@@ -90,9 +94,41 @@ class Driver(asyncio.DatagramProtocol):
             found.append(udp_sockets.host_address(transport.get_extra_info("socket"), towards))
         return [address for address in found if address is not None]
 
+    def _set_extra(self, numbers: Collection[int]) -> None:
+        """Opens and closes further IPv4 sockets, for hole punching. Where the event loop has no readers, there are
+        none."""
+        for number in set(self._extra) - set(numbers):
+            udp = self._extra.pop(number)
+            self._loop.remove_reader(udp.fileno())
+            udp.close()
+        for number in numbers:
+            if number in self._extra:
+                continue
+            try:
+                udp = udp_sockets.open_socket(socket.AF_INET)
+                self._loop.add_reader(udp.fileno(), self._read_extra, number, udp)
+            except (OSError, NotImplementedError):
+                return
+            self._extra[number] = udp
+
+    def _read_extra(self, number: int, udp: socket.socket) -> None:
+        for _ in range(MAX_READ):
+            try:
+                data, (ip, port) = udp.recvfrom(MAX_DATAGRAM + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                udp_sockets.refused(udp)
+                return
+            arrived = self.machine.receive_datagram(data, (ip, port, number), self.now)
+            if arrived is not None:
+                self._on_payload(*arrived)
+            self.pump()
+
     def close(self) -> None:
         """Packets that were passed to `sendto` are still sent."""
         self._close_old_sockets()
+        self._set_extra(())
         for transport in self._sockets.values():
             transport.close()
         self._sockets = {}
@@ -135,7 +171,10 @@ class Driver(asyncio.DatagramProtocol):
             if isinstance(event, Moved):
                 for transport in self._old_sockets:
                     self._loop.call_later(OLD_SOCKET_GRACE, transport.close)
-            self._on_event(event)
+            if isinstance(event, ExtraSockets):
+                self._set_extra(event.numbers)
+            else:
+                self._on_event(event)
         self._arm()
 
     # -- called by the event loop ------------------------------------------------------------------
@@ -165,6 +204,11 @@ class Driver(asyncio.DatagramProtocol):
 
     def _send(self, datagram: bytes, address: Address) -> None:
         destination = cast(tuple[Any, ...], address)
+        if not self._is_connected and len(destination) == EXTRA_LENGTH:
+            if (extra := self._extra.get(destination[2])) is not None:
+                with contextlib.suppress(OSError):
+                    extra.sendto(datagram, destination[:2])
+            return
         transport = self._sockets.get(udp_sockets.family_of(destination[0]))
         if transport is None:
             self.machine.dropped["no_route"] += 1

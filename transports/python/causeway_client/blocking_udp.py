@@ -16,7 +16,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -24,11 +24,11 @@ from . import happy_eyeballs, udp_sockets
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout
-from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, Moved, Received
+from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, ExtraSockets, Moved, Received
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE, MAX_DATAGRAM
 from .protocol.paths import port_mapping
-from .protocol.paths.peers import PathInfo
+from .protocol.paths.peers import EXTRA_LENGTH, PathInfo
 from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.wire import DirectSettings
 from .protocol.states import State
@@ -114,6 +114,7 @@ class Connection:
         self._old_sockets: list[socket.socket] = []
         self._close_old_at = math.inf
         self._sockets = self._open()  # by address family; empty: closed
+        self._extra: dict[int, socket.socket] = {}  # further sockets for hole punching, by number
         self._mapping: _Mapping | None = None
         self._machine.direct.set_addresses(self._host_addresses(), None, time.monotonic())
         self._machine.connect(time.monotonic())
@@ -254,7 +255,7 @@ class Connection:
             self._mapping = None
 
     def _all_sockets(self) -> list[socket.socket]:
-        return [*self._sockets.values(), *self._old_sockets]
+        return [*self._sockets.values(), *self._old_sockets, *self._extra.values()]
 
     def _read(self) -> None:
         for each in self._all_sockets():
@@ -269,6 +270,9 @@ class Connection:
                     self._count_error(each)
                     continue
                 source = self._address if addr[:2] == self._address[:2] else addr[:2]
+                number = next((it for it, extra in self._extra.items() if extra is each), None)
+                if number is not None:
+                    source = (*addr[:2], number)
                 arrived = self._machine.receive_datagram(data, source, time.monotonic())
                 self._pump()
                 if arrived is not None:
@@ -281,7 +285,10 @@ class Connection:
     def _pump(self) -> None:
         for datagram, address in self._machine.datagrams_to_send(time.monotonic()):
             destination = cast(tuple[Any, ...], address)
-            each = self._sockets.get(udp_sockets.family_of(destination[0]))
+            if len(destination) == EXTRA_LENGTH:
+                each, destination = self._extra.get(destination[2]), destination[:2]
+            else:
+                each = self._sockets.get(udp_sockets.family_of(destination[0]))
             if each is None:
                 self._machine.dropped["no_route"] += 1
                 continue
@@ -295,15 +302,27 @@ class Connection:
 
     def _take_events(self) -> None:
         while (event := self._machine.next_event()) is not None:
+            if isinstance(event, ExtraSockets):
+                self._set_extra(event.numbers)
+                continue
             self._events.append(event)
             if isinstance(event, Moved):
                 self._close_old_at = time.monotonic() + OLD_SOCKET_GRACE
             if isinstance(event, Closed):
                 self._close_old_sockets()
                 self._end_mapping()
+                self._set_extra(())
                 for each in self._sockets.values():
                     each.close()
                 self._sockets = {}
+
+    def _set_extra(self, numbers: Collection[int]) -> None:
+        for number in set(self._extra) - set(numbers):
+            self._extra.pop(number).close()
+        for number in numbers:
+            if number not in self._extra:
+                with contextlib.suppress(OSError):
+                    self._extra[number] = udp_sockets.open_socket(socket.AF_INET)
 
     def _close_old_sockets(self) -> None:
         """Closes the sockets from before the last rebind."""

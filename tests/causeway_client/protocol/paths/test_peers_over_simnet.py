@@ -309,6 +309,21 @@ def test_the_next_ports_of_a_sequential_nat_are_predicted(other: str) -> None:
     assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
 
 
+@pytest.mark.parametrize("other", ["port-restricted", "plain Linux"])
+def test_a_nat_with_random_ports_is_opened_by_many_sockets_and_many_probes(other: str) -> None:
+    scene = behind("random", other, DirectSettings())
+    scene.play(6.0)
+    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
+
+
+def test_two_nats_with_a_port_for_each_peer_are_left_to_the_relay() -> None:
+    scene = behind("random", "sequential", DirectSettings())
+    scene.play(6.0)
+    assert scene.path(0, 1) == scene.path(1, 0) == "relay"
+    (info,) = scene.players[0].machine.direct.paths()
+    assert info.reason.name == "NO_DIRECT_PATH"
+
+
 def test_eight_players_upgrade_and_return_without_a_missing_or_duplicated_packet() -> None:
     scene = Scene(8)
     scene.grant(["direct"] * 8)

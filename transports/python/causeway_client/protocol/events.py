@@ -107,6 +107,14 @@ class PathChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExtraSockets(Event):
+    """For adapters, which do not pass it to the game: the further IPv4 sockets with these numbers should be open, for
+    hole punching, and no others. In addresses they are (ip, port, number)."""
+
+    numbers: range | frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Received(Event):
     """A payload from `seat`, in adapters that return everything in one list."""
 

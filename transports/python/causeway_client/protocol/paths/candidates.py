@@ -19,14 +19,10 @@ class Target:
     kind: PathKind
 
 
-def offered(hosts: Iterable[IpPort], reflexive: Iterable[IpPort], mapped: Iterable[IpPort]) -> tuple[Candidate, ...]:
-    """The candidates of a player, without duplicates. `hosts`: the addresses of its sockets; `reflexive`: those that
-    STUN servers saw, besides the one that the node sees; `mapped`: those that a router has mapped to them."""
-    kinds = (
-        (CandidateKind.HOST, hosts),
-        (CandidateKind.PORT_MAPPED, mapped),
-        (CandidateKind.SERVER_REFLEXIVE, reflexive),
-    )
+def offered(hosts: Iterable[IpPort], mapped: Iterable[IpPort]) -> tuple[Candidate, ...]:
+    """The candidates of a player, without duplicates. `hosts`: the addresses of its sockets; `mapped`: those that a
+    router has mapped to them. The server-reflexive one is added by the node."""
+    kinds = ((CandidateKind.HOST, hosts), (CandidateKind.PORT_MAPPED, mapped))
     found: dict[IpPort, Candidate] = {}
     for kind, addresses in kinds:
         for ip, port in addresses:

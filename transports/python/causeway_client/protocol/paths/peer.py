@@ -16,7 +16,7 @@ from .pair_secrets import direct_key
 from .path import IDLE_INTERVAL, Path, PathState
 from .path_selection import Choice, PathSelection
 from .punching import Punching, birthday_ports
-from .rendezvous import NONCE_SIZE, Candidate, NatClass, Rendezvous, decode_rendezvous
+from .rendezvous import HARD, NONCE_SIZE, NatClass, Rendezvous, decode_rendezvous
 from .reports import PathKind, PathReason, PathReport
 from .wire import DirectSettings, Wire
 
@@ -54,7 +54,7 @@ class Peer:
         self._their_nat, self._their_step = NatClass.UNKNOWN, 0
         self._kinds: dict[Address, PathKind] = {}  # the addresses of the peer that may be probed
         self._round = 0  # of our last RENDEZVOUS; 0: none was sent
-        self._sent_candidates: tuple[Candidate, ...] = ()
+        self._sent_content: tuple[object, ...] = ()
         self._is_acknowledged = False
         self._repeat_at: float | None = None
         self._repeats = 0
@@ -68,10 +68,10 @@ class Peer:
 
     def rendezvous(self, now: float) -> None:
         """Sends our candidates, again if they have changed."""
-        candidates = self._wire.candidates()
-        if not self._round or candidates != self._sent_candidates:
+        content = self._wire.candidates(), self._wire.nat()
+        if not self._round or content != self._sent_content:
             self._round = self._round % 0xFFFF + 1
-            self._sent_candidates = candidates
+            self._sent_content = content
             self._is_acknowledged = False
             self._repeats = 0
         self._send_rendezvous(now)
@@ -85,7 +85,7 @@ class Peer:
             nonce=self.nonce,
             nat_class=nat_class,
             port_step=step,
-            candidates=self._sent_candidates,
+            candidates=self._wire.candidates(),
         ).encode(self._secret, self._wire.seat, self.seat)
         self._wire.relay(PacketType.RENDEZVOUS, self.seat, body)
         last = self._repeats >= len(RENDEZVOUS_REPEATS)
@@ -136,19 +136,25 @@ class Peer:
     def _punch(self, observed: Iterable[IpPort], now: float) -> None:
         self._punching.start(list(self._kinds), now)
         self._probe(self.relay, now)
-        if not self._settings.hard_nats:
-            return
-        ports: list[int] = []
-        for ip, port in observed:
-            if ":" in ip or self._wire.nat()[0] is NatClass.RANDOM_PORTS:
-                continue
-            if self._their_nat is NatClass.PORT_DEPENDENT:
-                ports = predicted_ports(port, self._their_step)
-            elif self._their_nat is NatClass.RANDOM_PORTS:
-                ports = birthday_ports(self._wire.random)
-            guesses = [(ip, guessed) for guessed in ports if guessed != port]
-            if guesses and self._punching.guess(guesses, now):
-                self._kinds.update(dict.fromkeys(guesses, PathKind.IPV4))
+        if self._settings.hard_nats:
+            guesses = self._guesses(observed)
+            if guesses:
+                self._punching.guess(guesses, now)
+
+    def _guesses(self, observed: Iterable[IpPort]) -> list[Address]:
+        """Further addresses to probe if one of the NATs assigns a port to each destination (PROTOCOL.md 12.8)."""
+        own, theirs = self._wire.nat()[0], self._their_nat
+        address = next(((ip, port) for ip, port in observed if ":" not in ip), None)
+        if address is None or (own in HARD and theirs in HARD):
+            return []
+        ip, port = address
+        if theirs is NatClass.PORT_DEPENDENT:
+            return [(ip, guessed) for guessed in predicted_ports(port, self._their_step)]
+        if theirs is NatClass.RANDOM_PORTS:
+            return [(ip, guessed) for guessed in birthday_ports(self._wire.random) if guessed != port]
+        if own is NatClass.RANDOM_PORTS:
+            return [(ip, port, number) for number in range(self._wire.extra_sockets())]
+        return []
 
     def _start_over(self, now: float) -> None:
         """Back to the relay; the first direct path is taken at once again."""
@@ -316,7 +322,7 @@ class Peer:
             self._update_selection(now)
 
     def _probing_path(self, address: Address, now: float) -> Path:
-        """Guessed ports are not kept as paths: there are a thousand of them. An answer makes one."""
+        """Guessed addresses are not kept as paths: there are a thousand of them. A packet from one makes it a path."""
         if address in self._kinds and len(self.paths) < MAX_PATHS:
             return self._add_path(address, now)
         return Path(address, self._kind_of(address), now)

@@ -13,7 +13,6 @@ from .. import events, packets
 from ..errors import DecodeError
 from ..handshake import Welcome
 from ..packets import EVERYONE, HEADER, OVERHEAD, SEQUENCE_SIZE, DirectMode, PacketType
-from . import stun
 from .candidates import IpPort, offered
 from .end_to_end import EndToEnd
 from .nat import Observation, classify
@@ -22,14 +21,16 @@ from .path_selection import Choice
 from .peer import Peer
 from .rendezvous import Candidate, NatClass
 from .reports import MAX_ENTRIES, PathKind, PathReason, encode_reports
+from .stun import StunClient
 from .wire import DirectSettings
 
 Address = Hashable
 
 REPORT_INTERVAL = 10.0  # seconds
 MIN_REPORT_INTERVAL = 0.3  # seconds between two reports about changes
+EXTRA_SOCKETS, EXTRA_SOCKETS_FOR = 256, 15.0  # how many, and for how many seconds
+EXTRA_LENGTH = 3  # of an address that names an extra socket
 MAX_PEERS = 64  # with direct paths; further ones are relayed
-STUN_REPEATS = (0.2, 0.4, 0.8)  # seconds after which an unanswered request is sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,12 @@ class Peers:
         self._requested: set[int] = set()  # seats about which the game was asked
         self._hosts: list[IpPort] = []
         self._mapped: list[IpPort] = []
-        self._observations: list[Observation] = []
-        self._stun: dict[bytes, tuple[str, int]] = {}  # transaction -> server
-        self._stun_due: deque[tuple[float, bytes, str, int]] = deque()
+        self._stun = StunClient(None, (), random, 0.0)
         self._report_at: float | None = None
         self._reported_at = 0.0
         self._timer = math.inf
         self.is_suspended = False
+        self._extra_until: float | None = None  # when the extra sockets are closed (PROTOCOL.md 12.8)
 
     # -- the connection to the node
 
@@ -297,15 +297,13 @@ class Peers:
         self._outgoing.append((datagram, address))
 
     def candidates(self) -> tuple[Candidate, ...]:
-        node_sees = self._node_observation()
-        reflexive = [(it.ip, it.port) for it in self._observations if (it.ip, it.port) != node_sees]
-        return offered(self._hosts, reflexive, self._mapped)
+        return offered(self._hosts, self._mapped)
 
     def nat(self) -> tuple[NatClass, int]:
-        return classify(self._observations)
+        return classify(self._stun.observations)
 
     def own_observed(self) -> list[IpPort]:
-        return [(it.ip, it.port) for it in self._observations]
+        return [(it.ip, it.port) for it in self._stun.observations]
 
     def path_changed(self, peer: Peer, choice: Choice) -> None:
         if peer.has_left_node and choice.path.address is None:
@@ -314,10 +312,19 @@ class Peers:
         self._emitted.append(events.PathChanged(peer.seat, choice.path.kind.name.lower(), choice.reason.name.lower()))
         self._report_at = max(choice.since, self._reported_at + MIN_REPORT_INTERVAL)
 
-    # -- NAT classification
+    def extra_sockets(self) -> int:
+        self._extra_until = math.inf
+        self._emitted.append(events.ExtraSockets(range(EXTRA_SOCKETS)))
+        return EXTRA_SOCKETS
 
-    def _node_observation(self) -> IpPort | None:
-        return (self._welcome.ip, self._welcome.port) if self._welcome else None
+    def _close_extra_sockets(self, now: float) -> None:
+        """All but those that a direct path uses."""
+        addresses = (peer.choice.path.address for peer in self._peers.values())
+        used = frozenset(int(it[2]) for it in addresses if isinstance(it, tuple) and len(it) == EXTRA_LENGTH)
+        self._emitted.append(events.ExtraSockets(used))
+        self._extra_until = None
+
+    # -- NAT classification
 
     def _observe_nat(self, welcome: Welcome, now: float) -> None:
         """Asks the node's other port which address it sees; the WELCOME is the answer of the first one."""
@@ -325,26 +332,16 @@ class Peers:
             return
         assert isinstance(self._node, tuple)  # noqa: S101 - the address of a socket
         ip, port = self._node[:2]
-        self._observations = [Observation(ip, port, welcome.ip, welcome.port)]
-        if welcome.second_port:
-            transaction = self.random(stun.TRANSACTION_SIZE)
-            self._stun = {transaction: (ip, welcome.second_port)}
-            delays = (0.0, *STUN_REPEATS)
-            self._stun_due = deque((now + delay, transaction, ip, welcome.second_port) for delay in delays)
+        servers = [(ip, welcome.second_port)] if welcome.second_port else []
+        self._stun = StunClient(Observation(ip, port, welcome.ip, welcome.port), servers, self.random, now)
 
     def receive_stun(self, data: bytes, now: float) -> None:
         """Raises DecodeError."""
-        transaction, ip, port = stun.decode_response(data)
-        server = self._stun.pop(transaction, None)
-        if server is None:
-            raise DecodeError("unknown_nonce")
-        self._observations.append(Observation(*server, ip, port))
-
-    def _send_stun(self, now: float) -> None:
-        while self._stun_due and self._stun_due[0][0] <= now:
-            _, transaction, ip, port = self._stun_due.popleft()
-            if transaction in self._stun:
-                self.direct(stun.encode_request(transaction), (ip, port))
+        self._stun.receive(data)
+        for peer in self._peers.values():
+            if not peer.is_direct:
+                peer.rendezvous(now)
+        self._timer = now
 
     # -- time
 
@@ -354,7 +351,7 @@ class Peers:
     def handle_timer(self, now: float) -> None:
         if now < self._timer:
             return
-        self._send_stun(now)
+        self._outgoing += self._stun.requests_to_send(now)
         for peer in list(self._peers.values()):
             peer.handle_timer(now)
         if self._report_at is not None and now >= self._report_at:
@@ -362,8 +359,14 @@ class Peers:
         due = [math.inf, *(peer.next_timer(now) for peer in self._peers.values())]
         if self._report_at is not None:
             due.append(self._report_at)
-        if self._stun_due:
-            due.append(self._stun_due[0][0])
+        if (at := self._stun.next_timer()) is not None:
+            due.append(at)
+        if self._extra_until is not None:
+            self._extra_until = min(self._extra_until, now + EXTRA_SOCKETS_FOR)
+            if now >= self._extra_until:
+                self._close_extra_sockets(now)
+            else:
+                due.append(self._extra_until)
         self._timer = max(min(due), now + 0.001)
 
     def _report(self, now: float) -> None:

@@ -42,6 +42,9 @@ class NatClass(IntEnum):
     UDP_BLOCKED = 5
 
 
+HARD = (NatClass.PORT_DEPENDENT, NatClass.RANDOM_PORTS)  # a port for each destination
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An address at which a player may be reached. `ip` is a literal without a scope."""

@@ -3,9 +3,12 @@ see for this socket?"""
 
 import ipaddress
 import struct
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
 
 from ..errors import DecodeError
 from ..packets import STUN_COOKIE
+from .nat import Observation
 
 _HEADER = struct.Struct(">HH4s12s")
 _ATTRIBUTE = struct.Struct(">HH")
@@ -13,6 +16,7 @@ _REQUEST, _SUCCESS = 0x0001, 0x0101
 _XOR_MAPPED_ADDRESS = 0x0020
 _FAMILY_SIZES = {1: 4, 2: 16}
 TRANSACTION_SIZE = 12
+REPEATS = (0.0, 0.2, 0.6, 1.4)  # seconds at which a request is sent until it is answered
 
 
 def is_stun(data: bytes) -> bool:
@@ -51,3 +55,39 @@ def _address(value: bytes, transaction: bytes) -> tuple[str, int]:
     port = int.from_bytes(value[2:4], "big") ^ int.from_bytes(mask[:2], "big")
     packed = bytes(byte ^ mask[index] for index, byte in enumerate(value[4:]))
     return str(ipaddress.ip_address(packed)), port
+
+
+class StunClient:
+    """Asks servers which address they see for one socket. `first`: what is known already; `random(n)` returns n bytes
+    of a cryptographic generator."""
+
+    def __init__(
+        self,
+        first: Observation | None,
+        servers: Iterable[tuple[str, int]],
+        random: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        self.observations = [] if first is None else [first]  # in the order of the answers
+        self._open = {random(TRANSACTION_SIZE): server for server in servers}  # by transaction
+        self._due = deque((now + delay, it, server) for delay in REPEATS for it, server in self._open.items())
+
+    def requests_to_send(self, now: float) -> list[tuple[bytes, Hashable]]:
+        """(datagram, address) of each request that is due and not answered."""
+        requests: list[tuple[bytes, Hashable]] = []
+        while self._due and self._due[0][0] <= now:
+            _, transaction, server = self._due.popleft()
+            if transaction in self._open:
+                requests.append((encode_request(transaction), server))
+        return requests
+
+    def receive(self, data: bytes) -> None:
+        """Raises DecodeError if this answers no open request."""
+        transaction, ip, port = decode_response(data)
+        server = self._open.pop(transaction, None)
+        if server is None:
+            raise DecodeError("unknown_nonce")
+        self.observations.append(Observation(*server, ip, port))
+
+    def next_timer(self) -> float | None:
+        return self._due[0][0] if self._due else None
