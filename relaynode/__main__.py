@@ -75,16 +75,17 @@ async def serve(config: NodeConfig) -> None:
     keeping = asyncio.create_task(node.keep_keys())
     peers = asyncio.create_task(PeerProber(node.peers, config.peer_probe_interval).run())
     link = [] if config.is_standalone else [asyncio.create_task(ManagerLink(node).run())]
+    websocket = [asyncio.create_task(node.websocket.run())] if config.websocket_port else []
     beacons = [await open_beacon(config.bind, pair.client) for pair in config.ports]
     try:
-        await _first_of(signals.first.wait(), snapshot, http, keeping, peers, *workers, *link)
+        await _first_of(signals.first.wait(), snapshot, http, keeping, peers, *workers, *link, *websocket)
         log.info("stopping")
         await node.wind_down(signals.second)
     finally:
         for beacon in beacons:
             if beacon is not None:
                 beacon.close()
-        await _cancel(keeping, peers, *link)
+        await _cancel(keeping, peers, *link, *websocket)
         control.stop()
         await _cancel(*workers)
         packet_path.close()

@@ -99,6 +99,17 @@ class NodeConfig:
     """CAUSEWAY_NODE_CONTROL_URL: the URL at which the manager reaches the control API. Default: built from the control
     host (or, if that is a wildcard address, the public address) and the control port."""
 
+    websocket_port: int
+    """CAUSEWAY_NODE_WEBSOCKET_PORT: the TCP port at which players whose network blocks UDP are served over WebSockets,
+    usually 443 ([direct-paths.md](direct-paths.md)). 0: they are not. Default: 0."""
+
+    tls_certificate: str
+    """CAUSEWAY_NODE_TLS_CERTIFICATE: the file with the certificate chain (PEM) for the WebSocket port. Empty: it is
+    served without TLS, for a proxy that adds it."""
+
+    tls_key: str
+    """CAUSEWAY_NODE_TLS_KEY: the file with the private key (PEM) of the certificate."""
+
     capacity: int
     """CAUSEWAY_NODE_CAPACITY: the maximum number of seats of the whole node. Default: 10000."""
 
@@ -192,6 +203,9 @@ def _config(read: "_Reader") -> NodeConfig:
         control_host=control_host,
         control_port=control_port,
         control_url=read.url("CONTROL_URL") or _control_url(control_host, control_port, public_ip),
+        websocket_port=read.whole("WEBSOCKET_PORT", 0, 0, MAX_PORT),
+        tls_certificate=read.text("TLS_CERTIFICATE"),
+        tls_key=read.text("TLS_KEY"),
         capacity=read.whole("CAPACITY", 10_000, 1, MAX_CAPACITY),
         limits={name: read.whole(name.upper(), getattr(DEFAULTS, name), 1, 1_000_000) for name in LIMITS},
         state_dir=read.state_dir(name),
@@ -207,6 +221,9 @@ def _config(read: "_Reader") -> NodeConfig:
             PREFIX + "PUBLIC_IP", "is required with a manager: it is the address at which players reach this node"
         )
     _check_families(config)
+    if bool(config.tls_certificate) != bool(config.tls_key):
+        missing = "TLS_KEY" if config.tls_certificate else "TLS_CERTIFICATE"
+        raise ConfigError(PREFIX + missing, "is required: a certificate and its key belong together")
     return config
 
 

@@ -6,7 +6,7 @@ code alone: no session, player or address is ever a label.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
@@ -62,6 +62,24 @@ async def _ask(worker: WorkerProcess) -> Answer:
     return Answer(await worker.report(), time.perf_counter() - asked)
 
 
+def _websocket(counters: Mapping[str, int], restarts: int) -> Iterable[Metric]:
+    """Of players whose network blocks UDP."""
+    connections = "Players connected over WebSockets."
+    yield GaugeMetricFamily("causeway_node_websocket_connections", connections, counters.get("connections", 0))
+    text = "Packets carried over WebSockets, by direction; those that a slow reader did not take are dropped."
+    packets = CounterMetricFamily("causeway_node_websocket_packets", text, labels=["kind"])
+    for kind in ("received", "sent", "dropped"):
+        packets.add_metric([kind], counters.get(f"{kind}_packets", 0))
+    yield packets
+    refused = CounterMetricFamily(
+        "causeway_node_websocket_refused", "Refused WebSockets, by reason.", labels=["reason"]
+    )
+    for reason in ("no_such_port", "full", "source_limited"):
+        refused.add_metric([reason], counters.get(f"refused_{reason}", 0))
+    yield refused
+    yield CounterMetricFamily("causeway_node_websocket_restarts", "Restarts of the WebSocket process.", restarts)
+
+
 class _NodeCollector(Collector):
     def __init__(self, node: Node, answers: Sequence[Answer]) -> None:
         self._node = node
@@ -75,6 +93,8 @@ class _NodeCollector(Collector):
         yield GaugeMetricFamily(
             "causeway_node_manager_connected", "1: the manager answers the node's heartbeats.", node.link == "connected"
         )
+        if node.config.websocket_port:
+            yield from _websocket(node.websocket.counters, node.websocket.restarts)
         duplicate = "1: the manager reports that another live process has this node's identity."
         yield GaugeMetricFamily("causeway_node_duplicate_identity", duplicate, node.link == "duplicate")
         unwritten = "1: keys or the snapshot cannot be written, for example because the disk is full; the node retries."

@@ -27,6 +27,7 @@ from .event_log import EventLog
 from .peer_meter import PeerMeter
 from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, Snapshot, State, StateFolder
+from .websocket_process import WebSocketProcess
 from .worker_channel import Message
 from .worker_process import EXITS_REPORTED_FOR, Report, WorkerProcess
 
@@ -62,6 +63,7 @@ class Node:
         self.draining = False
         self.link: LinkState = "standalone" if config.is_standalone else "unreachable"
         self.events = EventLog()
+        self.websocket = WebSocketProcess(config)
         self.workers = [
             WorkerProcess(
                 index,

@@ -13,11 +13,12 @@ import asyncio
 import base64
 import contextlib
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
-from . import happy_eyeballs, udp_sockets
+from . import happy_eyeballs, udp_sockets, websocket_driver
 from .asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
 from .credentials import decode_secret
 from .protocol.connection import RelayConnection
@@ -31,6 +32,7 @@ from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.wire import DirectSettings
 from .protocol.probing import Measurement, Prober
 from .protocol.states import State
+from .websocket_driver import WebSocketDriver
 
 __all__ = [
     "EVERYONE",
@@ -44,6 +46,8 @@ __all__ = [
     "measure",
     "measure_beacons",
 ]
+
+UDP_TIMEOUT = 4.0  # seconds without an answer over UDP after which a WebSocket is tried
 
 AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.DatagramProtocol)
 
@@ -59,6 +63,8 @@ async def connect(
     queue_size: int = 1024,
     peer_keys: bytes | str = b"",
     direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
+    websocket_url: str | None = "",
+    ssl_context: ssl.SSLContext | None = None,
 ) -> "Connection":
     """Connects to the seat in the token.
 
@@ -67,28 +73,51 @@ async def connect(
     several addresses, the one that answers a probe first is tried first (RFC 8305). The addresses are tried one after
     another, because a seat has only one connection, each for an equal part of `connect_timeout` seconds. If the node
     stops answering, the connection reconnects automatically for up to `reconnect_timeout` seconds.
+
+    If no address answers over UDP, and the package `websockets` is installed, a WebSocket to `websocket_url` is tried;
+    empty: to port 443 of the host name. None: never. `ssl_context` replaces the default one.
+
     Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError if the name does not
     resolve or no address has a route."""
     addresses = await resolve_reachable_first(host, port)
-    failure: Exception = ConnectTimeout(connect_timeout)
-    for address in addresses:
-        machine = RelayConnection(
+    url = _websocket_url(host, port) if websocket_url == "" else websocket_url
+    has_fallback = url is not None and websocket_driver.is_available()
+    udp_timeout = min(connect_timeout / 2, UDP_TIMEOUT) if has_fallback else connect_timeout
+
+    def machine(address: tuple[Any, ...], timeout: float) -> RelayConnection:
+        return RelayConnection(
             address,
             connect_token=decode_secret(connect_token),
             seat_key=decode_secret(seat_key),
             wall_clock=lambda: time.time_ns() // 1000,
             random=os.urandom,
-            connect_timeout=connect_timeout / len(addresses),
+            connect_timeout=timeout,
             reconnect_timeout=reconnect_timeout,
             peer_keys=decode_secret(peer_keys),
             direct=direct,
             second_node=happy_eyeballs.other_family(addresses, address),
         )
+
+    failure: Exception = ConnectTimeout(connect_timeout)
+    for address in addresses:
         try:
-            return await Connection(machine, queue_size, is_connected=False)._open()
+            udp = Connection(machine(address, udp_timeout / len(addresses)), queue_size, is_connected=False)
+            return await udp._open()
         except (ConnectTimeout, OSError) as error:
             failure = error
+    if has_fallback and url is not None:
+        with contextlib.suppress(OSError):
+            over_tls = Connection(machine(addresses[0], connect_timeout - udp_timeout), queue_size, is_connected=False)
+            return await over_tls._open_websocket(url, ssl_context)
     raise failure
+
+
+def _websocket_url(host: str | Sequence[str], port: int) -> str | None:
+    """Port 443 of the first host name; None: there are only IP literals, for which there is no certificate."""
+    for name in [host] if isinstance(host, str) else host:
+        if not udp_sockets.is_ip(name):
+            return f"wss://{name}/relay/{port}"
+    return None
 
 
 class Connection(Endpoint):
@@ -97,6 +126,11 @@ class Connection(Endpoint):
     _machine: RelayConnection
     _mapping: Driver | None = None
     welcome: Welcomed  # of the last connect: own seat, address, limits
+
+    async def _open_websocket(self, url: str, context: ssl.SSLContext | None) -> Self:
+        driver = WebSocketDriver(self._machine, self._payload_received, self._event_received, url, context)
+        self._driver = driver
+        return await self._open()
 
     async def _open(self) -> Self:
         try:

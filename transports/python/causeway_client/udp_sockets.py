@@ -4,6 +4,7 @@ A second socket would have another mapping at the player's NAT, so the node woul
 """
 
 import contextlib
+import ipaddress
 import socket
 import sys
 from pathlib import Path
@@ -23,6 +24,15 @@ _ANYWHERE = {socket.AF_INET: ("192.0.2.1", 9), socket.AF_INET6: ("2001:db8::1", 
 
 def family_of(ip: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def is_ip(host: str) -> bool:
+    """Whether a host is an IP literal."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def other_family(family: int) -> socket.AddressFamily:

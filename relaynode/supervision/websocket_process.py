@@ -1,0 +1,62 @@
+"""The process that carries WebSockets to the workers: started with the node, restarted when it ends."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from ..config import PREFIX, NodeConfig
+
+log = logging.getLogger("relaynode.websocket")
+
+RESTART_AFTER = 2.0  # seconds
+
+
+class WebSocketProcess:
+    """`counters` are the latest that it reported; they begin anew with each process."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.counters: dict[str, int] = {}
+        self.restarts = 0
+        self._settings = {
+            "host": config.bind,
+            "port": config.websocket_port,
+            "certificate": config.tls_certificate,
+            "key": config.tls_key,
+            "ports": [port for pair in config.ports for port in (pair.server, pair.client)],
+        }
+
+    async def run(self) -> None:
+        while True:
+            status = await self._run_once()
+            self.restarts += 1
+            log.error("the WebSocket process ended with status %s, starting it again", status)
+            await asyncio.sleep(RESTART_AFTER)
+
+    async def _run_once(self) -> int:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "relaynode.websocket"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101 - they are pipes
+        try:
+            process.stdin.write(json.dumps(self._settings).encode() + b"\n")
+            async for line in process.stdout:
+                self.counters = _counters(line)
+            return await process.wait()
+        finally:
+            process.stdin.close()
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+
+def _counters(line: bytes) -> dict[str, int]:
+    document: dict[str, Any] = json.loads(line)
+    return {str(name): int(count) for name, count in document.items()}

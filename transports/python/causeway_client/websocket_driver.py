@@ -1,0 +1,95 @@
+"""Where UDP is blocked, packets to the node travel over a WebSocket, one binary message each. Needs the package
+`websockets` (the extra `websocket`). Direct paths are still probed over UDP."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from .asyncio_driver import Address, Driver, Machine
+from .protocol.events import Event
+
+OPEN_TIMEOUT = 5.0  # seconds
+MAX_UNSENT = 65_536  # bytes; more are dropped, as a socket does
+
+
+class WebSocketDriver(Driver):
+    """A Driver whose packets to the node are carried by a WebSocket to `url`."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        on_payload: Callable[[int, bytes], None],
+        on_event: Callable[[Event], None],
+        url: str,
+        context: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(machine, on_payload, on_event, is_connected=False)
+        self._url = url
+        self._context = context
+        self._websocket: Any = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Raises OSError if the WebSocket cannot be opened."""
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import WebSocketException
+
+        await super().open()
+        await self._close_websocket()
+        options: dict[str, Any] = {"ssl": self._context} if self._context and self._url.startswith("wss:") else {}
+        try:
+            self._websocket = await connect(
+                self._url, compression=None, open_timeout=OPEN_TIMEOUT, close_timeout=1.0, proxy=True, **options
+            )
+        except (WebSocketException, TimeoutError) as error:
+            raise OSError(f"WebSocket to {self._url}: {error}") from None
+        self._reading = asyncio.create_task(self._read(self._websocket))
+
+    def close(self) -> None:
+        super().close()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._closing = asyncio.create_task(self._close_websocket())
+
+    async def _read(self, websocket: Any) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        with contextlib.suppress(ConnectionClosed):
+            async for message in websocket:
+                if isinstance(message, bytes):
+                    arrived = self.machine.receive_datagram(message, self.machine.node, self.now)
+                    if arrived is not None:
+                        self._on_payload(*arrived)
+                    self.pump()
+
+    def _send(self, datagram: bytes, address: Address) -> None:
+        if address != self.machine.node:
+            super()._send(datagram, address)
+        elif self._websocket is None or self._websocket.transport.get_write_buffer_size() > MAX_UNSENT:
+            self.machine.dropped["socket_full"] += 1
+        else:
+            self._sending = asyncio.create_task(self._send_message(datagram))
+
+    async def _send_message(self, datagram: bytes) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            await self._websocket.send(datagram)
+        except ConnectionClosed:
+            self.machine.dropped["socket_error"] += 1
+
+    async def _close_websocket(self) -> None:
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            await websocket.close()
+
+
+def is_available() -> bool:
+    """Whether the package `websockets` is installed."""
+    try:
+        import websockets  # noqa: F401
+    except ImportError:
+        return False
+    return True
