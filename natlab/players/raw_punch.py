@@ -30,6 +30,7 @@ class Puncher(asyncio.DatagramProtocol):
         self.outer: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
         self.answered: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
         self.peer_nonce = b""
+        self.targets: dict[Address, None] = {}  # where the other side may be
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -45,6 +46,7 @@ class Puncher(asyncio.DatagramProtocol):
                 self.outer.set_result((ip, port))
         elif data == self.nonce + _PROBE and self.peer_nonce:
             self.transport.sendto(self.peer_nonce + _ANSWER, source)
+            self.targets.setdefault(source)  # a mapping that no STUN server has seen
         elif data == self.nonce + _ANSWER and not self.answered.done():
             self.answered.set_result(source)
 
@@ -84,13 +86,14 @@ async def play(current: Round) -> None:
 async def _punch(current: Round, punchers: list[Puncher], peer: dict[str, Any]) -> None:
     for puncher in punchers:
         puncher.peer_nonce = bytes.fromhex(peer["nonce"])
+        is_ipv6 = puncher.transport.get_extra_info("socket").family == socket.AF_INET6
+        puncher.targets = {(ip, port): None for ip, port in peer["candidates"] if (":" in ip) == is_ipv6}
     current.ready()
     has_reported = False
     while True:
         for puncher in punchers:
-            for ip, port in peer["candidates"]:
-                if (":" in ip) == (puncher.transport.get_extra_info("socket").family == socket.AF_INET6):
-                    puncher.transport.sendto(puncher.peer_nonce + _PROBE, (ip, port))
+            for target in puncher.targets:
+                puncher.transport.sendto(puncher.peer_nonce + _PROBE, target)
         if not has_reported:
             await asyncio.wait(
                 [puncher.answered for puncher in punchers], timeout=INTERVAL, return_when=asyncio.FIRST_COMPLETED
