@@ -21,8 +21,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from natlab import kinds
-from natlab.kinds import WAN, NatKind
+from natlab.kinds import WAN, Mapping, NatKind
 from natlab.namespaces import Namespace, reaper, remove_stale
+from natlab.port_mapping import PortMapper, Protocols
 from natlab.wire import Line, Wire
 
 HOME = "192.168.1.0/24"
@@ -103,6 +104,7 @@ class Lab:
         self._sites = 0
         self._namespaces: dict[str, Namespace] = {}
         self._routers: dict[str, Router] = {}
+        self._mappers: dict[str, PortMapper] = {}
 
     def server(self, name: str) -> Host:
         """A host on the Internet, with addresses of both families."""
@@ -121,11 +123,15 @@ class Lab:
         hairpin: bool = False,
         lifetime: int = LIFETIME,
         blocks_udp: bool = False,
+        port_mapping: Protocols | None = None,
     ) -> Router:
         """`kind`: None for a network without IPv4. `ipv6`: it has IPv6, not translated, but only answers come in; not
-        `behind` another router. `lifetime`: seconds of an unused mapping."""
+        `behind` another router. `lifetime`: seconds of an unused mapping. `port_mapping`: by which protocols hosts open
+        ports, with kinds that do not map independently of the endpoint. Raises ValueError if these do not fit."""
         if ipv6 and behind is not None:
             raise ValueError("a router behind another one has no IPv6")
+        if port_mapping and (kind is None or kind.mapping is Mapping.ENDPOINT_INDEPENDENT):
+            raise ValueError("no port mapping with this kind")
         namespace = self.namespace(name)
         namespace.set_options(
             {
@@ -154,6 +160,8 @@ class Lab:
         namespace.nft(rules)
         timeouts = dict.fromkeys(("udp_timeout", "udp_timeout_stream"), lifetime)
         namespace.set_options({f"net.netfilter.nf_conntrack_{name}": value for name, value in timeouts.items()})
+        if port_mapping:
+            self._mappers[name] = PortMapper(namespace, _BRIDGE, port_mapping)
         self._routers[name] = made
         return made
 
@@ -166,6 +174,8 @@ class Lab:
         """Servers, routers and hosts, with the processes inside them; what is behind a router has to be named, too."""
         for name in names:
             self.wire.detach(name)
+            if name in self._mappers:
+                self._mappers.pop(name).close()
             self._namespaces.pop(name).remove()
             self._routers.pop(name, None)
 

@@ -28,6 +28,7 @@ class Outcome:
     paths: list[str] = field(default_factory=list)
     reason: str = ""
     rendezvous_bytes: int = 0
+    held: bool | None = None  # whether the path carried packets after a silence; None: there was none
 
 
 class PlayerProcess:
@@ -90,9 +91,9 @@ class Pair:
         async with asyncio.timeout(STARTS_WITHIN):
             await self._both("started")
 
-    async def play(self, limit: float) -> Outcome:
-        """One round with new sockets and NATs that know nothing. `limit`: seconds after both sides are ready. Raises
-        RuntimeError if a program has ended."""
+    async def play(self, limit: float, hold: float = 0.0) -> Outcome:
+        """One round with new sockets and NATs that know nothing. `limit`: seconds after both sides are ready. `hold`:
+        seconds of silence once they have a direct path. Raises RuntimeError if a program has ended."""
         self._number += 1
         self._lab.flush()
         rendezvous = _RendezvousTap(self._messages, self._number, asyncio.get_running_loop())
@@ -101,6 +102,8 @@ class Pair:
         try:
             self._start()
             outcome = await self._outcome(limit)
+            if outcome.seconds is not None and hold:
+                outcome.held = await self._holds(hold)
         finally:
             if self._program.is_causeway:
                 self._lab.wire.taps.remove(rendezvous)
@@ -152,14 +155,27 @@ class Pair:
             return Outcome(reason="; ".join(dict.fromkeys(filter(None, reasons))) or "none found in time")
         return Outcome(max(0.0, max(direct.values()) - max(ready.values(), default=0.0)), paths)
 
-    async def _both(self, key: str) -> None:
-        waiting = {0, 1}
-        while waiting:
+    async def _holds(self, seconds: float) -> bool:
+        for player in self._players:
+            player.send({"round": self._number, "silence": True})
+        await asyncio.sleep(seconds)
+        for player in self._players:
+            player.send({"round": self._number, "check": True})
+        async with asyncio.timeout(STOPS_WITHIN):
+            return all(await self._both("held"))
+
+    async def _both(self, key: str) -> list[Any]:
+        """What both players report under this key; None for one whose round has failed."""
+        found: dict[int, Any] = {}
+        while len(found) < 2:
             side, message = await self._messages.get()
             if "ended" in message:
                 raise RuntimeError(f"{self._program.title} has ended with status {message['ended']}")
             if key in message:
-                waiting.discard(side)
+                found[side] = message[key]
+            elif "failed" in message and key == "held":
+                found[side] = None
+        return [found[0], found[1]]
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from causeway_client.protocol.events import PathChanged
 from natlab.players.rounds import Round, run
 
 INTERVAL = 1 / 60  # seconds between two packets of the game
+LATE = 1.0  # seconds in which the last packets of the game arrive
 RELAY = "relay"
 
 
@@ -24,24 +25,34 @@ async def play(current: Round) -> None:
         direct=DirectSettings(hard_nats=config["hard_nats"]),
     )
     async with connection, asyncio.TaskGroup() as tasks:
-        tasks.create_task(_send(connection, 1 - current.side))
-        tasks.create_task(_receive(connection))
+        tasks.create_task(_play_game(current, connection, 1 - current.side))
         async for event in connection.events():
             if isinstance(event, PathChanged) and event.path != RELAY:
                 current.direct(event.path)
 
 
-async def _send(connection: Connection, target: int) -> None:
-    number = 0
-    while True:
-        connection.send(number.to_bytes(4, "little"), target)
-        number += 1
-        await asyncio.sleep(INTERVAL)
+async def _play_game(current: Round, connection: Connection, peer: int) -> None:
+    received = 0
 
+    async def receive() -> None:
+        nonlocal received
+        async for _ in connection:
+            received += 1
 
-async def _receive(connection: Connection) -> None:
-    async for _ in connection:
-        pass
+    def received_directly() -> int:
+        return received if any(info.seat == peer and info.path for info in connection.paths()) else 0
+
+    async def send(payload: bytes) -> None:
+        connection.send(payload, peer)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(receive())
+        while not current.silence.is_set():
+            await send(b"state of the game")
+            await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(LATE)
+        received = 0
+        await current.answer_check(send, received_directly)
 
 
 if __name__ == "__main__":

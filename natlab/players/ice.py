@@ -27,7 +27,18 @@ async def play(current: Round) -> None:
         current.ready()
         await connection.connect()
         current.direct("")
-        await asyncio.Event().wait()
+        received = 0
+
+        async def receive() -> None:
+            nonlocal received
+            while True:
+                await connection.recv()
+                received += 1
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(receive())
+            await current.answer_check(connection.send, lambda: received)
+            await asyncio.Event().wait()
     finally:
         await connection.close()
 

@@ -31,6 +31,7 @@ class Puncher(asyncio.DatagramProtocol):
         self.answered: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
         self.peer_nonce = b""
         self.targets: dict[Address, None] = {}  # where the other side may be
+        self.probed = 0  # probes of the other side that arrived
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -47,6 +48,7 @@ class Puncher(asyncio.DatagramProtocol):
         elif data == self.nonce + _PROBE and self.peer_nonce:
             self.transport.sendto(self.peer_nonce + _ANSWER, source)
             self.targets.setdefault(source)  # a mapping that no STUN server has seen
+            self.probed += 1
         elif data == self.nonce + _ANSWER and not self.answered.done():
             self.answered.set_result(source)
 
@@ -89,21 +91,27 @@ async def _punch(current: Round, punchers: list[Puncher], peer: dict[str, Any]) 
         is_ipv6 = puncher.transport.get_extra_info("socket").family == socket.AF_INET6
         puncher.targets = {(ip, port): None for ip, port in peer["candidates"] if (":" in ip) == is_ipv6}
     current.ready()
-    has_reported = False
-    while True:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_probe(current, punchers))
+        await asyncio.wait([puncher.answered for puncher in punchers], return_when=asyncio.FIRST_COMPLETED)
+        puncher = next(puncher for puncher in punchers if puncher.answered.done())
+        path = puncher.answered.result()
+        current.direct(path[0])
+        await current.silence.wait()
+        before = puncher.probed
+
+        async def send(_: bytes) -> None:
+            puncher.transport.sendto(puncher.peer_nonce + _PROBE, path)
+
+        await current.answer_check(send, lambda: puncher.probed - before)
+
+
+async def _probe(current: Round, punchers: list[Puncher]) -> None:
+    while not current.silence.is_set():
         for puncher in punchers:
-            for target in puncher.targets:
+            for target in list(puncher.targets):
                 puncher.transport.sendto(puncher.peer_nonce + _PROBE, target)
-        if not has_reported:
-            await asyncio.wait(
-                [puncher.answered for puncher in punchers], timeout=INTERVAL, return_when=asyncio.FIRST_COMPLETED
-            )
-            found = [puncher.answered.result() for puncher in punchers if puncher.answered.done()]
-            if found:
-                current.direct(found[0][0])
-                has_reported = True
-        else:
-            await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(INTERVAL)
 
 
 def _address_towards(server: Address, version: int) -> str | None:

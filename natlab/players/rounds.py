@@ -4,12 +4,14 @@ output.
     lab to player                             player to lab
     {"start": 3, "config": {...}}             {"round": 3, "signal": ...}      for the player of the other side
     {"round": 3, "signal": ...}               {"round": 3, "ready": 17.25}     it knows the other side's candidates
-    {"stop": 3}                               {"round": 3, "direct": 17.27, "path": "..."}
-                                              {"round": 3, "failed": "..."}
+    {"round": 3, "silence": true}             {"round": 3, "direct": 17.27, "path": "..."}
+    {"round": 3, "check": true}               {"round": 3, "held": true}       the answer to "check"
+    {"stop": 3}                               {"round": 3, "failed": "..."}
                                               {"round": 3, "stopped": true}
 
 Times are those of CLOCK_MONOTONIC in seconds, which all processes of a machine share. A player goes on with its part of
-a round until it is stopped, because the other side may not be done.
+a round until it is stopped, because the other side may not be done. After "silence", it sends nothing on behalf of the
+game; at "check", both players send packets, and each reports whether all of the other's came over the direct path.
 """
 
 import asyncio
@@ -20,6 +22,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+CHECK_PACKETS, CHECK_INTERVAL, CHECK_WITHIN = 10, 0.02, 1.0  # seconds between packets, and after the last one
+
 
 class Round:
     """One try of a pair. `config` has `side` (0 or 1), `stun` (addresses of a STUN server, with ports), and what else
@@ -28,6 +32,8 @@ class Round:
     def __init__(self, number: int, config: dict[str, Any]) -> None:
         self.number = number
         self.config = config
+        self.silence = asyncio.Event()
+        self.check = asyncio.Event()
         self._signals: asyncio.Queue[Any] = asyncio.Queue()
 
     @property
@@ -53,8 +59,26 @@ class Round:
     def failed(self, reason: str) -> None:
         self._report(failed=reason)
 
-    def signal_arrived(self, message: Any) -> None:
-        self._signals.put_nowait(message)
+    async def answer_check(self, send: Callable[[bytes], Awaitable[object]], received: Callable[[], int]) -> None:
+        """Waits for the check. `send` sends one packet to the other player; `received` counts those that came directly
+        from it since the silence began."""
+        await self.check.wait()
+        for number in range(CHECK_PACKETS):
+            await send(b"check %d" % number)
+            await asyncio.sleep(CHECK_INTERVAL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_WITHIN):
+                while received() < CHECK_PACKETS:
+                    await asyncio.sleep(CHECK_INTERVAL)
+        self._report(held=received() >= CHECK_PACKETS)
+
+    def message_arrived(self, message: dict[str, Any]) -> None:
+        if "signal" in message:
+            self._signals.put_nowait(message["signal"])
+        elif "silence" in message:
+            self.silence.set()
+        elif "check" in message:
+            self.check.set()
 
     def _report(self, **fields: object) -> None:
         report({"round": self.number, **fields})
@@ -89,7 +113,7 @@ async def _serve(play: Play) -> None:
             await asyncio.wait([task])
             report({"round": message["stop"], "stopped": True})
         elif current is not None and message.get("round") == current.number:
-            current.signal_arrived(message["signal"])
+            current.message_arrived(message)
 
 
 async def _play(play: Play, current: Round) -> None:

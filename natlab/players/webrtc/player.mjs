@@ -5,6 +5,8 @@ import wrtc from "@roamhq/wrtc";
 
 const report = (message) => process.stdout.write(JSON.stringify(message) + "\n");
 const GATHERING_MS = 1000;
+const [CHECK_PACKETS, CHECK_INTERVAL_MS, CHECK_WITHIN_MS] = [10, 20, 1000];
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 
 class Round {
@@ -14,12 +16,14 @@ class Round {
     const urls = config.stun.map(([ip, port]) => `stun:${ip.includes(":") ? `[${ip}]` : ip}:${port}`);
     this.peer = new wrtc.RTCPeerConnection({ iceServers: [{ urls }] });
     this.peer.oniceconnectionstatechange = () => this.changed();
+    this.peer.ondatachannel = ({ channel }) => this.use(channel);
     this.isDone = false;
+    this.received = 0;
   }
 
   async start() {
     if (this.config.side === 0) {
-      this.peer.createDataChannel("game");
+      this.use(this.peer.createDataChannel("game"));
       await this.describe(await this.peer.createOffer());
     }
   }
@@ -50,6 +54,21 @@ class Round {
     else report({ round: this.number, direct: now(), path: "" });
   }
 
+  use(channel) {
+    this.channel = channel;
+    channel.onmessage = () => this.received++;
+  }
+
+  async check() {
+    for (let number = 0; number < CHECK_PACKETS; number++) {
+      this.channel.send(`check ${number}`);
+      await sleep(CHECK_INTERVAL_MS);
+    }
+    const end = Date.now() + CHECK_WITHIN_MS;
+    while (this.received < CHECK_PACKETS && Date.now() < end) await sleep(CHECK_INTERVAL_MS);
+    report({ round: this.number, held: this.received >= CHECK_PACKETS });
+  }
+
   stop() {
     this.isDone = true;
     this.peer.close();
@@ -66,7 +85,9 @@ readline.createInterface({ input: process.stdin }).on("line", (line) => {
     current = new Round(message.start, message.config);
     current.start().catch(failed);
   } else if ("stop" in message) current.stop();
-  else if (message.round === current?.number) current.signaled(message.signal).catch(failed);
+  else if (message.round !== current?.number) return;
+  else if ("signal" in message) current.signaled(message.signal).catch(failed);
+  else if ("check" in message) current.check().catch(failed);
 }).on("close", () => process.exit(0));
 
 report({ started: true });
