@@ -73,13 +73,12 @@ def refused(udp: socket.socket) -> list[IpPort]:
     found: list[IpPort] = []
     if not _ON_LINUX:
         return found
-    for _ in range(_MAX_ERRORS):
-        try:
-            _, ancillary, _, addr = udp.recvmsg(1, _CONTROL_SIZE, _MSG_ERRQUEUE)
-        except OSError:
-            break
-        if ancillary and addr:
-            found.append((str(addr[0]).partition("%")[0], int(addr[1])))
+    # A transport of asyncio gives out a socket without `recvmsg`, so a second one is made from its file descriptor.
+    with contextlib.suppress(OSError), socket.fromfd(udp.fileno(), udp.family, udp.type) as own:
+        for _ in range(_MAX_ERRORS):
+            _, ancillary, _, addr = own.recvmsg(1, _CONTROL_SIZE, _MSG_ERRQUEUE)
+            if ancillary and addr:
+                found.append((str(addr[0]).partition("%")[0], int(addr[1])))
     return found
 
 
