@@ -30,7 +30,7 @@ from .addresses import Address, Outgoing, address_bytes, ip_and_port
 from .dialects.native_binding import NativeBinding
 from .forwarding import Forwarder, connected_seats
 from .grants import GrantRefused
-from .limits import FloodMeter, SourceLimiter, connect_at
+from .limits import FloodMeter, SourceLimiter, bucket_after
 from .seats import Random, Seat, Session
 from .sessions import Sessions
 
@@ -176,7 +176,7 @@ class Admission:
             return self._seen_before(seat, connect, addr, port, now)
         if seat is None:
             seat = self._take_seat(session, token, now)
-        connects_at = connect_at(seat.connects_at, self._forwarder.config.connects_per_seat, now)
+        connects_at = bucket_after(seat.connects_at, self._forwarder.config.connects_per_seat, now)
         if connects_at is None:
             self._count_refused(addr, now)
             return self._drop("seat_rate_limited")  # its player repeats the CONNECT, and a later one is admitted

@@ -142,15 +142,6 @@ class Forwarder:
         for binding in self.table.by_connection.values():
             self._notify(binding.seat, Notice(code), binding.seat)
 
-    def send_postponed_notices(self, binding: NativeBinding) -> None:
-        """The player has proved that it receives packets: queue the postponed notices, brought up to date."""
-        for number in sorted(binding.postponed_notices):
-            about = binding.seat.session.seats.get(number)
-            if about is not None:
-                code = NoticeCode.LEFT if about.addr is None else NoticeCode.JOINED
-                self._notify(binding.seat, Notice(code, generation=about.session.roster_generation), about)
-        binding.postponed_notices.clear()
-
     def send_roster(self, seat: Seat) -> None:
         """Queue the whole roster: the player has missed a notice."""
         session = seat.session
@@ -208,15 +199,11 @@ class Forwarder:
         session.roster_generation = (session.roster_generation + 1) & 0xFFFFFFFF
 
     def _notify_others(self, about: Seat, code: NoticeCode) -> None:
-        """The notices of players who have only sent a CONNECT are postponed: its source address may be forged, and one
-        CONNECT would cause a packet to that address for each other seat."""
-        for seat in about.session.seats.values():
-            if seat is about or seat.addr is None:
-                continue
-            if _is_proven(seat):
-                self._notify(seat, Notice(code, generation=about.session.roster_generation), about)
-            else:
-                seat.binding.postpone_notice(about.number)
+        """Players who have only sent a CONNECT receive the roster after their first PING: the source address of a
+        CONNECT may be forged, and one CONNECT would cause a packet to that address for each other seat."""
+        notice = Notice(code, generation=about.session.roster_generation)
+        for seat in self.others(about):
+            self._notify(seat, notice, about)
 
     def _report_changed(self, seat: Seat, now: float) -> None:
         self._report(seat, "seat_changed", now)

@@ -65,14 +65,15 @@ def take(seat: HasQuota, session: HasSharedQuota, size: int, now: float, copies:
     return True
 
 
-SEAT_CONNECTS = 10
-"""New CONNECTs of a seat that may arrive at once, as they do when a player reconnects on a bad network."""
+SEAT_BURST = 10
+"""Rare packets of a seat that may arrive at once: new CONNECTs when a player reconnects on a bad network, and
+PATH_REPORTs when many paths change."""
 
 
-def connect_at(seat_at: float, per_second: int, now: float) -> float | None:
-    """The bucket of a seat's CONNECTs, `seat_at`, after one more CONNECT; None: it is over the limit."""
-    at = max(seat_at, now) + 1.0 / per_second
-    return at if at <= now + SEAT_CONNECTS / per_second + 1e-6 else None
+def bucket_after(bucket: float, per_second: int, now: float) -> float | None:
+    """The bucket of a seat's rare packets after one more of them; None: it is over the limit."""
+    at = max(bucket, now) + 1.0 / per_second
+    return at if at <= now + SEAT_BURST / per_second + 1e-6 else None
 
 
 class SourceLimiter:

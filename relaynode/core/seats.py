@@ -67,7 +67,7 @@ class Seat:
         self.last_received = 0.0  # 0: never
         self.check_at = 0.0
         self.moved_at = 0.0  # when it last moved to another address
-        self.connects_at = 0.0  # the token bucket of its CONNECTs (limits.connect_at)
+        self.connects_at = 0.0  # the token bucket of its CONNECTs (limits.bucket_after)
         self.last_connect = 0  # timestamp of the last CONNECT that was accepted
         self.edgegap = EdgegapBinding(self, connection_ids)
         self.binding: Binding = self.edgegap

@@ -102,8 +102,8 @@ class NativePlayer(NativeWire):
 
     def shows_that_it_reads(self, now: float = NOW) -> None:
         """By a first PING, as players send it; what the relay has queued by then is lost."""
-        assert self.send_raw(self.packet(PacketType.PING, packets.Ping(bytes(8), 0).encode()), now) is not None
-        self.relay.datagrams_to_send()
+        assert self.send_raw(self.ping_packet(), now) is not None
+        self.collects()
 
     def send_raw(self, data: bytes, now: float = NOW) -> Outgoing | None:
         return self.relay.receive_datagram(data, self.addr, self.port, now)
@@ -121,6 +121,12 @@ class NativePlayer(NativeWire):
         """What the relay has queued for this player. What it queued for others is lost."""
         mine = [item for item in self.relay.datagrams_to_send() if (item[0], item[2]) == (self.port, self.addr)]
         return [self.read(data) for _, data, _ in mine]
+
+    def notices(self) -> list[tuple[int, packets.Notice]]:
+        """(the seat that it concerns, NOTICE) of each one that the relay has queued for this player."""
+        return [
+            (seat, packets.decode_notice(body)) for kind, seat, body in self.collects() if kind == PacketType.NOTICE
+        ]
 
 
 def connected(relay: Relay, seat: int, port: int = CLIENT_PORT) -> NativePlayer:

@@ -50,6 +50,7 @@ class NativeWire:
         self.sequence = 0
         self.received = ReplayWindow()
         self.welcome: handshake.Welcome | None = None
+        self.generation = 0  # of the roster that this player knows
 
     def token(self, key: bytes | None = None, key_id: int | None = None, **changes: Any) -> bytes:
         fields: dict[str, Any] = {
@@ -66,6 +67,7 @@ class NativeWire:
             "session_bytes": 0,
             "idle_timeout": 300,
             "session_expires": self.expires,
+            "admits_edgegap": True,  # as the sessions that tests grant by default
             **changes,
         }
         own_id, own_key = self.token_key
@@ -83,6 +85,7 @@ class NativeWire:
         nonces = self.welcome.player_nonce, self.welcome.node_nonce
         self.up_key, self.down_key = packets.packet_keys(self.seat_key, *nonces)
         self.sequence, self.received = 0, ReplayWindow()
+        self.generation = self.welcome.roster_generation
         return self.welcome
 
     def packet(self, kind: int, body: bytes = b"", target: int = 0, sequence: int | None = None) -> bytes:
@@ -94,6 +97,12 @@ class NativeWire:
     def data(self, payload: bytes, target: int = 0) -> bytes:
         return self.packet(PacketType.DATA, payload, target)
 
+    def ping_packet(self, nonce: bytes = bytes(8), received: int = 0) -> bytes:
+        return self.packet(PacketType.PING, packets.Ping(nonce, received, self.generation).encode())
+
+    def pong_packet(self, nonce: bytes, received: int = 0) -> bytes:
+        return self.packet(PacketType.PONG, packets.Ping(nonce, received, self.generation).encode())
+
     def read(self, data: bytes) -> tuple[PacketType, int, bytes]:
         """(type, source seat, body) of a packet of this connection, whose tag is right and whose sequence is new."""
         kind, connection, low, source = packets.HEADER.unpack_from(data)
@@ -103,4 +112,13 @@ class NativeWire:
         assert packets.is_tag_valid(self.down_key, data, sequence)
         assert self.received.is_new(sequence)
         self.received.mark(sequence)
-        return PacketType(kind), source, data[packets.HEADER.size : -packets.TAG_SIZE]
+        body = data[packets.HEADER.size : -packets.TAG_SIZE]
+        if kind == PacketType.NOTICE:
+            self._follow(packets.decode_notice(body))
+        return PacketType(kind), source, body
+
+    def _follow(self, notice: packets.Notice) -> None:
+        """Keep the roster's generation as a player does that misses no NOTICE."""
+        is_next = notice.generation == (self.generation + 1) & 0xFFFFFFFF
+        if is_next or notice.code == packets.NoticeCode.ROSTER:
+            self.generation = notice.generation

@@ -55,10 +55,6 @@ class Binding(ABC):
         """The datagram that delivers a NOTICE about a seat; None: the dialect has no NOTICE."""
         return None
 
-    def postpone_notice(self, about: int) -> None:
-        """Remember to notify the player about this seat once `is_proven` is true."""
-        return
-
     def may_report_over_limit(self, now: float) -> bool:
         """Whether the player is notified now that a packet of its own was over a limit: at most once per second."""
         return False

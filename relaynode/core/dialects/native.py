@@ -33,7 +33,7 @@ from causeway_client.protocol.siphash import siphash24
 from ..addresses import Address, Outgoing, address_bytes, ip_and_port
 from ..admission import Admission
 from ..forwarding import Forwarder
-from ..limits import SourceLimiter
+from ..limits import SourceLimiter, bucket_after
 from ..seats import Seat
 from .native_binding import NativeBinding
 
@@ -44,7 +44,8 @@ _TAG = -TAG_SIZE
 _U32 = 0xFFFFFFFF
 
 CHALLENGE_INTERVAL = 0.2
-REPORT_INTERVAL = 0.2  # between two PATH_REPORTs of a player
+ROSTER_INTERVAL = 0.2
+REPORTS_PER_SECOND = 5  # of a player, after a burst of ten
 REFUSED_PROBES = 4  # for each answered one: a source without any answer would count its probes as lost
 PROBE_WAIT = 1000  # milliseconds: the limit of a source is per second
 LONGEST_ROUND_TRIP = 10_000_000  # microseconds
@@ -165,11 +166,10 @@ class Native:
         except DecodeError:
             return self._drop("malformed")
         received = self._count(binding, ping)
-        if binding.postponed_notices:
-            self._forwarder.send_postponed_notices(binding)
         self._counters.answers["pong"] += 1
         generation = binding.seat.session.roster_generation
-        if ping.generation != generation:
+        if ping.generation != generation and now - binding.roster_sent_at >= ROSTER_INTERVAL:
+            binding.roster_sent_at = now
             self._forwarder.send_roster(binding.seat)
         pong = self._to_player(binding, PacketType.PONG, Ping(ping.nonce, received & _U32, generation).encode())
         if binding.measured.is_ping_due(now):
@@ -233,13 +233,14 @@ class Native:
     def _receive_path_report(
         self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
     ) -> Outgoing | None:
+        reports_at = bucket_after(binding.reports_at, REPORTS_PER_SECOND, now)
+        if reports_at is None:
+            return self._drop("rate_limited")
+        binding.reports_at = reports_at
         try:
             reports = decode_reports(body)
         except DecodeError:
             return self._drop("malformed")
-        if now - binding.reported_paths_at < REPORT_INTERVAL:
-            return self._drop("rate_limited")
-        binding.reported_paths_at = now
         self._forwarder.path_reports.add(binding.seat, reports)
         return None
 

@@ -25,8 +25,8 @@ class NativeBinding(Leg, Binding):
         "over_limit_reported_at",
         "path_key",
         "player_nonce",
-        "postponed_notices",
-        "reported_paths_at",
+        "reports_at",
+        "roster_sent_at",
         "seat",
         "second_addr",
         "shared_with",
@@ -42,11 +42,11 @@ class NativeBinding(Leg, Binding):
         self.player_nonce = player_nonce
         self.path_key = path_key  # derives the challenge for each address (PROTOCOL.md 9)
         self.welcome = b""  # sent again when the player repeats its CONNECT
-        self.challenged_at = self.over_limit_reported_at = self.reported_paths_at = 0.0
+        self.challenged_at = self.over_limit_reported_at = self.roster_sent_at = 0.0
+        self.reports_at = 0.0  # the token bucket of its PATH_REPORTs (limits.bucket_after)
         self.measured = NativeQuality()
         self.shared_with: set[int] = set()  # seats to which the player has sent a RENDEZVOUS
         self.second_addr: Address | None = None  # another address at which the player has proved to receive
-        self.postponed_notices: set[int] = set()  # seats that joined or left before `is_proven` was true
 
     def totals(self) -> tuple[int, int]:
         """Packets so far: (sent to the player, valid and new ones received from it)."""
@@ -71,9 +71,6 @@ class NativeBinding(Leg, Binding):
 
     def encode_notice(self, about: int, notice: Notice) -> bytes | None:
         return self.seal(_NOTICE, about, notice.encode())
-
-    def postpone_notice(self, about: int) -> None:
-        self.postponed_notices.add(about)
 
     def may_report_over_limit(self, now: float) -> bool:
         if now - self.over_limit_reported_at < 1.0:

@@ -187,11 +187,13 @@ INLINE int take(struct seat *seat, struct session *session, u32 size, u32 copies
     v0 += v3; v3 = ROTATE(v3, 21) ^ v0; v2 += v1; v1 = ROTATE(v1, 17) ^ v2; v2 = ROTATE(v2, 32);
 #define SIP_WORD(word) { u64 w = (word); v3 ^= w; SIP_ROUND SIP_ROUND v0 ^= w; }
 
-// `size`: of the packet at `body`, with its tag. Returns 0 and sets `*tag`. The verifier needs the checks of `end`.
+// `size`: of the packet at `body`, with its tag. Returns 0 and sets `*tag`. The verifier needs the checks of `end`. What
+// follows the loop does not use its variables: the verifier then follows it once, and not once for each iteration.
 INLINE int siphash(const u64 key[2], const u8 *body, const u8 *end, u32 size, u32 high, u64 *tag) {
     u64 v0 = key[0] ^ 0x736f6d6570736575ull, v1 = key[1] ^ 0x646f72616e646f6dull;
     u64 v2 = key[0] ^ 0x6c7967656e657261ull, v3 = key[1] ^ 0x7465646279746573ull;
-    u32 words = (size - TAG) >> 3, rest = (size - TAG) & 7;
+    u32 words = (size - TAG) >> 3, whole = size - TAG;
+    OPAQUE(whole);
     const u8 *p = body;
     for (u32 i = 0; i < 154; i++) {
         if (i >= words) break;
@@ -200,6 +202,9 @@ INLINE int siphash(const u64 key[2], const u8 *body, const u8 *end, u32 size, u3
         p += 8;
         OPAQUE(p);
     }
+    if (whole > LONGEST) return -1;
+    u32 rest = whole & 7;
+    p = body + (whole - rest);
     if (p + 8 > end) return -1;  // always available, as the tag follows
     u64 last = rest ? load64(p) & (~0ull >> (64 - 8 * rest)) : 0;
     u64 spill = 0;
@@ -235,7 +240,9 @@ INLINE u64 sum_at(u64 sum, u32 place) { return place & 1 ? swap16(fold(sum)) : f
 // The sum of `size` bytes at `p`. The verifier needs the checks of `end`.
 INLINE u64 sum_of(const u8 *p, const u8 *end, u32 size) {
     u64 sum = 0;
-    u32 words = size >> 3;
+    u32 words = size >> 3, whole = size;
+    OPAQUE(whole);
+    const u8 *start = p;
     for (u32 i = 0; i < 155; i++) {
         if (i >= words) break;
         if (p + 8 > end) return 0;
@@ -243,19 +250,21 @@ INLINE u64 sum_of(const u8 *p, const u8 *end, u32 size) {
         p += 8;
         OPAQUE(p);
     }
-    if (size & 4) {
+    if (whole > UDP + LONGEST) return 0;
+    p = start + (whole & ~7u);
+    if (whole & 4) {
         if (p + 4 > end) return 0;
         sum += load32(p);
         p += 4;
     }
     OPAQUE(p);
-    if (size & 2) {
+    if (whole & 2) {
         if (p + 2 > end) return 0;
         sum += load16(p);
         p += 2;
     }
     OPAQUE(p);
-    if (size & 1) {
+    if (whole & 1) {
         if (p + 1 > end) return 0;
         sum += *p;
     }

@@ -24,7 +24,7 @@ from causeway_client.protocol.replay_window import ReplayWindow
 
 NODE = ("198.51.100.1", 31001)
 SEAT_KEY = bytes(range(32))
-TOKEN = b"t" * 118
+TOKEN = b"t" * 120
 
 
 class NodeEnd:
@@ -46,7 +46,7 @@ class NodeEnd:
             "timeout_ms": 10_000,
             "packets_per_second": 100,
             "bytes_per_second": 0,
-            "max_payload": packets.MAX_PAYLOAD,
+            "max_payload": packets.MAX_PAYLOAD_BESIDE_EDGEGAP,
             "roster": frozenset({0, 2}),
         }
         self.welcome = handshake.Welcome(**(fields | changes))
@@ -68,7 +68,7 @@ class NodeEnd:
 
     def pong(self, ping_body):
         ping = packets.decode_ping(ping_body)
-        return self.seal(PacketType.PONG, 0, packets.Ping(ping.nonce, self.received).encode())
+        return self.seal(PacketType.PONG, 0, packets.Ping(ping.nonce, self.received, ping.generation).encode())
 
 
 class Player:
@@ -339,14 +339,14 @@ def test_losses_in_each_direction_are_distinguished(joined):
 
 
 def test_a_ping_is_answered_at_once_by_a_pong_with_its_nonce(joined):
-    joined.receive(joined.node.seal(PacketType.PING, 0, packets.Ping(b"8 random", 0).encode()), 0.5)
+    joined.receive(joined.node.seal(PacketType.PING, 0, packets.Ping(b"8 random", 0, 0).encode()), 0.5)
     kind, _, body = joined.node.open(joined.sent()[0])
     assert kind == PacketType.PONG
     assert packets.decode_ping(body).nonce == b"8 random"
 
 
 def test_a_pong_that_answers_no_ping_of_ours_measures_nothing(joined):
-    joined.receive(joined.node.seal(PacketType.PONG, 0, packets.Ping(b"8 random", 7).encode()), 0.5)
+    joined.receive(joined.node.seal(PacketType.PONG, 0, packets.Ping(b"8 random", 7, 0).encode()), 0.5)
     assert joined.machine.stats().rtt_ms is None
 
 
@@ -396,7 +396,7 @@ def test_a_path_challenge_is_answered_but_does_not_count_as_an_answer(joined):
         joined.machine.handle_timer(now)
         joined.sent(now)
         joined.receive(joined.node.seal(PacketType.PATH_CHALLENGE, 0, b"8 bytes!"), now)
-        assert joined.node.open(joined.sent(now)[0]) == (PacketType.PATH_RESPONSE, 0, b"8 bytes!")
+        assert joined.node.open(joined.sent(now)[0]) == (PacketType.PATH_RESPONSE, 0, b"8 bytes!\0")
     joined.machine.handle_timer(3.0)
     assert joined.machine.state is State.RECONNECTING
 

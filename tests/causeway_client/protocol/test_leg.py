@@ -9,7 +9,7 @@ from causeway_client.protocol.leg import Leg, PlayerLeg
 from causeway_client.protocol.packets import PacketType
 
 SEAT_KEY = bytes(range(32))
-WELCOME = Welcome(bytes(16), bytes(16), 77, 5, True, "203.0.113.9", 40001, 1000, 10000, 0, 0, 1182, frozenset({0, 5}))
+WELCOME = Welcome(bytes(16), bytes(16), 77, 5, True, "203.0.113.9", 40001, 1000, 10000, 0, 0, 1210, frozenset({0, 5}))
 
 
 def both_ends() -> tuple[PlayerLeg, Leg]:
@@ -50,10 +50,10 @@ def test_a_replayed_packet_is_refused() -> None:
 
 def test_a_pong_is_measured_once_and_only_if_its_ping_is_outstanding() -> None:
     player, _ = both_ends()
-    ping = player.ping(10.0)
+    ping = player.ping(3, 10.0)
     nonce = ping[packets.HEADER.size :][: packets.PING_NONCE_SIZE]
-    pong = packets.Ping(nonce, received=1).encode()
-    player.receive_pong(packets.Ping(bytes(8), received=1).encode(), 10.01)
+    pong = packets.Ping(nonce, received=1, generation=0).encode()
+    player.receive_pong(packets.Ping(bytes(8), received=1, generation=0).encode(), 10.01)
     assert player.round_trip.smoothed is None
     player.receive_pong(pong, 10.04)
     player.receive_pong(pong, 19.0)
@@ -62,7 +62,9 @@ def test_a_pong_is_measured_once_and_only_if_its_ping_is_outstanding() -> None:
 
 def test_a_ping_is_answered_with_its_nonce_and_the_count_of_received_packets() -> None:
     player, node = both_ends()
-    _, _, body = player.open(node.seal(PacketType.PING, 0, packets.Ping(b"12345678", 0).encode()))
-    pong = player.receive_ping(body)
+    _, _, body = player.open(node.seal(PacketType.PING, 0, packets.Ping(b"12345678", 0, 3).encode()))
+    pong = player.receive_ping(body, 4)
     assert pong[0] == PacketType.PONG
-    assert packets.decode_ping(pong[packets.HEADER.size : -packets.TAG_SIZE]) == packets.Ping(b"12345678", received=1)
+    assert packets.decode_ping(pong[packets.HEADER.size : -packets.TAG_SIZE]) == packets.Ping(
+        b"12345678", received=1, generation=4
+    )

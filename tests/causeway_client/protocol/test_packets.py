@@ -37,12 +37,18 @@ def test_keys_differ_by_direction_and_nonce() -> None:
 @pytest.mark.parametrize(
     ("decode", "body"),
     [
-        (packets.decode_ping, bytes(11)),
-        (packets.decode_ping, bytes(13)),
+        (packets.decode_ping, bytes(15)),
+        (packets.decode_ping, bytes(17)),
         (packets.decode_notice, b""),
         (packets.decode_notice, b"\x03" + bytes(17)),
-        (packets.decode_notice, b"\x01\xff"),
-        (packets.decode_notice, b"\x01" + bytes(201)),
+        (packets.decode_notice, b"\x01" + bytes(3)),
+        (packets.decode_notice, b"\x08" + bytes(3)),
+        (packets.decode_notice, b"\x03" + bytes(19)),
+        (packets.decode_notice, b"\x09" + bytes(67)),
+        (packets.decode_notice, b"\x09" + bytes(69)),
+        (packets.decode_notice, b"\x01" + bytes(4) + b"\xff"),
+        (packets.decode_notice, b"\x04\xff"),
+        (packets.decode_notice, b"\x04" + bytes(201)),
         (packets.decode_close, b""),
         (packets.decode_close, b"\x00\xc3"),
     ],
@@ -58,9 +64,28 @@ def test_texts_are_cut_without_leaving_half_a_character() -> None:
     assert packets.decode_close(packets.Close(0, "a" + "я" * 150).encode()).text == "a" + "я" * 99
 
 
+@pytest.mark.parametrize("code", [packets.NoticeCode.JOINED, packets.NoticeCode.LEFT, packets.NoticeCode.REMOVED])
+def test_a_notice_about_a_seat_has_the_generation_before_its_text(code: packets.NoticeCode) -> None:
+    notice = packets.Notice(code, "by the host", generation=0x04030201)
+    assert notice.encode() == bytes((code, 1, 2, 3, 4)) + b"by the host"
+    assert packets.decode_notice(notice.encode()) == notice
+
+
+@given(st.frozensets(st.integers(0, 254)), st.frozensets(st.integers(0, 254)), st.integers(0, 2**32 - 1))
+def test_a_roster_is_read_as_it_was_written(connected: frozenset[int], removed: frozenset[int], number: int) -> None:
+    notice = packets.Notice(packets.NoticeCode.ROSTER, generation=number, connected=connected, removed=removed)
+    encoded = notice.encode()
+    assert len(encoded) == 69
+    assert packets.decode_notice(encoded) == notice
+
+
+def test_seat_255_is_in_no_roster() -> None:
+    assert packets.unpack_seats(b"\xff" * 32) == set(range(255))
+
+
 def test_probe_edges() -> None:
-    data = packets.Probe(bytes(16), 1200).encode()
-    assert packets.decode_probe(data).size == 1200
+    data = packets.Probe(bytes(16), packets.MAX_DATAGRAM).encode()
+    assert packets.decode_probe(data).size == 1232
     assert reason(packets.decode_probe, data[:63]) == "too_short"
     assert reason(packets.decode_probe, data + b"\0") == "too_long"
     assert reason(packets.decode_probe, b"\xcc\x02" + data[2:]) == "unsupported_version"

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -122,8 +123,12 @@ def test_the_tag_is_siphash_2_4() -> None:
     assert len(siphash.siphash24(bytes(16), b"")) == packets.TAG_SIZE
 
 
-def test_drops_that_the_standard_names_are_counted_by_the_node() -> None:
-    named = set(re.findall(r"\(`([a-z_]+)`\)|[Dd]rop `([a-z_]+)`", " ".join(standard.TEXT.split())))
+def test_drops_that_the_standard_names_are_counted_by_the_node_or_the_player() -> None:
+    text = " ".join(standard.TEXT.split())
+    named = re.findall(r"\((?:[\d.]+, )?`([a-z_]+)`(?:, [\d.]+)?\)|[Dd]rop `([a-z_]+)`", text)
     names = {first or second for first, second in named}
     assert {"too_short", "bad_tag", "replayed", "not_allowed", "peer_absent", "replayed_connect"} <= names
-    assert names <= set(DROPS)
+    of_players = {"unknown_pair", "stale_round"}
+    assert of_players <= names <= set(DROPS) | of_players
+    machines = "".join(file.read_text() for file in Path(path.__file__).parent.glob("*.py"))
+    assert all(f'DecodeError("{name}")' in machines for name in of_players)

@@ -1,11 +1,14 @@
 import dataclasses
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway_client.protocol import tokens
 from causeway_client.protocol.errors import BadToken, TokenError, UnknownKey
+from causeway_client.protocol.packets import DirectMode
 from causeway_client.protocol.tokens import TOKEN_SIZE, ConnectToken, open_token, seal_token
 
 KEY = bytes(range(32))
@@ -24,15 +27,33 @@ TOKEN = ConnectToken(
     session_bytes=2,
     idle_timeout=3,
     session_expires=4,
+    admits_edgegap=True,
+    direct_mode=DirectMode.DIRECT,
+    direct_grace=600,
+    is_standby=True,
 )
 
 
 def test_a_token_opens_to_what_was_sealed() -> None:
     sealed = seal_token(TOKEN, 7, KEY)
-    assert len(sealed) == TOKEN_SIZE == 118
+    assert len(sealed) == TOKEN_SIZE == 120
     assert open_token(sealed, KEYS) == TOKEN
-    plain = dataclasses.replace(TOKEN, mesh=False)
-    assert open_token(seal_token(plain, 7, KEY), KEYS) == plain
+
+
+FLAGS = ({"mesh": False}, {"admits_edgegap": False}, {"direct_mode": DirectMode.ASK}, {"is_standby": False})
+
+
+@pytest.mark.parametrize("changes", [*FLAGS, {name: value for flag in FLAGS for name, value in flag.items()}])
+def test_each_flag_is_a_bit_of_its_own(changes: dict[str, Any]) -> None:
+    token = dataclasses.replace(TOKEN, **changes)
+    assert open_token(seal_token(token, 7, KEY), KEYS) == token
+
+
+def test_flags_of_a_later_version_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_flags", lambda token: 0b1110_1100)
+    opened = open_token(seal_token(TOKEN, 7, KEY), KEYS)
+    assert not (opened.mesh or opened.admits_edgegap or opened.is_standby)
+    assert opened.direct_mode is DirectMode.RELAY_ONLY, "the strictest one, for a mode that is unknown"
 
 
 def test_no_two_tokens_are_alike() -> None:

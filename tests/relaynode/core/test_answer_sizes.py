@@ -64,7 +64,7 @@ CASES = [
     Case("welcome", connect),
     Case("refused", lambda relay: shortest_connect(1)),
     Case("refused", lambda relay: shortest_connect(2)),
-    Case("refused", lambda relay: connect(relay, token=bytes(118))),
+    Case("refused", lambda relay: connect(relay, token=bytes(120))),
     Case("cookie", flooded_connect),
     Case("probe_reply", lambda relay: packets.Probe(bytes(16)).encode()),
     Case("probe_refused", refused_probe),
@@ -122,6 +122,6 @@ def test_who_joined_while_a_player_had_only_sent_its_connect_is_reported_with_it
     for seat in range(1, 6):
         NativePlayer(relay, seat).connect()
     assert first.collects() == []
-    first.send_raw(first.packet(PacketType.PING, packets.Ping(bytes(8), 0).encode()), NOW)
-    notices = [(seat, body[0]) for kind, seat, body in first.collects() if kind == PacketType.NOTICE]
-    assert notices == [(seat, packets.NoticeCode.JOINED) for seat in range(1, 6)]
+    first.send_raw(first.ping_packet(), NOW)
+    ((_, notice),) = first.notices()
+    assert (notice.code, notice.connected) == (packets.NoticeCode.ROSTER, set(range(6)))

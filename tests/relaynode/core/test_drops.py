@@ -64,7 +64,7 @@ def test_too_long(relay: Relay, host: EdgegapPlayer, native: NativePlayer) -> No
     assert native.send(bytes(1182)) is not None
 
 
-@pytest.mark.parametrize("first", [0xC1, 0xC2, 0xC3, 0xC7, 0xCA, 0xCD, 0xCE, 0xCF])
+@pytest.mark.parametrize("first", [0xC1, 0xC2, 0xC3, 0xC7, 0xCA, 0xCD, 0xCE, 0xD0, 0xD3, 0xD6, 0xDF])
 def test_unknown_type(relay: Relay, first: int) -> None:
     assert receive(relay, bytes((first,)) + bytes(60)) is None
     assert drops(relay) == {"unknown_type": 1}

@@ -1,12 +1,12 @@
 """Forwarding between seats, and the notices about players who join and leave."""
 
-from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
+from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType
 from relaynode.core.relay import Relay
 from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, connected, drops, grant_of, relay_with
 
 
-def shows_it_was_welcomed(player: NativePlayer) -> None:
-    player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), 0).encode()))
+def shows_it_was_welcomed(player: NativePlayer, now: float = NOW) -> None:
+    player.send_raw(player.ping_packet(), now)
 
 
 def test_a_payload_is_delivered_in_the_dialect_of_its_receiver(relay: Relay, host: NativePlayer) -> None:
@@ -20,23 +20,24 @@ def test_a_payload_is_delivered_in_the_dialect_of_its_receiver(relay: Relay, hos
 def test_a_seat_without_a_player_is_an_absent_peer(relay: Relay, host: NativePlayer) -> None:
     seats = relay.forwarder.table.sessions[host.session].seats
     assert relay.forwarder.deliver(seats[0], seats[3], b"down", NOW) is None
-    assert relay.forwarder.deliver_signal(seats[0], seats[3], b"signal") is None
+    assert relay.forwarder.deliver_signal(PacketType.SIGNAL, seats[0], seats[3], b"signal") is None
     assert relay.forwarder.deliver_to_all(seats[0], [], b"down", NOW) is None
     assert drops(relay) == {"peer_absent": 3}
     assert relay.counters.forwarded_packets == 0
 
 
-def test_notices_that_were_postponed_report_the_present_state(relay: Relay, host: NativePlayer) -> None:
+def test_a_first_ping_is_answered_with_the_roster_if_it_has_changed_since_the_welcome(
+    relay: Relay, host: NativePlayer
+) -> None:
     """The host has only sent its CONNECT when seat 1 joins and leaves, and when seat 2 joins."""
-    joined, other = connected(relay, 1), connected(relay, 2)
+    joined, _ = connected(relay, 1), connected(relay, 2)
     joined.send_raw(joined.packet(PacketType.CLOSE, b"\0bye"))
     assert host.collects() == []
     shows_it_was_welcomed(host)
-    notices = [(about, body) for kind, about, body in host.collects() if kind == PacketType.NOTICE]
-    assert notices == [
-        (joined.seat, Notice(NoticeCode.LEFT).encode()),
-        (other.seat, Notice(NoticeCode.JOINED).encode()),
-    ]
+    roster = Notice(NoticeCode.ROSTER, generation=host.generation + 3, connected=frozenset({0, 2}))
+    assert host.notices() == [(0, roster)]
+    shows_it_was_welcomed(host, NOW + 1)
+    assert host.notices() == []
 
 
 def test_a_packet_to_everyone_counts_once_against_the_seats_limit() -> None:
@@ -74,12 +75,14 @@ def test_others_are_told_of_joins_and_leaves(relay: Relay, host: NativePlayer, p
     other = NativePlayer(relay, 2)
     assert other.connect().roster == {0, 1, 2}
     notices = relay.datagrams_to_send()
-    assert host.hears(notices[0]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
-    assert player.hears(notices[1]) == (PacketType.NOTICE, 2, Notice(NoticeCode.JOINED).encode())
+    joined = Notice(NoticeCode.JOINED, generation=other.generation)
+    assert host.hears(notices[0]) == (PacketType.NOTICE, 2, joined.encode())
+    assert player.hears(notices[1]) == (PacketType.NOTICE, 2, joined.encode())
     EdgegapPlayer(relay, 3).ping()
-    assert host.collects() == [(PacketType.NOTICE, 3, Notice(NoticeCode.JOINED).encode())]
+    assert host.notices() == [(3, Notice(NoticeCode.JOINED, generation=other.generation + 1))]
     other.send_raw(other.packet(PacketType.CLOSE, b"\0bye"))
-    assert host.collects() == [(PacketType.NOTICE, 2, Notice(NoticeCode.LEFT).encode())]
+    assert host.notices() == [(2, Notice(NoticeCode.LEFT, generation=other.generation + 2))]
+    assert host.generation == other.generation + 2
 
 
 def test_over_quota_is_said_once_a_second() -> None:

@@ -79,7 +79,8 @@ def test_a_revoked_player_is_cut_off_and_told(relay: Relay) -> None:
     relay.apply_grant(grant_of(revision=2, revoked={1}), NOW)
     waiting = relay.datagrams_to_send()
     assert player.hears(waiting[0]) == (PacketType.NOTICE, 1, Notice(NoticeCode.REVOKED).encode())
-    assert host.hears(waiting[1]) == (PacketType.NOTICE, 1, Notice(NoticeCode.LEFT).encode())
+    removed = Notice(NoticeCode.REMOVED, generation=player.generation + 1)
+    assert host.hears(waiting[1]) == (PacketType.NOTICE, 1, removed.encode())
     assert events(relay) == [(1, "seat_left", "revoked")]
     assert player.send(b"more") is None
     assert host.send(b"to the revoked", 1) is None
@@ -95,9 +96,10 @@ def test_a_dialect_switched_off_frees_its_seats(relay: Relay) -> None:
     host, player = EdgegapPlayer(relay, 0), NativePlayer(relay, 1)
     host.ping()
     player.connect()
-    relay.apply_grant(grant_of(revision=2, dialects=["native"]), NOW)
+    relay.apply_grant(grant_of(revision=2, dialects=["edgegap"]), NOW)
     assert relay.stats()["connected"] == 1
-    assert host.ping() == 3
+    assert player.notices() == [(1, Notice(NoticeCode.REVOKED))]
+    assert host.ping() == 2
 
 
 def test_seats_may_swap_tokens(relay: Relay) -> None:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 
-from causeway_client.protocol.packets import Notice, NoticeCode
+from causeway_client.protocol.packets import Notice, NoticeCode, PacketType
 from relaynode.core.dialects.binding import Binding, DialectName, Quality
 from relaynode.core.seats import Seat
 
@@ -30,7 +30,7 @@ class Speechless(Binding):
 def test_a_dialect_needs_only_to_carry_payloads(seat: Seat) -> None:
     binding = DataOnly()
     assert binding.encode(seat, b"payload", 0.0) == b"payload"
-    assert binding.encode_signal(seat, b"signal") is None
+    assert binding.encode_signal(PacketType.SIGNAL, seat, b"signal") is None
     assert binding.encode_notice(1, Notice(NoticeCode.LEFT)) is None
     assert not binding.may_report_over_limit(0.0)
     assert binding.is_proven

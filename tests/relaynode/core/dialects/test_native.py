@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from causeway_client.protocol import packets
-from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, Ping
+from causeway_client.protocol.packets import EVERYONE, PATH_MOVES, Notice, NoticeCode, PacketType, Ping
 from causeway_client.protocol.proofs import RoundTripProof, decode_proof, proof_key
 from relaynode.core.path_quality import PING_INTERVAL
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
@@ -25,9 +25,8 @@ from tests.relaynode.players import (
 
 def elsewhere(player: NativePlayer) -> NativePlayer:
     """The same connection, now from another address."""
-    moved = NativePlayer(player.relay, player.seat, ("192.0.2.77", 7777), player.port)
-    moved.__dict__.update({name: getattr(player, name) for name in ("welcome", "up_key", "down_key", "received")})
-    moved.sequence = player.sequence
+    moved = NativePlayer(player.relay, player.seat)
+    vars(moved).update(vars(player) | {"addr": ("192.0.2.77", 7777)})
     return moved
 
 
@@ -87,7 +86,7 @@ def test_each_copy_to_everyone_counts_against_the_sessions_limit(limits: dict[st
 
 
 def shows_it_was_welcomed(player: NativePlayer) -> None:
-    player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), 0).encode()))
+    player.send_raw(player.ping_packet())
 
 
 def test_everyone_from_a_player_is_the_host(host: NativePlayer, player: NativePlayer) -> None:
@@ -123,7 +122,7 @@ def test_an_edgegap_player_in_a_mesh_hears_its_host_only() -> None:
 def test_a_payload_of_an_edgegap_player_may_grow_beyond_1200_bytes(relay: Relay, host: NativePlayer) -> None:
     outgoing = EdgegapPlayer(relay, 2).send(bytes(1191))
     assert outgoing is not None
-    assert len(outgoing[1]) == 1209 <= packets.MAX_INCOMING
+    assert len(outgoing[1]) == 1209 <= packets.MAX_DATAGRAM
     assert host.hears(outgoing) == (PacketType.DATA, 2, bytes(1191))
 
 
@@ -156,7 +155,7 @@ def test_sequences_go_on_beyond_32_bits(host: NativePlayer, player: NativePlayer
 
 
 def test_a_ping_is_answered_by_a_pong_of_its_size(player: NativePlayer) -> None:
-    ping = player.packet(PacketType.PING, Ping(b"8 random", 0).encode())
+    ping = player.ping_packet(b"8 random")
     answer = player.send_raw(ping, NOW + 1)
     assert answer is not None
     assert len(answer[1]) == len(ping)
@@ -168,14 +167,14 @@ def test_a_ping_is_answered_by_a_pong_of_its_size(player: NativePlayer) -> None:
 
 def measured_by(player: NativePlayer, now: float) -> Ping:
     """The node's own PING, which comes right behind its answer to the player's."""
-    answer = player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), player.received.highest).encode()), now)
+    answer = player.send_raw(player.ping_packet(received=player.received.highest), now)
     assert answer is not None and player.read(answer[1])[0] == PacketType.PONG
     (ping,) = [body for kind, _, body in player.collects() if kind == PacketType.PING]
     return packets.decode_ping(ping)
 
 
 def answer(player: NativePlayer, nonce: bytes, now: float) -> None:
-    pong = player.packet(PacketType.PONG, Ping(nonce, player.received.highest).encode())
+    pong = player.pong_packet(nonce, player.received.highest)
     assert player.send_raw(pong, now) is None
 
 
@@ -221,7 +220,7 @@ def test_an_answer_that_waited_for_the_next_ping_measures_nothing(relay: Relay, 
 def test_the_node_pings_no_more_often_than_its_interval(player: NativePlayer) -> None:
     pings = 0
     for tick in range(40):
-        player.send_raw(player.packet(PacketType.PING, Ping(bytes(8), 0).encode()), NOW + 1 + tick * 0.1)
+        player.send_raw(player.ping_packet(), NOW + 1 + tick * 0.1)
         pings += sum(kind == PacketType.PING for kind, _, _ in player.collects())
     assert pings == 2
 
@@ -234,7 +233,7 @@ def test_a_player_that_reports_more_than_was_sent_hides_none_of_its_losses(relay
             player.data(b"lost")
             player.send(b"arrives", now=now)
         nonce = measured_by(player, now).nonce
-        player.send_raw(player.packet(PacketType.PONG, Ping(nonce, 0xFFFFFFFF).encode()), now + 0.03)
+        player.send_raw(player.pong_packet(nonce, 0xFFFFFFFF), now + 0.03)
     (leg,) = relay.legs(10)
     assert leg.loss > 0.3
 
@@ -249,7 +248,7 @@ def test_legs_are_told_in_turn() -> None:
 
 
 def test_a_pong_is_taken_as_a_sign_of_life(relay: Relay, player: NativePlayer) -> None:
-    assert player.send_raw(player.packet(PacketType.PONG, Ping(bytes(8), 0).encode()), NOW + 9) is None
+    assert player.send_raw(player.pong_packet(bytes(8)), NOW + 9) is None
     relay.handle_timer(NOW + 11)
     assert (1, "seat_left", "timeout") not in events(relay)
 
@@ -287,7 +286,7 @@ def test_a_silent_player_times_out_and_its_old_keys_are_dead(
     host.send(b"still here", 1, NOW + 9.5)
     relay.handle_timer(NOW + 10.2)
     assert events(relay) == [(1, "seat_left", "timeout")]
-    assert host.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.LEFT).encode())]
+    assert host.notices() == [(1, Notice(NoticeCode.LEFT, generation=player.generation + 1))]
     assert player.send(b"back", now=NOW + 11) is None
     player.connect(now=NOW + 11)
     assert events(relay) == [(1, "seat_joined", "")]
@@ -304,7 +303,7 @@ def test_a_new_address_is_proved_before_traffic_moves_there(
     kind, _, challenge = moved.collects()[0]
     assert kind == PacketType.PATH_CHALLENGE
     assert host.send(b"to the old one", 1, NOW + 1)[2] == player.addr  # type: ignore[index]
-    assert moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenge), NOW + 1.1) is None
+    assert moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenge + PATH_MOVES), NOW + 1.1) is None
     assert host.send(b"to the new one", 1, NOW + 1.2)[2] == moved.addr  # type: ignore[index]
     assert events(relay) == [(1, "seat_moved", "")]
     (kind, seat, body) = moved.collects()[0]
@@ -322,7 +321,7 @@ def test_a_challenge_comes_once_in_a_fifth_of_a_second_and_its_answer_may_be_lat
         challenges += moved.collects()
     assert len(challenges) == 5
     assert {kind for kind, _, _ in challenges} == {PacketType.PATH_CHALLENGE}
-    moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenges[0][2]), NOW + 3)
+    moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenges[0][2] + PATH_MOVES), NOW + 3)
     assert events(relay) == [(1, "seat_moved", "")]
 
 
@@ -338,7 +337,7 @@ def test_an_answer_from_another_address_proves_nothing(relay: Relay, player: Nat
     moved = elsewhere(player)
     moved.send(b"12345678", now=NOW + 1)
     challenge = moved.collects()[0][2]
-    response = moved.packet(PacketType.PATH_RESPONSE, challenge)
+    response = moved.packet(PacketType.PATH_RESPONSE, challenge + PATH_MOVES)
     assert relay.receive_datagram(response, ("192.0.2.200", 1), CLIENT_PORT, NOW + 1) is None
     assert drops(relay) == {"malformed": 1}
     assert events(relay) == []
@@ -359,7 +358,7 @@ def test_racing_a_players_packets_does_not_turn_its_stream(
 
 def test_a_ping_from_a_new_address_is_answered_at_the_old_one(player: NativePlayer) -> None:
     moved = elsewhere(player)
-    answer = moved.send_raw(moved.packet(PacketType.PING, Ping(bytes(8), 0).encode()), NOW + 1)
+    answer = moved.send_raw(moved.ping_packet(), NOW + 1)
     assert answer is not None
     assert answer[2] == player.addr
 
@@ -369,7 +368,7 @@ def test_moving_to_our_other_port_is_a_move_too(relay: Relay, player: NativePlay
     moved.addr, moved.port = player.addr, SERVER_PORT
     moved.send(b"12345678", now=NOW + 1)
     challenge = moved.collects()[0][2]
-    moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenge), NOW + 1)
+    moved.send_raw(moved.packet(PacketType.PATH_RESPONSE, challenge + PATH_MOVES), NOW + 1)
     assert events(relay) == [(1, "seat_moved", "")]
 
 
@@ -381,12 +380,12 @@ def test_a_player_at_two_addresses_moves_once_a_second(relay: Relay, player: Nat
         player.addr = places[turn % 2]
         player.send(b"12345678", now=NOW + turn)
         challenges[player.addr] = player.collects()[-1][2]
-        player.send_raw(player.packet(PacketType.PATH_RESPONSE, challenges[player.addr]), NOW + turn)
+        player.send_raw(player.packet(PacketType.PATH_RESPONSE, challenges[player.addr] + PATH_MOVES), NOW + turn)
     assert events(relay) == [(1, "seat_moved", "")] * 2
     player.collects()
     for turn in range(100):
         player.addr = places[turn % 2]
-        player.send_raw(player.packet(PacketType.PATH_RESPONSE, challenges[player.addr]), NOW + 3)
+        player.send_raw(player.packet(PacketType.PATH_RESPONSE, challenges[player.addr] + PATH_MOVES), NOW + 3)
     assert events(relay) == [(1, "seat_moved", "")]
     assert drops(relay) == {"rate_limited": 49}
 

@@ -22,7 +22,8 @@ def test_every_packet_has_the_next_sequence_and_the_key_of_its_direction(
     source = session.seats[2]
     sent = [
         binding.encode(source, b"data", NOW),
-        binding.encode_signal(source, b"signal"),
+        binding.encode_signal(PacketType.SIGNAL, source, b"signal"),
+        binding.encode_signal(PacketType.RENDEZVOUS, source, b"rendezvous"),
         binding.encode_notice(2, Notice(NoticeCode.JOINED)),
     ]
     for sequence, (data, kind) in enumerate(zip(sent, PACKETS, strict=True), 1):
@@ -30,10 +31,10 @@ def test_every_packet_has_the_next_sequence_and_the_key_of_its_direction(
         assert packets.HEADER.unpack_from(data) == (kind, 7, sequence, 2)
         assert packets.is_tag_valid(DOWN_KEY, data, sequence)
         assert not packets.is_tag_valid(UP_KEY, data, sequence)
-    assert binding.totals() == (3, 0)
+    assert binding.totals() == (4, 0)
 
 
-PACKETS = (PacketType.DATA, PacketType.SIGNAL, PacketType.NOTICE)
+PACKETS = (PacketType.DATA, PacketType.SIGNAL, PacketType.RENDEZVOUS, PacketType.NOTICE)
 
 
 def test_data_is_what_the_leg_would_seal(binding: NativeBinding, session: Session) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from causeway_client.protocol import packets
 from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.paths.rendezvous import Rendezvous
 from relaynode.core.grants import GrantRefused
 from relaynode.core.relay import RelayConfig
 from tests.relaynode.datapath.xdp.frames import Endpoint
@@ -45,6 +46,7 @@ class Stream:
         self.acts: list[tuple[int, Callable[[], None]]] = [
             (600, self._data),
             (60, self._ping),
+            (20, self._about_direct_paths),
             (40, self._fan_out),
             (40, self._spoilt),
             (30, self._replay),
@@ -68,20 +70,22 @@ class Stream:
 
     def _open(self, session: int) -> None:
         choose = self.random.choice
-        is_mesh = session % 3 == 2
+        is_mesh, is_native_only = session % 3 == 2, session in (2, 4)
         limits = [{"packets": 0, "bytes": 0}, {"packets": 50, "bytes": 0}, {"packets": 1000, "bytes": 10_000}]
         self.grants.append(
             grant(
                 SEATS,
                 session,
                 topology="mesh" if is_mesh else "host",
+                dialects=["native"] if is_native_only else ["edgegap", "native"],
+                direct_modes={seat: choose(("relay_only", "ask", "direct", "direct")) for seat in range(SEATS)},
                 limits=choose(limits),
                 session_limits=choose([limits[0], {"packets": 200, "bytes": 20_000}]),
             )
         )
         self.twins.grant(self.grants[-1])
         for seat in range(SEATS):
-            if is_mesh or choose((True, False)):
+            if is_mesh or is_native_only or choose((True, False)):
                 native = NativePlayer(self.twins, seat, is_mesh, session)
                 native.connect()
                 self.players.append(native)
@@ -96,7 +100,7 @@ class Stream:
         return self.random.choice(self.players)
 
     def _payload(self) -> bytes:
-        size = self.random.choice((0, 1, 7, 8, 20, self.random.randrange(200), self.random.randrange(1200)))
+        size = self.random.choice((0, 1, 7, 8, 20, self.random.randrange(200), self.random.randrange(1240)))
         return self.random.randbytes(size)
 
     def _send(self, source: Endpoint, data: bytes, port: int, **options: Any) -> None:
@@ -134,12 +138,26 @@ class Stream:
     def _ping(self) -> None:
         player = self._player()
         if isinstance(player, NativePlayer):
-            body = packets.Ping(self.random.randbytes(8), 0).encode()
+            body = packets.Ping(self.random.randbytes(8), 0, player.generation).encode()
             kind = self.random.choice((PacketType.PING, PacketType.PONG, PacketType.SIGNAL, PacketType.PATH_RESPONSE))
             data = player.packet(kind, body, self.random.randrange(5))
         else:
             data = player.tokens + b"\x01"
         self._send(player.at, data, self._port(player))
+
+    def _about_direct_paths(self) -> None:
+        player = self._player()
+        if isinstance(player, NativePlayer):
+            rendezvous = Rendezvous(round=1, acknowledged=0, sequence=1, nonce=bytes(16)).encode(bytes(16), 0, 1)
+            kind, body = self.random.choice(
+                (
+                    (PacketType.RENDEZVOUS, rendezvous),
+                    (PacketType.RENDEZVOUS, rendezvous[:-1]),
+                    (PacketType.PEER, bytes(18)),
+                    (PacketType.PATH_REPORT, b"\1" + bytes(20)),
+                )
+            )
+            self._send(player.at, player.packet(kind, body, self.random.randrange(5)), CLIENT_PORT)
 
     def _fan_out(self) -> None:
         natives = [player for player in self.players if isinstance(player, NativePlayer)]
@@ -168,9 +186,9 @@ class Stream:
             self._send(player.at, player.packet(PacketType.DATA, b"far", 0, sequence), CLIENT_PORT)
 
     def _noise(self) -> None:
-        data = self.random.randbytes(self.random.choice((0, 5, 9, 18, 40, 300, 1201)))
+        data = self.random.randbytes(self.random.choice((0, 5, 9, 18, 40, 300, 1201, 1233)))
         if self.random.random() < 0.5:
-            data = bytes((self.random.randrange(0xC0, 0xD0),)) + data
+            data = bytes((self.random.randrange(0xC0, 0xE0),)) + data
         self._send(self._player().at, data, self.random.randrange(2))
 
     def _move(self) -> None:
@@ -203,7 +221,7 @@ class Stream:
         if what == 0:
             self.random.choice(changed["seats"])["revoked"] = self.random.random() < 0.3
         elif what == 1:
-            changed["dialects"] = self.random.choice((["native"], ["edgegap", "native"], ["edgegap"]))
+            changed["dialects"] = self.random.choice((["edgegap", "native"], ["edgegap"], ["native"]))
         elif what == 2:
             changed["limits"] = {"packets": self.random.choice((0, 100, 500)), "bytes": 0}
         elif what == 3:
@@ -212,7 +230,7 @@ class Stream:
             self.twins.each(lambda relay: relay.end_session(session_name(session), "deleted", self.twins.now))
             self._hear(self.twins.drain())
             return
-        with contextlib.suppress(GrantRefused):  # it has ended
+        with contextlib.suppress(GrantRefused):  # it has ended, or would admit edgegap later
             self.twins.grant(changed)
 
 

@@ -146,7 +146,7 @@ def test_native_data_goes_past_the_sockets(node: NodeOverThere, family: int, siz
         host.say(1, body)
         assert player.hear() == (0, body)
     assert by_sockets(node) == before
-    player.say(0, packets.Ping(bytes(8), 21).encode(), packets.PacketType.PING)
+    player.udp.sendto(player.ping_packet(received=21), player.relay)
     assert player.udp.recv(2048)[0] == packets.PacketType.PONG
     assert by_sockets(node) == before + 1
 

@@ -9,6 +9,7 @@ import pytest
 
 from causeway_client.protocol import packets
 from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.paths.rendezvous import Rendezvous
 from relaynode.datapath.xdp import bpf, loader
 from relaynode.datapath.xdp.maps import _SEAT
 from tests.relaynode.datapath.xdp.frames import OUR_MAC, THEIR_MAC, Datagram, Endpoint, checksum, frame
@@ -26,6 +27,10 @@ from tests.relaynode.datapath.xdp.twins import (
 )
 
 pytestmark = needs_kernel()
+
+
+def rendezvous_body() -> bytes:
+    return Rendezvous(round=1, acknowledged=0, sequence=1, nonce=bytes(16)).encode(bytes(16), 1, 0)
 
 
 @pytest.fixture
@@ -84,9 +89,9 @@ def test_edgegap_both_ways(twins: Twins, size: int) -> None:
     twins.assert_same()
 
 
-@pytest.mark.parametrize("size", [size for size in SIZES if size <= 1182])
+@pytest.mark.parametrize("size", [*SIZES, 1207, 1213, 1214])
 def test_native_both_ways(twins: Twins, size: int) -> None:
-    host, player = playing_native(twins)
+    host, player = playing_native(twins, dialects=["native"])
     before = twins.xdp.forwarded
     payload = bytes(index % 251 for index in range(size))
     assert host.hears(player.send(0, payload)) == [(1, payload)]
@@ -257,7 +262,7 @@ def test_pings_are_answered_with_true_counts(twins: Twins) -> None:
     host, player = playing_native(twins)
     for index in range(5):
         player.send(0, b"x"), host.send(1, b"y")
-        ping = packets.Ping(index.to_bytes(8, "little"), index)
+        ping = packets.Ping(index.to_bytes(8, "little"), index, player.generation)
         sent = player.send(0, ping.encode(), PacketType.PING)
         assert any(data[0] == PacketType.PONG for _, _, data in sent)
     twins.assert_same()
@@ -305,9 +310,11 @@ def test_native_takes_over_from_edgegap(twins: Twins) -> None:
 
 
 def test_a_dialect_that_is_switched_off_stops(twins: Twins) -> None:
-    host, player = playing_edgegap(twins)
-    twins.grant(grant(revision=2, dialects=["native"]))
-    assert not player.send(b"x") and not host.send(b"x", player.name)
+    host, player = playing_native(twins)
+    twins.grant(grant(revision=2, dialects=["edgegap"]))
+    forwarded = twins.xdp.forwarded
+    assert not player.send(0, b"x") and not host.send(1, b"x")
+    assert twins.xdp.forwarded == forwarded
     twins.assert_same()
 
 
@@ -394,6 +401,45 @@ def test_too_long_and_too_short(twins: Twins) -> None:
     assert (counters["drop_too_long"], counters["drop_too_short"], counters["drop_malformed"]) == (2, 1, 1)
 
 
+def test_native_datagrams_may_be_longer_in_a_session_without_edgegap(make_twins: Callable[..., Twins]) -> None:
+    for dialects, longest in ((["native"], 1232), (["edgegap", "native"], 1200)):
+        twins = make_twins()
+        host, player = playing_native(twins, dialects=dialects)
+        forwarded = twins.xdp.forwarded
+        payload = bytes(longest - packets.OVERHEAD)
+        assert host.hears(player.send(0, payload)) == [(1, payload)]
+        assert player.hears(host.send(1, payload)) == [(0, payload)]
+        assert twins.xdp.forwarded == forwarded + 2
+        assert player.send(0, payload + b"x") == player.send(0, payload + bytes(40)) == []
+        assert twins.xdp.forwarded == forwarded + 2
+        twins.assert_same()
+        assert twins.userspace.counters()["drop_too_long"] == 2
+
+
+def test_an_edgegap_payload_grows_on_its_way_to_a_native_player(make_twins: Callable[..., Twins]) -> None:
+    twins = make_twins()
+    twins.grant(grant())
+    host, player = NativePlayer(twins, 0), EdgegapPlayer(twins, 1)
+    host.connect()
+    player.send(b"hello"), host.send(1, b"warm"), player.send(b"warm")
+    forwarded = twins.xdp.forwarded
+    assert host.hears(player.send(bytes(1191))) == [(1, bytes(1191))]
+    assert twins.xdp.forwarded == forwarded + 1
+    twins.assert_same()
+
+
+@pytest.mark.parametrize("kind", [PacketType.RENDEZVOUS, PacketType.PEER, PacketType.PATH_REPORT])
+def test_packets_about_direct_paths_are_left_to_the_core(twins: Twins, kind: PacketType) -> None:
+    host, player = playing_native(twins, dialects=["native"], direct_modes={0: "direct", 1: "direct"})
+    passed, forwarded = twins.xdp.passed, twins.xdp.forwarded
+    body = {PacketType.RENDEZVOUS: rendezvous_body(), PacketType.PEER: bytes(18), PacketType.PATH_REPORT: b"\0"}[kind]
+    sent = player.send(0, body, kind)
+    assert len(sent) == (kind != PacketType.PATH_REPORT)
+    assert host.hears(player.send(0, b"x")) == [(1, b"x")]
+    assert (twins.xdp.passed, twins.xdp.forwarded) == (passed + 1, forwarded + 1)
+    twins.assert_same()
+
+
 def test_a_player_whose_way_is_not_known_is_left_to_the_stack(make_twins: Callable[..., Twins]) -> None:
     twins = make_twins()
     host, player = playing_edgegap(twins)
@@ -444,7 +490,7 @@ def test_a_replayed_packet_from_another_neighbour_turns_no_traffic(twins: Twins,
     assert hop_of(twins, host) == THEIR_MAC
     recorded = []
     for index in range(4):
-        recorded.append(host.packet(kind, packets.Ping(bytes(8), index).encode(), 1))
+        recorded.append(host.packet(kind, packets.Ping(bytes(8), index, host.generation).encode(), 1))
         twins.send(host.at, recorded[-1], CLIENT_PORT)
         for data in recorded:
             twins.send(host.at, data, CLIENT_PORT, raw=from_mac(ATTACKER_MAC))
@@ -458,7 +504,7 @@ def test_a_replayed_packet_from_another_neighbour_turns_no_traffic(twins: Twins,
 def test_a_player_behind_another_router_is_followed(twins: Twins, kind: PacketType) -> None:
     host, _ = playing_native(twins)
     for _ in range(2):
-        data = host.packet(kind, packets.Ping(bytes(8), 0).encode(), 1)
+        data = host.packet(kind, packets.Ping(bytes(8), 0, host.generation).encode(), 1)
         twins.send(host.at, data, CLIENT_PORT, raw=from_mac(ATTACKER_MAC))
     assert hop_of(twins, host) == ATTACKER_MAC
 

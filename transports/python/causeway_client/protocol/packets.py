@@ -181,14 +181,14 @@ def decode_notice(body: bytes) -> Notice:
     if not body:
         raise DecodeError("malformed")
     if body[0] == NoticeCode.MOVED:
-        if len(body) < _MOVED.size:
+        if len(body) != _MOVED.size:
             raise DecodeError("malformed")
-        code, ip, port = _MOVED.unpack_from(body)
+        code, ip, port = _MOVED.unpack(body)
         return Notice(code, address=(unpack_ip(ip), port))
     if body[0] == NoticeCode.ROSTER:
-        if len(body) < _ROSTER.size:
+        if len(body) != _ROSTER.size:
             raise DecodeError("malformed")
-        code, generation, connected, removed = _ROSTER.unpack_from(body)
+        code, generation, connected, removed = _ROSTER.unpack(body)
         return Notice(code, generation=generation, connected=unpack_seats(connected), removed=unpack_seats(removed))
     if body[0] in _WITH_GENERATION:
         if len(body) < _GENERATION.size:

@@ -17,14 +17,22 @@ class Roster:
     def __init__(self, peers: Peers, emitted: deque[events.Event]) -> None:
         self.seats: set[int] = set()
         self.generation = 0
-        self._own = 0
+        self._own: int | None = None  # before the first WELCOME
         self._peers = peers
         self._emitted = emitted
 
     def welcomed(self, welcome: Welcome) -> None:
+        """After a reconnect the generation stays, so that the node sends the whole roster if it has changed: a WELCOME
+        does not list the seats that were removed meanwhile."""
+        if self._own is None:
+            self.generation = welcome.roster_generation
         self._own = welcome.seat
         self.seats = set(welcome.roster - {welcome.seat})
-        self.generation = welcome.roster_generation
+        for seat in self._peers.direct_seats:
+            if seat in self.seats:
+                self._peers.joined(seat)
+            else:
+                self._peers.has_left_node(seat)
 
     def receive(self, seat: int, notice: Notice) -> None:
         """A NOTICE about other players; others are ignored."""
