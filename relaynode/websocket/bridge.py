@@ -97,7 +97,6 @@ class Bridge:
                 del self._by_source[source]
 
     async def _carry(self, connection: ServerConnection, worker: tuple[str, int], local: str) -> None:
-        loop = asyncio.get_running_loop()
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.setblocking(False)
         udp.bind((local, 0))
@@ -109,8 +108,8 @@ class Bridge:
                     await connection.close(_NOT_BINARY, "one binary message is one packet")
                     break
                 self.counters["received_packets"] += 1
-                with contextlib.suppress(OSError):  # the worker restarts
-                    await loop.sock_sendto(udp, message, worker)
+                with contextlib.suppress(OSError):  # the worker restarts, or its socket is full
+                    udp.send(message)
         except ConnectionClosed:
             pass
         finally:
