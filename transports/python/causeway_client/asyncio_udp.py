@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
-from . import happy_eyeballs, udp_sockets, websocket_driver
-from .asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
 from .credentials import decode_secret
+from .drivers import happy_eyeballs, udp_sockets, websocket_driver
+from .drivers.asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
+from .drivers.websocket_driver import WebSocketDriver
 from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
 from .protocol.events import Closed, Event, Welcomed
@@ -32,7 +33,6 @@ from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.wire import DirectSettings
 from .protocol.probing import Measurement, Prober
 from .protocol.states import State
-from .websocket_driver import WebSocketDriver
 
 __all__ = [
     "EVERYONE",

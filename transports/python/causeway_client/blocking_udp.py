@@ -20,8 +20,8 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from . import happy_eyeballs, udp_sockets
 from .credentials import decode_secret
+from .drivers import happy_eyeballs, udp_sockets
 from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout
 from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, ExtraSockets, Moved, Received

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from .asyncio_driver import Endpoint, resolve_reachable_first
+from .drivers.asyncio_driver import Endpoint, resolve_reachable_first
 from .protocol.errors import ConnectionClosed, ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
 from .protocol.events import Event
 

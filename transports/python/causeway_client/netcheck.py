@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from . import happy_eyeballs, udp_sockets
-from .asyncio_driver import Driver
+from .drivers import happy_eyeballs, udp_sockets
+from .drivers.asyncio_driver import Driver
 from .protocol import packets
 from .protocol.errors import DecodeError
 from .protocol.paths import port_mapping, stun

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from .protocol import packets
-from .protocol.errors import DecodeError
+from ..protocol import packets
+from ..protocol.errors import DecodeError
 
 HEAD_START = 0.25  # RFC 8305, 5: "Connection Attempt Delay"
 TIMEOUT = 1.5

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from causeway_client import asyncio_udp, blocking_udp
+from causeway_client.drivers.happy_eyeballs import interleaved, reachable_first, resolve
 from causeway_client.edgegap import EdgegapClient
-from causeway_client.happy_eyeballs import interleaved, reachable_first, resolve
 from tests.causeway_client.granted import GrantedSession
 from tests.support.node_process import NodeProcess, node_process
 

@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from ..protocol.events import Event
 from .asyncio_driver import Address, Driver, Machine
-from .protocol.events import Event
 
 OPEN_TIMEOUT = 5.0  # seconds
 MAX_UNSENT = 65_536  # bytes; more are dropped, as a socket does

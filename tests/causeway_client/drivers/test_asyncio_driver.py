@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from causeway_client.asyncio_driver import Driver
 from causeway_client.blocking_udp import Connection
+from causeway_client.drivers.asyncio_driver import Driver
 from causeway_client.protocol.connection import State
 from causeway_client.protocol.events import Moved, Received
 

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Hashable, Seque
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
+from ..protocol.errors import ConnectionClosed, ConnectionFailed
+from ..protocol.events import OLD_SOCKET_GRACE, Closed, Event, ExtraSockets, Moved
+from ..protocol.packets import MAX_DATAGRAM
+from ..protocol.paths.peers import EXTRA_LENGTH
 from . import happy_eyeballs, udp_sockets
-from .protocol.errors import ConnectionClosed, ConnectionFailed
-from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, ExtraSockets, Moved
-from .protocol.packets import MAX_DATAGRAM
-from .protocol.paths.peers import EXTRA_LENGTH
 
 Address = Hashable
 MAX_READ = 64  # packets read from an extra socket at once

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from causeway_client import udp_sockets
+from causeway_client.drivers import udp_sockets
 from tests.support.node_process import free_ports
 
 

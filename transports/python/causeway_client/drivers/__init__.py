@@ -1,0 +1,1 @@
+"""What connects the machines of `protocol` with sockets, clocks and event loops."""
