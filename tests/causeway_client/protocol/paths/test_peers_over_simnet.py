@@ -303,9 +303,13 @@ def test_fourteen_of_twenty_one_pairs_can_be_opened_by_plain_punching() -> None:
 
 
 @pytest.mark.parametrize("other", ["port-restricted", "plain Linux"])
-def test_the_next_ports_of_a_sequential_nat_are_predicted(other: str) -> None:
-    scene = behind("sequential", other, DirectSettings())
-    scene.play(1.0)
+@pytest.mark.parametrize("joins_last", [False, True], ids=["joins first", "joins last"])
+def test_the_next_ports_of_a_sequential_nat_are_predicted(other: str, joins_last: bool) -> None:
+    """Also if its player plays before a STUN server has answered."""
+    scene = (
+        behind(other, "sequential", DirectSettings()) if joins_last else behind("sequential", other, DirectSettings())
+    )
+    scene.play(0.3)
     assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
 
 

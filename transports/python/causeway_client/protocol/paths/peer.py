@@ -15,7 +15,7 @@ from .nat import predicted_ports
 from .pair_secrets import direct_key
 from .path import IDLE_INTERVAL, Path, PathState
 from .path_selection import Choice, PathSelection
-from .punching import Punching, birthday_ports
+from .punching import Punching, RoundBudget, birthday_ports
 from .rendezvous import HARD, NONCE_SIZE, NatClass, Rendezvous, decode_rendezvous
 from .reports import PathKind, PathReason, PathReport
 from .wire import DirectSettings, Wire
@@ -26,7 +26,6 @@ _PROBE = struct.Struct("<8sI")
 _NONCE_SIZE = 8
 RENDEZVOUS_REPEATS = (0.25, 0.5, 1.0, 2.0)  # seconds after which an unacknowledged RENDEZVOUS is sent again
 RENDEZVOUS_RETRY = 15.0  # seconds after the last repetition, while the game sends
-ROUND_INTERVAL = 1.0  # seconds between two rounds of a peer that are handled
 MAX_PATHS = 16
 IN_PLAY_FOR = 2.0  # seconds after the last DATA to or from the peer
 MIN_OVERLAP = 0.1  # seconds after a change of the path in which DATA is sent on both
@@ -50,7 +49,7 @@ class Peer:
         self._their_nonce = b""
         self._their_id = 0
         self._their_round = 0
-        self._round_handled_at = -ROUND_INTERVAL
+        self._rounds = RoundBudget(now)
         self._their_nat, self._their_step = NatClass.UNKNOWN, 0
         self._kinds: dict[Address, PathKind] = {}  # the addresses of the peer that may be probed
         self._round = 0  # of our last RENDEZVOUS; 0: none was sent
@@ -67,7 +66,11 @@ class Peer:
     # -- RENDEZVOUS
 
     def rendezvous(self, now: float) -> None:
-        """Sends our candidates, again if they have changed."""
+        """Sends our candidates, again if they have changed. The first time, they wait for the NAT class, without which
+        the peer could not predict ports."""
+        if not self._round and (expected := self._wire.nat_expected_until(now)) is not None:
+            self._repeat_at = expected
+            return
         content = self._wire.candidates(), self._wire.nat()
         if not self._round or content != self._sent_content:
             self._round = self._round % 0xFFFF + 1
@@ -101,14 +104,15 @@ class Peer:
             raise DecodeError("stale_round")
         is_new = theirs.round > self._their_round or not self._kinds
         self._acknowledged(theirs.acknowledged >= self._round > 0)
-        if is_new and now - self._round_handled_at >= ROUND_INTERVAL:
-            self._round_handled_at = now
+        is_handled = is_new and self._rounds.take(now)
+        if is_handled:
             self._their_round = theirs.round
             self._their_nat, self._their_step = theirs.nat_class, theirs.port_step
             own = self._wire.own_observed()
             self._kinds = {(it.ip, it.port): it.kind for it in targets(theirs.candidates, observed, own)}
             self._punch(observed, now)
-        if not self._is_acknowledged:
+        # A packet of the pair acknowledges the first round only, so a later one is answered in any case.
+        if not self._is_acknowledged or (is_handled and theirs.round > 1):
             self.rendezvous(now)
 
     def _acknowledged(self, is_acknowledged: bool) -> None:
@@ -121,7 +125,7 @@ class Peer:
         self._their_nonce = theirs.nonce
         self._their_id = int.from_bytes(theirs.nonce[:4], "little")
         self._their_round = 0
-        self._round_handled_at = now - ROUND_INTERVAL
+        self._rounds = RoundBudget(now)
         self._send_key = direct_key(self._secret, mine, self.seat, self.nonce, theirs.nonce)
         self.receive_key = direct_key(self._secret, self.seat, mine, theirs.nonce, self.nonce)
         self._wire.numbers.begin(self.seat, theirs.sequence)
@@ -181,7 +185,7 @@ class Peer:
             path.received += 1
         if not is_new:
             raise DecodeError("replayed")
-        self._acknowledged(True)  # it is under keys that need our nonce
+        self._acknowledged(self._round == 1)  # it is under keys that need our nonce, which that round contains
         self._last_packet_at = now
         if path is None:
             path = self._add_path(address, now)
@@ -302,7 +306,9 @@ class Peer:
 
     def handle_timer(self, now: float) -> None:
         if self._repeat_at is not None and now >= self._repeat_at:
-            if self._repeats <= len(RENDEZVOUS_REPEATS) or now - self.traffic_at < IN_PLAY_FOR:
+            if not self._round:
+                self.rendezvous(now)
+            elif self._repeats <= len(RENDEZVOUS_REPEATS) or now - self.traffic_at < IN_PLAY_FOR:
                 self._send_rendezvous(now)
             else:
                 self._repeat_at = now + RENDEZVOUS_RETRY

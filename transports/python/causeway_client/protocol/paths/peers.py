@@ -302,6 +302,9 @@ class Peers:
     def nat(self) -> tuple[NatClass, int]:
         return classify(self._stun.observations)
 
+    def nat_expected_until(self, now: float) -> float | None:
+        return self._stun.expected_until(now)
+
     def own_observed(self) -> list[IpPort]:
         return [(it.ip, it.port) for it in self._stun.observations]
 
@@ -323,8 +326,6 @@ class Peers:
         used = frozenset(int(it[2]) for it in addresses if isinstance(it, tuple) and len(it) == EXTRA_LENGTH)
         self._emitted.append(events.ExtraSockets(used))
         self._extra_until = None
-
-    # -- NAT classification
 
     def _observe_nat(self, welcome: Welcome, now: float) -> None:
         """Asks the node's other port which address it sees; the WELCOME is the answer of the first one."""

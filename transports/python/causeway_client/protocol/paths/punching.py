@@ -9,9 +9,27 @@ SCHEDULE = (0.0, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds after th
 SPACING = 0.005  # seconds between the first probes to two addresses
 NEXT_ROUNDS = (5.0, 15.0, 60.0)  # seconds after a round without success; the last one repeats
 FINISH_WITHIN = 0.1  # seconds after the first valid path in which the others are still probed
+ROUNDS_PER_SECOND = 1.0  # of a peer that are handled ...
+ROUNDS_AT_ONCE = 3.0  # ... and in a burst: its NAT class and its mapped ports follow soon after the first round
 GUESSES_PER_SECOND = 200
 MAX_GUESSES = 1024
 GUESSING_INTERVAL = 300.0  # seconds between two series of guesses at a peer's ports
+
+
+class RoundBudget:
+    """How many rounds of a peer are handled."""
+
+    def __init__(self, now: float) -> None:
+        self._left, self._counted_at = ROUNDS_AT_ONCE, now
+
+    def take(self, now: float) -> bool:
+        """Whether one more is handled."""
+        earned = (now - self._counted_at) * ROUNDS_PER_SECOND
+        self._left, self._counted_at = min(self._left + earned, ROUNDS_AT_ONCE), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Punching:

@@ -17,6 +17,7 @@ _XOR_MAPPED_ADDRESS = 0x0020
 _FAMILY_SIZES = {1: 4, 2: 16}
 TRANSACTION_SIZE = 12
 REPEATS = (0.0, 0.2, 0.6, 1.4)  # seconds at which a request is sent until it is answered
+EXPECTED_WITHIN = 0.2  # seconds in which the answers of most networks arrive
 
 
 def is_stun(data: bytes) -> bool:
@@ -71,6 +72,7 @@ class StunClient:
         self.observations = [] if first is None else [first]  # in the order of the answers
         self._open = {random(TRANSACTION_SIZE): server for server in servers}  # by transaction
         self._due = deque((now + delay, it, server) for delay in REPEATS for it, server in self._open.items())
+        self._expected_until = now + EXPECTED_WITHIN
 
     def requests_to_send(self, now: float) -> list[tuple[bytes, Hashable]]:
         """(datagram, address) of each request that is due and not answered."""
@@ -88,6 +90,10 @@ class StunClient:
         if server is None:
             raise DecodeError("unknown_nonce")
         self.observations.append(Observation(*server, ip, port))
+
+    def expected_until(self, now: float) -> float | None:
+        """Until when it is worth waiting for an answer; None: it is not."""
+        return self._expected_until if self._open and now < self._expected_until else None
 
     def next_timer(self) -> float | None:
         return self._due[0][0] if self._due else None
