@@ -36,7 +36,7 @@ class NodeProcess:
         self.command = [sys.executable, "-m", "relaynode"]
         self.token_key: tuple[int, bytes] = (7, secrets.token_bytes(32))
         self.control_key = secrets.token_urlsafe(24)
-        self._folder = tempfile.TemporaryDirectory(prefix="causeway-node-")
+        self._folder = tempfile.TemporaryDirectory(prefix="causeway-node-", ignore_cleanup_errors=True)
         self.state_dir = Path(self._folder.name) / "state"
         self._log = Path(self._folder.name) / "log"
         self._granted: set[str] = set()

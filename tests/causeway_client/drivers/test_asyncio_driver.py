@@ -63,16 +63,16 @@ async def test_late_packets_to_the_old_socket_are_received_on_asyncio(node):
 
 
 def test_late_packets_to_the_old_socket_are_received_in_a_game_loop(node):
-    connection = Connection(*node.getsockname(), connect_token=b"t" * 118, seat_key=b"k" * 32)
+    connection = Connection(*node.getsockname(), connect_token=b"t" * 120, seat_key=b"k" * 32)
     connection._machine = Machine(node.getsockname())
     connection.poll()
-    old = connection._socket.getsockname()
+    old = connection._sockets[socket.AF_INET].getsockname()
     connection.rebind()
-    node.sendto(b"moved", connection._socket.getsockname())
+    node.sendto(b"moved", connection._sockets[socket.AF_INET].getsockname())
     assert connection.poll(timeout=5) == [Moved(("127.0.0.1", 1))]
 
     node.sendto(b"late", old)
 
     assert connection.poll(timeout=5) == [Received(0, b"late")]
-    for each in connection._sockets():
+    for each in connection._all_sockets():
         each.close()

@@ -40,7 +40,7 @@ OPENS_WITH = {
     NatClass.PORT_DEPENDENT: "players behind NATs that keep one mapping; the next ports of this NAT can be predicted",
     NatClass.RANDOM_PORTS: "players without a NAT, or behind one that accepts any peer; others need many probes",
     NatClass.UNKNOWN: "unknown: give the addresses of at least two ports or nodes",
-    NatClass.UDP_BLOCKED: "nobody: packets go over the relay",
+    NatClass.UDP_BLOCKED: "no player: packets go over the relay",
 }
 
 

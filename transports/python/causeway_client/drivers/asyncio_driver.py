@@ -160,6 +160,8 @@ class Driver(asyncio.DatagramProtocol):
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         node = cast(tuple[Any, ...], self.machine.node)
+        if name == "peername" and not self._is_connected:
+            return node
         transport = self._sockets.get(udp_sockets.family_of(node[0]))
         return transport.get_extra_info(name, default) if transport else default
 
