@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ class Machine:
 
     def __init__(self, node):
         self.node, self.dropped, self._events = node, Counter(), []
+        self.direct = SimpleNamespace(is_possible=False, set_addresses=lambda *arguments: None)
 
     def receive_datagram(self, data, addr, now):
         if data == b"moved":
