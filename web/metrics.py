@@ -83,6 +83,13 @@ event_lag_seconds = Histogram(
     "causeway_event_lag_seconds", "From a node's event, by its clock, to its processing.", buckets=LAG_SECONDS
 )
 
+path_changes = Counter(
+    "causeway_path_changes",
+    "Changes of the path of a player to another one, by the new path and the reason for it.",
+    ("path", "reason"),
+)
+direct_bytes = Counter("causeway_direct_bytes", "UDP payload that players sent on direct paths, as they report it.")
+
 # Webhooks
 
 webhooks = Counter(
