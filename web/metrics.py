@@ -88,7 +88,6 @@ path_changes = Counter(
     "Changes of the path of a player to another one, by the new path and the reason for it.",
     ("path", "reason"),
 )
-direct_bytes = Counter("causeway_direct_bytes", "UDP payload that players sent on direct paths, as they report it.")
 
 # Webhooks
 

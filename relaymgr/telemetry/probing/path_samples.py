@@ -68,7 +68,6 @@ def path_samples_store(answers: Sequence[Answer]) -> None:
         if (report.path, report.reason) != (state.path, state.reason):
             metrics.path_changes.labels(report.path, report.reason).inc()
         state.apply(report, answer.node.pk, at)
-        metrics.direct_bytes.inc(report.bytes)
         reported.add(pair)
         if count := state.announce():
             changes.append(PathChange(*pair, at, state.path, state.reason, count))
