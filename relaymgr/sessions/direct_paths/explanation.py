@@ -20,7 +20,7 @@ REASONS = {
     "no_direct_path": "no direct path was found: their NATs or firewalls let no packet through",
     "only_small_packets": "the direct path lost packets of full size",
 }
-MAX_PEERS = 12  # named in one sentence
+MAX_PEERS = 6  # named in one sentence
 
 
 def explain(path: str, reason: str, rtt_ms: float | None, relay_rtt_ms: float | None) -> str:
