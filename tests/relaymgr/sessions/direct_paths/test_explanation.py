@@ -39,10 +39,7 @@ def test_explanation_names_the_path_the_reason_and_the_figures(
 
 def test_summary_names_a_bounded_number_of_peers_and_the_changes() -> None:
     text = summarise(list(range(1, 255)), "ipv6", "first_path", 254)
-    assert text == (
-        "to seats 1, 2, 3, 4, 5, 6 and 248 more directly over IPv6: "
-        "it is the first direct path that works"
-    )
+    assert text == ("to seats 1, 2, 3, 4, 5, 6 and 248 more directly over IPv6: it is the first direct path that works")
     assert summarise([1], "relay", "path_failed", 16).endswith("stopped answering (last of 16 changes)")
     longest = max(
         (summarise(list(range(243, 255)), path, reason, 10**6) for path in PATHS for reason in PATH_REASONS), key=len
