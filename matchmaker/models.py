@@ -202,7 +202,7 @@ class Ticket(models.Model):
     network_measurements = models.JSONField(
         default=dict,
         db_default=models.Value({}, models.JSONField()),  # for tickets of the version before
-        help_text="Measurements, latencies and coordinates, in the form of the manager's API. No rule uses them.",
+        help_text="Measurements, latencies, coordinates and direct mode, in the form of the manager's API.",
     )
     assignment = EncryptedJSONField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)

@@ -83,6 +83,12 @@ event_lag_seconds = Histogram(
     "causeway_event_lag_seconds", "From a node's event, by its clock, to its processing.", buckets=LAG_SECONDS
 )
 
+path_changes = Counter(
+    "causeway_path_changes",
+    "Changes of the path of a player to another one, by the new path and the reason for it.",
+    ("path", "reason"),
+)
+
 # Webhooks
 
 webhooks = Counter(

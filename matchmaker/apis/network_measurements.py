@@ -1,5 +1,6 @@
-"""What players measured of the network, submitted with a ticket and forwarded to the manager, which judges how far to
-trust it. The matchmaker cannot verify the signature of a node, and no rule of a profile uses any of this.
+"""What players measured of the network and permit in it, submitted with a ticket and forwarded to the manager, which
+judges how far to trust it. The matchmaker cannot verify the signature of a node, and no rule of a profile uses any of
+this.
 
 The manager accepts whatever passes this form: the invalid input of one player must not fail the session of a match.
 """
@@ -16,7 +17,7 @@ from web.http.input_warnings import RequestSerializer
 
 from ..matching.rules import MAX_VALUES
 
-FIELDS = ("measurements", "latencies", "latitude", "longitude", "address_family")
+FIELDS = ("measurements", "latencies", "latitude", "longitude", "address_family", "direct_mode")
 
 
 class TicketMeasurementSerializer(MeasurementSerializer):
@@ -48,6 +49,14 @@ class NetworkMeasurementsSerializer(RequestSerializer):
         required=False,
         allow_null=True,
         help_text="In which the player reaches a relay; any: in both. Default: that of its address.",
+    )
+
+    direct_mode = Choice(
+        choices=["relay_only", "ask", "direct"],
+        required=False,
+        allow_null=True,
+        help_text="Whether this player may exchange packets with others without the relay, which shows its address to "
+        "them. The strictest of tenant, session and player applies. Default: as the session.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

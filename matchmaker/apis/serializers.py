@@ -77,6 +77,13 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     user_token = Token(help_text="edgegap dialect: the user id.")
     connect_token = serializers.CharField(allow_null=True, help_text="native dialect.")
     seat_key = serializers.CharField(allow_null=True, help_text="native dialect.")
+    direct_mode = serializers.ChoiceField(
+        choices=["relay_only", "ask", "direct"],
+        help_text="Whether this player may exchange packets with others without the relay.",
+    )
+    peer_keys = serializers.CharField(
+        allow_null=True, help_text="Base64url: the keys for direct paths. Null if direct_mode is relay_only."
+    )
     rejoin_key = serializers.CharField(help_text="Lets a later ticket of this player_id return to the same seat.")
     host_key = serializers.CharField(
         allow_null=True, help_text="For the host only: permits a backfill of the session with a player's key."

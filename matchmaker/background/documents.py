@@ -24,7 +24,18 @@ def _user(ticket: Ticket, rules: Rules, slugs: Mapping[str, Sequence[str]], play
     latencies = {**_latencies(ticket, rules, slugs), **ticket.network_measurements.get("latencies", {})}
     measured = {**ticket.network_measurements, "latencies": latencies} if latencies else ticket.network_measurements
     user = {"player_id": ticket.player_id, "ip": ticket.player_ip, **nearest(measured, players)}
+    user = with_accepted_mode(user, rules.session.get("dialects", ()))
     return {**user, "measured_at": ticket.created_at.isoformat()} if measured else user
+
+
+def with_accepted_mode(user: Mapping[str, Any], dialects: Sequence[str]) -> dict[str, Any]:
+    """The user, with a stricter mode in place of one that the manager refuses where `dialects` may include edgegap: one
+    player must not fail the session of a match."""
+    mode = user.get("direct_mode", "relay_only")
+    if mode == "relay_only" or set(dialects) == {"native"}:
+        return dict(user)
+    found = {name: value for name, value in user.items() if name != "direct_mode"}
+    return {**found, "direct_mode": "relay_only"} if mode == "ask" else found
 
 
 def _latencies(ticket: Ticket, rules: Rules, slugs: Mapping[str, Sequence[str]]) -> dict[str, float]:
@@ -81,6 +92,8 @@ def assignment_of(
         "user_token": mine["authorization_token"],
         "connect_token": mine["connect_token"],
         "seat_key": mine["seat_key"],
+        "direct_mode": mine["direct_mode"],
+        "peer_keys": mine["peer_keys"],
         "rejoin_key": rejoin_key(session["session_id"], ticket.player_id),
         "host_key": host_key(session["session_id"]) if mine["seat"] == 0 else None,
     }
@@ -89,12 +102,13 @@ def assignment_of(
 def completed(assignment: Mapping[str, Any]) -> dict[str, Any]:
     """With every field of an assignment: one that another version of the software stored may lack some."""
     texts = ("fqdn", "public_ip", "request_id", "match_id", "player_id", "rejoin_key")
-    nothing = ("placement", "expires_at", "location", "connect_token", "seat_key", "host_key")
+    nothing = ("placement", "expires_at", "location", "connect_token", "seat_key", "peer_keys", "host_key")
     return {
         **dict.fromkeys(texts, ""),
         **dict.fromkeys(nothing),
         "seat": 0,
         "is_host": assignment.get("seat") == 0,
+        "direct_mode": "relay_only",
         "players": [],
         "session_token": 0,
         "user_token": 0,

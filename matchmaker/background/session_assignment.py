@@ -16,7 +16,7 @@ from ..selectors.locations import location_of
 from ..selectors.matches import team_ids_of
 from ..selectors.profiles import max_retries_of, removal_of, rules_of
 from ..selectors.tickets import ANY_SESSION
-from .documents import assignment_of
+from .documents import assignment_of, with_accepted_mode
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ def _assign_backfill(manager: Manager, match: Match) -> None:
             match_fail(match, reason)
             return
         for user in match.request["users"]:
-            answer = manager.user_authorize(tenant, match.session_id, user)
+            accepted = with_accepted_mode(user, session["dialects"])
+            answer = manager.user_authorize(tenant, match.session_id, accepted)
             users[user["player_id"]] = answer["session_user"]
     except ManagerRefused as error:
         # Some players of a group may have a seat already: these seats are released.

@@ -4,7 +4,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .rules import LARGEST, MAX_ATTRIBUTES_BYTES, MAX_LATENCY, MAX_TEXT, MAX_VALUES, Problem, Rules
+from .rules import (
+    LARGEST,
+    MAX_ATTRIBUTES_BYTES,
+    MAX_LATENCY,
+    MAX_TEXT,
+    MAX_VALUES,
+    NAT_CLASSES,
+    NAT_RULE,
+    Problem,
+    Rules,
+)
 from .values import is_number, is_text
 
 
@@ -22,7 +32,8 @@ def attribute_problems(rules: Rules, attributes: Mapping[str, Any]) -> list[Prob
     types = rules.types
     problems = [Problem(name, "is not an attribute of this profile") for name in sorted(attributes.keys() - types)]
     for name, kind in sorted(types.items()):
-        reason = CHECKS[kind](attributes[name]) if name in attributes else "is missing"
+        check = _nat_class if name == NAT_RULE else CHECKS[kind]
+        reason = check(attributes[name]) if name in attributes else "is missing"
         if reason:
             problems.append(Problem(name, reason))
     if not problems and len(json.dumps(attributes)) > MAX_ATTRIBUTES_BYTES:
@@ -47,6 +58,10 @@ def group_problems(rules: Rules, members: Sequence[Mapping[str, Any]]) -> list[P
 
 def _number(value: Any) -> str:
     return "" if is_number(value) and abs(value) <= LARGEST else f"must be a number from {-LARGEST:g} to {LARGEST:g}"
+
+
+def _nat_class(value: Any) -> str:
+    return "" if isinstance(value, str) and value in NAT_CLASSES else f"must be one of {', '.join(NAT_CLASSES)}"
 
 
 def _text(value: Any) -> str:

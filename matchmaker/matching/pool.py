@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .rules import LARGEST, MAX_VALUES, SMALLEST, Rules, Stage
+from .rules import LARGEST, MAX_VALUES, NAT_CLASSES, NAT_RULE, SMALLEST, Rules, Stage
 
 # A lookup that spans more cells than this returns all units.
 MAX_CELLS = 64
@@ -90,7 +90,7 @@ def unit_of(rules: Rules, group: Sequence[PoolTicket], now: float) -> Unit:
         size=len(group),
         since=group[0].since,
         stage=stage,
-        numbers=tuple(math.fsum(row[name] for row in rows) / len(rows) for name in stage.numbers),
+        numbers=tuple(math.fsum(_number(name, row) for row in rows) / len(rows) for name in stage.numbers),
         limits=tuple(stage.numbers.values()),
         strings=tuple(rows[0][name] for name in rules.strings),
         values=tuple(frozenset[str].intersection(*(frozenset(row[name]) for row in rows)) for name in stage.overlaps),
@@ -98,6 +98,11 @@ def unit_of(rules: Rules, group: Sequence[PoolTicket], now: float) -> Unit:
         latencies=_latencies([row[rules.latencies] for row in rows], stage) if rules.latencies else {},
         is_measured=not rules.latencies or any(row[rules.latencies] for row in rows),
     )
+
+
+def _number(name: str, row: Mapping[str, Any]) -> float:
+    value: Any = NAT_CLASSES[row[name]] if name == NAT_RULE else row[name]
+    return value
 
 
 def _latencies(rows: list[Mapping[str, float]], stage: Stage) -> dict[str, float]:

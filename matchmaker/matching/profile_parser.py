@@ -20,7 +20,7 @@ from .profile_config import (
     Settings,
     problems_of,
 )
-from .rules import MAX_SEATS, Problem, Rules, Stage
+from .rules import MAX_SEATS, NAT_RULE, Problem, Rules, Stage
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 MAX_PROFILES = 50  # in a configuration file
@@ -44,6 +44,7 @@ def parse(config: Any) -> Rules:
     session = dict(config.get("session", {}))
     problems = [Problem(f"session.{path}", reason) for path, reason in option_conflicts(session)]
     problems += _host_problems(profile)
+    problems += _nat_problems(profile)
     stages = _stages(profile, problems)
     if problems:
         raise ProfileInvalid(problems)
@@ -71,6 +72,12 @@ def _refuse_configuration_file(config: Any) -> None:
 def _host_problems(profile: ProfileConfig) -> Iterator[Problem]:
     if profile.host == HOSTS[1] and not any(rule.type == "latencies" for rule in profile.rules.initial.values()):
         yield Problem("host", "best_connected has no effect without a rule of type latencies")
+
+
+def _nat_problems(profile: ProfileConfig) -> Iterator[Problem]:
+    rule = profile.rules.initial.get(NAT_RULE)
+    if rule is not None and rule.type != "number_difference":
+        yield Problem(f"{AT}.{NAT_RULE}.type", "must be number_difference, which compares the classes of NATs")
 
 
 def _stages(profile: ProfileConfig, problems: list[Problem]) -> list[Stage]:

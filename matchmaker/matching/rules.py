@@ -10,6 +10,17 @@ MAX_TEXT = 128
 # Numbers are 0 or lie between these two: a smaller one overflows in a division.
 SMALLEST, LARGEST = 1e-6, 1e12
 MAX_LATENCY = 60_000.0  # ms
+# The rule of this name compares the NAT classes of players (PROTOCOL.md 12.2) by these numbers: the higher, the less
+# likely a direct path is.
+NAT_RULE = "nat_class"
+NAT_CLASSES = {
+    "endpoint_independent": 0.0,
+    "address_dependent": 1.0,
+    "unknown": 2.0,
+    "port_dependent": 2.0,
+    "random_ports": 3.0,
+    "udp_blocked": 4.0,
+}
 MAX_ATTRIBUTES_BYTES = 16_384  # of a ticket's attributes, as JSON
 
 

@@ -5,7 +5,7 @@ The manager would refuse anything else at each match, so that no match could eve
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 
 from web.fields.session_options import filter_contradiction
 
@@ -46,8 +46,16 @@ class SessionOptions(StrictModel):
     idle_timeout: Annotated[int, PlainValidator(whole_within(IDLE_TIMEOUTS))] = IDLE_TIMEOUTS[0]
     max_lifetime: Annotated[int, PlainValidator(whole_within(MAX_LIFETIMES))] = MAX_LIFETIMES[-1]
     dialects: list[Dialect] = Field(default=[], min_length=1, max_length=MAX_DIALECTS)
+    direct_mode: Literal["relay_only", "ask", "direct"] = "relay_only"
     filters: list[Filter] = Field(default=[], max_length=MAX_FILTERS)
     limits: Limits = Limits()
+
+    @field_validator("direct_mode")
+    @classmethod
+    def has_native_players_only(cls, mode: str, info: ValidationInfo) -> str:
+        if mode != "relay_only" and set(info.data.get("dialects", ("native",))) != {"native"}:
+            raise ValueError('needs a session that admits the native dialect only: give "dialects": ["native"]')
+        return mode
 
     @field_validator("filters")
     @classmethod

@@ -168,7 +168,7 @@ class Migration(migrations.Migration):
                 ('request_digest', models.CharField(blank=True, editable=False, max_length=64)),
                 ('player_ip', models.GenericIPAddressField()),
                 ('attributes', models.JSONField()),
-                ('network_measurements', models.JSONField(db_default=models.Value({}, models.JSONField()), default=dict, help_text='Measurements, latencies and coordinates, in the form of the manager\'s API. No rule uses them.')),
+                ('network_measurements', models.JSONField(db_default=models.Value({}, models.JSONField()), default=dict, help_text="Measurements, latencies, coordinates and direct mode, in the form of the manager's API.")),
                 ('assignment', web.database.encryption.EncryptedJSONField(editable=False, null=True)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('searching_since', models.DateTimeField(blank=True, null=True)),

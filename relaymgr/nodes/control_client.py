@@ -31,7 +31,7 @@ from web.log_config import request_id
 
 CALL_TIMEOUT = 2.0
 ALIVE_TIMEOUT = 1.0  # seconds; if two processes run as the same node, one of them answers immediately
-MAX_ANSWER = 4_000_000  # bytes; 10,000 events and 2,000 legs are about 2 MB
+MAX_ANSWER = 4_000_000  # bytes; 10,000 events, 2,000 legs and 2,000 paths are about 2.5 MB
 MAX_PROBES_AT_ONCE = 400  # sockets; below the usual limit of 1,024 open files
 MAX_KEPT = 400  # connections kept open for telemetry; further nodes get a new connection each time
 KEPT_FOR = 4.0  # seconds; a node closes an idle connection after 5

@@ -21,6 +21,7 @@ class TrafficRates:
 
     packets: float = 0.0
     bytes: float = 0.0
+    direct_bytes: float = 0.0  # that players sent without the node, as they report it
     drops: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -28,13 +28,14 @@ from relaymgr.nodes.states import DRAINING, NodeState
 from relaymgr.sessions.overview import grants_pending_since, live_sessions_by_state
 from relaymgr.sessions.webhooks.selectors import circuits_open, deliveries_due_since, deliveries_oldest
 from relaymgr.telemetry.process_exits import recent_restarts
-from relaymgr.telemetry.selectors import events_unapplied, players_connected
+from relaymgr.telemetry.selectors import events_unapplied, pairs_by_path, players_connected
 from relaymgr.tenants.selectors import api_keys_expiring
 from web.admin.age import age_s
 from web.database.connections import health
 from web.errors import NotFound, Unauthorized
 
 SAMPLES_OF = timedelta(seconds=10)  # a few rounds of probes
+PATHS_OF = timedelta(seconds=30)  # players report their paths every 10 s
 
 
 @extend_schema(exclude=True)
@@ -60,7 +61,18 @@ class FleetCollector(Collector):
         now = timezone.now()
         families: list[Metric] = []
         try:
-            for read in (_nodes, _sessions, _players, _grants, _events, _webhooks, _keys, _restarts, _incidents):
+            for read in (
+                _nodes,
+                _sessions,
+                _players,
+                _paths,
+                _grants,
+                _events,
+                _webhooks,
+                _keys,
+                _restarts,
+                _incidents,
+            ):
                 families += read(now)
         except DatabaseError:
             families = []
@@ -113,6 +125,11 @@ def _sessions(now: datetime) -> Iterator[Metric]:
 def _players(now: datetime) -> Iterator[Metric]:
     text = "Seats whose player is connected, by the last samples of the nodes."
     yield GaugeMetricFamily("causeway_players_connected", text, players_connected(since=now - SAMPLES_OF))
+
+
+def _paths(now: datetime) -> Iterator[Metric]:
+    text = "Ordered pairs of players in sessions that permit direct paths, by the path on which the first one sends."
+    yield _by("causeway_direct_pairs", text, "path", pairs_by_path(since=now - PATHS_OF))
 
 
 def _grants(now: datetime) -> Iterator[Metric]:

@@ -107,6 +107,11 @@ class FleetSnapshot:
         return sum(node.rates.bytes for node in self.nodes) * 8 / 1e6
 
     @cached_property
+    def direct_megabits(self) -> float:
+        """On direct paths of players, beside `megabits`."""
+        return sum(node.rates.direct_bytes for node in self.nodes) * 8 / 1e6
+
+    @cached_property
     def drops(self) -> list[tuple[str, float]]:
         """(reason, packets per second), the highest rate first."""
         total: dict[str, float] = defaultdict(float)
@@ -214,7 +219,10 @@ def rates_of(samples: Sequence[Sample]) -> TrafficRates:
         return TrafficRates()
     grown = counters_grown(before, after)
     drops = {name.removeprefix("drop_"): growth / seconds for name, growth in grown.items() if name.startswith("drop_")}
-    return TrafficRates(grown.get("forwarded_packets", 0) / seconds, grown.get("forwarded_bytes", 0) / seconds, drops)
+    packets, relayed, direct = (
+        grown.get(name, 0) / seconds for name in ("forwarded_packets", "forwarded_bytes", "direct_bytes")
+    )
+    return TrafficRates(packets, relayed, direct, drops)
 
 
 def _incidents() -> list[IncidentSummary]:

@@ -85,6 +85,7 @@ class RelaySessionAdmin(_OperatedAdmin):
         ("location", "worker"),
         ("created_at", "ready_at", "expires_at", "ended_at"),
         ("topology", "objective", "dialects", "idle_timeout"),
+        ("direct_mode", "direct_grace"),
         ("filters", "limits", "metadata", "webhook_url"),
     )
     actions = ("delete", "ban_node")
@@ -195,7 +196,7 @@ class SeatAdmin(_OperatedAdmin):
         ("session", "number"),
         ("player_id", "ip"),
         ("latitude", "longitude", "latencies"),
-        ("connection", "dialect"),
+        ("connection", "dialect", "direct_mode"),
         ("created_at", "revoked_at"),
     )
     readonly_fields = ("connection",)

@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from relaymgr.telemetry.selectors import leg_histories
 
+from .direct_paths.modes import RELAY_ONLY
+from .direct_paths.page import PathsView, paths_of
 from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, WebhookDelivery
 from .placement.explanation import explain
 from .selectors import better_relay, node_changes, unknown_since_of
@@ -37,6 +39,7 @@ EVENT_TONES: Mapping[str, str] = {
     EventKind.SEAT_MOVED: "warn",
     EventKind.SEAT_LEFT: "idle",
     EventKind.BETTER_RELAY: "warn",
+    EventKind.PATH_CHANGED: "info",
 }
 EVENT_TEXTS: Mapping[str, str] = {
     EventKind.REQUESTED: "requested",
@@ -51,6 +54,7 @@ EVENT_TEXTS: Mapping[str, str] = {
     EventKind.SEAT_MOVED: "moved to another address",
     EventKind.SEAT_LEFT: "left",
     EventKind.BETTER_RELAY: "another node would be better",
+    EventKind.PATH_CHANGED: "sends",
 }
 NODE_TONES = {"lost": "bad", "suspect": "warn", "draining": "idle", "joining": "info", "ready": "ok"}
 STATE_TONES = {"requested": "info", "placed": "info", "ready": "ok", "ended": "idle", "failed": "bad"}
@@ -103,6 +107,7 @@ class Page:
     timeline: Sequence[TimelineEntry]
     hidden: int  # entries of the timeline that are not shown
     seats: Sequence[SeatRow]
+    paths: PathsView | None  # None: the session permits no direct paths
     grants: Sequence[Grant]
     deliveries: Sequence[WebhookDelivery]
     better_relay: dict[str, Any] | None
@@ -134,6 +139,7 @@ def page_of(session: RelaySession, now: datetime | None = None) -> Page:
         timeline=timeline,
         hidden=hidden,
         seats=seat_rows(session, is_live=is_live, now=until, unknown_since=unknown_since),
+        paths=None if session.direct_mode == RELAY_ONLY else paths_of(session, until),
         grants=list(Grant.objects.filter(session=session).select_related("worker__node")),
         deliveries=list(WebhookDelivery.objects.filter(session=session).defer("payload")[:EVENTS_MAX]),
         better_relay=None if unknown_since else better_relay(session),

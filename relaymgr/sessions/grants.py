@@ -45,8 +45,9 @@ GRANT_COLUMNS = (
     "session__idle_timeout",
     "session__expires_at",
     "session__limits",
+    "session__direct_grace",
 )
-SEAT_COLUMNS = ("number", "token", "revoked_at")
+SEAT_COLUMNS = ("number", "token", "revoked_at", "direct_mode")
 _of_grant = attrgetter(*(name.replace("__", ".") for name in GRANT_COLUMNS))
 _of_seat = attrgetter(*SEAT_COLUMNS)
 
@@ -70,7 +71,7 @@ def grants_of_node(*, node: RelayNode) -> list[documents.Grant]:
 
 
 def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> documents.Grant:
-    session, revision, worker, token, topology, dialects, idle_timeout, expires_at, limits = grant
+    session, revision, worker, token, topology, dialects, idle_timeout, expires_at, limits, direct_grace = grant
     seat_limits = documents.Limits(**limits["seat"])
     return documents.Grant(
         session=session,
@@ -83,9 +84,10 @@ def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> documents
         expires_at=expires_at.timestamp(),
         limits=documents.Limits(**limits["session"]),
         seats=tuple(
-            documents.SeatGrant(number, int(token), revoked_at is not None, seat_limits)
-            for number, token, revoked_at in seats
+            documents.SeatGrant(number, int(token), revoked_at is not None, seat_limits, direct_mode)
+            for number, token, revoked_at, direct_mode in seats
         ),
+        direct_grace=direct_grace,
     )
 
 

@@ -3,10 +3,13 @@
 import secrets
 
 from django.contrib.postgres.indexes import GinIndex
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.utils import timezone
 
+from nodeapi.grants import MAX_DIRECT_GRACE
 from relaymgr.nodes.locations.address_families import needed_family
+from relaymgr.tenants.choices import DirectMode
 from web.database.encryption import EncryptedTextField
 
 
@@ -42,6 +45,24 @@ class RelaySession(models.Model):
     )
     dialects = models.JSONField(default=list)
     token = EncryptedTextField(editable=False, help_text="32-bit token of the edgegap dialect.")
+    direct_mode = models.CharField(
+        max_length=10,
+        choices=DirectMode,
+        default=DirectMode.RELAY_ONLY,
+        db_default=DirectMode.RELAY_ONLY,
+        help_text="The stricter of the tenant's and the requested one, when the session was created.",
+    )
+    direct_grace = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(MAX_DIRECT_GRACE)],
+        help_text="Seconds for which direct paths go on while a player receives nothing from the relay.",
+    )
+    peer_root = EncryptedTextField(
+        null=True,
+        editable=False,
+        help_text="Base64url, 32 bytes: the root of the peer keys. Empty: no seat has direct paths.",
+    )
     filters = models.JSONField(default=list, blank=True)
     constraints = models.JSONField(
         default=dict, blank=True, help_text='As requested: {"pin": [...], "ban": ..., "prefer": ...}.'
@@ -125,6 +146,13 @@ class Seat(models.Model):
     token = EncryptedTextField(editable=False, help_text="32-bit token of the edgegap dialect.")
     seat_key = EncryptedTextField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
     connect_token = EncryptedTextField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
+    direct_mode = models.CharField(
+        max_length=10,
+        choices=DirectMode,
+        default=DirectMode.RELAY_ONLY,
+        db_default=DirectMode.RELAY_ONLY,
+        help_text="The strictest of the tenant's, the session's and the requested one.",
+    )
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
     # How often its changes are reported (see `reconciler`).
@@ -144,6 +172,7 @@ class Seat(models.Model):
         ]
 
     relay_ips: "list[str]"  # set by a serializer: the addresses this player tries, in this order
+    peer_keys: "str | None"  # set by a serializer
 
     def __str__(self) -> str:
         return f"{self.session_id}/{self.number}"
@@ -227,6 +256,7 @@ class EventKind(models.TextChoices):
     SEAT_MOVED = "seat_moved"
     SEAT_LEFT = "seat_left"
     BETTER_RELAY = "better_relay"
+    PATH_CHANGED = "path_changed"
 
 
 class SessionEvent(models.Model):

@@ -31,7 +31,7 @@ __all__ = [
     "sessions_all",
 ]
 
-SECRETS = ("token", "tenant__webhook_secret", "worker__node__control_key")
+SECRETS = ("token", "peer_root", "tenant__webhook_secret", "worker__node__control_key")
 
 
 def sessions_all() -> QuerySet[RelaySession]:

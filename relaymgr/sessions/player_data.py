@@ -17,8 +17,8 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from relaymgr.telemetry.estimation.prefixes import first_address, prefix_of
-from relaymgr.telemetry.selectors import leg_samples
-from relaymgr.telemetry.services import leg_samples_delete
+from relaymgr.telemetry.selectors import leg_samples, paths_of_player
+from relaymgr.telemetry.services import leg_samples_delete, path_samples_delete
 from relaymgr.tenants.choices import PlayerAddresses
 
 from .models import ENDED_STATES, LIVE_STATES, RelaySession, Seat, SessionEvent, WebhookDelivery
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BATCH = 200  # sessions
 SEATS_MAX = 1_000  # the newest ones, in one export
-LEGS_MAX = 1_000  # samples of one seat
+LEGS_MAX = 1_000  # samples of one seat, of its leg and of its paths
 PERSONAL = ("player_id", "ip", "latitude", "longitude", "latencies", "measurements")
 
 
@@ -115,7 +115,9 @@ def seats_of(*, tenant: Tenant, player: Player) -> QuerySet[Seat]:
 def player_export(*, tenant: Tenant, player: Player) -> dict[str, Any]:
     """All data of the player in sessions of the tenant, without tokens. `more_seats`: only the newest are listed."""
     seats = seats_of(tenant=tenant, player=player).select_related("session__worker__node__location")
-    seats = seats.defer("token", "seat_key", "connect_token", "session__placement", "session__token")
+    seats = seats.defer(
+        "token", "seat_key", "connect_token", "session__placement", "session__token", "session__peer_root"
+    )
     found = list(seats.order_by("-created_at")[: SEATS_MAX + 1])
     return {
         "seats": [_seat_document(seat) for seat in found[:SEATS_MAX]],
@@ -142,6 +144,10 @@ def _seat_document(seat: Seat) -> dict[str, Any]:
             {"at": event.at, "kind": event.kind, "reason": event.reason}
             for event in SessionEvent.objects.filter(session=session, seat=seat.number)
         ],
+        "paths": [
+            {"at": path.at, "peer": path.peer, "path": path.path, "reason": path.reason, "rtt_ms": path.rtt_ms}
+            for path in paths_of_player(session_id=session.pk, seat=seat.number, limit=LEGS_MAX)
+        ],
         "legs": [{"at": leg.at, "rtt_ms": leg.rtt_ms, "jitter_ms": leg.jitter_ms, "loss": leg.loss} for leg in legs],
     }
 
@@ -155,7 +161,7 @@ def _webhook_documents(seats: Iterable[Seat], player: Player) -> Iterator[dict[s
 
 
 def _is_secret(name: str) -> bool:
-    return name.endswith(("token", "seat_key"))
+    return name.endswith(("token", "seat_key", "peer_keys"))
 
 
 def player_erase(*, tenant: Tenant, player: Player) -> int:
@@ -171,6 +177,7 @@ def player_erase(*, tenant: Tenant, player: Player) -> int:
                 seat.player_id, seat.ip, seat.latitude, seat.longitude = "", None, None, None
                 seat.latencies, seat.measurements = {}, {}
                 leg_samples_delete(session_id=seat.session_id, seat=seat.number)
+                path_samples_delete(session_id=seat.session_id, seat=seat.number)
             Seat.objects.bulk_update(batch, PERSONAL)
         erased += len(batch)
     return erased

@@ -21,6 +21,7 @@ from relaymgr.telemetry.probing.granted_seats import SeatFacts, SeatOfNode
 from web.http.paging import part_after
 from web.ttl_cache import ttl_cache
 
+from .direct_paths.modes import RELAY_ONLY
 from .errors import NotPlaced, SessionUnknown
 from .models import LIVE_STATES, RelaySession, Seat
 from .placement.explanation import explain
@@ -81,13 +82,18 @@ def sessions_after(
     """The part of `session_list` after the cursor, and the cursor of what follows. Raises ValidationError."""
     found, following = part_after(sessions.only("pk", "created_at"), ORDER, cursor, limit)
     ids = [session.pk for session in found]
-    return list(with_details(RelaySession.objects.filter(pk__in=ids))), following
+    return _of_list(ids), following
 
 
 def session_page(sessions: QuerySet[RelaySession], *, page: int, limit: int) -> list[RelaySession]:
     """A page of `session_list`, counted from 1. The ids come from the index alone, so skipped rows are never read."""
     ids = list(sessions.values_list("pk", flat=True)[(page - 1) * limit : page * limit])
-    return list(with_details(RelaySession.objects.filter(pk__in=ids)))
+    return _of_list(ids)
+
+
+def _of_list(ids: Sequence[str]) -> list[RelaySession]:
+    """Lists show no peer keys."""
+    return list(with_details(RelaySession.objects.filter(pk__in=ids)).defer("peer_root"))
 
 
 def _may_hold(key: str, value: str) -> Q:
@@ -155,9 +161,11 @@ def seats_granted(sessions: Collection[str]) -> dict[SeatOfNode, SeatFacts]:
     wanted = sorted(sessions)
     for start in range(0, len(wanted), SESSIONS_PER_QUERY):
         seats = Seat.objects.filter(session__in=wanted[start : start + SESSIONS_PER_QUERY]).order_by()
-        columns = ("session__grants__worker__node", "session", "number", "session__tenant", "ip", "measurements")
-        for node, session, number, tenant, ip, measurements in seats.values_list(*columns):
+        columns = ("session", "number", "session__tenant", "session__direct_mode", "ip", "measurements")
+        rows = seats.values_list("session__grants__worker__node", *columns)
+        for node, session, number, tenant, mode, ip, measurements in rows:
             if node is not None:
                 own_ms = {name: sample[0] for name, sample in measurements.items()}
-                found[node, session, number] = SeatFacts(tenant, prefix_of(ip) if ip else "", own_ms)
+                prefix, may_be_direct = prefix_of(ip) if ip else "", mode != RELAY_ONLY
+                found[node, session, number] = SeatFacts(tenant, prefix, own_ms, may_be_direct)
     return found

@@ -1,7 +1,8 @@
 """The session as the API and the webhooks show it: Edgegap's object (EDGEGAP.md 3.4), with additions.
 
 Tokens and users are shown only while the session is ready (EDGEGAP.md R30), so that no player starts before or after
-that. They are null with `tokens` off in the context, for a key that may only read.
+that. They are null with `tokens` off in the context, for a key that may only read. Peer keys
+are shown with `peer_keys` on in the context only: in the responses about one session, never in lists and webhooks.
 """
 
 import functools
@@ -12,11 +13,14 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from nodeapi.grants import MAX_DIRECT_GRACE
 from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6, addresses_for, bracketed, common_address
-from web.fields.numbers import Latitude, Longitude, Milliseconds, Port, Token, UnixTime
+from relaymgr.tenants.choices import DirectMode
+from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, Port, Token, UnixTime
 from web.fields.numbers import Seat as SeatNumber
 from web.http.root_path import root_path
 
+from .direct_paths.peer_keys import seats_show_peer_keys
 from .models import RelaySession, Seat, SessionState
 from .selectors import better_relay, unknown_since_of
 
@@ -31,6 +35,10 @@ STATUS = {
 
 def shows_tokens(serializer: serializers.BaseSerializer) -> bool:
     return bool(serializer.context.get("tokens", True))
+
+
+def shows_peer_keys(serializer: serializers.BaseSerializer) -> bool:
+    return bool(serializer.context.get("peer_keys", False)) and shows_tokens(serializer)
 
 
 def relay_ip(session: RelaySession) -> str:
@@ -87,6 +95,13 @@ class SeatSerializer(serializers.Serializer):
     )
     connect_token = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
+    direct_mode = serializers.ChoiceField(
+        choices=DirectMode.choices, help_text="The strictest of the tenant's, the session's and the requested one."
+    )
+    peer_keys = serializers.SerializerMethodField(
+        help_text="Base64url, 32 + 16 * seat bytes: the keys for direct paths, for this player only. Null in lists and "
+        "webhooks, and if direct_mode is relay_only."
+    )
 
     def get_address_family(self, seat: Seat) -> str:
         return seat.needed_family or ANY
@@ -110,6 +125,9 @@ class SeatSerializer(serializers.Serializer):
     def get_seat_key(self, seat: Seat) -> str | None:
         return seat.seat_key if seat.connect_token and shows_tokens(self) else None
 
+    def get_peer_keys(self, seat: Seat) -> str | None:
+        return seat.peer_keys if shows_peer_keys(self) else None
+
 
 class BetterRelaySerializer(serializers.Serializer):
     node = serializers.CharField()
@@ -132,6 +150,16 @@ class SessionHeadSerializer(serializers.Serializer):
     state = serializers.ChoiceField(choices=SessionState.choices)
     topology = serializers.CharField()
     dialects = serializers.ListField(child=serializers.CharField())
+    direct_mode = serializers.ChoiceField(
+        choices=DirectMode.choices,
+        help_text="Whether its players may exchange packets without the relay: the stricter of the tenant's and the "
+        "requested one; relay_only if the session admits the edgegap dialect.",
+    )
+    direct_grace = Integer(
+        0,
+        MAX_DIRECT_GRACE,
+        help_text="Seconds for which direct paths go on while a player receives nothing from the relay.",
+    )
     location = serializers.SerializerMethodField(help_text="The slug of the location that serves the session.")
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
@@ -211,6 +239,8 @@ class SessionSerializer(SessionHeadSerializer):
         if not session.is_ready:
             return []
         seats_show_relay(session, session.active_seats)
+        if shows_peer_keys(self):
+            seats_show_peer_keys(session, session.active_seats)
         users = [self._seat.to_representation(seat) for seat in session.active_seats]
         if unknown_since_of(session, timezone.now()):
             users = [{**user, "connected": None} for user in users]
@@ -229,5 +259,7 @@ class SessionUserSerializer(SessionHeadSerializer):
 
     @extend_schema_field(SeatSerializer)
     def get_session_user(self, session: RelaySession) -> dict[str, Any]:
-        seats_show_relay(session, [self.context["seat"]])
-        return SeatSerializer(self.context["seat"], context=self.context).data
+        seat = self.context["seat"]
+        seats_show_relay(session, [seat])
+        seats_show_peer_keys(session, [seat])
+        return SeatSerializer(seat, context=self.context).data

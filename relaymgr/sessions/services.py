@@ -22,9 +22,12 @@ from relaymgr.nodes.services import worker_release, worker_reserve_extra
 from relaymgr.telemetry.estimation.estimates import Legs
 from web import metrics
 from web.database.bulk_sql import objects_insert
+from web.errors import Invalid
 from web.http.throttling import take
 from web.log_config import about_session
 
+from .direct_paths.modes import LEAST_STRICT, NEEDS_NATIVE, NEEDS_NATIVE_TEXT, RELAY_ONLY, session_mode, strictest
+from .direct_paths.peer_keys import new_peer_root
 from .errors import (
     CreationQuota,
     NodeFull,
@@ -66,6 +69,7 @@ def session_create(
     filters: Sequence[Filter],
     constraints: Mapping[str, Sequence[str]],
     dialects: Sequence[str],
+    direct_mode: str,
     idle_timeout: int,
     max_lifetime: int,
     limits: Mapping[str, Mapping[str, int]],
@@ -75,7 +79,8 @@ def session_create(
 ) -> RelaySession:
     """A session that its node has confirmed, as `session_get` reads it.
 
-    Seats have the order of `users`; with `choose_host` the user who makes the best host comes first.
+    Seats have the order of `users`; with `choose_host` the user who makes the best host comes first. `direct_mode` "":
+    the tenant's.
 
     Raises SessionQuota and CreationQuota. Raises NoRelay when no node takes the session, which then exists as failed,
     with its placement.
@@ -87,6 +92,7 @@ def session_create(
     if not allowance.is_granted:
         raise CreationQuota(limit=allowance.limit, retry_after=allowance.resets_in)
     taken: set[int] = set()
+    mode = session_mode(tenant=tenant.direct_mode, requested=direct_mode, dialects=dialects)
     session = RelaySession(
         tenant=tenant,
         topology=topology,
@@ -99,6 +105,9 @@ def session_create(
         limits=limits,
         idle_timeout=idle_timeout,
         token=str(new_token(taken)),
+        direct_mode=mode,
+        direct_grace=tenant.direct_grace,
+        peer_root=None if mode == RELAY_ONLY else new_peer_root(),
         expires_at=timezone.now() + timedelta(seconds=max_lifetime),
     )
     about_session(session.pk)
@@ -128,12 +137,15 @@ def session_delete(*, tenant: Tenant, session_id: str) -> None:
 def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) -> tuple[RelaySession, Seat]:
     """Adds a player. A `player_id` that has a seat already gets that seat.
 
-    Raises SessionUnknown, SessionNotLive, SessionFull, NodeFull, NodeSilent; no seat is added then.
+    Raises SessionUnknown, SessionNotLive, SessionFull, NodeFull, NodeSilent, and Invalid if the session cannot have the
+    direct paths that are requested; no seat is added then.
     """
     about_session(session_id)
     session = session_get(tenant=tenant, session_id=session_id)
     if not session.is_ready:
         raise SessionNotLive
+    if "edgegap" in session.dialects and user.get("direct_mode", RELAY_ONLY) != RELAY_ONLY:
+        raise Invalid.field("direct_mode", NEEDS_NATIVE_TEXT, NEEDS_NATIVE)
     seat, is_new = _seat_add(session, user)
     if is_new:
         _push_new_seat(session, seat)
@@ -190,6 +202,7 @@ def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken
         latencies=user.get("latencies", {}),
         token=str(new_token(taken)),
         seat_key=new_seat_key(),
+        direct_mode=strictest(session.tenant.direct_mode, session.direct_mode, user.get("direct_mode", LEAST_STRICT)),
     )
 
 

@@ -7,8 +7,9 @@ import secrets
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from causeway_client.protocol.packets import NATIVE_FIRST, NATIVE_LAST
+from causeway_client.protocol.packets import NATIVE_FIRST, NATIVE_LAST, DirectMode
 from causeway_client.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, seal_token
+from nodeapi.grants import DIRECT_MODES
 
 from .models import RelaySession, Seat
 
@@ -58,5 +59,7 @@ def seal_connect_token(session: RelaySession, seat: Seat, *, worker_index: int, 
         idle_timeout=session.idle_timeout,
         session_expires=expires,
         admits_edgegap="edgegap" in session.dialects,
+        direct_mode=DirectMode(DIRECT_MODES.index(seat.direct_mode)),
+        direct_grace=session.direct_grace,
     )
     return base64.urlsafe_b64encode(seal_token(token, key.key_id, base64.b64decode(key.key))).decode()

@@ -8,7 +8,9 @@ from relaymgr.telemetry.models import (
     NodeEvent,
     NodeSample,
     NodeSummary,
+    PathSample,
     PeerLegs,
+    PeerPath,
     PrefixLeg,
     ProcessExit,
     StoredLatencyModel,
@@ -29,6 +31,20 @@ class LegSampleAdmin(ReadOnlyAdmin):
     list_display = ("session_id", "seat", "node", "at", "rtt_ms", "jitter_ms", "loss")
     list_filter = ("node", "at")
     list_select_related = ("node",)
+    search_fields = ("=session_id",)
+
+
+@admin.register(PeerPath)
+class PeerPathAdmin(ReadOnlyAdmin):
+    list_display = ("session_id", "seat", "peer", "path", "reason", "since", "rtt_ms", "relay_rtt_ms", "bytes", "at")
+    list_filter = ("path", "reason", "node", "at")
+    search_fields = ("=session_id",)
+
+
+@admin.register(PathSample)
+class PathSampleAdmin(ReadOnlyAdmin):
+    list_display = ("session_id", "seat", "peer", "at", "path", "reason", "rtt_ms", "relay_rtt_ms", "loss", "bytes")
+    list_filter = ("path", "reason", "node", "at")
     search_fields = ("=session_id",)
 
 

@@ -41,6 +41,55 @@ class LegSample(models.Model):
         indexes = [models.Index(fields=["session_id", "seat", "-at"], name="leg_sample_seat_at")]
 
 
+class PeerPath(models.Model):
+    """The path on which the player of a seat sends to a peer, as the player reported it last. One row for each ordered
+    pair of seats (`probing.path_state`)."""
+
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="peer_paths")
+    session_id = models.CharField(max_length=20)
+    seat = models.PositiveSmallIntegerField()
+    peer = models.PositiveSmallIntegerField()
+    at = models.DateTimeField(db_index=True, help_text="When it was last reported.")
+    since = models.DateTimeField(help_text="When the path became this one.")
+    path = models.CharField(max_length=20)
+    reason = models.CharField(max_length=20, help_text="Why it became this one.")
+    rtt_ms = models.FloatField(null=True, help_text="From player to player. Empty: not measured.")
+    relay_rtt_ms = models.FloatField(null=True, help_text="The same over the relay.")
+    loss = models.FloatField(help_text="0..1")
+    packets = models.PositiveBigIntegerField(help_text="Sent on direct paths so far.")
+    bytes = models.PositiveBigIntegerField(help_text="The same, in UDP payload.")
+    changes = models.PositiveBigIntegerField(help_text="Of the path or its reason so far.")
+    unannounced = models.PositiveIntegerField(help_text="Changes that the timeline does not contain yet.")
+    announce_after = models.DateTimeField(null=True)
+    sampled_at = models.DateTimeField(null=True)
+    sampled = models.CharField(max_length=50, help_text="Path and reason of the last sample.")
+
+    class Meta:
+        ordering = ["session_id", "seat", "peer"]
+        constraints = [models.UniqueConstraint(fields=["session_id", "seat", "peer"], name="peer_path_unique")]
+
+
+class PathSample(models.Model):
+    """The path of a player to a peer at one time: the history of PeerPath."""
+
+    node = models.ForeignKey("nodes.RelayNode", models.CASCADE, related_name="path_samples")
+    session_id = models.CharField(max_length=20)
+    seat = models.PositiveSmallIntegerField()
+    peer = models.PositiveSmallIntegerField()
+    at = models.DateTimeField(db_index=True)
+    path = models.CharField(max_length=20)
+    reason = models.CharField(max_length=20)
+    rtt_ms = models.FloatField(null=True)
+    relay_rtt_ms = models.FloatField(null=True)
+    loss = models.FloatField(help_text="0..1")
+    packets = models.PositiveBigIntegerField(help_text="Sent on direct paths until then.")
+    bytes = models.PositiveBigIntegerField(help_text="The same, in UDP payload.")
+
+    class Meta:
+        ordering = ["-at"]
+        indexes = [models.Index(fields=["session_id", "-at"], name="path_sample_session_at")]
+
+
 class NodeSummary(models.Model):
     """The samples of a node over a minute or an hour, kept for longer than the samples themselves."""
 

@@ -10,7 +10,7 @@ from django.db.models import Avg, Count, Max, Min, Sum
 from django.db.models.functions import TruncHour, TruncMinute
 from django.utils import timezone
 
-from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, ProcessExit
+from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, PathSample, PeerPath, ProcessExit
 from relaymgr.telemetry.process_exits import KEPT as EXITS_KEPT
 from relaymgr.telemetry.series import counters_grown
 
@@ -112,7 +112,8 @@ def samples_prune() -> int:
     def older(seconds: float) -> datetime:
         return now - timedelta(seconds=seconds)
 
-    samples = [model.objects.filter(at__lt=older(settings.SAMPLE_RETENTION)) for model in (NodeSample, LegSample)]
+    models = (NodeSample, LegSample, PathSample, PeerPath)
+    samples = [model.objects.filter(at__lt=older(settings.SAMPLE_RETENTION)) for model in models]
     # By the manager's clock, because nodes date their events.
     events = NodeEvent.objects.filter(stored_at__lt=older(settings.SAMPLE_RETENTION))
     summaries = [

@@ -4,10 +4,12 @@ import functools
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery, Sum
 
+from nodeapi.telemetry import PATHS
 from relaymgr.nodes.locations.geoip import locate as geoip_locate
 from relaymgr.nodes.selectors import nodes_by_id
 from relaymgr.telemetry.estimation.estimates import LatencyModel, Sample
@@ -17,7 +19,9 @@ from relaymgr.telemetry.models import (
     NodeEvent,
     NodeSample,
     NodeSummary,
+    PathSample,
     PeerLegs,
+    PeerPath,
     PrefixLeg,
     StoredLatencyModel,
 )
@@ -32,9 +36,14 @@ __all__ = [
     "leg_samples",
     "live_legs",
     "node_series",
+    "path_histories",
     "peer_legs",
+    "peer_path_totals",
+    "peer_paths",
     "prefix_histories",
 ]
+
+MAX_PATH_SAMPLES = 10_000  # that one call reads
 
 # {line of a chart: (column of a sample, column of a summary)}
 LINES = {
@@ -126,6 +135,43 @@ def leg_histories(*, session_id: str, since: datetime) -> dict[int, list[LegSamp
     for sample in LegSample.objects.filter(session_id=session_id, at__gte=since).order_by("seat", "at"):
         histories[sample.seat].append(sample)
     return histories
+
+
+def peer_paths(*, session_id: str, seat: int | None, limit: int) -> list[PeerPath]:
+    """The current path of each ordered pair of seats, or of those from and to one seat."""
+    return list(_of_seat(PeerPath.objects.filter(session_id=session_id), seat).order_by("seat", "peer")[:limit])
+
+
+def peer_path_totals(*, session_id: str) -> tuple[int, int]:
+    """(packets, bytes) that all players of the session sent on direct paths, as they report it."""
+    rows = PeerPath.objects.filter(session_id=session_id)
+    total = rows.aggregate(packets=Sum("packets"), bytes=Sum("bytes"))
+    return total["packets"] or 0, total["bytes"] or 0
+
+
+def paths_of_player(*, session_id: str, seat: int, limit: int) -> QuerySet[PathSample]:
+    """The samples of the paths on which one player sent, the newest first."""
+    return PathSample.objects.filter(session_id=session_id, seat=seat)[:limit]
+
+
+def path_histories(*, session_id: str, seat: int | None, per_pair: int) -> dict[tuple[int, int], list[PathSample]]:
+    """{(seat, peer): its newest samples, the oldest first}. One query."""
+    histories: dict[tuple[int, int], list[PathSample]] = defaultdict(list)
+    samples = _of_seat(PathSample.objects.filter(session_id=session_id), seat).order_by("-at")
+    for sample in samples[:MAX_PATH_SAMPLES]:
+        if len(history := histories[sample.seat, sample.peer]) < per_pair:
+            history.append(sample)
+    return {pair: history[::-1] for pair, history in histories.items()}
+
+
+def _of_seat(rows: QuerySet[Any], seat: int | None) -> QuerySet[Any]:
+    return rows if seat is None else rows.filter(Q(seat=seat) | Q(peer=seat))
+
+
+def pairs_by_path(*, since: datetime) -> dict[str, int]:
+    """{path: ordered pairs of players who send on it}, of those that were reported since `since`."""
+    recent = PeerPath.objects.filter(at__gte=since).order_by().values_list("path")
+    return dict.fromkeys(PATHS, 0) | dict(recent.annotate(count=Count("pk")))
 
 
 def peer_legs() -> dict[str, tuple[datetime, dict[str, list[float]]]]:

@@ -88,8 +88,10 @@ def series_of(points: Iterable[Point], span: Span, names: Sequence[str], now: fl
     lines = {name: [_mean(point.figures.get(name) for point in filed[i]) for i in range(span.steps)] for name in names}
     rates = [_rates(filed[i]) for i in range(span.steps)]
     lines["packets"] = [_rate(each, "forwarded_packets") for each in rates]
-    megabits = [_rate(each, "forwarded_bytes") for each in rates]
-    lines["megabits"] = [None if rate is None else round(rate * 8 / 1e6, 4) for rate in megabits]
+    for name, counter in (("megabits", "forwarded_bytes"), ("direct_megabits", "direct_bytes")):
+        lines[name] = [
+            None if rate is None else round(rate * 8 / 1e6, 4) for rate in (_rate(each, counter) for each in rates)
+        ]
     return Series([start + i * span.step for i in range(span.steps)], lines, _drops(rates))
 
 

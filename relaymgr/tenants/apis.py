@@ -8,13 +8,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from nodeapi.grants import MAX_DIRECT_GRACE
 from relaymgr.authentication import MayUseRelays, caller
+from relaymgr.tenants.choices import DirectMode
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import cors_origins_set
 from web.audit.services import action_record
 from web.audit.via import Via
 from web.fields.collections import BoundedList
-from web.fields.numbers import Count
+from web.fields.numbers import Count, Integer
 from web.http.input_warnings import RequestSerializer
 from web.http.origins import MAX_LENGTH, MAX_ORIGINS
 from web.openapi import error_responses
@@ -36,6 +38,12 @@ class TenantApi(APIView):
         requests_per_minute = Count(help_text="For each key.")
         max_sessions = Count(help_text="Maximum number of live sessions.")
         edgegap_enabled = serializers.BooleanField()
+        direct_mode = serializers.ChoiceField(
+            choices=DirectMode.choices, help_text="The least strict mode that a session may have; set by the operator."
+        )
+        direct_grace = Integer(
+            0, MAX_DIRECT_GRACE, help_text="Seconds for which direct paths go on without a relay; set by the operator."
+        )
         allowed_cors_origins = serializers.ListField(child=serializers.CharField(), help_text=ORIGINS_HELP)
 
     @extend_schema(operation_id="tenant_get", responses={200: OutputSerializer, **error_responses()})

@@ -4,14 +4,15 @@ import base64
 import secrets
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from nodeapi.grants import MAX_DIRECT_GRACE
 from web.database.encryption import EncryptedTextField
 from web.http.origins import origins_problem
 
-from .choices import PlayerAddresses
+from .choices import DirectMode, PlayerAddresses
 
 
 def new_webhook_secret() -> str:
@@ -50,6 +51,19 @@ class Tenant(models.Model):
         default=PlayerAddresses.TRUNCATE,
         db_default=PlayerAddresses.TRUNCATE,
         help_text="Which addresses, coordinates and measurements of players are kept after a session ends.",
+    )
+    direct_mode = models.CharField(
+        max_length=10,
+        choices=DirectMode,
+        default=DirectMode.RELAY_ONLY,
+        db_default=DirectMode.RELAY_ONLY,
+        help_text="The least strict mode that a session may have. Players with a direct path see each other's address.",
+    )
+    direct_grace = models.PositiveSmallIntegerField(
+        default=60,
+        db_default=60,
+        validators=[MaxValueValidator(MAX_DIRECT_GRACE)],
+        help_text="Seconds for which direct paths go on while a player receives nothing from the relay.",
     )
     webhook_secret = EncryptedTextField(default=new_webhook_secret, editable=False)
     webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")

@@ -31,6 +31,8 @@ _TEXTS = {
     "received_bytes": "UDP payload of the received datagrams.",
     "forwarded_packets": "Datagrams forwarded to players on both paths; each copy of a fan-out counts.",
     "forwarded_bytes": "UDP payload of the forwarded datagrams.",
+    "direct_packets": "Datagrams that players sent to each other on direct paths, as they report it.",
+    "direct_bytes": "UDP payload of these datagrams.",
     "xdp_forwarded_packets": "Datagrams forwarded by the XDP path.",
     "receive_errors": "Failed reads of a socket.",
 }

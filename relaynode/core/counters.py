@@ -1,6 +1,7 @@
 """One named counter for each outcome of a packet.
 
-The counters are integers that only grow. Those of forwarded packets are attributes, all others are in dicts.
+The counters are integers that only grow. Those of forwarded packets and of direct ones are attributes, all others are
+in dicts.
 """
 
 from typing import Literal, get_args
@@ -60,11 +61,13 @@ ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 
 class Counters:
-    __slots__ = ("answers", "drops", "forwarded_bytes", "forwarded_packets")
+    __slots__ = ("answers", "direct_bytes", "direct_packets", "drops", "forwarded_bytes", "forwarded_packets")
 
     def __init__(self) -> None:
         self.forwarded_packets = 0  # datagrams sent on to players, each copy of a fan-out
         self.forwarded_bytes = 0  # their UDP payload
+        self.direct_packets = 0  # that players sent on direct paths, as they report it
+        self.direct_bytes = 0  # their UDP payload
         self.drops: dict[Drop, int] = dict.fromkeys(DROPS, 0)
         self.answers: dict[Answer, int] = dict.fromkeys(ANSWERS, 0)
 
@@ -74,10 +77,12 @@ class Counters:
         return None
 
     def as_dict(self) -> dict[str, int]:
-        """All of them by name: forwarded_..., answer_<kind>, drop_<reason>."""
+        """All of them by name: forwarded_..., direct_..., answer_<kind>, drop_<reason>."""
         return {
             "forwarded_packets": self.forwarded_packets,
             "forwarded_bytes": self.forwarded_bytes,
+            "direct_packets": self.direct_packets,
+            "direct_bytes": self.direct_bytes,
             **{f"answer_{kind}": count for kind, count in self.answers.items()},
             **{f"drop_{reason}": count for reason, count in self.drops.items()},
         }

@@ -35,7 +35,7 @@ class Forwarder:
         self.unauthenticated_replies = Budget(config.unauthenticated_replies)
         self.outbox: list[Outgoing] = []
         self.events: deque[Event] = deque()
-        self.path_reports = PathReports()
+        self.path_reports = PathReports(self.counters)
         self._connection_ids = self.table.connection_ids
         self._connection_ids.on_change = self._report_changed
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from causeway_client.protocol.paths.reports import PathReport
 from nodeapi.telemetry import MAX_COUNT, PATH_REASONS, PATHS, PathQuality
 
+from .counters import Counters
 from .seats import Seat
 
 MAX_WAITING = 20_000  # pairs of one worker; the oldest reports make room
@@ -14,7 +15,8 @@ MAX_WAITING = 20_000  # pairs of one worker; the oldest reports make room
 class PathReports:
     """The last report of each seat about each peer. Packets and bytes add up until they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._waiting: OrderedDict[tuple[str, int, int], PathQuality] = OrderedDict()
 
     def add(self, seat: Seat, reports: Iterable[PathReport]) -> None:
@@ -22,6 +24,8 @@ class PathReports:
         for report in reports:
             if report.seat == seat.number or report.seat not in seat.session.seats:
                 continue
+            self._counters.direct_packets += report.packets
+            self._counters.direct_bytes += report.bytes
             key = seat.session.name, seat.number, report.seat
             before = self._waiting.pop(key, None)
             self._waiting[key] = PathQuality(

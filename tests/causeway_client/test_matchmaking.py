@@ -256,4 +256,6 @@ def test_assignment_gives_what_connect_wants() -> None:
         "port": 31001,
         "connect_token": "dG9rZW4=",
         "seat_key": "a2V5",
+        "peer_keys": "",
     }
+    assert assignment_arguments({**ASSIGNMENT, "peer_keys": "cGVlcg=="})["peer_keys"] == "cGVlcg=="

@@ -140,6 +140,7 @@ def test_a_seats_entry_becomes_connect_arguments():
         "port": 31000,
         "connect_token": "token0",
         "seat_key": "key0",
+        "peer_keys": "",
     }
     assert connect_arguments(SESSION, seat=1)["port"] == 31001
     assert edgegap_arguments(SESSION, seat=1) == {
@@ -154,6 +155,8 @@ def test_the_answer_of_authorize_user_becomes_connect_arguments():
     answer = {key: value for key, value in SESSION.items() if key != "session_users"}
     answer["session_user"] = {"seat": 2, "connect_token": "token2", "seat_key": "key2", "authorization_token": 3}
     assert connect_arguments(answer, seat=2)["connect_token"] == "token2"
+    answer["session_user"]["peer_keys"] = "cGVlcg=="
+    assert connect_arguments(answer, seat=2)["peer_keys"] == "cGVlcg=="
 
 
 @pytest.mark.parametrize("session", [SESSION, {**SESSION, "relay": None}, {"session_users": [], "relay": None}])

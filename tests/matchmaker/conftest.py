@@ -130,6 +130,7 @@ class ManagerStandIn:
                 "ready": True,
                 "authorization_token": 1000 + number,
                 "location": "fra",
+                "dialects": body.get("dialects", ["edgegap", "native"]),
                 "expires_at": "2030-01-01T00:00:00Z",
                 "placement": f"/v1/relays/sessions/{number:012x}-S/placement",
                 "relay": {
@@ -146,6 +147,7 @@ class ManagerStandIn:
         return self.sessions[key]
 
     def _user(self, user: dict[str, Any], seat: int) -> dict[str, Any]:
+        mode = user.get("direct_mode", "relay_only")
         return {
             "player_id": user["player_id"],
             "seat": seat,
@@ -153,6 +155,8 @@ class ManagerStandIn:
             "authorization_token": 5000 + seat,
             "connect_token": f"connect-{user['player_id']}",
             "seat_key": f"key-{user['player_id']}",
+            "direct_mode": mode,
+            "peer_keys": None if mode == "relay_only" else f"peers-{user['player_id']}",
         }
 
     def _authorize(self, body: dict[str, Any]) -> dict[str, Any]:

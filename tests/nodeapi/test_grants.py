@@ -64,8 +64,10 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("seats", [None, {}, "all"], "seats"),
         ("seats.1", [None, 5, []], "seats[1]"),
         ("seats.1.seat", [None, -1, 255, "1", False], "seats[1].seat"),
-        ("seats.1.token", [0, -1, 2**32, "5", 0xC0, 0xCF, 0x123456C4], "seats[1].token"),
+        ("seats.1.token", [0, -1, 2**32, "5", 0xC0, 0xDF, 0x123456C4], "seats[1].token"),
         ("seats.1.revoked", [None, 0, "no"], "seats[1].revoked"),
+        ("seats.1.direct_mode", [None, 1, "p2p"], "seats[1].direct_mode"),
+        ("direct_grace", [None, -1, 601, 1.5, "60"], "direct_grace"),
         ("seats.1.limits", [None], "seats[1].limits"),
         ("seats.1.limits.bytes", [None, -1], "seats[1].limits.bytes"),
         ("seats.1.seat", [0], "seats"),
@@ -80,7 +82,7 @@ def test_bad_fields_are_named(path: str, values: list[object], field: str) -> No
         assert str(caught.value).startswith(field)
 
 
-@pytest.mark.parametrize("low_byte", [0x00, 0x3F, 0xBF, 0xD0, 0xFF])
+@pytest.mark.parametrize("low_byte", [0x00, 0x3F, 0xBF, 0xE0, 0xFF])
 def test_low_bytes_beside_the_native_ones_are_good(low_byte: int) -> None:
     parse_grant(changed("seats.1.token", 0x12345600 | low_byte))
 

@@ -1,7 +1,7 @@
 from dataclasses import fields
 
 from nodeapi.strict_json import as_builtins, read_document
-from nodeapi.telemetry import LegQuality, PeerQuality, SessionEvent, Telemetry, WorkerExit
+from nodeapi.telemetry import LegQuality, PathQuality, PeerQuality, SessionEvent, Telemetry, WorkerExit
 from relaynode.core.events import Event
 from tests.relaymgr.telemetry.documents import telemetry
 
@@ -11,6 +11,7 @@ def test_the_documented_example_has_every_field_and_no_other() -> None:
     read = read_document(document, Telemetry)
     for name, kind in (
         ("legs", LegQuality),
+        ("paths", PathQuality),
         ("peers", PeerQuality),
         ("events", SessionEvent),
         ("worker_exits", WorkerExit),

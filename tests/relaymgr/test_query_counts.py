@@ -32,7 +32,17 @@ from relaymgr.sessions.models import (
 )
 from relaymgr.sessions.placement.reevaluation import READY_FOR, sessions_reevaluate
 from relaymgr.sessions.reconciler import events_apply
-from relaymgr.telemetry.models import LegSample, NodeEvent, NodeSample, NodeSummary, PeerLegs, PrefixLeg, ProcessExit
+from relaymgr.telemetry.models import (
+    LegSample,
+    NodeEvent,
+    NodeSample,
+    NodeSummary,
+    PathSample,
+    PeerLegs,
+    PeerPath,
+    PrefixLeg,
+    ProcessExit,
+)
 from relaymgr.tenants.models import ApiKey, Tenant
 from relaymgr.tenants.services import api_key_create
 
@@ -97,6 +107,10 @@ class Fleet:
             sample = {"node": node, "session_id": session.pk, "seat": number}
             LegSample.objects.create(**sample, at=now, rtt_ms=20.0, jitter_ms=1.0, loss=0.0)
             NodeEvent.objects.create(**sample, boot_id="b", number=number, at=now, kind="seat_joined", dialect="native")
+        path = {"node": node, "session_id": session.pk, "seat": 0, "peer": 1, "at": now, "path": "ipv4"}
+        path |= {"reason": "better", "loss": 0.0, "packets": 1, "bytes": 100}
+        PathSample.objects.create(**path)
+        PeerPath.objects.create(**path, since=now, changes=1, unannounced=0, sampled="")
         Grant.objects.create(session=session, worker=worker, seats_reserved=2, confirmed=1)
         SessionEvent.objects.create(session=session, at=now, kind=EventKind.READY)
         WebhookDelivery.objects.create(tenant=self.tenant, session=session, event="ready", url="", payload="{}")

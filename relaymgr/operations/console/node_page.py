@@ -58,7 +58,7 @@ CHARTS: tuple[tuple[str, str, str, float, tuple[tuple[str, str], ...]], ...] = (
     ("load", "CPU of the busiest worker", "%", 100, (("cpu", "core"),)),
     ("players", "Sessions and players", "", 1, (("sessions", "sessions"), ("connected", "players"))),
     ("packets", "Forwarded packets", "/s", 1, (("packets", "packets"),)),
-    ("traffic", "Forwarded payload", "Mbit/s", 1, (("megabits", "payload"),)),
+    ("traffic", "Payload", "Mbit/s", 1, (("megabits", "forwarded"), ("direct_megabits", "on direct paths"))),
 )
 
 

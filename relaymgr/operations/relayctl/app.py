@@ -10,6 +10,7 @@ from .commands import (
     keys,
     locations,
     nodes,
+    paths,
     players,
     reference,
     sessions,
@@ -45,6 +46,7 @@ app.command("join-key", rich_help_panel=FLEET)(locations.join_key)
 app.command("sessions", rich_help_panel=SESSIONS)(sessions.sessions)
 app.command("session", rich_help_panel=SESSIONS)(sessions.session)
 app.command("explain", rich_help_panel=SESSIONS)(explain.explain)
+app.command("paths", rich_help_panel=SESSIONS)(paths.paths)
 app.command("revoke", rich_help_panel=SESSIONS)(sessions.revoke)
 app.command("delete", rich_help_panel=SESSIONS)(sessions.delete)
 app.command("player-export", rich_help_panel=SESSIONS)(players.player_export)

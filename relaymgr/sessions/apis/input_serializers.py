@@ -11,6 +11,7 @@ from django.conf import settings
 from rest_framework import serializers
 
 from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6
+from relaymgr.tenants.choices import DirectMode
 from web.fields.address import AddressField
 from web.fields.choice import Choice
 from web.fields.collections import BoundedDict, BoundedList
@@ -23,6 +24,10 @@ from ..placement.filters import Filter
 
 MAX_LATENCIES = 1000
 MAX_METADATA = 4096  # bytes of JSON
+DIRECT_MODE_HELP = (
+    "Whether this player may exchange packets with others without the relay. The strictest of tenant, session and user "
+    "applies. ask and direct need a session that admits the native dialect only. Default: as the session."
+)
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -61,6 +66,8 @@ class PlayerSerializer(RequestSerializer):
         allow_null=True,
         help_text="The family in which the player reaches a relay; any: both. Default: that of its address.",
     )
+
+    direct_mode = Choice(choices=DirectMode.choices, required=False, allow_null=True, help_text=DIRECT_MODE_HELP)
 
     ip_field = ""  # set by subclasses
 

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from nodeapi.grants import DIRECT_MODES, MAX_DIRECT_GRACE
 from nodeapi.membership import GrantList, TokenKey
 from relaymgr.authentication import IsNode, calling_node
 from relaymgr.nodes.selectors import token_keys_open
@@ -38,6 +39,7 @@ class NodeGrantsApi(APIView):
                 token = Token()
                 revoked = serializers.BooleanField()
                 limits = serializers.DictField(child=Integer(0, 2**31))
+                direct_mode = serializers.ChoiceField(choices=DIRECT_MODES)
 
             session = serializers.CharField()
             revision = Count()
@@ -49,6 +51,7 @@ class NodeGrantsApi(APIView):
             expires_at = UnixTime(help_text="Seconds since 1970.")
             limits = RateSerializer(help_text="Per second; 0: no limit.")
             seats = GrantSeatSerializer(many=True)
+            direct_grace = Integer(0, MAX_DIRECT_GRACE, help_text="Seconds (PROTOCOL.md 12.7).")
 
         time = UnixTime(help_text="The manager's clock, seconds since 1970.")
         token_keys = TokenKeySerializer(many=True)

@@ -35,7 +35,7 @@ class UserAuthorizeApi(APIView):
         serializer.is_valid(raise_exception=True)
         (user,) = users_known([serializer.validated_data], "")
         session, seat = seat_authorize(tenant=calling_tenant(request), session_id=user.pop("session_id"), user=user)
-        return Response(SessionUserSerializer(session, context={"seat": seat}).data)
+        return Response(SessionUserSerializer(session, context={"seat": seat, "peer_keys": True}).data)
 
 
 class UserRevokeApi(APIView):

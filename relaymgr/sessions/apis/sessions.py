@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from relaymgr.authentication import calling_tenant, may_create_sessions
+from relaymgr.tenants.choices import DirectMode
 from web.errors import Invalid
 from web.fields.choice import Choice
 from web.fields.collections import BoundedList
@@ -26,6 +27,7 @@ from web.http.paging import NEXT_HELP, CursorField, next_cursor
 from web.openapi import error_responses
 from web.ssrf_guard import is_private_url
 
+from ..direct_paths.modes import NEEDS_NATIVE, NEEDS_NATIVE_TEXT, strictest, wanted_beside_edgegap
 from ..models import SessionState
 from ..placement.filters import Filter
 from ..selectors import ORDER, session_get, session_list, session_page, sessions_after
@@ -75,6 +77,14 @@ class SessionsApi(APIView):
         )
         constraints = ConstraintsSerializer(required=False, allow_null=True)
         dialects = BoundedList(child=Choice(choices=DIALECTS), min_length=1, max_length=10, required=False)
+        direct_mode = Choice(
+            choices=DirectMode.choices,
+            required=False,
+            allow_null=True,
+            help_text="Whether players may exchange packets without the relay, which shows their addresses to each "
+            'other. The strictest of tenant, session and user applies. ask and direct need dialects: ["native"]. '
+            "Default: the tenant's.",
+        )
         idle_timeout = Integer(10, DAY, default=300, help_text="Seconds.")
         max_lifetime = Integer(60, DAY, default=4 * 3600, help_text="Seconds.")
         limits = LimitsSerializer(required=False)
@@ -105,13 +115,19 @@ class SessionsApi(APIView):
 
         def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
             enabled = DIALECTS if self.context["edgegap_enabled"] else ["native"]
+            dialects, direct_mode = attrs.get("dialects", enabled), attrs.get("direct_mode") or ""
+            if "edgegap" in dialects:
+                fields = wanted_beside_edgegap(direct_mode, attrs["users"])
+                if problems := [(field, NEEDS_NATIVE_TEXT) for field in fields]:
+                    raise Invalid.fields(problems, NEEDS_NATIVE)
             return {
                 **attrs,
+                "direct_mode": direct_mode,
                 "filters": attrs.get("filters") or [],
                 "constraints": attrs.get("constraints") or {},
                 "webhook_url": attrs.get("webhook_url") or "",
                 "metadata": attrs.get("metadata") or {},
-                "dialects": attrs.get("dialects", enabled),
+                "dialects": dialects,
                 "limits": limits_granted(attrs.get("limits", {})),
             }
 
@@ -160,6 +176,7 @@ class SessionsApi(APIView):
         constraints_warn(wanted["constraints"])
         filters_warn(wanted["filters"])
         warn(_option_warnings(cast(Mapping[str, Any], request.data), wanted))
+        warn(_direct_mode_warnings(tenant.direct_mode, wanted))
         key = _idempotency_key(request)
         if key:
             session = session_create_once(tenant=tenant, key=key, body=request.data, **wanted)
@@ -204,14 +221,15 @@ def _session_input(edgegap_enabled: bool, private_webhooks: bool) -> SessionsApi
 
 @functools.cache
 def _session_output() -> SessionSerializer:
-    return SessionSerializer()
+    return SessionSerializer(context={"peer_keys": True})
 
 
 class SessionApi(APIView):
     @extend_schema(operation_id="relay_session_get", responses={200: SessionSerializer, **error_responses(404)})
     def get(self, request: Request, session_id: str) -> Response:
         session = session_get(tenant=calling_tenant(request), session_id=session_id)
-        return Response(SessionSerializer(session, context=_context(request)).data)
+        context = {**_context(request), "peer_keys": True}
+        return Response(SessionSerializer(session, context=context).data)
 
     @extend_schema(operation_id="relay_session_delete", responses={204: None, **error_responses(404)})
     def delete(self, request: Request, session_id: str) -> Response:
@@ -230,6 +248,13 @@ def _option_warnings(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> Ite
     }
     for path, reason in option_conflicts(options):
         yield InputWarning(path, "no_effect", f"This {reason}.")
+
+
+def _direct_mode_warnings(permitted: str, wanted: Mapping[str, Any]) -> Iterator[InputWarning]:
+    """Of modes that are less strict than the tenant's, which applies then."""
+    if (requested := wanted["direct_mode"]) and strictest(permitted, requested) != requested:
+        text = f"The tenant permits {permitted} at most, which applies. Its operator can change that."
+        yield InputWarning("direct_mode", "direct_mode_limited", text)
 
 
 def _context(request: Request) -> dict[str, bool]:

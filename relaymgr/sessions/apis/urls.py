@@ -3,6 +3,7 @@
 from django.urls import path
 
 from .node_grants import NodeGrantsApi
+from .paths import SessionPathsApi
 from .placement import SessionPlacementApi
 from .seats import UserAuthorizeApi, UserRevokeApi
 from .sessions import SessionApi, SessionsApi
@@ -13,5 +14,6 @@ urlpatterns = [
     path("relays/sessions:revoke-user", UserRevokeApi.as_view()),
     path("relays/sessions/<str:session_id>", SessionApi.as_view()),
     path("relays/sessions/<str:session_id>/placement", SessionPlacementApi.as_view()),
+    path("relays/sessions/<str:session_id>/paths", SessionPathsApi.as_view()),
     path("nodes/self/grants", NodeGrantsApi.as_view()),
 ]

@@ -17,11 +17,12 @@ SeatOfNode = tuple[int, str, int]  # the node's id, session, seat
 @dataclass(frozen=True, slots=True)
 class SeatFacts:
     """What the tenant's request said about a seat. `prefix`: of the player's address, empty if it was not given.
-    `own_ms`: {node: the round trip that the player measured}."""
+    `own_ms`: {node: the round trip that the player measured}. `may_be_direct`: the session permits direct paths."""
 
     tenant: int
     prefix: str
     own_ms: Mapping[str, float]
+    may_be_direct: bool = False
 
 
 # The seats of these sessions on the nodes that were granted them.

@@ -26,6 +26,8 @@ from nodeapi.telemetry import (
     MAX_COUNT,
     MAX_COUNTERS,
     MAX_WORKER_EXITS,
+    PATH_REASONS,
+    PATHS,
     WORD_PATTERN,
     Telemetry,
     WorkerExit,
@@ -44,6 +46,13 @@ class CheckedLeg(telemetry.LegQuality, gc=False):
         if self.prefix and not _is_prefix(self.prefix):
             raise ValueError("prefix")
         self.dialect = self.dialect if self.dialect in DIALECTS else ""
+
+
+class CheckedPath(telemetry.PathQuality, gc=False):
+    def __post_init__(self) -> None:
+        if self.seat == self.peer or self.path not in PATHS:
+            raise ValueError("path")
+        self.reason = self.reason if self.reason in PATH_REASONS else PATH_REASONS[0]
 
 
 class CheckedPeer(telemetry.PeerQuality, gc=False):
@@ -77,6 +86,7 @@ class Report:
     peers_version: str  # of the list of peers that the node measures
     peers: list[CheckedPeer]
     legs: list[CheckedLeg]
+    paths: list[CheckedPath]
     events: list[CheckedEvent]
     last_event: int
     worker_exits: list[WorkerExit]
@@ -100,6 +110,7 @@ def parse_report(document: dict[str, Any]) -> Report:
         peers_version=_clean(report.peers_version, 64),
         peers=_good(report.peers[:MAX_PEERS], CheckedPeer),
         legs=_good(report.legs, CheckedLeg),
+        paths=_good(report.paths, CheckedPath),
         events=_good(report.events, CheckedEvent),
         last_event=report.last_event,
         worker_exits=_good(report.worker_exits[:MAX_WORKER_EXITS], WorkerExit),

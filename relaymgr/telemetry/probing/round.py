@@ -16,6 +16,7 @@ from relaymgr.telemetry.models import NodeSample, PeerLegs
 from relaymgr.telemetry.probing.answers import Answer, answers_read
 from relaymgr.telemetry.probing.events import events_store
 from relaymgr.telemetry.probing.leg_samples import leg_samples_store
+from relaymgr.telemetry.probing.path_samples import path_samples_store
 from relaymgr.telemetry.probing.peer_lists import peer_lists_send
 from relaymgr.telemetry.probing.reports import LEG_FIGURES, leg_figures
 from relaymgr.telemetry.process_exits import ExitReport, process_exits_record
@@ -67,6 +68,7 @@ def answers_store(nodes: "Collection[RelayNode]", answers: Sequence[Answer]) -> 
     with transaction.atomic():
         _node_samples_store(answers)
         leg_samples_store(answers)
+        path_samples_store(answers)
         _peer_legs_store(answers, {node.name for node in nodes})
         _worker_exits_store(answers)
         last_accepted = events_store(answers)

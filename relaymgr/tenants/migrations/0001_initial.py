@@ -32,6 +32,8 @@ class Migration(migrations.Migration):
                 ('webhook_url', models.URLField(blank=True, help_text='Gets the signed events of all sessions.')),
                 ('allowed_cors_origins', models.JSONField(blank=True, db_default=models.Value([], models.JSONField()), default=list, help_text='Browser pages that may use the keys: ["https://play.example.com", "https://*.example.com"].', validators=[relaymgr.tenants.models.validate_origins])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('direct_grace', models.PositiveSmallIntegerField(db_default=60, default=60, help_text='Seconds for which direct paths go on while a player receives nothing from the relay.', validators=[django.core.validators.MaxValueValidator(600)])),
+                ('direct_mode', models.CharField(choices=[('relay_only', 'relay_only: never'), ('ask', 'ask: once the player has agreed'), ('direct', 'direct: whenever it is possible')], db_default='relay_only', default='relay_only', help_text="The least strict mode that a session may have. Players with a direct path see each other's address.", max_length=10)),
             ],
             options={
                 'ordering': ['slug'],

@@ -8,7 +8,7 @@ from django.conf import settings
 from rest_framework.test import APIClient
 
 from matchmaker.background import process_state, session_assignment
-from matchmaker.background.documents import nearest, session_request
+from matchmaker.background.documents import nearest, session_request, with_accepted_mode
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, ProfileVersion, Ticket
 from matchmaker.selectors.profiles import rules_of
@@ -62,6 +62,47 @@ def test_session_request_has_the_measurements_of_the_players(
     who = {"player_id": first.player_id, "ip": "192.0.2.1", "measured_at": first.created_at.isoformat()}
     assert users[first.player_id] == {**mine, **who}
     assert all(users[other.player_id] == {"player_id": other.player_id, "ip": "192.0.2.1"} for other in others)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dialects", "sent"),
+    [
+        ("relay_only", [], "relay_only"),
+        ("ask", ["native"], "ask"),
+        ("direct", ["native"], "direct"),
+        ("ask", [], "relay_only"),
+        ("ask", ["edgegap", "native"], "relay_only"),
+        ("direct", [], None),
+        (None, ["native"], None),
+    ],
+)
+def test_direct_mode_of_a_player_is_never_refused_and_never_less_strict(
+    mode: str | None, dialects: list[str], sent: str | None
+) -> None:
+    user = {"player_id": "p"} | ({"direct_mode": mode} if mode else {})
+    assert with_accepted_mode(user, dialects) == {"player_id": "p"} | ({"direct_mode": sent} if sent else {})
+
+
+def test_assignment_of_a_match_with_direct_paths_has_the_peer_keys_of_its_player(
+    make_profile: Callable[..., None], players: APIClient, manager: Manager, manager_stand_in: ManagerStandIn
+) -> None:
+    make_profile(session={"dialects": ["native"], "direct_mode": "direct"})
+    for mode in ("direct", "relay_only", "ask", None):
+        body = {"profile": "duel", "attributes": {"elo": 1000}, "direct_mode": mode}
+        assert players.post("/matchmaker/tickets", body, format="json").status_code == 201
+    one_pass()
+    session_assignment.match_forward(manager)
+    [session] = manager_stand_in.sessions.values()
+    assert session["request"]["direct_mode"] == "direct"
+    first, second, third, fourth = Ticket.objects.order_by("created_at")
+    assert [ticket.assignment["direct_mode"] for ticket in (first, second, third)] == ["direct", "relay_only", "ask"]
+    assert first.assignment["peer_keys"] == f"peers-{first.player_id}"
+    assert second.assignment["peer_keys"] is None
+    shown = players.get(f"/matchmaker/tickets/{third.pk}").json()["assignment"]
+    assert (shown["direct_mode"], shown["peer_keys"]) == ("ask", f"peers-{third.player_id}")
+    assert "direct_mode" not in next(
+        user for user in session["request"]["users"] if user["player_id"] == fourth.player_id
+    )
 
 
 def test_in_large_matches_each_player_forwards_its_best_measurements() -> None:

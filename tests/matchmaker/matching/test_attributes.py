@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway_client.protocol.paths.rendezvous import NatClass
 from matchmaker.matching.attributes import attribute_problems, group_problems, without_failed_pings
+from matchmaker.matching.pool import PoolTicket
 from matchmaker.matching.profile_parser import parse
-from matchmaker.matching.rules import Problem
+from matchmaker.matching.proposals import make_matches
+from matchmaker.matching.rules import NAT_CLASSES, Problem
 from tests.matchmaker.matching.configurations import elo, json_values, maps, with_rules
 
 EVERY_KIND = parse(
@@ -50,6 +53,28 @@ def test_good_attributes_have_no_problem() -> None:
 )
 def test_bad_attribute_is_named(name: str, value: Any) -> None:
     assert [problem.path for problem in attribute_problems(EVERY_KIND, GOOD | {name: value})] == [name]
+
+
+def test_nat_class_is_one_of_those_of_the_protocol() -> None:
+    rules = parse(with_rules(nat_class={"type": "number_difference", "attributes": {"max_difference": 1}}))
+    names = {each.name.lower() for each in NatClass}
+    assert set(NAT_CLASSES) == names
+    assert not any(attribute_problems(rules, {"nat_class": name}) for name in names)
+    for value in (0, 1.5, None, "", "symmetric", ["unknown"]):
+        assert [problem.path for problem in attribute_problems(rules, {"nat_class": value})] == ["nat_class"]
+
+
+def test_players_are_matched_by_how_far_apart_their_nat_classes_are() -> None:
+    one_class = {"type": "number_difference", "attributes": {"max_difference": 1}}
+    rules = parse(with_rules({"30": {"nat_class": {"max_difference": 4}}}, nat_class=one_class))
+    classes = ("endpoint_independent", "port_dependent", "address_dependent", "udp_blocked")
+    tickets = [PoolTicket(name, 0.1 * index, {"nat_class": name}) for index, name in enumerate(classes)]
+
+    def pairs(now: float) -> list[set[str]]:
+        return [set(match.tickets) for match in make_matches(rules, tickets, now).matches]
+
+    assert pairs(now=1.0) == [{"endpoint_independent", "address_dependent"}]
+    assert pairs(now=31.0) == [{"endpoint_independent", "address_dependent"}, {"port_dependent", "udp_blocked"}]
 
 
 def test_pings_that_failed_are_no_measurement() -> None:

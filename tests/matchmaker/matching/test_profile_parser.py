@@ -44,6 +44,12 @@ def test_defaults_and_stages() -> None:
     assert [staged.stage_at(age) for age in (0, 4.9, 5, 19, 20, 999)] == [0, 0, 1, 1, 2, 2]
 
 
+def test_sessions_of_native_players_may_have_direct_paths() -> None:
+    session = {"dialects": ["native"], "direct_mode": "direct"}
+    assert parse(CONFIG | {"session": session}).session == session
+    assert parse(CONFIG | {"session": {"direct_mode": "relay_only"}}).session == {"direct_mode": "relay_only"}
+
+
 def test_team_size_is_the_older_name_of_both() -> None:
     size = {"type": "player_count", "attributes": {"team_count": 2, "team_size": 3}}
     [stage] = parse({"rules": {"initial": {"size": size}}}).stages
@@ -69,6 +75,14 @@ CASES: list[tuple[Any, str, str]] = [
     (with_rules() | {"session": {"max_lifetime": 59}}, "session.max_lifetime", "from 60 to 86400"),
     (with_rules() | {"session": {"dialects": []}}, "session.dialects", "at least 1 item"),
     (with_rules() | {"session": {"dialects": ["udp"]}}, "session.dialects[0]", "one of native, edgegap"),
+    (with_rules() | {"session": {"direct_mode": "p2p"}}, "session.direct_mode", "one of relay_only, ask, direct"),
+    (with_rules() | {"session": {"direct_mode": "ask"}}, "session.direct_mode", '"dialects": ["native"]'),
+    (
+        with_rules() | {"session": {"direct_mode": "direct", "dialects": ["native", "edgegap"]}},
+        "session.direct_mode",
+        "native dialect only",
+    ),
+    (with_rules(nat_class={"type": "string_equality"}), "rules.initial.nat_class.type", "must be number_difference"),
     (with_rules() | {"session": {"filters": [{"field": "city"}]}}, "session.filters[0].values", "missing"),
     (with_rules() | {"session": {"limits": {"seat": {"packets": 0}}}}, "session.limits.seat.packets", "from 1 to"),
     (with_rules() | {"host": "best_connected"}, "host", "no effect without a rule of type latencies"),

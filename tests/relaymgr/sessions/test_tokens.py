@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.packets import DirectMode, PacketType
 from causeway_client.protocol.tokens import open_token
 from relaymgr.nodes.models import TokenKey
 from relaymgr.sessions import tokens
@@ -26,7 +26,7 @@ def test_tokens_are_distinct_and_noted() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_no_issued_token_looks_like_another_protocol(token: int) -> None:
     data = token.to_bytes(4, "little")
-    assert is_issuable(token) == (token != 0 and not 0xC0 <= data[0] <= 0xCF and data != bytes.fromhex("2112a442"))
+    assert is_issuable(token) == (token != 0 and not 0xC0 <= data[0] <= 0xDF and data != bytes.fromhex("2112a442"))
 
 
 def test_every_native_type_byte_is_avoided() -> None:
@@ -51,10 +51,11 @@ def test_connect_token_opens_with_the_nodes_key_and_says_all() -> None:
         id="3960c873aafd-S",
         topology="mesh",
         idle_timeout=120,
+        direct_grace=45,
         expires_at=expires,
         limits={"seat": {"packets": 1, "bytes": 2}, "session": {"packets": 3, "bytes": 4}},
     )
-    seat = Seat(session=session, number=9, seat_key=new_seat_key())
+    seat = Seat(session=session, number=9, seat_key=new_seat_key(), direct_mode="ask")
     row = TokenKey(key_id=1734829, key=base64.b64encode(key).decode())
     sealed = seal_connect_token(session, seat, worker_index=2, key=row, now=datetime(2026, 11, 21, 12, tzinfo=UTC))
     token = open_token(base64.urlsafe_b64decode(sealed), {1734829: AESGCM(key)})
@@ -64,3 +65,4 @@ def test_connect_token_opens_with_the_nodes_key_and_says_all() -> None:
     assert token.issued == expires.timestamp() - 4 * 3600
     assert (token.seat_packets, token.seat_bytes, token.session_packets, token.session_bytes) == (1, 2, 3, 4)
     assert token.idle_timeout == 120
+    assert (token.direct_mode, token.direct_grace) == (DirectMode.ASK, 45)

@@ -38,11 +38,16 @@ def test_samples_of_a_step_are_averaged_and_those_outside_left_out() -> None:
 
 def test_rates_are_what_counters_grew_by() -> None:
     samples = [
-        (NOW - 2, {}, {"forwarded_packets": 1_000, "forwarded_bytes": 0, "drop_bad_tag": 5}),
-        (NOW, {}, {"forwarded_packets": 1_200, "forwarded_bytes": 1_000_000, "drop_bad_tag": 5}),
+        (NOW - 2, {}, {"forwarded_packets": 1_000, "forwarded_bytes": 0, "direct_bytes": 7, "drop_bad_tag": 5}),
+        (
+            NOW,
+            {},
+            {"forwarded_packets": 1_200, "forwarded_bytes": 1_000_000, "direct_bytes": 500_007, "drop_bad_tag": 5},
+        ),
     ]
     series = series_of(points_of(samples), HOUR, [], NOW)
     assert (series.lines["packets"][-1], series.lines["megabits"][-1]) == (100.0, 4.0)
+    assert series.lines["direct_megabits"][-1] == 2.0
     assert series.drops == {}
 
 

@@ -16,6 +16,8 @@ def test_all_counters_are_reported_before_anything_happens() -> None:
     names = {
         "forwarded_packets",
         "forwarded_bytes",
+        "direct_packets",
+        "direct_bytes",
         *(f"drop_{it}" for it in DROPS),
         *(f"answer_{it}" for it in ANSWERS),
     }

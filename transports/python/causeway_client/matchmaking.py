@@ -148,6 +148,7 @@ def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
         "port": assignment["ports"]["gameport"]["external"],
         "connect_token": assignment["connect_token"],
         "seat_key": assignment["seat_key"],
+        "peer_keys": assignment.get("peer_keys") or "",
     }
 
 

@@ -99,6 +99,7 @@ def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
         **_relay_address(session["relay"], user),
         "connect_token": user["connect_token"],
         "seat_key": user["seat_key"],
+        "peer_keys": user.get("peer_keys") or "",
     }
 
 

@@ -121,6 +121,8 @@ def _detail(session: "RelaySession") -> Document:
         "topology": session.topology,
         "objective": session.objective,
         "dialects": session.dialects,
+        "direct_mode": session.direct_mode,
+        "direct_grace": session.direct_grace,
         "idle_timeout": session.idle_timeout,
         "filters": session.filters,
         "constraints": session.constraints,
@@ -164,6 +166,7 @@ def _seat(seat: "Seat", *, is_known: bool) -> Document:
         "ip": seat.ip,
         "connected": seat.is_connected if is_known or seat.revoked_at else None,
         "dialect": seat.dialect,
+        "direct_mode": seat.direct_mode,
         "revoked_at": seat.revoked_at,
         "quality": {"at": sample.at, "rtt_ms": sample.rtt_ms, "jitter_ms": sample.jitter_ms, "loss": sample.loss}
         if sample
@@ -214,6 +217,7 @@ def _render_one(session: Document) -> Iterator[RenderableType]:
             ("end reason", session["end_reason"]),
             ("topology", f"{session['topology']}, objective {session['objective']}"),
             ("dialects", session["dialects"]),
+            ("direct mode", session["direct_mode"]),
             ("metadata", session["metadata"]),
             *([("better node", f"{session['better_relay']['node']}")] if session["better_relay"] else []),
         ]

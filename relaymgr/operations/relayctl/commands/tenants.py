@@ -24,6 +24,8 @@ def tenants(as_json: Json = False) -> None:
                 "sessions_per_minute": tenant.sessions_per_minute,
                 "requests_per_minute": tenant.requests_per_minute,
                 "edgegap_enabled": tenant.edgegap_enabled,
+                "direct_mode": tenant.direct_mode,
+                "direct_grace": tenant.direct_grace,
                 "allowed_cors_origins": tenant.allowed_cors_origins,
                 "created_at": tenant.created_at,
             }
@@ -42,6 +44,7 @@ COLUMNS = {
     "sessions_per_minute": "sessions/min",
     "requests_per_minute": "requests/min",
     "edgegap_enabled": "edgegap",
+    "direct_mode": "direct mode",
     "created_at": "created",
 }
 
