@@ -48,8 +48,9 @@ def interleaved(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:
 
 
 def other_family(addresses: Iterable[SocketAddress], address: SocketAddress) -> SocketAddress | None:
-    """The first of the addresses whose family is not that of `address`."""
-    return next((other for other in addresses if (":" in other[0]) != (":" in address[0])), None)
+    """The first of the addresses whose family is not that of `address`, as (IP, port): the form in which the adapters
+    pass the source of a datagram to a machine."""
+    return next((other[:2] for other in addresses if (":" in other[0]) != (":" in address[0])), None)
 
 
 def reachable_first(

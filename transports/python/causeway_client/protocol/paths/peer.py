@@ -25,6 +25,7 @@ Address = Hashable
 _PROBE = struct.Struct("<8sI")
 _NONCE_SIZE = 8
 RENDEZVOUS_REPEATS = (0.25, 0.5, 1.0, 2.0)  # seconds after which an unacknowledged RENDEZVOUS is sent again
+RENDEZVOUS_CROSSING = 0.1  # seconds in which two RENDEZVOUS may cross each other
 RENDEZVOUS_RETRY = 15.0  # seconds after the last repetition, while the game sends
 MAX_PATHS = 16
 IN_PLAY_FOR = 2.0  # seconds after the last DATA to or from the peer
@@ -47,13 +48,13 @@ class Peer:
         self._settings = settings
         self._send_key = b""
         self._their_nonce = b""
-        self._their_id = 0
-        self._their_round = 0
+        self._their_id = self._their_round = 0
         self._rounds = RoundBudget(now)
         self._their_nat, self._their_step = NatClass.UNKNOWN, 0
         self._kinds: dict[Address, PathKind] = {}  # the addresses of the peer that may be probed
         self._round = 0  # of our last RENDEZVOUS; 0: none was sent
         self._sent_content: tuple[object, ...] = ()
+        self._sent_at = -RENDEZVOUS_CROSSING
         self._is_acknowledged = False
         self._repeat_at: float | None = None
         self._repeats = 0
@@ -75,8 +76,7 @@ class Peer:
         if not self._round or content != self._sent_content:
             self._round = self._round % 0xFFFF + 1
             self._sent_content = content
-            self._is_acknowledged = False
-            self._repeats = 0
+            self._is_acknowledged, self._repeats = False, 0
         self._send_rendezvous(now)
 
     def _send_rendezvous(self, now: float) -> None:
@@ -91,6 +91,7 @@ class Peer:
             candidates=self._wire.candidates(),
         ).encode(self._secret, self._wire.seat, self.seat)
         self._wire.relay(PacketType.RENDEZVOUS, self.seat, body)
+        self._sent_at = now
         last = self._repeats >= len(RENDEZVOUS_REPEATS)
         self._repeat_at = now + (RENDEZVOUS_RETRY if last else RENDEZVOUS_REPEATS[self._repeats])
         self._repeats += 1
@@ -111,14 +112,14 @@ class Peer:
             own = self._wire.own_observed()
             self._kinds = {(it.ip, it.port): it.kind for it in targets(theirs.candidates, observed, own)}
             self._punch(observed, now)
-        # A packet of the pair acknowledges the first round only, so a later one is answered in any case.
-        if not self._is_acknowledged or (is_handled and theirs.round > 1):
+        # Ours may be on its way. A packet of the pair acknowledges the first round only, so a later one is answered.
+        is_missing = not self._is_acknowledged and now - self._sent_at >= RENDEZVOUS_CROSSING
+        if is_missing or (is_handled and theirs.round > 1):
             self.rendezvous(now)
 
     def _acknowledged(self, is_acknowledged: bool) -> None:
         if is_acknowledged:
-            self._is_acknowledged = True
-            self._repeat_at = None
+            self._is_acknowledged, self._repeat_at = True, None
 
     def _new_keys(self, theirs: Rendezvous, now: float) -> None:
         mine = self._wire.seat
@@ -129,8 +130,7 @@ class Peer:
         self._send_key = direct_key(self._secret, mine, self.seat, self.nonce, theirs.nonce)
         self.receive_key = direct_key(self._secret, self.seat, mine, theirs.nonce, self.nonce)
         self._wire.numbers.begin(self.seat, theirs.sequence)
-        self._is_acknowledged = False
-        self._repeats = 0
+        self._is_acknowledged, self._repeats = False, 0
         self.paths.clear()
         self._kinds = {}
         self._start_over(now)
