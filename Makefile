@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_EXPLAIN  := || { echo "The packages could not be installed: see the reason above. Check that the package index is reachable, and try again."; exit 1; }
 
 .DELETE_ON_ERROR: # an incomplete environment is useless
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-find-match attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-direct bench-find-match attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
 
 help:            ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -58,6 +58,9 @@ bench-flood: $(VENV)/.dev     ## a million spoofed packets beside a game (root, 
 
 bench-one-address: $(VENV)/.dev ## 2,000 players behind one address: connecting, coming back, probing (ARGS="--players N")
 	@$(RUN) -m bench.one_address $(ARGS)
+
+bench-direct: $(VENV)/.dev    ## direct paths in figures: upgrade, failures, moves, CPU (ARGS="--runs N")
+	@$(RUN) -m bench.direct_paths $(ARGS)
 
 bench-find-match: $(VENV)/.dev ## what 500 searches for a match at once cost one web process (ARGS="--players N --default-limits")
 	@$(RUN) -m bench.find_match $(ARGS)

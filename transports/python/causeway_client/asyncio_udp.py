@@ -28,8 +28,8 @@ from .protocol.events import Closed, Event, Welcomed
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE
 from .protocol.paths import port_mapping
-from .protocol.paths.peers import PathInfo
 from .protocol.paths.port_mapping import PortMapped, PortMapper
+from .protocol.paths.reports import PathInfo
 from .protocol.paths.wire import DirectSettings
 from .protocol.probing import Measurement, Prober
 from .protocol.states import State

@@ -28,8 +28,9 @@ from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, ExtraSockets, Move
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE, MAX_DATAGRAM
 from .protocol.paths import port_mapping
-from .protocol.paths.peers import EXTRA_LENGTH, PathInfo
+from .protocol.paths.peers import EXTRA_LENGTH
 from .protocol.paths.port_mapping import PortMapped, PortMapper
+from .protocol.paths.reports import PathInfo
 from .protocol.paths.wire import DirectSettings
 from .protocol.states import State
 

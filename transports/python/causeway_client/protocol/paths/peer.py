@@ -11,13 +11,12 @@ from .. import packets
 from ..errors import DecodeError
 from ..packets import HEADER, MAX_DATAGRAM, OVERHEAD, PacketType
 from .candidates import IpPort, targets
-from .nat import predicted_ports
 from .pair_secrets import direct_key
 from .path import IDLE_INTERVAL, Path, PathState
 from .path_selection import Choice, PathSelection
-from .punching import Punching, RoundBudget, birthday_ports
-from .rendezvous import HARD, NONCE_SIZE, NatClass, Rendezvous, decode_rendezvous
-from .reports import PathKind, PathReason, PathReport
+from .punching import Punching, RoundBudget
+from .rendezvous import NONCE_SIZE, NatClass, Rendezvous, decode_rendezvous
+from .reports import PathInfo, PathKind, PathReason, PathReport
 from .wire import DirectSettings, Wire
 
 Address = Hashable
@@ -133,7 +132,7 @@ class Peer:
         self._is_acknowledged, self._repeats = False, 0
         self.paths.clear()
         self._kinds = {}
-        self._start_over(now)
+        self.start_over(now)
 
     # -- hole punching
 
@@ -141,26 +140,13 @@ class Peer:
         self._punching.start(list(self._kinds), now)
         self._probe(self.relay, now)
         if self._settings.hard_nats:
-            guesses = self._guesses(observed)
+            own = self._wire.nat()[0]
+            wire, step = self._wire, self._their_step
+            guesses = guessed_addresses(own, self._their_nat, step, observed, wire.random, wire.extra_sockets)
             if guesses:
                 self._punching.guess(guesses, now)
 
-    def _guesses(self, observed: Iterable[IpPort]) -> list[Address]:
-        """Further addresses to probe if one of the NATs assigns a port to each destination (PROTOCOL.md 12.8)."""
-        own, theirs = self._wire.nat()[0], self._their_nat
-        address = next(((ip, port) for ip, port in observed if ":" not in ip), None)
-        if address is None or (own in HARD and theirs in HARD):
-            return []
-        ip, port = address
-        if theirs is NatClass.PORT_DEPENDENT:
-            return [(ip, guessed) for guessed in predicted_ports(port, self._their_step)]
-        if theirs is NatClass.RANDOM_PORTS:
-            return [(ip, guessed) for guessed in birthday_ports(self._wire.random) if guessed != port]
-        if own is NatClass.RANDOM_PORTS:
-            return [(ip, port, number) for number in range(self._wire.extra_sockets())]
-        return []
-
-    def _start_over(self, now: float) -> None:
+    def start_over(self, now: float) -> None:
         """Back to the relay; the first direct path is taken at once again."""
         self.leave_direct(PathReason.PATH_FAILED, now)
         self._selection = PathSelection(self.relay, self._settings.relay_bias_ms / 1000, now)
@@ -170,7 +156,7 @@ class Peer:
         for path in self.paths.values():
             path.reset()
             path.state = PathState.PROBING
-        self._start_over(now)
+        self.start_over(now)
         if self.receive_key:
             self._punching.start([*self.paths, *self._kinds], now)
         self.rendezvous(now)
@@ -383,6 +369,21 @@ class Peer:
                 self._punching.start([*self._kinds], now)
 
     # -- reports
+
+    def info(self) -> PathInfo:
+        choice = self._selection.choice
+        path, rtt, relay_rtt = choice.path, choice.path.round_trip.smoothed, self.relay.round_trip.smoothed
+        return PathInfo(
+            seat=self.seat,
+            path=path.kind,
+            address=path.address[:2] if isinstance(path.address, tuple) else None,
+            reason=choice.reason,
+            since=choice.since,
+            rtt_ms=None if rtt is None else rtt * 1000,
+            jitter_ms=path.round_trip.jitter * 1000,
+            loss=path.loss,
+            relay_rtt_ms=None if relay_rtt is None else relay_rtt * 1000,
+        )
 
     def report(self) -> PathReport:
         """For PATH_REPORT; the packets and bytes are counted anew."""

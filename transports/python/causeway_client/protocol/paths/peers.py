@@ -6,8 +6,7 @@ never goes back.
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
 
 from .. import events, packets
 from ..errors import DecodeError
@@ -20,7 +19,7 @@ from .pair_secrets import PeerKeys, unpack_peer_keys
 from .path_selection import Choice
 from .peer import Peer
 from .rendezvous import Candidate, NatClass
-from .reports import MAX_ENTRIES, PathKind, PathReason, encode_reports
+from .reports import MAX_ENTRIES, PathInfo, PathReason, encode_reports
 from .stun import StunClient
 from .wire import DirectSettings
 
@@ -31,22 +30,6 @@ MIN_REPORT_INTERVAL = 0.3  # seconds between two reports about changes
 EXTRA_SOCKETS, EXTRA_SOCKETS_FOR = 256, 15.0  # how many, and for how many seconds
 EXTRA_LENGTH = 3  # of an address that names an extra socket
 MAX_PEERS = 64  # with direct paths; further ones are relayed
-
-
-@dataclass(frozen=True, slots=True)
-class PathInfo:
-    """The path on which this player sends to `seat`. Round trips are in milliseconds, end to end, None before the first
-    answer; the loss is 0.0 to 1.0; `since` is a time of the machine's clock."""
-
-    seat: int
-    path: PathKind
-    address: IpPort | None
-    reason: PathReason
-    since: float
-    rtt_ms: float | None
-    jitter_ms: float
-    loss: float
-    relay_rtt_ms: float | None
 
 
 class Peers:
@@ -162,6 +145,13 @@ class Peers:
         self.is_suspended = True
         for peer in self._peers.values():
             peer.leave_direct(PathReason.NOT_PERMITTED, now)
+
+    def permit(self, now: float) -> None:
+        """Direct paths may be used again after `leave_direct`."""
+        self.is_suspended = False
+        for peer in self._peers.values():
+            peer.start_over(now)
+        self._timer = now
 
     @property
     def is_possible(self) -> bool:
@@ -379,21 +369,4 @@ class Peers:
 
     def paths(self) -> list[PathInfo]:
         """The path to each peer with which a direct path was permitted."""
-        return [_info(peer) for peer in self._peers.values()]
-
-
-def _info(peer: Peer) -> PathInfo:
-    choice = peer.choice
-    path, rtt, relay_rtt = choice.path, choice.path.round_trip.smoothed, peer.relay.round_trip.smoothed
-    address = path.address
-    return PathInfo(
-        seat=peer.seat,
-        path=path.kind,
-        address=(str(address[0]), int(address[1])) if isinstance(address, Sequence) else None,
-        reason=choice.reason,
-        since=choice.since,
-        rtt_ms=None if rtt is None else rtt * 1000,
-        jitter_ms=path.round_trip.jitter * 1000,
-        loss=path.loss,
-        relay_rtt_ms=None if relay_rtt is None else relay_rtt * 1000,
-    )
+        return [peer.info() for peer in self._peers.values()]

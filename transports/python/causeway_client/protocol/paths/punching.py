@@ -1,7 +1,10 @@
 """When a player sends probes to the addresses of a peer: the schedule of hole punching (PROTOCOL.md 12.4, 12.8)."""
 
 import heapq
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+from .nat import predicted_ports
+from .rendezvous import HARD, NatClass
 
 Address = Hashable
 
@@ -96,6 +99,29 @@ class Punching:
     def _add(self, at: float, address: Address) -> None:
         self._count += 1
         heapq.heappush(self._due, (at, self._count, address))
+
+
+def guessed_addresses(
+    own: NatClass,
+    theirs: NatClass,
+    step: int,
+    observed: Iterable[tuple[str, int]],
+    random: Callable[[int], bytes],
+    extra_sockets: Callable[[], int],
+) -> list[Address]:
+    """Further addresses to probe if one of the two NATs assigns a port to each destination. `observed`: where the node
+    sees the peer; `step`: of the peer's ports; `extra_sockets`: opens them and returns how many."""
+    address = next(((ip, port) for ip, port in observed if ":" not in ip), None)
+    if address is None or (own in HARD and theirs in HARD):
+        return []
+    ip, port = address
+    if theirs is NatClass.PORT_DEPENDENT:
+        return [(ip, guessed) for guessed in predicted_ports(port, step)]
+    if theirs is NatClass.RANDOM_PORTS:
+        return [(ip, guessed) for guessed in birthday_ports(random) if guessed != port]
+    if own is NatClass.RANDOM_PORTS:
+        return [(ip, port, number) for number in range(extra_sockets())]
+    return []
 
 
 def birthday_ports(random: Callable[[int], bytes], count: int = MAX_GUESSES) -> list[int]:

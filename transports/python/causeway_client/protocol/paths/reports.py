@@ -49,6 +49,22 @@ class PathReport:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class PathInfo:
+    """The path on which this player sends to `seat`. Round trips are in milliseconds, end to end, None before the first
+    answer; the loss is 0.0 to 1.0; `since` is a time of the machine's clock."""
+
+    seat: int
+    path: PathKind
+    address: tuple[str, int] | None
+    reason: PathReason
+    since: float
+    rtt_ms: float | None
+    jitter_ms: float
+    loss: float
+    relay_rtt_ms: float | None
+
+
 def encode_reports(reports: Iterable[PathReport]) -> bytes:
     """The body of a PATH_REPORT; at most MAX_ENTRIES reports."""
     entries = [
