@@ -14,7 +14,7 @@ from .candidates import IpPort, targets
 from .pair_secrets import direct_key
 from .path import IDLE_INTERVAL, Path, PathState
 from .path_selection import Choice, PathSelection
-from .punching import Punching, RoundBudget
+from .punching import Punching, guessed_addresses
 from .rendezvous import NONCE_SIZE, NatClass, Rendezvous, decode_rendezvous
 from .reports import PathInfo, PathKind, PathReason, PathReport
 from .wire import DirectSettings, Wire
@@ -140,9 +140,8 @@ class Peer:
         self._punching.start(list(self._kinds), now)
         self._probe(self.relay, now)
         if self._settings.hard_nats:
-            own = self._wire.nat()[0]
             wire, step = self._wire, self._their_step
-            guesses = guessed_addresses(own, self._their_nat, step, observed, wire.random, wire.extra_sockets)
+            guesses = guessed_addresses(wire.nat()[0], self._their_nat, step, observed, wire.random, wire.extra_sockets)
             if guesses:
                 self._punching.guess(guesses, now)
 
