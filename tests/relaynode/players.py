@@ -24,6 +24,20 @@ def grant_of(seats: int = 3, **changes: Any) -> Grant:
     return read_grant(grant_json(seats, **changes))
 
 
+def grant_with_modes(*modes: str, **changes: Any) -> Grant:
+    """A session without edgegap, in which the seats have these direct modes."""
+    document = grant_json(len(modes), **{"dialects": ["native"], **changes})
+    for seat, mode in zip(document["seats"], modes, strict=True):
+        seat["direct_mode"] = mode
+    return read_grant(document)
+
+
+def relay_with_modes(*modes: str, **changes: Any) -> Relay:
+    relay = Relay(worker=0, config=RelayConfig(ports=(31_000, 31_001)), random=os.urandom)
+    relay.apply_grant(grant_with_modes(*modes, **changes), NOW)
+    return relay
+
+
 def relay_with(seats: int = 3, config: RelayConfig | None = None, **changes: Any) -> Relay:
     """A relay that holds the token key and was granted one session."""
     relay = Relay(worker=0, config=config or RelayConfig(), random=os.urandom)
