@@ -26,10 +26,7 @@ def grant_of(seats: int = 3, **changes: Any) -> Grant:
 
 def grant_with_modes(*modes: str, **changes: Any) -> Grant:
     """A session without edgegap, in which the seats have these direct modes."""
-    document = grant_json(len(modes), **{"dialects": ["native"], **changes})
-    for seat, mode in zip(document["seats"], modes, strict=True):
-        seat["direct_mode"] = mode
-    return read_grant(document)
+    return grant_of(len(modes), **{"dialects": ["native"], "direct_modes": dict(enumerate(modes)), **changes})
 
 
 def relay_with_modes(*modes: str, **changes: Any) -> Relay:

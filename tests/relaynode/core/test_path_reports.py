@@ -7,6 +7,7 @@ import pytest
 from causeway_client.protocol.paths.reports import PathKind, PathReason, PathReport
 from nodeapi.telemetry import MAX_COUNT, PATH_REASONS, PATHS
 from relaynode.core import path_reports
+from relaynode.core.counters import Counters
 from relaynode.core.path_reports import PathReports
 from relaynode.core.seat_table import SeatTable
 from relaynode.core.seats import Session
@@ -19,8 +20,13 @@ def session() -> Session:
 
 
 @pytest.fixture
-def waiting() -> PathReports:
-    return PathReports()
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+def waiting(counters: Counters) -> PathReports:
+    return PathReports(counters)
 
 
 def report(peer: int, kind: PathKind = PathKind.IPV4, packets: int = 1, bytes_: int = 100) -> PathReport:
@@ -39,6 +45,12 @@ def test_the_last_report_about_a_pair_holds_and_its_packets_add_up(session: Sess
     assert found == {(1, 0): ("ipv6", 6, 200), (1, 2): ("ipv4", 1, 100)}
     waiting.add(session.seats[1], [report(0)])
     assert [it.packets for it in waiting.take(10)] == [1]
+
+
+def test_packets_on_direct_paths_are_counted(session: Session, waiting: PathReports, counters: Counters) -> None:
+    waiting.add(session.seats[1], [report(0, packets=5), report(77, packets=9)])
+    waiting.add(session.seats[2], [report(0, packets=2)])
+    assert (counters.as_dict()["direct_packets"], counters.as_dict()["direct_bytes"]) == (7, 200)
 
 
 def test_sums_stay_within_what_the_manager_reads(session: Session, waiting: PathReports) -> None:
