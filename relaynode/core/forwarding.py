@@ -18,7 +18,7 @@ from .seat_table import SeatTable
 from .seats import Mirror, Random, Seat, Session
 from .timers import Timers
 
-NOTICE_REPEATS = (0.1, 0.3)  # seconds after the first copy (PROTOCOL.md 7.3)
+NOTICE_REPEATS = (0.05, 0.25)  # seconds after the first copy; timers add 0.05 on average (PROTOCOL.md 7.3)
 _FINAL_NOTICES = {"revoked": NoticeCode.REVOKED, "ended": NoticeCode.ENDED}
 
 

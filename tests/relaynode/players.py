@@ -24,6 +24,17 @@ def grant_of(seats: int = 3, **changes: Any) -> Grant:
     return read_grant(grant_json(seats, **changes))
 
 
+def grant_with_modes(*modes: str, **changes: Any) -> Grant:
+    """A session without edgegap, in which the seats have these direct modes."""
+    return grant_of(len(modes), **{"dialects": ["native"], "direct_modes": dict(enumerate(modes)), **changes})
+
+
+def relay_with_modes(*modes: str, **changes: Any) -> Relay:
+    relay = Relay(worker=0, config=RelayConfig(ports=(31_000, 31_001)), random=os.urandom)
+    relay.apply_grant(grant_with_modes(*modes, **changes), NOW)
+    return relay
+
+
 def relay_with(seats: int = 3, config: RelayConfig | None = None, **changes: Any) -> Relay:
     """A relay that holds the token key and was granted one session."""
     relay = Relay(worker=0, config=config or RelayConfig(), random=os.urandom)

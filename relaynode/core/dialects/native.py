@@ -155,7 +155,7 @@ class Native:
     def _observed(self, binding: NativeBinding) -> list[tuple[str, int]]:
         """The addresses at which the player has proved to receive: a packet with a valid tag came from there after a
         WELCOME or a PATH_CHALLENGE had been sent there."""
-        addresses = (binding.seat.addr, binding.second_addr)
+        addresses = dict.fromkeys((binding.seat.addr, binding.second_addr))
         return [ip_and_port(addr) for addr in addresses if addr is not None]
 
     def _receive_ping(

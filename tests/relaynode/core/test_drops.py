@@ -241,6 +241,13 @@ def test_peer_absent(relay: Relay, native: NativePlayer) -> None:
     assert drops(relay) == {"peer_absent": 3}
 
 
+def test_direct_not_allowed(relay: Relay, native_host: NativePlayer, native: NativePlayer) -> None:
+    """The session admits edgegap. The other cases are in dialects/test_native_direct_paths.py."""
+    for kind in (PacketType.RENDEZVOUS, PacketType.PEER):
+        assert native.send_raw(native.packet(kind, b"body", 0)) is None
+    assert drops(relay) == {"direct_not_allowed": 2}
+
+
 def test_bad_stun(relay: Relay) -> None:
     indication = struct.pack(">HH4s12s", 0x0011, 0, packets.STUN_COOKIE, bytes(12))
     assert receive(relay, indication) is None

@@ -1,5 +1,7 @@
 """Forwarding between seats, and the notices about players who join and leave."""
 
+import pytest
+
 from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType
 from relaynode.core.relay import Relay
 from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, connected, drops, grant_of, relay_with
@@ -93,3 +95,114 @@ def test_over_quota_is_said_once_a_second() -> None:
     for index in range(150):
         player.send(b"fast", now=NOW + 1 + index * 0.011)
     assert player.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.OVER_QUOTA).encode())] * 2
+
+
+# -- the roster
+
+
+def ping(player: NativePlayer, now: float) -> None:
+    assert player.send_raw(player.ping_packet(), now) is not None
+
+
+def test_a_lost_notice_is_repaired_at_the_next_ping(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    """The host receives none of the notices that seat 2 joined, that seat 1 left, and that seat 3 was removed."""
+    host.shows_that_it_reads()
+    connected(relay, 2)
+    player.send_raw(player.packet(PacketType.CLOSE, b"\0bye"))
+    relay.apply_grant(grant_of(4, revision=2, revoked={3}), NOW)
+    relay.datagrams_to_send()
+    before = host.generation
+    ping(host, NOW + 1)
+    roster = Notice(
+        NoticeCode.ROSTER,
+        generation=(before + 3) & 0xFFFFFFFF,
+        connected=frozenset({0, 2}),
+        removed=frozenset({3}),
+    )
+    assert host.notices() == [(0, roster)]
+    ping(host, NOW + 2)
+    assert host.notices() == []
+
+
+def test_the_roster_is_sent_at_most_once_in_a_fifth_of_a_second(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    sent = []
+    for tick in range(100):
+        host.generation = 5
+        ping(host, NOW + 1 + tick / 100)
+        sent += [notice.code for _, notice in host.notices()]
+    assert sent == [NoticeCode.ROSTER] * 5
+
+
+def test_every_change_of_the_roster_is_one_generation(relay: Relay, host: NativePlayer) -> None:
+    host.shows_that_it_reads()
+    session = relay.forwarder.table.sessions[host.session]
+    session.roster_generation = host.generation = 0xFFFFFFFE
+    generations = []
+    for seat in (1, 2, 1):  # the last one connects again: nothing changes
+        connected_again = NativePlayer(relay, seat)
+        connected_again.timestamp += len(generations)
+        generations.append(connected_again.connect().roster_generation)
+    connected_again.send_raw(connected_again.packet(PacketType.CLOSE, b"\0bye"))
+    generations.append(session.roster_generation)
+    relay.apply_grant(grant_of(4, revision=2, revoked={2}), NOW)
+    generations.append(session.roster_generation)
+    assert generations == [0xFFFFFFFF, 0, 0, 1, 2]
+    assert host.generation == 0xFFFFFFFE
+    host.collects()
+    assert host.generation == 2
+
+
+def copies(relay: Relay, player: NativePlayer, until: float) -> list[tuple[float, bytes]]:
+    """(when, datagram) of the notices that the relay sends to a player from NOW on, driven by its own timer."""
+    sent, now = [], NOW
+    while now <= until:
+        relay.handle_timer(now)
+        mine = [data for _, data, addr in relay.datagrams_to_send() if addr == player.addr]
+        sent += [(round(now - NOW, 1), data) for data in mine if data[0] == PacketType.NOTICE]
+        at = relay.next_timer()
+        assert at is not None
+        now = max(at, now + 0.001)
+    return sent
+
+
+def test_removed_is_sent_three_times_as_one_datagram(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
+    """So that its receiver drops the copies as replays."""
+    host.shows_that_it_reads()
+    relay.apply_grant(grant_of(4, revision=2, revoked={1}), NOW)
+    sent = copies(relay, host, NOW + 1)
+    assert [at for at, _ in sent] == [0.0, 0.1, 0.3]
+    assert len({data for _, data in sent}) == 1
+    removed = Notice(NoticeCode.REMOVED, generation=host.generation + 1)
+    assert host.read(sent[0][1]) == (PacketType.NOTICE, 1, removed.encode())
+
+
+def test_a_seat_without_a_player_is_removed_as_well(relay: Relay, host: NativePlayer) -> None:
+    """Its player may have lost the node only, and be on a direct path to the host."""
+    host.shows_that_it_reads()
+    relay.apply_grant(grant_of(4, revision=2, revoked={3}), NOW)
+    assert [(seat, notice.code) for seat, notice in host.notices()] == [(3, NoticeCode.REMOVED)]
+    relay.apply_grant(grant_of(4, revision=3, revoked={3}), NOW)
+    assert host.notices() == []
+
+
+@pytest.mark.parametrize("code", [NoticeCode.REVOKED, NoticeCode.ENDED])
+def test_the_last_notice_of_a_connection_is_sent_three_times(
+    relay: Relay, host: NativePlayer, player: NativePlayer, code: NoticeCode
+) -> None:
+    if code is NoticeCode.REVOKED:
+        relay.apply_grant(grant_of(4, revision=2, revoked={1}), NOW)
+    else:
+        relay.end_session(player.session, "deleted", NOW)
+    sent = copies(relay, player, NOW + 1)
+    assert [at for at, _ in sent] == [0.0, 0.1, 0.3]
+    assert len({data for _, data in sent}) == 1
+    assert player.read(sent[0][1]) == (PacketType.NOTICE, 1, Notice(code).encode())
+
+
+def test_other_notices_are_sent_once(relay: Relay, host: NativePlayer) -> None:
+    host.shows_that_it_reads()
+    joined = connected(relay, 1)
+    joined.send_raw(joined.packet(PacketType.CLOSE, b"\0bye"))
+    assert [at for at, _ in copies(relay, host, NOW + 1)] == [0.0, 0.0]

@@ -8,7 +8,8 @@ from tests.relaynode.players import NOW, grant_of
 
 
 def test_a_session_is_told_as_the_grant_it_came_from() -> None:
-    grant = grant_of(seats=4, limits={"packets": 1, "bytes": 2}, revoked={3}, topology="mesh", revision=9)
+    direct = {"direct_mode": "ask", "direct_grace": 60}
+    grant = grant_of(4, limits={"packets": 1, "bytes": 2}, revoked={3}, topology="mesh", revision=9, **direct)
     assert SeatTable(os.urandom).put_session(grant, NOW).as_grant(0) == grant
 
 

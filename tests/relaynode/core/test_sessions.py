@@ -8,13 +8,15 @@ import pytest
 
 from causeway_client.protocol import handshake
 from causeway_client.protocol.errors import Refusal
-from causeway_client.protocol.packets import Notice, NoticeCode, PacketType
+from causeway_client.protocol.packets import DirectMode, Notice, NoticeCode, PacketType
 from nodeapi.grants import Grant
 from relaynode.core.grants import GrantRefused, read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from tests.relaynode.players import (
+    KEY_ID,
     NOW,
     SESSION,
+    TOKEN_KEY,
     EdgegapPlayer,
     NativePlayer,
     drops,
@@ -100,6 +102,33 @@ def test_a_dialect_switched_off_frees_its_seats(relay: Relay) -> None:
     assert relay.stats()["connected"] == 1
     assert player.notices() == [(1, Notice(NoticeCode.REVOKED))]
     assert host.ping() == 2
+
+
+@pytest.mark.parametrize("dialects", [["native"], ["edgegap"], ["edgegap", "native"]])
+def test_edgegap_is_admitted_from_the_beginning_or_never(dialects: list[str]) -> None:
+    """The players' packets differ (PROTOCOL.md 7.1), so those that are on their way would be read wrongly."""
+    relay = relay_with(dialects=dialects)
+    for revision, other in enumerate((["native"], ["edgegap"], ["edgegap", "native"]), 2):
+        if ("edgegap" in other) == ("edgegap" in dialects):
+            assert relay.apply_grant(grant_of(revision=revision, dialects=other), NOW) == revision
+        else:
+            assert refused(relay, grant_of(revision=revision, dialects=other)) == ("invalid", "dialects")
+
+
+@pytest.mark.parametrize("admits_edgegap", [False, True])
+def test_the_grant_of_a_session_opened_by_a_token_admits_edgegap_as_the_token_does(admits_edgegap: bool) -> None:
+    relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
+    player = NativePlayer(relay, 1)
+    terms = player.token(admits_edgegap=admits_edgegap, direct_mode=DirectMode.ASK, direct_grace=45)
+    welcome = player.connect(player.connect_packet(terms))
+    assert welcome.is_sequenced is not admits_edgegap
+    assert welcome.max_payload == (1182 if admits_edgegap else 1210)
+    assert welcome.direct_mode is (DirectMode.RELAY_ONLY if admits_edgegap else DirectMode.ASK)
+    assert welcome.direct_grace == 45
+    with_edgegap, without = grant_of(2), grant_of(2, dialects=["native"])
+    right, wrong = (with_edgegap, without) if admits_edgegap else (without, with_edgegap)
+    assert refused(relay, wrong) == ("invalid", "dialects")
+    assert relay.apply_grant(right, NOW) == 1
 
 
 def test_seats_may_swap_tokens(relay: Relay) -> None:
@@ -224,7 +253,7 @@ def test_a_connect_from_before_the_restart_is_stale(relay: Relay) -> None:
     connect = player.connect_packet()
     player.connect(connect)
     player.relay = restart(relay)
-    player.relay.set_token_keys({1734829: bytes(range(32))})
+    player.relay.set_token_keys({KEY_ID: TOKEN_KEY})
     answer = player.send_raw(connect.encode(player.seat_key), NOW + 1)
     assert answer is not None
     assert answer[1][0] == PacketType.REFUSED
@@ -250,12 +279,21 @@ def test_an_edgegap_hosts_names_for_its_players_survive(relay: Relay) -> None:
     assert host.last_connection_id not in ids
 
 
-def test_a_session_admitted_by_token_survives() -> None:
+@pytest.mark.parametrize("admits_edgegap", [False, True])
+def test_a_session_admitted_by_token_survives(admits_edgegap: bool) -> None:
     relay = Relay(worker=0, config=RelayConfig(), random=os.urandom)
-    NativePlayer(relay, 1).connect()
+    player = NativePlayer(relay, 1)
+    terms = {"admits_edgegap": admits_edgegap, "direct_mode": DirectMode.DIRECT, "direct_grace": 30}
+    before = player.connect(player.connect_packet(player.token(**terms)))
     after = restart(relay)
     assert after.sessions() == [(SESSION, 0, NOW + 1)]
-    assert after.apply_grant(grant_of(seats=1), NOW + 1) == 1
+    after.set_token_keys({KEY_ID: TOKEN_KEY})
+    player.relay = after
+    again = player.connect(now=NOW + 1)
+    for field in ("is_sequenced", "max_payload", "direct_mode", "direct_grace", "expires"):
+        assert getattr(again, field) == getattr(before, field), field
+    dialects = ["edgegap", "native"] if admits_edgegap else ["native"]
+    assert after.apply_grant(grant_of(seats=1, dialects=dialects), NOW + 1) == 1
     # The seat that only its token told of is not taken for one the grant left out.
     player = NativePlayer(after, 1)
     player.timestamp += 10

@@ -78,11 +78,12 @@ class Stream:
                 session,
                 topology="mesh" if is_mesh else "host",
                 dialects=["native"] if is_native_only else ["edgegap", "native"],
-                direct_modes={seat: choose(("relay_only", "ask", "direct", "direct")) for seat in range(SEATS)},
                 limits=choose(limits),
                 session_limits=choose([limits[0], {"packets": 200, "bytes": 20_000}]),
             )
         )
+        for seat_grant in self.grants[-1]["seats"]:
+            seat_grant["direct_mode"] = choose(("relay_only", "ask", "direct", "direct"))
         self.twins.grant(self.grants[-1])
         for seat in range(SEATS):
             if is_mesh or is_native_only or choose((True, False)):

@@ -430,7 +430,7 @@ def test_an_edgegap_payload_grows_on_its_way_to_a_native_player(make_twins: Call
 
 @pytest.mark.parametrize("kind", [PacketType.RENDEZVOUS, PacketType.PEER, PacketType.PATH_REPORT])
 def test_packets_about_direct_paths_are_left_to_the_core(twins: Twins, kind: PacketType) -> None:
-    host, player = playing_native(twins, dialects=["native"], direct_modes={0: "direct", 1: "direct"})
+    host, player = playing_native(twins, dialects=["native"], direct_mode="direct")
     passed, forwarded = twins.xdp.passed, twins.xdp.forwarded
     body = {PacketType.RENDEZVOUS: rendezvous_body(), PacketType.PEER: bytes(18), PacketType.PATH_REPORT: b"\0"}[kind]
     sent = player.send(0, body, kind)
