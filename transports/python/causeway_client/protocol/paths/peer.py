@@ -14,7 +14,7 @@ from .candidates import IpPort, targets
 from .pair_secrets import direct_key
 from .path import IDLE_INTERVAL, Path, PathState
 from .path_selection import Choice, PathSelection
-from .punching import Punching, guessed_addresses
+from .punching import Punching, RoundBudget, guessed_addresses
 from .rendezvous import NONCE_SIZE, NatClass, Rendezvous, decode_rendezvous
 from .reports import PathInfo, PathKind, PathReason, PathReport
 from .wire import DirectSettings, Wire
