@@ -95,8 +95,7 @@ class _NodeCollector(Collector):
         yield GaugeMetricFamily(
             "causeway_node_manager_connected", "1: the manager answers the node's heartbeats.", node.link == "connected"
         )
-        if node.config.websocket_port:
-            yield from _websocket(node.websocket.counters, node.websocket.restarts)
+        yield from _websocket(node.websocket.counters, node.websocket.restarts)
         duplicate = "1: the manager reports that another live process has this node's identity."
         yield GaugeMetricFamily("causeway_node_duplicate_identity", duplicate, node.link == "duplicate")
         unwritten = "1: keys or the snapshot cannot be written, for example because the disk is full; the node retries."
