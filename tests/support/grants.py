@@ -51,6 +51,5 @@ def grant_document(seats: int = 3, *, expires_at: float, number: int = 0, **chan
             }
             for seat, token in enumerate(tokens)
         ],
-        "direct_grace": 0,
         **changes,
     }
