@@ -17,6 +17,9 @@ from causeway_client.protocol import handshake, packets, tokens
 from causeway_client.protocol.connection import RelayConnection
 from causeway_client.protocol.errors import BadToken, DecodeError, UnknownKey
 from causeway_client.protocol.packets import PacketType
+from causeway_client.protocol.paths import rendezvous, reports
+from causeway_client.protocol.paths.pair_secrets import unpack_peer_keys
+from causeway_client.protocol.paths.stun import decode_response
 from causeway_client.protocol.probing import Prober
 from relaynode.core import stun
 from relaynode.core.relay import SERVER_PORT, Outgoing, Relay, RelayConfig
@@ -31,22 +34,24 @@ VECTORS = {
 ATTACKERS = [("192.0.2.66", 666), ("2001:db8::66", 666, 0, 0), ("::ffff:192.0.2.67", 666, 0, 0)]
 SEATS = 4
 OTHER_SESSION, OTHER_TOKEN = "3960c873aafe-S", 3500589646
-REASONS = {"too_short", "too_long", "unsupported_version", "malformed", "bad_mac"}
+REASONS = {"too_short", "too_long", "unsupported_version", "malformed", "bad_mac", "bad_tag"}
+PAIR_SECRET = bytes.fromhex("0adfd94b41c19ecd11394a79698e5642")  # of the vectors
 MAX_STEP = 2.0  # seconds
 
 
 class Table:
     """A relay with two sessions. Of the one, the players send what is fuzzed; those of the other just play, and must
-    be able to whatever the input."""
+    be able to whatever the input. `is_direct`: the session admits native players only, and direct paths."""
 
-    def __init__(self, topology: str = "host") -> None:
+    def __init__(self, topology: str = "host", *, is_direct: bool = False) -> None:
         self.now = NOW
         self.relay = Relay(worker=0, config=RelayConfig(), random=random.Random(1).randbytes)
         self.relay.set_token_keys({KEY_ID: TOKEN_KEY})
-        self.relay.apply_grant(grant_of(SEATS, topology=topology), NOW)
+        changes = {"dialects": ["native"], "direct_mode": "direct"} if is_direct else {}
+        self.relay.apply_grant(grant_of(SEATS, topology=topology, **changes), NOW)
         self.relay.apply_grant(grant_of(2, session=OTHER_SESSION, token=OTHER_TOKEN), NOW)
         self.host, self.player = EdgegapPlayer(self.relay, 0), EdgegapPlayer(self.relay, 1)
-        if topology == "host":
+        if topology == "host" and not is_direct:
             self.host.ping()
             self.host.hears(self.player.send(b"hello"))
         self.natives = [NativePlayer(self.relay, seat) for seat in (2, 3)]
@@ -64,7 +69,7 @@ class Table:
         self.relay.datagrams_to_send()
         first = self.relay.receive_datagram(data, addr, port, self.now)
         answers = ([first] if first else []) + self.relay.datagrams_to_send()
-        assert all(len(answer) <= packets.MAX_INCOMING for _, answer, _ in answers)
+        assert all(len(answer) <= packets.MAX_DATAGRAM for _, answer, _ in answers)
         while self.relay.next_event() is not None:
             pass
         return answers
@@ -79,6 +84,7 @@ class Table:
         """What would be written down can be taken back, and is JSON."""
         self.relay.stats()
         self.relay.legs(100)
+        json.dumps([msgspec.to_builtins(path) for path in self.relay.paths(100)], allow_nan=False)
         restored = Relay(worker=0, config=RelayConfig(), random=random.Random(2).randbytes)
         for session in self.relay.sessions():
             state = self.relay.session_state(session.session)
@@ -91,7 +97,7 @@ def _connect(player: NativePlayer, **token: object) -> None:
     player.shows_that_it_reads()
 
 
-def _wait(head: int) -> float:
+def wait(head: int) -> float:
     """Seconds, from three bits."""
     return (0.0, 0.0, 0.001, 0.01, 0.1, 0.3, 1.0, MAX_STEP)[head & 7]
 
@@ -104,7 +110,7 @@ def native(content: bytes) -> None:
     for head, data in steps_of(content):
         if data.startswith((table.host.tokens, table.player.tokens)):
             continue  # that is the target edgegap's
-        answers = table.receive(data, addresses[head >> 1 & 3], head & 1, _wait(head >> 3))
+        answers = table.receive(data, addresses[head >> 1 & 3], head & 1, wait(head >> 3))
         is_stun = data[4:8] == packets.STUN_COOKIE
         assert sum(len(answer) for _, answer, _ in answers) <= len(data) + 24 * is_stun, "it amplifies"
         assert table.relay.counters.forwarded_packets == forwarded, "forwarded without a key"
@@ -116,29 +122,30 @@ def native(content: bytes) -> None:
 def native_seeds() -> Iterator[bytes]:
     for vector in VECTORS["native"]["packets"]:
         yield script([(0, bytes.fromhex(vector["hex"]))])
-    yield script([(0, bytes((first, 1)) + bytes(58)) for first in range(0xC0, 0xD0)])
+    yield script([(0, bytes((first, 1)) + bytes(58)) for first in range(0xC0, 0xE0)])
     yield script([(8, packets.Probe(bytes(16)).encode()), (8, packets.Probe(bytes(16), 1000).encode())] * 3)
 
 
 def native_authentic(content: bytes) -> None:
-    """Packets with a right tag. Head: mesh (of the first step), which player, its address, three bits of time. Data:
-    type, seat, body."""
+    """Packets with a right tag. Head: mesh (of the first step), which player, its address, three bits of time, port,
+    whether the session permits direct paths (of the first step). Data: type, seat, body."""
     steps = steps_of(content)
-    table = Table("mesh" if steps and steps[0][0] & 1 else "host")
+    first = steps[0][0] if steps else 0
+    table = Table("mesh" if first & 1 else "host", is_direct=bool(first & 128))
     for head, data in steps:
         if len(data) < 2:
             continue
         player = table.natives[head >> 1 & 1]
         addr = ATTACKERS[0] if head & 4 else player.addr
-        packet = player.packet(data[0], data[2:1190], data[1])
-        answers = table.receive(packet, addr, head >> 6 & 1, _wait(head >> 3))
+        packet = player.packet(data[0], data[2:1220], data[1])
+        answers = table.receive(packet, addr, head >> 6 & 1, wait(head >> 3))
         assert len(answers) <= 2 * SEATS + 2
         table.bystanders_play()
     table.check_state()
 
 
 def native_authentic_seeds() -> Iterator[bytes]:
-    ping = packets.Ping(bytes(8), 0).encode()
+    ping = packets.Ping(bytes(8), 0, 0).encode()
     for kind, body in [
         (PacketType.DATA, b"payload"),
         (PacketType.PING, ping),
@@ -147,10 +154,14 @@ def native_authentic_seeds() -> Iterator[bytes]:
         (PacketType.SIGNAL, b"offer"),
         (PacketType.CLOSE, packets.Close(0, "bye").encode()),
         (PacketType.PATH_CHALLENGE, bytes(8)),
-        (PacketType.PATH_RESPONSE, bytes(8)),
+        (PacketType.PATH_RESPONSE, bytes(9)),
+        (PacketType.RENDEZVOUS, rendezvous_body()),
+        (PacketType.PEER, bytes(30)),
+        (PacketType.PATH_REPORT, b"\1" + bytes(20)),
     ]:
         yield script([(0, bytes((kind, 0)) + body), (10, bytes((kind, 2)) + body), (4, bytes((kind, 255)) + body)])
         yield script([(1, bytes((kind, 3)) + body), (44, bytes((PacketType.DATA, 255)) + b"all")])
+        yield script([(129, bytes((kind, 3)) + body), (131, bytes((kind, 2)) + body), (4, bytes((kind, 2)) + body)])
 
 
 def edgegap(content: bytes) -> None:
@@ -161,7 +172,7 @@ def edgegap(content: bytes) -> None:
     addresses = [table.player.addr, table.host.addr, ATTACKERS[0], ATTACKERS[1]]
     for head, data in steps_of(content):
         datagram = tokens_of[head & 3] + data
-        answers = table.receive(datagram, addresses[head >> 3 & 3], head >> 2 & 1, _wait(head >> 5))
+        answers = table.receive(datagram, addresses[head >> 3 & 3], head >> 2 & 1, wait(head >> 5))
         # Five bytes stand before a host's payload, for the nine that came before it; a tag makes it longer for natives.
         data_out = [len(answer) for _, answer, _ in answers if answer and answer[0] != PacketType.NOTICE]
         assert sum(data_out) <= len(datagram) + packets.OVERHEAD + 24
@@ -215,6 +226,10 @@ def client_decoders(content: bytes) -> None:
         packets.decode_probe,
         packets.decode_probe_reply,
         packets.decode_probe_refused,
+        reports.decode_reports,
+        decode_response,
+        rendezvous.end_of,
+        lambda data: rendezvous.decode_rendezvous(data, PAIR_SECRET, 5, 9),
     ):
         try:
             value = decode(content)
@@ -226,6 +241,8 @@ def client_decoders(content: bytes) -> None:
             again = type(value)
             assert isinstance(again, type)
             assert decode(_with_kind(content, value.encode())) == value
+    with contextlib.suppress(ValueError):
+        unpack_peer_keys(content)
     for size in (1, 7, 1182):
         signed = content[: max(0, len(content) - handshake.MAC_SIZE)]
         try:  # a node that has the key, and writes what it likes
@@ -242,9 +259,22 @@ def _with_kind(content: bytes, encoded: bytes) -> bytes:
 def client_decoders_seeds() -> Iterator[bytes]:
     for vector in VECTORS["native"]["packets"]:
         yield (data := bytes.fromhex(vector["hex"]))
-        if PacketType.DATA <= data[0] < PacketType.PROBE:
+        if has_body(data[0]):
             yield data[packets.HEADER.size : -packets.TAG_SIZE]
     yield packets.Notice(3, address=("192.0.2.1", 5)).encode()
+    for vector in VECTORS["stun"]["answers"]:
+        yield bytes.fromhex(vector["answer"])
+    yield bytes.fromhex(VECTORS["native"]["pair"]["peer_keys"])
+
+
+def has_body(kind: int) -> bool:
+    """Whether it is a packet of a connection or of a pair."""
+    return kind >= PacketType.DATA and not PacketType.PROBE <= kind <= PacketType.PROBE_REFUSED
+
+
+def rendezvous_body() -> bytes:
+    vector = next(it for it in VECTORS["native"]["packets"] if it["type"] == "RENDEZVOUS")
+    return bytes.fromhex(vector["fields"]["body"])
 
 
 def client_connection(content: bytes) -> None:
@@ -252,7 +282,7 @@ def client_connection(content: bytes) -> None:
     node, seat_key = ("198.51.100.1", 31001), bytes(range(32))
     machine = RelayConnection(
         node,
-        connect_token=bytes(118),
+        connect_token=bytes(120),
         seat_key=seat_key,
         wall_clock=lambda: 1_000_000,
         random=random.Random(1).randbytes,
@@ -262,10 +292,10 @@ def client_connection(content: bytes) -> None:
     nonce = handshake.decode_connect(machine.datagrams_to_send(now)[0][0]).nonce
     down, connection = b"", 0
     for sequence, (head, data) in enumerate(steps_of(content), start=1):
-        now += _wait(head >> 2)
+        now += wait(head >> 2)
         match head & 3:
             case 1:  # all its fields; ours is the nonce
-                fields = data[:142].ljust(142, b"\0")
+                fields = data[:122].ljust(122, b"\0")
                 signed = bytes((PacketType.WELCOME, 1)) + nonce + fields[18:]
                 datagram = signed + packets.mac(seat_key, signed)
                 down = packets.packet_keys(seat_key, nonce, signed[18:34])[1]
@@ -290,7 +320,7 @@ def client_connection_seeds() -> Iterator[bytes]:
     yield script([(1, welcome)])
     for kind, data in named.items():
         yield script([(0, data)])
-        if PacketType.DATA <= data[0] < PacketType.PROBE:
+        if has_body(data[0]):
             body = bytes(data[:1]) + b"\0" + data[packets.HEADER.size : -packets.TAG_SIZE]
             yield script([(1, welcome), (2, body), (2 | 6 << 2, body)])
         assert kind
@@ -308,7 +338,7 @@ def probing(content: bytes) -> None:
     prober.start(now)
     sent += [data for data, _ in prober.datagrams_to_send(now)] + meter.probe(peer, now)
     for head, data in steps_of(content):
-        now += _wait(head >> 5)
+        now += wait(head >> 5)
         if head & 31:
             nonce = packets.decode_probe(sent[head % len(sent)]).nonce
             data = data[:2] + nonce + data[18:]
@@ -343,7 +373,7 @@ def fragments(content: bytes) -> None:
     """Payloads from several sources. Head: four bits of source, and of time."""
     reassembler, now = Reassembler(), 0.0
     for head, data in steps_of(content):
-        now += _wait(head >> 4)
+        now += wait(head >> 4)
         datagram = reassembler.receive(head & 15, data, now)
         assert datagram is None or len(datagram) <= MAX_DATAGRAM
         assert 0 <= reassembler.partial_bytes <= MAX_PARTIAL_BYTES

@@ -27,7 +27,7 @@ def packet_paths(content: bytes) -> None:
     try:
         limits = {"packets": 20, "bytes": 10_000}
         twins.grant(grant(4, 0, limits=limits))
-        twins.grant(grant(4, 1, topology="mesh"))
+        twins.grant(grant(4, 1, topology="mesh", dialects=["native"], direct_mode="direct"))
         host, player = EdgegapPlayer(twins, 0), EdgegapPlayer(twins, 1)
         native, mesh, other = NativePlayer(twins, 2), NativePlayer(twins, 1, True, 1), NativePlayer(twins, 2, True, 1)
         for edgegap in (host, player):
@@ -41,7 +41,7 @@ def packet_paths(content: bytes) -> None:
             sender = (None, host, player, native, mesh, other, native, player)[head & 7]
             port = CLIENT_PORT
             if isinstance(sender, NativePlayer) and head & 7 != 6 and len(data) >= 2:
-                data = sender.packet(data[0], data[2:1150], data[1])
+                data = sender.packet(data[0], data[2:1220], data[1])
             elif isinstance(sender, EdgegapPlayer) and head & 7 != 7:
                 data, port = sender.tokens + data, sender.port
             source = sender.at if sender else Endpoint("192.0.2.66" if version == 4 else "2001:db8::66", 666)
@@ -57,9 +57,10 @@ def packet_paths(content: bytes) -> None:
 def packet_paths_seeds() -> Iterator[bytes]:
     for vector in VECTORS["native"]["packets"][:16:3] + VECTORS["edgegap"]["packets"]:
         yield script([(0, bytes.fromhex(vector["hex"])), (7, bytes.fromhex(vector["hex"]))])
-    for kind in range(0xC4, 0xCC):
+    for kind in (*range(0xC4, 0xCC), 0xCF, 0xD4, 0xD5):
         steps = [(sender | more, bytes((kind, 0)) + bytes(12)) for sender in (3, 4, 5) for more in (0, 128, 32)]
         yield script(steps)
     yield script([(head, b"\x02" + b"payload" * 3) for head in (1, 2, 129, 130, 34, 65, 66, 2, 2)])
     yield script([(head, b"\x01") for head in (1, 2, 9, 10, 65, 49)])
     yield script([(4, b"\xc4\xff" + b"all" * n) for n in range(30)])
+    yield script([(sender, b"\xc4\x02" + bytes(size)) for sender in (3, 4) for size in (1182, 1183, 1214, 1215)])

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tests.fuzz import direct_path_targets as direct
 from tests.fuzz import document_targets as documents
 from tests.fuzz import packet_targets as packets
 from tests.fuzz import path_target as paths
@@ -35,6 +36,8 @@ TARGETS = {
         Target("stun", "bytes", packets.stun_binding, packets.stun_seeds),
         Target("client_decoders", "bytes", packets.client_decoders, packets.client_decoders_seeds),
         Target("client_connection", "script", packets.client_connection, packets.client_connection_seeds),
+        Target("rendezvous", "bytes", direct.rendezvous, direct.rendezvous_seeds),
+        Target("direct_paths", "script", direct.direct_paths, direct.direct_paths_seeds),
         Target("probing", "script", packets.probing, packets.probing_seeds),
         Target("fragments", "script", packets.fragments, packets.fragments_seeds),
         Target("connect_token", "bytes", packets.connect_token, packets.connect_token_seeds),
