@@ -29,7 +29,7 @@ class Fleet:
         self.hanging: tuple[str, ...] = HANGING
         self.loop = asyncio.new_event_loop()
         self.started = threading.Event()
-        self.document: dict[str, Any] = telemetry() | {"time": time.time(), "events": [], "last_event": 0}
+        self.document: dict[str, Any] = telemetry() | {"time": time.time(), "paths": [], "events": [], "last_event": 0}
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         self.started.wait(5)

@@ -46,7 +46,8 @@ def session_on(node: RelayNode, tenant: Tenant, seats: int = 2, **of_seats: Any)
 
 
 def report(stand_in: Any, **fields: Any) -> None:
-    stand_in.says(200, telemetry() | {"time": time.time(), "legs": [], "events": [], "last_event": 0} | fields)
+    nothing: dict[str, Any] = {"legs": [], "paths": [], "events": [], "last_event": 0}
+    stand_in.says(200, telemetry() | nothing | {"time": time.time()} | fields)
 
 
 def event(number: int, session: str, **changes: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_events_are_taken_in_by_the_thousand_and_none_is_lost(
         import json
 
         after = int(path.partition("after=")[2].partition("&")[0] or 0)
-        fields = {"events": everything[after:], "last_event": 8, "legs": [], "time": time.time()}
+        fields = {"events": everything[after:], "last_event": 8, "legs": [], "paths": [], "time": time.time()}
         return 200, json.dumps(telemetry() | fields).encode()
 
     stand_in.answer = answer

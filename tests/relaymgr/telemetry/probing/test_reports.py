@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relaymgr.telemetry.probing.reports import MAX_BIG, MAX_COUNT, CheckedEvent, CheckedLeg, parse_report
+from relaymgr.telemetry.probing.reports import MAX_BIG, MAX_COUNT, CheckedEvent, CheckedLeg, CheckedPath, parse_report
 from tests.relaymgr.telemetry.documents import telemetry
 
 
@@ -19,6 +19,7 @@ def test_document_of_node_api_md_is_read() -> None:
     assert report.legs == [CheckedLeg("3960c873aafd-S", 1, "198.51.100.0/24", 21.3, 0.8, 0.0, "9f2c4a10", "native")]
     assert report.events == [CheckedEvent(8, 1795257590.2, "3960c873aafd-S", 1, "seat_joined", "native", "")]
     assert report.last_event == 8
+    assert report.paths == [CheckedPath("3960c873aafd-S", 1, 0, "ipv4", "better", 18.2, 41.0, 0.0, 600, 90_000)]
 
 
 def test_workers_add_up() -> None:
@@ -103,6 +104,36 @@ def test_wrong_leg_is_left_out(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("session", "../../etc"),
+        ("seat", 255),
+        ("peer", -1),
+        ("peer", 1),  # the seat itself
+        ("path", "tunnel"),
+        ("path", None),
+        ("reason", 5),
+        ("rtt_ms", -1),
+        ("relay_rtt_ms", float("inf")),
+        ("loss", 2),
+        ("packets", 2**31),
+        ("bytes", -1),
+    ],
+)
+def test_wrong_path_is_left_out(name: str, value: Any) -> None:
+    document = telemetry()
+    document["paths"].append(document["paths"][0] | {name: value})
+    document["paths"].append(None)
+    assert len(parse_report(document).paths) == 1
+
+
+def test_reason_of_a_later_version_is_none() -> None:
+    document = telemetry()
+    document["paths"][0]["reason"] = "cosmic_rays"
+    assert parse_report(document).paths[0].reason == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
         ("number", -1),
         ("number", 2**63),
         ("number", "8"),
@@ -145,7 +176,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=20,
 )
-PLACES = [(), ("workers", 0), ("workers", 0, "counters"), ("legs", 0), ("events", 0)]
+PLACES = [(), ("workers", 0), ("workers", 0, "counters"), ("legs", 0), ("paths", 0), ("events", 0)]
 
 
 @settings(max_examples=300, deadline=None)

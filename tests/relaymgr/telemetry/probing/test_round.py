@@ -249,7 +249,7 @@ def test_queries_do_not_multiply_with_events_and_legs(
     legs = [telemetry()["legs"][0] | {"seat": seat} for seat in range(200)]
     events = [event(number) for number in range(1, 500)]
     stand_in.says(200, telemetry() | {"legs": legs, "events": events, "last_event": 499})
-    with django_assert_max_num_queries(29):
+    with django_assert_max_num_queries(30):
         probe_round()
     assert (LegSample.objects.count(), NodeEvent.objects.count()) == (200, 499)
 
