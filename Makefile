@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_EXPLAIN  := || { echo "The packages could not be installed: see the reason above. Check that the package index is reachable, and try again."; exit 1; }
 
 .DELETE_ON_ERROR: # an incomplete environment is useless
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-direct bench-find-match attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-direct bench-find-match nat-lab attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
 
 help:            ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -64,6 +64,11 @@ bench-direct: $(VENV)/.dev    ## direct paths in figures: upgrade, failures, mov
 
 bench-find-match: $(VENV)/.dev ## what 500 searches for a match at once cost one web process (ARGS="--players N --default-limits")
 	@$(RUN) -m bench.find_match $(ARGS)
+
+nat-lab: $(VENV)/.dev         ## which NATs direct paths get through, and how fast (root, nftables; ARGS="--runs N --scenarios NAME ..."; docs/nat-lab.md)
+	@if command -v npm >/dev/null && [ ! -e natlab/players/webrtc/node_modules ]; then \
+		npm ci --silent --no-audit --no-fund --prefix natlab/players/webrtc; fi
+	@$(RUN) -m natlab $(ARGS)
 
 attack: $(VENV)/.dev          ## attacks on a real stack beside a tenant that must not notice (ARGS="--seconds N NAME ...")
 	@$(RUN) -m tests.attacks $(ARGS)

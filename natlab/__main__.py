@@ -12,13 +12,14 @@ from natlab.programs import ROOT, Program
 from natlab.relay import LabNode
 from natlab.results import Result, Results
 from natlab.scenarios import Scenario
+from natlab.wire import Line
 
 PLAIN_ROUNDS_MAX = 5  # of a program in a scenario in which it cannot succeed; each takes the whole limit
 NAME = "nat-matrix"
 
 
 async def play(options: argparse.Namespace, chosen: list[Program], played: list[Scenario], results: Results) -> None:
-    line = lab.Line(delay_ms=options.delay_ms, loss=options.loss)
+    line = Line(delay_ms=options.delay_ms, loss=options.loss)
     with lab.open_lab(line) as internet, LabNode(internet.server(RELAY)) as node:
         for scenario in played:
             with internet.scene():
@@ -89,16 +90,16 @@ def main() -> int:
             print(f"{scenario.name:40} {scenario.title}")
     reason = lab.missing()
     chosen = programs.by_names(options.programs)
-    for program in chosen:
-        if program.missing():
-            print(f"Left out: {program.missing()}.", file=sys.stderr)
+    for left_out in filter(None, (it.missing() for it in (*chosen, *played))):
+        print(f"Left out: {left_out}.", file=sys.stderr)
     if reason:
         print(f"{reason[0].upper()}{reason[1:]}.", file=sys.stderr)
         return 1
     if options.list:
         return 0
     results = Results(options.output / f"{NAME}.json")
-    asyncio.run(play(options, [program for program in chosen if not program.missing()], played, results))
+    available = [program for program in chosen if not program.missing()]
+    asyncio.run(play(options, available, [scenario for scenario in played if not scenario.missing()], results))
     write(results, options.output)
     return 0
 

@@ -41,7 +41,7 @@ class Namespace:
 
     def ip(self, *commands: str) -> None:
         """Commands of ip(8), without the leading `ip`."""
-        _run(["ip", "-n", self.name, "-batch", "-"], "\n".join(commands))
+        ip(*commands, namespace=self.name)
 
     def nft(self, ruleset: str) -> None:
         """Commands of nft(8), all of them or none."""
@@ -77,6 +77,13 @@ class Namespace:
     def remove(self) -> None:
         """Kills every process inside it."""
         remove(self.name)
+
+
+def ip(*commands: str, namespace: str = "") -> None:
+    """Commands of ip(8), without the leading `ip`, in the namespace of this name or, without one, in that of this
+    process. Raises OSError."""
+    inside = ["-n", namespace] if namespace else []
+    _run(["ip", *inside, "-batch", "-"], "\n".join(commands))
 
 
 def prefix(pid: int) -> str:

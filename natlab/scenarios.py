@@ -1,13 +1,14 @@
 """The networks in which pairs play: each pair of kinds of NAT, and what else lies between players."""
 
 import itertools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from natlab import kinds
 from natlab.kinds import NatKind
 from natlab.lab import CARRIER, Host, Lab
-from natlab.port_mapping import Protocols
+from natlab.port_mapping import PROGRAM, Protocols
 
 Hosts = tuple[Host, Host]
 
@@ -26,7 +27,12 @@ class Scenario:
     plain: bool
     best: bool
     hold: float = 0.0
+    needs: str = ""  # a program that has to be installed
     pair: tuple[NatKind, NatKind] | None = None
+
+    def missing(self) -> str:
+        """Why it cannot be played here; "" if it can."""
+        return f"{self.name} needs {self.needs}" if self.needs and shutil.which(self.needs) is None else ""
 
 
 def pair(one: NatKind, other: NatKind) -> Scenario:
@@ -137,6 +143,7 @@ OTHERS = (
         lambda lab: _port_mapping(lab, Protocols.PCP),
         plain=False,
         best=True,
+        needs=PROGRAM,
     ),
     Scenario(
         "upnp",
@@ -144,6 +151,7 @@ OTHERS = (
         lambda lab: _port_mapping(lab, Protocols.UPNP),
         plain=False,
         best=True,
+        needs=PROGRAM,
     ),
 )
 ALL = {scenario.name: scenario for scenario in (*PAIRS, *OTHERS)}

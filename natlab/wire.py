@@ -70,7 +70,7 @@ class Wire:
         os.write(self._woken, b"x")
 
     def detach(self, site: str) -> None:
-        """The device disappears; packets on their way to it are lost."""
+        """The device disappears, and its lines and counters with it; packets on their way to it are lost."""
         with self._lock:
             for opened in [opened for opened, name in self._devices.items() if name == site]:
                 del self._devices[opened]
@@ -78,6 +78,8 @@ class Wire:
                 heapq.heapify(self._waiting)
                 os.close(opened)
             self._routes = {key: route for key, route in self._routes.items() if route[0] != site}
+            self._lines = {way: line for way, line in self._lines.items() if site not in way}
+            self.carried = Counter({way: count for way, count in self.carried.items() if site not in way})
 
     def set_line(self, one: str, other: str, line: Line) -> None:
         """In both directions, for packets that are sent from now on."""

@@ -1,11 +1,19 @@
 import os
 import select
+import shutil
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from natlab import lab
+from natlab.wire import Line
+
+
+def needs(program: str) -> None:
+    """Skips the test without it; in CI that is a failure."""
+    if shutil.which(program) is None and not os.environ.get("CI"):
+        pytest.skip(f"{program} is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +22,7 @@ def internet() -> Iterator[lab.Lab]:
     reason = lab.missing()
     if reason and not os.environ.get("CI"):
         pytest.skip(reason)
-    with lab.open_lab(lab.Line(delay_ms=1)) as opened:
+    with lab.open_lab(Line(delay_ms=1)) as opened:
         yield opened
 
 

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.support.leaks import leaks
 from tests.support.waiting import wait_until
@@ -91,7 +91,7 @@ class NodeProcess:
 
     # -- its life
 
-    def start(self, wait: bool = True) -> "NodeProcess":
+    def start(self, wait: bool = True) -> Self:
         """`wait`: until it answers that all is well."""
         for _ in range(5):
             with self._log.open("ab") as log:
@@ -130,7 +130,7 @@ class NodeProcess:
         assert self._process is not None
         return self._process.wait(seconds)
 
-    def restart(self) -> "NodeProcess":
+    def restart(self) -> Self:
         """SIGTERM, then start again."""
         self.terminate()
         return self.start()
@@ -143,7 +143,7 @@ class NodeProcess:
         self._folder.cleanup()
         assert not found
 
-    def __enter__(self) -> "NodeProcess":
+    def __enter__(self) -> Self:
         return self.start() if self._process is None else self
 
     def __exit__(self, *error: object) -> None:
@@ -175,7 +175,8 @@ class NodeProcess:
     def telemetry(self, after: int = 0) -> dict[str, Any]:
         status, answer = self.call("GET", f"/telemetry?after={after}")
         assert status == 200, answer
-        return answer
+        document: dict[str, Any] = answer
+        return document
 
     def counters(self, worker: int = 0) -> dict[str, int]:
         counters: dict[str, int] = self.telemetry()["workers"][worker]["counters"]
