@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from causeway_client import edgegap
-from causeway_client.protocol import connection, handshake, joining, packets, proofs
+from causeway_client.protocol import connection, handshake, joining, leg, packets, proofs
 from causeway_client.protocol.connection import RelayConnection, State
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.events import Joined, Welcomed
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from causeway_client.protocol.probing import Measurement, Prober
 from causeway_client.protocol.replay_window import ReplayWindow
+from causeway_client.protocol.tokens import TOKEN_SIZE
 from relaynode.core.counters import DROPS
 from relaynode.core.relay_config import RelayConfig
 from tests.docs import pages
@@ -187,7 +188,7 @@ def test_timers() -> None:
     assert stated[0] == ", ".join(f"{wait:g}" for wait in repeats)
     assert f"after another {last:g} s" in PAGE.read_text()
     assert stated[2:4] == [f"{player._timeouts[state]:g}" for state in (State.JOINING, State.RECONNECTING)]
-    assert f"keep-alive, {node.keep_alive_ms / 1000:g} by default; at least {connection.MIN_KEEP_ALIVE:g}" in stated[4]
+    assert f"keep-alive, {node.keep_alive_ms / 1000:g} by default; at least {leg.MIN_KEEP_ALIVE:g}" in stated[4]
     assert stated[5].startswith(f"{connection.SILENT_KEEP_ALIVES} keep-alives")
     assert f"timeout, {node.timeout:g} by default" in stated[6]
 
@@ -197,8 +198,11 @@ def test_timers() -> None:
     [
         (r"accept any length up to ([\d,]+)", connection.MAX_TOKEN),
         (r"A payload is at most ([\d,]+) bytes", packets.MAX_PAYLOAD),
+        (r"`max payload` is ([\d,]+)\.", packets.MAX_PAYLOAD_BESIDE_EDGEGAP),
+        (r"The token has (\d+) bytes", TOKEN_SIZE),
+        (r"one window of ([\d,]+) numbers", ReplayWindow.END_TO_END_SIZE),
         (r"the overhead is (\d+) bytes", packets.OVERHEAD),
-        (r"receive up to ([\d,]+)\.", packets.MAX_INCOMING),
+        (r"receive up to ([\d,]+)\.", packets.MAX_DATAGRAM),
         (r"at most ([\d,]+) below and not marked", ReplayWindow.SIZE - 1),
         (r"payloads up to ([\d,]+), which", edgegap.MAX_PAYLOAD),
         (r"every other one of ([\d,]+) bytes", 1000),
@@ -219,6 +223,6 @@ def test_states_of_edgegap() -> None:
 
 def test_the_checklist_names_every_vector() -> None:
     stated = {word for row in pages.table(PAGE, after="## Checklist") for word in pages.words(row[1])}
-    parts = {"siphash", "keys", "packets", "replay"}
+    parts = {"siphash", "keys", "packets", "pair", "replay"}
     assert parts <= set(NATIVE)
     assert stated - parts - {"refused"} == {packet["name"] for packet in NATIVE["packets"] + EDGEGAP["packets"]}
