@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from causeway_client import edgegap
-from causeway_client.protocol import connection, handshake, joining, leg, packets, proofs
+from causeway_client.protocol import connection, handshake, joining, packets, proofs
 from causeway_client.protocol.connection import RelayConnection, State
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.events import Joined, Welcomed
@@ -188,7 +188,7 @@ def test_timers() -> None:
     assert stated[0] == ", ".join(f"{wait:g}" for wait in repeats)
     assert f"after another {last:g} s" in PAGE.read_text()
     assert stated[2:4] == [f"{player._timeouts[state]:g}" for state in (State.JOINING, State.RECONNECTING)]
-    assert f"keep-alive, {node.keep_alive_ms / 1000:g} by default; at least {leg.MIN_KEEP_ALIVE:g}" in stated[4]
+    assert f"keep-alive, {node.keep_alive_ms / 1000:g} by default; at least {handshake.MIN_KEEP_ALIVE:g}" in stated[4]
     assert stated[5].startswith(f"{connection.SILENT_KEEP_ALIVES} keep-alives")
     assert f"timeout, {node.timeout:g} by default" in stated[6]
 
