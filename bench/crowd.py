@@ -206,10 +206,11 @@ class _Joining:
             session_bytes=0,
             idle_timeout=3600,
             session_expires=now + 7200,
+            admits_edgegap=True,
         )
         self._connect = Connect(time.time_ns() // 1000, os.urandom(16), seal_token(token, *node.token_key))
         self._head = self._up_key = b""
-        self._connection = self._pings = 0
+        self._connection = self._pings = self._generation = 0
 
     def connect(self) -> bytes:
         return self._connect.encode(self._key)
@@ -223,7 +224,7 @@ class _Joining:
         if data[0] != PacketType.WELCOME:
             return False
         welcome = decode_welcome(data, self._key)
-        self._connection = welcome.connection
+        self._connection, self._generation = welcome.connection, welcome.roster_generation
         self._up_key, _ = packet_keys(self._key, welcome.player_nonce, welcome.node_nonce)
         self._head = struct.pack("<BI", PacketType.DATA, welcome.connection) + bytes(4)
         return True
@@ -231,7 +232,8 @@ class _Joining:
     def ping(self) -> bytes:
         """With the next sequence: one whose PONG was lost is not answered again."""
         self._pings += 1
-        return seal(self._up_key, PacketType.PING, self._connection, self._pings, 0, Ping(bytes(8), 0).encode())
+        body = Ping(bytes(8), 0, self._generation).encode()
+        return seal(self._up_key, PacketType.PING, self._connection, self._pings, 0, body)
 
     def flow(self, target: int) -> Flow:
         return Flow(self.ip, self._relay, self._port, self._head + bytes((target,)), self._up_key)
