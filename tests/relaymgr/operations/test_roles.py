@@ -36,7 +36,9 @@ from relaymgr.telemetry.models import (
     NodeEvent,
     NodeSample,
     NodeSummary,
+    PathSample,
     PeerLegs,
+    PeerPath,
     PrefixLeg,
     ProcessExit,
     StoredLatencyModel,
@@ -120,6 +122,10 @@ def rows(tenant: Tenant, node: RelayNode) -> None:
         seconds=60, samples=1, probe_ms=1, cpu=0, cpu_max=0, sessions_max=1, seats_max=1, connected_max=1, **load
     )
     LegSample.objects.create(session_id=session.pk, seat=0, rtt_ms=1, jitter_ms=1, loss=0, **load)
+    path = {"session_id": session.pk, "seat": 0, "peer": 1, "path": "ipv4", "reason": "better"}
+    path |= {"loss": 0.0, "packets": 1, "bytes": 100, **load}
+    PathSample.objects.create(**path)
+    PeerPath.objects.create(**path, since=now, changes=1, unannounced=0, sampled="")
     NodeEvent.objects.create(boot_id="b", number=1, session_id=session.pk, seat=0, kind="seat_joined", **load)
     PrefixLeg.objects.create(prefix="192.0.2.0/24", ms=1, jitter_ms=1, loss=0, **load)
     ProcessExit.objects.create(

@@ -1,0 +1,97 @@
+"""Two players with the credentials of the REST API find a direct path past a real node, and the manager shows it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from causeway_client import asyncio_udp
+from causeway_client.protocol.paths.wire import DirectSettings
+from causeway_client.rest import connect_arguments
+from relaymgr.nodes.models import RelayNode
+from relaymgr.sessions.models import EventKind, SessionEvent
+from relaymgr.telemetry.services import probe_round
+from relaymgr.tenants.models import Tenant
+from tests.relaymgr.conftest import api, location, make_node, make_stand_in, tenant
+from tests.relaymgr.sessions.conftest import SESSIONS, process, relay
+from tests.relaymgr.sessions.test_compat import create
+from tests.support.leaks import LogWatch
+from tests.support.waiting import wait_until
+
+__all__ = ["api", "location", "make_node", "make_stand_in", "process", "relay", "tenant"]
+
+pytestmark = [pytest.mark.django_db, pytest.mark.flow]
+
+ALONE = DirectSettings(port_mapping=False)  # no packet leaves the machine
+
+
+@dataclass
+class Player:
+    connection: asyncio_udp.Connection
+    received: int = 0
+
+    @property
+    def is_direct(self) -> bool:
+        return any(info.path for info in self.connection.paths())
+
+    async def receive(self) -> None:
+        async for _ in self.connection:
+            self.received += 1
+
+
+async def play(session: dict[str, Any], until: Callable[[Player], bool]) -> list[Player]:
+    """Seats 0 and 1 send to each other until the condition holds for both."""
+    connections = [await asyncio_udp.connect(**connect_arguments(session, seat=seat), direct=ALONE) for seat in (0, 1)]
+    players = [Player(connection) for connection in connections]
+    receiving = [asyncio.create_task(player.receive()) for player in players]
+    try:
+        async with asyncio.timeout(60):
+            while not all(map(until, players)):
+                for seat, player in enumerate(players):
+                    player.connection.send(b"state", 1 - seat)
+                await asyncio.sleep(0.02)
+        return players
+    finally:
+        for task, player in zip(receiving, players, strict=True):
+            task.cancel()
+            player.connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _permissive(tenant: Tenant) -> None:
+    Tenant.objects.update(direct_mode="direct")
+
+
+def test_a_direct_path_is_found_with_the_keys_of_the_api_and_reported_to_it(
+    relay: RelayNode, api: APIClient, log_watch: LogWatch
+) -> None:
+    session = create(api, dialects=["native"])
+    for user in session["session_users"]:
+        log_watch.note(user["peer_keys"], user["peer_keys"].rstrip("="))
+    asyncio.run(play(session, until=lambda player: player.is_direct))
+
+    def paths() -> list[dict[str, Any]]:
+        probe_round()
+        found: list[dict[str, Any]] = api.get(f"{SESSIONS}/{session['session_id']}/paths").json()["paths"]
+        return found
+
+    wait_until(lambda: [each["path"] for each in paths()].count("local_network") == 2)
+    first, second = paths()
+    assert (first["seat"], first["peer"], second["seat"], second["peer"]) == (0, 1, 1, 0)
+    assert "directly in the local network" in first["explanation"]
+    timeline = SessionEvent.objects.filter(kind=EventKind.PATH_CHANGED)
+    assert set(timeline.values_list("seat", flat=True)) == {0, 1}
+
+
+def test_with_a_player_who_is_relay_only_there_is_no_direct_path(relay: RelayNode, api: APIClient) -> None:
+    users = [{"ip": "192.0.2.1"}, {"ip": "192.0.2.2", "direct_mode": "relay_only"}]
+    session = create(api, users=users, dialects=["native"])
+    players = asyncio.run(play(session, until=lambda player: player.received >= 100))
+    assert not any(player.is_direct for player in players)
+    probe_round()
+    found = api.get(f"{SESSIONS}/{session['session_id']}/paths").json()
+    assert {each["path"] for each in found["paths"]} <= {"relay"}
+    assert found["direct_bytes"] == 0
