@@ -52,7 +52,8 @@ async def play_one(
 def summary(scenario: Scenario, program: Program, result: Result) -> str:
     times = sorted(result.direct_ms)
     took = f"{times[len(times) // 2]:.0f} ms, at most {times[-1]:.0f}" if times else ", ".join(result.failures)
-    return f"{scenario.name:40} {program.name:15} {len(times):3} of {result.rounds:3} direct   {took}"
+    relayed = f", {result.relayed} relayed" if result.relayed else ""
+    return f"{scenario.name:40} {program.name:15} {len(times):3} of {result.rounds:3} direct{relayed}   {took}"
 
 
 def write(results: Results, folder: Path) -> None:
@@ -90,7 +91,7 @@ def main() -> int:
             print(f"{scenario.name:40} {scenario.title}")
     reason = lab.missing()
     chosen = programs.by_names(options.programs)
-    for left_out in filter(None, (it.missing() for it in (*chosen, *played))):
+    for left_out in filter(None, [*(it.missing() for it in chosen), *(it.missing() for it in played)]):
         print(f"Left out: {left_out}.", file=sys.stderr)
     if reason:
         print(f"{reason[0].upper()}{reason[1:]}.", file=sys.stderr)

@@ -28,6 +28,7 @@ class Outcome:
     paths: list[str] = field(default_factory=list)
     reason: str = ""
     rendezvous_bytes: int = 0
+    is_relayed: bool = False  # both received packets, over the relay only
     held: bool | None = None  # whether the path carried packets after a silence; None: there was none
 
 
@@ -126,6 +127,7 @@ class Pair:
         loop = asyncio.get_running_loop()
         ready: dict[int, float] = {}
         direct: dict[int, float] = {}
+        joined: set[int] = set()
         paths, reasons = ["", ""], ["", ""]
         deadline = loop.time() + READY_WITHIN
         # A message by way of a relay: from one site to the relay, and from there to the other site.
@@ -149,10 +151,15 @@ class Pair:
             elif "direct" in message:
                 direct.setdefault(side, message["direct"])
                 paths[side] = message["path"]
+            elif "joined" in message:
+                joined.add(side)
+                if len(joined) == 2 and len(ready) < 2:  # over TLS, where no RENDEZVOUS can be seen
+                    deadline = min(deadline, loop.time() + limit)
             elif "failed" in message:
                 reasons[side] = message["failed"]
         if len(direct) < 2:
-            return Outcome(reason="; ".join(dict.fromkeys(filter(None, reasons))) or "none found in time")
+            reason = "; ".join(dict.fromkeys(filter(None, reasons))) or "none found in time"
+            return Outcome(reason=reason, is_relayed=len(joined) == 2)
         return Outcome(max(0.0, max(direct.values()) - max(ready.values(), default=0.0)), paths)
 
     async def _holds(self, seconds: float) -> bool:

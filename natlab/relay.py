@@ -1,9 +1,16 @@
-"""A real relay node in the lab: the STUN server of all players, and the relay of Causeway's."""
+"""A real relay node in the lab: the STUN server of all players, and the relay of Causeway's, over UDP or TLS."""
 
 import base64
 import secrets
 import time
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from causeway_client.protocol.packets import DirectMode
 from causeway_client.protocol.paths.pair_secrets import PEER_KEY_SIZE, pack_peer_keys
@@ -12,6 +19,7 @@ from natlab.lab import Host
 from tests.support.node_process import NodeProcess
 
 LIFETIME = 3600  # seconds of a session
+WEBSOCKET_PORT = 443
 
 
 class LabNode(NodeProcess):
@@ -21,6 +29,12 @@ class LabNode(NodeProcess):
         ipv4, ipv6 = host.addresses
         super().__init__(1, PUBLIC_IP=ipv4, PUBLIC_IPV6=ipv6, PACKET_PATH="userspace", **settings)
         self.host = host
+        self._certificate, key = _self_signed(ipv4)
+        folder = self.state_dir.parent
+        for name, content in (("certificate", self._certificate), ("key", key)):
+            folder.joinpath(name).write_text(content)
+            self._settings[f"TLS_{name.upper()}"] = str(folder / name)
+        self._settings["WEBSOCKET_PORT"] = str(WEBSOCKET_PORT)
         self.command = host.namespace.command(self.command)
 
     def call(self, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
@@ -59,11 +73,33 @@ class LabNode(NodeProcess):
             direct_mode=mode,
         )
         return {
-            "node": {"hosts": self.host.addresses, "port": self.client_port},
+            "node": {
+                "hosts": self.host.addresses,
+                "port": self.client_port,
+                "websocket_url": f"wss://{self.host.address}/relay/{self.client_port}",
+                "certificate": self._certificate,
+            },
             "connect_token": _text(seal_token(token, *self.token_key)),
             "seat_key": _text(seat_key),
             "peer_keys": _text(pack_peer_keys(peer_keys[seat], peer_keys[:seat])),
         }
+
+
+def _self_signed(ip: str) -> tuple[str, str]:
+    """Certificate and key, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ip)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(ip))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, encryption = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, encryption)
+    return certificate.public_bytes(pem).decode(), private.decode()
 
 
 def _text(secret: bytes) -> str:

@@ -90,6 +90,8 @@ def _cell(result: Result | None) -> str:
     text = f"{result.share * 100:.0f} % of {result.rounds}"
     if result.direct_ms:
         text += f", {percentile(result.direct_ms, 0.5):.0f} ms"
+    if result.relayed:
+        text += f", {result.relayed} relayed"
     if result.held is not None:
         text += f", {result.held} held"
     return text

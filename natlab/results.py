@@ -13,7 +13,8 @@ from natlab.pairs import Outcome
 @dataclass
 class Result:
     """The rounds of one program in one scenario. `direct_ms`: of each round that found a direct path, see
-    pairs.Outcome. `held`: how many of these carried packets after the scenario's silence."""
+    pairs.Outcome. `relayed`: how many of the others played over the relay. `held`: how many of the direct ones carried
+    packets after the scenario's silence."""
 
     scenario: str
     program: str
@@ -25,6 +26,7 @@ class Result:
     paths: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     rendezvous_bytes: list[int] = field(default_factory=list)
+    relayed: int = 0
     held: int | None = None
 
     def add(self, outcome: Outcome) -> None:
@@ -32,6 +34,7 @@ class Result:
         if outcome.rendezvous_bytes:
             self.rendezvous_bytes.append(outcome.rendezvous_bytes)
         if outcome.seconds is None:
+            self.relayed += outcome.is_relayed
             self.failures = dict(Counter(self.failures) + Counter([outcome.reason]))
             return
         self.direct_ms.append(round(outcome.seconds * 1000, 1))

@@ -1,9 +1,11 @@
 """Causeway's own client: it plays through a relay node, and moves to a direct path when it finds one.
 
-Besides what every player gets, `config` has `node` (addresses and port), `connect_token`, `seat_key` and `peer_keys`.
+Besides what every player gets, `config` has `node` (addresses, port, URL and certificate), `connect_token`, `seat_key`
+and `peer_keys`.
 """
 
 import asyncio
+import ssl
 
 from causeway_client.asyncio_udp import Connection, DirectSettings, connect
 from causeway_client.protocol.events import PathChanged
@@ -23,6 +25,8 @@ async def play(current: Round) -> None:
         seat_key=config["seat_key"],
         peer_keys=config["peer_keys"],
         direct=DirectSettings(hard_nats=config["hard_nats"]),
+        websocket_url=config["node"]["websocket_url"],
+        ssl_context=ssl.create_default_context(cadata=config["node"]["certificate"]),
     )
     async with connection, asyncio.TaskGroup() as tasks:
         tasks.create_task(_play_game(current, connection, 1 - current.side))
@@ -37,6 +41,8 @@ async def _play_game(current: Round, connection: Connection, peer: int) -> None:
     async def receive() -> None:
         nonlocal received
         async for _ in connection:
+            if not received:
+                current.joined()
             received += 1
 
     def received_directly() -> int:

@@ -6,7 +6,8 @@ output.
     {"round": 3, "signal": ...}               {"round": 3, "ready": 17.25}     it knows the other side's candidates
     {"round": 3, "silence": true}             {"round": 3, "direct": 17.27, "path": "..."}
     {"round": 3, "check": true}               {"round": 3, "held": true}       the answer to "check"
-    {"stop": 3}                               {"round": 3, "failed": "..."}
+    {"stop": 3}                               {"round": 3, "joined": true}      packets arrive, by whichever path
+                                              {"round": 3, "failed": "..."}
                                               {"round": 3, "stopped": true}
 
 Times are those of CLOCK_MONOTONIC in seconds, which all processes of a machine share. A player goes on with its part of
@@ -55,6 +56,10 @@ class Round:
     def direct(self, path: str) -> None:
         """Packets go directly, and answers come back. `path`: a description."""
         self._report(direct=time.monotonic(), path=path)
+
+    def joined(self) -> None:
+        """The other player's packets arrive, by whichever path."""
+        self._report(joined=True)
 
     def failed(self, reason: str) -> None:
         self._report(failed=reason)
