@@ -18,7 +18,7 @@ from causeway_client.edgegap import MAX_PAYLOAD as EDGEGAP_MAX_PAYLOAD
 from causeway_client.edgegap import EdgegapClient, EdgegapHost, EdgegapRefused, EdgegapState, StateChanged
 from causeway_client.protocol.errors import ConnectionFailed
 from causeway_client.protocol.events import Received
-from causeway_client.protocol.packets import MAX_PAYLOAD
+from causeway_client.protocol.packets import MAX_PAYLOAD_BESIDE_EDGEGAP as MAX_PAYLOAD
 from causeway_client.sidecar import ExitCode
 from tests.causeway_client.granted import GrantedSession
 

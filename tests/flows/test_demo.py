@@ -50,6 +50,7 @@ def access(shown: str) -> set[str]:
     return set(re.findall(r"cw_\w+|password \S+", shown))
 
 
+@pytest.mark.timeout(1800)  # two starts and a stop of everything, on a machine that may be busy
 def test_second_demo_uses_what_runs_and_stop_ends_it(tmp_path: Path) -> None:
     port, relay_port = free_ports()
     first = ["--seconds", "1", "--port", str(port), "--relay-port", str(relay_port)]

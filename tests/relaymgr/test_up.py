@@ -5,6 +5,8 @@ import socket
 import pytest
 from django.core.management import CommandError, call_command
 
+from tests.support.node_process import free_ports
+
 
 @pytest.mark.parametrize(
     ("arguments", "port", "option"),
@@ -16,7 +18,7 @@ from django.core.management import CommandError, call_command
     ],
 )
 def test_port_that_cannot_be_is_refused_by_name(arguments: list[str], port: str, option: str) -> None:
-    free = [] if "--port" in arguments else ["--port", str(_free_port())]
+    free = [] if "--port" in arguments else ["--port", str(free_ports(8))]
     with pytest.raises(CommandError) as refused:
         call_command("up", *free, *arguments)
     assert str(refused.value) == f"Port {port} cannot be used: ports go from 1 to 65535. Choose another with {option}."

@@ -207,9 +207,14 @@ class Connection:
         """The path to each player with which a direct path is permitted, with its figures."""
         return self._machine.direct.paths()
 
+    def fileno(self) -> int:
+        """The socket to the node, for select and similar functions; -1 if closed. `filenos` has all sockets."""
+        each = self._sockets.get(udp_sockets.family_of(str(self._address[0])))
+        return each.fileno() if each else -1
+
     def filenos(self) -> list[int]:
-        """The sockets, for select and similar functions; empty if closed."""
-        return [each.fileno() for each in self._sockets.values()]
+        """Every socket, those of direct paths included; empty if closed."""
+        return [each.fileno() for each in self._all_sockets()]
 
     def __enter__(self) -> Self:
         return self
