@@ -62,7 +62,7 @@ bench-one-address: $(VENV)/.dev ## 2,000 players behind one address: connecting,
 bench-find-match: $(VENV)/.dev ## what 500 searches for a match at once cost one web process (ARGS="--players N --default-limits")
 	@$(RUN) -m bench.find_match $(ARGS)
 
-attack: $(VENV)/.dev          ## attacks on a real stack beside a tenant that must not notice (ARGS="--seconds N NAME ...")
+attack: $(VENV)/.dev          ## attacks on a real stack beside a tenant that must not notice (ARGS="--seconds N --rounds N NAME ...")
 	@$(RUN) -m tests.attacks $(ARGS)
 
 fuzz: $(VENV)/.dev            ## mutate the corpus of tests/fuzz, and keep what is new (ARGS="--seconds 600 --target native")
