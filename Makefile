@@ -70,7 +70,7 @@ nat-lab: $(VENV)/.dev         ## which NATs direct paths get through, and how fa
 		npm ci --silent --no-audit --no-fund --prefix natlab/players/webrtc; fi
 	@$(RUN) -m natlab $(ARGS)
 
-attack: $(VENV)/.dev          ## attacks on a real stack beside a tenant that must not notice (ARGS="--seconds N NAME ...")
+attack: $(VENV)/.dev          ## attacks on a real stack beside a tenant that must not notice (ARGS="--seconds N --rounds N NAME ...")
 	@$(RUN) -m tests.attacks $(ARGS)
 
 fuzz: $(VENV)/.dev            ## mutate the corpus of tests/fuzz, and keep what is new (ARGS="--seconds 600 --target native")

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import IO, Any
 
 import django
@@ -45,7 +46,7 @@ from web.http.asgi_requests import (
 )
 from web.http.fair_queue import FairQueue, Path
 from web.http.in_flight import InFlight, Limits, OverBudget
-from web.http.known_keys import Holder
+from web.http.known_keys import TENANT, Holder
 from web.memory import return_freed_memory
 from web.startup import reasons_not_to_start
 
@@ -53,6 +54,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "relaymgr.settings")
 share_between_processes()
 
 PART = 65_536  # bytes of a response that are passed to the server at once
+NO_KEY = "no key"  # the branch of requests without a key
 WAITING_MAX = 4_000  # waiting requests: at most 2,000 of one tenant, and 1,000 of one address of a key
 
 
@@ -157,7 +159,7 @@ class Handler(ASGIHandler):
         run = contextvars.copy_context().run
         return await asyncio.get_running_loop().run_in_executor(self._threads, run, call, *arguments)
 
-    async def _in_time(self, arrived: float, call: Callable[..., Any], *arguments: Any) -> Any:
+    async def _in_time(self, cost: "Cost", arrived: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Runs the call in a thread, with a deadline for the database. While the database does not respond, requests
         that have waited that long are refused without another attempt. Raises Refused."""
 
@@ -172,7 +174,14 @@ class Handler(ASGIHandler):
                     raise _database_unavailable() from error
                 raise
 
-        return await self._in_a_thread(bounded_call)
+        def measured_call() -> Any:
+            began = time.thread_time()
+            try:
+                return bounded_call()
+            finally:
+                cost.processor += time.thread_time() - began
+
+        return await self._in_a_thread(measured_call)
 
     def _respond(self, scope: Any, body: Any) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
@@ -231,24 +240,33 @@ class ClientDisconnected(Exception):
     """The client disconnected before its request was processed."""
 
 
+@dataclass
+class Cost:
+    """What a request used of the processor, in seconds."""
+
+    processor: float = 0.0
+
+
 class _Turns:
     """Decides which request gets a thread next."""
 
     def __init__(self, slots: int) -> None:
-        self._queue: FairQueue[asyncio.Future[str]] = FairQueue(slots, WAITING_MAX)
+        self._queue: FairQueue[asyncio.Future[str]] = FairQueue(slots, WAITING_MAX, _is_limited, _is_tenant)
 
     async def take(self, path: Path, receive: Any, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        """Waits for the request's turn and returns what `call` returns. Raises ClientDisconnected and Refused."""
+        """Waits for the request's turn and returns what `call` returns, whose first argument is the Cost that it adds
+        to. Raises ClientDisconnected and Refused."""
+        cost = Cost()
         turn: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         if not self._queue.put(path, turn):
             raise _busy("queue")
         self._start()
         try:
             await self._wait(turn, receive)
-            return await call(*arguments)
+            return await call(cost, *arguments)
         finally:
             if not turn.cancelled() and not turn.cancel():  # it had its turn
-                self._queue.done(turn.result())
+                self._queue.done(turn.result(), time.monotonic(), cost.processor)
             self._start()
 
     async def _wait(self, turn: asyncio.Future[str], receive: Any) -> None:
@@ -264,10 +282,10 @@ class _Turns:
             leaving.cancel()
 
     def _start(self) -> None:
-        while taken := self._queue.take():
+        while taken := self._queue.take(time.monotonic()):
             branch, turn = taken
             if turn.cancelled():
-                self._queue.done(branch)
+                self._queue.done(branch, time.monotonic())
             else:
                 turn.set_result(branch)
 
@@ -294,11 +312,20 @@ def _database_unavailable() -> Refused:
     return Refused("database", 503, "database_unavailable", text, retry_after=2)
 
 
+def _is_tenant(branch: str) -> bool:
+    return branch.startswith(TENANT)
+
+
+def _is_limited(branch: str) -> bool:
+    """Nodes, services and operators are never reduced to one slot, and do not reduce a tenant that is alone."""
+    return branch == NO_KEY or _is_tenant(branch)
+
+
 def _path(scope: Any, holder: Holder | None, network: str) -> Path:
     """The path in the queue and in the budgets: branch, ..., address."""
     if holder:
         return holder.branch, holder.key, network
-    return "admin" if scope["path"].startswith("/admin/") else "no key", network
+    return "admin" if scope["path"].startswith("/admin/") else NO_KEY, network
 
 
 def checked(app: Any) -> Any:

@@ -118,7 +118,7 @@ def key_holder(header: bytes) -> known_keys.Holder | None:
 def _holder(key: ApiKey) -> known_keys.Holder:
     """Each tenant is a branch; so is each kind of process of the installation."""
     own = key.scopes[0] if key.tenant_id is None and key.scopes else ""
-    return known_keys.Holder(own or f"tenant:{key.tenant_id}", str(key.pk))
+    return known_keys.Holder(own or f"{known_keys.TENANT}{key.tenant_id}", str(key.pk))
 
 
 def _key_in(header: bytes) -> str | None:

@@ -88,7 +88,7 @@ def session_create(
     # Concurrent creations may exceed the quota by a few. A cached count alone never refuses a session.
     if sessions_live_lately(tenant) >= tenant.max_sessions and sessions_live(tenant) >= tenant.max_sessions:
         raise SessionQuota
-    allowance = take("session-creations", str(tenant.pk), tenant.sessions_per_minute)
+    allowance = take("session-creations", str(tenant.pk), tenant.sessions_per_minute, creation_weight(len(users)))
     if not allowance.is_granted:
         raise CreationQuota(limit=allowance.limit, retry_after=allowance.resets_in)
     taken: set[int] = set()
@@ -124,6 +124,12 @@ def session_create(
         ranked = ranking.rank(group, nodes, legs)
     session.active_seats = seats
     return session_allocate(session=session, ranking=ranked, workers=workers, idempotency_key=idempotency_key)
+
+
+def creation_weight(users: int) -> int:
+    """How many requests, and how many sessions of the quota, the creation of a session counts as: what it costs the
+    manager and the nodes grows with its seats."""
+    return 1 + users // 10
 
 
 def session_delete(*, tenant: Tenant, session_id: str) -> None:

@@ -1,9 +1,11 @@
 """`make attack`: every attack on a real stack, beside a tenant that must not notice.
 
 Each attack runs for SECONDS on a new stack; on another one a well-behaved tenant then makes requests of the usual kind
-at the rate at which the attack's were accepted. An attack harms others when a
-95th percentile of theirs is more than 1.2 times as long as beside the well-behaved tenant and longer by more than
-5 ms, or when a process has not given back all but 50 MB a minute after it.
+at the rate at which the attack's were accepted. With several rounds, the two change places in every other one, so that
+a machine that becomes slower or faster meanwhile favours neither, and the samples of all rounds are pooled. An attack
+harms others when a 95th percentile of theirs is more than 1.2 times as long as beside the well-behaved tenant and
+longer by more than 5 ms, or when a process has not given back all but 50 MB a minute after it. In `nothing` the
+attacker does nothing: the differences in its row are the noise of the machine.
 """
 
 import argparse
@@ -15,12 +17,13 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.attacks.arena import Arena, Servers, Target, running_arena, running_servers
-from tests.attacks.attackers import ATTACKS
+from tests.attacks.attackers import ATTACKS, nothing
 from tests.attacks.bystander import Samples, WebhookReceiver, observe
 from tests.flows.stack import ROOT
 from tests.support.node_process import free_ports
@@ -30,6 +33,35 @@ NOISE = 0.005  # seconds: less is not felt by a player and not told from the mac
 KEPT_MB = 50.0
 MEMORY_AFTER = 60.0  # seconds
 WARM_UP = 4.0  # seconds
+
+
+@dataclass
+class Measured:
+    """What was measured in all rounds beside one program."""
+
+    program: str
+    tenant: str
+    seconds: float = 0.0
+    accepted: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    samples: Samples = field(default_factory=Samples)
+    kept_mb: dict[str, float] = field(default_factory=dict)
+
+    def add(self, samples: Samples, kept: dict[str, float], tally: Any) -> None:
+        for name, values in samples.figures().items():
+            self.samples.figures()[name].extend(values)
+        self.samples.errors.extend(samples.errors)
+        self.kept_mb = {name: max(mb, self.kept_mb.get(name, mb)) for name, mb in kept.items()}
+        self.seconds += tally["seconds"]
+        self.accepted += tally["accepted"]
+        self.refused.update(tally["refused"])
+
+    @property
+    def rate(self) -> float:
+        return self.accepted / self.seconds
+
+    def p95s(self) -> dict[str, float]:
+        return {name: p95(values) for name, values in self.samples.figures().items()}
 
 
 @dataclass
@@ -58,22 +90,26 @@ def p95(values: list[float]) -> float:
     return ordered[max(0, math.ceil(0.95 * len(ordered)) - 1)] if ordered else math.inf
 
 
-async def play(servers: Servers, receiver: WebhookReceiver, name: str, seconds: float, hanging: str) -> Result:
-    attack, peaceful = ATTACKS[name]
-    beside_attack, kept, tally = await _beside(servers, receiver, "attacker", attack.__name__, 0.0, seconds, hanging)
-    accepted = tally["accepted"] / tally["seconds"]
-    beside_neighbour, _, _ = await _beside(
-        servers, receiver, "neighbour", peaceful.__name__, accepted, seconds, hanging
-    )
+async def play(
+    servers: Servers, receiver: WebhookReceiver, name: str, seconds: float, hanging: str, rounds: int
+) -> Result:
+    attack, peaceful = (program.__name__ for program in ATTACKS[name])
+    attacker, neighbour = Measured(attack, "attacker"), Measured(peaceful, "neighbour")
+    for number in range(rounds):
+        # The first round begins with the attack, because the neighbour needs its rate.
+        for beside in (attacker, neighbour) if number % 2 == 0 else (neighbour, attacker):
+            rate = attacker.rate if beside is neighbour else 0.0
+            beside.add(*await _beside(servers, receiver, beside.tenant, beside.program, rate, seconds, hanging))
+    counts = [len(values) for beside in (attacker, neighbour) for values in beside.samples.figures().values()]
     return Result(
         name,
-        accepted,
-        tally["refused"],
-        {figure: p95(values) for figure, values in beside_attack.figures().items()},
-        {figure: p95(values) for figure, values in beside_neighbour.figures().items()},
-        min(len(values) for values in (*beside_attack.figures().values(), *beside_neighbour.figures().values())),
-        beside_attack.errors,
-        kept,
+        attacker.rate,
+        attacker.refused,
+        attacker.p95s(),
+        neighbour.p95s(),
+        min(counts),
+        attacker.samples.errors,
+        attacker.kept_mb,
     )
 
 
@@ -130,13 +166,13 @@ async def hanging_server() -> Any:
         server.close()
 
 
-async def play_all(servers: Servers, names: list[str], seconds: float) -> list[Result]:
+async def play_all(servers: Servers, names: list[str], seconds: float, rounds: int) -> list[Result]:
     receiver = WebhookReceiver(free_ports(1))
     results = []
     async with receiver.running(), hanging_server() as hanging:
         for name in names:
             print(f"{name} ...", flush=True)
-            result = await play(servers, receiver, name, seconds, hanging)
+            result = await play(servers, receiver, name, seconds, hanging, rounds)
             print("   ", _line(result), flush=True)
             results.append(result)
     return results
@@ -172,17 +208,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attacks", nargs="*", default=[], help=f"some of {', '.join(ATTACKS)}; all by default")
     parser.add_argument("--seconds", type=float, default=18.0, help="of each run (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="of each attack and its neighbour (%(default)s)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     if unknown := set(arguments.attacks) - set(ATTACKS):
         parser.error(f"no such attack: {', '.join(sorted(unknown))}")
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
     with running_servers() as servers:
-        results = asyncio.run(play_all(servers, arguments.attacks or list(ATTACKS), arguments.seconds))
+        names = arguments.attacks or list(ATTACKS)
+        results = asyncio.run(play_all(servers, names, arguments.seconds, arguments.rounds))
     print(f"\np95 beside the attack / beside a well-behaved tenant; load average {os.getloadavg()[0]:.1f}\n")
     print(table(results))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
-    return any(result.harm() for result in results)
+    return any(result.harm() for result in results if result.attack != nothing.__name__)
 
 
 if __name__ == "__main__":

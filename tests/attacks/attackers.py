@@ -342,6 +342,11 @@ async def idle_control_connections(scene: Scene) -> None:
     await scene.until_stopped(*(idle(url) for url in scene.target.control_urls for _ in range(256)))
 
 
+async def nothing(scene: Scene) -> None:
+    """No attack at all: what is measured beside it differs from what is measured without it by noise alone."""
+    await scene.stop.wait()
+
+
 # -- what a well-behaved tenant does at the rate that an attack was accepted at ------------------------
 
 
@@ -427,6 +432,7 @@ ATTACKS: dict[str, tuple[Program, Program]] = {
         (wrong_keys, peaceful_reads),
         (slow_bodies, peaceful_reads),
         (idle_control_connections, peaceful_reads),
+        (nothing, peaceful_reads),
     )
 }
 PROGRAMS: dict[str, Program] = {program.__name__: program for pair in ATTACKS.values() for program in pair}

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 TTL = 60.0  # seconds
 MAX_ENTRIES = 10_000
+TENANT = "tenant:"  # the branch of a tenant is this and its id
 
 
 class Holder(NamedTuple):

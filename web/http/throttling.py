@@ -117,6 +117,20 @@ class KeyThrottle(Throttle):
         return cast(Any, request.auth).tenant.requests_per_minute
 
 
+def count_more(request: Request, weight: int) -> None:
+    """Counts a request, which KeyThrottle has counted once, `weight` times more; but never as more than the whole limit
+    of a minute, so that a key with a low limit can make it at all. Raises Throttled (429 with Retry-After)."""
+    throttle = KeyThrottle()
+    subject = throttle.subject(request)
+    if subject is None or weight <= 0:
+        return
+    limit = throttle.limit(request)
+    allowance = take(throttle.kind, subject, limit, max(0, min(weight, limit - 1)))
+    request._request.rate_limit = allowance  # type: ignore[attr-defined]
+    if not allowance.is_granted:
+        raise Throttled(wait=allowance.resets_in)
+
+
 class UnauthenticatedThrottle(Throttle):
     """Counts requests without a key by address."""
 

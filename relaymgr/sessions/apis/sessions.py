@@ -24,6 +24,7 @@ from web.fields.numbers import Count, Integer
 from web.fields.session_options import UNITS, option_conflicts
 from web.http.input_warnings import InputWarning, RequestSerializer, warn
 from web.http.paging import NEXT_HELP, CursorField, next_cursor
+from web.http.throttling import count_more
 from web.openapi import error_responses
 from web.ssrf_guard import is_private_url
 
@@ -32,7 +33,7 @@ from ..models import SessionState
 from ..placement.filters import Filter
 from ..selectors import ORDER, session_get, session_list, session_page, sessions_after
 from ..serializers import SessionSerializer
-from ..services import MAX_SEATS, session_create, session_delete
+from ..services import MAX_SEATS, creation_weight, session_create, session_delete
 from .idempotency import session_create_once
 from .input_serializers import (
     METADATA_KEY,
@@ -172,6 +173,7 @@ class SessionsApi(APIView):
         """Place a session on the relay that serves its players best. The session is ready when this call returns."""
         tenant = calling_tenant(request)
         wanted = _session_input(tenant.edgegap_enabled, tenant.private_webhooks).run_validation(request.data)
+        count_more(request, creation_weight(len(wanted["users"])) - 1)
         wanted["users"] = users_known(wanted["users"], "users[{index}].")
         constraints_warn(wanted["constraints"])
         filters_warn(wanted["filters"])

@@ -189,6 +189,31 @@ def test_quota_of_creations(relay: RelayNode, api: APIClient) -> None:
     assert api.get(SESSIONS).status_code == 200
 
 
+def test_a_session_of_many_users_counts_as_several_creations(relay: RelayNode, api: APIClient) -> None:
+    Tenant.objects.update(sessions_per_minute=8)
+    create(api, users=[{"ip": "1.1.1.1"}] * 50)
+    create(api, users=[{"ip": "1.1.1.1"}] * 19)
+    response = api.post(SESSIONS, TWO_USERS, format="json")
+    assert (response.status_code, response.json()["code"]) == (429, "creation_quota")
+
+
+def test_a_session_of_many_users_counts_as_several_requests(relay: RelayNode, api: APIClient) -> None:
+    Tenant.objects.update(requests_per_minute=11)
+    body = {"users": [{"ip": "1.1.1.1"}] * 50}
+    assert api.post(SESSIONS, body, format="json")["RateLimit-Remaining"] == "5"
+    refused = api.post(SESSIONS, body, format="json")
+    assert (refused.status_code, refused.json()["code"]) == (429, "throttled")
+    assert 1 <= int(refused["Retry-After"]) <= 60
+    assert api.get(SESSIONS).json()["total_count"] == 1
+    assert api.post(SESSIONS, TWO_USERS, format="json").status_code == 200
+
+
+def test_a_key_with_a_low_limit_can_create_a_large_session(relay: RelayNode, api: APIClient) -> None:
+    Tenant.objects.update(requests_per_minute=2)
+    create(api, users=[{"ip": "1.1.1.1"}] * 50)
+    assert api.get(SESSIONS).status_code == 429
+
+
 def test_one_tenants_creations_are_not_anothers(relay: RelayNode, api: APIClient) -> None:
     Tenant.objects.update(sessions_per_minute=1)
     create(api)
