@@ -236,6 +236,23 @@ def test_in_topology_host_only_the_host_has_direct_paths() -> None:
     assert scene.duplicated() == 0
 
 
+def test_a_pause_of_the_game_costs_no_direct_path() -> None:
+    """Neither permission to send nor the NATs' mappings end in the meantime."""
+    scene = Scene(3)
+    scene.grant(["direct"] * 2)
+    for seat in range(2):
+        nat = Nat(scene.net, f"203.0.113.{9 + seat}", PORT_RESTRICTED, lifetime=20)
+        scene.join(seat, "10.0.0.2", line=FAR, nat=nat)
+    scene.play(3.0)
+    scene.net.run(60.0)
+    before = scene.node.relay.counters.forwarded_packets
+    scene.play(1.0)
+    assert scene.changes(0) == [(1, "ipv4", "first_path")]
+    assert scene.changes(1) == [(0, "ipv4", "first_path")]
+    assert scene.node.relay.counters.forwarded_packets - before <= 10
+    assert (scene.missing(), scene.duplicated()) == (0, 0)
+
+
 def test_the_rendezvous_of_an_upgrade_stays_below_five_hundred_bytes() -> None:
     scene = Scene(2)
     scene.grant(["direct"] * 2)

@@ -22,6 +22,8 @@ UNANSWERED = 3  # consecutive probes without an answer that make a path suspect 
 GOOD_ANSWERS, GOOD_WITHIN = 3, 0.5  # answers within so many seconds that make a suspect path valid again
 RESTS = (10.0, 60.0, 300.0)  # seconds before a dead path is probed again, by how often it died
 PLAY_INTERVAL, STANDBY_INTERVAL, IDLE_INTERVAL = 0.25, 1.0, 15.0  # seconds between two probes of a path
+# Of the selected direct path while the game pauses: twice in the 5 s after which no payload may be sent on it.
+PAUSE_INTERVAL = 2.0
 SUSPECT_INTERVAL = 0.1
 FULL_PLAY_INTERVAL, FULL_STANDBY_INTERVAL, FULL_IDLE_INTERVAL = 1.0, 5.0, 60.0  # seconds between two full-size probes
 HURRIED_AFTER = 0.075  # seconds of silence on the selected path, in play, after which it is probed out of turn
@@ -179,7 +181,7 @@ class Path:
         if self.state is not PathState.VALID and self.address is not None:
             return None
         if not is_in_play:
-            return self.probed_at + IDLE_INTERVAL
+            return self.probed_at + (PAUSE_INTERVAL if is_selected and self.address is not None else IDLE_INTERVAL)
         if not is_selected:
             return self.probed_at + STANDBY_INTERVAL
         regular = self.probed_at + PLAY_INTERVAL
