@@ -306,16 +306,25 @@ class NodeHost(_Driven):
     None: down."""
 
     def __init__(
-        self, network: Network, relay: Any, ip: str, ports: tuple[int, int] = (31000, 31001), line: Line = GOOD_LINE
+        self,
+        network: Network,
+        relay: Any,
+        ip: str,
+        ports: tuple[int, int] = (31000, 31001),
+        line: Line = GOOD_LINE,
+        ipv6: str = "",
     ) -> None:
+        """`ipv6`: a second address, of the other family, with the same ports."""
         super().__init__(network)
         self.relay = relay
         self.ip = ip
+        self.ipv6 = ipv6
         self.ports = ports
         self.line = line
         self.nat = None
         self.events: list[Any] = []
-        network.attach(ip, self)
+        for own in filter(None, (ip, ipv6)):
+            network.attach(own, self)
         self.pump()
 
     def address(self, port: int = 1) -> Address:
@@ -341,7 +350,8 @@ class NodeHost(_Driven):
         self._arm(self.relay.next_timer())
 
     def _send(self, port: int, data: bytes, destination: Address) -> None:
-        self.network.send(data, (self.ip, self.ports[port]), destination, self)
+        own = self.ipv6 if ":" in destination[0] else self.ip
+        self.network.send(data, (own, self.ports[port]), destination, self)
 
     def _timer(self) -> None:
         if self.relay is not None:

@@ -31,7 +31,7 @@ class Scene:
         config = RelayConfig(ports=(31000, 31001))
         relay = Relay(worker=0, config=config, random=self.net.random_bytes)
         relay.set_token_keys({KEY_ID: KEY})
-        self.node = NodeHost(self.net, relay, "198.51.100.1")
+        self.node = NodeHost(self.net, relay, "198.51.100.1", ipv6="2001:db8::1")
         self.players: dict[int, PlayerHost] = {}
         self.sent: dict[int, int] = {}
         self._keys = [bytes([seat]) * 32 for seat in range(16)]
@@ -74,7 +74,8 @@ class Scene:
         settings: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
         **options: Any,
     ) -> PlayerHost:
-        """A player that is connected when this returns."""
+        """A player that is connected when this returns. `options`: those of PlayerHost; with `ipv6`, it connects over
+        IPv4 and has the node verify its IPv6 address."""
         token = ConnectToken(
             session=SESSION,
             worker=0,
@@ -100,6 +101,7 @@ class Scene:
             random=self.net.random_bytes,
             peer_keys=pack_peer_keys(self._keys[seat], self._keys[:seat]),
             direct=settings,
+            second_node=(self.node.ipv6, self.node.address()[1]) if options.get("ipv6") else None,
         )
         player = PlayerHost(self.net, machine, ip, line=line, nat=nat, **options)
         self.players[seat] = player

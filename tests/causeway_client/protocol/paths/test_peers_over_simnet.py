@@ -283,6 +283,27 @@ def test_two_players_on_one_local_network_use_it() -> None:
     assert scene.path(0, 1) == scene.path(1, 0) == "local_network"
 
 
+@pytest.mark.parametrize("lost", [0, 1], ids=["nothing lost", "first packet lost"])
+def test_players_behind_difficult_nats_reach_each_other_by_ipv6(lost: int) -> None:
+    scene = Scene(5)
+    scene.grant(["direct"] * 2)
+    losses = {f"2001:db8:{seat}::2": lost for seat in range(2)}
+
+    def lose(data, source, destination):
+        if destination[0] == scene.node.ipv6 and losses[source[0]]:
+            losses[source[0]] -= 1
+            return None
+        return 0.0
+
+    scene.net.interfere = lose
+    for seat in range(2):
+        nat = Nat(scene.net, f"203.0.113.{9 + seat}", SYMMETRIC)
+        scene.join(seat, "10.0.0.2", line=FAR, nat=nat, ipv6=f"2001:db8:{seat}::2")
+    scene.play(2.0)
+    assert scene.path(0, 1) == scene.path(1, 0) == "ipv6"
+    assert not any(losses.values())
+
+
 KINDS = {
     "full cone": FULL_CONE,
     "address-restricted": ADDRESS_RESTRICTED,

@@ -73,7 +73,7 @@ class RelayConnection:
         if not 0 < len(connect_token) <= MAX_TOKEN or len(seat_key) != SEAT_KEY_SIZE:
             raise ValueError(f"expected a connect token, and a seat key of {SEAT_KEY_SIZE} bytes")
         self.node = node
-        self._second_node = second_node
+        self._second_node, self._is_second_due = second_node, False  # due: a PING from the second address
         self.state = State.IDLE
         self.error: ConnectionFailed | None = None  # set when the state is CLOSED; `send` raises it
         self.dropped: Counter[str] = Counter()
@@ -123,6 +123,7 @@ class RelayConnection:
     def rebind(self, now: float) -> None:
         """The adapter's socket has another address: sends a packet at once, so that the node verifies it."""
         if self._leg is not None and self.state is State.RELAYED:
+            self._is_second_due = self._second_node is not None
             self._ping(now, self._leg)
         elif self._give_up_at is not None:
             self._transmit(self._joining.start(now))
@@ -244,11 +245,10 @@ class RelayConnection:
                 bytes_per_second=welcome.bytes_per_second,
             )
         )
+        self._is_second_due = self.direct.awaits_second_address = bool(self._second_node and welcome.direct_mode)
         self._ping(now, leg)  # measures the round trip early
         if welcome.is_sequenced:
             self.direct.welcomed(welcome, now)
-            if self._second_node is not None and welcome.direct_mode:
-                self._outgoing.append((leg.ping(self._roster.generation, now), self._second_node))
 
     # -- receiving -----------------------------------------------------------------------------------
 
@@ -315,6 +315,9 @@ class RelayConnection:
                     raise DecodeError("malformed")
                 purpose = packets.PATH_MOVES if addr == self.node else packets.PATH_IS_SECOND
                 self._outgoing.append((leg.seal(PacketType.PATH_RESPONSE, 0, body + purpose), addr))
+                if purpose == packets.PATH_IS_SECOND:
+                    self._is_second_due = False
+                    self.direct.second_address_verified(now)
             case PacketType.RENDEZVOUS:
                 self.direct.receive_rendezvous(seat, body, now)
             case PacketType.PEER:
@@ -369,6 +372,8 @@ class RelayConnection:
 
     def _ping(self, now: float, leg: PlayerLeg) -> None:
         self._transmit(leg.ping(self._roster.generation, now))
+        if self._is_second_due:
+            self._outgoing.append((leg.ping(self._roster.generation, now), self._second_node))
         self._next_ping = now + leg.welcome.keep_alive
         if self._unanswered_since is None:
             self._unanswered_since = now

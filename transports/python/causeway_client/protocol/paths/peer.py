@@ -71,7 +71,7 @@ class Peer:
         if not self._round and (expected := self._wire.nat_expected_until(now)) is not None:
             self._repeat_at = expected
             return
-        content = self._wire.candidates(), self._wire.nat()
+        content = self._wire.candidates(), self._wire.nat(), self._wire.awaits_second_address
         if not self._round or content != self._sent_content:
             self._round = self._round % 0xFFFF + 1
             self._sent_content = content

@@ -72,6 +72,7 @@ class Peers:
         self._reported_at = 0.0
         self._timer = math.inf
         self.is_suspended = False
+        self.awaits_second_address = False  # the node will know it soon (PROTOCOL.md 9)
         self._extra_until: float | None = None  # when the extra sockets are closed (PROTOCOL.md 12.8)
 
     # -- the connection to the node
@@ -293,7 +294,7 @@ class Peers:
         return classify(self._stun.observations)
 
     def nat_expected_until(self, now: float) -> float | None:
-        return self._stun.expected_until(now)
+        return self._stun.expected_until(now, or_more=self.awaits_second_address)
 
     def own_observed(self) -> list[IpPort]:
         return [(it.ip, it.port) for it in self._stun.observations]
@@ -326,9 +327,17 @@ class Peers:
         servers = [(ip, welcome.second_port)] if welcome.second_port else []
         self._stun = StunClient(Observation(ip, port, welcome.ip, welcome.port), servers, self.random, now)
 
+    def second_address_verified(self, now: float) -> None:
+        """From now on, the node adds it to RENDEZVOUS."""
+        self.awaits_second_address = False
+        self._candidates_changed(now)
+
     def receive_stun(self, data: bytes, now: float) -> None:
         """Raises DecodeError."""
         self._stun.receive(data)
+        self._candidates_changed(now)
+
+    def _candidates_changed(self, now: float) -> None:
         for peer in self._peers.values():
             if not peer.is_direct:
                 peer.rendezvous(now)

@@ -91,9 +91,10 @@ class StunClient:
             raise DecodeError("unknown_nonce")
         self.observations.append(Observation(*server, ip, port))
 
-    def expected_until(self, now: float) -> float | None:
-        """Until when it is worth waiting for an answer; None: it is not."""
-        return self._expected_until if self._open and now < self._expected_until else None
+    def expected_until(self, now: float, *, or_more: bool) -> float | None:
+        """Until when it is worth waiting for an answer, `or_more` that was asked for at the same time; None: it is
+        not."""
+        return self._expected_until if (self._open or or_more) and now < self._expected_until else None
 
     def next_timer(self) -> float | None:
         return self._due[0][0] if self._due else None

@@ -33,6 +33,7 @@ class Wire(Protocol):
     seat: int
     numbers: EndToEnd
     dropped: Counter[str]
+    awaits_second_address: bool  # the node does not add it to RENDEZVOUS yet
     is_suspended: bool  # the node has been silent for longer than the direct grace: only the relay may be used
     random: Callable[[int], bytes]
 
