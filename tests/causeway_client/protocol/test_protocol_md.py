@@ -128,7 +128,7 @@ def test_drops_that_the_standard_names_are_counted_by_the_node_or_the_player() -
     named = re.findall(r"\((?:[\d.]+, )?`([a-z_]+)`(?:, [\d.]+)?\)|[Dd]rop `([a-z_]+)`", text)
     names = {first or second for first, second in named}
     assert {"too_short", "bad_tag", "replayed", "not_allowed", "peer_absent", "replayed_connect"} <= names
-    of_players = {"unknown_pair", "stale_round"}
+    of_players = {"unknown_pair", "stale_round", "stale_nonce"}
     assert of_players <= names <= set(DROPS) | of_players
     machines = "".join(file.read_text() for file in Path(path.__file__).parent.glob("*.py"))
     assert all(f'DecodeError("{name}")' in machines for name in of_players)

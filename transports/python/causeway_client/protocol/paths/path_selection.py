@@ -8,7 +8,7 @@ A valid path that measures better by the margin, for some time, is taken; a fail
 from dataclasses import dataclass
 
 from .path import Path, PathState
-from .reports import PathKind, PathReason
+from .reports import PathInfo, PathKind, PathReason, PathReport
 
 JITTER_WEIGHT = 4.0
 LOSS_WEIGHT = 1.0  # seconds for a loss of 100 %
@@ -24,6 +24,34 @@ class Choice:
     path: Path
     reason: PathReason
     since: float
+
+    def info(self, seat: int, relay: Path) -> PathInfo:
+        """For the game. `seat`: the peer; `relay`: the path to it over the relay."""
+        rtt, relay_rtt, address = self.path.round_trip.smoothed, relay.round_trip.smoothed, self.path.address
+        return PathInfo(
+            seat=seat,
+            path=self.path.kind,
+            address=address[:2] if isinstance(address, tuple) else None,
+            reason=self.reason,
+            since=self.since,
+            rtt_ms=None if rtt is None else rtt * 1000,
+            jitter_ms=self.path.round_trip.jitter * 1000,
+            loss=self.path.loss,
+            relay_rtt_ms=None if relay_rtt is None else relay_rtt * 1000,
+        )
+
+    def report(self, seat: int, relay: Path, packets: int, octets: int) -> PathReport:
+        """For the node. `packets` and `octets`: sent on direct paths since the last report."""
+        return PathReport(
+            seat=seat,
+            path=self.path.kind,
+            reason=self.reason,
+            loss=self.path.loss,
+            round_trip=round((self.path.round_trip.smoothed or 0.0) * 1e6),
+            relay_round_trip=round((relay.round_trip.smoothed or 0.0) * 1e6),
+            packets=packets,
+            bytes=octets,
+        )
 
 
 def score(path: Path, relay_bias: float) -> float | None:

@@ -5,6 +5,7 @@ never goes back.
 """
 
 import struct
+from collections import deque
 from collections.abc import Hashable, Iterable
 
 from .. import packets
@@ -27,6 +28,7 @@ RENDEZVOUS_REPEATS = (0.25, 0.5, 1.0, 2.0)  # seconds after which an unacknowled
 RENDEZVOUS_CROSSING = 0.1  # seconds in which two RENDEZVOUS may cross each other
 RENDEZVOUS_RETRY = 15.0  # seconds after the last repetition, while the game sends
 MAX_PATHS = 16
+MAX_PAST_NONCES = 256  # of a peer: one for each of its restarts
 IN_PLAY_FOR = 2.0  # seconds after the last DATA to or from the peer
 MIN_OVERLAP = 0.1  # seconds after a change of the path in which DATA is sent on both
 CONSENT_TIMEOUT = 5.0  # seconds without a packet of the pair, after which no payload is sent on a direct path
@@ -47,6 +49,7 @@ class Peer:
         self._settings = settings
         self._send_key = b""
         self._their_nonce = b""
+        self._past_nonces: deque[bytes] = deque(maxlen=MAX_PAST_NONCES)
         self._their_id = self._their_round = 0
         self._rounds = RoundBudget(now)
         self._their_nat, self._their_step = NatClass.UNKNOWN, 0
@@ -98,6 +101,8 @@ class Peer:
     def receive_rendezvous(self, body: bytes, now: float) -> None:
         """Raises DecodeError."""
         theirs, observed = decode_rendezvous(body, self._secret, self.seat, self._wire.seat)
+        if theirs.nonce in self._past_nonces:
+            raise DecodeError("stale_nonce")  # a replay: with its nonce, recorded packets would be valid again
         if theirs.nonce != self._their_nonce:
             self._new_keys(theirs, now)
         elif theirs.round < self._their_round:
@@ -122,10 +127,10 @@ class Peer:
 
     def _new_keys(self, theirs: Rendezvous, now: float) -> None:
         mine = self._wire.seat
+        self._past_nonces.append(self._their_nonce)
         self._their_nonce = theirs.nonce
         self._their_id = int.from_bytes(theirs.nonce[:4], "little")
         self._their_round = 0
-        self._rounds = RoundBudget(now)
         self._send_key = direct_key(self._secret, mine, self.seat, self.nonce, theirs.nonce)
         self.receive_key = direct_key(self._secret, self.seat, mine, theirs.nonce, self.nonce)
         self._wire.numbers.begin(self.seat, theirs.sequence)
@@ -348,7 +353,9 @@ class Peer:
         """At the latest when `handle_timer` is to be called."""
         due = [now + IDLE_INTERVAL, self._repeat_at]
         if self.receive_key:
-            due += [self._punching.next_timer(), self._selection.next_check()]
+            due.append(self._punching.next_timer(with_rounds=now - self.traffic_at < IDLE_INTERVAL))
+            if not self._wire.is_suspended:
+                due.append(self._selection.next_check())
             if self.is_direct:
                 due.append(self._last_packet_at + CONSENT_TIMEOUT)
             for path in (self.relay, *self.paths.values()):
@@ -370,31 +377,9 @@ class Peer:
     # -- reports
 
     def info(self) -> PathInfo:
-        choice = self._selection.choice
-        path, rtt, relay_rtt = choice.path, choice.path.round_trip.smoothed, self.relay.round_trip.smoothed
-        return PathInfo(
-            seat=self.seat,
-            path=path.kind,
-            address=path.address[:2] if isinstance(path.address, tuple) else None,
-            reason=choice.reason,
-            since=choice.since,
-            rtt_ms=None if rtt is None else rtt * 1000,
-            jitter_ms=path.round_trip.jitter * 1000,
-            loss=path.loss,
-            relay_rtt_ms=None if relay_rtt is None else relay_rtt * 1000,
-        )
+        return self.choice.info(self.seat, self.relay)
 
     def report(self) -> PathReport:
         """For PATH_REPORT; the packets and bytes are counted anew."""
-        choice = self._selection.choice
         sent, octets, self._direct_packets, self._direct_bytes = self._direct_packets, self._direct_bytes, 0, 0
-        return PathReport(
-            seat=self.seat,
-            path=choice.path.kind,
-            reason=choice.reason,
-            loss=choice.path.loss,
-            round_trip=round((choice.path.round_trip.smoothed or 0.0) * 1e6),
-            relay_round_trip=round((self.relay.round_trip.smoothed or 0.0) * 1e6),
-            packets=sent,
-            bytes=octets,
-        )
+        return self.choice.report(self.seat, self.relay, sent, octets)

@@ -17,7 +17,7 @@ from .end_to_end import EndToEnd
 from .nat import Observation, classify
 from .pair_secrets import PeerKeys, unpack_peer_keys
 from .path_selection import Choice
-from .peer import Peer
+from .peer import IN_PLAY_FOR, Peer
 from .rendezvous import Candidate, NatClass
 from .reports import MAX_ENTRIES, PathInfo, PathReason, encode_reports
 from .stun import StunClient
@@ -86,8 +86,12 @@ class Peers:
             self.dropped["wrong_peer_keys"] += 1
             self._keys = None
         self._observe_nat(welcome, now)
-        for peer in self._peers.values():
-            peer.rendezvous(now)
+        for peer in list(self._peers.values()):
+            if self.is_possible:
+                peer.rendezvous(now)
+            else:
+                peer.leave_direct(PathReason.NOT_PERMITTED, now)
+                self.remove(peer.seat)
         self._timer = now
 
     def set_addresses(self, hosts: Iterable[IpPort], mapped: Iterable[IpPort] | None, now: float) -> None:
@@ -172,8 +176,8 @@ class Peers:
             peer = self._peers.get(target) or self._begin(target, now)
             number = self.numbers.next()
             body = number.to_bytes(8, "little")[:SEQUENCE_SIZE] + payload
-            if peer is not None and now - peer.traffic_at > 1.0:
-                self._timer = now  # the probes of an idle peer are far apart
+            if peer is not None:
+                self._probe_again(peer, now)
             if peer is None or peer.send_data(number, payload, now):
                 return self.relay(PacketType.DATA, target, body) or (peer is not None and peer.is_direct)
             return True
@@ -187,6 +191,8 @@ class Peers:
         body = number.to_bytes(8, "little")[:SEQUENCE_SIZE] + payload
         relayed = []
         for seat, peer in peers.items():
+            if peer is not None:
+                self._probe_again(peer, now)
             if peer is None or peer.send_data(number, payload, now):
                 relayed.append(seat)
         # A single DATA to everyone costs the player less than one to each of several seats.
@@ -194,12 +200,18 @@ class Peers:
             return self.relay(PacketType.DATA, EVERYONE, body) or len(relayed) < len(receivers)
         return all(self.relay(PacketType.DATA, seat, body) for seat in relayed)
 
+    def _probe_again(self, peer: Peer, now: float) -> None:
+        """DATA goes to or comes from the peer: while it was idle, its probes were far apart."""
+        if now - peer.traffic_at > IN_PLAY_FOR / 2:
+            self._timer = now
+
     def receive_data(self, source: int, body: bytes, now: float) -> bytes | None:
         """The payload of DATA over the node; None: a duplicate. Raises DecodeError."""
         if len(body) < SEQUENCE_SIZE:
             raise DecodeError("malformed")
         peer = self._peers.get(source) or self._begin(source, now)
         if peer is not None:
+            self._probe_again(peer, now)
             peer.relay.packet_received(now)
             peer.traffic_at = now
         if not self.numbers.accept_relayed(source, int.from_bytes(body[:SEQUENCE_SIZE], "little")):
@@ -241,7 +253,7 @@ class Peers:
         if kind == PacketType.DIRECT_CLOSE:
             self._closed(peer, packets.decode_close(body))
             return None
-        if kind == PacketType.DIRECT_DATA and address is None:
+        if kind not in packets.OF_A_PAIR or (kind == PacketType.DIRECT_DATA and address is None):
             raise DecodeError("unknown_type")
         if kind == PacketType.DIRECT_DATA and self.is_suspended:
             raise DecodeError("not_permitted")

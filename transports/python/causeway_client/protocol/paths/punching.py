@@ -91,10 +91,11 @@ class Punching:
         """Whether `start` should be called again."""
         return self._next_round is not None and now >= self._next_round and not self._due
 
-    def next_timer(self) -> float | None:
+    def next_timer(self, *, with_rounds: bool) -> float | None:
+        """When `take_due` or, `with_rounds`, `is_round_due` is to be called."""
         if self._due:
             return self._due[0][0]
-        return self._next_round
+        return self._next_round if with_rounds else None
 
     def _add(self, at: float, address: Address) -> None:
         self._count += 1

@@ -80,7 +80,7 @@ class Rendezvous:
             self.port_step,
             len(self.candidates),
         )
-        body = head + b"".join(map(_pack_candidate, self.candidates)) + self.certificate
+        body = head + b"".join(_pack_address(it.kind, it.ip, it.port) for it in self.candidates) + self.certificate
         return body + _tag(pair_secret, sender, receiver, body)
 
 
@@ -140,7 +140,7 @@ def end_of(data: bytes) -> int:
 
 def pack_observed(addresses: Iterable[tuple[str, int]]) -> bytes:
     """What a node adds to a RENDEZVOUS: the (IP, port) from which its sender has proved to receive, at most two."""
-    packed = [bytes((4 if "." in ip else 6,)) + _pack_address(ip, port) for ip, port in addresses]
+    packed = [_pack_address(0, ip, port) for ip, port in addresses]
     return bytes((len(packed),)) + b"".join(packed)
 
 
@@ -164,13 +164,9 @@ def _tag(pair_secret: bytes, sender: int, receiver: int, body: bytes) -> bytes:
     return hmac.digest(pair_secret, message, "sha256")[:_TAG_SIZE]
 
 
-def _pack_candidate(candidate: Candidate) -> bytes:
-    family = 4 if "." in candidate.ip else 6
-    return bytes((candidate.kind << 4 | family,)) + _pack_address(candidate.ip, candidate.port)
-
-
-def _pack_address(ip: str, port: int) -> bytes:
-    return ipaddress.ip_address(ip.partition("%")[0]).packed + port.to_bytes(_PORT_SIZE, "little")
+def _pack_address(kind: int, ip: str, port: int) -> bytes:
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return bytes((kind << 4 | address.version,)) + address.packed + port.to_bytes(_PORT_SIZE, "little")
 
 
 def _unpack_address(data: bytes, at: int, family: int) -> tuple[str, int, int]:
