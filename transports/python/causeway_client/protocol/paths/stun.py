@@ -41,6 +41,8 @@ def decode_response(data: bytes) -> tuple[bytes, str, int]:
     while at + _ATTRIBUTE.size <= len(data):
         attribute, size = _ATTRIBUTE.unpack_from(data, at)
         value = data[at + _ATTRIBUTE.size : at + _ATTRIBUTE.size + size]
+        if len(value) < size:
+            raise DecodeError("malformed")
         if attribute == _XOR_MAPPED_ADDRESS:
             ip, port = _address(value, transaction)
             return transaction, ip, port
