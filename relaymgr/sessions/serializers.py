@@ -13,9 +13,8 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from nodeapi.grants import MAX_DIRECT_GRACE
+from nodeapi.grants import DIRECT_MODES, MAX_DIRECT_GRACE
 from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6, addresses_for, bracketed, common_address
-from relaymgr.tenants.choices import DirectMode
 from web.fields.numbers import Integer, Latitude, Longitude, Milliseconds, Port, Token, UnixTime
 from web.fields.numbers import Seat as SeatNumber
 from web.http.root_path import root_path
@@ -96,7 +95,7 @@ class SeatSerializer(serializers.Serializer):
     connect_token = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
     direct_mode = serializers.ChoiceField(
-        choices=DirectMode.choices, help_text="The strictest of the tenant's, the session's and the requested one."
+        choices=DIRECT_MODES, help_text="The strictest of the tenant's, the session's and the requested one."
     )
     peer_keys = serializers.SerializerMethodField(
         help_text="Base64url, 32 + 16 * seat bytes: the keys for direct paths, for this player only. Null in lists and "
@@ -151,7 +150,7 @@ class SessionHeadSerializer(serializers.Serializer):
     topology = serializers.CharField()
     dialects = serializers.ListField(child=serializers.CharField())
     direct_mode = serializers.ChoiceField(
-        choices=DirectMode.choices,
+        choices=DIRECT_MODES,
         help_text="Whether its players may exchange packets without the relay: the stricter of the tenant's and the "
         "requested one; relay_only if the session admits the edgegap dialect.",
     )

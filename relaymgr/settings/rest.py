@@ -32,6 +32,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "TicketStatusEnum": "matchmaker.models.Status",
         "HealthEnum": ["HEALTHY", "UNHEALTHY"],
+        "PathReasonEnum": "nodeapi.telemetry.PATH_REASONS",
     },
 }
 

@@ -8,9 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from nodeapi.grants import MAX_DIRECT_GRACE
+from nodeapi.grants import DIRECT_MODES, MAX_DIRECT_GRACE
 from relaymgr.authentication import MayUseRelays, caller
-from relaymgr.tenants.choices import DirectMode
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import cors_origins_set
 from web.audit.services import action_record
@@ -39,7 +38,7 @@ class TenantApi(APIView):
         max_sessions = Count(help_text="Maximum number of live sessions.")
         edgegap_enabled = serializers.BooleanField()
         direct_mode = serializers.ChoiceField(
-            choices=DirectMode.choices, help_text="The least strict mode that a session may have; set by the operator."
+            choices=DIRECT_MODES, help_text="The least strict mode that a session may have; set by the operator."
         )
         direct_grace = Integer(
             0, MAX_DIRECT_GRACE, help_text="Seconds for which direct paths go on without a relay; set by the operator."

@@ -58,12 +58,18 @@ def row_change(model: type[Model], where: Mapping[str, Any], **values: Any) -> b
 
 
 def rows_upsert(model: type[Model], names: Sequence[str], rows: Iterable[Row], *, unique: Sequence[str]) -> None:
-    """Replaces a row that already exists with the same values in the columns `unique`."""
+    """Replaces a row that already exists with the same values in the columns `unique`. No two of `rows` may have the
+    same ones."""
     fields = _fields(model, names)
     new = [_quote(field.column) for field in fields if field.name not in unique]
     updates = ", ".join(f"{column} = excluded.{column}" for column in new)
     conflict = f"ON CONFLICT ({_columns(_fields(model, unique))}) DO UPDATE SET {updates}"  # nosec B608
-    _run_many(f"{_insert(model, fields)} {conflict}", fields, rows)
+    if connection.vendor != "postgresql":
+        _run_many(f"{_insert(model, fields)} {conflict}", fields, rows)
+    elif columns := list(zip(*_adapted(fields, rows), strict=True)):
+        # An array for each column: a statement for each row takes several times as long.
+        with connection.cursor() as cursor:
+            cursor.execute(f"{_insert_arrays(model, fields)} {conflict}", [list(column) for column in columns])
 
 
 def rows_update(model: type[Model], names: Sequence[str], rows: Iterable[Row], *, where: Sequence[str] = ()) -> None:
@@ -86,6 +92,13 @@ def _run_many(statement: str, fields: Fields, rows: Iterable[Row]) -> None:
 def _insert(model: type[Model], fields: Fields, rows: int = 1) -> str:
     row = f"({', '.join(['%s'] * len(fields))})"
     return f"INSERT INTO {_table(model, fields)} VALUES {', '.join([row] * rows)}"  # noqa: S608  # nosec B608
+
+
+@functools.cache
+def _insert_arrays(model: type[Model], fields: Fields) -> str:
+    types = (str(field.db_type(connection)).partition("(")[0] for field in fields)  # a cast to varchar(20) would cut
+    arrays = ", ".join(f"%s::{name}[]" for name in types)
+    return f"INSERT INTO {_table(model, fields)} SELECT * FROM unnest({arrays})"  # noqa: S608  # nosec B608
 
 
 @functools.cache

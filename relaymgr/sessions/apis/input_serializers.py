@@ -10,8 +10,8 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
+from nodeapi.grants import DIRECT_MODES
 from relaymgr.nodes.locations.address_families import ANY, IPV4, IPV6
-from relaymgr.tenants.choices import DirectMode
 from web.fields.address import AddressField
 from web.fields.choice import Choice
 from web.fields.collections import BoundedDict, BoundedList
@@ -67,7 +67,7 @@ class PlayerSerializer(RequestSerializer):
         help_text="The family in which the player reaches a relay; any: both. Default: that of its address.",
     )
 
-    direct_mode = Choice(choices=DirectMode.choices, required=False, allow_null=True, help_text=DIRECT_MODE_HELP)
+    direct_mode = Choice(choices=DIRECT_MODES, required=False, allow_null=True, help_text=DIRECT_MODE_HELP)
 
     ip_field = ""  # set by subclasses
 

@@ -6,9 +6,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from nodeapi.grants import DIRECT_MODES
 from nodeapi.telemetry import PATH_REASONS, PATHS
 from relaymgr.authentication import calling_tenant
-from relaymgr.tenants.choices import DirectMode
 from web.fields.numbers import INT64, Integer, Milliseconds, Seat, Share
 from web.http.input_warnings import RequestSerializer
 from web.openapi import error_responses
@@ -54,7 +54,7 @@ class SessionPathsApi(APIView):
             )
 
         session_id = serializers.CharField()
-        direct_mode = serializers.ChoiceField(choices=DirectMode.choices)
+        direct_mode = serializers.ChoiceField(choices=DIRECT_MODES)
         direct_packets = _traffic("What all players sent on direct paths, which the relay did not forward.")
         direct_bytes = _traffic("The same, in UDP payload.")
         paths = PairSerializer(many=True, help_text=f"Each ordered pair of seats; at most {MAX_PAIRS}.")

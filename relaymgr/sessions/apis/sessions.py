@@ -15,8 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from nodeapi.grants import DIRECT_MODES
 from relaymgr.authentication import calling_tenant, may_create_sessions
-from relaymgr.tenants.choices import DirectMode
 from web.errors import Invalid
 from web.fields.choice import Choice
 from web.fields.collections import BoundedList
@@ -79,7 +79,7 @@ class SessionsApi(APIView):
         constraints = ConstraintsSerializer(required=False, allow_null=True)
         dialects = BoundedList(child=Choice(choices=DIALECTS), min_length=1, max_length=10, required=False)
         direct_mode = Choice(
-            choices=DirectMode.choices,
+            choices=DIRECT_MODES,
             required=False,
             allow_null=True,
             help_text="Whether players may exchange packets without the relay, which shows their addresses to each "

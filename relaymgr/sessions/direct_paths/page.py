@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from .explanation import REASONS
 from .selectors import PairView, session_paths
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class PathRow:
     loss_percent: float
     is_old: bool
     segments: Sequence[Segment]
+    why: str  # the explanation without the figures, which the other columns have
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def _row(pair: PairView, now: datetime) -> PathRow:
         loss_percent=100 * current.loss,
         is_old=now - current.at > OUTDATED,
         segments=list(_segments(pair, now)),
+        why=REASONS.get(current.reason, current.reason),
     )
 
 

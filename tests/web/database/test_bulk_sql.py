@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from django.db import DataError, connection, transaction
 
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.states import NodeState
@@ -49,6 +50,23 @@ def test_a_row_takes_the_place_of_the_one_that_is_there(make_node: Make) -> None
     assert list(PrefixLeg.objects.order_by("node").values_list("ms", "loss")) == [(30.0, 0.0)] * 2
     rows_upsert(PeerLegs, ("node", "at", "legs"), [(one.pk, AT, {"other": (1.0, 0.0, 0.0, 1.0)})], unique=("node",))
     assert PeerLegs.objects.get().legs == {"other": [1.0, 0.0, 0.0, 1.0]}
+
+
+def test_many_rows_take_the_place_of_others_and_no_text_is_cut_or_read_as_sql(node: RelayNode) -> None:
+    names, unique = ("prefix", "node", "at", "ms", "jitter_ms", "loss", "by_player"), ("prefix", "node")
+    hostile = ["%s', NULL); --", "{a,b}", 'c"\\', "", "NULL"]
+    texts = [*hostile, *(f"198.51.{n}.0/24" for n in range(1_000))]
+    for ms in (20.0, 30.0):
+        rows_upsert(
+            PrefixLeg, names, ((text, node.pk, AT, ms, 0.0, 0.0, {text: [ms]}) for text in texts), unique=unique
+        )
+    assert {(leg.prefix, leg.ms, leg.by_player[leg.prefix][0]) for leg in PrefixLeg.objects.all()} == {
+        (text, 30.0, 30.0) for text in texts
+    }
+    rows_upsert(PrefixLeg, names, [], unique=unique)
+    if connection.vendor == "postgresql":
+        with pytest.raises(DataError), transaction.atomic():
+            rows_upsert(PrefixLeg, names, [("x" * 44, node.pk, AT, 1.0, 0.0, 0.0, {})], unique=unique)
 
 
 def test_only_the_rows_and_columns_named_change(make_node: Make) -> None:
