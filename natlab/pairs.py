@@ -12,11 +12,14 @@ from natlab.lab import Host, Lab
 from natlab.programs import ROOT, Program
 from natlab.relay import LabNode
 
+RELAY = "relay"  # the site of the relay node
 STARTS_WITHIN = 60.0  # seconds, against hanging only, as the next two
 READY_WITHIN = 20.0
 STOPS_WITHIN = 20.0
 _LONGEST_LINE = 1 << 20
 _UDP = 17
+
+Messages = asyncio.Queue[tuple[int, dict[str, Any]]]  # the side of a player, and what it reports
 
 
 @dataclass
@@ -35,15 +38,15 @@ class Outcome:
 class PlayerProcess:
     """A program on one host. What it reports is put into `messages`, with its side."""
 
-    def __init__(self, side: int, host: Host, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, side: int, host: Host, process: asyncio.subprocess.Process, messages: Messages) -> None:
         self.side = side
         self.host = host
-        self.messages: asyncio.Queue[tuple[int, dict[str, Any]]] = asyncio.Queue()
+        self._messages = messages
         self._process = process
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, program: Program, host: Host, side: int) -> "PlayerProcess":
+    async def start(cls, program: Program, host: Host, side: int, messages: Messages) -> "PlayerProcess":
         process = await asyncio.create_subprocess_exec(
             *host.namespace.command(program.command),
             stdin=asyncio.subprocess.PIPE,
@@ -51,7 +54,7 @@ class PlayerProcess:
             cwd=ROOT,
             limit=_LONGEST_LINE,
         )
-        return cls(side, host, process)
+        return cls(side, host, process, messages)
 
     def send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -72,19 +75,21 @@ class PlayerProcess:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            self.messages.put_nowait((self.side, json.loads(line)))
-        self.messages.put_nowait((self.side, {"ended": await self._process.wait()}))
+            self._messages.put_nowait((self.side, json.loads(line)))
+        self._messages.put_nowait((self.side, {"ended": await self._process.wait()}))
 
 
 class Pair:
     """Two running programs. Use `open_pair`."""
 
-    def __init__(self, lab: Lab, node: LabNode, program: Program, players: list[PlayerProcess]) -> None:
+    def __init__(
+        self, lab: Lab, node: LabNode, program: Program, players: list[PlayerProcess], messages: Messages
+    ) -> None:
         self._lab = lab
         self._node = node
         self._program = program
         self._players = players
-        self._messages: asyncio.Queue[tuple[int, dict[str, Any]]] = players[0].messages
+        self._messages = messages
         self._number = 0
 
     async def started(self) -> None:
@@ -188,24 +193,22 @@ class Pair:
 @contextlib.asynccontextmanager
 async def open_pair(lab: Lab, node: LabNode, program: Program, hosts: tuple[Host, Host]) -> AsyncIterator[Pair]:
     """Starts the program on both hosts. Raises RuntimeError if it does not start."""
-    players = [await PlayerProcess.start(program, host, side) for side, host in enumerate(hosts)]
-    players[1].messages = players[0].messages
-    try:
-        pair = Pair(lab, node, program, players)
+    messages: Messages = asyncio.Queue()
+    async with contextlib.AsyncExitStack() as stack:
+        players = []
+        for side, host in enumerate(hosts):
+            players.append(await PlayerProcess.start(program, host, side, messages))
+            stack.push_async_callback(players[-1].close)
+        pair = Pair(lab, node, program, players, messages)
         await pair.started()
         yield pair
-    finally:
-        for player in players:
-            await player.close()
 
 
 class _RendezvousTap:
     """Sees the RENDEZVOUS of a session on the wire. Causeway's players are ready when they have received the first one,
     which the client's interface does not report."""
 
-    def __init__(
-        self, messages: "asyncio.Queue[tuple[int, dict[str, Any]]]", number: int, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, messages: Messages, number: int, loop: asyncio.AbstractEventLoop) -> None:
         self.received = 0  # bytes that the node received
         self._messages = messages
         self._number = number
@@ -220,9 +223,6 @@ class _RendezvousTap:
         elif source == RELAY:
             side = 1 - payload[9]  # down, the byte is the seat of the sender
             self._loop.call_soon_threadsafe(self._messages.put_nowait, (side, {"round": self._number, "ready": now}))
-
-
-RELAY = "relay"  # the site of the relay node
 
 
 def _udp_payload(packet: bytes) -> bytes:
