@@ -150,12 +150,14 @@ def test_an_answer_counts_once_and_only_to_an_open_request() -> None:
 def test_an_answer_is_expected_for_a_fifth_of_a_second() -> None:
     asked = client(SERVERS[:1])
     ((request, _),) = asked.requests_to_send(10.0)
-    assert asked.expected_until(10.1) == 10.0 + EXPECTED_WITHIN
-    assert asked.expected_until(10.0 + EXPECTED_WITHIN) is None
+    until = 10.0 + EXPECTED_WITHIN
+    assert asked.expected_until(10.1, or_more=False) == until
+    assert asked.expected_until(until, or_more=False) is None
     asked.receive(answer(request))
-    assert asked.expected_until(10.1) is None
+    assert asked.expected_until(10.1, or_more=False) is None
+    assert asked.expected_until(10.1, or_more=True) == until
 
 
 def test_without_servers_nothing_is_sent_or_expected() -> None:
     asked = client([], None)
-    assert (asked.next_timer(), asked.expected_until(10.0), asked.observations) == (None, None, [])
+    assert (asked.next_timer(), asked.expected_until(10.0, or_more=False), asked.observations) == (None, None, [])
