@@ -131,8 +131,8 @@ class Path:
         return max(unanswered[0], self.answered_at) + max(DEAD_AFTER, 2 * self.suspect_after)
 
     def _unanswered(self) -> list[float]:
-        """When the small probes were sent that are open since the last answer."""
-        return [at for at, is_full in self._open.values() if not is_full and at > self.answered_at]
+        """When the small probes were sent that are open since the last answer, also in the moment of that answer."""
+        return [at for at, is_full in self._open.values() if not is_full and at >= self.answered_at]
 
     def _suspect_at(self, unanswered: list[float]) -> float:
         """Silence with a probe open is suspicious. So are several unanswered probes, even if packets arrive: the path
