@@ -52,7 +52,7 @@ class Roster:
             self.generation = notice.generation
 
     def _replace(self, notice: Notice) -> None:
-        for seat in notice.removed - {self._own}:
+        for seat in sorted(notice.removed - {self._own}):
             self._removed(seat, "")
         connected = notice.connected - {self._own}
         for seat in sorted(self.seats - connected):
