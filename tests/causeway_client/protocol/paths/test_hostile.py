@@ -431,4 +431,4 @@ def test_no_timer_spins_while_the_node_is_gone() -> None:
     fired = count_timers(scene.players[0].machine)
     scene.net.run(20.0)
     assert scene.path(0, 1) == "relay"
-    assert busiest_second(fired) <= 20
+    assert busiest_second(fired) <= 40
