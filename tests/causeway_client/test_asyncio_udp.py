@@ -13,7 +13,7 @@ from causeway_client.protocol.errors import ConnectionClosed, ConnectTimeout, In
 from causeway_client.protocol.events import Closed, Joined, Left, Moved, Signaled, Welcomed
 from causeway_client.protocol.packets import EVERYONE
 
-SILENT = {"connect_token": b"t" * 118, "seat_key": b"k" * 32}
+SILENT = {"connect_token": b"t" * 120, "seat_key": b"k" * 32}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from causeway_client.protocol.errors import ConnectionClosed, ConnectTimeout
 from causeway_client.protocol.events import Closed, ConnectStarted, Joined, Moved, Received, Signaled, Welcomed
 from causeway_client.protocol.packets import EVERYONE
 
-SILENT = {"connect_token": b"t" * 118, "seat_key": b"k" * 32}
+SILENT = {"connect_token": b"t" * 120, "seat_key": b"k" * 32}
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def run(*arguments, **environ):
 
 
 JOIN = ("join", "--relay", "127.0.0.1:9", "--listen", "127.0.0.1:0", "--connect-timeout", "0.3")
-TOKEN = base64.urlsafe_b64encode(bytes(118)).decode()
+TOKEN = base64.urlsafe_b64encode(bytes(120)).decode()
 KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 
 

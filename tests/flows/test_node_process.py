@@ -156,14 +156,11 @@ def test_the_manager_is_told_who_came(node):
 def test_a_native_players_leg_is_measured(node):
     player = NativePlayer(node, 1)
     player.connect()
-    body = packets.Ping(bytes(8), 0).encode()
-    ping = player.packet(PacketType.PING, body)
-    player.socket.send(ping)
+    player.socket.send(player.ping_packet())
     heard = {data[0]: data for data in (player.hears(), player.hears())}
     assert heard.keys() == {PacketType.PONG, PacketType.PING}
     nonce = packets.decode_ping(heard[PacketType.PING][packets.HEADER.size : -packets.TAG_SIZE]).nonce
-    pong = packets.Ping(nonce, 2).encode()
-    player.socket.send(player.packet(PacketType.PONG, pong))
+    player.socket.send(player.pong_packet(nonce, 2))
     wait_until(lambda: bool(node.telemetry()["legs"]))
     (leg,) = node.telemetry()["legs"]
     assert (leg["session"], leg["seat"], leg["dialect"]) == (SESSION, 1, "native")

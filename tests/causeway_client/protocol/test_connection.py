@@ -302,6 +302,90 @@ def test_what_is_sent_before_the_welcome_is_dropped_and_counted(player):
     assert player.machine.dropped["not_connected"] == 1
 
 
+# -- a session without edgegap: an end-to-end sequence before each payload, and direct paths ------------
+
+
+SEQUENCED = {"is_sequenced": True, "max_payload": packets.MAX_PAYLOAD, "expires": 1_795_300_000}
+START = 1_795_257_600_000_000 // 16  # by the clock of the fixtures
+
+
+def test_each_payload_has_the_next_end_to_end_sequence(player):
+    player.join(**SEQUENCED, mesh=True)
+    for number, target in enumerate((0, 7, EVERYONE), start=1):
+        assert player.machine.send(target, b"input", 1.0)
+        sequence = (START + number).to_bytes(8, "little")[:4]
+        assert player.node.open(player.sent()[0]) == (PacketType.DATA, target, sequence + b"input")
+
+
+def test_a_payload_is_delivered_once_whatever_packet_it_comes_in(player):
+    player.join(**SEQUENCED)
+    bodies = [b"\1\0\0\0state", b"\2\0\0\0next"] * 2
+    received = [player.receive(player.node.seal(PacketType.DATA, 0, body)) for body in bodies]
+    assert received == [(0, b"state"), (0, b"next"), None, None]
+    assert player.machine.dropped == {"duplicate": 2}
+    assert player.machine.stats().received == 2
+
+
+def test_a_payload_without_a_whole_sequence_is_malformed(player):
+    player.join(**SEQUENCED)
+    assert player.receive(player.node.seal(PacketType.DATA, 0, b"123")) is None
+    assert player.machine.dropped == {"malformed": 1}
+    assert player.receive(player.node.seal(PacketType.DATA, 0, b"1234")) == (0, b"")
+
+
+def test_the_largest_payload_makes_a_datagram_of_1232_bytes(player):
+    player.join(**SEQUENCED)
+    player.machine.send(0, bytes(1210), 0.0)
+    assert len(player.sent()[0]) == packets.MAX_DATAGRAM
+    with pytest.raises(PayloadTooLarge):
+        player.machine.send(0, bytes(1211), 0.0)
+
+
+def test_signals_have_no_end_to_end_sequence(player):
+    player.join(**SEQUENCED)
+    player.machine.signal(7, b"candidate", 0.0)
+    assert player.node.open(player.sent()[0]) == (PacketType.SIGNAL, 7, b"candidate")
+
+
+@pytest.mark.parametrize("kind", [PacketType.RENDEZVOUS, PacketType.PEER])
+@pytest.mark.parametrize("changes", [{}, SEQUENCED, SEQUENCED | {"direct_mode": packets.DirectMode.DIRECT}])
+def test_without_peer_keys_there_are_no_direct_paths(player, changes, kind):
+    player.join(**changes)
+    player.receive(player.node.seal(kind, 0, bytes(60)), 1.0)
+    assert player.machine.dropped == {{PacketType.RENDEZVOUS: "not_allowed", PacketType.PEER: "unknown_pair"}[kind]: 1}
+    player.machine.send(0, b"input", 1.0)
+    assert [data[0] for data in player.sent()] == [PacketType.DATA]
+    assert player.machine.direct.paths() == []
+
+
+@pytest.mark.parametrize("kind", packets.OF_A_PAIR)
+def test_packets_of_a_pair_come_from_elsewhere_than_the_node(player, kind):
+    player.join(**SEQUENCED)
+    data = bytes((kind,)) + bytes(40)
+    player.receive(data)
+    player.machine.receive_datagram(data, ("192.0.2.66", 666), 0.0)
+    assert player.machine.dropped == {"unknown_type": 1, "unknown_pair": 1}
+
+
+@pytest.mark.parametrize("kind", sorted({*PacketType} - packets.OF_A_PAIR))
+def test_packets_of_the_node_come_from_the_node(player, kind):
+    player.join(**SEQUENCED)
+    player.machine.receive_datagram(bytes((kind,)) + bytes(40), ("192.0.2.66", 666), 0.0)
+    assert player.machine.dropped == {"wrong_address": 1}
+
+
+def test_peer_keys_of_another_seat_are_not_used():
+    player = Player(peer_keys=bytes(32)).join(**SEQUENCED, direct_mode=packets.DirectMode.DIRECT)
+    assert player.machine.dropped == {"wrong_peer_keys": 1}
+    player.machine.send(0, b"input", 1.0)
+    assert [data[0] for data in player.sent()] == [PacketType.DATA]
+
+
+def test_peer_keys_of_an_impossible_length_are_refused():
+    with pytest.raises(ValueError, match="32 bytes, and 16 for each lower seat"):
+        Player(peer_keys=bytes(33))
+
+
 # -- keep-alive and measurements ---------------------------------------------------------------------
 
 

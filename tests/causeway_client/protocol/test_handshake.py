@@ -13,7 +13,7 @@ def reason(decode: object, *arguments: object) -> str:
 
 
 def test_connect_edges() -> None:
-    data = handshake.Connect(1, bytes(16), bytes(118)).encode(bytes(32))
+    data = handshake.Connect(1, bytes(16), bytes(120)).encode(bytes(32))
     assert reason(handshake.decode_connect, data[:59]) == "too_short"
     assert reason(handshake.decode_connect, data[:1] + b"\x02" + data[2:]) == "unsupported_version"
     assert reason(handshake.decode_connect, data[:-1]) == "malformed"
@@ -22,7 +22,7 @@ def test_connect_edges() -> None:
 
 @pytest.mark.parametrize("index", [2, 10, 26, 44, 161, 162, 177])
 def test_the_mac_of_a_connect_covers_it_all(index: int) -> None:
-    data = bytearray(handshake.Connect(1, bytes(16), bytes(118)).encode(bytes(32)))
+    data = bytearray(handshake.Connect(1, bytes(16), bytes(120)).encode(bytes(32)))
     assert handshake.is_connect_mac_valid(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))
     data[index] ^= 1
     assert not handshake.is_connect_mac_valid(bytes(data), handshake.decode_connect(bytes(data)), bytes(32))

@@ -6,7 +6,7 @@ from causeway_client.protocol import handshake
 from causeway_client.protocol.errors import DecodeError, Refusal
 from causeway_client.protocol.joining import MAX_CLOCK_LEAD, MAX_IMMEDIATE_ANSWERS, REPEAT_AFTER, Joining
 
-TOKEN = bytes(118)
+TOKEN = bytes(120)
 SEAT_KEY = bytes(range(32))
 
 

@@ -124,6 +124,17 @@ def test_a_flood_is_more_than_so_many_in_a_second_and_lasts_into_the_next() -> N
     assert not meter.count(99.0)
 
 
+def test_a_seats_rare_packets_come_in_a_burst_of_ten_and_then_at_their_rate() -> None:
+    bucket, accepted = 0.0, []
+    for step in range(1000):
+        after = limits.bucket_after(bucket, 5, 100.0 + step / 100)
+        if after is not None:
+            bucket = after
+            accepted.append(step)
+    assert accepted[:10] == list(range(10))
+    assert len(accepted) == 10 + 5 * 10 - 1
+
+
 def test_a_budget_is_spent_evenly() -> None:
     budget = Budget(100)
     assert [budget.take(50.0) for _ in range(8)] == [True] * 6 + [False] * 2

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from causeway_client.protocol.packets import EVERYONE, PacketType
+from causeway_client.protocol.packets import EVERYONE, OVERHEAD, PacketType
 from relaynode.core.addresses import Address, Outgoing
 from relaynode.core.relay import CLIENT_PORT, Relay
 from relaynode.datapath.buffers import ReceiveBatch, SendBatch
@@ -92,6 +92,28 @@ def test_what_needs_a_decision_is_left_to_the_core(path: Path) -> None:
     ]
     path.run(*left)
     assert path.to_core == [data for data, _ in left]
+
+
+def test_datagrams_above_1200_bytes_are_left_to_the_core_where_edgegap_is_admitted(path: Path) -> None:
+    native(path, 0)
+    player, edgegap = native(path, 1), EdgegapPlayer(path.relay, 2)
+    edgegap.addr = at(2)  # type: ignore[assignment]
+    longest, too_long = (player.data(bytes(size - OVERHEAD)) for size in (1200, 1201))
+    other = edgegap.data(bytes(1192))
+    assert len(path.run((longest, player.addr), (too_long, player.addr), (other, edgegap.addr))) == 1
+    assert path.to_core == [too_long, other]
+    assert drops(path.relay) == {"too_long": 2}
+
+
+def test_datagrams_of_1232_bytes_are_forwarded_where_it_is_not() -> None:
+    path = Path(relay_with(seats=3, dialects=["native"]))
+    host, player = native(path, 0), native(path, 1)
+    longest = player.data(bytes(1232 - OVERHEAD))
+    (outgoing,) = path.run((longest, player.addr))
+    assert host.hears(outgoing) == (PacketType.DATA, 1, bytes(1214))
+    assert path.run((player.data(bytes(1233 - OVERHEAD)), player.addr)) == []
+    assert len(path.to_core) == 1
+    assert drops(path.relay) == {"too_long": 1}
 
 
 def test_forged_and_replayed_packets_are_dropped_under_their_names(path: Path) -> None:
