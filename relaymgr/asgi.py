@@ -317,7 +317,7 @@ def _is_tenant(branch: str) -> bool:
 
 
 def _is_limited(branch: str) -> bool:
-    """Nodes, services and operators are never reduced to one slot, and do not reduce a tenant that is alone."""
+    """Nodes, services and operators always have their slots, and a tenant that is alone beside them has its own."""
     return branch == NO_KEY or _is_tenant(branch)
 
 

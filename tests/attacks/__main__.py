@@ -104,7 +104,7 @@ async def play(
     return Result(
         name,
         attacker.rate,
-        attacker.refused,
+        dict(attacker.refused),
         attacker.p95s(),
         neighbour.p95s(),
         min(counts),

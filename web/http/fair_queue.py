@@ -6,10 +6,11 @@ is served next, and use is forgotten exponentially (the decayed usage of the fai
 the turns. The keys of a branch and the addresses of a key are served round robin (hierarchical fair queueing; Bennett
 and Zhang, 1996).
 
-Requests that run at the same time also share the processor, and Python runs one thread at a time. While more than half
-of the slots or of a processor is in use, a branch that uses more than its equal part holds a single slot. Its part is
-the mean of its parts of the slots and of the processor: a slot that waits for the database delays the others less than
-one that computes, and on a slow machine the requests of every branch hold their slots for long.
+Requests that run at the same time also share the processor, and Python runs one thread at a time. While other branches
+are active, one that uses clearly more than its equal part of the processor therefore holds the fewer slots the busier
+the process is, down to a single one. The time of slots would not show which branch that is: a slot that waits for the
+database delays the others less than one that computes, on a slow machine the requests of every branch hold their slots
+for long, and a branch with a single slot would soon seem to be the lighter one.
 
 None of them can fill the queue either: at every level, each may have as many waiting as there is still room for
 (dynamic thresholds; Choudhury and Hahne, 1998), so there is always room for another one. Pure: no clock, no event loop,
@@ -23,7 +24,8 @@ from typing import Generic, TypeVar
 
 DECAY = 3.0  # seconds after which use counts 1/e of what it did
 ACTIVE = 10.0  # seconds since its last request for which a branch counts as active; then its use is forgotten
-BUSY = 0.5  # the part of a resource up to which each branch may use what it wants
+BUSY = 0.5  # processors in use, with which a branch above its equal part is down to one slot
+MARGIN = 1.25  # times its equal part that a branch may use, so that none of two similar branches is limited
 MAX_BRANCHES = 10_000  # whose use is remembered
 
 Item = TypeVar("Item")
@@ -47,8 +49,8 @@ class FairQueue(Generic[Item]):
         """Fewer than `waiting_max` items wait in all: of a single branch at most half as many, of a single key a third,
         of a single address a quarter.
 
-        A branch for which `is_limited` holds is reduced to one slot while it uses more than its equal part of what such
-        branches use, and another branch for which `is_rival` holds is active."""
+        A branch for which `is_limited` holds has fewer slots while it uses more than its equal part of the processor,
+        compared with other such branches, and another branch for which `is_rival` holds is active."""
         self._slots = slots
         self._branch_slots = max(1, (slots + 1) // 2)
         self._waiting_max = waiting_max
@@ -114,12 +116,12 @@ class FairQueue(Generic[Item]):
     def _slots_of(self, branch: str, use: "_Use", now: float) -> int:
         """How many slots the branch may hold."""
         others = self._rivals - self._is_rival(branch)
-        is_busy = self._total.slots(now) > BUSY * self._slots or self._total.processor(now) > BUSY
-        if not others or not is_busy or not self._is_limited(branch) or use.slots(now) <= 1.0:
+        if not self._is_limited(branch) or use.slots(now) <= 1.0:
             return self._branch_slots
-        of_slots = use.slots(now) / self._of_limited.slots(now)
-        of_processor = use.processor(now) / (self._of_limited.processor(now) or 1.0)
-        return 1 if (of_slots + of_processor) / 2 > 1 / (others + 1) else self._branch_slots
+        if use.processor(now) <= MARGIN * self._of_limited.processor(now) / (others + 1):
+            return self._branch_slots
+        spare = 1.0 - self._total.processor(now) / BUSY
+        return max(1, math.ceil(self._branch_slots * spare))
 
     def _uses_with(self, branch: str, now: float) -> "list[_Use]":
         """All uses that include that of the branch, which is active now."""

@@ -139,32 +139,39 @@ def test_a_tenant_that_is_alone_holds_half_of_the_slots_whatever_it_uses() -> No
     assert slots_held(waiting, "heavy", 0.1 + ACTIVE) == 5
 
 
-def test_a_tenant_whose_requests_wait_for_the_database_is_not_limited_while_slots_are_free() -> None:
+def test_a_tenant_whose_requests_wait_for_the_database_is_not_limited_and_limits_none() -> None:
     waiting = queue(slots=10)
-    use(waiting, "database", 0.0, 9.0, 0.1, 4)
-    use(waiting, "light", 9.0, 0.01, 0.01)
-    assert slots_held(waiting, "database", 9.01) == 5
+    use_at_once(waiting, 0.0, 9.0, {"waits": (5, 0.01), "computes": (2, 0.3)})
+    assert slots_held(waiting, "waits", 9.0) == 5
+    assert slots_held(waiting, "computes", 9.0) == 3
 
 
-def test_a_tenant_with_most_of_the_slots_in_use_leaves_them_to_others() -> None:
+def test_a_tenant_with_less_than_one_slot_is_not_limited() -> None:
     waiting = queue(slots=10)
-    use_at_once(waiting, 0.0, 9.0, {"other": (2, 0.1), "slow": (5, 0.1)})
-    assert slots_held(waiting, "slow", 9.0) == 1
-    assert slots_held(waiting, "other", 9.0) == 5
+    use(waiting, "light", 0.0, 0.01)
+    use(waiting, "brief", 0.0, 2.0, 2.0)
+    assert slots_held(waiting, "brief", 2.0) == 5
+
+
+@pytest.mark.parametrize(("processor", "slots"), [(0.0, 5), (0.1, 4), (0.2, 3), (0.3, 2), (0.4, 1), (0.6, 1)])
+def test_the_busier_the_process_the_fewer_slots_a_heavy_tenant_has(processor: float, slots: int) -> None:
+    waiting = queue(slots=10)
+    use_at_once(waiting, 0.0, 3.0, {"light": (1, 0.0), "heavy": (3, processor + 1e-9)})
+    assert slots_held(waiting, "heavy", 3.0) == slots
 
 
 def test_on_a_slow_machine_the_tenant_that_computes_is_limited_and_not_the_one_that_waits() -> None:
     """The requests of both hold their slots for as long, and the process has less than half of a processor."""
     waiting = queue(slots=10)
-    use_at_once(waiting, 0.0, 5.0, {"wide": (4, 0.3), "narrow": (5, 0.05)})
+    use_at_once(waiting, 0.0, 5.0, {"wide": (4, 0.27), "narrow": (5, 0.05)})
     assert slots_held(waiting, "wide", 5.0) == 1
     assert slots_held(waiting, "narrow", 5.0) == 5
 
 
-def test_equal_tenants_of_a_busy_process_are_never_all_limited() -> None:
+def test_similar_tenants_of_a_busy_process_are_not_limited() -> None:
     waiting = queue(slots=12)
-    use_at_once(waiting, 0.0, 3.0, {"first": (4, 1.0), "second": (4, 1.02), "third": (4, 1.03)})
-    assert [slots_held(waiting, branch, 3.0) for branch in ("first", "second", "third")] == [6, 1, 1]
+    use_at_once(waiting, 0.0, 3.0, {"first": (4, 1.0), "second": (4, 1.1), "third": (4, 1.2)})
+    assert [slots_held(waiting, branch, 3.0) for branch in ("first", "second", "third")] == [6, 6, 6]
 
 
 def test_processes_of_the_installation_neither_limit_a_tenant_nor_are_limited() -> None:
