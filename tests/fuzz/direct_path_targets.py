@@ -33,7 +33,7 @@ PLACES = [("198.51.100.7", 41001), ("192.0.2.66", 666), ("2001:db8:66::6", 666),
 
 
 def rendezvous(content: bytes) -> None:
-    """A body without its tag, and what the node has added behind it: as long as its first byte says."""
+    """The size of what the node has added, that itself, and a body without its tag."""
     size = content[0] % 64 if content else 0
     added, body = content[1 : 1 + size], content[1 + size :]
     sealed = body + codec._tag(SECRET, PEER, OWN, body)

@@ -157,7 +157,7 @@ def test_the_roster_cuts_off_the_removed_ones(
 
 
 def test_a_roster_never_removes_the_player_itself(roster: Roster, direct: DirectPaths) -> None:
-    """A NOTICE `revoked` would say that."""
+    """Its own removal comes as NOTICE `revoked`."""
     roster.receive(2, Notice(ROSTER, generation=105, connected=frozenset({0, 5}), removed=frozenset({2})))
     assert ("remove", 2) not in direct.calls
 

@@ -130,12 +130,12 @@ def test_port_zero_is_never_probed(port: int) -> None:
 
 
 def test_a_server_reflexive_candidate_of_the_peer_adds_nothing() -> None:
-    """What the node observes counts, not what a peer says that another server saw."""
+    """The node attests addresses; another server of the peer does not."""
     candidates = Candidate(REFLEXIVE, THEIRS[0], 41_000), Candidate(REFLEXIVE, "192.168.1.9", 5)
     assert probed(*candidates, observed=[THEIRS], own=[(THEIRS[0], 1)]) == [THEIRS]
 
 
-def test_the_nearest_comes_first_and_nothing_comes_twice() -> None:
+def test_the_nearest_comes_first_and_each_address_once() -> None:
     same_site = (THEIRS[0], 50_001)
     found = targets(
         [

@@ -218,7 +218,7 @@ def test_a_node_that_forges_the_numbers_of_data_delays_no_packet_of_the_pair() -
     scene.play(2.0)
     scene.settle()
     forged = scene.arrivals(0, 1).pop(0)
-    assert forged == 32, "the node can always say what it likes over its own path"
+    assert forged == 32, "over its own path, a node can always make up DATA"
     assert scene.missing() == -1  # number 0, which seat 1 has not sent
     assert paths(scene) == ("ipv4", "ipv4")
 

@@ -46,7 +46,7 @@ def test_two_servers_at_one_port_each_do_not_show_on_what_the_port_depends() -> 
     assert classify(seen([5000, 5001], [(NODE, 31000), (OTHER, 31000)])) == (NatClass.PORT_DEPENDENT, 1)
 
 
-def test_the_same_server_asked_again_says_nothing_more() -> None:
+def test_a_second_request_to_the_same_server_adds_nothing() -> None:
     assert classify(seen([5000, 5000], [(NODE, 31000)] * 2)) == (NatClass.UNKNOWN, 0)
 
 

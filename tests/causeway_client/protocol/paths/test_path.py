@@ -100,8 +100,8 @@ def test_silence_with_an_open_probe_makes_a_path_suspect_and_then_dead(valid: Pr
     assert valid.path.rest_until == valid.now + RESTS[0]
 
 
-def test_silence_without_an_open_probe_means_nothing(valid: Probed) -> None:
-    """The game may have nothing to say."""
+def test_silence_without_an_open_probe_is_no_failure(valid: Probed) -> None:
+    """The game may be silent."""
     assert valid.path.next_check() is None
     assert valid.state_after(1000) is PathState.VALID
 
@@ -186,7 +186,7 @@ def test_open_probes_are_bounded(probed: Probed) -> None:
     assert sum(answered) == 32 and all(answered[-32:])
 
 
-# -- the check is due when it says
+# -- when checks are due
 
 
 def test_checks_are_due_exactly_when_the_state_changes(valid: Probed) -> None:
@@ -231,14 +231,14 @@ def test_a_path_that_loses_only_full_size_probes_is_narrow(valid: Probed) -> Non
     assert (valid.path.is_narrow, valid.path.is_usable, valid.path.largest) == (False, True, MAX_DATAGRAM)
 
 
-def test_an_answered_full_size_probe_forgives_the_lost_ones(valid: Probed) -> None:
+def test_an_answered_full_size_probe_cancels_the_lost_ones(valid: Probed) -> None:
     for _ in range(5):
         lose_full_probes(valid, FULL_FAILURES - 1)
         valid.exchange(MAX_DATAGRAM)
     assert not valid.path.is_narrow
 
 
-def test_full_size_probes_that_are_lost_with_all_others_say_nothing_about_size(valid: Probed) -> None:
+def test_full_size_probes_that_are_lost_with_all_others_do_not_make_it_narrow(valid: Probed) -> None:
     for _ in range(5):
         valid.probe(MAX_DATAGRAM)
         valid.state_after(0.05)

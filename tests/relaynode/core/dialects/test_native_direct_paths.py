@@ -202,7 +202,7 @@ MODES = ("relay_only", "ask", "direct")
 
 @pytest.mark.parametrize(("mine", "theirs"), itertools.product(MODES, repeat=2))
 def test_the_strictest_mode_of_the_two_holds(mine: str, theirs: str) -> None:
-    """Both send twice, in turn: a player of mode "ask" receives none before it has sent one itself."""
+    """Both send two, in turn: a player of mode "ask" receives none before it has sent one itself."""
     relay = relay_with_modes(mine, theirs)
     host, player = connected(relay, 0), connected(relay, 1)
     turns = [(host, player), (player, host)] * 2
