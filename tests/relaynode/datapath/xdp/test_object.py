@@ -1,7 +1,10 @@
 """The compiled program is committed, so that no node needs a compiler: here it is shown to be that of its source."""
 
+import ctypes
 import os
+import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -58,6 +61,32 @@ def test_maps_have_the_sizes_that_python_packs() -> None:
     assert shapes["seats"].value_size == _SEAT.size + hop + 8 + hop + window
     assert _REQUEST.size % 8 == _RULE.size % 8 == 0
     assert shapes["ports"].kind == bpf.PROG_ARRAY
+
+
+def processed_by_the_verifier(code: bytes, name: str) -> int:
+    """Instructions that the kernel's verifier follows, on all ways through the program."""
+    statistics, log = 4, ctypes.create_string_buffer(1 << 16)
+    instructions, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    at = [ctypes.addressof(buffer) for buffer in (instructions, licence, log)]
+    head = struct.pack("=IIQQ", bpf._PROGRAM_XDP, len(code) // 8, at[0], at[1])
+    rest = struct.pack("=IIQII16s", statistics, len(log), at[2], 0, 0, name.encode())
+    os.close(bpf._bpf("cannot load", bpf._PROG_LOAD, head + rest))
+    found = re.search(r"processed (\d+) insns", log.value.decode())
+    assert found
+    return int(found[1])
+
+
+@needs_kernel()
+def test_the_verifier_has_room_left() -> None:
+    """It gives up after a million, and another kernel's may follow more ways than this one's."""
+    file = loader.read_object()
+    maps = loader.make_maps(file, file.maps_of("relay"), 16)
+    try:
+        linked = file.linked("relay", {name: it.fd for name, it in maps.items()})
+        assert processed_by_the_verifier(linked, "relay") < 700_000
+    finally:
+        for map_ in maps.values():
+            os.close(map_.fd)
 
 
 @needs_kernel()
