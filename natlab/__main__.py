@@ -2,6 +2,9 @@
 
 import argparse
 import asyncio
+import os
+import platform
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,7 +63,13 @@ def write(results: Results, folder: Path) -> None:
     """The page and the picture."""
     drawn = picture.matrix(scenarios.PAIRS, programs.ALL, results.of(loss=0.0))
     folder.joinpath(f"{NAME}.svg").write_text(drawn)
-    folder.joinpath(f"{NAME}.md").write_text(report.page(results, programs.ALL, f"{NAME}.svg"))
+    folder.joinpath(f"{NAME}.md").write_text(report.page(results, programs.ALL, f"{NAME}.svg", machine()))
+
+
+def machine() -> str:
+    """The processor and its cores, as Linux names them."""
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{os.cpu_count()} cores ({found[1] if found else platform.machine()})"
 
 
 def arguments(given: list[str]) -> argparse.Namespace:

@@ -11,8 +11,8 @@ _POSSIBLE = sum(pair.plain for pair in PAIRS)
 Found = Mapping[tuple[str, str], Result]
 
 
-def page(results: Results, programs: Sequence[Program], picture: str) -> str:
-    """Markdown. `picture`: the name of the file with the matrix."""
+def page(results: Results, programs: Sequence[Program], picture: str, machine: str) -> str:
+    """Markdown. `picture`: the name of the file with the matrix; `machine`: where it was measured."""
     found = results.of(loss=0.0)
     programs = [program for program in programs if any(key[1] == program.name for key in found)]
     dates = sorted({result.date for result in results.all()})
@@ -21,8 +21,8 @@ def page(results: Results, programs: Sequence[Program], picture: str) -> str:
         "",
         "What the kinds of NAT are and how the lab works is in [NAT lab](../nat-lab.md).",
         *textwrap.wrap(
-            f"Measured {_between(dates)} by `make nat-lab`, with a round trip of {_round_trip(results)} ms between any"
-            " two sites. Times are from the moment when both players know the other's candidates until both have a"
+            f"Measured {_between(dates)} by `make nat-lab` on {machine}, with a round trip of {_round_trip(results)} ms"
+            " between any two sites. Times are from the moment when both players know the other's candidates until both have a"
             " direct path.",
             100,
         ),
@@ -65,7 +65,7 @@ def _summary(programs: Sequence[Program], found: Found) -> list[str]:
 def _always(results: Iterable[Result]) -> str:
     results = list(results)
     always, some = (sum(result.share >= least for result in results) for least in (1.0, 0.95))
-    return f"{always}" + (f", and {some - always} in 95 % of the rounds" if some > always else "")
+    return f"{always}" + (f", and {some - always} in at least 95 % of the rounds" if some > always else "")
 
 
 def _times(results: Iterable[Result]) -> str:

@@ -41,12 +41,13 @@ def test_results_are_kept_and_replaced_by_later_ones(tmp_path: Path, results: Re
 
 
 def test_the_page_has_the_figures_of_each_program(results: Results) -> None:
-    lines = report.page(results, programs.ALL, "picture.svg").splitlines()
+    lines = report.page(results, programs.ALL, "picture.svg", "2 cores (a processor with a long name)").splitlines()
     assert "| Causeway | 14 | 18 | 20 | 30 | 264 |" in lines
     assert "| raw punching each 20 ms | 14 | 14 | 20 | 40 | 264 |" in lines
     assert "| | Causeway | raw punching each 20 ms |" in lines, "programs without results are left out"
     assert "| symmetric, random - symmetric, random | 0 % of 2 | 0 % of 1 |" in lines
     assert "| symmetric, random homes with PCP and NAT-PMP | 100 % of 1, 50 ms | - |" in lines
+    assert any("on 2 cores (a" in line for line in lines)
     assert "## With 10 % of all packets lost" in lines
     assert "| Causeway | 1 | 2 | 2 | 100 | 400 |" in lines
     assert all(len(line) <= 100 for line in lines if not line.startswith(("|", "!")))
