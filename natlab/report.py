@@ -22,8 +22,8 @@ def page(results: Results, programs: Sequence[Program], picture: str, machine: s
         "What the kinds of NAT are and how the lab works is in [NAT lab](../nat-lab.md).",
         *textwrap.wrap(
             f"Measured {_between(dates)} by `make nat-lab` on {machine}, with a round trip of {_round_trip(results)} ms"
-            " between any two sites. Times are from the moment when both players know the other's candidates until both have a"
-            " direct path.",
+            " between any two sites. Times are from the moment when both players know the other's candidates until"
+            " both have a direct path.",
             100,
         ),
         "",
