@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from causeway_client.blocking_udp import Connection
-from causeway_client.drivers.asyncio_driver import Driver
+from causeway_client.drivers.asyncio_driver import STALL, Driver
 from causeway_client.protocol.connection import State
 from causeway_client.protocol.events import Moved, Received
 
@@ -78,3 +79,34 @@ def test_late_packets_to_the_old_socket_are_received_in_a_game_loop(node):
     assert connection.poll(timeout=5) == [Received(0, b"late")]
     for each in connection._all_sockets():
         each.close()
+
+
+async def test_after_a_stall_packets_are_read_before_a_timer_may_miss_them(node):
+    """A process that the system stopped, or a busy event loop, is no failure of the network."""
+    order, all_read, timer_ran = [], asyncio.Event(), asyncio.Event()
+    due = asyncio.get_running_loop().time() + 0.01
+
+    class Waiting(Machine):
+        def next_timer(self):
+            return due
+
+        def handle_timer(self, now):
+            order.append("timer")
+            timer_ran.set()
+
+    def received(_, data):
+        order.append(data)
+        if data == b"19":
+            all_read.set()
+
+    driver = Driver(Waiting(node.getsockname()), received, lambda _: None)
+    await driver.open()
+    driver.pump()
+    for number in range(20):
+        node.sendto(b"%d" % number, driver.get_extra_info("sockname"))
+    time.sleep(2 * STALL)
+    async with asyncio.timeout(30):
+        await all_read.wait()
+        assert "timer" not in order
+        await timer_ran.wait()
+    driver.close()

@@ -20,6 +20,8 @@ from . import happy_eyeballs, udp_sockets
 
 Address = Hashable
 MAX_READ = 64  # packets read from an extra socket at once
+STALL = 0.1  # seconds by which a timer is late if the process was stopped, or its event loop was busy
+READ_FIRST = 0.05  # seconds after a stall in which packets are read before a timer may take their absence for a failure
 
 
 async def resolve(host: str | Sequence[str], port: int) -> list[tuple[Any, ...]]:
@@ -70,6 +72,7 @@ class Driver(asyncio.DatagramProtocol):
         self._extra: dict[int, socket.socket] = {}  # by number
         self._is_writable = True
         self._timer: asyncio.TimerHandle | None = None
+        self._no_timer_before = 0.0
 
     async def open(self) -> None:
         """Opens sockets. A further call opens new ones, and keeps the old ones for late packets. Raises OSError."""
@@ -223,6 +226,7 @@ class Driver(asyncio.DatagramProtocol):
         when = self.machine.next_timer()
         if when is None or math.isinf(when) or not self._sockets:
             return
+        when = max(when, self._no_timer_before)
         if self._timer is not None:
             if self._timer.when() <= when:
                 return  # it fires early and is set again, which is cheaper than a new timer for each packet
@@ -230,8 +234,12 @@ class Driver(asyncio.DatagramProtocol):
         self._timer = self._loop.call_at(when, self._timer_due)
 
     def _timer_due(self) -> None:
-        self._timer = None
-        self.machine.handle_timer(self.now)
+        assert self._timer is not None  # noqa: S101 - it has called this
+        due, self._timer, now = self._timer.when(), None, self.now
+        if now - due > STALL:
+            self._no_timer_before = now + READ_FIRST
+        else:
+            self.machine.handle_timer(now)
         self.pump()
 
 
