@@ -104,7 +104,7 @@ async def test_after_a_stall_packets_are_read_before_a_timer_may_miss_them(node)
     driver.pump()
     for number in range(20):
         node.sendto(b"%d" % number, driver.get_extra_info("sockname"))
-    time.sleep(2 * STALL)
+    time.sleep(2 * STALL)  # noqa: ASYNC251 - the event loop is to stall
     async with asyncio.timeout(30):
         await all_read.wait()
         assert "timer" not in order
