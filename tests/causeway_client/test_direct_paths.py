@@ -81,7 +81,6 @@ class DirectSession:
 @pytest.fixture(scope="module")
 def node():
     with NodeProcess() as node:
-        node.start()
         yield node
 
 
@@ -122,7 +121,6 @@ async def test_two_games_are_connected_directly_without_a_new_call(node):
 
 async def test_direct_players_do_not_lose_a_packet_when_the_node_is_killed():
     with NodeProcess() as node:
-        node.start()
         session = DirectSession(node)
         async with (
             await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as one,

@@ -14,7 +14,6 @@ from tests.support.node_process import NodeProcess
 @pytest.fixture(scope="module")
 def node():
     with NodeProcess() as node:
-        node.start()
         yield node
 
 

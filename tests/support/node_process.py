@@ -92,7 +92,8 @@ class NodeProcess:
     # -- its life
 
     def start(self, wait: bool = True) -> Self:
-        """`wait`: until it answers that all is well."""
+        """`wait`: until it answers that all is well. A context manager starts it by itself."""
+        assert self._process is None or self._process.poll() is not None, "it runs already"
         for _ in range(5):
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(self.command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)

@@ -1,11 +1,15 @@
 """Players whose network blocks UDP: a real node, its WebSocket port with TLS, and the client's own fallback."""
 
 import asyncio
+import contextlib
 import datetime
+import os
+import signal
 import socket
 import ssl
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -56,7 +60,6 @@ def node(certificate):
         port = free.getsockname()[1]
     chain, key = certificate
     with NodeProcess(WEBSOCKET_PORT=str(port), TLS_CERTIFICATE=str(chain), TLS_KEY=str(key)) as node:
-        node.start()
         node.websocket_port = port
         wait_until(lambda: _listens(port))
         yield node
@@ -65,6 +68,16 @@ def node(certificate):
 def _listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _websocket_processes(node) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_child = f"\nPPid:\t{node.pid}\n" in (process / "status").read_text()
+            if is_child and b"relaynode.websocket" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 def _context(certificate) -> ssl.SSLContext:
@@ -87,6 +100,25 @@ async def test_a_player_whose_udp_is_blocked_plays_over_tls(node, certificate):
         assert await asyncio.wait_for(other.receive(), 30) == (0, b"over TLS")
         other.send(b"and back", 0)
         assert await asyncio.wait_for(one.receive(), 30) == (1, b"and back")
+
+
+async def test_a_lost_websocket_is_opened_again(node, certificate):
+    """The node's process that carries them is killed, and started again by the node."""
+    session = DirectSession(node)
+    blocked = {**session.player(0), "websocket_url": _url(node), "ssl_context": _context(certificate)}
+    async with (
+        await asyncio_udp.connect("127.0.0.77", 9, **blocked, reconnect_timeout=120) as one,
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as other,
+    ):
+        (process,) = _websocket_processes(node)
+        os.kill(process, signal.SIGKILL)
+        await asyncio.to_thread(wait_until, lambda: process not in _websocket_processes(node))
+        arrived = asyncio.create_task(other.receive())
+        async with asyncio.timeout(120):
+            while not arrived.done():
+                one.send(b"again", EVERYONE)
+                await asyncio.sleep(0.1)
+        assert arrived.result() == (0, b"again")
 
 
 async def test_without_a_fallback_the_connect_times_out(node):

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,13 @@ from ..protocol.events import Event
 from .asyncio_driver import Address, Driver, Machine
 
 OPEN_TIMEOUT = 5.0  # seconds
+REOPEN_AFTER = (0.2, 0.5, 1.0, 2.0)  # seconds after a WebSocket was lost and after each failure; the last one repeats
 MAX_UNSENT = 65_536  # bytes; more are dropped, as a socket does
 
 
 class WebSocketDriver(Driver):
-    """A Driver whose packets to the node are carried by a WebSocket to `url`."""
+    """A Driver whose packets to the node are carried by a WebSocket to `url`. If it is lost, another one is opened; the
+    machine reconnects over it."""
 
     def __init__(
         self,
@@ -29,29 +32,43 @@ class WebSocketDriver(Driver):
         self._url = url
         self._context = context
         self._websocket: Any = None
-        self._reading: asyncio.Task[None] | None = None
+        self._serving: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Raises OSError if the WebSocket cannot be opened."""
+        await super().open()
+        await self._end()
+        self._websocket = await self._connect()
+        self._serving = asyncio.create_task(self._serve(self._websocket))
+
+    def close(self) -> None:
+        super().close()
+        if self._serving is not None:
+            self._closing = asyncio.create_task(self._end())
+
+    async def _connect(self) -> Any:
+        """Raises OSError."""
         from websockets.asyncio.client import connect
         from websockets.exceptions import WebSocketException
 
-        await super().open()
-        await self._close_websocket()
         options: dict[str, Any] = {"ssl": self._context} if self._context and self._url.startswith("wss:") else {}
         try:
-            self._websocket = await connect(
+            return await connect(
                 self._url, compression=None, open_timeout=OPEN_TIMEOUT, close_timeout=1.0, proxy=True, **options
             )
         except (WebSocketException, TimeoutError) as error:
             raise OSError(f"WebSocket to {self._url}: {error}") from None
-        self._reading = asyncio.create_task(self._read(self._websocket))
 
-    def close(self) -> None:
-        super().close()
-        if self._reading is not None:
-            self._reading.cancel()
-            self._closing = asyncio.create_task(self._close_websocket())
+    async def _serve(self, websocket: Any) -> None:
+        while True:
+            await self._read(websocket)
+            self._websocket = websocket = await self._reopen()
+
+    async def _reopen(self) -> Any:
+        for pause in itertools.chain(REOPEN_AFTER, itertools.repeat(REOPEN_AFTER[-1])):
+            await asyncio.sleep(pause)
+            with contextlib.suppress(OSError):
+                return await self._connect()
 
     async def _read(self, websocket: Any) -> None:
         from websockets.exceptions import ConnectionClosed
@@ -80,8 +97,10 @@ class WebSocketDriver(Driver):
         except ConnectionClosed:
             self.machine.dropped["socket_error"] += 1
 
-    async def _close_websocket(self) -> None:
-        websocket, self._websocket = self._websocket, None
+    async def _end(self) -> None:
+        if self._serving is not None:
+            self._serving.cancel()
+        websocket, self._websocket, self._serving = self._websocket, None, None
         if websocket is not None:
             await websocket.close()
 
