@@ -54,7 +54,7 @@ PURE = [
 IMPURE = r"asyncio|socket|time|datetime|django|random|secrets|threading|select"
 
 # Extras of the client package; each is imported by one module only.
-PUBLISHED = re.compile(r"siphash24|cryptography|httpx|httpx_sse|websockets")
+PUBLISHED = re.compile(r"siphash24|cryptography|httpx|httpx_sse|websockets|miniupnpc")
 
 
 def modules() -> dict[str, Path]:
@@ -136,7 +136,7 @@ def test_transports_names_each_extra_in_one_file() -> None:
             for name, names in IMPORTS.items()
             if name.startswith("causeway_client") and any(extra == n.split(".")[0] for n in names)
         ]
-        for extra in ("siphash24", "cryptography", "httpx", "httpx_sse", "websockets")
+        for extra in ("siphash24", "cryptography", "httpx", "httpx_sse", "websockets", "miniupnpc")
     }
     assert users == {
         "siphash24": ["causeway_client.protocol.siphash"],
@@ -144,6 +144,7 @@ def test_transports_names_each_extra_in_one_file() -> None:
         "httpx": ["causeway_client.rest_requests"],
         "httpx_sse": ["causeway_client.rest_requests"],
         "websockets": ["causeway_client.drivers.websocket_driver"],
+        "miniupnpc": ["causeway_client.drivers.upnp"],
     }
 
 

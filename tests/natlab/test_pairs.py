@@ -32,6 +32,7 @@ CAUSEWAY = {
     "same-lan": "local_network",
     "ipv6-only": "ipv6",
     "pcp": "port_mapped",
+    "upnp": "port_mapped",
 }
 
 

@@ -16,19 +16,18 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from .credentials import decode_secret
-from .drivers import happy_eyeballs, udp_sockets, websocket_driver
+from .drivers import happy_eyeballs, websocket_driver
 from .drivers.asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
+from .drivers.router_mapping import RouterMapping
 from .drivers.websocket_driver import WebSocketDriver
 from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge
 from .protocol.events import Closed, Event, Welcomed
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE
-from .protocol.paths import port_mapping
-from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.reports import PathInfo
 from .protocol.paths.wire import DirectSettings
 from .protocol.probing import Measurement, Prober
@@ -80,7 +79,7 @@ async def connect(
     Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError if the name does not
     resolve or no address has a route."""
     addresses = await resolve_reachable_first(host, port)
-    url = _websocket_url(host, port) if websocket_url == "" else websocket_url
+    url = websocket_driver.url_for(host, port) if websocket_url == "" else websocket_url
     has_fallback = url is not None and websocket_driver.is_available()
     udp_timeout = min(connect_timeout / 2, UDP_TIMEOUT) if has_fallback else connect_timeout
 
@@ -112,19 +111,11 @@ async def connect(
     raise failure
 
 
-def _websocket_url(host: str | Sequence[str], port: int) -> str | None:
-    """Port 443 of the first host name; None: there are only IP literals, for which there is no certificate."""
-    for name in [host] if isinstance(host, str) else host:
-        if not udp_sockets.is_ip(name):
-            return f"wss://{name}/relay/{port}"
-    return None
-
-
 class Connection(Endpoint):
     """The connection of a seat, returned by `connect`. `receive`, `events` and others are inherited from Endpoint."""
 
     _machine: RelayConnection
-    _mapping: Driver | None = None
+    _mapping: RouterMapping | None = None
     welcome: Welcomed  # of the last connect: own seat, address, limits
 
     async def _open_websocket(self, url: str, context: ssl.SSLContext | None) -> Self:
@@ -150,30 +141,21 @@ class Connection(Endpoint):
         return self
 
     async def _map_port(self) -> None:
-        """Asks the router to map the IPv4 socket's port; nothing waits for its answer."""
-        router, hosts = udp_sockets.default_router(), self._driver.host_addresses()
-        host = next((address for address in hosts if ":" not in address[0]), None)
-        if router is None or host is None or not self._machine.direct.settings.port_mapping:
-            return
-        mapper = PortMapper((router, port_mapping.PORT), *host, random=os.urandom)
-        mapping = Driver(mapper, lambda source, payload: None, self._port_mapped)
-        with contextlib.suppress(OSError):
-            await mapping.open()
-            self._mapping = mapping
-            mapper.start(mapping.now)
-            mapping.pump()
+        """Has the router map the IPv4 socket's port."""
+        host = next((address for address in self._driver.host_addresses() if ":" not in address[0]), None)
+        if host is not None and self._machine.direct.settings.port_mapping:
+            self._mapping = RouterMapping(host, self._port_mapped)
+            await self._mapping.start()
 
-    def _port_mapped(self, event: Event) -> None:
-        if isinstance(event, PortMapped):
-            mapped = [] if event.ip is None else [(event.ip, event.port)]
-            self._machine.direct.set_addresses(self._driver.host_addresses(), mapped, self._driver.now)
-            self._driver.pump()
+    def _port_mapped(self, mapped: tuple[str, int] | None, protocol: str) -> None:
+        self._machine.direct.set_addresses(
+            self._driver.host_addresses(), [] if mapped is None else [mapped], self._driver.now
+        )
+        self._driver.pump()
 
     def _end_mapping(self) -> None:
         if self._mapping is not None:
-            cast(PortMapper, self._mapping.machine).stop()
-            self._mapping.pump()
-            self._mapping.close()
+            self._mapping.end()
             self._mapping = None
 
     def _event_received(self, event: Event) -> None:

@@ -4,7 +4,8 @@ players a direct path can be expected.
     python -m causeway_client.netcheck HOST:PORT [HOST:PORT ...] [--json]
 
 Give the address of every node that the game uses (`host` and `udp_port` of the beacons in the REST API). Two nodes with
-different addresses are needed to recognise a NAT whose mapping depends on the destination's address.
+different addresses are needed to recognise a NAT whose mapping depends on the destination's address. Give a host name
+where there is one: only with a name is the WebSocket tried that replaces UDP in networks that block it.
 """
 
 import argparse
@@ -13,25 +14,25 @@ import json
 import math
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .drivers import happy_eyeballs, udp_sockets
-from .drivers.asyncio_driver import Driver
+from .drivers import happy_eyeballs, udp_sockets, websocket_driver
+from .drivers.router_mapping import RouterMapping
 from .protocol import packets
 from .protocol.errors import DecodeError
-from .protocol.paths import port_mapping, stun
+from .protocol.paths import stun
 from .protocol.paths.nat import Observation, classify
-from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.rendezvous import NatClass
 
 REPEATS = (0.0, 0.3, 0.7)  # seconds at which each request is sent
 WAIT = 1.5  # seconds for answers
 HAIRPIN_WAIT = 0.5
-MAPPING_WAIT = 2.5
+MAPPING_WAIT = 3.5
 FAMILY_NAMES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 
 OPENS_WITH = {
@@ -68,13 +69,17 @@ class FamilyReport:
 
 @dataclass
 class Report:
-    """`port_mapping`: "pcp", "nat_pmp" or None; `mapped`: the address that the router forwards."""
+    """`port_mapping`: "pcp", "nat_pmp", "upnp" or None; `mapped`: the address that the router forwards. `websocket`:
+    the URL of the first WebSocket over which a node answered; `websocket_error`: why none did. Both None: none was
+    tried."""
 
     ipv4: FamilyReport
     ipv6: FamilyReport
     port_mapping: str | None
     mapped: str | None
     udp_works: bool
+    websocket: str | None
+    websocket_error: str | None
     direct_with: str
     advice: list[str]
 
@@ -89,9 +94,11 @@ class _Listener(asyncio.DatagramProtocol):
         self.arrived.append((time.monotonic(), data, addr))
 
 
-async def check(hosts: Sequence[tuple[str, int]]) -> Report:
-    """Runs all checks; takes about four seconds. `hosts`: (host, UDP port) of nodes. Raises OSError if a name does not
-    resolve."""
+async def check(
+    hosts: Sequence[tuple[str, int]], *, websocket_url: str | None = None, ssl_context: ssl.SSLContext | None = None
+) -> Report:
+    """Runs all checks; takes about five seconds, and longer where TLS is blocked as well. `hosts`: (host, UDP port)
+    of nodes. `websocket_url`: instead of port 443 of the host names. Raises OSError if a name does not resolve."""
     addresses: list[tuple[Any, ...]] = []
     for host, port in hosts:
         addresses += await asyncio.to_thread(happy_eyeballs.resolve, host, port)
@@ -99,8 +106,11 @@ async def check(hosts: Sequence[tuple[str, int]]) -> Report:
     ipv4, ipv6 = (report for report, _ in found)
     protocol, mapped = await _map_port(ipv4, found[0][1])
     udp_works = any(answer.rtt_ms is not None for report in (ipv4, ipv6) for answer in report.nodes)
+    urls = [websocket_url] if websocket_url else [websocket_driver.url_for(host, port) for host, port in hosts]
+    websocket, error = await _try_websockets([url for url in urls if url], ssl_context)
     best = NatClass[ipv4.nat_class.upper()] if udp_works else NatClass.UDP_BLOCKED
-    return Report(ipv4, ipv6, protocol, mapped, udp_works, OPENS_WITH[best], _advice(ipv4, ipv6, protocol, udp_works))
+    advice = _advice(ipv4, ipv6, protocol, udp_works=udp_works, websocket=websocket)
+    return Report(ipv4, ipv6, protocol, mapped, udp_works, websocket, error, OPENS_WITH[best], advice)
 
 
 async def _check_family(family: int, addresses: Sequence[tuple[Any, ...]]) -> tuple[FamilyReport, int]:
@@ -185,37 +195,51 @@ async def _is_hairpinning(family: int, listener: _Listener, own: tuple[str, int]
     return False
 
 
+async def _try_websockets(urls: Sequence[str], context: ssl.SSLContext | None) -> tuple[str | None, str | None]:
+    """(the first URL over which a node answered a PROBE, why none did)."""
+    if urls and not websocket_driver.is_available():
+        return None, "the package websockets is not installed"
+    failure = None
+    for url in urls:
+        try:
+            answer = await websocket_driver.ask(url, context, packets.Probe(os.urandom(16)).encode(), WAIT)
+            packets.decode_probe_reply(answer)
+        except OSError as error:
+            failure = str(error)
+        except DecodeError:
+            failure = f"WebSocket to {url}: the answer is none of a node"
+        else:
+            return url, None
+    return None, failure
+
+
 async def _map_port(report: FamilyReport, port: int) -> tuple[str | None, str | None]:
     """(protocol, address) of a port mapping that the router granted, and that is given back at once."""
-    router = udp_sockets.default_router()
-    if router is None or report.host is None:
+    if report.host is None:
         return None, None
-    granted: asyncio.Future[PortMapped] = asyncio.get_running_loop().create_future()
+    granted: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
-    def on_event(event: object) -> None:
-        if isinstance(event, PortMapped) and not granted.done():
-            granted.set_result(event)
+    def on_changed(mapped: tuple[str, int] | None, protocol: str) -> None:
+        if mapped is not None and not granted.done():
+            granted.set_result((protocol, _text(mapped)))
 
-    mapper = PortMapper((router, port_mapping.PORT), report.host, port, random=os.urandom)
-    driver = Driver(mapper, lambda source, payload: None, on_event)
+    mapping = RouterMapping((report.host, port), on_changed)
     try:
-        await driver.open()
-        mapper.start(driver.now)
-        driver.pump()
-        event = await asyncio.wait_for(granted, MAPPING_WAIT)
-        mapper.stop()
-        driver.pump()
-    except (OSError, TimeoutError):
+        await mapping.start()
+        return await asyncio.wait_for(granted, MAPPING_WAIT)
+    except TimeoutError:
         return None, None
     finally:
-        driver.close()
-    return (event.protocol, f"{event.ip}:{event.port}") if event.ip else (None, None)
+        mapping.end()
 
 
-def _advice(ipv4: FamilyReport, ipv6: FamilyReport, protocol: str | None, udp_works: bool) -> list[str]:
+def _advice(
+    ipv4: FamilyReport, ipv6: FamilyReport, protocol: str | None, *, udp_works: bool, websocket: str | None
+) -> list[str]:
     """What a player or an operator can change."""
     if not udp_works:
-        return ["No node answered over UDP. Permit outgoing UDP to the nodes in the firewall, or use another network."]
+        text = "No node answered over UDP. Permit outgoing UDP to the nodes in the firewall, or use another network."
+        return [f"{text} Until then, native clients play over a WebSocket to {websocket}." if websocket else text]
     advice = []
     if ipv4.nat_class in ("port_dependent", "random_ports", "address_dependent"):
         text = "The NAT assigns another port for each destination, so many players are only reached over the relay."
@@ -242,6 +266,8 @@ def as_text(report: Report) -> str:
             rtt = "no answer" if node.rtt_ms is None else f"{node.rtt_ms:.1f} ms, sees {node.seen_as}"
             lines.append(f"  node {node.address}: {rtt}")
     lines.append(f"Port mapping: {report.port_mapping or 'none'}{f' ({report.mapped})' if report.mapped else ''}")
+    if report.websocket or report.websocket_error:
+        lines.append(f"WebSocket: {report.websocket or report.websocket_error}")
     lines.append(f"Direct paths: {report.direct_with}")
     return "\n".join([*lines, *(f"- {advice}" for advice in report.advice)])
 
@@ -265,10 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("nodes", nargs="+", type=_host_and_port, metavar="HOST:PORT")
+    parser.add_argument("--websocket", metavar="URL", help="try this WebSocket instead of port 443 of each host name")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     options = parser.parse_args(arguments)
     try:
-        report = asyncio.run(check(options.nodes))
+        report = asyncio.run(check(options.nodes, websocket_url=options.websocket))
     except OSError as error:
         print(f"netcheck: {error}", file=sys.stderr)
         return 2

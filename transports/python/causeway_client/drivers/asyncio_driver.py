@@ -71,7 +71,8 @@ class Driver(asyncio.DatagramProtocol):
         self._old_sockets: list[asyncio.DatagramTransport] = []
         self._extra: dict[int, socket.socket] = {}  # by number
         self._is_writable = True
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's handle does not know it
         self._no_timer_before = 0.0
 
     async def open(self) -> None:
@@ -228,15 +229,14 @@ class Driver(asyncio.DatagramProtocol):
             return
         when = max(when, self._no_timer_before)
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return  # it fires early and is set again, which is cheaper than a new timer for each packet
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._timer_due)
+        self._timer, self._timer_at = self._loop.call_at(when, self._timer_due), when
 
     def _timer_due(self) -> None:
-        assert self._timer is not None  # noqa: S101 - it has called this
-        due, self._timer, now = self._timer.when(), None, self.now
-        if now - due > STALL:
+        self._timer, now = None, self.now
+        if now - self._timer_at > STALL:
             self._no_timer_before = now + READ_FIRST
         else:
             self.machine.handle_timer(now)

@@ -5,15 +5,51 @@ import asyncio
 import contextlib
 import itertools
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..protocol.events import Event
+from . import udp_sockets
 from .asyncio_driver import Address, Driver, Machine
 
 OPEN_TIMEOUT = 5.0  # seconds
 REOPEN_AFTER = (0.2, 0.5, 1.0, 2.0)  # seconds after a WebSocket was lost and after each failure; the last one repeats
 MAX_UNSENT = 65_536  # bytes; more are dropped, as a socket does
+
+
+async def open_websocket(url: str, context: ssl.SSLContext | None) -> Any:
+    """A connection of `websockets`. `context`: None for the certificate authorities of the system. Raises OSError."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import WebSocketException
+
+    options: dict[str, Any] = {"ssl": context} if context and url.startswith("wss:") else {}
+    try:
+        return await connect(url, compression=None, open_timeout=OPEN_TIMEOUT, close_timeout=1.0, proxy=True, **options)
+    except (WebSocketException, TimeoutError) as error:
+        raise OSError(f"WebSocket to {url}: {error}") from None
+
+
+async def ask(url: str, context: ssl.SSLContext | None, request: bytes, timeout: float) -> bytes:
+    """Sends one packet over a WebSocket of its own, and returns the first that comes back. Raises OSError."""
+    from websockets.exceptions import WebSocketException
+
+    websocket = await open_websocket(url, context)
+    async with websocket:
+        try:
+            await websocket.send(request)
+            answer = await asyncio.wait_for(websocket.recv(), timeout)
+        except (WebSocketException, TimeoutError):
+            raise OSError(f"WebSocket to {url}: the node did not answer") from None
+    return answer if isinstance(answer, bytes) else b""
+
+
+def url_for(host: str | Sequence[str], port: int) -> str | None:
+    """Port 443 of the first host name, and there the node's UDP port `port`; None: there are only IP literals, for
+    which there is no certificate."""
+    for name in [host] if isinstance(host, str) else host:
+        if not udp_sockets.is_ip(name):
+            return f"wss://{name}/relay/{port}"
+    return None
 
 
 class WebSocketDriver(Driver):
@@ -38,7 +74,7 @@ class WebSocketDriver(Driver):
         """Raises OSError if the WebSocket cannot be opened."""
         await super().open()
         await self._end()
-        self._websocket = await self._connect()
+        self._websocket = await open_websocket(self._url, self._context)
         self._serving = asyncio.create_task(self._serve(self._websocket))
 
     def close(self) -> None:
@@ -46,29 +82,17 @@ class WebSocketDriver(Driver):
         if self._serving is not None:
             self._closing = asyncio.create_task(self._end())
 
-    async def _connect(self) -> Any:
-        """Raises OSError."""
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import WebSocketException
-
-        options: dict[str, Any] = {"ssl": self._context} if self._context and self._url.startswith("wss:") else {}
-        try:
-            return await connect(
-                self._url, compression=None, open_timeout=OPEN_TIMEOUT, close_timeout=1.0, proxy=True, **options
-            )
-        except (WebSocketException, TimeoutError) as error:
-            raise OSError(f"WebSocket to {self._url}: {error}") from None
-
     async def _serve(self, websocket: Any) -> None:
         while True:
             await self._read(websocket)
             self._websocket = websocket = await self._reopen()
 
     async def _reopen(self) -> Any:
-        for pause in itertools.chain(REOPEN_AFTER, itertools.repeat(REOPEN_AFTER[-1])):
-            await asyncio.sleep(pause)
+        pauses = itertools.chain(REOPEN_AFTER, itertools.repeat(REOPEN_AFTER[-1]))
+        while True:
+            await asyncio.sleep(next(pauses))
             with contextlib.suppress(OSError):
-                return await self._connect()
+                return await open_websocket(self._url, self._context)
 
     async def _read(self, websocket: Any) -> None:
         from websockets.exceptions import ConnectionClosed
