@@ -1,3 +1,5 @@
+import gc
+
 from django.apps import AppConfig, apps
 from django.contrib.admin import apps as admin_apps
 from django.db.models.signals import post_migrate
@@ -16,6 +18,8 @@ class OperationsConfig(AppConfig):
         sign_in_audit.connect()
         post_migrate.connect(roles_make, sender=self)
         apps.get_app_config("auth").verbose_name = "Users and roles"
+        gc.freeze()  # relaymgr/settings/environment.py has turned it off; this is the last app
+        gc.enable()
 
 
 class AdminConfig(admin_apps.AdminConfig):
