@@ -50,9 +50,7 @@ class UpnpMapping:
     def _discover(self) -> Any:
         import miniupnpc
 
-        router = miniupnpc.UPnP()
-        router.discoverdelay = DISCOVERY
-        router.multicastif = self._host_ip
+        router = miniupnpc.UPnP(multicastif=self._host_ip, discoverdelay=DISCOVERY)
         router.discover()
         router.selectigd()
         return router
