@@ -30,6 +30,7 @@ PATH_REASONS = (
     "not_permitted",
     "no_direct_path",
     "only_small_packets",
+    "recovered",
 )
 WORD_PATTERN = r"\A[a-z0-9_]{1,30}\Z"
 

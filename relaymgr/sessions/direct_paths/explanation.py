@@ -19,6 +19,7 @@ REASONS = {
     "not_permitted": "the direct modes of the two players do not permit another path",
     "no_direct_path": "no direct path was found: their NATs or firewalls let no packet through",
     "only_small_packets": "the direct path lost packets of full size",
+    "recovered": "the direct path works again",
 }
 MAX_PEERS = 6  # named in one sentence
 

@@ -15,6 +15,7 @@ from causeway_client.protocol.paths.path import (
     IDLE_INTERVAL,
     PAUSE_INTERVAL,
     PLAY_INTERVAL,
+    RESTED_AFTER,
     RESTS,
     SMALL_DATAGRAM,
     STANDBY_INTERVAL,
@@ -138,6 +139,38 @@ def test_one_lost_probe_among_packets_that_arrive_is_no_failure(valid: Probed) -
     assert valid.state_after(5.0) is PathState.VALID
 
 
+def test_one_lost_probe_in_silence_is_no_failure(valid: Probed) -> None:
+    """The peer may send nothing on behalf of its game. The probe is repeated before the path is suspect."""
+    valid.rtt = 0.05
+    valid.probe()
+    due = valid.path.next_probe(is_selected=True, is_in_play=True)
+    assert due is not None and due <= valid.now + SUSPECT_AFTER - valid.rtt
+    valid.now = due
+    valid.exchange()
+    assert valid.state_after(1.0) is PathState.VALID
+
+
+def test_while_the_game_pauses_only_several_lost_probes_are_a_failure(valid: Probed) -> None:
+    states = []
+    for _ in range(3):
+        valid.probe()
+        due = valid.path.next_probe(is_selected=True, is_in_play=False)
+        assert due == pytest.approx(valid.now + SUSPECT_AFTER)
+        valid.now = due
+        valid.path.check(valid.now, is_in_play=False)
+        states.append(valid.path.state)
+    assert states == [PathState.VALID, PathState.VALID, PathState.SUSPECT]
+
+
+def test_a_lost_probe_in_a_pause_does_not_kill_a_path_on_which_packets_arrive(valid: Probed) -> None:
+    valid.probe()
+    valid.now += 0.02
+    valid.path.packet_received(valid.now)
+    valid.now += DEAD_AFTER + 1.0
+    assert not valid.path.check(valid.now, is_in_play=False)
+    assert valid.path.state is PathState.VALID
+
+
 def test_a_suspect_path_needs_three_answers_within_half_a_second(valid: Probed) -> None:
     valid.probe()
     assert valid.state_after(0.2) is PathState.SUSPECT
@@ -158,18 +191,40 @@ def test_answers_that_are_far_apart_do_not_make_it_valid(valid: Probed) -> None:
     assert valid.path.state is PathState.SUSPECT
 
 
+def die(valid: Probed) -> None:
+    valid.probe()
+    valid.state_after(0.2)
+    assert valid.state_after(2.0) is PathState.DEAD
+
+
 def test_a_path_that_dies_again_and_again_rests_longer(valid: Probed) -> None:
     rests = []
-    for _ in range(5):
-        valid.probe()
-        valid.state_after(0.2)
-        assert valid.state_after(2.0) is PathState.DEAD
+    for _ in range(7):
+        die(valid)
         rests.append(round(valid.path.rest_until - valid.now, 6))
-        valid.path.revive()
-        assert valid.path.state is PathState.PROBING
-        assert valid.path.round_trip.smoothed is None
         valid.exchange()
+        assert (valid.path.state, valid.path.is_resting) == (PathState.VALID, False)
     assert rests == [*RESTS, RESTS[-1], RESTS[-1]]
+    valid.now += RESTED_AFTER
+    valid.exchange()
+    die(valid)
+    assert valid.path.rest_until - valid.now == pytest.approx(RESTS[0])
+
+
+def test_a_dead_path_is_probed_again_and_again(valid: Probed) -> None:
+    die(valid)
+    rests = []
+    for _ in range(6):
+        assert valid.path.is_resting
+        valid.now = valid.path.rest_until
+        valid.path.revive(valid.now)
+        valid.probe()
+        rests.append(round(valid.path.rest_until - valid.now, 6))
+        assert valid.state_after(0.5) is PathState.PROBING
+    assert rests == [*RESTS[1:], RESTS[-1], RESTS[-1]]
+    valid.exchange()
+    assert (valid.path.state, valid.path.is_resting) == (PathState.VALID, False)
+    assert valid.path.round_trip.smoothed == pytest.approx(valid.rtt), "measured anew"
 
 
 def test_an_answer_from_before_its_death_does_not_revive_a_path(valid: Probed) -> None:
@@ -259,6 +314,48 @@ def test_a_path_is_left_within_three_seconds_once_large_packets_are_lost(valid: 
         assert valid.now - failed_at <= 3.0
 
 
+# -- the round trip
+
+
+def test_a_single_late_answer_does_not_count(valid: Probed) -> None:
+    """A process or a radio has paused; the path has not become longer."""
+    valid.rtt = 0.3
+    valid.exchange()
+    valid.rtt = 0.02
+    for _ in range(3):
+        valid.exchange()
+    assert (valid.path.round_trip.smoothed, valid.path.round_trip.jitter) == (pytest.approx(0.02), pytest.approx(0.0))
+
+
+def test_answers_that_are_late_together_count_once(valid: Probed) -> None:
+    nonces = []
+    for _ in range(4):
+        nonces.append(valid.probe())
+        valid.now += 0.04
+    for nonce in nonces:
+        assert valid.answer(nonce)
+    valid.exchange()
+    assert valid.path.round_trip.smoothed == pytest.approx(0.02)
+
+
+def test_a_longer_path_is_measured_at_the_second_answer(valid: Probed) -> None:
+    valid.rtt = 0.1
+    valid.exchange()
+    assert valid.path.round_trip.smoothed == pytest.approx(0.02)
+    valid.exchange()
+    assert valid.path.round_trip.smoothed > 0.02
+
+
+def test_a_path_that_works_again_is_measured_as_it_is_now(valid: Probed) -> None:
+    late = valid.probe()
+    assert valid.state_after(0.2) is PathState.SUSPECT
+    assert valid.answer(late)
+    while valid.path.state is PathState.SUSPECT:
+        valid.exchange()
+    assert (valid.path.round_trip.smoothed, valid.path.round_trip.jitter) == (pytest.approx(0.02), 0.0)
+    assert valid.path.loss == 0.0
+
+
 # -- loss
 
 
@@ -271,6 +368,32 @@ def test_loss_is_the_share_of_the_last_two_seconds(valid: Probed) -> None:
         if step == 19:
             assert valid.path.loss == pytest.approx(0.1, abs=0.02)
     assert valid.path.loss == 0.0
+
+
+def test_the_loss_during_a_failure_does_not_count_afterwards_but_the_loss_before_does(valid: Probed) -> None:
+    path = valid.path
+    for step in range(1, 4):
+        path.sent = 50 * step
+        valid.exchange(received=49 * step)
+    path.sent += 50
+    valid.probe()
+    assert valid.state_after(0.2) is PathState.SUSPECT
+    for _ in range(GOOD_ANSWERS):
+        valid.exchange(received=49 * 3)
+    assert path.state is PathState.VALID
+    assert path.loss == pytest.approx(0.02)
+
+
+def test_the_loss_of_a_path_with_few_packets_is_presumed_to_be_that_of_the_path_in_use(valid: Probed) -> None:
+    path = valid.path
+    assert path.expected_loss(0.05) == pytest.approx(0.05)
+    for step in range(5):
+        path.sent = 10 * step
+        valid.exchange(received=10 * step - (step == 4))
+        valid.now += 1.0
+    assert path.loss == pytest.approx(1 / 40)
+    assert path.expected_loss(0.0) == pytest.approx(0.01)
+    assert path.expected_loss(0.05) == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("received", [0, 2**32 - 1, 5])
@@ -290,7 +413,8 @@ def next_probe(path: Path, *, selected: bool, play: bool) -> float | None:
 
 
 def test_intervals_of_a_direct_path(valid: Probed) -> None:
-    valid.probe()
+    valid.rtt = 0.0
+    valid.exchange()
     path = valid.path
     assert next_probe(path, selected=True, play=True) == PLAY_INTERVAL
     assert next_probe(path, selected=False, play=True) == STANDBY_INTERVAL

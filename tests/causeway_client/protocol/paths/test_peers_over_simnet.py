@@ -253,6 +253,62 @@ def test_a_pause_of_the_game_costs_no_direct_path() -> None:
     assert (scene.missing(), scene.duplicated()) == (0, 0)
 
 
+@pytest.mark.parametrize("fault", ["a twentieth of all packets lost", "a player that stops for 250 ms each 3 s"])
+@pytest.mark.parametrize("seed", range(3))
+def test_packets_that_are_lost_or_late_in_a_pause_of_the_game_cost_no_direct_path(seed: int, fault: str) -> None:
+    scene = Scene(seed)
+    scene.grant(["direct"] * 2)
+    line = Line(latency=0.005, loss=0.025 if "lost" in fault else 0.0)
+    for seat in range(2):
+        nat = Nat(scene.net, f"203.0.113.{9 + seat}", PORT_RESTRICTED, lifetime=20)
+        scene.join(seat, "10.0.0.2", line=line, nat=nat)
+    scene.play(3.0)
+
+    def stop(data, source, destination):
+        into = (scene.net.now + 0.1) % 3
+        return 0.25 - into if source == scene.players[0].address and into < 0.25 else 0.0
+
+    if "stops" in fault:
+        scene.net.interfere = stop
+    scene.net.run(30.0)
+    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
+    assert scene.changes(0) == [(1, "ipv4", "first_path")]
+
+
+@pytest.mark.parametrize("outage", [0.4, 1.2, 4.0])
+def test_a_short_outage_of_a_players_network_does_not_leave_the_pair_relayed(outage: float) -> None:
+    """As in a Wi-Fi network, when the player's device changes to another access point."""
+    scene = two_players()
+    scene.play(3.0)
+    scene.net.interfere = lambda data, source, destination: (
+        None if "203.0.113.10" in (source[0], destination[0]) else 0.0
+    )
+    scene.play(outage)
+    scene.net.interfere = None
+    scene.play(2.5)
+    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
+    assert scene.changes(0)[-1] == (1, "ipv4", "recovered")
+
+
+def test_a_player_that_stops_for_a_moment_while_the_node_is_down_stays_reachable() -> None:
+    """Its direct path is suspect for a moment; there is no relay to go to."""
+    scene = two_players()
+    scene.play(3.0)
+    scene.node.relay = None
+    scene.play(3.0)
+    stopped = scene.net.now
+
+    def stop(data, source, destination):
+        into = scene.net.now - stopped
+        return 0.4 - into if source[0] == "203.0.113.10" and into < 0.4 else 0.0
+
+    scene.net.interfere = stop
+    scene.play(5.0)
+    scene.settle()
+    assert (scene.missing(), scene.duplicated()) == (0, 0)
+    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
+
+
 def test_the_rendezvous_of_an_upgrade_stays_below_five_hundred_bytes() -> None:
     scene = Scene(2)
     scene.grant(["direct"] * 2)

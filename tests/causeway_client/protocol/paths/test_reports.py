@@ -60,7 +60,7 @@ def test_numbers_and_losses_stay_within_their_fields() -> None:
         bytes((MAX_ENTRIES + 1,)) + bytes(20 * (MAX_ENTRIES + 1)),
         b"\1\xff" + bytes(19),
         b"\1\0\x05" + bytes(18),
-        b"\1\0\0\x08" + bytes(17),
+        b"\1\0\0\x09" + bytes(17),
     ],
 )
 def test_anything_else_is_malformed(body: bytes) -> None:

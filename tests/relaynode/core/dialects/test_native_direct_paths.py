@@ -383,7 +383,7 @@ def test_reports_about_other_seats_than_those_of_the_session_are_ignored(relay: 
         b"\x21" + bytes(20) * 33,
         b"\1\xff" + bytes(19),
         b"\1\0\5" + bytes(18),
-        b"\1\0\0\x08" + bytes(17),
+        b"\1\0\0\x09" + bytes(17),
     ],
     ids=["empty", "short", "long", "33 reports", "seat 255", "unknown path", "unknown reason"],
 )

@@ -99,7 +99,7 @@ class DirectPathRequested(Event):
 @dataclass(frozen=True, slots=True)
 class PathChanged(Event):
     """Packets to `seat` take another path from now on: "relay", "local_network", "ipv4", "ipv6" or "port_mapped".
-    `reason`: "first_path", "better", "path_failed", "not_permitted", "only_small_packets"."""
+    `reason`: "first_path", "better", "path_failed", "not_permitted", "only_small_packets", "recovered"."""
 
     seat: int
     path: str

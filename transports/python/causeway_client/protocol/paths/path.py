@@ -1,10 +1,11 @@
 """One path to a peer, direct or over the relay: probes, round trip, loss and state (PROTOCOL.md 12.3 and 12.4).
 
 PROBING --answer--> VALID --silence while a probe is open--> SUSPECT --answers--> VALID
-   |                  |                                        |
-   +------------------+---------------- no answer -------------+--> DEAD --rest over--> PROBING
+                                                               |
+                                            no answer ---------+--> DEAD --rest over, or a packet--> PROBING
 """
 
+import math
 from collections import deque
 from collections.abc import Hashable
 from enum import Enum
@@ -20,7 +21,8 @@ SUSPECT_AFTER = 0.15  # seconds; more on a longer path
 DEAD_AFTER = 1.0  # seconds of silence
 UNANSWERED = 3  # consecutive probes without an answer that make a path suspect while packets arrive on it
 GOOD_ANSWERS, GOOD_WITHIN = 3, 0.5  # answers within so many seconds that make a suspect path valid again
-RESTS = (10.0, 60.0, 300.0)  # seconds before a dead path is probed again, by how often it died
+RESTS = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before a dead path is probed again, by how often that was in vain
+RESTED_AFTER = 30.0  # seconds as a valid path, after which the rests begin with the shortest again
 PLAY_INTERVAL, STANDBY_INTERVAL, IDLE_INTERVAL = 0.25, 1.0, 15.0  # seconds between two probes of a path
 # Of the selected direct path while the game pauses: twice in the 5 s after which no payload may be sent on it.
 PAUSE_INTERVAL = 2.0
@@ -29,7 +31,8 @@ FULL_PLAY_INTERVAL, FULL_STANDBY_INTERVAL, FULL_IDLE_INTERVAL = 1.0, 5.0, 60.0  
 HURRIED_AFTER = 0.075  # seconds of silence on the selected path, in play, after which it is probed out of turn
 FULL_TIMEOUT = 0.6  # seconds; more on a longer path
 FULL_FAILURES = 2  # unanswered full-size probes, while small ones are answered, after which the path is narrow
-LOSS_WINDOW = 2.0  # seconds
+LOSS_WINDOW, MAX_LOSS_WINDOW = 2.0, 30.0  # seconds; the longer one if there are not enough packets in the other
+LOSS_PACKETS = 100  # packets by which a loss can be known
 _MAX_OPEN = 32
 
 
@@ -56,11 +59,13 @@ class Path:
         self.since = self.last_received = self.answered_at = now
         self.probed_at = 0.0  # when the last probe was sent
         self.full_probed_at = 0.0
-        self.rest_until = 0.0  # of a dead path
-        self._deaths = 0
+        self.rest_until = 0.0  # of a path that has died; 0: it has not
+        self._rests = 0
+        self._valid_since = now
         self._open: dict[bytes, tuple[float, bool]] = {}  # nonce -> (when sent, whether at full size)
+        self._samples: deque[float] = deque(maxlen=3)  # the last round trips
         self._full_failures = 0
-        self._good_answers: deque[float] = deque(maxlen=GOOD_ANSWERS)
+        self._good_answers: deque[tuple[float, float]] = deque(maxlen=GOOD_ANSWERS)  # (when, round trip)
         self._totals: deque[tuple[float, int, int]] = deque()  # (when, sent, of these received by the peer)
 
     # -- probes
@@ -80,22 +85,54 @@ class Path:
         if opened is None:
             return False
         sent_at, is_full = opened
-        self.round_trip.add(now - sent_at)
+        # Probes that waited for the end of the same silence are late together, and count once.
+        if is_full or sent_at >= self.answered_at:
+            self._measured(now - sent_at)
+        if self.state is PathState.SUSPECT and self._totals:
+            self._leave_out_of_loss(received)
         self._totals.append((now, self.sent, received))
-        while now - self._totals[0][0] > LOSS_WINDOW and len(self._totals) > 2:
+        while len(self._totals) > 2:
+            # Without the oldest entry, are there still enough packets?
+            window = LOSS_WINDOW if self.sent - self._totals[1][1] >= LOSS_PACKETS else MAX_LOSS_WINDOW
+            if now - self._totals[0][0] <= window:
+                break
             self._totals.popleft()
         if is_full:
             self.largest, self._full_failures, self.is_narrow = MAX_DATAGRAM, 0, False
         self.answered_at = now
-        self._good_answers.append(now)
-        if self.state is PathState.SUSPECT and not self._has_recovered(now):
-            return True
-        self.state = PathState.VALID
+        self._good_answers.append((now, now - sent_at))
+        if self.state is PathState.SUSPECT:
+            if not self._has_recovered(now):
+                return True
+            # What was measured during the failure describes the failure.
+            self._restart_round_trip(min(sample for _, sample in self._good_answers))
+        if self.state is not PathState.VALID:
+            self.state, self._valid_since, self.rest_until = PathState.VALID, now, 0.0
         return True
+
+    def _leave_out_of_loss(self, received: int) -> None:
+        """What was lost during the failure says nothing about the loss of a path that works again. What was lost before
+        does."""
+        _, sent_before, received_before = self._totals[-1]
+        more_sent, more_received = self.sent - sent_before, received - received_before
+        self._totals = deque((at, sent + more_sent, count + more_received) for at, sent, count in self._totals)
 
     def _has_recovered(self, now: float) -> bool:
         answers = self._good_answers
-        return len(answers) == GOOD_ANSWERS and now - answers[0] <= GOOD_WITHIN
+        return len(answers) == GOOD_ANSWERS and now - answers[0][0] <= GOOD_WITHIN
+
+    def _measured(self, sample: float) -> None:
+        """The median of the last three: one late answer says that a process or a radio paused, not that the path has
+        become longer."""
+        self._samples.append(sample)
+        is_full = len(self._samples) == self._samples.maxlen
+        self.round_trip.add(sorted(self._samples)[1] if is_full else min(self._samples))
+
+    def _restart_round_trip(self, *samples: float) -> None:
+        self.round_trip = RoundTrip()
+        self._samples.clear()
+        for sample in samples:
+            self._measured(sample)
 
     def packet_received(self, now: float) -> None:
         """A packet of the pair with a valid tag arrived on this path."""
@@ -104,43 +141,47 @@ class Path:
 
     # -- time
 
-    def check(self, now: float) -> bool:
-        """Takes account of what did not arrive. Whether the state or the size has changed."""
+    def check(self, now: float, *, is_in_play: bool = True) -> bool:
+        """Takes account of what did not arrive. Whether the state or the size has changed. `is_in_play`: whether the
+        game exchanges DATA with the peer."""
         changed = self._check_full_size(now)
         if self.state not in (PathState.VALID, PathState.SUSPECT):
             return changed
         unanswered = self._unanswered()
         if not unanswered:
             return changed
-        if now - max(unanswered[0], self.answered_at) >= max(DEAD_AFTER, 2 * self.suspect_after):
+        can_die = self.state is PathState.SUSPECT or len(unanswered) >= UNANSWERED
+        if can_die and now - max(unanswered[0], self.answered_at) >= max(DEAD_AFTER, 2 * self.suspect_after):
             self._die(now)
             return True
-        if self.state is PathState.VALID and now >= self._suspect_at(unanswered):
+        if self.state is PathState.VALID and now >= self._suspect_at(unanswered, is_in_play=is_in_play):
             self.state = PathState.SUSPECT
             self._good_answers.clear()
             return True
         return changed
 
-    def next_check(self) -> float | None:
+    def next_check(self, *, is_in_play: bool = True) -> float | None:
         """When `check` may find a change, if nothing arrives."""
         unanswered = self._unanswered()
         if not unanswered or self.state not in (PathState.VALID, PathState.SUSPECT):
             return None
         if self.state is PathState.VALID:
-            return self._suspect_at(unanswered)
+            at = self._suspect_at(unanswered, is_in_play=is_in_play)
+            return None if at == math.inf else at
         return max(unanswered[0], self.answered_at) + max(DEAD_AFTER, 2 * self.suspect_after)
 
     def _unanswered(self) -> list[float]:
         """When the small probes were sent that are open since the last answer, also in the moment of that answer."""
         return [at for at, is_full in self._open.values() if not is_full and at >= self.answered_at]
 
-    def _suspect_at(self, unanswered: list[float]) -> float:
+    def _suspect_at(self, unanswered: list[float], *, is_in_play: bool) -> float:
         """Silence with a probe open is suspicious. So are several unanswered probes, even if packets arrive: the path
-        may have failed in one direction."""
-        silent = max(unanswered[0], self.last_received) + self.suspect_after
+        may have failed in one direction. While the game pauses, there is nothing but probes, of which a good path may
+        lose one, and no hurry: only several unanswered ones are suspicious."""
+        silent = max(unanswered[0], self.last_received) + self.suspect_after if is_in_play else math.inf
         if len(unanswered) < UNANSWERED:
             return silent
-        return min(silent, max(unanswered[0] + self.suspect_after, unanswered[UNANSWERED - 1]))
+        return min(silent, unanswered[UNANSWERED - 1] + self.suspect_after)
 
     def _check_full_size(self, now: float) -> bool:
         timeout = max(FULL_TIMEOUT, 3 * (self.round_trip.smoothed or 0.0))
@@ -157,9 +198,15 @@ class Path:
 
     def _die(self, now: float) -> None:
         self.state = PathState.DEAD
-        self.rest_until = now + RESTS[min(self._deaths, len(RESTS) - 1)]
-        self._deaths += 1
+        if now - self._valid_since >= RESTED_AFTER:
+            self._rests = 0
+        self._rest(now)
         self.reset()
+        self._restart_round_trip()
+
+    def _rest(self, now: float) -> None:
+        self.rest_until = now + RESTS[min(self._rests, len(RESTS) - 1)]
+        self._rests += 1
 
     def reset(self) -> None:
         """Forgets the measurements and the open probes."""
@@ -169,10 +216,15 @@ class Path:
         self._full_failures = 0
         self.largest, self.is_narrow = SMALL_DATAGRAM, False
 
-    def revive(self) -> None:
-        """Begins to probe a dead path again."""
+    @property
+    def is_resting(self) -> bool:
+        """Whether the path has died and has not answered since. It is due for another probe at `rest_until`."""
+        return self.rest_until > 0 and self.state in (PathState.DEAD, PathState.PROBING)
+
+    def revive(self, now: float) -> None:
+        """A dead path is about to be probed again. If that is in vain, it rests longer."""
         self.state = PathState.PROBING
-        self.round_trip = RoundTrip()
+        self._rest(now)
 
     def next_probe(self, *, is_selected: bool, is_in_play: bool) -> float | None:
         """When the path is to be probed next; None: not until hole punching has opened it."""
@@ -180,6 +232,10 @@ class Path:
             return self.probed_at + SUSPECT_INTERVAL
         if self.state is not PathState.VALID and self.address is not None:
             return None
+        is_silent = not is_in_play or self.last_received <= self.probed_at
+        if self.state is PathState.VALID and is_silent and self._unanswered():
+            # No single lost probe makes a path suspect.
+            return self.probed_at + (max(HURRIED_AFTER, self.suspect_after / 2) if is_in_play else self.suspect_after)
         if not is_in_play:
             return self.probed_at + (PAUSE_INTERVAL if is_selected and self.address is not None else IDLE_INTERVAL)
         if not is_selected:
@@ -216,9 +272,20 @@ class Path:
 
     @property
     def loss(self) -> float:
-        """Of the packets towards the peer in the last LOSS_WINDOW, 0.0 to 1.0."""
+        """Of the last packets towards the peer, those of LOSS_WINDOW or a few more, 0.0 to 1.0."""
+        lost, due = self._lost()
+        return lost / due if due else 0.0
+
+    def expected_loss(self, presumed: float) -> float:
+        """The same, as far as it is known from so few packets. `presumed`: that of the path it is compared with."""
+        lost, due = self._lost()
+        unknown = max(0, LOSS_PACKETS - due)
+        return (lost + presumed * unknown) / (due + unknown)
+
+    def _lost(self) -> tuple[int, int]:
+        """(Packets lost, of those sent.)"""
         if len(self._totals) < 2:
-            return 0.0
+            return 0, 0
         (_, sent_before, received_before), (_, sent, received) = self._totals[0], self._totals[-1]
-        due = sent - sent_before
-        return min(1.0, max(0.0, 1 - (received - received_before) / due)) if due > 0 else 0.0
+        due = max(0, sent - sent_before)
+        return min(due, max(0, due - (received - received_before))), due

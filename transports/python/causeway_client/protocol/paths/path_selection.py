@@ -2,7 +2,8 @@
 
     score = round trip + 4 x jitter + 10 ms for each percent of loss - 2 ms in a local network + the relay's bias
 
-A valid path that measures better by the margin, for some time, is taken; a failed one is left at once.
+A path that fails is left at once. The margin, the time and the dwell keep a choice that was made by measurement. They
+do not keep the relay where there was no choice: before the first direct path was found, and after one has failed.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ MIN_MARGIN = 0.005  # seconds
 RELATIVE_MARGIN = 0.1
 BETTER_FOR = 2.0  # seconds for which another path must have been better
 DWELL = 5.0  # seconds on a path before a better one is taken
+# Seconds after a failure before a direct path is taken again, by the number of failures since it last was steady.
+RETURNS = (0.0, 2.0, 5.0, 15.0)
+STEADY_AFTER = 30.0  # seconds on a direct path, after which earlier failures do not count any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,15 @@ class Choice:
         )
 
 
-def score(path: Path, relay_bias: float) -> float | None:
-    """In seconds; None before the first answer."""
+def score(path: Path, relay_bias: float, presumed_loss: float = 0.0) -> float | None:
+    """In seconds; None before the first answer. `presumed_loss`: of a path on which too few packets were sent to know
+    its own. It is that of the path in use, because few packets are sent on the others: otherwise each of them would
+    seem better as soon as something is lost."""
     rtt = path.round_trip.smoothed
     if rtt is None:
         return None
     extra = {PathKind.LOCAL_NETWORK: -LOCAL_BONUS, PathKind.RELAY: relay_bias}.get(path.kind, 0.0)
-    return rtt + JITTER_WEIGHT * path.round_trip.jitter + LOSS_WEIGHT * path.loss + extra
+    return rtt + JITTER_WEIGHT * path.round_trip.jitter + LOSS_WEIGHT * path.expected_loss(presumed_loss) + extra
 
 
 class PathSelection:
@@ -72,22 +78,27 @@ class PathSelection:
         self.choice = Choice(relay, PathReason.NONE, now)
         self._better: Path | None = None
         self._better_since = 0.0
+        self._failures = 0
+        self._return_at: float | None = None
+        self.left: Path | None = None  # the direct path that has failed; it is taken again when it works
 
     def update(self, paths: list[Path], now: float) -> bool:
         """Chooses among the relay and the direct `paths`. Whether the choice has changed."""
         current = self.choice.path
+        self._return_at = None
         usable = [path for path in paths if path.is_usable]
         if current is not self._relay and current not in usable:
-            reason = PathReason.ONLY_SMALL_PACKETS if current.is_narrow else PathReason.PATH_FAILED
-            return self._take(self._best(usable) or self._relay, reason, now)
+            return self._replace(current, usable, now)
         best = self._best([path for path in usable if path is not current])
         if current is not self._relay and self._relay.state is PathState.VALID:
             best = self._better_of(best, self._relay)
+        if best is not None and current is self._relay and current.state in (PathState.SUSPECT, PathState.DEAD):
+            return self._take(best, PathReason.RECOVERED if best is self.left else PathReason.PATH_FAILED, now)
+        if self._is_refuge():
+            return best is not None and self._is_better(best, current, by_margin=False) and self._return_to(best, now)
         if best is None or not self._is_better(best, current):
             self._better = None
             return False
-        if self.choice.reason in (PathReason.NONE, PathReason.NO_DIRECT_PATH):
-            return self._take(best, PathReason.FIRST_PATH, now)
         if self._better is None:
             self._better_since = now
         self._better = best
@@ -95,9 +106,33 @@ class PathSelection:
             return False
         return self._take(best, PathReason.BETTER, now)
 
+    def _replace(self, failed: Path, usable: list[Path], now: float) -> bool:
+        if now - self.choice.since >= STEADY_AFTER:
+            self._failures = 0
+        self._failures += 1
+        self.left = failed
+        reason = PathReason.ONLY_SMALL_PACKETS if failed.is_narrow else PathReason.PATH_FAILED
+        return self._take(self._best(usable) or self._relay, reason, now)
+
+    def _is_refuge(self) -> bool:
+        """Whether the relay is used because there was nothing else, not because it measured better."""
+        return self.choice.path is self._relay and self.choice.reason is not PathReason.BETTER
+
+    def _return_to(self, direct: Path, now: float) -> bool:
+        if self.choice.reason in (PathReason.NONE, PathReason.NO_DIRECT_PATH):
+            return self._take(direct, PathReason.FIRST_PATH, now)
+        at = self.choice.since + RETURNS[min(max(self._failures, 1), len(RETURNS)) - 1]
+        if now < at:
+            self._return_at = at
+            return False
+        return self._take(direct, PathReason.RECOVERED, now)
+
     def leave(self, reason: PathReason, now: float) -> bool:
         """Back to the relay, whatever it measures."""
-        return self.choice.path is not self._relay and self._take(self._relay, reason, now)
+        if self.choice.path is self._relay:
+            return False
+        self.left = self.choice.path
+        return self._take(self._relay, reason, now)
 
     def none_found(self, now: float) -> None:
         """Hole punching has not opened any path."""
@@ -105,26 +140,31 @@ class PathSelection:
             self.choice = Choice(self._relay, PathReason.NO_DIRECT_PATH, now)
 
     def next_check(self) -> float | None:
-        """When `update` may take a better path, if the measurements stay as they are."""
+        """When `update` may take another path, if the measurements stay as they are."""
         if self._better is None:
-            return None
+            return self._return_at
         return max(self._better_since + BETTER_FOR, self.choice.since + DWELL)
 
     def _take(self, path: Path, reason: PathReason, now: float) -> bool:
-        self._better = None
+        self._better = self._return_at = None
         self.choice = Choice(path, reason, now)
         return True
 
+    def _score(self, path: Path) -> float | None:
+        return score(path, self._relay_bias, self.choice.path.loss)
+
     def _best(self, paths: list[Path]) -> Path | None:
-        scored = [(value, path) for path in paths if (value := score(path, self._relay_bias)) is not None]
+        scored = [(value, path) for path in paths if (value := self._score(path)) is not None]
         return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
     def _better_of(self, one: Path | None, other: Path) -> Path:
         return other if one is None else self._best([one, other]) or other
 
-    def _is_better(self, path: Path, current: Path) -> bool:
-        new, old = score(path, self._relay_bias), score(current, self._relay_bias)
+    def _is_better(self, path: Path, current: Path, *, by_margin: bool = True) -> bool:
+        new, old = self._score(path), self._score(current)
         if new is None:
             return False
         # The relay that no probe has measured yet is not preferred to a direct path that works.
-        return old is None or new < old - max(MIN_MARGIN, RELATIVE_MARGIN * old)
+        if old is None:
+            return True
+        return new < old - max(MIN_MARGIN, RELATIVE_MARGIN * old) if by_margin else new <= old

@@ -159,7 +159,7 @@ class Peer:
         """Our own addresses have changed: every direct path has to be found again."""
         for path in self.paths.values():
             path.reset()
-            path.state = PathState.PROBING
+            path.state, path.rest_until = PathState.PROBING, 0.0
         self.start_over(now)
         if self.receive_key:
             self._punching.start([*self.paths, *self._kinds], now)
@@ -183,6 +183,9 @@ class Peer:
             path.received += 1
             self._punching.probe_at_once(address, now)
         path.last_received = now
+        if path.state is PathState.DEAD and path.address is not None:
+            path.revive(now)
+            self._punching.probe_at_once(path.address, now)
         if kind == PacketType.DIRECT_DATA:
             self.traffic_at = now
             return body
@@ -249,7 +252,7 @@ class Peer:
         self.traffic_at = now
         path = self._selection.choice.path
         if path.address is None or HEADER.size + len(payload) + packets.TAG_SIZE > path.largest:
-            if now < self._overlap_until:
+            if now < self._overlap_until or self.relay.state in (PathState.SUSPECT, PathState.DEAD):
                 self._send_on_others(number, payload)
             self.relay.sent += 1
             return True
@@ -267,9 +270,9 @@ class Peer:
         self._wire.direct(packets.seal(self._send_key, kind, self._their_id, number, seat, payload), path.address or 0)
 
     def _send_on_others(self, number: int, payload: bytes) -> None:
-        """After a return to the relay: the direct path that was left, if it still works."""
+        """After a return to the relay, or while the relay does not answer: a direct path that may work."""
         for path in self.paths.values():
-            if path.is_usable and len(payload) + OVERHEAD <= path.largest:
+            if path.is_alive and not path.is_narrow and len(payload) + OVERHEAD <= path.largest:
                 self._send_data_on(path, number, payload)
                 return
 
@@ -324,13 +327,13 @@ class Peer:
         return Path(address, self._kind_of(address), now)
 
     def _check_paths(self, now: float) -> bool:
-        changed = False
+        changed, is_in_play = False, self._is_in_play(now)
         for path in (self.relay, *self.paths.values()):
-            changed = path.check(now) or changed
-            if path.state is PathState.DEAD and now >= path.rest_until:
-                path.revive()
-                if path.address is not None:
-                    self._punching.probe_at_once(path.address, now)
+            changed = path.check(now, is_in_play=is_in_play) or changed
+            rest = self._rest_until(path, now)
+            if rest is not None and now >= rest:
+                path.revive(now)
+                self._punching.probe_at_once(path.address, now)
             due = self._next_probe(path, now)
             if due is not None and now >= due:
                 self._probe(path, now)
@@ -339,15 +342,25 @@ class Peer:
                 self._probe(path, now, MAX_DATAGRAM)
         return changed
 
+    def _is_in_play(self, now: float) -> bool:
+        return now - self.traffic_at < IN_PLAY_FOR
+
+    def _rest_until(self, path: Path, now: float) -> float | None:
+        """When a direct path that has died is to be probed again. Not during a long pause of the game."""
+        is_due = path.is_resting and path.address is not None and now - self.traffic_at < IDLE_INTERVAL
+        return path.rest_until if is_due else None
+
     def _next_probe(self, path: Path, now: float) -> float | None:
-        if path.address is None and not any(it.is_alive for it in self.paths.values()):
+        is_failed = path.state in (PathState.SUSPECT, PathState.DEAD)
+        if path.address is None and not is_failed and not any(it.is_alive for it in self.paths.values()):
             return None  # the relay is measured only to compare it
-        is_in_play = now - self.traffic_at < IN_PLAY_FOR
-        return path.next_probe(is_selected=path is self._selection.choice.path, is_in_play=is_in_play)
+        is_in_play = self._is_in_play(now)
+        # In a pause, the path to return to is kept open like the one in use.
+        is_selected = path is self.choice.path or (path is self._selection.left and not is_in_play)
+        return path.next_probe(is_selected=is_selected, is_in_play=is_in_play)
 
     def _next_full_probe(self, path: Path, now: float) -> float | None:
-        is_in_play = now - self.traffic_at < IN_PLAY_FOR
-        return path.next_full_probe(is_selected=path is self._selection.choice.path, is_in_play=is_in_play)
+        return path.next_full_probe(is_selected=path is self.choice.path, is_in_play=self._is_in_play(now))
 
     def next_timer(self, now: float) -> float:
         """At the latest when `handle_timer` is to be called."""
@@ -358,10 +371,10 @@ class Peer:
                 due.append(self._selection.next_check())
             if self.is_direct:
                 due.append(self._last_packet_at + CONSENT_TIMEOUT)
+            is_in_play = self._is_in_play(now)
             for path in (self.relay, *self.paths.values()):
-                due += [path.next_check(), self._next_probe(path, now), self._next_full_probe(path, now)]
-                if path.state is PathState.DEAD:
-                    due.append(path.rest_until)
+                due += [path.next_check(is_in_play=is_in_play), self._rest_until(path, now)]
+                due += [self._next_probe(path, now), self._next_full_probe(path, now)]
         return min(at for at in due if at is not None)
 
     def _update_selection(self, now: float) -> None:

@@ -32,6 +32,7 @@ class PathReason(IntEnum):
     NOT_PERMITTED = 5
     NO_DIRECT_PATH = 6
     ONLY_SMALL_PACKETS = 7
+    RECOVERED = 8
 
 
 @dataclass(frozen=True, slots=True)
