@@ -29,6 +29,7 @@ Drop = Literal[
     # native
     "replayed_connect",
     "unknown_connection",
+    "resumed_connection",
     "bad_tag",
     "replayed",
     # both

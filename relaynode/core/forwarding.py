@@ -37,7 +37,7 @@ class Forwarder:
         self.events: deque[Event] = deque()
         self.path_reports = PathReports(self.counters)
         self._connection_ids = self.table.connection_ids
-        self._connection_ids.on_change = self._report_changed
+        self._connection_ids.on_change = self.report_changed
 
     # -- payloads
 
@@ -159,6 +159,10 @@ class Forwarder:
         if kind == "seat_joined":
             self._roster_changed(seat.session)
             self._notify_others(seat, NoticeCode.JOINED)
+        self.watch_silence(seat, now)
+
+    def watch_silence(self, seat: Seat, now: float) -> None:
+        """From now on, the connected seat is released when it has been silent for too long."""
         if seat.check_at <= now:
             self._check_silence(seat, now)
 
@@ -205,7 +209,8 @@ class Forwarder:
         for seat in self.others(about):
             self._notify(seat, notice, about)
 
-    def _report_changed(self, seat: Seat, now: float) -> None:
+    def report_changed(self, seat: Seat, now: float) -> None:
+        """What the next process needs of the seat has changed."""
         self._report(seat, "seat_changed", now)
 
     def _report(self, seat: Seat, kind: Kind, now: float, reason: Reason = "") -> None:

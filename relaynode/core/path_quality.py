@@ -1,6 +1,7 @@
 """Measuring the quality of the leg between a player and the node, in either dialect."""
 
 PING_INTERVAL = 2.0  # seconds between two PINGs of the node; a later answer is ignored
+_LONGEST = 1 << 24  # packets from one PING to the next; a resumed connection skips more sequence numbers
 _DECAY = 0.9  # of the packets counted for the loss, from one PING to the next
 
 
@@ -51,8 +52,9 @@ class NativeQuality:
         that the player sent, and those of them that arrived. `reported` is capped at `sent`, so that a false report
         cannot hide the loss of the player's own packets."""
         due, arrived = sent + due, min(reported, sent) + received
-        self._due = self._due * _DECAY + max(due - self._last_due, 0)
-        self._arrived = self._arrived * _DECAY + max(arrived - self._last_arrived, 0)
+        if due - self._last_due <= _LONGEST:
+            self._due = self._due * _DECAY + max(due - self._last_due, 0)
+            self._arrived = self._arrived * _DECAY + max(arrived - self._last_arrived, 0)
         self._last_due, self._last_arrived = due, arrived
 
 

@@ -23,6 +23,7 @@ from .events import Event
 from .forwarding import Forwarder
 from .grants import GrantRefused
 from .relay_config import RelayConfig
+from .resumption import connection_state, resume
 from .seats import Mirror, Random, Seat
 from .sessions import Sessions
 
@@ -148,6 +149,20 @@ class Relay:
     def restore_session(self, state: Mapping[str, Any], now: float) -> None:
         """Restore a session from its `session_state`, also while draining. Raises only GrantRefused."""
         self._sessions.restore(state, now)
+
+    def connection_state(self, session: str, seat: int) -> dict[str, Any] | None:
+        """The state for `resume_connection`, as JSON; None: there is no such seat. It changes with the seat's
+        events."""
+        found = self._forwarder.table.sessions.get(session)
+        known = found.seats.get(seat) if found else None
+        return None if known is None else connection_state(known)
+
+    def resume_connection(self, state: Mapping[str, Any], now: float) -> None:
+        """Connect a player of a restored session again, from its `connection_state`. Raises only GrantRefused."""
+        session = self._forwarder.table.sessions.get(state.get("session", ""))
+        seat = session.seats.get(state.get("seat", -1)) if session else None
+        if seat is not None:
+            resume(self._forwarder, seat, state, now)
 
     def stats(self) -> dict[str, int]:
         table = self._forwarder.table

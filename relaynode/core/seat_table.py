@@ -16,6 +16,7 @@ from .dialects.native_binding import NativeBinding
 from .seats import Mirror, Random, Seat, Session
 
 _INDEX_BITS = 20
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
 _RESTING_INDEXES = 1024  # freed indexes that wait before the oldest is used again
 
 
@@ -26,11 +27,13 @@ class SeatTable:
         self.sessions: dict[str, Session] = {}
         self.by_pair: dict[int, EdgegapBinding] = {}
         self.by_connection: dict[int, NativeBinding] = {}
+        self.resumed: dict[int, NativeBinding] = {}  # by connection, until their players confirm them
         self.seat_count = 0
         self.connected = 0
         self._random = random
         self._free_indexes: deque[int] = deque()  # oldest first
         self._used_indexes = 0
+        self._resumed_indexes: set[int] = set()
 
     # -- sessions and seats
 
@@ -113,6 +116,23 @@ class SeatTable:
         self._connect(seat, addr, port, now)
         self.mirror.seat_changed(seat)
 
+    def resume_native(self, seat: Seat, binding: NativeBinding, addr: Address, port: int, now: float) -> None:
+        """The binding that the seat had in an earlier process. Nothing is accepted on it until it is confirmed."""
+        self._drop_native(seat)
+        binding.is_resumed = True
+        seat.binding = self.resumed[binding.id] = binding
+        self._resumed_indexes.add(binding.id & _INDEX_MASK)
+        self._connect(seat, addr, port, now)
+        self.mirror.seat_changed(seat)
+
+    def confirm(self, binding: NativeBinding, number: int) -> None:
+        """The player of a resumed binding uses it. `number`: a sequence number that it has just used; everything up to
+        it may have been received by the earlier process."""
+        binding.is_resumed = False
+        binding.window.close(number)
+        self.by_connection[binding.id] = self.resumed.pop(binding.id)
+        self.mirror.seat_changed(binding.seat)
+
     def move(self, seat: Seat, addr: Address, port: int) -> None:
         seat.addr, seat.port, seat.edgegap.candidate = addr, port, None
         self.mirror.seat_changed(seat)
@@ -134,8 +154,8 @@ class SeatTable:
     def _drop_native(self, seat: Seat) -> None:
         binding = seat.binding
         if isinstance(binding, NativeBinding):
-            del self.by_connection[binding.id]
-            self._free_indexes.append(binding.id & ((1 << _INDEX_BITS) - 1))
+            del (self.resumed if binding.is_resumed else self.by_connection)[binding.id]
+            self._free_indexes.append(binding.id & _INDEX_MASK)
             seat.binding = seat.edgegap
 
     def new_connection(self) -> int:
@@ -144,6 +164,8 @@ class SeatTable:
             index = self._free_indexes.popleft()
         else:
             self._used_indexes += 1
+            while self._used_indexes in self._resumed_indexes:
+                self._used_indexes += 1
             index = self._used_indexes
         return int.from_bytes(self._random(4), "little") >> _INDEX_BITS << _INDEX_BITS | index
 

@@ -169,4 +169,8 @@ class Mirror:
     ) -> NativeBinding:
         return NativeBinding(connection, seat, up_key, down_key, player_nonce, path_key)
 
+    def skip_sent(self, binding: NativeBinding, sent: int) -> None:
+        """The binding is a resumed one: its next packet has the sequence number `sent` + 1."""
+        binding.sent = sent
+
     take = staticmethod(limits.take)

@@ -39,6 +39,7 @@ class Worker:
         self._ports = ports
         self._xdp: XdpMirror | None = None
         self._unsent: dict[str, None] = {}  # sessions whose state changed and was not sent yet, in order
+        self._unsent_seats: dict[tuple[str, int], None] = {}  # the same for the connections of seats
 
     async def run(self) -> None:
         """Execute commands until the parent process is gone."""
@@ -68,8 +69,13 @@ class Worker:
     def keys(self, token_keys: list[tuple[int, str]]) -> None:
         self._relay.set_token_keys({number: base64.b64decode(key) for number, key in token_keys})
 
-    def restore(self, state: Message) -> None:
-        self._relay.restore_session(state, self._server.now())
+    def restore(self, state: Message, connections: Sequence[Message]) -> None:
+        now = self._server.now()
+        self._relay.restore_session(state, now)
+        for connection in connections:
+            with contextlib.suppress(GrantRefused):  # its player connects again
+                self._relay.resume_connection(connection, now)
+                self._seat_changed(connection["session"], connection["seat"])
 
     def restore_ended(self, states: Sequence[Message]) -> None:
         for state in states:
@@ -129,11 +135,23 @@ class Worker:
     def _report(self, event: Event) -> None:
         if event.kind not in INTERNAL_KINDS:
             self._channel.send({"event": asdict(event)})
+        if event.seat is not None:
+            self._seat_changed(event.session, event.seat)
+        self._session_changed(event.session)
+
+    def _session_changed(self, session: str) -> None:
         # The states are sent once for all events of one batch: a state grows with the seats of its session, all of
         # which may leave at the same time.
-        if not self._unsent:
+        self._send_soon()
+        self._unsent[session] = None
+
+    def _seat_changed(self, session: str, seat: int) -> None:
+        self._send_soon()
+        self._unsent_seats[session, seat] = None
+
+    def _send_soon(self) -> None:
+        if not self._unsent and not self._unsent_seats:
             asyncio.get_running_loop().call_soon(self._send_states)
-        self._unsent[event.session] = None
 
     def _changed(self, session: str) -> None:
         self._server.settle()
@@ -146,6 +164,11 @@ class Worker:
             if state is not None:
                 self._channel.send({"state": state})
         self._unsent.clear()
+        for session, seat in self._unsent_seats:
+            connection = self._relay.connection_state(session, seat)
+            if connection is not None:
+                self._channel.send({"connection": connection})
+        self._unsent_seats.clear()
 
 
 def _memory() -> int:

@@ -7,6 +7,7 @@
 | worker | `{"id": 7, "refused": <code>, "message", "field"}` | the core refused it |
 | worker | `{"event": {...}}` | an event, as in docs/node-api.md |
 | worker | `{"state": {...}}` | the state of one session, after a change |
+| worker | `{"connection": {...}}` | the state of one player's connection, after a change |
 
 Lines keep their order, so the parent reads all changes of a command before its result.
 
@@ -14,7 +15,7 @@ Lines keep their order, so the parent reads all changes of a command before its 
 |---|---|---|
 | `configure` | `index`, `max_seats`, `limits` | null |
 | `keys` | `token_keys`: [[id, base64], ...] | null |
-| `restore` | `state`: as in `{"state": ...}` before | null |
+| `restore` | `state`, `connections`: as in `{"state": ...}` and `{"connection": ...}` before | null |
 | `restore_ended` | `states`: of sessions that ended | null |
 | `serve` | | null; the worker reads packets from now on |
 | `grant` | `grant` | the revision in force |

@@ -78,8 +78,9 @@ class Report:
 
 class WorkerProcess:
     """The state that survives a process: `sessions` and `ended` hold the states of live and ended sessions by name, the
-    latter in the order in which they ended. The worker reports every change; a new process gets all of it, with
-    `token_keys` by key id, and with whether and when the manager's list of sessions was applied."""
+    latter in the order in which they ended; `connections` those of their players' connections, by session and seat,
+    which contain keys and are therefore never stored. The worker reports every change; a new process gets all of it,
+    with `token_keys` by key id, and with whether and when the manager's list of sessions was applied."""
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class WorkerProcess:
         self.pair = pair
         self.sessions: dict[str, Message] = {}
         self.ended: dict[str, Message] = {}
+        self.connections: dict[str, dict[int, Message]] = {}
         self.grants_known = True
         self.listed_at = 0.0
         self.restarts = 0
@@ -184,7 +186,7 @@ class WorkerProcess:
         """Drop all sessions and return their names. The process is replaced by one without sessions."""
         names = [*self.sessions, *self.ended]
         if names:
-            self.sessions, self.ended = {}, {}
+            self.sessions, self.ended, self.connections = {}, {}, {}
             self._kill()
         return names
 
@@ -263,10 +265,12 @@ class WorkerProcess:
             await self._call("restore_ended", {"states": ended[start : start + ENDED_BATCH]})
         for session, state in list(self.sessions.items()):
             try:
-                await self._call("restore", {"state": state})
+                connections = list(self.connections.get(session, {}).values())
+                await self._call("restore", {"state": state, "connections": connections})
             except GrantRefused as refusal:
                 log.warning("session %s cannot be restored: %s", session, refusal.code)
                 del self.sessions[session]
+                self.connections.pop(session, None)
         await self._call("serve", {})
 
     async def _send_command(self, command: str, **arguments: object) -> None:
@@ -305,6 +309,9 @@ class WorkerProcess:
         while (message := await channel.receive()) is not None:
             if (state := message.get("state")) is not None:
                 self._store_state(state)
+            if (connection := message.get("connection")) is not None:
+                self._store_connection(connection)
+                continue
             if "id" in message:
                 self._settle_call(message)
             else:
@@ -317,9 +324,17 @@ class WorkerProcess:
             self.sessions[session] = state
             return
         self.sessions.pop(session, None)
+        self.connections.pop(session, None)
         self.ended[session] = state
         if len(self.ended) > MAX_ENDED:
             del self.ended[next(iter(self.ended))]
+
+    def _store_connection(self, connection: Message) -> None:
+        session, seat = connection["session"], connection["seat"]
+        if connection["addr"] is not None and session in self.sessions:
+            self.connections.setdefault(session, {})[seat] = connection
+        elif session in self.connections:
+            self.connections[session].pop(seat, None)
 
     def _settle_call(self, message: Message) -> None:
         answer = self._answers.get(message["id"])

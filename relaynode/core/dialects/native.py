@@ -58,7 +58,9 @@ class Native:
         self._counters = forwarder.counters
         self._drop = forwarder.counters.drop
         self._take = forwarder.table.mirror.take
+        self._table = forwarder.table
         self._binding_of = forwarder.table.by_connection.get
+        self._resumed_binding_of = forwarder.table.resumed.get
         self._admission = admission
         self._proof_keys: dict[int, bytes] = {}
         self._probers = SourceLimiter(forwarder.config.probes_per_source, forwarder.random(16))
@@ -82,7 +84,7 @@ class Native:
         _, connection, low, number = HEADER.unpack_from(data)
         binding = self._binding_of(connection)
         if binding is None:
-            return self._drop("unknown_connection")
+            return self._receive_resumed(kind, connection, low, data, addr, port, now)
         window = binding.window
         sequence = window.complete(low)
         if not is_tag_valid(binding.receive_key, data, sequence):
@@ -102,6 +104,31 @@ class Native:
         if kind in _BETWEEN_SEATS:
             return self._receive_signal(kind, binding, number, data[10:_TAG], size, now)
         return self._rare[kind](binding, data[10:_TAG], addr, port, now)
+
+    def _receive_resumed(
+        self, kind: int, connection: int, low: int, data: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
+        """A packet of a connection that the table does not have, or that was resumed and is not confirmed yet."""
+        binding = self._resumed_binding_of(connection)
+        if binding is None:
+            return self._drop("unknown_connection")
+        if not is_tag_valid(binding.receive_key, data, low):  # no player sends 2^32 packets on a connection
+            return self._drop("bad_tag")
+        is_answer = kind == PacketType.PATH_RESPONSE and (
+            data[10:_TAG] == self._challenge_body(binding, addr) + PATH_MOVES
+        )
+        seat = binding.seat
+        if not is_answer:
+            # At the address where the player was, it is challenged whatever its packet's length.
+            is_known = (seat.addr, seat.port) == (addr, port)
+            self._challenge(binding, SHORTEST_CHALLENGED if is_known else len(data), addr, port, now)
+            return self._drop("resumed_connection")
+        self._table.confirm(binding, low)
+        binding.received += 1
+        seat.last_received = now
+        if (seat.addr, seat.port) != (addr, port):
+            self._forwarder.move(seat, addr, port, now)
+        return None
 
     def _receive_data(self, seat: Seat, number: int, payload: bytes, size: int, now: float) -> Outgoing | None:
         session = seat.session
@@ -146,7 +173,9 @@ class Native:
                     return self._drop("malformed")
             except DecodeError as error:
                 return self._drop("unsupported_version" if error.reason == "unsupported_version" else "malformed")
-            binding.shared_with.add(number)
+            if number not in binding.shared_with:
+                binding.shared_with.add(number)
+                self._forwarder.report_changed(seat, now)
             if target.direct_mode is DirectMode.ASK and not _has_shared(target, seat):
                 return self._drop("direct_not_allowed")
             body += rendezvous.pack_observed(self._observed(binding))
@@ -223,7 +252,9 @@ class Native:
         if (seat.addr, seat.port) == (addr, port):
             return None
         if purpose == PATH_IS_SECOND:
-            binding.second_addr = addr
+            if binding.second_addr != addr:
+                binding.second_addr = addr
+                self._forwarder.report_changed(seat, now)
             return None
         if not seat.may_move(now):
             return self._drop("rate_limited")  # it is challenged again while packets arrive from there

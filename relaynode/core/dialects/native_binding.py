@@ -21,6 +21,7 @@ class NativeBinding(Leg, Binding):
 
     __slots__ = (
         "challenged_at",
+        "is_resumed",
         "measured",
         "over_limit_reported_at",
         "path_key",
@@ -40,6 +41,7 @@ class NativeBinding(Leg, Binding):
         super().__init__(connection, send_key=down_key, receive_key=up_key)
         self.seat = seat
         self.player_nonce = player_nonce
+        self.is_resumed = False  # restored from an earlier process; the player has not confirmed it yet
         self.path_key = path_key  # derives the challenge for each address (PROTOCOL.md 9)
         self.welcome = b""  # sent again when the player repeats its CONNECT
         self.challenged_at = self.over_limit_reported_at = self.roster_sent_at = 0.0

@@ -63,7 +63,7 @@ _NAME = struct.Struct("<II")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
-_SET_SEAT, _SET_SESSION, _ACCEPT, _NUMBER, _TAKE = range(5)
+_SET_SEAT, _SET_SESSION, _ACCEPT, _NUMBER, _TAKE, _SKIP_SENT, _CLOSE_WINDOW = range(7)
 _ABSENT, _EDGEGAP, _NATIVE = range(3)
 _DATA = int(PacketType.DATA)
 _ABSENT_RULE = bytes(_RULE.size)
@@ -95,6 +95,9 @@ class XdpWindow(ReplayWindow):
 
     def mark(self, number: int) -> None:
         self.highest = max(self.highest, number)
+
+    def close(self, number: int) -> None:
+        self._mirror.ask(_CLOSE_WINDOW, self._slot, number)
 
 
 class XdpNativeBinding(NativeBinding):
@@ -142,12 +145,13 @@ class SeatState:
 class _Kept:
     """The entries of a seat in the maps."""
 
-    __slots__ = ("connection", "name", "pair", "received", "rule", "slot")
+    __slots__ = ("begun", "connection", "name", "pair", "received", "rule", "slot")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.pair: int | None = None
-        self.connection: int | None = None
+        self.connection: int | None = None  # by which packets find the seat
+        self.begun: int | None = None  # the connection whose sequence numbers the program counts
         self.name = 0  # its connectionId at an edgegap host
         self.rule = _ABSENT_RULE
         self.received = 0  # at the last refresh
@@ -229,6 +233,9 @@ class XdpMirror(Mirror):
         kept = self._kept.get(seat) or self._keep(seat)
         return XdpNativeBinding(self, kept.slot, connection, seat, up_key, down_key, player_nonce, path_key)
 
+    def skip_sent(self, binding: NativeBinding, sent: int) -> None:
+        self.ask(_SKIP_SENT, self._kept[binding.seat].slot, sent)
+
     def take(  # type: ignore[override]  # the base class accepts anything that has quotas
         self, seat: Seat, session: Session, size: int, now: float, copies: int = 1
     ) -> bool:
@@ -247,9 +254,10 @@ class XdpMirror(Mirror):
     def _set_rule(self, seat: Seat, kept: _Kept, rule: bytes) -> None:
         anew = _ANEW_QUOTA if kept.rule is _ABSENT_RULE else 0
         native = native_binding(seat)
-        if kept.rule[_DIALECT_AT] == _ABSENT or kept.connection != (native.id if native else None):
+        connection = native.id if native else None
+        if kept.rule[_DIALECT_AT] == _ABSENT or kept.begun != connection:
             anew |= _ANEW_CONNECTION
-            kept.received = 0
+            kept.begun, kept.received = connection, 0
         self._request(_REQUEST.pack(_SET_SEAT, kept.slot, anew, 0, 0) + rule)
         kept.rule = rule
 
@@ -323,7 +331,7 @@ class XdpMirror(Mirror):
         is_bound = seat.addr is not None
         native = native_binding(seat)
         pair = seat.edgegap.pair if is_bound and native is None else None
-        connection = native.id if is_bound and native else None
+        connection = native.id if is_bound and native and not native.is_resumed else None
         name = seat.edgegap.connection_id
         slot = _U32.pack(kept.slot)
         if pair != kept.pair:

@@ -629,12 +629,12 @@ SEC("xdp/front") int front(struct xdp_md *ctx) {
 
 // -- the entry point for Python: it passes a request in place of a packet, and the answer overwrites the request
 
-enum { SET_SEAT, SET_SESSION, ACCEPT, NUMBER, TAKE };
+enum { SET_SEAT, SET_SESSION, ACCEPT, NUMBER, TAKE, SKIP_SENT, CLOSE_WINDOW };
 enum { ANEW_CONNECTION = 1, ANEW_QUOTA = 2 };
 
 struct request {
     u32 what, seat;
-    u64 value;              // ACCEPT: the sequence; TAKE: bytes, copies << 32; SET_...: what to reset; then the answer
+    u64 value;              // ACCEPT, SKIP_SENT, CLOSE_WINDOW: the sequence; TAKE: bytes, copies << 32; SET_...: what to reset; then the answer
     u64 packet_ns, byte_ns; // SET_SESSION, with the session's index in `seat`
     struct rule rule;       // SET_SEAT
 };
@@ -676,6 +676,12 @@ SEC("xdp/gate") int gate(struct xdp_md *ctx) {
         request->value = ++seat->sent;
     } else if (seat && request->what == TAKE) {
         request->value = take(seat, session, (u32)value, value >> 32, now);
+    } else if (seat && request->what == SKIP_SENT) {
+        seat->sent = value;
+    } else if (seat && request->what == CLOSE_WINDOW) {
+        seat->highest = value;
+        for (int i = 0; i < 2 * WINDOW / 64; i++) seat->seen[i] = ~0ull;
+        seat->seen[value >> 6 & 31] = ~0ull >> (63 - (value & 63));
     }
     release_lock(session);
     return XDP_PASS;

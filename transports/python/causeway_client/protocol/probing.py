@@ -43,6 +43,7 @@ class Loss:
     """The share of packets lost in one direction, from two growing counts. Older packets weigh less."""
 
     KEEP = 0.8  # the weight of an interval, relative to the next one
+    LONGEST = 1 << 24  # packets in an interval; the node skips more sequence numbers when it resumes a connection
     __slots__ = ("_arrived_total", "_lost", "_sent", "_sent_total")
 
     def __init__(self) -> None:
@@ -55,13 +56,15 @@ class Loss:
         return min(1.0, max(0.0, self._lost / self._sent)) if self._sent else 0.0
 
     def update(self, sent_total: int, arrived_total: int) -> None:
-        """Both are totals since the start of the connection. A report older than the last one is ignored."""
+        """Both are totals since the start of the connection. A report older than the last one is ignored. If the node
+        has resumed the connection (PROTOCOL.md 7), its totals begin anew."""
         sent = sent_total - self._sent_total
         arrived = arrived_total - self._arrived_total
-        if sent <= 0 or arrived < 0:
+        if sent <= 0:
             return
-        self._sent = self._sent * self.KEEP + sent
-        self._lost = self._lost * self.KEEP + sent - arrived
+        if arrived >= 0 and sent <= self.LONGEST:
+            self._sent = self._sent * self.KEEP + sent
+            self._lost = self._lost * self.KEEP + sent - arrived
         self._sent_total, self._arrived_total = sent_total, arrived_total
 
 

@@ -56,6 +56,10 @@ class ReplayWindow:
         difference = (self.highest - number) & 0xFFFFFFFF
         self.highest = number + (difference - (1 << 32) if difference >= 1 << 31 else difference)
 
+    def close(self, number: int) -> None:
+        """Takes every number up to `number` as received."""
+        self.highest, self.in_order, self._seen = number, 0, self._whole
+
     def _flush_in_order(self) -> None:
         run, self.in_order = self.in_order, 0
         if run:

@@ -1,0 +1,105 @@
+"""How players stay connected when the process that serves them is replaced: their addresses and keys go to the next
+process (PROTOCOL.md 7).
+
+The next process cannot know the last sequence numbers. Towards the player it skips more than the earlier one can have
+used. From the player it accepts nothing until the player has answered a PATH_CHALLENGE, whose answer shows which
+numbers have been used: packets that were recorded before cannot be played again.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from .addresses import Address
+from .dialects.edgegap_binding import EdgegapBinding
+from .dialects.native_binding import NativeBinding
+from .forwarding import Forwarder
+from .grants import GrantRefused
+from .seats import Seat
+
+SKIPPED = 1 << 30
+"""Sequence numbers, of the 2^31 by which a player's next packet may be ahead. No connection sends so many packets
+before its state is stored again."""
+
+_LONGEST_WELCOME = 1232
+_KEY_SIZE = 16
+_MAX_SENT = 1 << 63
+
+
+def connection_state(seat: Seat) -> dict[str, Any]:
+    """For `resume`, as JSON. It contains keys: it stays in memory. A seat that is not connected has no address."""
+    state: dict[str, Any] = {"session": seat.session.name, "seat": seat.number, "addr": None}
+    if seat.addr is None:
+        return state
+    state |= {"addr": _packed(seat.addr), "port": seat.port, "dialect": seat.binding.dialect}
+    binding = seat.binding
+    if isinstance(binding, NativeBinding):
+        state |= {
+            "id": binding.id,
+            "up_key": _text(binding.receive_key),
+            "down_key": _text(binding.send_key),
+            "nonce": _text(binding.player_nonce),
+            "welcome": _text(binding.welcome),
+            "sent": binding.totals()[0],
+            "shared_with": sorted(binding.shared_with),
+            "second_addr": None if binding.second_addr is None else _packed(binding.second_addr),
+        }
+    return state
+
+
+def resume(forwarder: Forwarder, seat: Seat, state: Mapping[str, Any], now: float) -> None:
+    """Connect the seat as it was when `connection_state` returned `state`. Raises GrantRefused."""
+    try:
+        if state["addr"] is None or seat.addr is not None or seat.revoked:
+            return
+        addr, port = _unpacked(state["addr"]), int(state["port"])
+        if port not in (0, 1) or state["dialect"] not in seat.session.dialects:
+            raise ValueError("not a binding of this seat")
+        if state["dialect"] == EdgegapBinding.dialect:
+            forwarder.table.bind(seat, addr, port, now)
+        else:
+            _resume_native(forwarder, seat, state, addr, port, now)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise GrantRefused("invalid", "not the state of a connection") from error
+    forwarder.watch_silence(seat, now)
+
+
+def _resume_native(
+    forwarder: Forwarder, seat: Seat, state: Mapping[str, Any], addr: Address, port: int, now: float
+) -> None:
+    table = forwarder.table
+    connection, sent = int(state["id"]), int(state["sent"]) + SKIPPED
+    up_key, down_key = _bytes(state["up_key"]), _bytes(state["down_key"])
+    welcome, second = _bytes(state["welcome"]), state["second_addr"]
+    shared_with = {int(number) for number in state["shared_with"]}
+    second_addr = None if second is None else _unpacked(second)
+    if not 0 < connection < 1 << 32 or connection in table.by_connection or connection in table.resumed:
+        raise ValueError("not a connection of its own")
+    if (
+        {len(up_key), len(down_key)} != {_KEY_SIZE}
+        or len(welcome) > _LONGEST_WELCOME
+        or not SKIPPED <= sent < _MAX_SENT
+    ):
+        raise ValueError("out of range")
+    path_key = forwarder.random(16)  # a new one: only the answer to a challenge of this process confirms
+    binding = table.mirror.make_native_binding(connection, seat, up_key, down_key, _bytes(state["nonce"]), path_key)
+    binding.welcome, binding.shared_with, binding.second_addr = welcome, shared_with, second_addr
+    table.resume_native(seat, binding, addr, port, now)
+    table.mirror.skip_sent(binding, sent)
+
+
+def _text(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _packed(addr: Address) -> str | list[Any]:
+    """An address as the socket returned it: in bytes, or a tuple."""
+    return _text(addr) if isinstance(addr, bytes) else list(addr)
+
+
+def _unpacked(packed: str | list[Any]) -> Address:
+    return _bytes(packed) if isinstance(packed, str) else tuple(packed)
