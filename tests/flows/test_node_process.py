@@ -236,6 +236,35 @@ def test_a_worker_that_is_killed_is_replaced_and_its_session_plays_on(node):
     assert node.call("GET", "/healthz")[0] == 200
 
 
+def test_native_players_stay_connected_when_their_worker_is_killed(node):
+    """They only answer its successor's challenges: these players know no second CONNECT."""
+    host, player = NativePlayer(node, 0), NativePlayer(node, 1)
+    for each in (host, player):
+        each.connect()
+    plays(host, player, b"before")
+    node.telemetry()
+    kill_worker(node)
+    plays(player, host, b"up after")
+    plays(host, player, b"down after")
+    assert node.counters()["drop_resumed_connection"] > 0
+
+
+def plays(sender, receiver, payload):
+    """Sends until the other has the payload; both answer the node's challenges."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        sender.socket.send(sender.data(payload, receiver.seat))
+        receiver.socket.send(receiver.ping_packet())
+        for each in (sender, receiver):
+            while select.select([each.socket], [], [], 0.05)[0]:
+                kind, _, body = each.read(each.hears())
+                if kind == PacketType.PATH_CHALLENGE:
+                    each.socket.send(each.packet(PacketType.PATH_RESPONSE, body + packets.PATH_MOVES))
+                if each is receiver and body == payload:
+                    return
+    raise AssertionError("nothing arrived")
+
+
 def test_nobody_is_told_that_a_port_is_closed_while_a_worker_is_replaced(node):
     """ICMP port unreachable makes edgegap's clients hang up (EDGEGAP.md 1.6)."""
     player = EdgegapPlayer(node, 1)

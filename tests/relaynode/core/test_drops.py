@@ -9,7 +9,7 @@ from causeway_client.protocol import packets
 from causeway_client.protocol.packets import PacketType
 from relaynode.core.counters import DROPS
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
-from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, drops, grant_of, relay_with
+from tests.relaynode.players import NOW, SESSION, EdgegapPlayer, NativePlayer, drops, grant_of, relay_with
 from tests.support.grants import SESSION_TOKEN
 
 STRANGER = ("192.0.2.99", 999)
@@ -193,6 +193,14 @@ def test_unknown_connection(relay: Relay, native: NativePlayer) -> None:
     data[1] ^= 1
     assert native.send_raw(bytes(data)) is None
     assert drops(relay) == {"unknown_connection": 1}
+
+
+def test_resumed_connection(relay: Relay, native: NativePlayer) -> None:
+    after = relay_with()
+    after.resume_connection(relay.connection_state(SESSION, native.seat) or {}, NOW)
+    native.relay = after
+    assert native.send(b"before the answer") is None
+    assert drops(after) == {"resumed_connection": 1}
 
 
 def test_bad_tag(relay: Relay, native_host: NativePlayer, native: NativePlayer) -> None:

@@ -183,15 +183,53 @@ def test_a_session_the_program_forwards_for_is_not_idle(node: NodeOverThere) -> 
 
 
 def test_when_a_worker_dies_the_sockets_take_over_and_its_successor_the_maps(node: NodeOverThere) -> None:
-    host, player, _ = introduced(node, 0)
+    host, player, name = introduced(node, 0)
+    node.telemetry()
     (worker,) = node.worker_pids()
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: node.is_healthy() and node.worker_pids() not in ([], [worker]))
-    host, player, name = introduced(node, 0)
+    for _ in range(2):  # through the sockets, until the ways back are known
+        player.send(b"\2after")
+        assert host.udp.recv(2048) == b"\2" + name + b"after"
+        assert host.ask(b"\1") == b"\1\2"
     before = by_sockets(node)
     player.send(b"\2again")
     assert host.udp.recv(2048) == b"\2" + name + b"again"
     assert by_sockets(node) == before
+
+
+@pytest.mark.parametrize("family", [0, 1])
+def test_native_players_go_on_in_the_maps_of_a_successor(node: NodeOverThere, family: int) -> None:
+    """They answer a challenge, and then the program counts their packets again."""
+    host, player = NativePlayer(node, 0, family), NativePlayer(node, 1, family)
+    player.say(0, b"warm")
+    assert host.hear() == (1, b"warm")
+    recorded = player.packet(packets.PacketType.DATA, b"recorded", 0)
+    player.udp.sendto(recorded, player.relay)
+    assert host.hear() == (1, b"recorded")
+    node.telemetry()
+    (worker,) = node.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: node.is_healthy() and node.worker_pids() not in ([], [worker]))
+    for each in (host, player):
+        each.say(1 - each.seat, b"is lost and challenged")
+        kind, _, challenge = each.read(each.udp.recv(2048))
+        assert kind == packets.PacketType.PATH_CHALLENGE
+        each.udp.sendto(each.packet(packets.PacketType.PATH_RESPONSE, challenge + packets.PATH_MOVES), each.relay)
+    for _ in range(2):  # through the sockets, until the ways back are known
+        for seat, source in ((1, host), (0, player)):
+            source.say(seat, b"warm again")
+        assert (host.hear(), player.hear()) == ((1, b"warm again"), (0, b"warm again"))
+    before = by_sockets(node)
+    player.udp.sendto(recorded, player.relay)
+    for index in range(20):
+        body = bytes((index,)) * 100
+        player.say(0, body)
+        assert host.hear() == (1, body)
+        host.say(1, body)
+        assert player.hear() == (0, body)
+    assert by_sockets(node) <= before + 1, "only the recorded packet reaches a socket, and no player"
+    assert node.counters()["drop_replayed"] <= 1
 
 
 def test_the_program_goes_with_the_process(there: Wire) -> None:
