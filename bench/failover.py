@@ -1,0 +1,131 @@
+"""What players notice when a worker of their node is killed (`make bench-failover`): players of one mesh session send
+to everyone at 60 Hz, over real sockets, while a worker is killed again and again.
+
+A gap is the longest time for which a player received nothing from another one, within GAP_WITHIN of the kill; the usual
+interval of 17 ms is part of it. A packet is lost if it was sent and never received.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import secrets
+import signal
+import statistics
+import struct
+import time
+from collections import defaultdict
+
+from causeway_client import asyncio_udp
+from causeway_client.protocol.packets import EVERYONE
+from causeway_client.protocol.tokens import ConnectToken, seal_token
+from tests.support.grants import grant_document
+from tests.support.node_process import NodeProcess, node_process
+
+INTERVAL = 1 / 60
+GAP_WITHIN = 5.0  # seconds
+_NUMBER = struct.Struct("<I")
+
+
+class Game:
+    """Players of one session, and when each packet arrived."""
+
+    def __init__(self, node: NodeProcess, players: int) -> None:
+        self._node = node
+        self._session = secrets.token_hex(6) + "-S"
+        self._expires = int(time.time()) + 3600
+        self._keys = [secrets.token_bytes(32) for _ in range(players)]
+        self.connections: list[asyncio_udp.Connection] = []
+        self.arrivals: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(
+            list
+        )  # (from, to) -> (when, number)
+        self.sent: dict[int, int] = {}
+
+    async def open(self) -> None:
+        document = grant_document(
+            len(self._keys), expires_at=float(self._expires), session=self._session, token=None, topology="mesh",
+            dialects=["native"],
+        )  # fmt: skip
+        for seat in document["seats"]:
+            seat["token"] = None
+        await asyncio.to_thread(self._node.put_grant, document)
+        for seat, key in enumerate(self._keys):
+            token = seal_token(self._token(seat, key), *self._node.token_key)
+            port = self._node.client_port
+            self.connections.append(
+                await asyncio_udp.connect("127.0.0.1", port, connect_token=token, seat_key=key, connect_timeout=60)
+            )
+
+    def _token(self, seat: int, key: bytes) -> ConnectToken:
+        return ConnectToken(
+            session=self._session, worker=0, seat=seat, mesh=True, seat_key=key, issued=int(time.time()),
+            expires=self._expires, seat_packets=0, seat_bytes=0, session_packets=0, session_bytes=0, idle_timeout=300,
+            session_expires=self._expires,
+        )  # fmt: skip
+
+    async def play(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            receiving = [tasks.create_task(self._receive(seat)) for seat in range(len(self.connections))]
+            for number in itertools.count(1):
+                for seat, connection in enumerate(self.connections):
+                    if connection.send(_NUMBER.pack(number) + bytes(60), EVERYONE):
+                        self.sent[seat] = self.sent.get(seat, 0) + 1
+                await asyncio.sleep(INTERVAL)
+                if stop.is_set():
+                    break
+            await asyncio.sleep(1.0)
+            for task in receiving:
+                task.cancel()
+
+    async def _receive(self, seat: int) -> None:
+        connection = self.connections[seat]
+        while True:
+            source, payload = await connection.receive()
+            self.arrivals[source, seat].append((time.perf_counter(), _NUMBER.unpack_from(payload)[0]))
+
+    def gaps(self, began: float) -> list[float]:
+        """Of each directed pair, the longest silence that ended after `began`."""
+        found = []
+        for times in self.arrivals.values():
+            near = [at for at, _ in times if began - 0.2 < at < began + GAP_WITHIN]
+            found.append(max((after - before for before, after in itertools.pairwise(near)), default=GAP_WITHIN))
+        return found
+
+
+async def run(node: NodeProcess, players: int, rounds: int) -> None:
+    game, stop, gaps = Game(node, players), asyncio.Event(), []
+    await game.open()
+    playing = asyncio.create_task(game.play(stop))
+    for _ in range(rounds):
+        await asyncio.sleep(GAP_WITHIN + 1.0)  # longer than five seconds: the node replaces it at once
+        began = time.perf_counter()
+        os.kill(node.worker_pids()[0], signal.SIGKILL)
+        await asyncio.sleep(GAP_WITHIN)
+        gaps += game.gaps(began)
+    stop.set()
+    await playing
+    reconnects = sum(connection.stats.reconnects for connection in game.connections)
+    due = sum(game.sent.values()) * (players - 1)
+    arrived = sum(len(times) for times in game.arrivals.values())
+    twice = sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
+    cut = statistics.quantiles(gaps, n=100)
+    print(
+        f"{rounds} kills of a worker, {players} players at 60 Hz: gap p50 {cut[49] * 1000:.0f} ms, "
+        f"p95 {cut[94] * 1000:.0f} ms, longest {max(gaps) * 1000:.0f} ms; {reconnects} reconnects; "
+        f"lost {due - arrived} of {due}, {twice} duplicated"
+    )
+    for connection in game.connections:
+        connection.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--players", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    with node_process() as node:
+        asyncio.run(run(node, options.players, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
