@@ -258,6 +258,14 @@ class PlayerHost(_Driven):
         self.addresses = [self.address, *self.addresses[1:]]
         self.network.attach(ip, self)
 
+    def move_to_ipv6(self, ip: str, port: int = 5000) -> None:
+        """To a network that has IPv6 only. What was sent to the old addresses is lost."""
+        for old, _ in self.addresses:
+            (self.nat.inside if self.nat and ":" not in old else self.network.internet).hosts.pop(old)
+        self.address = (ip, port)
+        self.addresses = [self.address]
+        self.network.attach(ip, self)
+
     def call(self, method: str, *arguments: Any) -> Any:
         """Call the machine at this moment, then do what an adapter does."""
         result = getattr(self.machine, method)(*arguments, self.network.now)

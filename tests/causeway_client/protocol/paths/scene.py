@@ -18,16 +18,20 @@ from tests.support.simnet import GOOD_LINE, Line, Nat, Network, NodeHost, Player
 SESSION = "3960c873aafd-S"
 KEY_ID, KEY = 7, b"k" * 32
 TICK = 1 / 60
+FAR = Line(latency=0.005)  # 20 ms between two players, and to the node and back
 
 
 class Scene:
     """One node, and one session of native players. Every player sends its numbered state to everyone 60 times per
     second while `play` runs; `missing` and `duplicated` compare what was sent with what arrived."""
 
-    def __init__(self, seed: int = 1, *, topology: str = "mesh", direct_grace: int = 60) -> None:
+    def __init__(
+        self, seed: int = 1, *, topology: str = "mesh", direct_grace: int = 60, dialects: Iterable[str] = ("native",)
+    ) -> None:
         self.net = Network(seed)
         self.topology = topology
         self.direct_grace = direct_grace
+        self.dialects = list(dialects)
         config = RelayConfig(ports=(31000, 31001))
         relay = Relay(worker=0, config=config, random=self.net.random_bytes)
         relay.set_token_keys({KEY_ID: KEY})
@@ -37,10 +41,11 @@ class Scene:
         self._keys = [bytes([seat]) * 32 for seat in range(16)]
 
     def grant(self, modes: Iterable[str], revision: int = 1, revoked: Iterable[int] = ()) -> None:
+        has_edgegap = "edgegap" in self.dialects
         seats = [
             {
                 "seat": seat,
-                "token": None,
+                "token": 1000 + seat if has_edgegap else None,
                 "revoked": seat in tuple(revoked),
                 "limits": {"packets": 0, "bytes": 0},
                 "direct_mode": mode,
@@ -51,9 +56,9 @@ class Scene:
             "session": SESSION,
             "revision": revision,
             "worker": 0,
-            "token": None,
+            "token": 999 if has_edgegap else None,
             "topology": self.topology,
-            "dialects": ["native"],
+            "dialects": self.dialects,
             "idle_timeout": 300,
             "expires_at": self.net.now + 14_400,
             "limits": {"packets": 0, "bytes": 0},
@@ -71,11 +76,12 @@ class Scene:
         line: Line = GOOD_LINE,
         nat: Nat | None = None,
         mode: DirectMode = DirectMode.DIRECT,
+        second_node: bool = False,
         settings: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
         **options: Any,
     ) -> PlayerHost:
         """A player that is connected when this returns. `options`: those of PlayerHost; with `ipv6`, it connects over
-        IPv4 and has the node verify its IPv6 address."""
+        IPv4 and has the node verify its IPv6 address. `second_node`: it knows the node's IPv6 address in any case."""
         token = ConnectToken(
             session=SESSION,
             worker=0,
@@ -101,7 +107,7 @@ class Scene:
             random=self.net.random_bytes,
             peer_keys=pack_peer_keys(self._keys[seat], self._keys[:seat]),
             direct=settings,
-            second_node=(self.node.ipv6, self.node.address()[1]) if options.get("ipv6") else None,
+            second_node=(self.node.ipv6, self.node.address()[1]) if second_node or options.get("ipv6") else None,
         )
         player = PlayerHost(self.net, machine, ip, line=line, nat=nat, **options)
         self.players[seat] = player
@@ -162,3 +168,11 @@ class Scene:
         """(peer, path, reason) of each change of a path."""
         found = self.players[seat].events_of(events.PathChanged)
         return [(change.seat, change.path, change.reason) for change in found]
+
+
+def two_players(seed: int = 1, **options: Any) -> Scene:
+    scene = Scene(seed, **options)
+    scene.grant(["direct"] * 2)
+    scene.join(0, "203.0.113.10", line=FAR)
+    scene.join(1, "203.0.113.20", line=FAR)
+    return scene

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from causeway_client.protocol.paths.candidates import Target, is_local, offered, targets
+from causeway_client.protocol.paths.candidates import Target, is_local, offered, reachable_first, targets
 from causeway_client.protocol.paths.rendezvous import MAX_CANDIDATES, Candidate, CandidateKind
 from causeway_client.protocol.paths.reports import PathKind
 
@@ -208,3 +208,26 @@ def test_no_candidate_of_a_hostile_peer_breaks_the_rules() -> None:
 )
 def test_local_addresses(ip: str, expected: bool) -> None:
     assert is_local(ip) is expected
+
+
+NODE_4, NODE_6 = ("198.51.100.1", 31001), ("2001:db8::1", 31001)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "node", "expected"),
+    [
+        (["10.0.0.2"], NODE_4, NODE_4),
+        (["10.0.0.2", "2001:db8:1::2"], NODE_4, NODE_4),
+        (["2001:db8:1::2"], NODE_4, NODE_6),
+        (["10.0.0.2"], NODE_6, NODE_4),
+        ([], NODE_4, NODE_4),
+    ],
+)
+def test_a_node_is_reached_at_the_address_whose_family_the_player_has(
+    hosts: list[str], node: tuple[str, int], expected: tuple[str, int]
+) -> None:
+    other = NODE_6 if node == NODE_4 else NODE_4
+    first, second = reachable_first([(ip, 5000) for ip in hosts], node, other)
+    assert first == expected
+    assert {first, second} == {NODE_4, NODE_6}
+    assert reachable_first([(ip, 5000) for ip in hosts], node, None) == (node, None)

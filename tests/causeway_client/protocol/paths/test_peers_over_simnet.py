@@ -5,7 +5,7 @@ import pytest
 from causeway_client.protocol import events
 from causeway_client.protocol.packets import DirectMode, PacketType
 from causeway_client.protocol.paths.wire import DirectSettings
-from tests.causeway_client.protocol.paths.scene import TICK, Scene
+from tests.causeway_client.protocol.paths.scene import FAR, TICK, Scene, two_players
 from tests.support.simnat import (
     ADDRESS_RESTRICTED,
     FULL_CONE,
@@ -15,16 +15,6 @@ from tests.support.simnat import (
     SYMMETRIC_SEQUENTIAL,
 )
 from tests.support.simnet import Line, Nat
-
-FAR = Line(latency=0.005)  # 20 ms between two players, and to the node and back
-
-
-def two_players(seed: int = 1, **options) -> Scene:
-    scene = Scene(seed, **options)
-    scene.grant(["direct"] * 2)
-    scene.join(0, "203.0.113.10", line=FAR)
-    scene.join(1, "203.0.113.20", line=FAR)
-    return scene
 
 
 def test_players_that_reach_each_other_upgrade_without_a_missing_or_duplicated_packet() -> None:
@@ -63,49 +53,6 @@ def test_nothing_goes_over_the_relay_once_the_path_is_direct() -> None:
     assert scene.node.relay.counters.forwarded_packets - before <= 4 * 4
 
 
-def test_a_direct_path_that_fails_is_replaced_at_once() -> None:
-    scene = two_players()
-    scene.play(3.0)
-    scene.net.interfere = lambda data, source, destination: None if "198" not in source[0] + destination[0] else 0.0
-    before = len(scene.arrivals(1, 0))
-    failed = scene.net.now
-    while len(scene.arrivals(1, 0)) <= before + 3:
-        scene.play(TICK)
-    assert scene.net.now - failed <= 0.4
-    scene.play(3.0)
-    assert scene.path(0, 1) == scene.path(1, 0) == "relay"
-    scene.net.interfere = None
-    scene.play(30.0)
-    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
-    assert scene.duplicated() == 0
-
-
-def test_a_path_that_fails_in_one_direction_is_left() -> None:
-    scene = two_players()
-    scene.play(3.0)
-    scene.net.interfere = lambda data, source, destination: (
-        None if (source[0], destination[0]) == ("203.0.113.10", "203.0.113.20") else 0.0
-    )
-    scene.play(3.0)
-    assert scene.path(0, 1) == "relay"
-
-
-def test_a_path_that_loses_only_large_packets_is_left_within_three_seconds() -> None:
-    scene = two_players()
-    scene.play(3.0, size=1100)
-    assert scene.path(0, 1) == "ipv4"
-    scene.net.interfere = lambda data, source, destination: (
-        None if len(data) > 1000 and "198" not in source[0] + destination[0] else 0.0
-    )
-    scene.play(3.0, size=1100)
-    assert scene.path(0, 1) == scene.path(1, 0) == "relay"
-    assert scene.changes(0)[-1] == (1, "relay", "only_small_packets")
-    before = scene.sent[0], len(scene.arrivals(1, 0))
-    scene.play(2.0, size=1100)
-    scene.settle()
-    assert len(scene.arrivals(1, 0)) - before[1] >= scene.sent[0] - before[0] - 2
-
-
 @pytest.mark.parametrize(("direct_rtt", "relay_rtt", "expected"), [(0.12, 0.02, "relay"), (0.02, 0.12, "ipv4")])
 def test_the_path_with_the_shorter_round_trip_is_chosen_and_kept(
     direct_rtt: float, relay_rtt: float, expected: str
@@ -131,26 +78,6 @@ def test_the_path_with_the_shorter_round_trip_is_chosen_and_kept(
     assert len(scene.changes(1)) <= 1
 
 
-def test_a_rebinding_nat_costs_less_than_three_tenths_of_a_second() -> None:
-    scene = Scene(5)
-    scene.grant(["direct"] * 2)
-    nat = Nat(scene.net, "203.0.113.9", PORT_RESTRICTED)
-    scene.join(0, "10.0.0.2", line=FAR, nat=nat)
-    scene.join(1, "203.0.113.20", line=FAR)
-    scene.play(4.0)
-    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
-    nat.rebind()
-    for receiver, source in ((1, 0), (0, 1)):
-        seen, changed_at = scene.arrivals(receiver, source), scene.net.now
-        while scene.arrivals(receiver, source) == seen:
-            scene.play(TICK)
-        assert scene.net.now - changed_at <= 0.3
-    scene.play(5.0)
-    lost = scene.missing()
-    scene.play(5.0)
-    assert scene.missing() <= lost
-
-
 def test_a_revoked_player_is_cut_off_from_direct_paths_within_half_a_second() -> None:
     scene = two_players()
     scene.play(3.0)
@@ -169,29 +96,6 @@ def test_a_revoked_player_is_cut_off_from_direct_paths_within_half_a_second() ->
             last = scene.net.now
     assert last - revoked_at <= 0.5
     assert scene.players[0].events_of(events.Left)[-1].seat == 1
-
-
-def test_the_death_of_the_node_costs_two_direct_players_nothing() -> None:
-    scene = two_players()
-    scene.play(3.0)
-    relay, scene.node.relay = scene.node.relay, None
-    scene.play(20.0)
-    scene.settle()
-    assert (scene.missing(), scene.duplicated()) == (0, 0)
-    scene.node.relay = relay
-    scene.play(20.0)
-    scene.settle()
-    assert scene.players[0].machine.error is None
-    assert (scene.missing(), scene.duplicated()) == (0, 0)
-    assert not scene.players[0].events_of(events.Left)
-
-
-def test_direct_paths_end_with_the_grace_when_the_node_is_gone() -> None:
-    scene = two_players(direct_grace=10)
-    scene.play(3.0)
-    scene.node.relay = None
-    scene.play(20.0)
-    assert scene.path(0, 1) == "relay"
 
 
 def test_in_mode_ask_no_address_leaves_before_the_game_has_answered() -> None:
@@ -234,79 +138,6 @@ def test_in_topology_host_only_the_host_has_direct_paths() -> None:
     assert (scene.path(0, 1), scene.path(0, 2), scene.path(1, 0)) == ("ipv4", "ipv4", "ipv4")
     assert scene.path(1, 2) == "relay"
     assert scene.duplicated() == 0
-
-
-def test_a_pause_of_the_game_costs_no_direct_path() -> None:
-    """Neither permission to send nor the NATs' mappings end in the meantime."""
-    scene = Scene(3)
-    scene.grant(["direct"] * 2)
-    for seat in range(2):
-        nat = Nat(scene.net, f"203.0.113.{9 + seat}", PORT_RESTRICTED, lifetime=20)
-        scene.join(seat, "10.0.0.2", line=FAR, nat=nat)
-    scene.play(3.0)
-    scene.net.run(60.0)
-    before = scene.node.relay.counters.forwarded_packets
-    scene.play(1.0)
-    assert scene.changes(0) == [(1, "ipv4", "first_path")]
-    assert scene.changes(1) == [(0, "ipv4", "first_path")]
-    assert scene.node.relay.counters.forwarded_packets - before <= 10
-    assert (scene.missing(), scene.duplicated()) == (0, 0)
-
-
-@pytest.mark.parametrize("fault", ["a twentieth of all packets lost", "a player that stops for 250 ms each 3 s"])
-@pytest.mark.parametrize("seed", range(3))
-def test_packets_that_are_lost_or_late_in_a_pause_of_the_game_cost_no_direct_path(seed: int, fault: str) -> None:
-    scene = Scene(seed)
-    scene.grant(["direct"] * 2)
-    line = Line(latency=0.005, loss=0.025 if "lost" in fault else 0.0)
-    for seat in range(2):
-        nat = Nat(scene.net, f"203.0.113.{9 + seat}", PORT_RESTRICTED, lifetime=20)
-        scene.join(seat, "10.0.0.2", line=line, nat=nat)
-    scene.play(3.0)
-
-    def stop(data, source, destination):
-        into = (scene.net.now + 0.1) % 3
-        return 0.25 - into if source == scene.players[0].address and into < 0.25 else 0.0
-
-    if "stops" in fault:
-        scene.net.interfere = stop
-    scene.net.run(30.0)
-    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
-    assert scene.changes(0) == [(1, "ipv4", "first_path")]
-
-
-@pytest.mark.parametrize("outage", [0.4, 1.2, 4.0])
-def test_a_short_outage_of_a_players_network_does_not_leave_the_pair_relayed(outage: float) -> None:
-    """As in a Wi-Fi network, when the player's device changes to another access point."""
-    scene = two_players()
-    scene.play(3.0)
-    scene.net.interfere = lambda data, source, destination: (
-        None if "203.0.113.10" in (source[0], destination[0]) else 0.0
-    )
-    scene.play(outage)
-    scene.net.interfere = None
-    scene.play(2.5)
-    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
-    assert scene.changes(0)[-1] == (1, "ipv4", "recovered")
-
-
-def test_a_player_that_stops_for_a_moment_while_the_node_is_down_stays_reachable() -> None:
-    """Its direct path is suspect for a moment; there is no relay to go to."""
-    scene = two_players()
-    scene.play(3.0)
-    scene.node.relay = None
-    scene.play(3.0)
-    stopped = scene.net.now
-
-    def stop(data, source, destination):
-        into = scene.net.now - stopped
-        return 0.4 - into if source[0] == "203.0.113.10" and into < 0.4 else 0.0
-
-    scene.net.interfere = stop
-    scene.play(5.0)
-    scene.settle()
-    assert (scene.missing(), scene.duplicated()) == (0, 0)
-    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
 
 
 def test_the_rendezvous_of_an_upgrade_stays_below_five_hundred_bytes() -> None:
@@ -439,32 +270,3 @@ def test_eight_players_upgrade_and_return_without_a_missing_or_duplicated_packet
         scene.play(8.0)
     scene.settle()
     assert (scene.missing(), scene.duplicated()) == (0, 0)
-
-
-def test_a_player_that_moves_to_a_new_socket_is_reached_again() -> None:
-    scene = two_players()
-    scene.play(3.0)
-    player = scene.players[0]
-    player.move("203.0.113.77")
-    player.machine.direct.set_addresses(player.addresses, (), scene.net.now)
-    player.call("rebind")
-    for receiver, source in ((1, 0), (0, 1)):
-        seen, changed_at = scene.arrivals(receiver, source), scene.net.now
-        while scene.arrivals(receiver, source) == seen:
-            scene.play(TICK)
-        assert scene.net.now - changed_at <= 0.5
-    scene.play(10.0)
-    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
-    assert scene.duplicated() == 0
-
-
-def test_a_player_that_restarts_is_reached_again() -> None:
-    scene = two_players()
-    scene.play(3.0)
-    scene.players[1].machine = None  # its process is gone, without a packet
-    scene.join(1, "203.0.113.21", line=FAR)
-    scene.play(5.0)
-    assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
-    before = len(scene.arrivals(1, 0))
-    scene.play(1.0)
-    assert len(scene.arrivals(1, 0)) - before >= 58

@@ -41,7 +41,6 @@ from .states import TRANSITIONS, State
 
 Address = Hashable
 
-
 SILENT_KEEP_ALIVES = 3
 CLOSE_COPIES = 3
 SEAT_KEY_SIZE = 32
@@ -121,7 +120,8 @@ class RelayConnection:
         return self._send_payload(PacketType.SIGNAL, target, payload, now)
 
     def rebind(self, now: float) -> None:
-        """The adapter's socket has another address: sends a packet at once, so that the node verifies it."""
+        """The adapter's sockets have other addresses: sends a packet at once, so that the node verifies it."""
+        self.node, self._second_node = self.direct.choose_node(self._second_node)
         if self._leg is not None and self.state is State.RELAYED:
             self._is_second_due = self._second_node is not None
             self._ping(now, self._leg)

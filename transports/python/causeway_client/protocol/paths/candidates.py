@@ -1,7 +1,7 @@
 """Which addresses a player offers to a peer, and to which of the peer's it may send probes (PROTOCOL.md 12.2, 12.4)."""
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .rendezvous import MAX_CANDIDATES, Candidate, CandidateKind
@@ -62,6 +62,16 @@ def targets(
     for target in (*local, *ipv6, *ipv4, *mapped):
         unique.setdefault((target.ip, target.port), target)
     return tuple(unique.values())
+
+
+def reachable_first(
+    hosts: Iterable[IpPort], node: Hashable, second: Hashable | None
+) -> tuple[Hashable, Hashable | None]:
+    """The two addresses of a node, the second one first if all of this player's (`hosts`) are of its family."""
+    own = {":" in ip for ip, _ in hosts}
+    if isinstance(node, tuple) and isinstance(second, tuple) and own == {":" in second[0]}:
+        return second, node[:2]
+    return node, second
 
 
 def is_local(ip: str) -> bool:

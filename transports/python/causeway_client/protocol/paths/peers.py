@@ -12,7 +12,7 @@ from .. import events, packets
 from ..errors import DecodeError
 from ..handshake import Welcome
 from ..packets import EVERYONE, HEADER, OVERHEAD, SEQUENCE_SIZE, DirectMode, PacketType
-from .candidates import IpPort, offered
+from .candidates import IpPort, offered, reachable_first
 from .end_to_end import EndToEnd
 from .nat import Observation, classify
 from .pair_secrets import PeerKeys, unpack_peer_keys
@@ -54,7 +54,7 @@ class Peers:
         self.random = random
         self.dropped = dropped
         self.relay = relay
-        self._node = node
+        self.node = node  # where it is reached
         self.settings = settings
         self._keys: PeerKeys | None = unpack_peer_keys(peer_keys) if peer_keys else None
         self._outgoing = outgoing
@@ -102,6 +102,11 @@ class Peers:
         for peer in self._peers.values():
             peer.rendezvous(now)
         self._timer = now
+
+    def choose_node(self, second: Address | None) -> tuple[Address, Address | None]:
+        """The node's address to use after a change of the network, and the other one."""
+        self.node, second = reachable_first(self._hosts, self.node, second)
+        return self.node, second
 
     def rebind(self, now: float) -> None:
         """The sockets are new ones."""
@@ -334,8 +339,8 @@ class Peers:
         """Asks the node's other port which address it sees; the WELCOME is the answer of the first one."""
         if not self.is_possible:
             return
-        assert isinstance(self._node, tuple)  # noqa: S101 - the address of a socket
-        ip, port = self._node[:2]
+        assert isinstance(self.node, tuple)  # noqa: S101 - the address of a socket
+        ip, port = self.node[:2]
         servers = [(ip, welcome.second_port)] if welcome.second_port else []
         self._stun = StunClient(Observation(ip, port, welcome.ip, welcome.port), servers, self.random, now)
 
