@@ -117,6 +117,15 @@ class WorkerStats(Struct, gc=False):
     receive_buffer: int = 0  # bytes
 
 
+class WebSocketStats(Struct, gc=False):
+    """Players whose network blocks UDP."""
+
+    connections: Count
+    accepted: Big  # since its process started
+    restarts: Count  # of its process, since the node started
+    certificate_expires_at: Time = 0.0  # 0: it has no certificate
+
+
 class Telemetry(Struct):
     """The lists of a node hold the structs above, or dictionaries of the same fields."""
 
@@ -136,3 +145,4 @@ class Telemetry(Struct):
     peers: list[Any] = []
     worker_exits: list[Any] = []
     paths: Annotated[list[Any], Meta(max_length=MAX_PATHS)] = []
+    websocket: WebSocketStats | None = None  # None: the node has no WebSocket port

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from configuration.environment import EnvironmentReader, SettingError, Variable
+from configuration.environment import EnvironmentReader, Network, SettingError, Variable
 from nodeapi.grants import MAX_WORKERS
-from nodeapi.membership import MAX_CAPACITY
+from nodeapi.membership import MAX_CAPACITY, is_websocket_url
 from observability.log_config import FORMATS, LEVELS, Format
 
 from .core.relay_config import RelayConfig
@@ -103,9 +103,18 @@ class NodeConfig:
     """CAUSEWAY_NODE_WEBSOCKET_PORT: the TCP port at which players whose network blocks UDP are served over WebSockets,
     usually 443 ([direct-paths.md](direct-paths.md)). 0: they are not. Default: 0."""
 
+    websocket_url: str
+    """CAUSEWAY_NODE_WEBSOCKET_URL: the base URL of the WebSocket port, which players append `/relay/PORT` to. Required
+    behind a proxy that terminates TLS. Default: `wss://` with the public host and the port, if there is a
+    certificate."""
+
+    trusted_proxies: tuple[Network, ...]
+    """CAUSEWAY_NODE_TRUSTED_PROXIES: the networks, separated by commas, of the proxies in front of the WebSocket port.
+    From these, X-Forwarded-For has the player's address, which limits apply to."""
+
     tls_certificate: str
-    """CAUSEWAY_NODE_TLS_CERTIFICATE: the file with the certificate chain (PEM) for the WebSocket port. Empty: it is
-    served without TLS, for a proxy that adds it."""
+    """CAUSEWAY_NODE_TLS_CERTIFICATE: the file with the certificate chain (PEM) for the WebSocket port. A changed file
+    is loaded within seconds. Empty: the port is served without TLS, for a proxy that adds it."""
 
     tls_key: str
     """CAUSEWAY_NODE_TLS_KEY: the file with the private key (PEM) of the certificate."""
@@ -186,7 +195,8 @@ def variables() -> dict[str, Variable]:
 
 def _config(read: "_Reader") -> NodeConfig:
     name = read.node_name()
-    public_ip = read.ip("PUBLIC_IP")
+    public_ip, host = read.ip("PUBLIC_IP"), read.text("PUBLIC_HOST")
+    websocket_port, certificate = read.whole("WEBSOCKET_PORT", 0, 0, MAX_PORT), read.text("TLS_CERTIFICATE")
     control_host = read.text("CONTROL_HOST") or "127.0.0.1"
     control_port = read.whole("CONTROL_PORT", 8900, 1, MAX_PORT)
     config = NodeConfig(
@@ -197,14 +207,16 @@ def _config(read: "_Reader") -> NodeConfig:
         token_keys=read.token_keys(),
         public_ip=public_ip,
         public_ipv6=read.ip("PUBLIC_IPV6"),
-        host=read.text("PUBLIC_HOST"),
+        host=host,
         bind=read.ip("BIND"),
         ports=read.ports(),
         control_host=control_host,
         control_port=control_port,
         control_url=read.url("CONTROL_URL") or _control_url(control_host, control_port, public_ip),
-        websocket_port=read.whole("WEBSOCKET_PORT", 0, 0, MAX_PORT),
-        tls_certificate=read.text("TLS_CERTIFICATE"),
+        websocket_port=websocket_port,
+        websocket_url=read.websocket_url() or _websocket_url(host, websocket_port, certificate),
+        trusted_proxies=tuple(read.networks("TRUSTED_PROXIES")),
+        tls_certificate=certificate,
         tls_key=read.text("TLS_KEY"),
         capacity=read.whole("CAPACITY", 10_000, 1, MAX_CAPACITY),
         limits={name: read.whole(name.upper(), getattr(DEFAULTS, name), 1, 1_000_000) for name in LIMITS},
@@ -221,6 +233,8 @@ def _config(read: "_Reader") -> NodeConfig:
             PREFIX + "PUBLIC_IP", "is required with a manager: it is the address at which players reach this node"
         )
     _check_families(config)
+    if config.websocket_url and not config.websocket_port:
+        raise ConfigError(PREFIX + "WEBSOCKET_PORT", f"is required with {PREFIX}WEBSOCKET_URL")
     if bool(config.tls_certificate) != bool(config.tls_key):
         missing = "TLS_KEY" if config.tls_certificate else "TLS_CERTIFICATE"
         raise ConfigError(PREFIX + missing, "is required: a certificate and its key belong together")
@@ -250,6 +264,13 @@ def _control_url(host: str, port: int, public_ip: str) -> str:
     return f"http://[{reached_at}]:{port}" if ":" in reached_at else f"http://{reached_at}:{port}"
 
 
+def _websocket_url(host: str, port: int, certificate: str) -> str:
+    """Empty without a name, for which there is a certificate."""
+    if not (host and port and certificate):
+        return ""
+    return f"wss://{host}" if port == 443 else f"wss://{host}:{port}"
+
+
 class _Reader(EnvironmentReader):
     """Adds what only a node reads."""
 
@@ -268,6 +289,12 @@ class _Reader(EnvironmentReader):
         if not _NAME.fullmatch(name):
             self.fail("NAME", "must be 1 to 50 letters, digits, '-' or '_'")
         return name
+
+    def websocket_url(self) -> str:
+        text = self.text("WEBSOCKET_URL").rstrip("/")
+        if text and not is_websocket_url(text):
+            self.fail("WEBSOCKET_URL", "must be wss://HOST or wss://HOST:PORT, without a path")
+        return text
 
     def ports(self) -> tuple[PortPair, ...]:
         if listed := self.text("PORTS"):

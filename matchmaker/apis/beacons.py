@@ -24,6 +24,9 @@ class BeaconNodeSerializer(serializers.Serializer):
     ipv6 = serializers.CharField(allow_null=True, default=None)
     tcp_port = Port()
     udp_port = Port()
+    websocket_url = serializers.CharField(
+        allow_null=True, default=None, help_text="Leads to the UDP port where a network blocks UDP; null: nothing does."
+    )
 
     def get_public_ip(self, beacon: dict[str, Any]) -> str:
         own = "ipv6" if ":" in self.context["player_ip"] else "ipv4"

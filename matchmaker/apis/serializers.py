@@ -69,6 +69,9 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     relay_ips = serializers.ListField(
         child=serializers.CharField(), help_text="Addresses of the relay for this player, in the order to try them."
     )
+    websocket_url = serializers.CharField(
+        allow_null=True, help_text="Where this player reaches the relay if its network blocks UDP; null: nowhere."
+    )
     seat = Seat(help_text="0: the host.")
     is_host = serializers.BooleanField()
     player_id = serializers.CharField()

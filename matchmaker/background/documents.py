@@ -75,6 +75,7 @@ def assignment_of(
         "fqdn": name,
         "public_ip": address,
         "relay_ips": mine["relay_ips"],
+        "websocket_url": mine["websocket_url"],
         "ports": {"gameport": ports[role], **ports},
         "location": dict(location) if location else None,
         "request_id": session["session_id"],
@@ -102,7 +103,16 @@ def assignment_of(
 def completed(assignment: Mapping[str, Any]) -> dict[str, Any]:
     """With every field of an assignment: one that another version of the software stored may lack some."""
     texts = ("fqdn", "public_ip", "request_id", "match_id", "player_id", "rejoin_key")
-    nothing = ("placement", "expires_at", "location", "connect_token", "seat_key", "peer_keys", "host_key")
+    nothing = (
+        "placement",
+        "expires_at",
+        "location",
+        "websocket_url",
+        "connect_token",
+        "seat_key",
+        "peer_keys",
+        "host_key",
+    )
     return {
         **dict.fromkeys(texts, ""),
         **dict.fromkeys(nothing),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 City = tuple[str, str, str]  # name, country, administrative division
-NODE = ("node", "fqdn", "host", "ipv4", "ipv6", "tcp_port", "udp_port")
+NODE = ("node", "fqdn", "host", "ipv4", "ipv6", "tcp_port", "udp_port", "websocket_url")
 
 
 def city_of(location: Mapping[str, Any]) -> City:

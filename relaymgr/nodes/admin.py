@@ -73,6 +73,7 @@ class RelayNodeAdmin(NoDeleteAdmin):
     fields = (
         ("name", "location"),
         ("public_ip", "public_ipv6", "host"),
+        ("websocket_url", "websocket_connections", "websocket_restarts"),
         "price",
         ("state", "is_draining", "is_stopping", "missed_probes"),
         ("last_seen_at", "joined_at", "clock_offset_ms"),
@@ -85,6 +86,9 @@ class RelayNodeAdmin(NoDeleteAdmin):
         "public_ip",
         "public_ipv6",
         "host",
+        "websocket_url",
+        "websocket_connections",
+        "websocket_restarts",
         "state",
         "is_draining",
         "is_stopping",

@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 
 from nodeapi.grants import MAX_WORKERS
 from nodeapi.membership import (
+    HOST_NAME,
     MAX_BOOT_ID,
     MAX_CAPACITY,
     MAX_CONTROL_URL,
@@ -23,10 +24,12 @@ from nodeapi.membership import (
     MAX_PACKET_PATH,
     MAX_PACKET_PATH_REASON,
     MAX_VERSION,
+    MAX_WEBSOCKET_URL,
     HeartbeatResponse,
     JoinResponse,
     TokenKey,
     WorkerPorts,
+    is_websocket_url,
 )
 from nodeapi.peers import MAX_NODE_NAME
 from nodeapi.strict_json import as_builtins
@@ -42,7 +45,6 @@ from web.http.input_warnings import RequestSerializer
 from web.openapi import error_responses
 
 _CONTROL_URL = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+/?")
-_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
 
 
 def control_url(value: str) -> str:
@@ -95,6 +97,12 @@ class _NodeSerializer(RequestSerializer):
     public_ip = AddressField(help_text="Where players reach it; IPv4 where it has both.")
     public_ipv6 = AddressField(allow_null=True, default=None, help_text="Its IPv6 address, when public_ip is IPv4.")
     host = serializers.CharField(max_length=MAX_HOST, allow_blank=True, default="", help_text="A DNS name for them.")
+    websocket_url = serializers.CharField(
+        max_length=MAX_WEBSOCKET_URL,
+        allow_blank=True,
+        default="",
+        help_text="The base URL of its WebSocket port, wss://host:port; empty if it has none.",
+    )
     version = PlainField(max_length=MAX_VERSION, allow_blank=True, default="")
     control_url = serializers.CharField(max_length=MAX_CONTROL_URL)
     capacity = Integer(1, MAX_CAPACITY, help_text="Seats, over all workers.")
@@ -104,8 +112,13 @@ class _NodeSerializer(RequestSerializer):
         return control_url(value)
 
     def validate_host(self, value: str) -> str:
-        if value and not _HOST_NAME.fullmatch(value):
+        if value and not HOST_NAME.fullmatch(value):
             raise serializers.ValidationError("This is not a host name.", "host")
+        return value
+
+    def validate_websocket_url(self, value: str) -> str:
+        if value and not is_websocket_url(value):
+            raise serializers.ValidationError("Write wss://host or wss://host:port.", "websocket_url")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +175,10 @@ class NodeHeartbeatApi(APIView):
     permission_classes = (IsNode,)
 
     class InputSerializer(_NodeSerializer):
-        public_ip = AddressField(required=False, help_text="As at join. Without it all three stay as they are.")
+        public_ip = AddressField(
+            required=False,
+            help_text="As at join. Without it, the addresses, the host and the WebSocket URL stay as they are.",
+        )
         boot_id = PlainField(max_length=MAX_BOOT_ID)
         key_ids = BoundedList(child=Token(), max_length=MAX_KEY_IDS, default=list)
         draining = serializers.BooleanField(default=False)

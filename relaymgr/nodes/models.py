@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from nodeapi.membership import MAX_WEBSOCKET_URL
 from relaymgr.nodes.health.silence import silent_since
 from relaymgr.nodes.locations.address_families import by_family
 from relaymgr.nodes.states import DRAINING, MAX_JOIN_KEY_USES, IncidentKind, NodeState
@@ -52,6 +53,18 @@ class RelayNode(models.Model):
         null=True, blank=True, protocol="IPv6", help_text="The IPv6 address, if public_ip is IPv4."
     )
     host = models.CharField(max_length=253, blank=True, help_text="A DNS name for these addresses, or empty.")
+    websocket_url = models.CharField(
+        max_length=MAX_WEBSOCKET_URL,
+        blank=True,
+        default="",
+        help_text="The base URL at which players whose network blocks UDP reach the node, or empty.",
+    )
+    websocket_connections = models.PositiveIntegerField(
+        null=True, editable=False, help_text="Players connected over WebSockets; empty if the node has none."
+    )
+    websocket_restarts = models.PositiveIntegerField(
+        default=0, editable=False, help_text="How often the process that carries them ended since the node started."
+    )
     control_url = models.URLField(help_text="The URL at which the manager reaches the node's control API.")
     state = models.CharField(max_length=10, choices=NodeState, default=NodeState.JOINING)
     is_draining = models.BooleanField(
@@ -97,6 +110,10 @@ class RelayNode(models.Model):
     def address(self) -> str:
         """What clients resolve: the DNS name, or the IP address if there is none."""
         return self.host or self.public_ip
+
+    def websocket_url_of(self, port: int) -> str | None:
+        """The URL at which the node carries WebSockets to this UDP port. None: it carries none."""
+        return f"{self.websocket_url}/relay/{port}" if self.websocket_url else None
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -87,6 +87,7 @@ def node_join(
     workers: Sequence[WorkerPorts],
     public_ipv6: str | None = None,
     host: str = "",
+    websocket_url: str = "",
     version: str = "",
 ) -> Joined:
     """A node joins, or takes the place of a dead node of its name.
@@ -103,6 +104,7 @@ def node_join(
         "public_ip": public_ip,
         "public_ipv6": public_ipv6,
         "host": host,
+        "websocket_url": websocket_url,
         "control_url": control_url,
         "version": version,
     }
@@ -177,6 +179,7 @@ def node_heartbeat(
     public_ip: str = "",
     public_ipv6: str | None = None,
     host: str = "",
+    websocket_url: str = "",
     packet_path: str = "",
     packet_path_reason: str = "",
     address: str = "",
@@ -195,7 +198,7 @@ def node_heartbeat(
         "packet_path_reason": packet_path_reason,
     }
     if public_ip:
-        reported |= {"public_ip": public_ip, "public_ipv6": public_ipv6, "host": host}
+        reported |= {"public_ip": public_ip, "public_ipv6": public_ipv6, "host": host, "websocket_url": websocket_url}
     if node.boot_id != boot_id:
         reported |= {
             "boot_id": boot_id,

@@ -172,6 +172,7 @@ class Seat(models.Model):
         ]
 
     relay_ips: "list[str]"  # set by a serializer: the addresses this player tries, in this order
+    websocket_url: "str | None"  # set by a serializer
     peer_keys: "str | None"  # set by a serializer
 
     def __str__(self) -> str:

@@ -49,10 +49,13 @@ def relay_ip(session: RelaySession) -> str:
 
 
 def seats_show_relay(session: RelaySession, seats: Iterable[Seat]) -> None:
-    """Sets the addresses that each of these players tries."""
-    addresses, common = session.worker.node.addresses if session.worker else {}, relay_ip(session)
+    """Sets where each of these players reaches the relay: the addresses that it tries, and the URL of the WebSocket."""
+    worker, common = session.worker, relay_ip(session)
+    addresses = worker.node.addresses if worker else {}
     for seat in seats:
         seat.relay_ips = addresses_for(addresses, common, seat.needed_family)
+        port = (worker.server_port if seat.number == 0 else worker.client_port) if worker else 0
+        seat.websocket_url = worker.node.websocket_url_of(port) if worker and seat.connect_token else None
 
 
 class PortSerializer(serializers.Serializer):
@@ -84,6 +87,11 @@ class SeatSerializer(serializers.Serializer):
     address_family = serializers.SerializerMethodField(help_text="The family that the player needs: ipv4, ipv6 or any.")
     relay_ips = serializers.ListField(
         child=serializers.IPAddressField(), help_text="Where this player reaches the relay, to be tried in this order."
+    )
+    websocket_url = serializers.CharField(
+        allow_null=True,
+        help_text="Where this player reaches the relay if its network blocks UDP. Null if the relay has no WebSocket "
+        "port or the native dialect is disabled.",
     )
     player_id = serializers.CharField(allow_blank=True)
     seat = SeatNumber(source="number", help_text="0: the host.")

@@ -53,6 +53,9 @@ class BeaconListApi(APIView):
             fqdn = serializers.CharField(source="node.address", help_text="DNS name, or the IP address again.")
             udp_port = Port(source="client_port")
             tcp_port = Port(source="client_port")
+            websocket_url = serializers.SerializerMethodField(
+                allow_null=True, help_text="Leads to udp_port where a network blocks UDP; null: nothing does."
+            )
             location = LocationSerializer(source="node.location")
 
             # Any: drf-spectacular evaluates the annotations, and the models are imported for type checks only.
@@ -64,6 +67,10 @@ class BeaconListApi(APIView):
 
             def get_ipv6(self, worker: Any) -> str | None:
                 return worker.node.addresses.get(IPV6)
+
+            def get_websocket_url(self, worker: Any) -> str | None:
+                url: str | None = worker.node.websocket_url_of(worker.client_port)
+                return url
 
         count = Count()
         locations = BeaconSerializer(many=True)

@@ -194,6 +194,7 @@ class ManagerLink:
             "public_ip": config.public_ip,
             "public_ipv6": config.public_ipv6 or None,
             "host": config.host,
+            "websocket_url": config.websocket_url,
             "control_url": config.control_url,
             "time": time.time(),
             "version": VERSION,

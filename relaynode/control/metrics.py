@@ -6,7 +6,7 @@ code alone: no session, player or address is ever a label.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from ..config import VERSION
 from ..supervision.node import Node
+from ..supervision.websocket_process import WebSocketProcess
 from ..supervision.worker_process import Report, WorkerProcess
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -41,6 +42,9 @@ _LABELLED = {
     "drop_": ("dropped_packets", "reason", "Datagrams dropped, by reason (docs/observability.md)."),
     "answer_": ("replies", "kind", "Datagrams that originate from the node, by kind."),
 }
+# Why the node closes a WebSocket, and why it refuses a connection to the port.
+_CLOSED = ("handshake_timeout", "request_too_long", "no_player", "idle", "flood", "not_a_packet")
+_REFUSED = ("no_such_port", "full", "source_limited")
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ async def _ask(worker: WorkerProcess) -> Answer:
     return Answer(await worker.report(), time.perf_counter() - asked)
 
 
-def _websocket(counters: Mapping[str, int], restarts: int) -> Iterable[Metric]:
+def _websocket(process: WebSocketProcess) -> Iterable[Metric]:
     """Of players whose network blocks UDP."""
+    counters = process.counters
     connections = "Players connected over WebSockets."
     yield GaugeMetricFamily("causeway_node_websocket_connections", connections, counters.get("connections", 0))
     text = "Packets carried over WebSockets, by direction; those that a slow reader did not take are dropped."
@@ -73,13 +78,24 @@ def _websocket(counters: Mapping[str, int], restarts: int) -> Iterable[Metric]:
     for kind in ("received", "sent", "dropped"):
         packets.add_metric([kind], counters.get(f"{kind}_packets", 0))
     yield packets
-    refused = CounterMetricFamily(
-        "causeway_node_websocket_refused", "Refused WebSockets, by reason.", labels=["reason"]
+    for prefix, text, reasons in (
+        ("refused", "Refused connections to the WebSocket port, by reason.", _REFUSED),
+        ("closed", "WebSockets that the node closed, by reason.", _CLOSED),
+    ):
+        family = CounterMetricFamily(f"causeway_node_websocket_{prefix}", text, labels=["reason"])
+        for reason in reasons:
+            family.add_metric([reason], counters.get(f"{prefix}_{reason}", 0))
+        yield family
+    yield CounterMetricFamily(
+        "causeway_node_websocket_restarts", "Restarts of the WebSocket process.", process.restarts
     )
-    for reason in ("no_such_port", "full", "source_limited"):
-        refused.add_metric([reason], counters.get(f"refused_{reason}", 0))
-    yield refused
-    yield CounterMetricFamily("causeway_node_websocket_restarts", "Restarts of the WebSocket process.", restarts)
+    text = "Changed certificate files that could not be loaded; the certificate before stays in use."
+    failures = counters.get("certificate_failures", 0)
+    yield CounterMetricFamily("causeway_node_websocket_certificate_failures", text, failures)
+    if process.certificate_expires_at:
+        text = "When the certificate of the WebSocket port expires, in seconds since 1970."
+        name = "causeway_node_websocket_certificate_expiry_seconds"
+        yield GaugeMetricFamily(name, text, process.certificate_expires_at)
 
 
 class _NodeCollector(Collector):
@@ -95,7 +111,7 @@ class _NodeCollector(Collector):
         yield GaugeMetricFamily(
             "causeway_node_manager_connected", "1: the manager answers the node's heartbeats.", node.link == "connected"
         )
-        yield from _websocket(node.websocket.counters, node.websocket.restarts)
+        yield from _websocket(node.websocket)
         duplicate = "1: the manager reports that another live process has this node's identity."
         yield GaugeMetricFamily("causeway_node_duplicate_identity", duplicate, node.link == "duplicate")
         unwritten = "1: keys or the snapshot cannot be written, for example because the disk is full; the node retries."

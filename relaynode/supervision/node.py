@@ -262,6 +262,7 @@ class Node:
             events=events,
             last_event=last_event,
             worker_exits=self._worker_exits(),
+            websocket=self.websocket.stats,
         )
 
     def _worker_exits(self) -> list[WorkerExit]:

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from django.conf import settings
 from django.http import HttpRequest
 
+from configuration.ip_addresses import IPAddress, parse_address
+
 logger = logging.getLogger(__name__)
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 LIMITED_PREFIX = 64  # bits: providers give each customer at least one network of this size
 WARN_EVERY = 60.0  # seconds
 
@@ -55,28 +56,6 @@ def network_of(address: IPAddress) -> str:
     if address.version == 4:
         return str(address)
     return str(ipaddress.ip_network((int(address), LIMITED_PREFIX), strict=False))
-
-
-def parse_address(text: str) -> IPAddress | None:
-    """Parses an address with or without brackets, port, quotes or zone. None: the text is not an address."""
-    text = text.strip().strip('"')
-    if text.startswith("["):
-        text, bracket, port = text[1:].partition("]")
-        if not bracket or (port and not _is_port(port)):
-            return None
-    elif text.count(":") == 1:
-        text, _, port = text.partition(":")
-        if not _is_port(f":{port}"):
-            return None
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _is_port(text: str) -> bool:
-    return text.startswith(":") and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6
 
 
 def _client(peer: str, forwarded: str) -> _Client:

@@ -14,8 +14,9 @@ from typing import Any
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from configuration.ip_addresses import parse_address
 from web import metrics
-from web.http.client_address import is_trusted, network_of, parse_address
+from web.http.client_address import is_trusted, network_of
 
 MAX_HEADER_BYTES = 65_536  # of one request
 

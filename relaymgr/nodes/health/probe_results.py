@@ -19,6 +19,8 @@ COLUMNS_THAT_SELDOM_CHANGE = (
     "version",
     "packet_path",
     "packet_path_reason",
+    "websocket_connections",
+    "websocket_restarts",
 )
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ class ProbeResult:
     version: str
     packet_path: str
     packet_path_reason: str
+    websocket_connections: int | None
+    websocket_restarts: int
     boot_id: str
     last_event: int
 
@@ -58,6 +62,7 @@ def _answered_store(answered: Iterable[tuple[RelayNode, ProbeResult]]) -> None:
         node.state, node.missed_probes, node.is_stopping = _state(node, 0), 0, result.is_stopping
         node.version = result.version
         node.packet_path, node.packet_path_reason = result.packet_path, result.packet_path_reason
+        node.websocket_connections, node.websocket_restarts = result.websocket_connections, result.websocket_restarts
         all_nodes.append(node)
         if [getattr(node, name) for name in COLUMNS_THAT_SELDOM_CHANGE] != before:
             changed.append(node)

@@ -24,6 +24,7 @@ from web.background_loop import wait_for
 from web.diagnostics import Check, Finding
 
 from .udp_probe import Port, measure_all
+from .websocket_probe import Answer, try_all
 
 if TYPE_CHECKING:
     from relaymgr.nodes.models import RelayNode
@@ -32,6 +33,7 @@ RESPONSE_TIMEOUT_S, RESOLVE_TIMEOUT_S = 3.0, 3.0
 CLOCK_WARNING_S = 1.0
 FULL_WARNING = 0.9  # of the seats
 BUSY = 0.7  # of a core
+CERTIFICATE_WARNING_DAYS, DAY_S = 14, 86_400
 FLEET = Check("fleet")
 
 
@@ -44,6 +46,7 @@ class Observation:
     health: ProbeAnswer | ProbeFailure
     ports: dict[Port, Measurement | OSError]
     addresses: list[str] | None  # that its DNS name resolves to; None: it has no DNS name
+    websocket: Answer | None  # None: it has no WebSocket port
 
 
 def check() -> Iterator[Finding]:
@@ -58,14 +61,22 @@ def check() -> Iterator[Finding]:
 
 async def _observe(nodes: Sequence["RelayNode"]) -> list[Observation]:
     probes = [Probe(node.pk, node.control_url, node.control_key, node.last_event) for node in nodes]
-    telemetry, health, ports, addresses = await asyncio.gather(
+    telemetry, health, ports, addresses, websockets = await asyncio.gather(
         telemetry_of(probes, RESPONSE_TIMEOUT_S),
         health_of(probes, RESPONSE_TIMEOUT_S),
         measure_all(port for node in nodes for port in _ports(node)),
         asyncio.gather(*(_resolve(node.host) for node in nodes)),
+        try_all(url for node in nodes if (url := _websocket_url(node))),
     )
     return [
-        Observation(node, its_telemetry, its_health, {port: ports[port] for port in _ports(node)}, found)
+        Observation(
+            node,
+            its_telemetry,
+            its_health,
+            {port: ports[port] for port in _ports(node)},
+            found,
+            websockets.get(_websocket_url(node) or ""),
+        )
         for node, its_telemetry, its_health, found in zip(nodes, telemetry, health, addresses, strict=True)
     ]
 
@@ -75,6 +86,11 @@ def _ports(node: "RelayNode") -> list[Port]:
     workers = [worker for worker in node.workers.all() if worker.capacity]
     ports = [port for worker in workers for port in (worker.server_port, worker.client_port)]
     return [(address, port) for address in node.addresses.values() for port in ports]
+
+
+def _websocket_url(node: "RelayNode") -> str | None:
+    ports = [worker.client_port for worker in node.workers.all() if worker.capacity]
+    return node.websocket_url_of(ports[0]) if ports else None
 
 
 async def _resolve(host: str) -> list[str] | None:
@@ -133,6 +149,8 @@ def _node(observed: Observation, versions: set[str]) -> Iterator[Finding]:
     yield from _manager_link(check, observed.health)
     yield from udp_ports(check, node, observed.ports)
     yield from _dns_name(check, node, observed.addresses)
+    if observed.websocket is not None:
+        yield websocket(check, node, observed.websocket, timezone.now().timestamp())
     yield from _incidents(check, node)
     yield free_seats(check, node)
     yield token_keys(check, node)
@@ -281,6 +299,24 @@ def _dns_name(check: Check, node: "RelayNode", addresses: list[str] | None) -> I
         message = f"{node.host} resolves to {', '.join(addresses)} instead of {', '.join(expected)}"
     hint = "Correct the DNS record or CAUSEWAY_NODE_PUBLIC_HOST: players connect to this name."
     yield check.problem("dns_name", message, hint)
+
+
+def websocket(check: Check, node: "RelayNode", answer: Answer, now: float) -> Finding:
+    if answer.error:
+        hint = (
+            "Players whose network blocks UDP cannot play. Check CAUSEWAY_NODE_WEBSOCKET_PORT and "
+            "CAUSEWAY_NODE_WEBSOCKET_URL, the certificate and its name, the proxy if there is one, and the firewall."
+        )
+        return check.problem("websocket", f"{node.websocket_url}: {answer.error}", hint)
+    message = f"{node.websocket_url} answers in {answer.rtt_ms:.1f} ms"
+    if answer.expires_at is None:
+        return check.ok("websocket", f"{message}, without TLS")
+    days = (answer.expires_at - now) / DAY_S
+    message += f"; the certificate expires in {days:.0f} days"
+    if days < CERTIFICATE_WARNING_DAYS:
+        hint = "Renew the certificate. The node loads a changed file by itself: see docs/direct-paths.md."
+        return check.warning("websocket", message, hint)
+    return check.ok("websocket", message)
 
 
 def _incidents(check: Check, node: "RelayNode") -> Iterator[Finding]:

@@ -30,6 +30,7 @@ from nodeapi.telemetry import (
     PATHS,
     WORD_PATTERN,
     Telemetry,
+    WebSocketStats,
     WorkerExit,
     WorkerStats,
 )
@@ -90,6 +91,7 @@ class Report:
     events: list[CheckedEvent]
     last_event: int
     worker_exits: list[WorkerExit]
+    websocket: WebSocketStats | None
 
 
 def parse_report(document: dict[str, Any]) -> Report:
@@ -114,6 +116,7 @@ def parse_report(document: dict[str, Any]) -> Report:
         events=_good(report.events, CheckedEvent),
         last_event=report.last_event,
         worker_exits=_good(report.worker_exits[:MAX_WORKER_EXITS], WorkerExit),
+        websocket=report.websocket,
     )
 
 

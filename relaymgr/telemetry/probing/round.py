@@ -139,6 +139,8 @@ def _result(answer: Answer, last_accepted: int | None) -> ProbeResult:
         version=report.version,
         packet_path=report.packet_path,
         packet_path_reason=report.packet_path_reason,
+        websocket_connections=report.websocket.connections if report.websocket else None,
+        websocket_restarts=report.websocket.restarts if report.websocket else 0,
         boot_id=boot_id,
         last_event=last_event,
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import os
 import signal
 import socket
@@ -12,17 +11,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosed
 
 from causeway_client import asyncio_udp
 from causeway_client.protocol.errors import ConnectTimeout
 from causeway_client.protocol.packets import EVERYONE
-from relaynode.websocket.bridge import loopback_of
 from tests.causeway_client.test_direct_paths import DirectSession
+from tests.support.certificates import write_certificate
 from tests.support.node_process import NodeProcess
 from tests.support.waiting import wait_until
 
@@ -30,27 +26,7 @@ from tests.support.waiting import wait_until
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A self-signed certificate for localhost: (certificate file, key file)."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("tls")
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "key.pem").write_bytes(secret)
-    return folder / "cert.pem", folder / "key.pem"
+    return write_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +139,3 @@ async def test_metrics_count_what_is_carried(node, certificate):
         async with asyncio.timeout(30):
             while "causeway_node_websocket_connections 1.0" not in node.call("GET", "/metrics")[1]:
                 await asyncio.sleep(0.2)
-
-
-def test_each_source_has_an_address_of_its_own_for_the_worker():
-    addresses = {loopback_of(f"198.51.100.{number}") for number in range(256)}
-    assert len(addresses) == 256
-    assert all(address.startswith("127.") and address != "127.0.0.1" for address in addresses)
-    assert loopback_of("2001:db8::") == loopback_of("2001:db8::")

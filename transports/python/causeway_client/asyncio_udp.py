@@ -73,8 +73,9 @@ async def connect(
     another, because a seat has only one connection, each for an equal part of `connect_timeout` seconds. If the node
     stops answering, the connection reconnects automatically for up to `reconnect_timeout` seconds.
 
-    If no address answers over UDP, and the package `websockets` is installed, a WebSocket to `websocket_url` is tried;
-    empty: to port 443 of the host name. None: never. `ssl_context` replaces the default one.
+    If no address answers over UDP, and the package `websockets` is installed, a WebSocket to `websocket_url` is tried:
+    the one in the REST API's answer. Empty: port 443 of the host name. None: never. `ssl_context` replaces the default
+    one.
 
     Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError if the name does not
     resolve or no address has a route."""

@@ -52,9 +52,10 @@ def connect(
     reconnect_timeout: float = 30.0,
     peer_keys: bytes | str = b"",
     direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
+    websocket_url: str | None = None,
 ) -> "Connection":
     """Connects and returns a connection that is ready to use; blocks until then. Arguments, the order of addresses and
-    exceptions are those of `asyncio_udp.connect`."""
+    exceptions are those of `asyncio_udp.connect`. `websocket_url` is ignored: this adapter sends over UDP only."""
     addresses = happy_eyeballs.reachable_first(happy_eyeballs.resolve(host, port))
     failure: Exception = ConnectTimeout(connect_timeout)
     for address in addresses:

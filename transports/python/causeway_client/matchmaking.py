@@ -149,6 +149,7 @@ def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
         "connect_token": assignment["connect_token"],
         "seat_key": assignment["seat_key"],
         "peer_keys": assignment.get("peer_keys") or "",
+        "websocket_url": assignment.get("websocket_url"),
     }
 
 

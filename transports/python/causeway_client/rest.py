@@ -100,6 +100,7 @@ def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
         "connect_token": user["connect_token"],
         "seat_key": user["seat_key"],
         "peer_keys": user.get("peer_keys") or "",
+        "websocket_url": user.get("websocket_url"),
     }
 
 

@@ -129,6 +129,7 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
             connect_token=found["connect_token"],
             seat_key=found["seat_key"],
             peer_keys=found.get("peer_keys", ""),
+            websocket_url=options.websocket,
             connect_timeout=options.connect_timeout,
             reconnect_timeout=options.reconnect_timeout,
         )
@@ -322,6 +323,9 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--target", type=int, default=0, metavar="SEAT", help="the seat of the server (0)")
     for role in (host, join):
         role.add_argument("--relay", type=_address, required=True, metavar="HOST:PORT")
+        role.add_argument(
+            "--websocket", default="", metavar="URL", help="where UDP is blocked (port 443 of the relay's host name)"
+        )
         role.add_argument("--dialect", choices=("native", "edgegap"), default="native")
         role.add_argument("--credentials", type=Path, metavar="FILE")
         role.add_argument("--connect-timeout", type=float, default=10.0, help="seconds for the first connect (10)")

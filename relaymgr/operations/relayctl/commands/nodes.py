@@ -92,6 +92,9 @@ def _document(node: Any) -> Document:
         "public_ip": node.public_ip,
         "public_ipv6": node.public_ipv6,
         "host": node.host,
+        "websocket_url": node.websocket_url or None,
+        "websocket_connections": node.websocket_connections,
+        "websocket_restarts": node.websocket_restarts,
         "control_url": node.control_url,
         "capacity": node.capacity or 0,
         "free_seats": node.free_seats or 0,
@@ -190,6 +193,13 @@ def _render(document: Document) -> Iterator[RenderableType]:
     yield table(columns, rows, numbers=("seats taken", "of", "cpu", "clock ms"))
 
 
+def _websocket(node: Document) -> str:
+    if not node["websocket_url"]:
+        return "none"
+    connections = last_known(node["websocket_connections"] or 0, node)
+    return f"{node['websocket_url']}, connections: {connections}, restarts: {node['websocket_restarts']}"
+
+
 def _render_one(node: Document) -> Iterator[RenderableType]:
     path = f"{node['packet_path']}: {node['packet_path_reason']}" if node["packet_path_reason"] else node["packet_path"]
     yield facts(
@@ -198,6 +208,7 @@ def _render_one(node: Document) -> Iterator[RenderableType]:
             ("location", node["location"]),
             ("state", shown_state(node)),
             ("addresses", ", ".join(filter(None, (node["host"], node["public_ip"], node["public_ipv6"])))),
+            ("WebSocket", _websocket(node)),
             ("control API", node["control_url"]),
             ("seats", f"{node['capacity'] - node['free_seats']} of {node['capacity']} taken"),
             ("cpu", last_known(node["cpu"], node)),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..protocol.events import Event
+from ..protocol.packets import MAX_DATAGRAM
 from . import udp_sockets
 from .asyncio_driver import Address, Driver, Machine
 
@@ -17,29 +18,47 @@ REOPEN_AFTER = (0.2, 0.5, 1.0, 2.0)  # seconds after a WebSocket was lost and af
 MAX_UNSENT = 65_536  # bytes; more are dropped, as a socket does
 
 
-async def open_websocket(url: str, context: ssl.SSLContext | None) -> Any:
-    """A connection of `websockets`. `context`: None for the certificate authorities of the system. Raises OSError."""
+async def open_websocket(url: str, context: ssl.SSLContext | None, *, uses_proxy: bool = True) -> Any:
+    """A connection of `websockets`. `context`: None for the certificate authorities of the system. `uses_proxy`:
+    whether the proxy of the system's settings is used. Redirects are refused: a node must not send its players to
+    other servers. Raises OSError."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 
+    class Connect(connect):
+        def process_redirect(self, exc: Exception) -> Exception | str:
+            return exc
+
     options: dict[str, Any] = {"ssl": context} if context and url.startswith("wss:") else {}
     try:
-        return await connect(url, compression=None, open_timeout=OPEN_TIMEOUT, close_timeout=1.0, proxy=True, **options)
-    except (WebSocketException, TimeoutError) as error:
+        return await Connect(
+            url,
+            compression=None,
+            max_size=MAX_DATAGRAM,
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=1.0,
+            proxy=True if uses_proxy else None,
+            **options,
+        )
+    except (WebSocketException, TimeoutError, ValueError) as error:
         raise OSError(f"WebSocket to {url}: {error}") from None
 
 
 async def ask(url: str, context: ssl.SSLContext | None, request: bytes, timeout: float) -> bytes:
     """Sends one packet over a WebSocket of its own, and returns the first that comes back. Raises OSError."""
+    async with await open_websocket(url, context) as websocket:
+        return await exchange(websocket, request, timeout)
+
+
+async def exchange(websocket: Any, request: bytes, timeout: float) -> bytes:
+    """Sends one packet, and returns the first that comes back within `timeout` seconds. Raises OSError."""
     from websockets.exceptions import WebSocketException
 
-    websocket = await open_websocket(url, context)
-    async with websocket:
-        try:
-            await websocket.send(request)
-            answer = await asyncio.wait_for(websocket.recv(), timeout)
-        except (WebSocketException, TimeoutError):
-            raise OSError(f"WebSocket to {url}: the node did not answer") from None
+    try:
+        await websocket.send(request)
+        answer = await asyncio.wait_for(websocket.recv(), timeout)
+    except (WebSocketException, TimeoutError):
+        raise OSError("the node did not answer over the WebSocket") from None
     return answer if isinstance(answer, bytes) else b""
 
 
