@@ -103,6 +103,9 @@ class NodeConfig:
     """CAUSEWAY_NODE_WEBSOCKET_PORT: the TCP port at which players whose network blocks UDP are served over WebSockets,
     usually 443 ([direct-paths.md](direct-paths.md)). 0: they are not. Default: 0."""
 
+    websocket_bind: str
+    """CAUSEWAY_NODE_WEBSOCKET_BIND: the local address of the WebSocket port. Default: the one of the UDP ports."""
+
     websocket_url: str
     """CAUSEWAY_NODE_WEBSOCKET_URL: the base URL of the WebSocket port, which players append `/relay/PORT` to. Required
     behind a proxy that terminates TLS. Default: `wss://` with the public host and the port, if there is a
@@ -196,6 +199,7 @@ def variables() -> dict[str, Variable]:
 def _config(read: "_Reader") -> NodeConfig:
     name = read.node_name()
     public_ip, host = read.ip("PUBLIC_IP"), read.text("PUBLIC_HOST")
+    bind = read.ip("BIND")
     websocket_port, certificate = read.whole("WEBSOCKET_PORT", 0, 0, MAX_PORT), read.text("TLS_CERTIFICATE")
     control_host = read.text("CONTROL_HOST") or "127.0.0.1"
     control_port = read.whole("CONTROL_PORT", 8900, 1, MAX_PORT)
@@ -208,14 +212,15 @@ def _config(read: "_Reader") -> NodeConfig:
         public_ip=public_ip,
         public_ipv6=read.ip("PUBLIC_IPV6"),
         host=host,
-        bind=read.ip("BIND"),
+        bind=bind,
         ports=read.ports(),
         control_host=control_host,
         control_port=control_port,
         control_url=read.url("CONTROL_URL") or _control_url(control_host, control_port, public_ip),
         websocket_port=websocket_port,
+        websocket_bind=read.ip("WEBSOCKET_BIND") or bind,
         websocket_url=read.websocket_url() or _websocket_url(host, websocket_port, certificate),
-        trusted_proxies=tuple(read.networks("TRUSTED_PROXIES")),
+        trusted_proxies=read.trusted_proxies(),
         tls_certificate=certificate,
         tls_key=read.text("TLS_KEY"),
         capacity=read.whole("CAPACITY", 10_000, 1, MAX_CAPACITY),
@@ -295,6 +300,14 @@ class _Reader(EnvironmentReader):
         if text and not is_websocket_url(text):
             self.fail("WEBSOCKET_URL", "must be wss://HOST or wss://HOST:PORT, without a path")
         return text
+
+    def trusted_proxies(self) -> tuple[Network, ...]:
+        networks = tuple(self.networks("TRUSTED_PROXIES"))
+        if any(network.prefixlen == 0 for network in networks):
+            self.fail(
+                "TRUSTED_PROXIES", "must not contain /0, with which players choose whose limits they count against"
+            )
+        return networks
 
     def ports(self) -> tuple[PortPair, ...]:
         if listed := self.text("PORTS"):

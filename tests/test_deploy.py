@@ -111,6 +111,7 @@ def test_every_variable_of_the_compose_file_is_in_the_example_or_has_a_default()
 def test_settings_in_the_deployment_files_are_settings_of_the_code() -> None:
     known = set(re.findall(r"^\| `(\w+)`", (ROOT / "docs/settings.md").read_text(), re.MULTILINE))
     known |= {"CAUSEWAY_DOMAIN", "CAUSEWAY_TLS", "CAUSEWAY_WEB", "CAUSEWAY_WEB_HOST", "CAUSEWAY_WEB_PORT"}
+    known |= {"CAUSEWAY_NODE_1", "CAUSEWAY_NODE_2"}  # of the Caddyfile
     known |= {"CAUSEWAY_LISTEN", "CAUSEWAY_CERTIFICATES"}
     for file in (*COMPOSE_FILES, DEPLOY / "example.env", DEPLOY / "Dockerfile", *(DEPLOY / "systemd").rglob("*.*")):
         if file.is_file():
@@ -205,6 +206,26 @@ def test_units_differ_in_nothing_but_their_process() -> None:
 def test_proxy_understands_its_file_with_each_kind_of_certificate(tls: str) -> None:
     adapted = adapt({"CAUSEWAY_DOMAIN": "relays.example.com", "CAUSEWAY_TLS": tls, "CAUSEWAY_WEB": "web:8000"})
     assert '"dial":"web:8000"' in adapted and "relays.example.com" in adapted
+
+
+@needs("caddy")
+def test_proxy_leads_websockets_to_the_node_of_the_port() -> None:
+    """The ports in the file are those of the compose file's nodes."""
+    adapted = adapt({"CAUSEWAY_DOMAIN": "a.example.com", "CAUSEWAY_TLS": "internal", "CAUSEWAY_WEB": "web:8000"})
+    (server,) = json.loads(adapted)["apps"]["http"]["servers"].values()
+    routes = server["routes"][0]["handle"][0]["routes"]
+    found = {
+        matcher["path_regexp"]["pattern"]: json.dumps(route["handle"])
+        for route in routes
+        for matcher in route.get("match", ())
+        if "path_regexp" in matcher
+    }
+    for name, control in (("node-1", "8911"), ("node-2", "8912")):
+        environment = services()[name]["environment"]
+        path = f"/relay/{int(environment['CAUSEWAY_NODE_BASE_PORT']) + 1}"
+        (handled,) = (handle for pattern, handle in found.items() if re.search(pattern, path))
+        assert f'"127.0.0.1:{control}"' in handled
+        assert f":+{control}" in environment["CAUSEWAY_NODE_WEBSOCKET_PORT"], "off without a URL"
 
 
 def adapt(environment: dict[str, str]) -> str:

@@ -77,6 +77,10 @@ def test_the_schemas_would_see_a_wrong_key() -> None:
         {"manager": {"hosts": ["a"]}, "beat": {"replicas": 2}},
         {"manager": {"hosts": ["a"]}, "nodes": {"locations": [{"name": "frankfurt"}]}},
         {"manager": {"hosts": ["a"]}, "web": {"ingress": {"enabled": True}}},
+        {
+            "manager": {"hosts": ["a"]},
+            "nodes": {"locations": [{"name": "x", "joinSecret": "x", "websocket": {"port": 443}}]},
+        },
     ],
     ids=[
         "no hosts",
@@ -86,6 +90,7 @@ def test_the_schemas_would_see_a_wrong_key() -> None:
         "two beats",
         "no join key",
         "ingress of no host",
+        "a WebSocket port without a certificate",
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
@@ -103,8 +108,9 @@ def test_every_container_is_confined() -> None:
             assert context["readOnlyRootFilesystem"] is True, name
             assert context["capabilities"]["drop"] == ["ALL"], name
             added = context["capabilities"].get("add", [])
-            wanted = {"own-state": ["CHOWN", "FOWNER"]}.get(container["name"], [])
-            assert added == (["BPF", "NET_ADMIN"] if name.endswith("tokyo") and not wanted else wanted), name
+            of_nodes = {"frankfurt": ["NET_BIND_SERVICE"], "tokyo": ["BPF", "NET_ADMIN"]}
+            wanted = {"own-state": ["CHOWN", "FOWNER"], "node": of_nodes.get(name.rpartition("-")[2], [])}
+            assert added == wanted.get(container["name"], []), name
 
 
 def test_secrets_come_as_files_and_the_names_of_the_service_are_hosts() -> None:
@@ -132,6 +138,24 @@ def test_nodes_are_a_daemonset_on_the_hosts_network_for_each_location() -> None:
         "userspace",
         "xdp",
     )
+
+
+def test_nodes_serve_websockets_with_the_certificate_of_a_secret() -> None:
+    documents = rendered(VALUES["full"])
+    frankfurt = pods(documents)["causeway-node-frankfurt"]
+    variables = environment(frankfurt)
+    assert variables["CAUSEWAY_NODE_WEBSOCKET_PORT"] == "443"
+    (mount,) = (each for each in frankfurt["containers"][0]["volumeMounts"] if each["name"] == "tls")
+    assert "subPath" not in mount, "such a file would not change with its Secret"
+    for name in ("CERTIFICATE", "KEY"):
+        assert variables[f"CAUSEWAY_NODE_TLS_{name}"].startswith(mount["mountPath"] + "/tls.")
+    (volume,) = (each for each in frankfurt["volumes"] if each["name"] == "tls")
+    assert volume["secret"]["secretName"] == "fra-tls"
+    hosts = by_name(documents, "ConfigMap")["causeway-node-frankfurt"]["data"]
+    assert hosts["machine-1.example.com.host"] == "fra-1.example.com"
+    assert frankfurt["securityContext"]["runAsUser"] == 0, "capabilities are root's"
+    minimal = [pod for name, pod in pods(rendered(VALUES["small"])).items() if "-node-" in name]
+    assert all("CAUSEWAY_NODE_WEBSOCKET_PORT" not in environment(pod) for pod in minimal)
 
 
 def test_there_is_exactly_one_beat_and_it_never_overlaps_itself() -> None:

@@ -92,10 +92,11 @@ def _websocket(process: WebSocketProcess) -> Iterable[Metric]:
     text = "Changed certificate files that could not be loaded; the certificate before stays in use."
     failures = counters.get("certificate_failures", 0)
     yield CounterMetricFamily("causeway_node_websocket_certificate_failures", text, failures)
+    text = "When the certificate of the WebSocket port expires, in seconds since 1970; none without a certificate."
+    expiry = GaugeMetricFamily("causeway_node_websocket_certificate_expiry_seconds", text)
     if process.certificate_expires_at:
-        text = "When the certificate of the WebSocket port expires, in seconds since 1970."
-        name = "causeway_node_websocket_certificate_expiry_seconds"
-        yield GaugeMetricFamily(name, text, process.certificate_expires_at)
+        expiry.add_metric([], process.certificate_expires_at)
+    yield expiry
 
 
 class _NodeCollector(Collector):

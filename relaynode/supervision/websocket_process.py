@@ -24,7 +24,7 @@ class WebSocketProcess:
         self.certificate_expires_at = 0  # seconds since 1970; 0: it has no certificate
         self.restarts = 0
         self._settings = {
-            "host": config.bind,
+            "host": config.websocket_bind,
             "port": config.websocket_port,
             "certificate": config.tls_certificate,
             "key": config.tls_key,

@@ -257,5 +257,6 @@ def test_assignment_gives_what_connect_wants() -> None:
         "connect_token": "dG9rZW4=",
         "seat_key": "a2V5",
         "peer_keys": "",
+        "websocket_url": None,
     }
     assert assignment_arguments({**ASSIGNMENT, "peer_keys": "cGVlcg=="})["peer_keys"] == "cGVlcg=="

@@ -141,6 +141,7 @@ def test_a_seats_entry_becomes_connect_arguments():
         "connect_token": "token0",
         "seat_key": "key0",
         "peer_keys": "",
+        "websocket_url": None,
     }
     assert connect_arguments(SESSION, seat=1)["port"] == 31001
     assert edgegap_arguments(SESSION, seat=1) == {
@@ -157,6 +158,8 @@ def test_the_answer_of_authorize_user_becomes_connect_arguments():
     assert connect_arguments(answer, seat=2)["connect_token"] == "token2"
     answer["session_user"]["peer_keys"] = "cGVlcg=="
     assert connect_arguments(answer, seat=2)["peer_keys"] == "cGVlcg=="
+    answer["session_user"]["websocket_url"] = "wss://fra-1.example.com/relay/31001"
+    assert connect_arguments(answer, seat=2)["websocket_url"] == "wss://fra-1.example.com/relay/31001"
 
 
 @pytest.mark.parametrize("session", [SESSION, {**SESSION, "relay": None}, {"session_users": [], "relay": None}])

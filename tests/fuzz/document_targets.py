@@ -108,7 +108,10 @@ class NodeInProcess:
 
     def __init__(self) -> None:
         self.config = SimpleNamespace(
-            **dict.fromkeys(("name", "public_ip", "public_ipv6", "host", "control_url", "join_key"), ""), capacity=1
+            **dict.fromkeys(
+                ("name", "public_ip", "public_ipv6", "host", "websocket_url", "control_url", "join_key"), ""
+            ),
+            capacity=1,
         )
         self.boot_id, self.link, self.draining, self.is_healthy = "6f1c", "connected", False, True
         self.keys = NodeKeys("control", "node")
@@ -383,6 +386,7 @@ def _introduction() -> dict[str, Any]:
         "public_ip": "192.0.2.1",
         "public_ipv6": "2001:db8::1",
         "host": "fra-1.example.com",
+        "websocket_url": "wss://fra-1.example.com:8443",
         "control_url": "http://192.0.2.1:31100",
         "time": NOW,
         "version": "0.1.0",

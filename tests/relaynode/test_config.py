@@ -163,3 +163,43 @@ def test_a_node_has_an_address_of_each_family():
 def test_addresses_at_which_nobody_would_be_served_are_refused(variable, settings):
     with pytest.raises(ConfigError, match=f"CAUSEWAY_NODE_{variable}"):
         read(**settings)
+
+
+TLS = {"TLS_CERTIFICATE": "/cert.pem", "TLS_KEY": "/key.pem"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({}, ""),
+        ({"PUBLIC_HOST": "a.example.com"}, ""),
+        ({"PUBLIC_HOST": "a.example.com", "WEBSOCKET_PORT": "443", **TLS}, "wss://a.example.com"),
+        ({"PUBLIC_HOST": "a.example.com", "WEBSOCKET_PORT": "8443", **TLS}, "wss://a.example.com:8443"),
+        ({"WEBSOCKET_PORT": "443", **TLS}, ""),  # no name, for which there would be a certificate
+        ({"PUBLIC_HOST": "a.example.com", "WEBSOCKET_PORT": "8443"}, ""),  # nothing is known of the proxy
+        ({"WEBSOCKET_PORT": "8443", "WEBSOCKET_URL": "wss://b.example.com/"}, "wss://b.example.com"),
+    ],
+)
+def test_websocket_url_is_that_of_the_certificates_name_unless_it_is_set(settings, url):
+    assert read(**settings).websocket_url == url
+
+
+@pytest.mark.parametrize(
+    ("variable", "settings"),
+    [
+        ("WEBSOCKET_URL", {"WEBSOCKET_PORT": "443", "WEBSOCKET_URL": "https://a.example.com"}),
+        ("WEBSOCKET_URL", {"WEBSOCKET_PORT": "443", "WEBSOCKET_URL": "wss://a.example.com/path"}),
+        ("WEBSOCKET_PORT", {"WEBSOCKET_URL": "wss://a.example.com"}),
+        ("TRUSTED_PROXIES", {"TRUSTED_PROXIES": "10.0.0.1/8"}),
+        ("TRUSTED_PROXIES", {"TRUSTED_PROXIES": "0.0.0.0/0"}),
+        ("TRUSTED_PROXIES", {"TRUSTED_PROXIES": "::/0"}),
+    ],
+)
+def test_websockets_that_could_not_work_are_refused(variable, settings):
+    with pytest.raises(ConfigError, match=f"CAUSEWAY_NODE_{variable}"):
+        read(**settings)
+
+
+def test_websockets_listen_where_the_udp_ports_do_unless_they_have_an_address():
+    assert read(BIND="192.0.2.1").websocket_bind == "192.0.2.1"
+    assert read(BIND="192.0.2.1", WEBSOCKET_BIND="127.0.0.1").websocket_bind == "127.0.0.1"

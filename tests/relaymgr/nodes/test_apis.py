@@ -240,6 +240,56 @@ def test_node_joins_with_an_address_of_each_family_and_may_change_them(joiner: A
 
 
 @pytest.mark.parametrize(
+    "url", ["wss://fra-1.example.com", "wss://fra-1.example.com:8443", "ws://[2001:db8::7]:80", ""]
+)
+def test_a_node_reports_its_websocket_url(joiner: APIClient, url: str) -> None:
+    answer = joiner.post(JOIN, joining(websocket_url=url), format="json").json()
+    node = RelayNode.objects.get()
+    assert node.websocket_url == url
+    assert node.websocket_url_of(31001) == (f"{url}/relay/31001" if url else None)
+    beater = client_with(answer["node_key"], "Bearer ")
+    assert beater.post(HEARTBEAT, beating(), format="json").status_code == 200
+    node.refresh_from_db()
+    assert node.websocket_url == url, "a heartbeat without addresses keeps it"
+    changed = beating(public_ip="203.0.113.8", websocket_url="wss://new.example.com")
+    assert beater.post(HEARTBEAT, changed, format="json").status_code == 200
+    node.refresh_from_db()
+    assert node.websocket_url == "wss://new.example.com"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://fra-1.example.com",
+        "wss://",
+        "wss://:443",
+        "wss://fra-1.example.com/",
+        "wss://fra-1.example.com/path",
+        "wss://fra-1.example.com?a=b",
+        "wss://fra-1.example.com#a",
+        "wss://user@fra-1.example.com",
+        "wss://fra-1.example.com:0",
+        "wss://fra-1.example.com:65536",
+        "wss://fra-1.example.com:",
+        "wss://fra 1",
+        "wss://-a.example.com",
+        "wss://[203.0.113.7]",
+        "wss://[::1",
+        "wss://fr\u00e4.example.com",
+        "wss://fra-1.example.com\nX",
+        "wss://" + "a" * 64 + ".com",
+        "wss://" + "a." * 140 + "com",
+        5,
+        ["wss://a"],
+    ],
+)
+def test_another_websocket_url_is_refused(joiner: APIClient, url: Any) -> None:
+    response = joiner.post(JOIN, joining(websocket_url=url), format="json")
+    assert response.status_code == 400
+    assert set(response.json()["details"]) == {"websocket_url"}
+
+
+@pytest.mark.parametrize(
     "addresses",
     [
         {"public_ip": "2001:db8::1", "public_ipv6": "2001:db8::7"},

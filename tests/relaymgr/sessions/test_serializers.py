@@ -47,6 +47,18 @@ def test_each_player_gets_the_addresses_of_its_family() -> None:
     assert [seat.relay_ips for seat in session.active_seats] == [[V6], [V4], [V4, V6]]
 
 
+def test_each_player_gets_the_websocket_of_its_port() -> None:
+    session: Any = make("ipv4", "ipv4")
+    session.worker.node.websocket_url = "wss://fra-1.example.com"
+    users = SessionSerializer(session).data["session_users"]
+    found = [user["websocket_url"] for user in users]
+    assert found == ["wss://fra-1.example.com/relay/31000", "wss://fra-1.example.com/relay/31001"]
+    session.active_seats[0].connect_token = ""  # the session admits the edgegap dialect only
+    assert SessionSerializer(session).data["session_users"][0]["websocket_url"] is None
+    session.worker.node.websocket_url = ""
+    assert SessionSerializer(session).data["session_users"][1]["websocket_url"] is None
+
+
 def test_link_has_brackets_around_an_ipv6_address() -> None:
     relay = SessionSerializer(make("ipv6")).data["relay"]
     assert (relay["ip"], relay["ports"]["client"]["link"]) == (V6, f"[{V6}]:31001")

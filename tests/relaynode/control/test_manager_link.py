@@ -140,6 +140,7 @@ def test_a_node_introduces_itself_and_takes_its_keys(manager, node):
         "public_ip": "127.0.0.1",
         "public_ipv6": None,
         "host": "relay.example.com",
+        "websocket_url": "",
         "control_url": node.control_url,
         "version": "0.1.0",
         "capacity": 10000,

@@ -121,7 +121,7 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
             yield relay
     else:
         found = credentials.load(
-            ("connect_token", "seat_key"), os.environ, options.credentials, optional=("peer_keys",)
+            ("connect_token", "seat_key"), os.environ, options.credentials, optional=("peer_keys", "websocket_url")
         )
         relay = await asyncio_udp.connect(
             host,
@@ -129,7 +129,7 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
             connect_token=found["connect_token"],
             seat_key=found["seat_key"],
             peer_keys=found.get("peer_keys", ""),
-            websocket_url=options.websocket,
+            websocket_url=options.websocket or found.get("websocket_url", ""),
             connect_timeout=options.connect_timeout,
             reconnect_timeout=options.reconnect_timeout,
         )
@@ -324,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     for role in (host, join):
         role.add_argument("--relay", type=_address, required=True, metavar="HOST:PORT")
         role.add_argument(
-            "--websocket", default="", metavar="URL", help="where UDP is blocked (port 443 of the relay's host name)"
+            "--websocket", default="", metavar="URL", help="where UDP is blocked (that of the credentials' file)"
         )
         role.add_argument("--dialect", choices=("native", "edgegap"), default="native")
         role.add_argument("--credentials", type=Path, metavar="FILE")

@@ -22,6 +22,8 @@ def result(node: RelayNode, **changes: Any) -> ProbeResult:
         "version": "0.2.0",
         "packet_path": "xdp",
         "packet_path_reason": "",
+        "websocket_connections": 12,
+        "websocket_restarts": 1,
         "boot_id": node.boot_id,
         "last_event": node.last_event,
     }
@@ -34,6 +36,7 @@ def test_answer_is_stored_and_a_node_without_a_result_missed_the_probe(make_node
     answered.refresh_from_db()
     missed.refresh_from_db()
     assert (answered.state, answered.missed_probes, answered.cpu, answered.version) == ("ready", 0, 0.5, "0.2.0")
+    assert (answered.websocket_connections, answered.websocket_restarts) == (12, 1)
     assert (missed.state, missed.missed_probes, missed.cpu) == ("suspect", 3, 0.1)
     change = NodeStateChange.objects.get()
     assert (change.node, change.after, change.reason) == (missed, "suspect", "3 probes in a row without an answer")

@@ -52,6 +52,7 @@ def test_beacons_are_the_nodes_own_ports(api: APIClient, make_node: Callable[...
         "fqdn": "a.example.com",
         "udp_port": 31001,
         "tcp_port": 31001,
+        "websocket_url": None,
         "location": PLACE,
     }
     assert answer["locations"][0] == beacon

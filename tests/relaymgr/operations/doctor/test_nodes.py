@@ -12,6 +12,7 @@ from django.utils import timezone
 from causeway_client.protocol.probing import Measurement
 from relaymgr.nodes.models import RelayNode, TokenKey
 from relaymgr.operations.doctor import nodes
+from relaymgr.operations.doctor.websocket_probe import Answer
 from tests.support.manager import StandIn
 from tests.support.node_process import NodeProcess
 from tests.support.waiting import wait_until
@@ -195,6 +196,30 @@ def test_each_address_family_of_a_node_has_its_finding(make_local_node: Callable
     found = {finding.message: finding for finding in nodes.udp_ports(Check("node", "odd-1"), node, ports)}
     assert found["127.0.0.1, ports 31000: reachable in 2.0 ms"].level is Level.OK
     assert "CAUSEWAY_NODE_PUBLIC_IPV6" in found["::1, ports 31000: no reply"].hint
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "text"),
+    [
+        (Answer("", 2.0, 1_000_000 + 30 * 86_400), Level.OK, "answers in 2.0 ms; the certificate expires in 30 days"),
+        (Answer("", 2.0, 1_000_000 + 13 * 86_400), Level.WARNING, "the certificate expires in 13 days"),
+        (Answer("", 2.0), Level.OK, "without TLS"),
+        (Answer("certificate has expired"), Level.PROBLEM, "wss://a.example.com: certificate has expired"),
+    ],
+)
+def test_a_websocket_has_to_answer_with_a_lasting_certificate(
+    make_local_node: Callable[..., RelayNode], answer: Answer, level: Level, text: str
+) -> None:
+    node = make_local_node(websocket_url="wss://a.example.com")
+    found = nodes.websocket(Check("node", "odd-1"), node, answer, 1_000_000)
+    assert found.level is level
+    assert text in found.message
+
+
+def test_a_websocket_that_nothing_serves_is_a_problem(make_local_node: Callable[..., RelayNode]) -> None:
+    make_local_node(websocket_url="ws://127.0.0.1:9")
+    (found,) = of_node("odd-1", "websocket")
+    assert found.level is Level.PROBLEM
 
 
 @pytest.mark.parametrize(("host", "level"), [("localhost", Level.OK), ("no-such-host.invalid", Level.PROBLEM)])
