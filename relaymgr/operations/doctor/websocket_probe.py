@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from causeway_client.drivers.websocket_driver import exchange, open_websocket
-from causeway_client.protocol.errors import DecodeError
-from causeway_client.protocol.packets import PacketType, Probe, decode_probe_reply
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
-REPLY_TIMEOUT_S = 3.0
+from causeway_client.protocol.errors import DecodeError
+from causeway_client.protocol.packets import MAX_DATAGRAM, PacketType, Probe, decode_probe_reply
+
+OPEN_TIMEOUT_S, REPLY_TIMEOUT_S = 5.0, 3.0
 MAX_SOCKETS = 50
 
 
@@ -33,25 +35,46 @@ async def try_all(urls: Iterable[str], context: ssl.SSLContext | None = None) ->
         async with slots:
             try:
                 return await _try(url, context)
-            except OSError as error:
+            except (OSError, TimeoutError, WebSocketException, ValueError) as error:
                 return Answer(" ".join(str(error).split())[:200] or type(error).__name__)
 
     return dict(zip(wanted, await asyncio.gather(*map(try_one, wanted)), strict=True))
 
 
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """A node must not choose what else is asked from here."""
+        return exc
+
+
 async def _try(url: str, context: ssl.SSLContext | None) -> Answer:
-    async with await open_websocket(url, context, uses_proxy=False) as websocket:
+    options = {"ssl": context} if context and url.startswith("wss:") else {}
+    opening = _Connect(
+        url,
+        compression=None,
+        max_size=MAX_DATAGRAM,
+        open_timeout=OPEN_TIMEOUT_S,
+        close_timeout=1.0,
+        proxy=None,
+        **options,  # type: ignore[arg-type]
+    )
+    async with opening as websocket:
         tls = websocket.transport.get_extra_info("ssl_object")
         nonce, sent_at = os.urandom(16), time.monotonic()
-        data = await exchange(websocket, Probe(nonce).encode(), REPLY_TIMEOUT_S)
+        await websocket.send(Probe(nonce).encode())
+        data = await asyncio.wait_for(websocket.recv(), REPLY_TIMEOUT_S)
         rtt_ms = 1000 * (time.monotonic() - sent_at)
     if not _answers(data, nonce):
         return Answer("the answer is not that of a relay node")
     return Answer("", rtt_ms, ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]) if tls else None)
 
 
-def _answers(data: bytes, nonce: bytes) -> bool:
+def _answers(data: bytes | str, nonce: bytes) -> bool:
     try:
-        return data[:1] == bytes([PacketType.PROBE_REPLY]) and decode_probe_reply(data).nonce == nonce
+        return (
+            isinstance(data, bytes)
+            and data[:1] == bytes([PacketType.PROBE_REPLY])
+            and decode_probe_reply(data).nonce == nonce
+        )
     except DecodeError:
         return False

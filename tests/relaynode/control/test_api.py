@@ -142,7 +142,7 @@ def test_telemetry_has_the_documented_shape(node):
     document = node.telemetry()
     assert set(document) == {
         *("boot_id", "time", "uptime", "version", "draining", "cpu", "packet_path", "packet_path_reason"),
-        *("workers", "peers_version", "peers", "legs", "paths", "events", "last_event", "worker_exits"),
+        *("workers", "peers_version", "peers", "legs", "paths", "events", "last_event", "worker_exits", "websocket"),
     }
     assert abs(document["time"] - time.time()) < 2
     assert 0 <= document["cpu"] <= 1

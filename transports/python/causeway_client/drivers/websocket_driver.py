@@ -18,10 +18,9 @@ REOPEN_AFTER = (0.2, 0.5, 1.0, 2.0)  # seconds after a WebSocket was lost and af
 MAX_UNSENT = 65_536  # bytes; more are dropped, as a socket does
 
 
-async def open_websocket(url: str, context: ssl.SSLContext | None, *, uses_proxy: bool = True) -> Any:
-    """A connection of `websockets`. `context`: None for the certificate authorities of the system. `uses_proxy`:
-    whether the proxy of the system's settings is used. Redirects are refused: a node must not send its players to
-    other servers. Raises OSError."""
+async def open_websocket(url: str, context: ssl.SSLContext | None) -> Any:
+    """A connection of `websockets`. `context`: None for the certificate authorities of the system. Redirects are
+    refused: a node must not send its players to other servers. Raises OSError."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 
@@ -37,7 +36,7 @@ async def open_websocket(url: str, context: ssl.SSLContext | None, *, uses_proxy
             max_size=MAX_DATAGRAM,
             open_timeout=OPEN_TIMEOUT,
             close_timeout=1.0,
-            proxy=True if uses_proxy else None,
+            proxy=True,
             **options,
         )
     except (WebSocketException, TimeoutError, ValueError) as error:
