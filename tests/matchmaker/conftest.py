@@ -152,6 +152,7 @@ class ManagerStandIn:
             "player_id": user["player_id"],
             "seat": seat,
             "relay_ips": ["203.0.113.9"],
+            "websocket_url": "wss://fra-1.example.com/relay/31001",
             "authorization_token": 5000 + seat,
             "connect_token": f"connect-{user['player_id']}",
             "seat_key": f"key-{user['player_id']}",

@@ -92,8 +92,8 @@ def _document(node: Any) -> Document:
         "public_ip": node.public_ip,
         "public_ipv6": node.public_ipv6,
         "host": node.host,
-        "websocket_url": node.websocket_url or None,
-        "websocket_connections": node.websocket_connections,
+        "websocket_url": node.websocket_url,
+        "websocket_connections": node.websocket_connections or 0,
         "websocket_restarts": node.websocket_restarts,
         "control_url": node.control_url,
         "capacity": node.capacity or 0,
@@ -196,7 +196,7 @@ def _render(document: Document) -> Iterator[RenderableType]:
 def _websocket(node: Document) -> str:
     if not node["websocket_url"]:
         return "none"
-    connections = last_known(node["websocket_connections"] or 0, node)
+    connections = last_known(node["websocket_connections"], node)
     return f"{node['websocket_url']}, connections: {connections}, restarts: {node['websocket_restarts']}"
 
 
