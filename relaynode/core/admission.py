@@ -20,7 +20,6 @@ from causeway_client.protocol.packets import (
     MAX_PAYLOAD,
     MAX_PAYLOAD_BESIDE_EDGEGAP,
     MAX_SEATS,
-    DirectMode,
     packet_keys,
 )
 from causeway_client.protocol.tokens import ConnectToken, open_token
@@ -255,7 +254,7 @@ class Admission:
             max_payload=MAX_PAYLOAD_BESIDE_EDGEGAP if session.admits_edgegap else MAX_PAYLOAD,
             roster=connected_seats(session),
             is_sequenced=not session.admits_edgegap,
-            direct_mode=DirectMode.RELAY_ONLY if session.admits_edgegap else seat.direct_mode,
+            direct_mode=seat.effective_mode,
             roster_generation=session.roster_generation,
             expires=int(session.expires_at),
             direct_grace=session.direct_grace,

@@ -5,7 +5,7 @@ A payload that one seat sends in any dialect is delivered in the dialect of the 
 
 from collections import deque
 
-from causeway_client.protocol.packets import Notice, NoticeCode
+from causeway_client.protocol.packets import DirectMode, Notice, NoticeCode
 
 from .addresses import Address, Outgoing, ip_and_port
 from .counters import Counters
@@ -19,6 +19,8 @@ from .seats import Mirror, Random, Seat, Session
 from .timers import Timers
 
 NOTICE_REPEATS = (0.05, 0.25)  # seconds after the first copy; timers add 0.05 on average (PROTOCOL.md 7.3)
+ROSTER_TICK = 0.05  # seconds, to which a timer adds the rest of a tenth of a second
+ROSTER_COPIES = (1, 3)  # the ticks after the first copy at which an announced roster is sent again
 _FINAL_NOTICES = {"revoked": NoticeCode.REVOKED, "ended": NoticeCode.ENDED}
 
 
@@ -128,14 +130,28 @@ class Forwarder:
             self._roster_changed(seat.session)
             self._notify_others(seat, NoticeCode.LEFT)
 
-    def remove(self, seat: Seat, now: float) -> None:
-        """The seat was revoked: end its connection, and notify the others also if it has none, as its player may have
-        direct paths to them."""
-        self.leave(seat, "revoked", now)
-        self._roster_changed(seat.session)
-        notice = Notice(NoticeCode.REMOVED, generation=seat.session.roster_generation)
-        for other in self.others(seat):
-            self._notify_repeatedly(other, notice, seat, now)
+    def announce_roster(self, session: Session, now: float) -> None:
+        """Seats were removed, or direct modes changed, which ends direct paths: send each player the whole roster three
+        times, with the state at the time of each copy. Further changes meanwhile are in the next one, so the number of
+        packets does not grow with the number of changes."""
+        self._roster_changed(session)
+        if session.roster_announced is None:
+            self._send_roster_to_all(session)
+            self.timers.add(now + ROSTER_TICK, self._announce_again, session)
+            session.roster_announced = 0
+        else:
+            session.roster_announced = -1  # the next tick sends the first copy
+
+    def _announce_again(self, session: Session, now: float) -> None:
+        if session.ended or session.roster_announced is None:
+            return
+        session.roster_announced = ticks = session.roster_announced + 1
+        if ticks == 0 or ticks in ROSTER_COPIES:
+            self._send_roster_to_all(session)
+        if ticks >= ROSTER_COPIES[-1]:
+            session.roster_announced = None
+        else:
+            self.timers.add(now + ROSTER_TICK, self._announce_again, session)
 
     def notify_all(self, code: NoticeCode) -> None:
         """Notify every native player of every session."""
@@ -144,15 +160,13 @@ class Forwarder:
 
     def send_roster(self, seat: Seat) -> None:
         """Queue the whole roster: the player has missed a notice."""
-        session = seat.session
-        revoked = frozenset(it.number for it in session.seats.values() if it.revoked)
-        roster = Notice(
-            NoticeCode.ROSTER,
-            generation=session.roster_generation,
-            connected=connected_seats(session),
-            removed=revoked,
-        )
-        self._notify(seat, roster, seat)
+        self._notify(seat, _roster(seat.session), seat)
+
+    def _send_roster_to_all(self, session: Session) -> None:
+        roster = _roster(session)
+        for seat in session.seats.values():
+            if _is_proven(seat):
+                self._notify(seat, roster, seat)
 
     def _joined(self, seat: Seat, kind: Kind, now: float) -> None:
         self._report(seat, kind, now)
@@ -220,6 +234,19 @@ class Forwarder:
 def connected_seats(session: Session) -> frozenset[int]:
     """The roster of the session: the numbers of the connected seats."""
     return frozenset(seat.number for seat in session.seats.values() if seat.addr is not None)
+
+
+def _roster(session: Session) -> Notice:
+    seats = session.seats.values()
+    modes = {mode: frozenset(seat.number for seat in seats if seat.effective_mode is mode) for mode in DirectMode}
+    return Notice(
+        NoticeCode.ROSTER,
+        generation=session.roster_generation,
+        connected=connected_seats(session),
+        removed=frozenset(seat.number for seat in seats if seat.revoked),
+        relayed=modes[DirectMode.RELAY_ONLY],
+        asking=modes[DirectMode.ASK],
+    )
 
 
 def _is_proven(seat: Seat) -> bool:

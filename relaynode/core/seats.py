@@ -72,6 +72,11 @@ class Seat:
         self.edgegap = EdgegapBinding(self, connection_ids)
         self.binding: Binding = self.edgegap
 
+    @property
+    def effective_mode(self) -> DirectMode:
+        """Its direct mode, of those that the session permits: beside edgegap players there are no direct paths."""
+        return DirectMode.RELAY_ONLY if self.session.admits_edgegap else self.direct_mode
+
     def may_move(self, now: float) -> bool:
         """Whether the seat's last move was long enough ago for another one."""
         return now - self.moved_at >= MOVE_INTERVAL
@@ -93,6 +98,7 @@ class Session:
         "name",
         "quota",
         "revision",
+        "roster_announced",
         "roster_generation",
         "seats",
         "since",
@@ -101,7 +107,8 @@ class Session:
 
     def __init__(self, name: str, roster_generation: int, now: float) -> None:
         self.name = name
-        self.roster_generation = roster_generation  # 32 bits; changes with the seats that are connected or revoked
+        self.roster_generation = roster_generation  # 32 bits; changes with what NOTICE roster has
+        self.roster_announced: int | None = None  # ticks since the first copy (Forwarder.announce_roster); None: ended
         self.began = self.since = now  # since: when it was last granted
         self.seats: dict[int, Seat] = {}
         self.by_connection_id: dict[int, Seat] = {}

@@ -136,16 +136,26 @@ class Sessions:
 
     def _change(self, session: Session, grant: Grant, now: float) -> None:
         listed = {seat.seat for seat in grant.seats}
-        revoked = {seat.number for seat in session.seats.values() if seat.revoked}
+        before = {seat.number: (seat.revoked, seat.effective_mode) for seat in session.seats.values()}
         self._table.put_session(grant, now)
+        is_announced = False
         for seat in session.seats.values():
             # A seat that was admitted by its connect token may be newer than the grant.
             if seat.granted and seat.number not in listed:
                 self._table.revoke(seat)
-            if seat.revoked and seat.number not in revoked:
-                self._forwarder.remove(seat, now)
+            was_revoked, mode_before = before.get(seat.number, (False, seat.effective_mode))
+            if seat.revoked and not was_revoked:
+                # The others are notified also if it has no connection: its player may have direct paths to them.
+                self._forwarder.leave(seat, "revoked", now)
+                is_announced = True
             elif seat.binding.dialect not in session.dialects:
                 self._forwarder.leave(seat, "revoked", now)
+            if seat.effective_mode is not mode_before:
+                if seat.effective_mode < mode_before:
+                    seat.binding.mode_became_stricter()
+                is_announced = True
+        if is_announced:
+            self._forwarder.announce_roster(session, now)
         self._check_time(session, now)
 
     # -- end

@@ -55,6 +55,10 @@ class Binding(ABC):
         """The datagram that delivers a NOTICE about a seat; None: the dialect has no NOTICE."""
         return None
 
+    def mode_became_stricter(self) -> None:
+        """The seat's direct mode has become stricter."""
+        return
+
     def may_report_over_limit(self, now: float) -> bool:
         """Whether the player is notified now that a packet of its own was over a limit: at most once per second."""
         return False

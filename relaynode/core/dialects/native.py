@@ -165,7 +165,7 @@ class Native:
         if kind != _SIGNAL:
             if not session.may_reach(seat, target):
                 return self._drop("not_allowed")
-            if session.admits_edgegap or DirectMode.RELAY_ONLY in (seat.direct_mode, target.direct_mode):
+            if DirectMode.RELAY_ONLY in (seat.effective_mode, target.effective_mode):
                 return self._drop("direct_not_allowed")
         if kind == _RENDEZVOUS:
             try:
@@ -173,6 +173,8 @@ class Native:
                     return self._drop("malformed")
             except DecodeError as error:
                 return self._drop("unsupported_version" if error.reason == "unsupported_version" else "malformed")
+            if seat.effective_mode is DirectMode.ASK and not binding.knows_mode:
+                return self._drop("direct_not_allowed")
             if number not in binding.shared_with:
                 binding.shared_with.add(number)
                 self._forwarder.report_changed(seat, now)
@@ -228,6 +230,8 @@ class Native:
 
     def _count(self, binding: NativeBinding, report: Ping) -> int:
         """Use the player's report; returns the number of packets received from it so far."""
+        if report.generation == binding.seat.session.roster_generation:
+            binding.knows_mode = True
         sent, received = binding.totals()
         binding.measured.update_loss(sent, report.received, binding.window.highest, received)
         return received

@@ -22,6 +22,7 @@ class NativeBinding(Leg, Binding):
     __slots__ = (
         "challenged_at",
         "is_resumed",
+        "knows_mode",
         "measured",
         "over_limit_reported_at",
         "path_key",
@@ -47,6 +48,7 @@ class NativeBinding(Leg, Binding):
         self.challenged_at = self.over_limit_reported_at = self.roster_sent_at = 0.0
         self.reports_at = 0.0  # the token bucket of its PATH_REPORTs (limits.bucket_after)
         self.measured = NativeQuality()
+        self.knows_mode = True  # False: its direct mode became stricter, and the player has not confirmed that roster
         self.shared_with: set[int] = set()  # seats to which the player has sent a RENDEZVOUS
         self.second_addr: Address | None = None  # another address at which the player has proved to receive
 
@@ -73,6 +75,11 @@ class NativeBinding(Leg, Binding):
 
     def encode_notice(self, about: int, notice: Notice) -> bytes | None:
         return self.seal(_NOTICE, about, notice.encode())
+
+    def mode_became_stricter(self) -> None:
+        """The seat's direct mode. The player's consent to direct paths (mode ask) does not hold any more."""
+        self.knows_mode = False
+        self.shared_with.clear()
 
     def may_report_over_limit(self, now: float) -> bool:
         if now - self.over_limit_reported_at < 1.0:

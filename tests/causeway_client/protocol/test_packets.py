@@ -42,10 +42,10 @@ def test_keys_differ_by_direction_and_nonce() -> None:
         (packets.decode_notice, b""),
         (packets.decode_notice, b"\x03" + bytes(17)),
         (packets.decode_notice, b"\x01" + bytes(3)),
-        (packets.decode_notice, b"\x08" + bytes(3)),
+        (packets.decode_notice, b"\x02" + bytes(3)),
         (packets.decode_notice, b"\x03" + bytes(19)),
-        (packets.decode_notice, b"\x09" + bytes(67)),
-        (packets.decode_notice, b"\x09" + bytes(69)),
+        (packets.decode_notice, b"\x08" + bytes(131)),
+        (packets.decode_notice, b"\x08" + bytes(133)),
         (packets.decode_notice, b"\x01" + bytes(4) + b"\xff"),
         (packets.decode_notice, b"\x04\xff"),
         (packets.decode_notice, b"\x04" + bytes(201)),
@@ -64,19 +64,37 @@ def test_texts_are_cut_without_leaving_half_a_character() -> None:
     assert packets.decode_close(packets.Close(0, "a" + "я" * 150).encode()).text == "a" + "я" * 99
 
 
-@pytest.mark.parametrize("code", [packets.NoticeCode.JOINED, packets.NoticeCode.LEFT, packets.NoticeCode.REMOVED])
+@pytest.mark.parametrize("code", [packets.NoticeCode.JOINED, packets.NoticeCode.LEFT])
 def test_a_notice_about_a_seat_has_the_generation_before_its_text(code: packets.NoticeCode) -> None:
     notice = packets.Notice(code, "by the host", generation=0x04030201)
     assert notice.encode() == bytes((code, 1, 2, 3, 4)) + b"by the host"
     assert packets.decode_notice(notice.encode()) == notice
 
 
-@given(st.frozensets(st.integers(0, 254)), st.frozensets(st.integers(0, 254)), st.integers(0, 2**32 - 1))
-def test_a_roster_is_read_as_it_was_written(connected: frozenset[int], removed: frozenset[int], number: int) -> None:
-    notice = packets.Notice(packets.NoticeCode.ROSTER, generation=number, connected=connected, removed=removed)
+SEATS = st.frozensets(st.integers(0, 254))
+
+
+@given(SEATS, SEATS, SEATS, SEATS, st.integers(0, 2**32 - 1))
+def test_a_roster_is_read_as_it_was_written(
+    connected: frozenset[int], removed: frozenset[int], relayed: frozenset[int], asking: frozenset[int], number: int
+) -> None:
+    sets = {"connected": connected, "removed": removed, "relayed": relayed, "asking": asking}
+    notice = packets.Notice(packets.NoticeCode.ROSTER, generation=number, **sets)
     encoded = notice.encode()
-    assert len(encoded) == 69
+    assert len(encoded) == 133
     assert packets.decode_notice(encoded) == notice
+
+
+def test_a_roster_has_the_modes_of_the_seats_that_it_names() -> None:
+    sets = {"connected": frozenset({0, 1, 2}), "relayed": frozenset({1, 8}), "asking": frozenset({2, 9})}
+    relay_only, ask, direct = packets.DirectMode
+    assert packets.Notice(packets.NoticeCode.ROSTER, **sets).modes() == {
+        0: direct,
+        1: relay_only,
+        2: ask,
+        8: relay_only,
+        9: ask,
+    }
 
 
 def test_seat_255_is_in_no_roster() -> None:

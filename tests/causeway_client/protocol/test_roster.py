@@ -1,16 +1,18 @@
 """Which other players are connected, when notices are lost, repeated or late (PROTOCOL.md 7.2 and 7.3)."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from causeway_client.protocol import events
 from causeway_client.protocol.handshake import Welcome
-from causeway_client.protocol.packets import Notice, NoticeCode
+from causeway_client.protocol.packets import DirectMode, Notice, NoticeCode
 from causeway_client.protocol.roster import Roster
 
-JOINED, LEFT, REMOVED, ROSTER = NoticeCode.JOINED, NoticeCode.LEFT, NoticeCode.REMOVED, NoticeCode.ROSTER
+JOINED, LEFT, ROSTER = NoticeCode.JOINED, NoticeCode.LEFT, NoticeCode.ROSTER
+NOW = 1000.0
 WELCOME = Welcome(
     bytes(16),
     bytes(16),
@@ -35,7 +37,14 @@ class DirectPaths:
     def __init__(self) -> None:
         self.direct_seats: frozenset[int] = frozenset()
         self.calls: list[tuple[str, int]] = []
+        self.modes: Mapping[int, DirectMode] = {}
         self._left: set[int] = set()
+
+    def set_modes(self, modes: Mapping[int, DirectMode], now: float) -> None:
+        self.modes = modes
+
+    def may_begin(self, welcome: Welcome) -> bool:
+        return welcome.direct_mode is not DirectMode.RELAY_ONLY
 
     def joined(self, seat: int) -> bool:
         self.calls.append(("joined", seat))
@@ -77,46 +86,60 @@ def test_a_welcome_has_the_roster_without_the_own_seat(roster: Roster, emitted: 
 
 
 def test_notices_in_order_are_followed(roster: Roster, emitted: deque[events.Event]) -> None:
-    roster.receive(7, Notice(JOINED, generation=101))
-    roster.receive(5, Notice(LEFT, "timed out", generation=102))
-    roster.receive(0, Notice(REMOVED, generation=103))
-    assert (roster.seats, roster.generation) == ({7}, 103)
-    assert list(emitted) == [events.Joined(7), events.Left(5, "timed out"), events.Left(0, "revoked")]
+    roster.receive(7, Notice(JOINED, generation=101), NOW)
+    roster.receive(5, Notice(LEFT, "timed out", generation=102), NOW)
+    assert (roster.seats, roster.generation) == ({0, 7}, 102)
+    assert list(emitted) == [events.Joined(7), events.Left(5, "timed out")]
 
 
 def test_after_a_lost_notice_the_generation_stays_until_the_roster_comes(
     roster: Roster, emitted: deque[events.Event]
 ) -> None:
     """Seat 7 joined and seat 5 left meanwhile."""
-    roster.receive(9, Notice(JOINED, generation=103))
+    roster.receive(9, Notice(JOINED, generation=103), NOW)
     assert (roster.seats, roster.generation) == ({0, 5, 9}, 100)
-    roster.receive(2, Notice(ROSTER, generation=103, connected=frozenset({0, 2, 7, 9})))
+    roster.receive(2, Notice(ROSTER, generation=103, connected=frozenset({0, 2, 7, 9})), NOW)
     assert (roster.seats, roster.generation) == ({0, 7, 9}, 103)
     assert list(emitted) == [events.Joined(9), events.Left(5, ""), events.Joined(7)]
 
 
-def test_a_late_copy_of_a_notice_repairs_the_order(roster: Roster) -> None:
-    """The first copy of REMOVED was lost; the second one arrives after a later notice."""
-    roster.receive(7, Notice(JOINED, generation=102))
-    roster.receive(5, Notice(REMOVED, generation=101))
-    assert (roster.seats, roster.generation) == ({0, 7}, 101)
+def test_a_roster_that_arrives_after_a_newer_one_is_ignored(roster: Roster, direct: DirectPaths) -> None:
+    """It could permit a direct path that the newer one forbids."""
+    roster.receive(2, Notice(ROSTER, generation=102, connected=frozenset({0, 2}), relayed=frozenset({0})), NOW)
+    roster.receive(2, Notice(ROSTER, generation=101, connected=frozenset({0, 2, 5})), NOW)
+    assert (roster.seats, roster.generation) == ({0}, 102)
+    assert direct.modes == {0: DirectMode.RELAY_ONLY, 2: DirectMode.DIRECT}
+
+
+def test_the_first_roster_after_a_reconnect_counts_whatever_its_generation(roster: Roster) -> None:
+    """The node may have restarted, with another generation."""
+    roster.welcomed(replace(WELCOME, roster_generation=50))
+    roster.receive(2, Notice(ROSTER, generation=50, connected=frozenset({2, 9})), NOW)
+    assert (roster.seats, roster.generation) == ({9}, 50)
+
+
+def test_a_player_that_may_have_direct_paths_has_the_roster_sent(direct: DirectPaths) -> None:
+    """A WELCOME has its own mode, but not those of the others."""
+    roster = Roster(direct, deque())  # type: ignore[arg-type]
+    roster.welcomed(replace(WELCOME, is_sequenced=True, direct_mode=DirectMode.ASK, roster_generation=0))
+    assert roster.generation == 2**32 - 1
 
 
 def test_the_generation_wraps(roster: Roster) -> None:
     roster.generation = 2**32 - 1
-    roster.receive(7, Notice(JOINED, generation=0))
+    roster.receive(7, Notice(JOINED, generation=0), NOW)
     assert roster.generation == 0
 
 
 def test_the_same_roster_again_reports_nothing(roster: Roster, emitted: deque[events.Event]) -> None:
     for _ in range(3):
-        roster.receive(2, Notice(ROSTER, generation=100, connected=frozenset({0, 2, 5})))
+        roster.receive(2, Notice(ROSTER, generation=100, connected=frozenset({0, 2, 5})), NOW)
     assert not emitted
 
 
 @pytest.mark.parametrize("code", [NoticeCode.OVER_QUOTA, NoticeCode.DRAINING, 77])
 def test_other_notices_are_ignored(roster: Roster, emitted: deque[events.Event], code: int) -> None:
-    roster.receive(5, Notice(code, generation=101))
+    roster.receive(5, Notice(code, generation=101), NOW)
     assert (roster.seats, roster.generation, list(emitted)) == ({0, 5}, 100, [])
 
 
@@ -127,8 +150,8 @@ def test_a_player_that_the_node_has_lost_is_still_there_if_it_is_reached_directl
     roster: Roster, direct: DirectPaths, emitted: deque[events.Event]
 ) -> None:
     direct.direct_seats = frozenset({5})
-    roster.receive(5, Notice(LEFT, generation=101))
-    roster.receive(5, Notice(JOINED, generation=102))
+    roster.receive(5, Notice(LEFT, generation=101), NOW)
+    roster.receive(5, Notice(JOINED, generation=102), NOW)
     assert not emitted
     assert direct.calls == [("has_left_node", 5), ("joined", 5)]
 
@@ -142,7 +165,7 @@ def test_a_removed_player_is_cut_off_once(
     if not is_connected:
         roster.seats.discard(5)
     for _ in range(3):
-        roster.receive(5, Notice(REMOVED, generation=101))
+        roster.receive(2, Notice(ROSTER, generation=101, connected=frozenset({0, 2}), removed=frozenset({5})), NOW)
     assert list(emitted) == [events.Left(5, "revoked")]
     assert direct.calls[0] == ("remove", 5)
 
@@ -151,14 +174,14 @@ def test_the_roster_cuts_off_the_removed_ones(
     roster: Roster, direct: DirectPaths, emitted: deque[events.Event]
 ) -> None:
     direct.direct_seats = frozenset({5, 11})
-    roster.receive(2, Notice(ROSTER, generation=105, connected=frozenset({0, 2}), removed=frozenset({5, 11, 200})))
+    roster.receive(2, Notice(ROSTER, generation=105, connected=frozenset({0, 2}), removed=frozenset({5, 11, 200})), NOW)
     assert set(direct.calls) >= {("remove", 5), ("remove", 11), ("remove", 200)}
     assert list(emitted) == [events.Left(5, "revoked"), events.Left(11, "revoked")]
 
 
 def test_a_roster_never_removes_the_player_itself(roster: Roster, direct: DirectPaths) -> None:
     """Its own removal comes as NOTICE `revoked`."""
-    roster.receive(2, Notice(ROSTER, generation=105, connected=frozenset({0, 5}), removed=frozenset({2})))
+    roster.receive(2, Notice(ROSTER, generation=105, connected=frozenset({0, 5}), removed=frozenset({2})), NOW)
     assert ("remove", 2) not in direct.calls
 
 

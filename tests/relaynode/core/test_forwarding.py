@@ -1,10 +1,17 @@
 """Forwarding between seats, and the notices about players who join and leave."""
 
+from typing import Any
+
 import pytest
 
-from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType
+from causeway_client.protocol.packets import EVERYONE, Notice, NoticeCode, PacketType, decode_notice
 from relaynode.core.relay import Relay
 from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, connected, drops, grant_of, relay_with
+
+
+def roster_of(seats: int, **fields: Any) -> Notice:
+    """Of a session without direct paths."""
+    return Notice(NoticeCode.ROSTER, relayed=frozenset(range(seats)), **fields)
 
 
 def shows_it_was_welcomed(player: NativePlayer, now: float = NOW) -> None:
@@ -36,7 +43,7 @@ def test_a_first_ping_is_answered_with_the_roster_if_it_has_changed_since_the_we
     joined.send_raw(joined.packet(PacketType.CLOSE, b"\0bye"))
     assert host.collects() == []
     shows_it_was_welcomed(host)
-    roster = Notice(NoticeCode.ROSTER, generation=host.generation + 3, connected=frozenset({0, 2}))
+    roster = roster_of(4, generation=host.generation + 3, connected=frozenset({0, 2}))
     assert host.notices() == [(0, roster)]
     shows_it_was_welcomed(host, NOW + 1)
     assert host.notices() == []
@@ -113,12 +120,8 @@ def test_a_lost_notice_is_repaired_at_the_next_ping(relay: Relay, host: NativePl
     relay.datagrams_to_send()
     before = host.generation
     ping(host, NOW + 1)
-    roster = Notice(
-        NoticeCode.ROSTER,
-        generation=(before + 3) & 0xFFFFFFFF,
-        connected=frozenset({0, 2}),
-        removed=frozenset({3}),
-    )
+    generation = (before + 3) & 0xFFFFFFFF
+    roster = roster_of(4, generation=generation, connected=frozenset({0, 2}), removed=frozenset({3}))
     assert host.notices() == [(0, roster)]
     ping(host, NOW + 2)
     assert host.notices() == []
@@ -167,24 +170,76 @@ def copies(relay: Relay, player: NativePlayer, until: float) -> list[tuple[float
     return sent
 
 
-def test_removed_is_sent_three_times_as_one_datagram(relay: Relay, host: NativePlayer, player: NativePlayer) -> None:
-    """So that its receiver drops the copies as replays."""
+def rosters(relay: Relay, player: NativePlayer, until: float) -> list[tuple[float, Notice]]:
+    """(when, roster) of each one that the relay sends to a player; `read` refuses a copy of the same packet."""
+    read = [(at, decode_notice(player.read(data)[2])) for at, data in copies(relay, player, until)]
+    return [(at, notice) for at, notice in read if notice.code == NoticeCode.ROSTER]
+
+
+def test_a_removal_is_announced_three_times_by_the_roster(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
     host.shows_that_it_reads()
     relay.apply_grant(grant_of(4, revision=2, revoked={1}), NOW)
-    sent = copies(relay, host, NOW + 1)
-    assert [at for at, _ in sent] == [0.0, 0.1, 0.3]
-    assert len({data for _, data in sent}) == 1
-    removed = Notice(NoticeCode.REMOVED, generation=host.generation + 1)
-    assert host.read(sent[0][1]) == (PacketType.NOTICE, 1, removed.encode())
+    roster = roster_of(4, generation=host.generation + 1, connected=frozenset({0}), removed=frozenset({1}))
+    assert rosters(relay, host, NOW + 1) == [(0.0, roster), (0.1, roster), (0.3, roster)]
 
 
 def test_a_seat_without_a_player_is_removed_as_well(relay: Relay, host: NativePlayer) -> None:
     """Its player may have lost the node only, and be on a direct path to the host."""
     host.shows_that_it_reads()
     relay.apply_grant(grant_of(4, revision=2, revoked={3}), NOW)
-    assert [(seat, notice.code) for seat, notice in host.notices()] == [(3, NoticeCode.REMOVED)]
+    assert [(notice.code, notice.removed) for _, notice in host.notices()] == [(NoticeCode.ROSTER, {3})]
     relay.apply_grant(grant_of(4, revision=3, revoked={3}), NOW)
     assert host.notices() == []
+
+
+@pytest.mark.parametrize("grants", [1, 100])
+def test_the_removal_of_many_players_costs_the_others_a_bounded_number_of_packets(grants: int) -> None:
+    """100 of 200 players, removed by one grant or by one each, within half a second."""
+    relay = relay_with(seats=200)
+    players = [connected(relay, seat) for seat in range(200)]
+    for player in players:
+        player.shows_that_it_reads()
+    sent: dict[object, int] = {}
+    for index in range(100):
+        now, removed = NOW + index / 200, 100 if grants == 1 else index + 1
+        if index < grants:
+            relay.apply_grant(grant_of(200, revision=index + 2, revoked=set(range(removed))), now)
+        relay.handle_timer(now)
+        count(relay, sent)
+    for tick in range(10):
+        relay.handle_timer(NOW + 0.5 + tick / 10)
+        count(relay, sent)
+    remaining = [sent[player.addr] for player in players[100:]]
+    assert max(remaining) == 3 if grants == 1 else max(remaining) <= 8
+    assert {sent[player.addr] for player in players[:100]} <= set(range(3, 12))
+    assert relay.forwarder.table.sessions[players[0].session].roster_announced is None
+
+
+def count(relay: Relay, sent: dict[object, int]) -> None:
+    for _, _, addr in relay.datagrams_to_send():
+        sent[addr] = sent.get(addr, 0) + 1
+
+
+def test_a_change_during_an_announcement_is_announced_three_times_too(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    host.shows_that_it_reads()
+    relay.apply_grant(grant_of(4, revision=2, revoked={1}), NOW)
+    relay.apply_grant(grant_of(4, revision=3, revoked={1, 2}), NOW + 0.01)
+    found = [(at, notice.removed) for at, notice in rosters(relay, host, NOW + 1)]
+    assert found == [(0.0, {1}), (0.1, {1, 2}), (0.2, {1, 2}), (0.4, {1, 2})]
+
+
+def test_an_announcement_ends_with_its_session(relay: Relay, host: NativePlayer) -> None:
+    host.shows_that_it_reads()
+    relay.apply_grant(grant_of(4, revision=2, revoked={1}), NOW)
+    relay.datagrams_to_send()
+    relay.end_session(host.session, "deleted", NOW)
+    assert {decode_notice(host.read(data)[2]).code for _, data in copies(relay, host, NOW + 1)[:1]} == {
+        NoticeCode.ENDED
+    }
 
 
 @pytest.mark.parametrize("code", [NoticeCode.REVOKED, NoticeCode.ENDED])

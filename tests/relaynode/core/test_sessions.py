@@ -8,7 +8,7 @@ import pytest
 
 from causeway_client.protocol import handshake
 from causeway_client.protocol.errors import Refusal
-from causeway_client.protocol.packets import DirectMode, Notice, NoticeCode, PacketType
+from causeway_client.protocol.packets import DirectMode, Notice, NoticeCode, PacketType, decode_notice
 from nodeapi.grants import Grant
 from relaynode.core.grants import GrantRefused, read_grant
 from relaynode.core.relay import Relay, RelayConfig
@@ -81,8 +81,12 @@ def test_a_revoked_player_is_cut_off_and_told(relay: Relay) -> None:
     relay.apply_grant(grant_of(revision=2, revoked={1}), NOW)
     waiting = relay.datagrams_to_send()
     assert player.hears(waiting[0]) == (PacketType.NOTICE, 1, Notice(NoticeCode.REVOKED).encode())
-    removed = Notice(NoticeCode.REMOVED, generation=player.generation + 1)
-    assert host.hears(waiting[1]) == (PacketType.NOTICE, 1, removed.encode())
+    heard = host.hears(waiting[1])
+    assert heard is not None
+    assert heard[:2] == (PacketType.NOTICE, 0)
+    roster = decode_notice(heard[2])
+    assert (roster.code, roster.generation) == (NoticeCode.ROSTER, player.generation + 1)
+    assert (roster.connected, roster.removed) == ({0}, {1})
     assert events(relay) == [(1, "seat_left", "revoked")]
     assert player.send(b"more") is None
     assert host.send(b"to the revoked", 1) is None

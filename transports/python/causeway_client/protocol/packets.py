@@ -84,8 +84,7 @@ class NoticeCode(IntEnum):
     REVOKED = 5
     ENDED = 6
     DRAINING = 7
-    REMOVED = 8
-    ROSTER = 9
+    ROSTER = 8
 
 
 class DirectMode(IntEnum):
@@ -127,8 +126,8 @@ def is_tag_valid(key: bytes, packet: bytes, sequence: int) -> bool:
 _PING = struct.Struct("<8sII")
 _MOVED = struct.Struct("<B16sH")
 _GENERATION = struct.Struct("<BI")
-_ROSTER = struct.Struct("<BI32s32s")
-_WITH_GENERATION = (NoticeCode.JOINED, NoticeCode.LEFT, NoticeCode.REMOVED)
+_ROSTER = struct.Struct("<BI32s32s32s32s")
+_WITH_GENERATION = (NoticeCode.JOINED, NoticeCode.LEFT)
 PING_NONCE_SIZE = 8
 CHALLENGE_SIZE = 8
 PATH_MOVES, PATH_IS_SECOND = b"\x00", b"\x01"  # the purpose at the end of a PATH_RESPONSE
@@ -156,8 +155,8 @@ def decode_ping(body: bytes) -> Ping:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """`generation` belongs to the codes joined, left, removed and roster, `address` to moved, and the two sets of seats
-    to roster."""
+    """`generation` belongs to the codes joined, left and roster, `address` to moved, and the sets of seats to roster:
+    `relayed` are those of direct mode relay_only, `asking` those of mode ask."""
 
     code: int
     text: str = ""
@@ -165,12 +164,21 @@ class Notice:
     generation: int = 0
     connected: frozenset[int] = frozenset()
     removed: frozenset[int] = frozenset()
+    relayed: frozenset[int] = frozenset()
+    asking: frozenset[int] = frozenset()
+
+    def modes(self) -> dict[int, DirectMode]:
+        """By seat, as far as a roster has them: for the connected seats, and all whose mode is not direct."""
+        modes = dict.fromkeys(self.connected, DirectMode.DIRECT)
+        modes |= dict.fromkeys(self.asking, DirectMode.ASK)
+        return modes | dict.fromkeys(self.relayed, DirectMode.RELAY_ONLY)
 
     def encode(self) -> bytes:
         if self.address is not None:
             return _MOVED.pack(self.code, pack_ip(self.address[0]), self.address[1])
         if self.code == NoticeCode.ROSTER:
-            return _ROSTER.pack(self.code, self.generation, pack_seats(self.connected), pack_seats(self.removed))
+            sets = self.connected, self.removed, self.relayed, self.asking
+            return _ROSTER.pack(self.code, self.generation, *map(pack_seats, sets))
         if self.code in _WITH_GENERATION:
             return _GENERATION.pack(self.code, self.generation) + encode_text(self.text)
         return bytes((self.code,)) + encode_text(self.text)
@@ -188,8 +196,9 @@ def decode_notice(body: bytes) -> Notice:
     if body[0] == NoticeCode.ROSTER:
         if len(body) != _ROSTER.size:
             raise DecodeError("malformed")
-        code, generation, connected, removed = _ROSTER.unpack(body)
-        return Notice(code, generation=generation, connected=unpack_seats(connected), removed=unpack_seats(removed))
+        code, generation, *sets = _ROSTER.unpack(body)
+        connected, removed, relayed, asking = map(unpack_seats, sets)
+        return Notice(code, generation=generation, connected=connected, removed=removed, relayed=relayed, asking=asking)
     if body[0] in _WITH_GENERATION:
         if len(body) < _GENERATION.size:
             raise DecodeError("malformed")

@@ -17,15 +17,18 @@ class Roster:
     def __init__(self, peers: Peers, emitted: deque[events.Event]) -> None:
         self.seats: set[int] = set()
         self.generation = 0
+        self._is_of_connection = False  # False: the generation is from an earlier connection, perhaps of another node
         self._own: int | None = None  # before the first WELCOME
         self._peers = peers
         self._emitted = emitted
 
     def welcomed(self, welcome: Welcome) -> None:
         """After a reconnect the generation stays, so that the node sends the whole roster if it has changed: a WELCOME
-        does not list the seats that were removed meanwhile."""
+        does not list the seats that were removed meanwhile. Nor does it list the direct modes of other seats: before
+        the first one, a player that may have direct paths knows one generation less."""
+        self._is_of_connection = self._own is None
         if self._own is None:
-            self.generation = welcome.roster_generation
+            self.generation = (welcome.roster_generation - self._peers.may_begin(welcome)) & _U32_MAX
         self._own = welcome.seat
         self.seats = set(welcome.roster - {welcome.seat})
         for seat in self._peers.direct_seats:
@@ -34,32 +37,34 @@ class Roster:
             else:
                 self._peers.has_left_node(seat)
 
-    def receive(self, seat: int, notice: Notice) -> None:
+    def receive(self, seat: int, notice: Notice, now: float) -> None:
         """A NOTICE about other players; others are ignored."""
         match notice.code:
             case NoticeCode.JOINED:
                 self._joined(seat)
             case NoticeCode.LEFT:
                 self._left(seat, notice.text)
-            case NoticeCode.REMOVED:
-                self._removed(seat, notice.text)
             case NoticeCode.ROSTER:
-                self._replace(notice)
+                self._replace(notice, now)
                 return
             case _:
                 return
         if notice.generation == (self.generation + 1) & _U32_MAX:
             self.generation = notice.generation
 
-    def _replace(self, notice: Notice) -> None:
+    def _replace(self, notice: Notice, now: float) -> None:
+        if self._is_of_connection and (notice.generation - self.generation) & _U32_MAX > _U32_MAX // 2:
+            return  # it arrives after a newer one
+        self._is_of_connection = True
         for seat in sorted(notice.removed - {self._own}):
-            self._removed(seat, "")
+            self._removed(seat)
         connected = notice.connected - {self._own}
         for seat in sorted(self.seats - connected):
             self._left(seat, "")
         for seat in sorted(connected - self.seats):
             self._joined(seat)
         self.generation = notice.generation
+        self._peers.set_modes(notice.modes(), now)
 
     def _joined(self, seat: int) -> None:
         self.seats.add(seat)
@@ -72,9 +77,9 @@ class Roster:
         if not self._peers.has_left_node(seat):
             self._emitted.append(events.Left(seat, text))
 
-    def _removed(self, seat: int, text: str) -> None:
+    def _removed(self, seat: int) -> None:
         was_reached = seat in self.seats or seat in self._peers.direct_seats
         self.seats.discard(seat)
         self._peers.remove(seat)
         if was_reached:
-            self._emitted.append(events.Left(seat, text or "revoked"))
+            self._emitted.append(events.Left(seat, "revoked"))

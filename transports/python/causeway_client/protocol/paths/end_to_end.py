@@ -39,6 +39,11 @@ class EndToEnd:
         known.authenticated = max(sequence, 0)
         known.is_authenticated = True
 
+    def unpair(self, source: int) -> None:
+        """There are no packets of the pair any more, so no number of the source is authenticated from now on."""
+        if known := self._sources.get(source):
+            known.is_authenticated = False
+
     def forget(self, source: int) -> None:
         """The source has left, and is not reached directly."""
         self._sources.pop(source, None)

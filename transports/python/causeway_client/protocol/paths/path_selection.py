@@ -134,6 +134,12 @@ class PathSelection:
         self.left = self.choice.path
         return self._take(self._relay, reason, now)
 
+    def end(self, reason: PathReason, now: float) -> bool:
+        """No direct path is used from now on. Whether one was."""
+        was_direct = self.choice.path is not self._relay
+        self._take(self._relay, reason, now)
+        return was_direct
+
     def none_found(self, now: float) -> None:
         """Hole punching has not opened any path."""
         if self.choice.reason is PathReason.NONE:

@@ -295,6 +295,12 @@ class Peer:
         if self._selection.leave(reason, now):
             self._wire.path_changed(self, self._selection.choice)
 
+    def end(self, reason: PathReason, now: float) -> None:
+        """The pair is no longer permitted; the object is not used any more."""
+        self._punching.stop()
+        if self._selection.end(reason, now):
+            self._wire.path_changed(self, self._selection.choice)
+
     # -- time
 
     def handle_timer(self, now: float) -> None:

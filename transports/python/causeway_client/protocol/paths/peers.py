@@ -6,7 +6,7 @@ never goes back.
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from .. import events, packets
 from ..errors import DecodeError
@@ -18,8 +18,9 @@ from .nat import Observation, classify
 from .pair_secrets import PeerKeys, unpack_peer_keys
 from .path_selection import Choice
 from .peer import IN_PLAY_FOR, Peer
+from .permissions import Permissions, Restriction
 from .rendezvous import Candidate, NatClass
-from .reports import MAX_ENTRIES, PathInfo, PathReason, encode_reports
+from .reports import MAX_ENTRIES, PathInfo, PathReason, PathReport, encode_reports
 from .stun import StunClient
 from .wire import DirectSettings
 
@@ -59,18 +60,16 @@ class Peers:
         self._keys: PeerKeys | None = unpack_peer_keys(peer_keys) if peer_keys else None
         self._outgoing = outgoing
         self._emitted = emitted
-        self._mode = DirectMode.RELAY_ONLY
+        self._permissions = Permissions(emitted)
         self._welcome: Welcome | None = None
         self._peers: dict[int, Peer] = {}
         self._by_id: dict[int, Peer] = {}
-        self._allowed: set[int] = set()  # seats to which the game has allowed a direct path
-        self._requested: set[int] = set()  # seats about which the game was asked
         self._hosts: list[IpPort] = []
         self._mapped: list[IpPort] = []
         self._stun = StunClient(None, (), random, 0.0)
+        self._ended: list[PathReport] = []  # the last reports about pairs that are no longer permitted
         self._report_at: float | None = None
-        self._reported_at = 0.0
-        self._timer = math.inf
+        self._reported_at, self._timer = 0.0, math.inf
         self.is_suspended = False
         self.awaits_second_address = False  # the node will know it soon (PROTOCOL.md 9)
         self._extra_until: float | None = None  # when the extra sockets are closed (PROTOCOL.md 12.8)
@@ -79,20 +78,34 @@ class Peers:
 
     def welcomed(self, welcome: Welcome, now: float) -> None:
         """A new connection to the node, the first one or after a loss."""
-        self.seat, self._welcome = welcome.seat, welcome
-        self._mode = welcome.direct_mode
+        self.seat, self._welcome, own = welcome.seat, welcome, welcome.direct_mode
         self.is_suspended = False
         if self._keys is not None and self._keys.seat != welcome.seat:
             self.dropped["wrong_peer_keys"] += 1
-            self._keys = None
+            self._keys, own = None, DirectMode.RELAY_ONLY
+        self._restrict(self._permissions.set_own(own), now)
         self._observe_nat(welcome, now)
-        for peer in list(self._peers.values()):
-            if self.is_possible:
-                peer.rendezvous(now)
-            else:
-                peer.leave_direct(PathReason.NOT_PERMITTED, now)
-                self.remove(peer.seat)
+        for peer in self._peers.values():
+            peer.rendezvous(now)
         self._timer = now
+
+    def set_modes(self, modes: Mapping[int, DirectMode], now: float) -> None:
+        """The direct modes of the seats, as the node reports them. Where one became stricter, the pair ends at once;
+        where it became less strict, a pair begins with the next DATA."""
+        if self._welcome is not None:
+            was_possible = self.is_possible
+            self._restrict(self._permissions.replace(modes.get(self.seat, self._permissions.own), modes), now)
+            if not was_possible:
+                self._observe_nat(self._welcome, now)
+            self._timer = now
+
+    def _restrict(self, restriction: Restriction, now: float) -> None:
+        for peer in [it for it in self._peers.values() if restriction.ends(it.seat)]:
+            peer.end(PathReason.NOT_PERMITTED, now)
+            self._ended = [*self._ended[1 - MAX_PEERS :], peer.report()]
+            self._report_at = max(now, self._reported_at + MIN_REPORT_INTERVAL)
+            del self._peers[peer.seat], self._by_id[peer.id]
+            self.numbers.unpair(peer.seat)
 
     def set_addresses(self, hosts: Iterable[IpPort], mapped: Iterable[IpPort] | None, now: float) -> None:
         """The addresses of the sockets, and those that a router maps to them (None: unchanged)."""
@@ -118,11 +131,10 @@ class Peers:
 
     def remove(self, seat: int) -> None:
         """The seat was revoked, or its player has closed: nothing is sent to it or accepted from it directly."""
-        peer = self._peers.pop(seat, None)
-        if peer is not None:
+        if (peer := self._peers.pop(seat, None)) is not None:
             del self._by_id[peer.id]
         self.numbers.forget(seat)
-        self._requested.discard(seat)
+        self._permissions.forget(seat)
 
     def has_left_node(self, seat: int) -> bool:
         """The node has lost the seat. Whether its player is still reached directly; if not, it is forgotten."""
@@ -135,10 +147,9 @@ class Peers:
 
     def joined(self, seat: int) -> bool:
         """The seat has joined. Whether it was reached directly all the time."""
-        peer = self._peers.get(seat)
-        was_direct = peer is not None and peer.has_left_node
-        if peer is not None:
-            peer.has_left_node = False
+        if (peer := self._peers.get(seat)) is None:
+            return False
+        was_direct, peer.has_left_node = peer.has_left_node, False
         return was_direct
 
     def close(self, code: int = 0, text: str = "") -> None:
@@ -163,10 +174,14 @@ class Peers:
             peer.start_over(now)
         self._timer = now
 
+    def may_begin(self, welcome: Welcome) -> bool:
+        """Whether direct paths are possible on the connection of this WELCOME."""
+        return self._keys is not None and welcome.is_sequenced and welcome.direct_mode is not DirectMode.RELAY_ONLY
+
     @property
     def is_possible(self) -> bool:
         """Whether this player may have direct paths at all."""
-        return self._keys is not None and self._mode is not DirectMode.RELAY_ONLY
+        return self._keys is not None and self._permissions.own is not DirectMode.RELAY_ONLY
 
     @property
     def direct_seats(self) -> frozenset[int]:
@@ -277,21 +292,16 @@ class Peers:
 
     def allow(self, seat: int, now: float) -> None:
         """The game permits a direct path to the player of `seat` (direct mode "ask")."""
-        self._allowed.add(seat)
-        self._begin(seat, now)
-        self._timer = now
+        self._permissions.allow(seat)
+        if seat not in self._peers:
+            self._begin(seat, now)
 
     def _begin(self, seat: int, now: float) -> Peer | None:
         """The peer, if a direct path to it is permitted; None: it is relayed only."""
         keys, welcome = self._keys, self._welcome
-        if keys is None or welcome is None or self._mode is DirectMode.RELAY_ONLY or seat == self.seat:
+        if keys is None or welcome is None or seat == self.seat or len(self._peers) >= MAX_PEERS:
             return None
-        if not (welcome.mesh or 0 in (seat, self.seat)) or len(self._peers) >= MAX_PEERS:
-            return None
-        if self._mode is DirectMode.ASK and seat not in self._allowed:
-            if seat not in self._requested:
-                self._requested.add(seat)
-                self._emitted.append(events.DirectPathRequested(seat))
+        if not (welcome.mesh or 0 in (seat, self.seat)) or not self._permissions.permits(seat):
             return None
         peer = self._peers[seat] = Peer(seat, keys.secret(seat), self, self.settings, now)
         self._by_id[peer.id] = peer
@@ -374,10 +384,7 @@ class Peers:
         if self._report_at is not None and now >= self._report_at:
             self._report(now)
         due = [math.inf, *(peer.next_timer(now) for peer in self._peers.values())]
-        if self._report_at is not None:
-            due.append(self._report_at)
-        if (at := self._stun.next_timer()) is not None:
-            due.append(at)
+        due += [at for at in (self._report_at, self._stun.next_timer()) if at is not None]
         if self._extra_until is not None:
             self._extra_until = min(self._extra_until, now + EXTRA_SOCKETS_FOR)
             if now >= self._extra_until:
@@ -387,11 +394,11 @@ class Peers:
         self._timer = max(min(due), now + 0.001)
 
     def _report(self, now: float) -> None:
-        reports = [peer.report() for peer in self._peers.values()]
+        reports = [*self._ended, *(peer.report() for peer in self._peers.values())]
+        self._ended.clear()
         for at in range(0, len(reports), MAX_ENTRIES):
             self.relay(PacketType.PATH_REPORT, 0, encode_reports(reports[at : at + MAX_ENTRIES]))
-        self._reported_at = now
-        self._report_at = now + REPORT_INTERVAL if reports else None
+        self._reported_at, self._report_at = now, now + REPORT_INTERVAL if reports else None
 
     def paths(self) -> list[PathInfo]:
         """The path to each peer with which a direct path was permitted."""
