@@ -14,11 +14,13 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 
 from nodeapi.ids import is_session_id
+from relaymgr.tenants.choices import DirectMode
 from relaymgr.tenants.selectors import tenant_find
 from web.admin.base import AuditedAdmin, ReadOnlyAdmin, confirmed_action, live_part
 from web.errors import Conflict
 
 from .admin_page import page_of, placement_of
+from .direct_paths.changes import direct_modes_change
 from .models import (
     LIVE_STATES,
     Grant,
@@ -56,6 +58,10 @@ def _address(term: str) -> str | None:
         return None
 
 
+class DirectModeForm(forms.Form):
+    direct_mode = forms.ChoiceField(choices=DirectMode.choices, help_text="The tenant's mode is the least strict one.")
+
+
 class BanForm(forms.Form):
     note = forms.CharField(max_length=200, required=False, label="Why", help_text="Shown with the placement rule.")
 
@@ -88,7 +94,7 @@ class RelaySessionAdmin(_OperatedAdmin):
         ("direct_mode", "direct_grace"),
         ("filters", "limits", "metadata", "webhook_url"),
     )
-    actions = ("delete", "ban_node")
+    actions = ("change_direct_mode", "delete", "ban_node")
 
     def get_urls(self) -> list[URLPattern]:
         now = self.admin_site.admin_view(self.now_view)
@@ -149,6 +155,18 @@ class RelaySessionAdmin(_OperatedAdmin):
         return request.user.has_perm("relay_sessions.add_placementrule")
 
     @confirmed_action(
+        "Change direct mode",
+        effect="All players of the session are affected at once: direct paths that are no longer permitted end, and "
+        "packets go over the relay. Players with a stricter mode of their own keep it.",
+        permission="operate",
+        form=DirectModeForm,
+        applies=lambda session: session.is_ready,
+    )
+    def change_direct_mode(self, request: HttpRequest, session: RelaySession, direct_mode: str) -> str:
+        changed = direct_modes_change(tenant=session.tenant, session_id=session.pk, direct_mode=direct_mode)
+        return f"The direct mode of {session} is {changed.direct_mode}."
+
+    @confirmed_action(
         "Delete",
         effect="The session ends now: its players are disconnected, and its tokens become invalid.",
         permission="operate",
@@ -200,7 +218,7 @@ class SeatAdmin(_OperatedAdmin):
         ("created_at", "revoked_at"),
     )
     readonly_fields = ("connection",)
-    actions: tuple[str, ...] = ("revoke",)
+    actions: tuple[str, ...] = ("change_direct_mode", "revoke")
 
     @admin.display(description="connected", ordering="is_connected")
     def connection(self, seat: Seat) -> str:
@@ -213,6 +231,20 @@ class SeatAdmin(_OperatedAdmin):
     def row_facts(self, seat: Seat) -> str:
         player = f"player {seat.player_id}" if seat.player_id else "no player id"
         return f"{player}, {self.connection(seat)}"
+
+    @confirmed_action(
+        "Change direct mode",
+        effect="The player and its peers are affected at once: direct paths that are no longer permitted end, and "
+        "packets go over the relay. The session's mode is the least strict one.",
+        permission="operate",
+        form=DirectModeForm,
+        applies=lambda seat: seat.revoked_at is None and seat.session.is_ready,
+    )
+    def change_direct_mode(self, request: HttpRequest, seat: Seat, direct_mode: str) -> str:
+        seats = {seat.number: direct_mode}
+        direct_modes_change(tenant=seat.session.tenant, session_id=seat.session_id, seats=seats)
+        seat.refresh_from_db(fields=["direct_mode"])
+        return f"The direct mode of {seat} is {seat.direct_mode}."
 
     @confirmed_action(
         "Revoke",

@@ -40,6 +40,7 @@ EVENT_TONES: Mapping[str, str] = {
     EventKind.SEAT_LEFT: "idle",
     EventKind.BETTER_RELAY: "warn",
     EventKind.PATH_CHANGED: "info",
+    EventKind.DIRECT_MODE_CHANGED: "warn",
 }
 EVENT_TEXTS: Mapping[str, str] = {
     EventKind.REQUESTED: "requested",
@@ -55,6 +56,7 @@ EVENT_TEXTS: Mapping[str, str] = {
     EventKind.SEAT_LEFT: "left",
     EventKind.BETTER_RELAY: "another node would be better",
     EventKind.PATH_CHANGED: "sends",
+    EventKind.DIRECT_MODE_CHANGED: "direct mode changed",
 }
 NODE_TONES = {"lost": "bad", "suspect": "warn", "draining": "idle", "joining": "info", "ready": "ok"}
 STATE_TONES = {"requested": "info", "placed": "info", "ready": "ok", "ended": "idle", "failed": "bad"}

@@ -15,6 +15,10 @@ class TokenUnknown(NotFound):
     code, message = "token_unknown", "No user of the session has this token."
 
 
+class SeatUnknown(NotFound):
+    code, message = "seat_unknown", "The session has no user with this seat number."
+
+
 class SessionNotLive(Conflict):
     code, message = "session_not_live", "The session is not ready for users."
 

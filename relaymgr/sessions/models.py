@@ -50,7 +50,7 @@ class RelaySession(models.Model):
         choices=DirectMode,
         default=DirectMode.RELAY_ONLY,
         db_default=DirectMode.RELAY_ONLY,
-        help_text="The stricter of the tenant's and the requested one, when the session was created.",
+        help_text="The stricter of the tenant's and the requested one, when it was created or changed.",
     )
     direct_grace = models.PositiveSmallIntegerField(
         default=0,
@@ -152,6 +152,14 @@ class Seat(models.Model):
         default=DirectMode.RELAY_ONLY,
         db_default=DirectMode.RELAY_ONLY,
         help_text="The strictest of the tenant's, the session's and the requested one.",
+    )
+    requested_direct_mode = models.CharField(
+        max_length=10,
+        choices=DirectMode,
+        default=DirectMode.DIRECT,
+        db_default=DirectMode.DIRECT,
+        editable=False,
+        help_text="As requested for this seat; direct: as the session.",
     )
     is_connected = models.BooleanField(default=False)
     dialect = models.CharField(max_length=10, blank=True)
@@ -258,6 +266,7 @@ class EventKind(models.TextChoices):
     SEAT_LEFT = "seat_left"
     BETTER_RELAY = "better_relay"
     PATH_CHANGED = "path_changed"
+    DIRECT_MODE_CHANGED = "direct_mode_changed"
 
 
 class SessionEvent(models.Model):

@@ -137,7 +137,7 @@ def session_delete(*, tenant: Tenant, session_id: str) -> None:
     session = session_get(tenant=tenant, session_id=session_id)
     session_end(session=session, reason="deleted")
     if session.ready_at:  # otherwise no player has its address, and the reconciler is soon enough
-        _push_or_fail(session)
+        push_or_fail(session)
 
 
 def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) -> tuple[RelaySession, Seat]:
@@ -156,7 +156,7 @@ def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) 
     if is_new:
         _push_new_seat(session, seat)
     else:
-        _push_or_fail(session)
+        push_or_fail(session)
     return session, seat
 
 
@@ -168,7 +168,7 @@ def seat_revoke(*, tenant: Tenant, session_id: str, token: int) -> RelaySession:
     about_session(session_id)
     session = session_get(tenant=tenant, session_id=session_id)
     seat_withdraw(seat=_seat_with_token(session, token), reason="revoked")
-    _push_or_fail(session)
+    push_or_fail(session)
     return session_get(tenant=tenant, session_id=session_id)
 
 
@@ -197,6 +197,7 @@ def placement_ban(*, tenant: Tenant, node: RelayNode, note: str = "") -> Placeme
 
 
 def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken: set[int]) -> Seat:
+    requested = user.get("direct_mode", LEAST_STRICT)
     return Seat(
         session=session,
         number=number,
@@ -208,7 +209,8 @@ def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken
         latencies=user.get("latencies", {}),
         token=str(new_token(taken)),
         seat_key=new_seat_key(),
-        direct_mode=strictest(session.tenant.direct_mode, session.direct_mode, user.get("direct_mode", LEAST_STRICT)),
+        requested_direct_mode=requested,
+        direct_mode=strictest(session.tenant.direct_mode, session.direct_mode, requested),
     )
 
 
@@ -279,7 +281,8 @@ def _seat_with_token(session: RelaySession, token: int) -> Seat:
     return found[0]
 
 
-def _push_or_fail(session: RelaySession) -> None:
+def push_or_fail(session: RelaySession) -> None:
+    """Pushes what the session's node has not confirmed yet. Raises NodeSilent."""
     try:
         session_push_grants(session)
     except (NodeUnreachable, NodeRefused) as error:

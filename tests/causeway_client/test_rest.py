@@ -44,7 +44,7 @@ class Manager:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_DELETE = handle_any
+            do_GET = do_POST = do_PATCH = do_DELETE = handle_any
 
             def log_message(self, *arguments):
                 pass
@@ -82,6 +82,7 @@ async def test_the_other_calls_have_edgegaps_paths_and_bodies(client, manager):
     await client.get_session("3960c873aafd-S")
     await client.authorize_user("3960c873aafd-S", "192.0.2.9", player_id="kim")
     await client.revoke_user("3960c873aafd-S", 4_000_000_001)
+    await client.change_direct_modes("3960c873aafd-S", direct_mode="ask", users=[{"seat": 1, "direct_mode": "direct"}])
     seen = [(method, path, body) for method, path, _, body in manager.requests]
     assert seen == [
         ("GET", "/v1/relays/sessions/3960c873aafd-S", None),
@@ -94,6 +95,11 @@ async def test_the_other_calls_have_edgegaps_paths_and_bodies(client, manager):
             "POST",
             "/v1/relays/sessions:revoke-user",
             {"session_id": "3960c873aafd-S", "authorization_token": 4_000_000_001},
+        ),
+        (
+            "PATCH",
+            "/v1/relays/sessions/3960c873aafd-S",
+            {"direct_mode": "ask", "users": [{"seat": 1, "direct_mode": "direct"}]},
         ),
     ]
 

@@ -93,6 +93,7 @@ MATRIX = {
     ("/v1/locations/beacons", "get"): {"relay", "read", "matchmaker", "service"},
     ("/v1/relays/sessions", "get"): {"relay", "read"},
     ("/v1/relays/sessions", "post"): {"relay"},
+    ("/v1/relays/sessions/123456789abc-S", "patch"): {"relay"},
     ("/v1/relays/sessions/123456789abc-S", "delete"): {"relay"},
     ("/v1/relays/sessions:authorize-user", "post"): {"relay"},
     ("/v1/relays/sessions:revoke-user", "post"): {"relay"},

@@ -44,7 +44,7 @@ ACCESS: dict[str, dict[str, set[str]]] = {
     "/v1/players:export": {"POST": BACKENDS},
     "/v1/players:erase": {"POST": BACKENDS},
     "/v1/relays/sessions": {"GET": WATCHERS, "POST": BACKENDS},
-    "/v1/relays/sessions/{session_id}": {"GET": WATCHERS, "DELETE": BACKENDS},
+    "/v1/relays/sessions/{session_id}": {"GET": WATCHERS, "PATCH": BACKENDS, "DELETE": BACKENDS},
     "/v1/relays/sessions/{session_id}/placement": {"GET": WATCHERS},
     "/v1/relays/sessions/{session_id}/paths": {"GET": WATCHERS},
     "/v1/relays/sessions:authorize-user": {"POST": BACKENDS},

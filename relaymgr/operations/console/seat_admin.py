@@ -21,7 +21,7 @@ admin.site.unregister(Seat)
 @admin.register(Seat)
 class SeatPageAdmin(SeatAdmin):
     change_form_template = "operations/seat.html"
-    actions = ("revoke", "erase_player")
+    actions = (*SeatAdmin.actions, "erase_player")
 
     def get_urls(self) -> list[URLPattern]:
         export = self.admin_site.admin_view(self.export_view)

@@ -16,7 +16,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from nodeapi.grants import DIRECT_MODES
-from relaymgr.authentication import calling_tenant, may_create_sessions
+from relaymgr.authentication import caller, calling_tenant, may_create_sessions
+from web.audit.services import action_record
+from web.audit.via import Via
 from web.errors import Invalid
 from web.fields.choice import Choice
 from web.fields.collections import BoundedList
@@ -28,6 +30,7 @@ from web.http.throttling import count_more
 from web.openapi import error_responses
 from web.ssrf_guard import is_private_url
 
+from ..direct_paths.changes import direct_modes_change
 from ..direct_paths.modes import NEEDS_NATIVE, NEEDS_NATIVE_TEXT, strictest, wanted_beside_edgegap
 from ..models import SessionState
 from ..placement.filters import Filter
@@ -36,6 +39,7 @@ from ..serializers import SessionSerializer
 from ..services import MAX_SEATS, creation_weight, session_create, session_delete
 from .idempotency import session_create_once
 from .input_serializers import (
+    DIRECT_MODE_HELP,
     METADATA_KEY,
     ConstraintsSerializer,
     FilterSerializer,
@@ -227,11 +231,59 @@ def _session_output() -> SessionSerializer:
 
 
 class SessionApi(APIView):
+    class InputSerializer(RequestSerializer):
+        class UserModeSerializer(RequestSerializer):
+            seat = Integer(0, MAX_SEATS - 1)
+            direct_mode = Choice(choices=DIRECT_MODES, help_text=DIRECT_MODE_HELP)
+
+        direct_mode = Choice(
+            choices=DIRECT_MODES,
+            required=False,
+            allow_null=True,
+            help_text="The session's mode. The strictest of tenant, session and user applies. Default: unchanged.",
+        )
+        users = BoundedList(
+            child=UserModeSerializer(),
+            max_length=MAX_SEATS,
+            required=False,
+            allow_null=True,
+            help_text="Modes of single users. Others keep theirs, as far as the session's mode permits.",
+        )
+
+        def validate_users(self, users: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+            if len({user["seat"] for user in users or ()}) != len(users or ()):
+                raise serializers.ValidationError("A seat must not occur more than once.", "duplicate_seat")
+            return users or []
+
+        def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+            if not attrs.get("direct_mode") and not attrs.get("users"):
+                raise serializers.ValidationError({"direct_mode": ["Give direct_mode, users, or both."]}, "required")
+            return {"direct_mode": attrs.get("direct_mode") or "", "users": attrs.get("users", [])}
+
     @extend_schema(operation_id="relay_session_get", responses={200: SessionSerializer, **error_responses(404)})
     def get(self, request: Request, session_id: str) -> Response:
         session = session_get(tenant=calling_tenant(request), session_id=session_id)
         context = {**_context(request), "peer_keys": True}
         return Response(SessionSerializer(session, context=context).data)
+
+    @extend_schema(
+        operation_id="relay_session_update",
+        request=InputSerializer,
+        responses={200: SessionSerializer, **error_responses(400, 404, 409, 413, 415)},
+    )
+    def patch(self, request: Request, session_id: str) -> Response:
+        """Change direct modes. When this call returns, the node applies them and has notified the players."""
+        serializer = self.InputSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        tenant, wanted = calling_tenant(request), serializer.validated_data
+        warn(_direct_mode_warnings(tenant.direct_mode, wanted))
+        seats = {user["seat"]: user["direct_mode"] for user in wanted["users"]}
+        mode = wanted["direct_mode"]
+        session = direct_modes_change(tenant=tenant, session_id=session_id, direct_mode=mode, seats=seats)
+        detail = ", ".join([*([mode] if mode else []), *(f"seat {seat}: {each}" for seat, each in seats.items())])
+        actor = caller(request).key.prefix
+        action_record(via=Via.API, actor=actor, action="session.direct_mode", target=session.pk, detail=detail)
+        return Response(_session_output().to_representation(session))
 
     @extend_schema(operation_id="relay_session_delete", responses={204: None, **error_responses(404)})
     def delete(self, request: Request, session_id: str) -> Response:

@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
                 ('reevaluated_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('better_relay', models.JSONField(blank=True, default=dict, help_text='A better node: {"node", "location", "gain_ms", "since", "is_reported"}.')),
                 ('direct_grace', models.PositiveSmallIntegerField(db_default=0, default=0, help_text='Seconds for which direct paths go on while a player receives nothing from the relay.', validators=[django.core.validators.MaxValueValidator(600)])),
-                ('direct_mode', models.CharField(choices=[('relay_only', 'relay_only: never'), ('ask', 'ask: once the player has agreed'), ('direct', 'direct: whenever it is possible')], db_default='relay_only', default='relay_only', help_text="The stricter of the tenant's and the requested one, when the session was created.", max_length=10)),
+                ('direct_mode', models.CharField(choices=[('relay_only', 'relay_only: never'), ('ask', 'ask: once the player has agreed'), ('direct', 'direct: whenever it is possible')], db_default='relay_only', default='relay_only', help_text="The stricter of the tenant's and the requested one, when it was created or changed.", max_length=10)),
                 ('peer_root', web.database.encryption.EncryptedTextField(editable=False, help_text='Base64url, 32 bytes: the root of the peer keys. Empty: no seat has direct paths.', null=True)),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='relay_sessions', to='tenants.tenant')),
                 ('worker', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='relay_sessions', to='nodes.relayworker')),
@@ -102,6 +102,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('revoked_at', models.DateTimeField(blank=True, null=True)),
                 ('direct_mode', models.CharField(choices=[('relay_only', 'relay_only: never'), ('ask', 'ask: once the player has agreed'), ('direct', 'direct: whenever it is possible')], db_default='relay_only', default='relay_only', help_text="The strictest of the tenant's, the session's and the requested one.", max_length=10)),
+                ('requested_direct_mode', models.CharField(choices=[('relay_only', 'relay_only: never'), ('ask', 'ask: once the player has agreed'), ('direct', 'direct: whenever it is possible')], db_default='direct', default='direct', editable=False, help_text='As requested for this seat; direct: as the session.', max_length=10)),
                 ('session', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='seats', to='relay_sessions.relaysession')),
             ],
             options={
@@ -113,7 +114,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('at', models.DateTimeField()),
-                ('kind', models.CharField(choices=[('requested', 'Requested'), ('skipped', 'skipped: a node did not take the session'), ('placed', 'Placed'), ('ready', 'Ready'), ('failed', 'Failed'), ('ended', 'Ended'), ('seat_added', 'Seat Added'), ('seat_revoked', 'Seat Revoked'), ('seat_joined', 'Seat Joined'), ('seat_moved', 'Seat Moved'), ('seat_left', 'Seat Left'), ('better_relay', 'Better Relay'), ('path_changed', 'Path Changed')], max_length=30)),
+                ('kind', models.CharField(choices=[('requested', 'Requested'), ('skipped', 'skipped: a node did not take the session'), ('placed', 'Placed'), ('ready', 'Ready'), ('failed', 'Failed'), ('ended', 'Ended'), ('seat_added', 'Seat Added'), ('seat_revoked', 'Seat Revoked'), ('seat_joined', 'Seat Joined'), ('seat_moved', 'Seat Moved'), ('seat_left', 'Seat Left'), ('better_relay', 'Better Relay'), ('path_changed', 'Path Changed'), ('direct_mode_changed', 'Direct Mode Changed')], max_length=30)),
                 ('seat', models.PositiveSmallIntegerField(blank=True, null=True)),
                 ('reason', models.CharField(blank=True, max_length=200)),
                 ('session', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='relay_sessions.relaysession')),

@@ -69,6 +69,11 @@ class RelayManager:
         body = {"session_id": session_id, "authorization_token": authorization_token}
         return await self._call("POST", "/v1/relays/sessions:revoke-user", json=body)
 
+    async def change_direct_modes(self, session_id: str, **options: Any) -> Json:
+        """Changes the `direct_mode` of a running session, and of single `users` ({"seat", "direct_mode"}). Returns the
+        session."""
+        return await self._call("PATCH", _session_path(session_id), json=options)
+
     async def list_beacons(self) -> list[Json]:
         """The nodes that a player should measure with `measure_beacons`. `asyncio_udp.as_measurements` converts the
         result for `users[].measurements`."""

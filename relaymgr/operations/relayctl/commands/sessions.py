@@ -7,11 +7,13 @@ import typer
 from django.utils import timezone
 from rich.console import RenderableType
 
+from relaymgr.sessions.direct_paths.changes import direct_modes_change
+from relaymgr.sessions.errors import SeatUnknown
 from relaymgr.sessions.overview import SessionState, seats_without_secrets, session_grants, session_ids, sessions_all
 from relaymgr.sessions.selectors import node_changes, unknown_since_of
 from relaymgr.sessions.services import seat_revoke, session_delete
 from relaymgr.telemetry.selectors import leg_sample_newest
-from web.errors import NotFound
+from relaymgr.tenants.choices import DirectMode
 
 from ..actions import audited, confirm
 from ..filters import filters_check, session_get
@@ -22,10 +24,6 @@ if TYPE_CHECKING:
 
 NODE_CHANGES = 300
 SessionId = Annotated[str, typer.Argument(help="The id of the session, such as 3960c873aafd-S.", metavar="SESSION")]
-
-
-class SeatUnknown(NotFound):
-    code, message = "seat_unknown", "The session has no seat with that number. `relayctl session` lists all of them."
 
 
 def _pairs(values: list[str]) -> list[str]:
@@ -81,6 +79,27 @@ def revoke(
         seat_revoke(tenant=found.tenant, session_id=found.pk, token=int(row.token))
     document = {"session": found.pk, "seat": seat, "revoked": True}
     show(document, as_json, lambda document: [f"Seat {seat} of {found} is revoked."])
+
+
+def direct_mode(
+    session_id: SessionId,
+    mode: Annotated[DirectMode, typer.Argument(help="relay_only, ask or direct.", metavar="MODE")],
+    seat: Annotated[int | None, typer.Option(help="Only for the player with this seat number.", min=0, max=254)] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Change the direct mode of a session or of one seat. Once this returns, the node applies it and has notified the
+    players. The strictest of tenant, session and seat holds."""
+    found = session_get(session_id)
+    whose = f"session {found}" if seat is None else f"seat {seat} of session {found}"
+    confirm(f"Set the direct mode of {whose} to {mode.value}?", yes=yes)
+    requested: dict[str, Any] = {"direct_mode": mode.value} if seat is None else {"seats": {seat: mode.value}}
+    with audited("session.direct_mode", str(found) if seat is None else f"{found}/{seat}", mode.value):
+        changed = direct_modes_change(tenant=found.tenant, session_id=found.pk, **requested)
+    modes = {each.number: each.direct_mode for each in changed.active_seats}
+    applied = changed.direct_mode if seat is None else modes[seat]
+    document = {"session": found.pk, "seat": seat, "direct_mode": applied}
+    show(document, as_json, lambda document: [f"The direct mode of {whose} is {applied}."])
 
 
 def delete(session_id: SessionId, yes: Yes = False, as_json: Json = False) -> None:

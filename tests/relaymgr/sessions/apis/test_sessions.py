@@ -330,5 +330,5 @@ def test_whatever_is_no_session_is_404(session_id: str, api: APIClient) -> None:
 
 def test_other_methods_are_405(session: dict[str, Any], api: APIClient) -> None:
     path = f"{SESSIONS}/{session['session_id']}"
-    for answer in (api.put(SESSIONS), api.post(path), api.patch(path), api.get(f"{SESSIONS}:revoke-user")):
+    for answer in (api.put(SESSIONS), api.post(path), api.put(path), api.get(f"{SESSIONS}:revoke-user")):
         assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")

@@ -85,6 +85,27 @@ def test_no_token_or_key_is_ever_shown(session: dict[str, Any], relayctl: Relayc
             assert not any(secret in output for secret in secrets), arguments
 
 
+def test_direct_mode_of_a_session_and_of_a_seat(session: dict[str, Any], document: Callable[..., Any]) -> None:
+    session_id = session["session_id"]
+    found = document("direct-mode", session_id, "relay_only", "--yes")
+    assert found == {"session": session_id, "seat": None, "direct_mode": "relay_only"}
+    found = document("direct-mode", session_id, "relay_only", "--seat", "1", "--yes")
+    assert found == {"session": session_id, "seat": 1, "direct_mode": "relay_only"}
+    entries = [(entry.action, entry.target, entry.detail) for entry in AuditEntry.objects.order_by("pk")]
+    assert entries == [
+        ("session.direct_mode", session_id, "relay_only"),
+        ("session.direct_mode", f"{session_id}/1", "relay_only"),
+    ]
+
+
+def test_direct_mode_is_refused_for_an_unknown_seat_and_beside_edgegap(
+    session: dict[str, Any], relayctl: Relayctl
+) -> None:
+    session_id = session["session_id"]
+    assert "seat_unknown" in relayctl("direct-mode", session_id, "relay_only", "--seat", "7", "--yes").stderr
+    assert "native dialect" in relayctl("direct-mode", session_id, "ask", "--yes").stderr
+
+
 def test_revoke_reaches_the_node_and_the_audit_log(
     session: dict[str, Any], process: NodeProcess, relayctl: Relayctl
 ) -> None:
