@@ -11,7 +11,7 @@ from causeway_client.protocol.packets import PacketType
 from relaynode.core.addresses import Address
 from relaynode.core.counters import ANSWERS
 from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
-from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, relay_with
+from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, relay_with, relay_with_modes
 
 # Only these need keys that a WELCOME brought, or go where a player has shown that it reads.
 AUTHENTICATED = {"pong", "notice", "path_challenge"}
@@ -113,6 +113,22 @@ def test_connects_with_anothers_address_have_no_more_sent_there_than_they_are_lo
         came += len(data)
         sent += sum(len(answer) for _, answer, to in [*answers, *relay.datagrams_to_send()] if to == victim)
     assert sent <= came
+
+
+@pytest.mark.parametrize("kind", sorted(packets.OF_A_CONNECTION))
+def test_a_valid_packet_from_a_forged_address_has_no_more_sent_there_than_it_is_long(kind: PacketType) -> None:
+    """A host on the way keeps a packet back, and sends it first, from the address of a third party."""
+    relay = relay_with_modes("direct", "direct", topology="mesh")
+    player, other = NativePlayer(relay, 0), NativePlayer(relay, 1)
+    for each in (player, other):
+        each.connect()
+        each.shows_that_it_reads()
+    victim: Address = ("192.0.2.66", 53)
+    for body in (b"", bytes(7), bytes(8), bytes(16), bytes(60), bytes(1000)):
+        data = player.packet(kind, body, 1)
+        outgoing = relay.receive_datagram(data, victim, CLIENT_PORT, NOW + len(body))
+        sent = [*([outgoing] if outgoing else []), *relay.datagrams_to_send()]
+        assert sum(len(answer) for _, answer, to in sent if to == victim) <= len(data)
 
 
 def test_who_joined_while_a_player_had_only_sent_its_connect_is_reported_with_its_first_ping() -> None:

@@ -246,6 +246,36 @@ def test_replayed_packets_of_a_pair_are_dropped_whoever_sends_them() -> None:
         assert recorder.address not in peer.paths
 
 
+@pytest.mark.parametrize("kinds", [(PacketType.DIRECT_PING,), (PacketType.DIRECT_DATA,), tuple(packets.OF_A_PAIR)])
+def test_valid_packets_from_a_forged_address_have_no_more_sent_there_than_they_are_long(
+    kinds: tuple[PacketType, ...],
+) -> None:
+    """A host on the way keeps the packets back, and sends them first, from the address of a third party."""
+    scene = two_players()
+    scene.play(3.0)
+    recorder = Recorder(scene.net)
+    held: list[tuple[tuple[str, int], bytes]] = []
+
+    def hold(data, source, destination):
+        if data[0] not in packets.OF_A_PAIR or source == recorder.address or destination[0] != HOSTS[0]:
+            return 0.0
+        if data[0] in kinds:
+            held.append((destination, data))
+        return None
+
+    scene.net.interfere = hold
+    spent = 0
+    for _ in range(120):
+        scene.play(TICK)
+        for destination, data in held:
+            recorder.send(data, destination)
+            spent += len(data)
+        held.clear()
+        assert sum(map(len, recorder.received)) <= spent
+    assert spent > 0
+    assert {len(data) for data in recorder.received} <= {30, 1232}
+
+
 def test_forged_packets_of_a_pair_leave_no_state_and_are_not_answered() -> None:
     scene = two_players()
     recorder = Recorder(scene.net)

@@ -51,6 +51,8 @@ class Path:
         self.kind = kind
         self.state = PathState.PROBING
         self.is_from_peer = False  # a packet of the peer from this address made it known
+        # Bytes that may be sent, as many as arrived, while the address may be forged; None: it is not.
+        self.credit: int | None = None
         self.round_trip = RoundTrip()
         self.largest = SMALL_DATAGRAM  # bytes of a datagram that the path is known to carry, or assumed to
         self.is_narrow = False  # full-size packets are lost on it
@@ -67,6 +69,38 @@ class Path:
         self._full_failures = 0
         self._good_answers: deque[tuple[float, float]] = deque(maxlen=GOOD_ANSWERS)  # (when, round trip)
         self._totals: deque[tuple[float, int, int]] = deque()  # (when, sent, of these received by the peer)
+
+    def made_known_by_packet(self, *, is_offered: bool) -> None:
+        """A packet of the peer came from this address. If the peer has not offered the address, it may be forged."""
+        self.received = 1
+        if not is_offered:
+            self.is_from_peer, self.credit = True, 0
+
+    def arrived(self, size: int, now: float) -> bool:
+        """A new packet of the pair, of `size` bytes. Whether the path is to be probed at once."""
+        self.last_received = now
+        if self.credit is not None:
+            self.credit += size
+        if self.address is None:
+            return False
+        if self.state is PathState.DEAD:
+            self.revive(now)
+            return True
+        return not self.probed_at
+
+    def answers_ping(self, size: int) -> bool:
+        """Whether a PONG of `size` bytes is sent now. Short PINGs from an address that may be forged pay in turn for a
+        PONG and for a PING of our own."""
+        return self.credit is None or self.received % 2 == 1 or self.credit >= 2 * size
+
+    def spend(self, size: int) -> bool:
+        """Whether `size` bytes may be sent now; takes account of them."""
+        if self.credit is None:
+            return True
+        if self.credit < size:
+            return False
+        self.credit -= size
+        return True
 
     # -- probes
 
@@ -85,6 +119,7 @@ class Path:
         if opened is None:
             return False
         sent_at, is_full = opened
+        self.credit = None
         # Probes that waited for the end of the same silence are late together, and count once.
         if is_full or sent_at >= self.answered_at:
             self._measured(now - sent_at)

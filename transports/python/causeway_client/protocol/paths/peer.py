@@ -179,12 +179,8 @@ class Peer:
         self._last_packet_at = now
         if path is None:
             path = self._add_path(address, now)
-            path.is_from_peer = address not in self._kinds
-            path.received += 1
-            self._punching.probe_at_once(address, now)
-        path.last_received = now
-        if path.state is PathState.DEAD and path.address is not None:
-            path.revive(now)
+            path.made_known_by_packet(is_offered=address in self._kinds)
+        if path.arrived(len(body) + OVERHEAD, now):
             self._punching.probe_at_once(path.address, now)
         if kind == PacketType.DIRECT_DATA:
             self.traffic_at = now
@@ -193,7 +189,8 @@ class Peer:
             raise DecodeError("malformed")
         nonce, received = _PROBE.unpack_from(body)
         if kind == PacketType.DIRECT_PING:
-            self._send(PacketType.DIRECT_PONG, _PROBE.pack(nonce, path.received & 0xFFFFFFFF), path)
+            if path.answers_ping(OVERHEAD + _PROBE.size):
+                self._send(PacketType.DIRECT_PONG, _PROBE.pack(nonce, path.received & 0xFFFFFFFF), path)
             if path.state is PathState.PROBING:
                 self._punching.probe_at_once(path.address, now)
         elif path.receive_answer(nonce, received, now):
@@ -223,20 +220,19 @@ class Peer:
         return path
 
     def _kind_of(self, address: Address | None) -> PathKind:
-        known = self._kinds.get(address)
-        if known is not None:
-            return known
-        return PathKind.IPV6 if isinstance(address, tuple) and ":" in str(address[0]) else PathKind.IPV4
+        is_ipv6 = isinstance(address, tuple) and ":" in str(address[0])
+        return self._kinds.get(address, PathKind.IPV6 if is_ipv6 else PathKind.IPV4)
 
     def _probe(self, path: Path, now: float, size: int = 0) -> None:
         nonce = self._wire.random(_NONCE_SIZE)
         body = _PROBE.pack(nonce, path.received & 0xFFFFFFFF)
-        path.probe_sent(nonce, size, now)
-        self._send(PacketType.DIRECT_PING, body.ljust(max(size - OVERHEAD, 0), b"\0"), path)
+        if self._send(PacketType.DIRECT_PING, body.ljust(max(size - OVERHEAD, 0), b"\0"), path):
+            path.probe_sent(nonce, size, now)
 
-    def _send(self, kind: int, body: bytes, path: Path) -> None:
-        if not self._send_key:
-            return
+    def _send(self, kind: int, body: bytes, path: Path) -> bool:
+        """Whether it was sent. Nothing is sent without keys, nor more to an address that may be forged than arrived."""
+        if not self._send_key or not path.spend(len(body) + OVERHEAD):
+            return False
         number = self._wire.numbers.next()
         packet = packets.seal(self._send_key, kind, self._their_id, number, self._wire.seat, body)
         path.sent += 1
@@ -244,6 +240,7 @@ class Peer:
             self._wire.relay(PacketType.PEER, self.seat, packet)
         else:
             self._wire.direct(packet, path.address)
+        return True
 
     # -- DATA
 
