@@ -216,8 +216,7 @@ class Peer:
             if not dead:
                 raise DecodeError("too_many_paths")
             del self.paths[dead[0]]
-        path = self.paths[address] = Path(address, self._kind_of(address), now)
-        return path
+        return self.paths.setdefault(address, Path(address, self._kind_of(address), now))
 
     def _kind_of(self, address: Address | None) -> PathKind:
         is_ipv6 = isinstance(address, tuple) and ":" in str(address[0])
