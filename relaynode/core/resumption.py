@@ -42,6 +42,7 @@ def connection_state(seat: Seat) -> dict[str, Any]:
             "welcome": _text(binding.welcome),
             "sent": binding.totals()[0],
             "shared_with": sorted(binding.shared_with),
+            "knows_mode": binding.knows_mode,
             "second_addr": None if binding.second_addr is None else _packed(binding.second_addr),
         }
     return state
@@ -84,6 +85,7 @@ def _resume_native(
     path_key = forwarder.random(16)  # a new one: only the answer to a challenge of this process confirms
     binding = table.mirror.make_native_binding(connection, seat, up_key, down_key, _bytes(state["nonce"]), path_key)
     binding.welcome, binding.shared_with, binding.second_addr = welcome, shared_with, second_addr
+    binding.knows_mode = bool(state["knows_mode"])
     table.resume_native(seat, binding, addr, port, now)
     table.mirror.skip_sent(binding, sent)
 

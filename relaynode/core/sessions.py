@@ -153,6 +153,7 @@ class Sessions:
             if seat.effective_mode is not mode_before:
                 if seat.effective_mode < mode_before:
                     seat.binding.mode_became_stricter()
+                    self._forwarder.report_changed(seat, now)
                 is_announced = True
         if is_announced:
             self._forwarder.announce_roster(session, now)

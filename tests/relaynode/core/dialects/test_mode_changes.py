@@ -5,7 +5,16 @@ import pytest
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from relaynode.core.relay import Relay
 from tests.relaynode.core.dialects.test_native_direct_paths import peer, rendezvous
-from tests.relaynode.players import NOW, NativePlayer, connected, drops, grant_of, grant_with_modes, relay_with_modes
+from tests.relaynode.players import (
+    NOW,
+    NativePlayer,
+    connected,
+    drops,
+    events,
+    grant_of,
+    grant_with_modes,
+    relay_with_modes,
+)
 
 
 @pytest.fixture
@@ -100,3 +109,16 @@ def test_beside_edgegap_no_mode_is_announced() -> None:
     relay.apply_grant(grant_of(2, direct_mode="ask", revision=2), NOW)
     assert relay.datagrams_to_send() == []
     assert relay.forwarder.table.sessions[grant_of(2).session].roster_announced is None
+
+
+def test_the_next_process_of_the_node_waits_for_the_same_confirmation(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    """Its answer to a RENDEZVOUS must not depend on when a process was replaced."""
+    assert player.hears(rendezvous(host, 1)) is not None
+    events(relay)
+    change(relay, "ask", "direct", "direct")
+    assert (0, "seat_changed", "") in events(relay), "the state of the connection is stored again"
+    state = relay.connection_state(host.session, 0)
+    assert state is not None
+    assert (state["knows_mode"], state["shared_with"]) == (False, [])

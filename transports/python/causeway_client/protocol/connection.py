@@ -306,7 +306,7 @@ class RelayConnection:
             case PacketType.SIGNAL:
                 self._events.append(events.Signaled(seat, body))
             case PacketType.NOTICE:
-                self._receive_notice(seat, packets.decode_notice(body), now)
+                self._receive_notice(seat, packets.decode_notice(body), leg.opened, now)
             case PacketType.CLOSE:
                 close = packets.decode_close(body)
                 self._end(ClosedByNode(close.code, close.text))
@@ -324,7 +324,7 @@ class RelayConnection:
                 self.direct.receive_peer(seat, body, now)
         return None
 
-    def _receive_notice(self, seat: int, notice: packets.Notice, now: float) -> None:
+    def _receive_notice(self, seat: int, notice: packets.Notice, number: int, now: float) -> None:
         match notice.code:
             case NoticeCode.MOVED if notice.address is not None:
                 self._events.append(events.Moved(notice.address))
@@ -337,7 +337,7 @@ class RelayConnection:
             case NoticeCode.DRAINING:
                 self._events.append(events.Draining(notice.text))
             case _:
-                self._roster.receive(seat, notice, now)
+                self._roster.receive(seat, notice, number, now)
 
     # -- sending -------------------------------------------------------------------------------------
 

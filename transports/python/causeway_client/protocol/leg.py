@@ -44,6 +44,7 @@ class PlayerLeg(Leg):
         up_key, down_key = packets.packet_keys(seat_key, welcome.player_nonce, welcome.node_nonce)
         super().__init__(welcome.connection, send_key=up_key, receive_key=down_key)
         self.welcome = welcome
+        self.opened = 0  # the sequence number of the last packet that `open` returned
         self.round_trip = RoundTrip()
         self.loss_up = Loss()
         self.loss_down = Loss()
@@ -65,6 +66,7 @@ class PlayerLeg(Leg):
             raise DecodeError("replayed")
         self.window.mark(sequence)
         self.received += 1
+        self.opened = sequence
         return kind, seat, data[packets.HEADER.size : -packets.TAG_SIZE]
 
     def ping(self, generation: int, now: float) -> bytes:

@@ -17,7 +17,7 @@ class Roster:
     def __init__(self, peers: Peers, emitted: deque[events.Event]) -> None:
         self.seats: set[int] = set()
         self.generation = 0
-        self._is_of_connection = False  # False: the generation is from an earlier connection, perhaps of another node
+        self._newest = 0  # the sequence number of the newest NOTICE roster on this connection
         self._own: int | None = None  # before the first WELCOME
         self._peers = peers
         self._emitted = emitted
@@ -26,7 +26,7 @@ class Roster:
         """After a reconnect the generation stays, so that the node sends the whole roster if it has changed: a WELCOME
         does not list the seats that were removed meanwhile. Nor does it list the direct modes of other seats: before
         the first one, a player that may have direct paths knows one generation less."""
-        self._is_of_connection = self._own is None
+        self._newest = 0
         if self._own is None:
             self.generation = (welcome.roster_generation - self._peers.may_begin(welcome)) & _U32_MAX
         self._own = welcome.seat
@@ -37,25 +37,25 @@ class Roster:
             else:
                 self._peers.has_left_node(seat)
 
-    def receive(self, seat: int, notice: Notice, now: float) -> None:
-        """A NOTICE about other players; others are ignored."""
+    def receive(self, seat: int, notice: Notice, number: int, now: float) -> None:
+        """A NOTICE about other players; others are ignored. `number`: its sequence number on the connection."""
         match notice.code:
             case NoticeCode.JOINED:
                 self._joined(seat)
             case NoticeCode.LEFT:
                 self._left(seat, notice.text)
             case NoticeCode.ROSTER:
-                self._replace(notice, now)
+                self._replace(notice, number, now)
                 return
             case _:
                 return
         if notice.generation == (self.generation + 1) & _U32_MAX:
             self.generation = notice.generation
 
-    def _replace(self, notice: Notice, now: float) -> None:
-        if self._is_of_connection and (notice.generation - self.generation) & _U32_MAX > _U32_MAX // 2:
+    def _replace(self, notice: Notice, number: int, now: float) -> None:
+        if number < self._newest:
             return  # it arrives after a newer one
-        self._is_of_connection = True
+        self._newest = number
         for seat in sorted(notice.removed - {self._own}):
             self._removed(seat)
         connected = notice.connected - {self._own}

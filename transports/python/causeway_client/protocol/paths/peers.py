@@ -20,14 +20,12 @@ from .path_selection import Choice
 from .peer import IN_PLAY_FOR, Peer
 from .permissions import Permissions, Restriction
 from .rendezvous import Candidate, NatClass
-from .reports import MAX_ENTRIES, PathInfo, PathReason, PathReport, encode_reports
+from .reports import PathInfo, PathReason, Reporting
 from .stun import StunClient
 from .wire import DirectSettings
 
 Address = Hashable
 
-REPORT_INTERVAL = 10.0  # seconds
-MIN_REPORT_INTERVAL = 0.3  # seconds between two reports about changes
 EXTRA_SOCKETS, EXTRA_SOCKETS_FOR = 256, 15.0  # how many, and for how many seconds
 EXTRA_LENGTH = 3  # of an address that names an extra socket
 MAX_PEERS = 64  # with direct paths; further ones are relayed
@@ -67,9 +65,8 @@ class Peers:
         self._hosts: list[IpPort] = []
         self._mapped: list[IpPort] = []
         self._stun = StunClient(None, (), random, 0.0)
-        self._ended: list[PathReport] = []  # the last reports about pairs that are no longer permitted
-        self._report_at: float | None = None
-        self._reported_at, self._timer = 0.0, math.inf
+        self._reporting = Reporting()
+        self._timer = math.inf
         self.is_suspended = False
         self.awaits_second_address = False  # the node will know it soon (PROTOCOL.md 9)
         self._extra_until: float | None = None  # when the extra sockets are closed (PROTOCOL.md 12.8)
@@ -102,8 +99,7 @@ class Peers:
     def _restrict(self, restriction: Restriction, now: float) -> None:
         for peer in [it for it in self._peers.values() if restriction.ends(it.seat)]:
             peer.end(PathReason.NOT_PERMITTED, now)
-            self._ended = [*self._ended[1 - MAX_PEERS :], peer.report()]
-            self._report_at = max(now, self._reported_at + MIN_REPORT_INTERVAL)
+            self._reporting.ended(peer.report(), now)
             del self._peers[peer.seat], self._by_id[peer.id]
             self.numbers.unpair(peer.seat)
 
@@ -159,7 +155,7 @@ class Peers:
             peer.close(body)
         self._peers.clear()
         self._by_id.clear()
-        self._report_at = None
+        self._reporting.stop()
 
     def leave_direct(self, now: float) -> None:
         """The node has been silent for longer than the direct grace, or the session has expired."""
@@ -331,7 +327,7 @@ class Peers:
             self._emitted.append(events.Left(peer.seat, "timeout"))
             peer.has_left_node = False
         self._emitted.append(events.PathChanged(peer.seat, choice.path.kind.name.lower(), choice.reason.name.lower()))
-        self._report_at = max(choice.since, self._reported_at + MIN_REPORT_INTERVAL)
+        self._reporting.changed(choice.since)
 
     def extra_sockets(self) -> int:
         self._extra_until = math.inf
@@ -381,10 +377,11 @@ class Peers:
         self._outgoing += self._stun.requests_to_send(now)
         for peer in list(self._peers.values()):
             peer.handle_timer(now)
-        if self._report_at is not None and now >= self._report_at:
-            self._report(now)
+        if self._reporting.due is not None and now >= self._reporting.due:
+            for body in self._reporting.take([peer.report() for peer in self._peers.values()], now):
+                self.relay(PacketType.PATH_REPORT, 0, body)
         due = [math.inf, *(peer.next_timer(now) for peer in self._peers.values())]
-        due += [at for at in (self._report_at, self._stun.next_timer()) if at is not None]
+        due += [at for at in (self._reporting.due, self._stun.next_timer()) if at is not None]
         if self._extra_until is not None:
             self._extra_until = min(self._extra_until, now + EXTRA_SOCKETS_FOR)
             if now >= self._extra_until:
@@ -392,13 +389,6 @@ class Peers:
             else:
                 due.append(self._extra_until)
         self._timer = max(min(due), now + 0.001)
-
-    def _report(self, now: float) -> None:
-        reports = [*self._ended, *(peer.report() for peer in self._peers.values())]
-        self._ended.clear()
-        for at in range(0, len(reports), MAX_ENTRIES):
-            self.relay(PacketType.PATH_REPORT, 0, encode_reports(reports[at : at + MAX_ENTRIES]))
-        self._reported_at, self._report_at = now, now + REPORT_INTERVAL if reports else None
 
     def paths(self) -> list[PathInfo]:
         """The path to each peer with which a direct path was permitted."""

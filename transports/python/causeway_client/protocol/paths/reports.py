@@ -1,7 +1,7 @@
 """PATH_REPORT: what a player reports to the node about its paths to other players (PROTOCOL.md 12.9)."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,6 +11,9 @@ from ..packets import MAX_SEATS
 _ENTRY = struct.Struct("<BBBBIIII")
 _U32_MAX = 0xFFFFFFFF
 MAX_ENTRIES = 32
+REPORT_INTERVAL = 10.0  # seconds
+MIN_REPORT_INTERVAL = 0.3  # seconds between two reports about changes
+MAX_ENDED = 64  # reports about pairs that have ended, which wait to be sent
 
 
 class PathKind(IntEnum):
@@ -79,6 +82,34 @@ def encode_reports(reports: Iterable[PathReport]) -> bytes:
         for it in reports
     ]
     return bytes((len(entries),)) + b"".join(entries)
+
+
+class Reporting:
+    """When a player reports, and its last reports about pairs that have ended. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self.due: float | None = None  # None: there is nothing to report
+        self._reported_at = 0.0
+        self._ended: list[PathReport] = []
+
+    def changed(self, now: float) -> None:
+        """The path to a peer has changed."""
+        self.due = max(now, self._reported_at + MIN_REPORT_INTERVAL)
+
+    def ended(self, report: PathReport, now: float) -> None:
+        """The pair is no longer permitted; this is the last report about it."""
+        self._ended = [*self._ended[1 - MAX_ENDED :], report]
+        self.changed(now)
+
+    def stop(self) -> None:
+        """Nothing is reported any more, until the next change."""
+        self.due = None
+
+    def take(self, reports: Sequence[PathReport], now: float) -> list[bytes]:
+        """The bodies of the PATH_REPORTs to send now, about these pairs and those that have ended."""
+        every, self._ended = [*self._ended, *reports], []
+        self._reported_at, self.due = now, now + REPORT_INTERVAL if every else None
+        return [encode_reports(every[at : at + MAX_ENTRIES]) for at in range(0, len(every), MAX_ENTRIES)]
 
 
 def decode_reports(body: bytes) -> list[PathReport]:
