@@ -69,7 +69,7 @@ async def test_a_player_whose_udp_is_blocked_plays_over_tls(node, certificate):
     session = DirectSession(node)
     blocked = {**session.player(0), "websocket_url": _url(node), "ssl_context": _context(certificate)}
     async with (
-        await asyncio_udp.connect("127.0.0.77", 9, **blocked) as one,
+        await asyncio_udp.connect("127.0.0.77", 9, **blocked, connect_timeout=60) as one,
         await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as other,
     ):
         one.send(b"over TLS", EVERYONE)
