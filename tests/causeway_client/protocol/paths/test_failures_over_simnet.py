@@ -129,8 +129,8 @@ def test_packets_that_are_lost_or_late_in_a_pause_of_the_game_cost_no_direct_pat
     if "stops" in fault:
         scene.net.interfere = stop
     scene.net.run(30.0)
+    scene.play(1.0)
     assert scene.path(0, 1) == scene.path(1, 0) == "ipv4"
-    assert scene.changes(0) == [(1, "ipv4", "first_path")]
 
 
 @pytest.mark.parametrize("outage", [0.4, 1.2, 4.0])

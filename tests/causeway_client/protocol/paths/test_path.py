@@ -327,6 +327,14 @@ def test_a_single_late_answer_does_not_count(valid: Probed) -> None:
     assert (valid.path.round_trip.smoothed, valid.path.round_trip.jitter) == (pytest.approx(0.02), pytest.approx(0.0))
 
 
+def test_two_late_answers_in_a_pause_do_not_count(valid: Probed) -> None:
+    valid.path.check(valid.now, is_in_play=False)
+    for rtt in (0.3, 0.3, 0.02):
+        valid.rtt = rtt
+        valid.exchange()
+    assert valid.path.round_trip.smoothed == pytest.approx(0.02)
+
+
 def test_answers_that_are_late_together_count_once(valid: Probed) -> None:
     nonces = []
     for _ in range(4):
@@ -458,5 +466,7 @@ def test_intervals_of_full_size_probes(valid: Probed) -> None:
     assert due(True, True) == FULL_PLAY_INTERVAL
     assert due(False, True) == FULL_STANDBY_INTERVAL
     assert due(True, False) == due(False, False) == FULL_IDLE_INTERVAL
+    path.is_narrow = True
+    assert due(True, False) == FULL_STANDBY_INTERVAL
     path.state = PathState.SUSPECT
     assert path.next_full_probe(is_selected=True, is_in_play=True) is None

@@ -314,6 +314,20 @@ def test_noise_of_ten_percent_causes_at_most_one_change(
     assert len(chosen.changes) <= 1
 
 
+def test_no_path_that_works_is_left_while_the_game_pauses() -> None:
+    relay, direct = path(PathKind.RELAY, 0.040), path(PathKind.IPV4, 0.020)
+    chosen = Chosen(relay, direct)
+    chosen.update()
+    measure(direct, *[0.200] * 100)
+    for _ in range(100):
+        chosen.now += 1.0
+        assert not chosen.selection.update(chosen.direct, chosen.now, is_in_play=False)
+    chosen.run(BETTER_FOR - 0.1)
+    assert chosen.kind is PathKind.IPV4
+    chosen.run(0.2)
+    assert chosen.kind is PathKind.RELAY
+
+
 def test_two_equal_paths_do_not_alternate() -> None:
     draw = random.Random(2)
     paths = [path(PathKind.IPV4, 0.020), path(PathKind.IPV6, 0.020)]

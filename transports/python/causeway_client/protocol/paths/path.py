@@ -19,6 +19,8 @@ Address = Hashable
 SMALL_DATAGRAM = 548  # bytes: the smallest MTU of IPv4, 576, less the largest usual headers; assumed to pass everywhere
 SUSPECT_AFTER = 0.15  # seconds; more on a longer path
 DEAD_AFTER = 1.0  # seconds of silence
+FIRST_AGAIN = 0.05  # seconds after a probe, while a path has never answered, after which another one makes sense
+SENDING_FOR = 0.5  # seconds after the last DATA in which there is a hurry to find a failure
 UNANSWERED = 3  # consecutive probes without an answer that make a path suspect while packets arrive on it
 GOOD_ANSWERS, GOOD_WITHIN = 3, 0.5  # answers within so many seconds that make a suspect path valid again
 RESTS = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before a dead path is probed again, by how often that was in vain
@@ -66,6 +68,7 @@ class Path:
         self._valid_since = now
         self._open: dict[bytes, tuple[float, bool]] = {}  # nonce -> (when sent, whether at full size)
         self._samples: deque[float] = deque(maxlen=3)  # the last round trips
+        self._is_in_play = True
         self._full_failures = 0
         self._good_answers: deque[tuple[float, float]] = deque(maxlen=GOOD_ANSWERS)  # (when, round trip)
         self._totals: deque[tuple[float, int, int]] = deque()  # (when, sent, of these received by the peer)
@@ -158,10 +161,10 @@ class Path:
 
     def _measured(self, sample: float) -> None:
         """The median of the last three: one late answer says that a process or a radio paused, not that the path has
-        become longer."""
+        become longer. While the game pauses, answers are rare, and the shortest of them counts."""
         self._samples.append(sample)
-        is_full = len(self._samples) == self._samples.maxlen
-        self.round_trip.add(sorted(self._samples)[1] if is_full else min(self._samples))
+        is_median = self._is_in_play and len(self._samples) == self._samples.maxlen
+        self.round_trip.add(sorted(self._samples)[1] if is_median else min(self._samples))
 
     def _restart_round_trip(self, *samples: float) -> None:
         self.round_trip = RoundTrip()
@@ -177,8 +180,9 @@ class Path:
     # -- time
 
     def check(self, now: float, *, is_in_play: bool = True) -> bool:
-        """Takes account of what did not arrive. Whether the state or the size has changed. `is_in_play`: whether the
-        game exchanges DATA with the peer."""
+        """Takes account of what did not arrive. Whether the state or the size has changed. `is_in_play`: whether DATA
+        was exchanged with the peer within SENDING_FOR."""
+        self._is_in_play = is_in_play
         changed = self._check_full_size(now)
         if self.state not in (PathState.VALID, PathState.SUSPECT):
             return changed
@@ -284,8 +288,8 @@ class Path:
         """When the path is to be probed at full size next."""
         if self.address is None or self.state is not PathState.VALID:
             return None
-        if not is_in_play:
-            return self.full_probed_at + FULL_IDLE_INTERVAL
+        if not is_in_play:  # a path that seems narrow may only have lost these probes by chance
+            return self.full_probed_at + (FULL_STANDBY_INTERVAL if self.is_narrow else FULL_IDLE_INTERVAL)
         return self.full_probed_at + (FULL_PLAY_INTERVAL if is_selected else FULL_STANDBY_INTERVAL)
 
     # -- measurements
@@ -294,6 +298,10 @@ class Path:
     def is_alive(self) -> bool:
         """Whether the peer has answered on it, and is not known to be unreachable on it now."""
         return self.state in (PathState.VALID, PathState.SUSPECT)
+
+    def is_without_answer(self, now: float) -> bool:
+        """Whether it has not been measured, and its last probe is no longer expected to be answered."""
+        return self.round_trip.smoothed is None and now - self.probed_at >= FIRST_AGAIN
 
     @property
     def suspect_after(self) -> float:
@@ -311,8 +319,13 @@ class Path:
         lost, due = self._lost()
         return lost / due if due else 0.0
 
+    @property
+    def counted(self) -> int:
+        """Packets by which the loss is known."""
+        return self._lost()[1]
+
     def expected_loss(self, presumed: float) -> float:
-        """The same, as far as it is known from so few packets. `presumed`: that of the path it is compared with."""
+        """The same, as far as it is known from so few packets. `presumed`: that of the path on which most is known."""
         lost, due = self._lost()
         unknown = max(0, LOSS_PACKETS - due)
         return (lost + presumed * unknown) / (due + unknown)

@@ -58,15 +58,16 @@ class Choice:
         )
 
 
-def score(path: Path, relay_bias: float, presumed_loss: float = 0.0) -> float | None:
+def score(path: Path, relay_bias: float, presumed_loss: float | None = 0.0) -> float | None:
     """In seconds; None before the first answer. `presumed_loss`: of a path on which too few packets were sent to know
-    its own. It is that of the path in use, because few packets are sent on the others: otherwise each of them would
-    seem better as soon as something is lost."""
+    its own. It is that of the path with the largest number of packets, usually the one in use: otherwise each of the
+    others would seem better as soon as something is lost. None: no loss counts."""
     rtt = path.round_trip.smoothed
     if rtt is None:
         return None
     extra = {PathKind.LOCAL_NETWORK: -LOCAL_BONUS, PathKind.RELAY: relay_bias}.get(path.kind, 0.0)
-    return rtt + JITTER_WEIGHT * path.round_trip.jitter + LOSS_WEIGHT * path.expected_loss(presumed_loss) + extra
+    loss = 0.0 if presumed_loss is None else path.expected_loss(presumed_loss)
+    return rtt + JITTER_WEIGHT * path.round_trip.jitter + LOSS_WEIGHT * loss + extra
 
 
 class PathSelection:
@@ -79,13 +80,17 @@ class PathSelection:
         self._better: Path | None = None
         self._better_since = 0.0
         self._failures = 0
+        self._presumed_loss: float | None = 0.0
         self._return_at: float | None = None
         self.left: Path | None = None  # the direct path that has failed; it is taken again when it works
 
-    def update(self, paths: list[Path], now: float) -> bool:
-        """Chooses among the relay and the direct `paths`. Whether the choice has changed."""
+    def update(self, paths: list[Path], now: float, *, is_in_play: bool = True) -> bool:
+        """Chooses among the relay and the direct `paths`. Whether the choice has changed. While the game pauses
+        (`is_in_play` is false), too little is measured to leave a path that works."""
         current = self.choice.path
         self._return_at = None
+        best_known = max((self._relay, *paths), key=lambda path: path.counted)
+        self._presumed_loss = best_known.loss if is_in_play else None
         usable = [path for path in paths if path.is_usable]
         if current is not self._relay and current not in usable:
             return self._replace(current, usable, now)
@@ -96,7 +101,7 @@ class PathSelection:
             return self._take(best, PathReason.RECOVERED if best is self.left else PathReason.PATH_FAILED, now)
         if self._is_refuge():
             return best is not None and self._is_better(best, current, by_margin=False) and self._return_to(best, now)
-        if best is None or not self._is_better(best, current):
+        if best is None or not is_in_play or not self._is_better(best, current):
             self._better = None
             return False
         if self._better is None:
@@ -157,7 +162,7 @@ class PathSelection:
         return True
 
     def _score(self, path: Path) -> float | None:
-        return score(path, self._relay_bias, self.choice.path.loss)
+        return score(path, self._relay_bias, self._presumed_loss)
 
     def _best(self, paths: list[Path]) -> Path | None:
         scored = [(value, path) for path in paths if (value := self._score(path)) is not None]

@@ -13,7 +13,7 @@ from ..errors import DecodeError
 from ..packets import HEADER, MAX_DATAGRAM, OVERHEAD, PacketType
 from .candidates import IpPort, targets
 from .pair_secrets import direct_key
-from .path import IDLE_INTERVAL, Path, PathState
+from .path import IDLE_INTERVAL, SENDING_FOR, Path, PathState
 from .path_selection import Choice, PathSelection
 from .punching import Punching, RoundBudget, guessed_addresses
 from .rendezvous import NONCE_SIZE, NatClass, Rendezvous, decode_rendezvous
@@ -177,6 +177,8 @@ class Peer:
             raise DecodeError("replayed")
         self._acknowledged(self._round == 1)  # it is under keys that need our nonce, which that round contains
         self._last_packet_at = now
+        if self.relay.is_without_answer(now):
+            self._probe(self.relay, now)  # the first one may have arrived before the peer had our keys
         if path is None:
             path = self._add_path(address, now)
             path.made_known_by_packet(is_offered=address in self._kinds)
@@ -329,7 +331,7 @@ class Peer:
         return Path(address, self._kind_of(address), now)
 
     def _check_paths(self, now: float) -> bool:
-        changed, is_in_play = False, self._is_in_play(now)
+        changed, is_in_play = False, self._is_in_play(now, SENDING_FOR)
         for path in (self.relay, *self.paths.values()):
             changed = path.check(now, is_in_play=is_in_play) or changed
             rest = self._rest_until(path, now)
@@ -344,8 +346,8 @@ class Peer:
                 self._probe(path, now, MAX_DATAGRAM)
         return changed
 
-    def _is_in_play(self, now: float) -> bool:
-        return now - self.traffic_at < IN_PLAY_FOR
+    def _is_in_play(self, now: float, seconds: float = IN_PLAY_FOR) -> bool:
+        return now - self.traffic_at < seconds
 
     def _rest_until(self, path: Path, now: float) -> float | None:
         """When a direct path that has died is to be probed again. Not during a long pause of the game."""
@@ -356,10 +358,9 @@ class Peer:
         is_failed = path.state in (PathState.SUSPECT, PathState.DEAD)
         if path.address is None and not is_failed and not any(it.is_alive for it in self.paths.values()):
             return None  # the relay is measured only to compare it
-        is_in_play = self._is_in_play(now)
         # In a pause, the path to return to is kept open like the one in use.
-        is_selected = path is self.choice.path or (path is self._selection.left and not is_in_play)
-        return path.next_probe(is_selected=is_selected, is_in_play=is_in_play)
+        is_selected = path is self.choice.path or (path is self._selection.left and not self._is_in_play(now))
+        return path.next_probe(is_selected=is_selected, is_in_play=self._is_in_play(now))
 
     def _next_full_probe(self, path: Path, now: float) -> float | None:
         return path.next_full_probe(is_selected=path is self.choice.path, is_in_play=self._is_in_play(now))
@@ -373,16 +374,15 @@ class Peer:
                 due.append(self._selection.next_check())
             if self.is_direct:
                 due.append(self._last_packet_at + CONSENT_TIMEOUT)
-            is_in_play = self._is_in_play(now)
             for path in (self.relay, *self.paths.values()):
-                due += [path.next_check(is_in_play=is_in_play), self._rest_until(path, now)]
+                due += [path.next_check(is_in_play=self._is_in_play(now, SENDING_FOR)), self._rest_until(path, now)]
                 due += [self._next_probe(path, now), self._next_full_probe(path, now)]
         return min(at for at in due if at is not None)
 
     def _update_selection(self, now: float) -> None:
         if self._wire.is_suspended:
             return
-        if self._selection.update(list(self.paths.values()), now):
+        if self._selection.update(list(self.paths.values()), now, is_in_play=self._is_in_play(now)):
             relay_rtt = self.relay.round_trip.smoothed or 0.0
             self._overlap_until = now + max(MIN_OVERLAP, relay_rtt)
             self._wire.path_changed(self, self._selection.choice)
