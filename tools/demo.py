@@ -1,7 +1,9 @@
 """`make demo`: starts Causeway on this machine, matches four players by their tickets, and lets them play over UDP.
 
-One host and three players, in both dialects, send 30 packets per second each for 15 seconds, and the host answers every
-packet. Then one player is revoked, and the packets that still reach it are counted. All printed figures are measured.
+A host answers every packet of three players, who send 30 packets per second each for 15 seconds. They use the native
+dialect in the direct mode "direct": the relay carries the first packets, and then they exchange them directly. Two
+other players use the edgegap dialect, in a session of their own. Then one player is revoked, and the packets that still
+reach it are counted. All printed figures are measured.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import httpx  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from causeway_client.protocol.errors import ConnectionFailed  # noqa: E402
-from tools.demo_game import DemoFailed, console, play  # noqa: E402
+from tools.demo_game import DemoFailed, console, edgegap_game, native_game, play  # noqa: E402
 from tools.demo_processes import STATE, manage, packet_path, running, start_up, stop, wait_until_up  # noqa: E402
 
 # Keys and password of the last run, until `make clean`. Like the whole folder, readable by their owner only.
@@ -32,6 +34,11 @@ PLAYERS: list[dict[str, Any]] = [
     {"name": "anna", "ip": "192.0.2.20", "beacons": {"Frankfurt": 31, "Ashburn": 88, "Singapore": 190}},
     {"name": "ben", "ip": "192.0.2.30", "beacons": {"Frankfurt": 92, "Ashburn": 14, "Singapore": 230}},
     {"name": "cleo", "ip": "192.0.2.40", "beacons": {"Frankfurt": 44, "Ashburn": 110, "Singapore": 150}},
+]
+# Two players of a game that was made for Edgegap's relays, in a session that its backend creates.
+EDGEGAP_PLAYERS: list[dict[str, Any]] = [
+    {"name": "dora", "ip": "192.0.2.50", "latencies": {"frankfurt": 22}},
+    {"name": "emil", "ip": "192.0.2.60", "latencies": {"frankfurt": 27}},
 ]
 
 
@@ -108,7 +115,7 @@ def access_of_last_run(url: str) -> dict[str, str] | None:
 
 
 def new_access() -> dict[str, str]:
-    key = manage("api_key", "demo", "--create-tenant")
+    key = manage("api_key", "demo", "--create-tenant", "--direct-mode", "direct")
     players_key = manage("api_key", "demo", "--scope", "matchmaker")
     username, password = manage("admin_login").split()
     access = {"key": key, "players_key": players_key, "username": username, "password": password}
@@ -136,9 +143,21 @@ def run_match(api: httpx.Client, players_key: str, seconds: float) -> None:
     show_placement(api.get(session["placement"]).raise_for_status().json())
     named = zip(assignments, PLAYERS, strict=True)
     names = [player["name"] for _, player in sorted(named, key=lambda pair: pair[0]["seat"])]
-    asyncio.run(play(session, names, api, seconds))
-    api.delete(f"/v1/relays/sessions/{session['session_id']}").raise_for_status()
-    console.print("Session deleted. [bold green]0 packets lost[/] in both dialects.")
+    edgegap_session = create_edgegap_session(api)
+    edgegap_names = [player["name"] for player in EDGEGAP_PLAYERS]
+    games = [native_game(session, names), edgegap_game(edgegap_session, edgegap_names)]
+    asyncio.run(play(games, api, seconds))
+    for each in (session, edgegap_session):
+        api.delete(f"/v1/relays/sessions/{each['session_id']}").raise_for_status()
+    console.print("Sessions deleted. [bold green]0 packets lost[/] in both dialects.")
+    page = f"/admin/relay_sessions/relaysession/{session['session_id']}/change/"
+    console.print(f"The paths of each pair over time: {api.base_url.join(page)}", soft_wrap=True)
+
+
+def create_edgegap_session(api: httpx.Client) -> dict[str, Any]:
+    users = [{"ip": player["ip"], "latencies": player["latencies"]} for player in EDGEGAP_PLAYERS]
+    session: dict[str, Any] = api.post("/v1/relays/sessions", json={"users": users}).raise_for_status().json()
+    return session
 
 
 def open_ticket(game: httpx.Client, player: dict[str, Any]) -> str:

@@ -1,10 +1,11 @@
-"""The game of the demo: one host answers every packet of its players, in both dialects."""
+"""The games of the demo: a host answers every packet of its players, in each of the two dialects."""
 
 import asyncio
 import contextlib
 import statistics
 import struct
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,12 @@ from rich.live import Live
 from rich.table import Table
 
 from causeway_client import asyncio_udp, edgegap
+from causeway_client.protocol.paths.reports import PathInfo
+from causeway_client.rest import connect_arguments, edgegap_arguments
 
 PACKETS_PER_SECOND = 30
 STAMP = struct.Struct("<BId")  # seat, sequence number, time of sending
+DIRECT_WITHIN = 10.0  # seconds
 PADDING = bytes(87)  # makes the payload 100 bytes, a common size in games
 
 console = Console()
@@ -46,9 +50,20 @@ class Player:
         in_flight = time.monotonic() - self.last_arrival < 0.3
         return "0" if in_flight and missing < PACKETS_PER_SECOND // 3 else str(missing)
 
-    async def send_stream(self, until: float) -> None:
+    @property
+    def path_to_host(self) -> PathInfo | None:
+        """None: only the relay is used, as always in the edgegap dialect."""
+        paths = self.link.paths() if self.dialect == "native" else []
+        return next((info for info in paths if info.seat == 0), None)
+
+    @property
+    def path_name(self) -> str:
+        return info.path.name.lower() if (info := self.path_to_host) else "relay"
+
+    async def send_stream(self, until: float, latest: float = 0.0) -> None:
+        """Until this time; a native player up to `latest` if it has no direct path by then, on a busy machine."""
         due = time.monotonic()
-        while due < until:
+        while due < until or (due < latest and self.dialect == "native" and self.path_name == "relay"):
             self.link.send(STAMP.pack(self.seat, self.sent, time.monotonic()) + PADDING)
             self.sent += 1
             due += 1 / PACKETS_PER_SECOND
@@ -63,61 +78,98 @@ class Player:
             self.round_trips.append((self.last_arrival - sent_at) * 1000)
 
 
-async def answer_everyone(host: edgegap.EdgegapHost) -> None:
-    """The host sends every packet back to its player."""
-    while True:
-        source, payload = await host.receive()
-        host.send(payload, source)
+@dataclass
+class Game:
+    """One session with its players. The host answers every packet of each of them."""
+
+    session: dict[str, Any]
+    open_player: Callable[[int], Awaitable[Any]]
+    names: list[str]  # by seat
+    dialect: str
+    host: Any = None
+    players: list[Player] = field(default_factory=list)
+
+    async def connect(self) -> None:
+        self.host = await self.open_player(0)
+        for seat, name in list(enumerate(self.names))[1:]:
+            self.players.append(Player(name, seat, self.dialect, await self.open_player(seat)))
+
+    async def answer_everyone(self) -> None:
+        while True:
+            source, payload = await self.host.receive()
+            self.host.send(payload, source)
+
+    def close(self) -> None:
+        for link in (self.host, *(player.link for player in self.players)):
+            link.close()
 
 
-async def connect_players(session: dict[str, Any], names: list[str]) -> tuple[edgegap.EdgegapHost, list[Player]]:
-    host = await open_edgegap(session, 0, edgegap.EdgegapHost, "server")
-    players = [Player(names[1], 1, "edgegap", await open_edgegap(session, 1, edgegap.EdgegapClient, "client"))]
-    for user in session["session_users"][2:]:
-        link = await asyncio_udp.connect(
-            session["relay"]["ip"],
-            session["relay"]["ports"]["client"]["port"],
-            connect_token=user["connect_token"],
-            seat_key=user["seat_key"],
-        )
-        players.append(Player(names[user["seat"]], user["seat"], "native", link))
-    return host, players
+def native_game(session: dict[str, Any], names: list[str]) -> Game:
+    def open_player(seat: int) -> Awaitable[Any]:
+        return asyncio_udp.connect(**connect_arguments(session, seat=seat))
+
+    return Game(session, open_player, names, "native")
 
 
-async def open_edgegap(session: dict[str, Any], seat: int, kind: type[Any], port: str) -> Any:
-    link = kind(
-        session["relay"]["ip"],
-        session["relay"]["ports"][port]["port"],
-        user_token=session["session_users"][seat]["authorization_token"],
-        session_token=session["authorization_token"],
-    )
-    await link.open()
-    await link.wait_valid()
-    return link
+def edgegap_game(session: dict[str, Any], names: list[str]) -> Game:
+    async def open_player(seat: int) -> Any:
+        kind: type[Any] = edgegap.EdgegapClient if seat else edgegap.EdgegapHost
+        link = kind(**edgegap_arguments(session, seat=seat))
+        await link.open()
+        await link.wait_valid()
+        return link
+
+    return Game(session, open_player, names, "edgegap")
 
 
-async def play(session: dict[str, Any], names: list[str], api: httpx.Client, seconds: float) -> None:
-    host, players = await connect_players(session, names)
-    tasks = [asyncio.create_task(answer_everyone(host))]
+async def play(games: list[Game], api: httpx.Client, seconds: float) -> None:
+    """Plays all games at the same time; then a player of the first one is revoked."""
+    for game in games:
+        await game.connect()
+    players = [player for game in games for player in game.players]
+    tasks = [asyncio.create_task(game.answer_everyone()) for game in games]
     tasks += [asyncio.create_task(player.receive_answers()) for player in players]
     until = time.monotonic() + seconds
-    senders = [asyncio.create_task(player.send_stream(until)) for player in players]
+    senders = [asyncio.create_task(player.send_stream(until, until + DIRECT_WITHIN)) for player in players]
     with Live(console=console, refresh_per_second=4) as live:
-        while time.monotonic() < until + 0.5:  # half a second for the last answers
-            live.update(players_table(session, players))
+        while not all(sender.done() for sender in senders):
+            live.update(players_table(games))
             await asyncio.sleep(0.25)
-        live.update(players_table(session, players))
+        await asyncio.sleep(0.5)  # for the last answers
+        live.update(players_table(games))
     if not console.is_terminal:
         console.print()  # without a terminal, the live table ends without a newline
     await asyncio.gather(*senders)
     lost = sum(player.sent - player.received for player in players)
     if lost:
         raise DemoFailed(f"{lost} of {sum(player.sent for player in players)} packets were lost")
-    await show_revoke(session, api, players)
+    show_paths(games[0])
+    await show_revoke(games[0].session, api, games[0].players)
     for task in tasks:
         task.cancel()
-    for link in (host, *(player.link for player in players)):
-        link.close()
+    for game in games:
+        game.close()
+
+
+def show_paths(game: Game) -> None:
+    """On which path each player sends to the host, and the host to it."""
+    back = {info.seat: info for info in game.host.paths()}
+    for player in game.players:
+        there = player.path_to_host
+        if there is None or player.seat not in back:
+            console.print(f"{game.names[0]} and {player.name}: over the relay")
+            continue
+        kinds = [info.path.name.lower() for info in (there, back[player.seat])]
+        how = "directly" if "relay" not in kinds else "over the relay"
+        console.print(
+            f"{game.names[0]} and {player.name} exchange packets [bold]{how}[/] ({', '.join(dict.fromkeys(kinds))}): "
+            f"round trip {milliseconds(there.rtt_ms)}, over the relay {milliseconds(there.relay_rtt_ms)}",
+            highlight=False,
+        )
+
+
+def milliseconds(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f} ms"
 
 
 async def show_revoke(session: dict[str, Any], api: httpx.Client, players: list[Player]) -> None:
@@ -146,18 +198,16 @@ async def show_revoke(session: dict[str, Any], api: httpx.Client, players: list[
         raise DemoFailed(f"a packet reached a revoked player {late:.2f} s after the answer")
 
 
-def players_table(session: dict[str, Any], players: list[Player]) -> Table:
-    relay = session["relay"]
-    table = Table(title=f"Session {session['session_id']} over {session['location']}, relay {relay['host']}")
-    for name in ("player", "dialect", "relay port"):
+def players_table(games: list[Game]) -> Table:
+    sessions = " and ".join(f"{game.session['session_id']} ({game.dialect})" for game in games)
+    table = Table(title=f"Sessions {sessions} on {games[0].session['relay']['host']}")
+    for name in ("player", "dialect", "path"):
         table.add_column(name)
     for name in ("round trip ms", "sent", "answered", "lost"):
         table.add_column(name, justify="right")
-    for player in players:
+    for player in [player for game in games for player in game.players]:
         recent = player.round_trips[-60:]
         trip = f"{statistics.median(recent):.2f}" if recent else "-"
-        port = str(relay["ports"]["client"]["port"])
-        table.add_row(
-            player.name, player.dialect, port, trip, str(player.sent), str(player.received), player.shown_lost
-        )
+        counts = str(player.sent), str(player.received), player.shown_lost
+        table.add_row(player.name, player.dialect, player.path_name, trip, *counts)
     return table

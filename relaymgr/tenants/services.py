@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from relaymgr.tenants.choices import DirectMode
 from relaymgr.tenants.keys import new_key
 from relaymgr.tenants.models import ApiKey, Tenant, new_webhook_secret
 from web.authorization import Scope
@@ -19,10 +20,11 @@ OWN_SCOPES = (Scope.NODE, Scope.SERVICE)  # of keys of the installation, one sco
 USED_RESOLUTION = timedelta(minutes=1)
 
 
-def tenant_create(*, slug: str, name: str = "") -> Tenant:
-    """Raises Invalid if the slug is taken or malformed."""
-    check_fields(Tenant(slug=slug, name=name or slug))
-    tenant, created = Tenant.objects.get_or_create(slug=slug, defaults={"name": name or slug})
+def tenant_create(*, slug: str, name: str = "", direct_mode: str = DirectMode.RELAY_ONLY) -> Tenant:
+    """Raises Invalid if the slug is taken or malformed, or there is no such mode."""
+    fields = {"name": name or slug, "direct_mode": direct_mode}
+    check_fields(Tenant(slug=slug, **fields))
+    tenant, created = Tenant.objects.get_or_create(slug=slug, defaults=fields)
     if not created:
         raise Invalid.field("slug", f"A tenant {slug} already exists.", "unique")
     return tenant

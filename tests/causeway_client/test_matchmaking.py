@@ -101,6 +101,23 @@ def city(*nodes: tuple[str, int]) -> dict[str, Any]:
     return {**found[0], "location": {"city": "Frankfurt"}, "nodes": found}
 
 
+async def test_nat_class_is_sent_once_the_matchmaker_asks_for_it(matchmaker: Matchmaker) -> None:
+    matchmaker.streams = [event("status", id="ticket1", status="CANCELLED", reason="enough")]
+    details = {"attributes.nat_class": [{"message": "This attribute is required.", "code": "required"}]}
+    matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": details})
+    with pytest.raises(ManagerError):
+        await find_match(matchmaker.url, "key", "duel")
+    asked = [body["attributes"] for method, path, body in matchmaker.requests if method == "POST"]
+    assert asked == [{}, {"nat_class": "udp_blocked"}], "there is no relay, so no answer"
+
+
+async def test_a_nat_class_that_the_game_gives_is_not_replaced(matchmaker: Matchmaker) -> None:
+    matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.nat_class": []}})
+    with pytest.raises(ManagerError):
+        await find_match(matchmaker.url, "key", "duel", {"nat_class": "unheard_of"})
+    assert [method for method, *_ in matchmaker.requests].count("POST") == 1
+
+
 async def test_refused_ticket_is_a_typed_error(matchmaker: Matchmaker) -> None:
     matchmaker.refusal = (400, {"message": "No.", "code": "invalid", "details": {"attributes.elo": []}})
     with pytest.raises(ManagerError) as raised:

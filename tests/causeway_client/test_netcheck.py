@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from causeway_client import netcheck
 from causeway_client.netcheck import FamilyReport, NodeAnswer, Report, _advice, as_text
 from tests.support.node_process import NodeProcess
 from tests.support.waiting import wait_until
@@ -36,6 +37,11 @@ def test_a_reachable_node_is_measured_and_no_nat_is_found(node):
 
 
 @pytest.mark.flow
+async def test_the_class_alone_is_determined_from_the_ports_of_one_node(node):
+    assert await netcheck.nat_class([("127.0.0.1", node.client_port)]) == "endpoint_independent"
+    assert await netcheck.nat_class([]) == "udp_blocked"
+
+
 def test_a_node_that_does_not_answer_is_reported_and_the_exit_code_is_1():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))

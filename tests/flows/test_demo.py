@@ -22,7 +22,7 @@ def run_demo(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_demo_plays_a_session_in_both_dialects_and_stops_what_it_started(tmp_path: Path) -> None:
+def test_demo_plays_in_both_dialects_directly_in_the_native_one_and_stops_what_it_started(tmp_path: Path) -> None:
     port, relay_port = free_ports()
 
     done = run_demo(tmp_path, "--once", "--seconds", "2", "--port", str(port), "--relay-port", str(relay_port))
@@ -30,6 +30,9 @@ def test_demo_plays_a_session_in_both_dialects_and_stops_what_it_started(tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     for shown in ("HOST_ASSIGNED", "edgegap", "native", "frankfurt-1", "Revoked cleo", "0 packets lost", "Stopped"):
         assert shown in done.stdout
+    direct = re.findall(r"(\w+) and (\w+) exchange packets directly", done.stdout)
+    assert len(direct) == 3, done.stdout
+    assert {name for pair in direct for name in pair} == {"host", "anna", "ben", "cleo"}
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the web server still runs"
     for log in tmp_path.rglob("*.log"):

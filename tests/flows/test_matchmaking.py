@@ -49,6 +49,24 @@ def key(stack: Stack) -> str:
     return player_key
 
 
+async def test_the_nat_class_is_determined_where_the_profile_has_the_rule(stack: Stack, key: str) -> None:
+    rules = {
+        **PROFILE["rules"]["initial"],
+        "nat_class": {"type": "number_difference", "attributes": {"max_difference": 0}},
+    }
+    config = {**PROFILE, "rules": {"initial": rules}}
+    body = {"config": config, "activate": True}
+    assert stack.api.post("/matchmaker/profiles/by-nat/versions", json=body).status_code == 201
+    url = f"{stack.url}/matchmaker"
+    searches = [
+        find_match(url, key, "by-nat", {"elo": 1000}, latency_attribute="beacons", search_timeout=300) for _ in range(4)
+    ]
+    found = await asyncio.gather(*searches)
+    assert len({each.assignment["request_id"] for each in found}) == 1
+    for each in found:
+        each.connection.close()
+
+
 @contextlib.contextmanager
 def another_matchmaker(stack: Stack, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = stack.environment | {

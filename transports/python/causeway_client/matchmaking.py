@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import asyncio_udp
+from . import asyncio_udp, netcheck
 from .protocol.probing import Measurement
 from .rest import one_or_all
 from .rest_errors import ManagerError, MatchNotFound
@@ -35,6 +35,7 @@ from .rest_requests import (
 __all__ = ["FoundMatch", "ManagerError", "MatchNotFound", "assignment_arguments", "find_match"]
 
 MAX_MEASUREMENTS = 200  # the limit of a ticket
+NAT_CLASS = "nat_class"  # the attribute of the rule of this name
 UNREACHABLE_FOR = 30.0  # seconds without an answer after which a search ends
 
 
@@ -59,7 +60,8 @@ async def find_match(
     """Searches for a match and connects to its relay. `url` is the matchmaker's base URL; `latency_attribute` is the
     name of the attribute that the profile's `latencies` rule reads. The relays are measured first, all at once, for at
     most 2 s; the signed measurements go with the ticket, and the relay of the match is chosen by them. If no relay
-    answers, they are measured again, unless the profile accepts players without measurements.
+    answers, they are measured again, unless the profile accepts players without measurements. If the profile has the
+    rule `nat_class` and the attributes do not have it, the class of the player's NAT is determined as well.
 
     If the matchmaker refuses a request temporarily (429, 503), it is repeated when the matchmaker allows it; a
     matchmaker that has answered before may be unreachable for 30 s. Raises MatchNotFound, ManagerError, TimeoutError
@@ -107,17 +109,31 @@ class _Search:
             nearest = nearest_by_city(beacons, measured)
             self.state = "the matchmaker accepted no ticket. Next: check its limits and its health."
             try:
-                return await self._post(http, nearest, asyncio_udp.as_measurements(measured))
+                return await self._post_classified(http, beacons, nearest, asyncio_udp.as_measurements(measured))
             except ManagerError as error:
-                if nearest or not self._lacks_measurements(error):
+                if nearest or not self._lacks(error, self._latency_attribute):
                     raise
             self.state = f"none of {len(beacons)} relays answered. Next: allow UDP to the ports of their beacons."
             await asyncio.sleep(pause_seconds(None, attempt))
             attempt += 1
 
-    def _lacks_measurements(self, error: ManagerError) -> bool:
+    def _lacks(self, error: ManagerError, attribute: str | None) -> bool:
+        """Whether the ticket was refused because of this attribute, which the caller has not given."""
         fields = error.details if isinstance(error.details, dict) else {}
-        return error.status == 400 and f"attributes.{self._latency_attribute}" in fields
+        return error.status == 400 and f"attributes.{attribute}" in fields and attribute not in self._attributes
+
+    async def _post_classified(
+        self, http: Client, beacons: list[Json], nearest: dict[str, float], measurements: list[Json]
+    ) -> str:
+        """Adds the class of the NAT if the matchmaker asks for it."""
+        try:
+            return await self._post(http, nearest, measurements)
+        except ManagerError as error:
+            if not self._lacks(error, NAT_CLASS):
+                raise
+        nodes = [(str(beacon["host"]), int(beacon["udp_port"])) for beacon in beacons]
+        self._attributes[NAT_CLASS] = await netcheck.nat_class(nodes)
+        return await self._post(http, nearest, measurements)
 
     async def _post(self, http: Client, nearest: dict[str, float], measurements: list[Json]) -> str:
         measured = {self._latency_attribute: nearest} if self._latency_attribute is not None else {}
