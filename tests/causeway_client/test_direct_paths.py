@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from causeway_client import asyncio_udp, blocking_udp
+from causeway_client import asyncio_udp, blocking_udp, sidecar
 from causeway_client.protocol.events import DirectPathRequested, Left, PathChanged, Received
 from causeway_client.protocol.packets import EVERYONE, DirectMode
 from causeway_client.protocol.paths.pair_secrets import pack_peer_keys
@@ -193,6 +193,22 @@ async def test_a_new_socket_is_reached_directly_again(node):
         # Of either family: the machine may have an IPv6 address of its own.
         await _play_until(lambda: not before & {info.address for info in other.paths() if info.path}, one, other)
         await _play_until(lambda: _is_direct(one) and _is_direct(other), one, other)
+
+
+async def test_the_sidecar_logs_the_path_to_a_player(node, caplog):
+    caplog.set_level("INFO", "causeway_client.sidecar")
+    session = DirectSession(node)
+    async with (
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(0)) as relay,
+        await asyncio_udp.connect("127.0.0.1", node.client_port, **session.player(1)) as player,
+    ):
+        side = sidecar.HostSide(relay, ("127.0.0.1", 9), idle_timeout=60.0)
+        tasks = [asyncio.create_task(part) for part in (side.forward(), sidecar._watch(relay, side))]
+        expected = "packets to player 1 take the path"
+        await _play_until(lambda: any(line.startswith(expected) for line in caplog.messages), relay, player)
+        for task in tasks:
+            task.cancel()
+        side.close()
 
 
 def test_a_game_loop_is_connected_directly_without_a_new_call(node):

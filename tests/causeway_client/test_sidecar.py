@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from causeway_client import asyncio_udp
-from causeway_client.sidecar import MAX_GAME_PORTS, ExitCode, HostSide
+from causeway_client.protocol.events import PathChanged
+from causeway_client.sidecar import (
+    MAX_GAME_PORTS,
+    PATH_LINES_AT_ONCE,
+    SECONDS_PER_PATH_LINE,
+    ExitCode,
+    HostSide,
+    PathLog,
+)
 from tests.causeway_client.links import SidecarLink, ready_line, start_sidecar
 
 ROOT = Path(__file__).parents[2]
@@ -171,3 +179,29 @@ async def test_players_without_end_do_not_take_ports_without_end(game):
     assert side.open_ports == MAX_GAME_PORTS
     side.close()
     assert side.open_ports == 0
+
+
+# -- the log about paths
+
+
+def test_each_change_of_a_path_is_a_line(caplog):
+    caplog.set_level("INFO", "causeway_client.sidecar")
+    log = PathLog()
+    log.changed(PathChanged(3, "ipv4", "first_path"), 1000.0)
+    log.changed(PathChanged(3, "relay", "path_failed"), 1000.0)
+    assert caplog.messages == [
+        "packets to player 3 take the path ipv4 (first_path)",
+        "packets to player 3 take the path relay (path_failed)",
+    ]
+
+
+def test_paths_that_change_all_the_time_do_not_fill_the_log(caplog):
+    caplog.set_level("INFO", "causeway_client.sidecar")
+    log = PathLog()
+    for _ in range(1000):
+        log.changed(PathChanged(3, "ipv4", "better"), 1000.0)
+    assert len(caplog.messages) == PATH_LINES_AT_ONCE
+    for _ in range(2):
+        log.changed(PathChanged(3, "relay", "better"), 1000.0 + SECONDS_PER_PATH_LINE)
+    (line,) = caplog.messages[PATH_LINES_AT_ONCE:]
+    assert f"{1000 - PATH_LINES_AT_ONCE} earlier changes" in line

@@ -40,6 +40,14 @@ def test_key_for_nobody_is_refused_with_what_to_do() -> None:
     assert not Tenant.objects.exists()
 
 
+def test_the_direct_mode_of_a_new_tenant_can_be_chosen() -> None:
+    run("tenant_create", "studio", "--direct-mode", "ask")
+    run("api_key", "demo", "--create-tenant", "--direct-mode", "direct")
+    run("tenant_create", "other")
+    modes = dict(Tenant.objects.values_list("slug", "direct_mode"))
+    assert modes == {"studio": "ask", "demo": "direct", "other": "relay_only"}
+
+
 def test_tenant_may_be_made_on_the_way() -> None:
     for _ in range(2):
         assert api_key_get(presented=run("api_key", "studio", "--create-tenant"))

@@ -34,12 +34,13 @@ from .edgegap import ADVICE, EdgegapClient, EdgegapHost, EdgegapRefused, StateCh
 from .edgegap import MAX_PAYLOAD as EDGEGAP_MAX_PAYLOAD
 from .fragments import Fragmenter, Reassembler
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge, SeatRevoked, SessionEnded
-from .protocol.events import Event, Left, ReconnectStarted, Welcomed
+from .protocol.events import Event, Left, PathChanged, ReconnectStarted, Welcomed
 
 logger = logging.getLogger("causeway_client.sidecar")
 
 Relay = asyncio_udp.Connection | EdgegapClient
 MAX_GAME_PORTS = 255
+PATH_LINES_AT_ONCE, SECONDS_PER_PATH_LINE = 20, 10.0  # of the log about changed paths
 
 
 class ExitCode(IntEnum):
@@ -139,15 +140,40 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
 
 async def _watch(relay: Relay, side: "HostSide | JoinSide") -> None:
     """Handles the events of the connection. Raises EdgegapRefused; `receive` raises the end of a native connection."""
+    path_log = PathLog()
     async for event in relay.events():
         side.on_event(event)
         match event:
+            case PathChanged():
+                path_log.changed(event, time.monotonic())
             case StateChanged(state) if state in ADVICE:
                 raise EdgegapRefused(state)
             case ReconnectStarted():
                 logger.info("the relay does not answer, reconnecting")
             case Welcomed():
                 logger.info("connected as seat %d", event.seat)
+
+
+class PathLog:
+    """One line for each change of a path. A path that changes all the time does not fill the log: the lines that exceed
+    the limit are counted, and the next line has the number."""
+
+    def __init__(self) -> None:
+        self._left = float(PATH_LINES_AT_ONCE)
+        self._counted_at = 0.0
+        self._omitted = 0
+
+    def changed(self, change: PathChanged, now: float) -> None:
+        """`now`: seconds of any clock that never goes back."""
+        earned = (now - self._counted_at) / SECONDS_PER_PATH_LINE
+        self._left, self._counted_at = min(self._left + earned, PATH_LINES_AT_ONCE), now
+        if self._left < 1:
+            self._omitted += 1
+            return
+        self._left -= 1
+        omitted = f"; {self._omitted} earlier changes of paths are not listed" if self._omitted else ""
+        self._omitted = 0
+        logger.info("packets to player %d take the path %s (%s)%s", change.seat, change.path, change.reason, omitted)
 
 
 class _LocalPort(asyncio.DatagramProtocol):
