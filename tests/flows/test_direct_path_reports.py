@@ -1,7 +1,9 @@
 """Two players with the credentials of the REST API find a direct path past a real node, and the manager shows it."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from causeway_client import asyncio_udp
 from causeway_client.protocol.paths.wire import DirectSettings
 from causeway_client.rest import connect_arguments
 from relaymgr.nodes.models import RelayNode
-from relaymgr.sessions.models import EventKind, SessionEvent
+from relaymgr.sessions.models import EventKind, Grant, SessionEvent
 from relaymgr.telemetry.services import probe_round
 from relaymgr.tenants.models import Tenant
 from tests.relaymgr.conftest import api, location, make_node, make_stand_in, tenant
@@ -50,7 +52,7 @@ async def play(session: dict[str, Any], until: Callable[[Player], bool]) -> list
     receiving = [asyncio.create_task(player.receive()) for player in players]
     try:
         async with asyncio.timeout(60):
-            while not all(map(until, players)):
+            while not all(list(map(until, players))):  # each is asked every time
                 for seat, player in enumerate(players):
                     player.connection.send(b"state", 1 - seat)
                 await asyncio.sleep(0.02)
@@ -96,3 +98,34 @@ def test_with_a_player_who_is_relay_only_there_is_no_direct_path(relay: RelayNod
     found = api.get(f"{SESSIONS}/{session['session_id']}/paths").json()
     assert {each["path"] for each in found["paths"]} <= {"relay"}
     assert found["direct_bytes"] == 0
+
+
+def test_a_mode_that_becomes_stricter_ends_the_direct_path_at_both_ends(relay: RelayNode, api: APIClient) -> None:
+    session = create(api, dialects=["native"])
+    were_direct: set[int] = set()
+    both_direct = threading.Event()
+
+    def is_relayed_again(player: Player) -> bool:
+        if player.is_direct:
+            were_direct.add(id(player))
+        if len(were_direct) == 2:
+            both_direct.set()
+        return both_direct.is_set() and not player.is_direct
+
+    with ThreadPoolExecutor(1) as pool:
+        playing = pool.submit(lambda: asyncio.run(play(session, until=is_relayed_again)))
+        assert both_direct.wait(60)
+        users = [{"seat": 1, "direct_mode": "relay_only"}]
+        changed = api.patch(f"{SESSIONS}/{session['session_id']}", {"users": users}, format="json")
+        assert changed.status_code == 200, changed.content
+        players = playing.result()
+    for player in players:
+        assert player.connection.paths() == []
+
+
+def test_the_same_mode_again_is_no_change_for_a_real_node(relay: RelayNode, api: APIClient) -> None:
+    session = create(api, dialects=["native"])
+    path = f"{SESSIONS}/{session['session_id']}"
+    for _ in range(2):
+        assert api.patch(path, {"direct_mode": "ask"}, format="json").json()["direct_mode"] == "ask"
+    assert Grant.objects.get().confirmed == Grant.objects.get().revision == 2
