@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 from ..config import VERSION
 from ..supervision.node import Node
 from ..supervision.websocket_process import WebSocketProcess
-from ..supervision.worker_process import Report, WorkerProcess
+from ..supervision.worker_process import WorkerProcess
+from ..supervision.worker_report import Report
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

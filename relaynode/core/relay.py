@@ -23,7 +23,7 @@ from .events import Event
 from .forwarding import Forwarder
 from .grants import GrantRefused
 from .relay_config import RelayConfig
-from .resumption import connection_state, resume
+from .resumption import connection_state, progress, resume, take_over
 from .seats import Mirror, Random, Seat
 from .sessions import Sessions
 
@@ -163,6 +163,23 @@ class Relay:
         seat = session.seats.get(state.get("seat", -1)) if session else None
         if seat is not None:
             resume(self._forwarder, seat, state, now)
+
+    def progress(self) -> list[bytes]:
+        """What changes with every packet of a connection, for `take_over`, in parts of at most a megabyte."""
+        return progress(self._forwarder.table)
+
+    def take_over(self, packed: bytes) -> None:
+        """Go on with the connections where another process has stopped: neither skips a sequence number, nor has a
+        player to confirm anything. Raises GrantRefused."""
+        take_over(self._forwarder.table, packed)
+
+    def forget_session(self, session: str) -> None:
+        """Drop a session as if it had never been restored: no player and no manager is notified."""
+        found = self._forwarder.table.sessions.get(session)
+        if found is not None:
+            for seat in found.seats.values():
+                self._forwarder.table.unbind(seat)
+            self._forwarder.table.remove_session(found)
 
     def stats(self) -> dict[str, int]:
         table = self._forwarder.table

@@ -7,6 +7,7 @@ numbers have been used: packets that were recorded before cannot be played again
 """
 
 import base64
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,12 +16,17 @@ from .dialects.edgegap_binding import EdgegapBinding
 from .dialects.native_binding import NativeBinding
 from .forwarding import Forwarder
 from .grants import GrantRefused
+from .seat_table import SeatTable
 from .seats import Seat
 
 SKIPPED = 1 << 30
 """Sequence numbers, of the 2^31 by which a player's next packet may be ahead. No connection sends so many packets
 before its state is stored again."""
 
+PART = 2_000
+"""Connections whose progress is one message."""
+
+_HEAD = struct.Struct("<I?16sH")
 _LONGEST_WELCOME = 1232
 _KEY_SIZE = 16
 _MAX_SENT = 1 << 63
@@ -88,6 +94,33 @@ def _resume_native(
     binding.knows_mode = bool(state["knows_mode"])
     table.resume_native(seat, binding, addr, port, now)
     table.mirror.skip_sent(binding, sent)
+
+
+def progress(table: SeatTable) -> list[bytes]:
+    """Of each native connection its id, whether its player still has to confirm it, the key of its challenges, and its
+    sequence numbers, in parts of PART connections."""
+    bindings = [*table.by_connection.values(), *table.resumed.values()]
+    packed = []
+    for binding in bindings:
+        body = binding.progress()
+        packed.append(_HEAD.pack(binding.id, binding.is_resumed, binding.path_key, len(body)) + body)
+    return [b"".join(packed[at : at + PART]) for at in range(0, len(packed), PART)]
+
+
+def take_over(table: SeatTable, packed: bytes) -> None:
+    """Raises GrantRefused if a connection is not known here, or was served by another packet path."""
+    at = 0
+    try:
+        while at < len(packed):
+            connection, is_resumed, path_key, size = _HEAD.unpack_from(packed, at)
+            binding = table.resumed[connection]
+            binding.set_progress(packed[at + _HEAD.size : at + _HEAD.size + size])
+            binding.path_key = path_key
+            if not is_resumed:
+                table.go_on(binding)
+            at += _HEAD.size + size
+    except (KeyError, ValueError, struct.error) as error:
+        raise GrantRefused("invalid", "not the progress of these connections") from error
 
 
 def _text(octets: bytes) -> str:

@@ -128,8 +128,12 @@ class SeatTable:
     def confirm(self, binding: NativeBinding, number: int) -> None:
         """The player of a resumed binding uses it. `number`: a sequence number that it has just used; everything up to
         it may have been received by the earlier process."""
-        binding.is_resumed = False
         binding.window.close(number)
+        self.go_on(binding)
+
+    def go_on(self, binding: NativeBinding) -> None:
+        """A resumed binding is used as any other one."""
+        binding.is_resumed = False
         self.by_connection[binding.id] = self.resumed.pop(binding.id)
         self.mirror.seat_changed(binding.seat)
 

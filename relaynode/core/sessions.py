@@ -263,6 +263,7 @@ class Sessions:
                     if seat.edgegap.connection_id
                 },
                 "granted": [seat.number for seat in session.seats.values() if seat.granted],
+                "roster_generation": session.roster_generation,
             }
         tombstone = self._tombstones.get(name)
         return {"ended": True, **asdict(tombstone)} if tombstone is not None else None
@@ -296,12 +297,17 @@ class Sessions:
         granted = {int(seat) for seat in state["granted"]}
         connects = _by_seat(state["connects"], 1 << 64)
         connection_ids = _by_seat(state["connection_ids"], 1 << 31)
+        generation = int(state["roster_generation"])
+        if not 0 <= generation < 1 << 32:
+            raise ValueError("out of range")
         if len(set(connection_ids.values())) < len(connection_ids):
             raise ValueError("two seats have one connection id")
         self._check(grant, None, now)
         if grant.session in self._table.sessions:
             raise ValueError("the session is there already")
-        for seat in self.open(grant, now).seats.values():
+        session = self.open(grant, now)
+        session.roster_generation = generation
+        for seat in session.seats.values():
             seat.granted = seat.number in granted
             seat.last_connect = connects.get(seat.number, 0)
             if seat.number in connection_ids:

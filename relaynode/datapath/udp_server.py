@@ -57,6 +57,7 @@ class UdpServer:
         self._batch_limit = BATCH
         self._received_packets = self._received_bytes = 0
         self._ran_at = time.monotonic()
+        self._watching: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
         return time.monotonic() + self._clock_offset
@@ -66,6 +67,15 @@ class UdpServer:
             self._loop.add_reader(self._sockets[port], self._drain, port)
         self._watch()
         self.settle()
+
+    def stop(self) -> None:
+        """Packets wait in the sockets, and no timer runs, until `start`."""
+        for udp in self._sockets:
+            self._loop.remove_reader(udp)
+        for timer in (self._timer, self._watching):
+            if timer is not None:
+                timer.cancel()
+        self._timer, self._timer_at = None, float("inf")
 
     def settle(self) -> None:
         """Do what the core asks for by now: send, report, re-arm. To be called after anything was asked of it."""
@@ -90,7 +100,7 @@ class UdpServer:
     def _watch(self) -> None:
         """So that also an idle process knows when it ran last."""
         self._notice_gap()
-        self._loop.call_later(WATCH, self._watch)
+        self._watching = self._loop.call_later(WATCH, self._watch)
 
     def _notice_gap(self) -> None:
         """Stopped by a signal, or with its whole machine: a player that seems silent may have sent all the time."""

@@ -29,7 +29,8 @@ from .snapshot import SnapshotKeeper
 from .state_folder import NodeKeys, Snapshot, State, StateFolder
 from .websocket_process import WebSocketProcess
 from .worker_channel import Message
-from .worker_process import EXITS_REPORTED_FOR, Report, WorkerProcess
+from .worker_process import EXITS_REPORTED_FOR, WorkerProcess
+from .worker_report import Report
 
 log = logging.getLogger(__name__)
 

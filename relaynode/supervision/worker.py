@@ -39,6 +39,7 @@ class Worker:
         self._ports = ports
         self._xdp: XdpMirror | None = None
         self._unsent: dict[str, None] = {}  # sessions whose state changed and was not sent yet, in order
+        self._progress: list[bytes] = []  # of a frozen process
         self._unsent_seats: dict[tuple[str, int], None] = {}  # the same for the connections of seats
 
     async def run(self) -> None:
@@ -75,7 +76,6 @@ class Worker:
         for connection in connections:
             with contextlib.suppress(GrantRefused):  # its player connects again
                 self._relay.resume_connection(connection, now)
-                self._seat_changed(connection["session"], connection["seat"])
 
     def restore_ended(self, states: Sequence[Message]) -> None:
         for state in states:
@@ -86,6 +86,36 @@ class Worker:
         self._server.start()
         if self._xdp is not None and self._ports is not None:
             self._xdp.serve(self._ports)
+
+    def freeze(self) -> dict[str, Any]:
+        """Packets wait in the sockets from now on. What a successor needs of each connection is kept in parts."""
+        self._server.settle()
+        self._send_states()
+        self._server.stop()
+        if self._xdp is not None and self._ports is not None:
+            self._xdp.withdraw(self._ports)
+        self._progress = self._relay.progress()
+        return {
+            "parts": len(self._progress),
+            "counters": self._counters(),
+            "cpu_seconds": time.process_time(),
+        }
+
+    def thaw(self) -> None:
+        """The successor failed."""
+        self._progress = []
+        self.serve()
+
+    def progress(self, part: int) -> str:
+        return base64.b64encode(self._progress[part]).decode()
+
+    def take_over(self, packed: str) -> None:
+        """A part of the progress of a process that is frozen."""
+        self._relay.take_over(base64.b64decode(packed))
+
+    def forget(self, session: str) -> None:
+        """A session that was restored and has changed since then."""
+        self._relay.forget_session(session)
 
     def listed(
         self, known: bool, at: float = 0.0, ended_before: float = 0.0, sessions: Sequence[str] = ()

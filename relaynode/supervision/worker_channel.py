@@ -18,6 +18,11 @@ Lines keep their order, so the parent reads all changes of a command before its 
 | `restore` | `state`, `connections`: as in `{"state": ...}` and `{"connection": ...}` before | null |
 | `restore_ended` | `states`: of sessions that ended | null |
 | `serve` | | null; the worker reads packets from now on |
+| `freeze` | | `{"parts", "counters", "cpu_seconds"}`; packets wait in the sockets from now on |
+| `progress` | `part`: below `parts` | base64; what changes with every packet of a connection |
+| `thaw` | | null; the frozen worker reads packets again |
+| `forget` | `session` | null; a restored session that has changed since then |
+| `take_over` | `packed`: from `progress` of the frozen worker | null |
 | `grant` | `grant` | the revision in force |
 | `end` | `session`, `reason` | null |
 | `drain` | `draining` | null |

@@ -3,36 +3,30 @@
 import asyncio
 import base64
 import contextlib
-import itertools
 import logging
-import os
 import socket
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from nodeapi.telemetry import MAX_WORKER_EXITS
 
-from ..config import PREFIX, PortPair
+from ..config import PortPair
 from ..core.grants import GrantRefused
 from ..core.relay_config import RelayConfig
+from ..core.resumption import SKIPPED
 from ..datapath.packet_path import PacketPath
 from ..errors import WorkerDown
-from .worker_channel import Message, WorkerChannel
+from .worker_channel import Message
+from .worker_handle import CALL_TIMEOUT, WorkerHandle
+from .worker_report import Exit, Report
 
 log = logging.getLogger(__name__)
-
-CALL_TIMEOUT = 5.0
-"""Seconds that a call waits for a worker that is being replaced (which takes less than one), and for its answer (which
-takes milliseconds). A worker that does not answer in time hangs and is replaced."""
 
 START_TIMEOUT = 30.0
 """Seconds for the first answer of a new process, on a busy machine."""
 
-STOP_TIMEOUT = 2.0
 STABLE_AFTER = 5.0
 """Seconds. A worker that ran longer is replaced at once, any other after an increasing delay."""
 
@@ -48,32 +42,6 @@ with the correct time and the same sessions."""
 
 EXITS_REPORTED_FOR = 3_600.0
 """The maximum number of worker exits that a node reports, and the seconds for which it reports each of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """A worker process that ended unexpectedly."""
-
-    worker: int
-    number: int
-    at: float
-    """Monotonic time."""
-    status: int | None
-    """Negative: the signal; None: it could not be started."""
-    uptime_s: float
-
-
-@dataclass(slots=True)
-class Report:
-    """A worker's report. Its `counters` include those of earlier processes of the worker."""
-
-    stats: dict[str, int] = field(default_factory=lambda: {"sessions": 0, "seats": 0, "connected": 0})
-    counters: Counter[str] = field(default_factory=Counter)
-    legs: list[dict[str, Any]] = field(default_factory=list)
-    paths: list[dict[str, Any]] = field(default_factory=list)
-    cpu_seconds: float = 0.0
-    receive_buffer: int = 0
-    memory: int = 0
 
 
 class WorkerProcess:
@@ -110,10 +78,9 @@ class WorkerProcess:
         self.token_keys: Mapping[int, bytes] = {}
         self._draining = False
         self._up = asyncio.Event()
-        self._channel: WorkerChannel | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._numbers = itertools.count(1)
+        self._handle: WorkerHandle | None = None  # of the process that serves, or is about to
+        self._changed: set[str] | None = None  # sessions that changed while a successor is being prepared
+        self._swapping = asyncio.Lock()
         self._wall_clock: Callable[[], float] = time.time
         self._clock_offset: float | None = None  # of the present process
         self._report = Report()
@@ -206,32 +173,40 @@ class WorkerProcess:
     # -- one process
 
     async def _run_once(self) -> int:
-        """Start a process, restore its state, and wait for its end. Returns the exit status."""
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self._process = process = await self._spawn(theirs)
-        except OSError:
-            ours.close()
-            raise
-        channel = await WorkerChannel.over(ours)
-        self._channel = channel
-        reading = asyncio.create_task(self._read(channel))
+        """Start a process, restore its state, and wait for the end of it, or of the last one that took over from it.
+        Returns the exit status."""
+        handle = self._handle = await self._start()
+        self._clock_offset = None
         clock = asyncio.create_task(self._watch_clock())
         try:
             with contextlib.suppress(WorkerDown):
-                await self._prepare()
-                self._up.set()
-                log.info("worker %d serves UDP ports %d and %d", self.index, self.pair.server, self.pair.client)
-            await reading
+                self._clock_offset = await self._prepare(handle)
+                self._skip_sequences()
+                await handle.call("serve", {})
+                self._serves()
+            while True:
+                await handle.closed()
+                if handle is self._handle:
+                    break
+                handle = self._handle  # another process has taken over
         finally:
             self._packet_path.withdraw(self.pair)
-            self._on_exit()
-            reading.cancel()
+            self._up.clear()
+            last, self._handle = self._handle, None
             clock.cancel()
-            channel.close()
-            status = await _ended(process)
+            status = await last.end()
         return status
+
+    def _skip_sequences(self) -> None:
+        """The process resumes connections, whose last sequence numbers are not known (core/resumption.py)."""
+        for seats in self.connections.values():
+            for connection in seats.values():
+                if "sent" in connection:
+                    connection["sent"] += SKIPPED
+
+    def _serves(self) -> None:
+        self._up.set()
+        log.info("worker %d serves UDP ports %d and %d", self.index, self.pair.server, self.pair.client)
 
     async def _watch_clock(self) -> None:
         while abs(self.clock_error) < MAX_CLOCK_ERROR:  # noqa: ASYNC110 - no event reports a step
@@ -239,39 +214,106 @@ class WorkerProcess:
         log.warning("worker %d: the system clock was stepped by %+.1f s, replacing it", self.index, -self.clock_error)
         self._kill()
 
-    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+    async def _start(self) -> WorkerHandle:
+        """Raises OSError."""
         front = self._packet_path.front
-        fds = [*(end.fileno() for end in (theirs, *self._sockets)), *((front.ports.fd,) if front else ())]
-        # The settings contain keys. The worker does not need them: it gets its settings in a command.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "relaynode.supervision.worker", *map(str, fds), pass_fds=fds, env=environment
-        )
+        descriptors = [*(udp.fileno() for udp in self._sockets), *((front.ports.fd,) if front else ())]
+        return await WorkerHandle.start(self.index, descriptors, self._receive)
 
-    async def _prepare(self) -> None:
-        offset = self._clock_offset = self._offset_now()
+    async def _prepare(self, handle: WorkerHandle) -> float:
+        """Gives the process all that the present one serves, or the last one did. Returns its clock offset. Raises
+        WorkerDown."""
+        offset = self._offset_now()
         settings = {
             "index": self.index,
             "max_seats": self._max_seats,
             "limits": self._limits,
             "clock_offset": offset,
         }
-        await self._call("configure", settings, START_TIMEOUT)
-        await self._call("keys", {"token_keys": _encoded_keys(self.token_keys)})
-        await self._call("drain", {"draining": self._draining})
-        await self._call("listed", {"known": self.grants_known, "at": self.listed_at})
+        await handle.call("configure", settings, START_TIMEOUT)
+        await self._set_terms(handle)
         ended = list(self.ended.values())
         for start in range(0, len(ended), ENDED_BATCH):
-            await self._call("restore_ended", {"states": ended[start : start + ENDED_BATCH]})
-        for session, state in list(self.sessions.items()):
-            try:
-                connections = list(self.connections.get(session, {}).values())
-                await self._call("restore", {"state": state, "connections": connections})
-            except GrantRefused as refusal:
-                log.warning("session %s cannot be restored: %s", session, refusal.code)
+            await handle.call("restore_ended", {"states": ended[start : start + ENDED_BATCH]})
+        for session in list(self.sessions):
+            await self._restore(handle, session)
+        return offset
+
+    async def _set_terms(self, handle: WorkerHandle) -> None:
+        await handle.call("keys", {"token_keys": _encoded_keys(self.token_keys)})
+        await handle.call("drain", {"draining": self._draining})
+        await handle.call("listed", {"known": self.grants_known, "at": self.listed_at})
+
+    async def _restore(self, handle: WorkerHandle, session: str) -> None:
+        """A session that cannot be restored is dropped."""
+        state = self.sessions.get(session)
+        if state is None:
+            return
+        connections = list(self.connections.get(session, {}).values())
+        try:
+            await handle.call("restore", {"state": state, "connections": connections})
+        except GrantRefused as refusal:
+            log.warning("session %s cannot be restored: %s", session, refusal.code)
+            if handle is self._handle:
                 del self.sessions[session]
                 self.connections.pop(session, None)
-        await self._call("serve", {})
+
+    # -- a new process under traffic
+
+    async def swap(self) -> float:
+        """Replace the process while it serves: no player notices, and no packet is lost. Returns the seconds for which
+        packets waited in the sockets. If the successor fails, the present process goes on, and WorkerDown, GrantRefused
+        or OSError is raised."""
+        async with self._swapping:
+            await self._wait_up()
+            present = self._handle
+            if present is None:
+                raise WorkerDown(f"worker {self.index} is down")
+            self._changed = set()
+            try:
+                successor = await self._start()
+                try:
+                    offset = await self._prepare(successor)
+                    frozen_for = await self._hand_over(present, successor)
+                except BaseException:
+                    await successor.end()
+                    raise
+            finally:
+                self._changed = None
+            self._clock_offset = offset
+            await present.end()
+            return frozen_for
+
+    async def _hand_over(self, present: WorkerHandle, successor: WorkerHandle) -> float:
+        began = time.monotonic()
+        self._up.clear()  # calls wait
+        try:
+            final = await present.call("freeze", {})
+            # Nothing changes any more: what did since the successor was prepared follows.
+            await self._set_terms(successor)
+            for session in self._changed or ():
+                await successor.call("forget", {"session": session})
+                await self._restore(successor, session)
+                if session in self.ended:
+                    await successor.call("restore_ended", {"states": [self.ended[session]]})
+            for part in range(final["parts"]):
+                packed = await present.call("progress", {"part": part})
+                await successor.call("take_over", {"packed": packed})
+            self._handle = successor
+            await successor.call("serve", {})
+        except BaseException:
+            self._handle = present
+            with contextlib.suppress(WorkerDown):
+                await present.call("thaw", {})
+            raise
+        finally:
+            if self._handle is not None:
+                self._up.set()
+        self._previous.counters.update(final["counters"])
+        self._previous.cpu_seconds += final["cpu_seconds"]
+        return time.monotonic() - began
+
+    # -- calls
 
     async def _send_command(self, command: str, **arguments: object) -> None:
         """Send a command to the present process, if there is one. A later process gets the same state at its start."""
@@ -285,41 +327,33 @@ class WorkerProcess:
         except TimeoutError:
             raise WorkerDown(f"worker {self.index} is down") from None
 
-    async def _call(self, command: str, arguments: Mapping[str, object], within: float | None = None) -> Any:
+    async def _call(self, command: str, arguments: Mapping[str, object]) -> Any:
         """Raises GrantRefused, and WorkerDown if the process ends or hangs before it answers."""
-        if self._channel is None or self._process is None:
+        if self._handle is None:
             raise WorkerDown(f"worker {self.index} is down")
-        number = next(self._numbers)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._channel.send({"id": number, "do": command, **arguments})
-        try:
-            return await _wait_while_running(within or CALL_TIMEOUT, answer)
-        except TimeoutError:
-            log.error("worker %d hangs: killing it", self.index)
-            self._kill()
-            raise WorkerDown(f"worker {self.index} hangs") from None
-        finally:
-            del self._answers[number]
+        return await self._handle.call(command, arguments)
 
     def _kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        if self._handle is not None:
+            self._handle.kill()
 
-    async def _read(self, channel: WorkerChannel) -> None:
-        while (message := await channel.receive()) is not None:
-            if (state := message.get("state")) is not None:
-                self._store_state(state)
-            if (connection := message.get("connection")) is not None:
-                self._store_connection(connection)
-                continue
-            if "id" in message:
-                self._settle_call(message)
-            else:
-                self._on_message(message)
-        self._on_exit()
+    def _receive(self, handle: WorkerHandle, message: Message | None) -> None:
+        if handle is not self._handle:
+            return  # a successor that does not serve yet only repeats what it was given
+        if message is None:
+            self._up.clear()
+            return
+        if (state := message.get("state")) is not None:
+            self._store_state(state)
+        if (connection := message.get("connection")) is not None:
+            self._store_connection(connection)
+        elif "id" not in message:
+            self._on_message(message)
 
     def _store_state(self, state: Message) -> None:
         session = state["session"]
+        if self._changed is not None:
+            self._changed.add(session)
         if not state["ended"]:
             self.sessions[session] = state
             return
@@ -331,48 +365,12 @@ class WorkerProcess:
 
     def _store_connection(self, connection: Message) -> None:
         session, seat = connection["session"], connection["seat"]
+        if self._changed is not None:
+            self._changed.add(session)
         if connection["addr"] is not None and session in self.sessions:
             self.connections.setdefault(session, {})[seat] = connection
         elif session in self.connections:
             self.connections[session].pop(seat, None)
-
-    def _settle_call(self, message: Message) -> None:
-        answer = self._answers.get(message["id"])
-        if answer is None or answer.done():
-            return
-        if "refused" in message:
-            answer.set_exception(GrantRefused(message["refused"], message["message"], message["field"]))
-        else:
-            answer.set_result(message["result"])
-
-    def _on_exit(self) -> None:
-        self._up.clear()
-        self._channel = self._process = None
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(WorkerDown(f"worker {self.index} exited"))
-
-
-async def _wait_while_running(seconds: float, answer: asyncio.Future[Any]) -> Any:
-    """Raises TimeoutError after `seconds` of running. The time for which the whole node was stopped does not count."""
-    loop = asyncio.get_running_loop()
-    left = seconds
-    while left > 0:
-        asked, part = loop.time(), min(left, 0.25)
-        if (await asyncio.wait((answer,), timeout=part))[0]:
-            return answer.result()
-        left -= min(loop.time() - asked, 2 * part)
-    raise TimeoutError
-
-
-async def _ended(process: asyncio.subprocess.Process) -> int:
-    """The exit status. The channel is closed; a process that does not end in time is killed."""
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT):
-            return await process.wait()
-    except TimeoutError:
-        process.kill()
-        return await process.wait()
 
 
 def _encoded_keys(keys: Mapping[int, bytes]) -> list[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """A seat's binding in the native dialect: the node's end of the player's connection (PROTOCOL.md 4 and 7)."""
 
+import struct
 from typing import TYPE_CHECKING, ClassVar
 
 from causeway_client.protocol.leg import Leg
@@ -12,6 +13,7 @@ from .binding import Binding, DialectName, Quality
 if TYPE_CHECKING:
     from ..seats import Seat
 
+_COUNTS = struct.Struct("<QQ")
 _DATA = int(PacketType.DATA)
 _NOTICE = int(PacketType.NOTICE)
 
@@ -55,6 +57,17 @@ class NativeBinding(Leg, Binding):
     def totals(self) -> tuple[int, int]:
         """Packets so far: (sent to the player, valid and new ones received from it)."""
         return self.sent, self.received
+
+    def progress(self) -> bytes:
+        """What changes with every packet, for `set_progress` of the same connection in another process."""
+        return _COUNTS.pack(self.sent, self.received) + self.window.packed()
+
+    def set_progress(self, packed: bytes) -> None:
+        """Raises ValueError if it is that of another packet path."""
+        if len(packed) != _COUNTS.size + self.window.PACKED_SIZE:
+            raise ValueError("not the progress of such a connection")
+        self.sent, self.received = _COUNTS.unpack_from(packed)
+        self.window.unpack(packed[_COUNTS.size :])
 
     @property
     def is_proven(self) -> bool:

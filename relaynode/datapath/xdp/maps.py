@@ -7,8 +7,6 @@ that is only half written.
 """
 
 import struct
-from collections.abc import Mapping
-from itertools import accumulate
 
 from causeway_client.protocol.packets import PacketType, seal
 from causeway_client.protocol.replay_window import ReplayWindow
@@ -17,48 +15,8 @@ from ...core.addresses import LOCAL_IP, Address, packed_ip
 from ...core.dialects.native_binding import NativeBinding
 from ...core.seats import Mirror, Seat, Session
 from . import bpf, loader
+from .layout import DIALECT_AT, REQUEST, RULE, SEAT
 
-
-def offsets(fields: Mapping[str, str]) -> dict[str, int]:
-    """The offset of each field of a struct without padding."""
-    ends = accumulate(struct.calcsize("<" + kind) for kind in fields.values())
-    return dict(zip(fields, (0, *ends), strict=False))
-
-
-# The fields of the structs in relay.bpf.c that Python packs and unpacks. A test compares their offsets with the C code.
-RULE_FIELDS = {
-    "addr": "16s",
-    "local": "16s",
-    "port": "2s",
-    "our_port": "2s",
-    "dialect": "B",
-    "number": "B",
-    "mesh": "B",
-    "admits_edgegap": "B",
-    "session": "I",
-    "host": "I",
-    "connection_id": "I",
-    "connection": "I",
-    "up_key": "16s",
-    "down_key": "16s",
-    "packet_ns": "Q",
-    "byte_ns": "Q",
-}
-_RULE = struct.Struct("<" + "".join(RULE_FIELDS.values()))
-_DIALECT_AT = offsets(RULE_FIELDS)["dialect"]
-SEAT_FIELDS = {
-    "rule": f"{_RULE.size}x",
-    "packets_at": "Q",
-    "bytes_at": "Q",
-    "last_received": "Q",
-    "received": "Q",
-    "sent": "Q",
-    "highest": "Q",
-    "over_limit_reported_at": "Q",
-}
-_SEAT = struct.Struct("<" + "".join(SEAT_FIELDS.values()))
-REQUEST_FIELDS = {"what": "I", "seat": "I", "value": "Q", "packet_ns": "Q", "byte_ns": "Q"}
-_REQUEST = struct.Struct("<" + "".join(REQUEST_FIELDS.values()))
 _NAME = struct.Struct("<II")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -66,7 +24,7 @@ _U64 = struct.Struct("<Q")
 _SET_SEAT, _SET_SESSION, _ACCEPT, _NUMBER, _TAKE, _SKIP_SENT, _CLOSE_WINDOW = range(7)
 _ABSENT, _EDGEGAP, _NATIVE = range(3)
 _DATA = int(PacketType.DATA)
-_ABSENT_RULE = bytes(_RULE.size)
+_ABSENT_RULE = bytes(RULE.size)
 _IS_NUMBER = 1 << 31
 _INDEX_MASK = (1 << 20) - 1
 _COUNTERS = ("forwarded_packets", "forwarded_bytes", "drop_rate_limited")
@@ -128,6 +86,15 @@ class XdpNativeBinding(NativeBinding):
         number = self._mirror.ask(_NUMBER, self._slot)
         return seal(self.send_key, kind, self.id, number, seat, body)
 
+    def progress(self) -> bytes:
+        return self._mirror.read_value(self._slot)[RULE.size :]
+
+    def set_progress(self, packed: bytes) -> None:
+        value = self._mirror.read_value(self._slot)
+        if len(packed) != len(value) - RULE.size:
+            raise ValueError("not the progress of such a connection")
+        self._mirror.write_value(self._slot, value[: RULE.size] + packed)
+
     def totals(self) -> tuple[int, int]:
         state = self._mirror.read(self._slot)
         return state.sent, state.received
@@ -139,7 +106,7 @@ class SeatState:
     __slots__ = ("highest", "last_received", "received", "sent")
 
     def __init__(self, value: bytes) -> None:
-        _, _, self.last_received, self.received, self.sent, self.highest, _ = _SEAT.unpack_from(value)
+        _, _, self.last_received, self.received, self.sent, self.highest, _ = SEAT.unpack_from(value)
 
 
 class _Kept:
@@ -166,7 +133,7 @@ class XdpMirror(Mirror):
     def __init__(self, programs: loader.SeatPrograms, *, our_ports: tuple[int, int], clock_offset: float) -> None:
         self._program = programs.relay
         self._maps = programs.maps
-        self._gate = bpf.Runner(programs.gate, _REQUEST.size + _RULE.size)
+        self._gate = bpf.Runner(programs.gate, REQUEST.size + RULE.size)
         self._port_numbers = our_ports
         self._our_ports = tuple(port.to_bytes(2, "big") for port in our_ports)
         self._clock_offset = clock_offset
@@ -179,6 +146,11 @@ class XdpMirror(Mirror):
         """Direct the packets to our ports to the program."""
         for port in self._port_numbers:
             ports.put(port, self._program)
+
+    def withdraw(self, ports: loader.PortTable) -> None:
+        """Direct the packets to our ports to the sockets."""
+        for port in self._port_numbers:
+            ports.remove(port)
 
     def stop_clock(self, now: float) -> None:
         """Stop the program's clock at `now`, in the core's time. For tests."""
@@ -244,21 +216,27 @@ class XdpMirror(Mirror):
     # -- the state that the program keeps
 
     def read(self, slot: int) -> SeatState:
-        value = self._maps["seats"].get(_U32.pack(slot))
-        return SeatState(value or bytes(_SEAT.size))
+        return SeatState(self.read_value(slot))
+
+    def read_value(self, slot: int) -> bytes:
+        return self._maps["seats"].get(_U32.pack(slot)) or bytes(SEAT.size)
+
+    def write_value(self, slot: int, value: bytes) -> None:
+        """Only while no packets are directed to the program, which changes values too."""
+        self._maps["seats"].put(_U32.pack(slot), value)
 
     def ask(self, what: int, slot: int, value: int = 0, packet_ns: int = 0, byte_ns: int = 0) -> int:
         """Send a request to the gate. Returns the value in its answer."""
-        return self._request(_REQUEST.pack(what, slot, value, packet_ns, byte_ns) + _ABSENT_RULE)
+        return self._request(REQUEST.pack(what, slot, value, packet_ns, byte_ns) + _ABSENT_RULE)
 
     def _set_rule(self, seat: Seat, kept: _Kept, rule: bytes) -> None:
         anew = _ANEW_QUOTA if kept.rule is _ABSENT_RULE else 0
         native = native_binding(seat)
         connection = native.id if native else None
-        if kept.rule[_DIALECT_AT] == _ABSENT or kept.begun != connection:
+        if kept.rule[DIALECT_AT] == _ABSENT or kept.begun != connection:
             anew |= _ANEW_CONNECTION
             kept.begun, kept.received = connection, 0
-        self._request(_REQUEST.pack(_SET_SEAT, kept.slot, anew, 0, 0) + rule)
+        self._request(REQUEST.pack(_SET_SEAT, kept.slot, anew, 0, 0) + rule)
         kept.rule = rule
 
     def _set_session(self, session: Session, anew: int) -> None:
@@ -272,7 +250,7 @@ class XdpMirror(Mirror):
                 break
         if result != _DONE:
             raise RuntimeError("the gate was asked for a seat or session that it has no room for")
-        value: int = _REQUEST.unpack_from(answer)[2]
+        value: int = REQUEST.unpack_from(answer)[2]
         return value
 
     def _count(self, which: int) -> int:
@@ -302,7 +280,7 @@ class XdpMirror(Mirror):
         host = session.seats.get(0)
         host_kept = self._kept.get(host) if host is not None else None
         native = native_binding(seat)
-        return _RULE.pack(
+        return RULE.pack(
             ip,
             local,
             port,
@@ -324,7 +302,7 @@ class XdpMirror(Mirror):
     def _absent(self, session: Session) -> bytes:
         nothing = bytes(16)
         slot = self._session_slots[session]
-        return _RULE.pack(nothing, nothing, b"", b"", _ABSENT, 0, 0, 0, slot, 0, 0, 0, nothing, nothing, 0, 0)
+        return RULE.pack(nothing, nothing, b"", b"", _ABSENT, 0, 0, 0, slot, 0, 0, 0, nothing, nothing, 0, 0)
 
     def _index(self, seat: Seat, kept: _Kept) -> None:
         """Update the indexes by which packets find the seat."""

@@ -232,3 +232,81 @@ def test_a_state_of_no_known_seat_is_ignored(relay: Relay, player: NativePlayer)
     after.resume_connection(state, LATER)
     after.resume_connection({}, LATER)
     assert after.stats()["connected"] == 0
+
+
+# A planned change of the process: the frozen one hands over its progress
+
+
+def swapped(relay: Relay, *players: NativePlayer | EdgegapPlayer) -> Relay:
+    after = successor(relay, *players)
+    for part in relay.progress():
+        after.take_over(part)
+    return after
+
+
+def test_nothing_is_lost_and_nothing_has_to_be_confirmed(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    recorded = [player.data(b"shot %d" % number) for number in range(3)]
+    for packet in (recorded[0], recorded[2]):
+        assert host.hears(player.send_raw(packet)) is not None
+    expected = host.received.highest + 1
+    after = swapped(relay, host, player)
+    assert host.hears(player.send_raw(recorded[1], LATER)) == (PacketType.DATA, 1, b"shot 1")
+    assert host.received.highest == expected
+    for packet in recorded:
+        assert player.send_raw(packet, LATER) is None
+    assert drops(after) == {"replayed": 3}
+    assert player.hears(host.send(b"down", 1, now=LATER)) == (PacketType.DATA, 0, b"down")
+    assert player.collects() == []
+    assert events(after) == []
+
+
+def test_a_challenge_of_the_frozen_process_is_answered_to_its_successor(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    player.addr = ("203.0.113.77", 5077)
+    player.send(b"moves to another place")
+    ((_, _, challenge),) = player.collects()
+    after = swapped(relay, host, player)
+    player.send_raw(player.packet(PacketType.PATH_RESPONSE, challenge + b"\0"), LATER)
+    assert player.hears(host.send(b"down", 1, now=LATER)) == (PacketType.DATA, 0, b"down")
+    assert events(after) == [(1, "seat_moved", "")]
+
+
+def test_a_connection_that_is_not_confirmed_yet_still_has_to_be(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    between = successor(relay, host, player)
+    after = swapped(between, host, player)
+    confirm(player)
+    confirm(host)
+    assert host.hears(player.send(b"up", now=LATER)) == (PacketType.DATA, 1, b"up")
+    assert host.received.highest < SKIPPED + 100, "it skips once"
+    assert drops(after) == {"resumed_connection": 2}
+
+
+def test_a_session_that_changed_meanwhile_is_restored_again(
+    relay: Relay, host: NativePlayer, player: NativePlayer
+) -> None:
+    after = successor(relay)
+    late = connected(relay, 2)
+    after.forget_session(SESSION)
+    assert after.stats() == {"sessions": 0, "seats": 0, "connected": 0}
+    after.restore_session(as_json(relay.session_state(SESSION)), LATER)
+    for seat in range(4):
+        after.resume_connection(as_json(relay.connection_state(SESSION, seat)), LATER)
+    for part in relay.progress():
+        after.take_over(part)
+    for each in (host, player, late):
+        each.relay = after
+    assert host.hears(late.send(b"up", now=LATER)) == (PacketType.DATA, 2, b"up")
+    assert events(after) == []
+
+
+@pytest.mark.parametrize("spoil", [lambda it: it[:-1], lambda it: b"\xff" * 4 + it[4:], lambda it: b"\0" + it])
+def test_progress_that_does_not_fit_is_refused(relay: Relay, player: NativePlayer, spoil: Any) -> None:
+    after = successor(relay)
+    (part,) = relay.progress()
+    with pytest.raises(GrantRefused):
+        after.take_over(spoil(part))

@@ -247,9 +247,9 @@ def test_what_was_served_is_served_again(relay: Relay) -> None:
     relay.apply_grant(grant_of(revision=7, revoked={2}), NOW)
     after = restart(relay)
     assert after.apply_grant(grant_of(revision=6), NOW + 1) == 7
+    assert after.session_state(SESSION) == relay.session_state(SESSION)
     assert EdgegapPlayer(after, 1).ping(NOW + 1) == 2
     assert EdgegapPlayer(after, 2).ping(NOW + 1) == 3
-    assert after.session_state(SESSION) == relay.session_state(SESSION)
 
 
 def test_a_connect_from_before_the_restart_is_stale(relay: Relay) -> None:

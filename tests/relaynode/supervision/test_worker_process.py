@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from relaynode.config import PortPair
 from relaynode.core.grants import GrantRefused
 from relaynode.datapath.sockets import open_udp_port
 from relaynode.errors import WorkerDown
-from relaynode.supervision import worker_process
+from relaynode.supervision import worker_handle, worker_process
 from relaynode.supervision.worker_process import WorkerProcess
 from tests.relaynode.control.test_api import grant
 from tests.support.node_process import free_ports
@@ -50,8 +51,8 @@ class RunningWorker(WorkerProcess):
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        assert self._handle is not None
+        return self._handle.pid
 
 
 @pytest.fixture
@@ -64,6 +65,11 @@ async def worker():
         await running
     for udp in made.sockets:
         udp.close()
+
+
+def limit_calls(monkeypatch, seconds):
+    for module in (worker_process, worker_handle):
+        monkeypatch.setattr(module, "CALL_TIMEOUT", seconds)
 
 
 async def test_a_call_before_the_worker_is_up_waits_for_it(worker):
@@ -116,6 +122,64 @@ async def test_a_replaced_worker_knows_as_little_of_the_managers_list_as_the_one
     assert await ping_state(worker) == 1
 
 
+async def test_a_swapped_worker_serves_the_same_sessions_with_another_process(worker):
+    body = grant()
+    await worker.call("grant", grant=body)
+    before = worker.pid
+    assert await worker.swap() >= 0
+    assert worker.pid != before
+    assert not Path(f"/proc/{before}").exists()
+    assert (await worker.report()).stats["sessions"] == 1
+    assert worker.restarts == 0
+    await worker.call("end", session=body["session"], reason="deleted")
+    assert worker.ended[body["session"]]["reason"] == "deleted"
+    os.kill(worker.pid, signal.SIGKILL)
+    await worker.down()
+    await worker.up()
+    assert worker.restarts == 1
+
+
+async def test_counters_go_on_over_a_swap(worker):
+    await worker.up()
+    assert await ping_state(worker) == 3
+    for expected in (1, 2):
+        assert (await worker.report()).counters["answer_ping_invalid"] == expected
+        await worker.swap()
+        assert await ping_state(worker) == 3
+    assert (await worker.report()).counters["answer_ping_invalid"] == 3
+
+
+async def test_what_changes_while_a_successor_is_prepared_is_not_lost(worker):
+    bodies = [grant() for _ in range(20)]
+    swapping = asyncio.create_task(worker.swap())
+    for body in bodies:
+        await worker.call("grant", grant=body)
+        await asyncio.sleep(0.02)
+    await swapping
+    await worker.call("end", session=bodies[0]["session"], reason="deleted")
+    assert (await worker.report()).stats["sessions"] == len(bodies) - 1
+
+
+async def test_a_successor_that_fails_leaves_the_present_process_in_place(worker, monkeypatch):
+    body = grant()
+    await worker.call("grant", grant=body)
+    before = worker.pid
+
+    async def fail(*arguments):
+        raise WorkerDown("the successor has ended")
+
+    for name in ("_prepare", "_set_terms"):
+        with monkeypatch.context() as patched:
+            patched.setattr(worker, name, fail)
+            with pytest.raises(WorkerDown):
+                await worker.swap()
+        assert worker.pid == before
+        assert await ping_state(worker) == 3
+        assert (await worker.report()).stats["sessions"] == 1
+    await worker.swap()
+    assert worker.pid != before
+
+
 async def ping_state(worker) -> int:
     """What an edgegap player with unknown tokens is answered."""
     loop = asyncio.get_running_loop()
@@ -148,7 +212,7 @@ async def test_a_call_in_the_middle_of_a_death_is_obeyed_by_the_next(worker):
 
 async def test_a_worker_that_hangs_is_replaced(worker, monkeypatch):
     await worker.up()
-    monkeypatch.setattr(worker_process, "CALL_TIMEOUT", 0.5)
+    limit_calls(monkeypatch, 0.5)
     os.kill(worker.pid, signal.SIGSTOP)
     assert (await worker.report()).stats["sessions"] == 0  # what was last heard
     monkeypatch.undo()
@@ -157,15 +221,15 @@ async def test_a_worker_that_hangs_is_replaced(worker, monkeypatch):
 
 
 async def test_a_worker_that_does_not_come_back_is_given_up(worker, monkeypatch):
-    monkeypatch.setattr(worker_process, "CALL_TIMEOUT", 0.01)
+    limit_calls(monkeypatch, 0.01)
     with pytest.raises(WorkerDown):
         await worker.call("grant", grant=grant())
 
 
 async def test_a_call_gives_up_when_the_time_for_a_replacement_is_over(worker, monkeypatch):
     await worker.up()
-    monkeypatch.setattr(worker_process, "CALL_TIMEOUT", 0.5)
-    monkeypatch.setattr(worker_process.sys, "executable", "/no/such/program")
+    limit_calls(monkeypatch, 0.5)
+    monkeypatch.setattr(worker_handle.sys, "executable", "/no/such/program")
     os.kill(worker.pid, signal.SIGKILL)
     await worker.down()
     started = time.monotonic()
@@ -177,7 +241,7 @@ async def test_a_call_gives_up_when_the_time_for_a_replacement_is_over(worker, m
 async def test_a_worker_that_cannot_be_started_for_now_is_started_later(worker, monkeypatch, caplog):
     await worker.up()
     with monkeypatch.context() as without:
-        without.setattr(worker_process.sys, "executable", "/no/such/program")
+        without.setattr(worker_handle.sys, "executable", "/no/such/program")
         os.kill(worker.pid, signal.SIGKILL)
         async with asyncio.timeout(15):
             while worker.restarts < 3:

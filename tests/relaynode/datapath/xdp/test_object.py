@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from relaynode.datapath.xdp import bpf, loader, maps
-from relaynode.datapath.xdp.maps import _REQUEST, _RULE, _SEAT
+from relaynode.datapath.xdp import bpf, layout, loader
+from relaynode.datapath.xdp.layout import REQUEST, RULE, SEAT
 from tests.relaynode.datapath.xdp.twins import needs_kernel
 
 ROOT = Path(__file__).parents[4]
@@ -41,12 +41,12 @@ def test_the_fields_that_python_packs_have_the_offsets_of_the_c_structs(tmp_path
     checks = [
         f'_Static_assert(__builtin_offsetof(struct {struct}, {field}) == {offset}, "{struct}.{field}");'
         for struct, fields in (
-            ("rule", maps.RULE_FIELDS),
-            ("seat", maps.SEAT_FIELDS),
-            ("request", {**maps.REQUEST_FIELDS, "rule": f"{_RULE.size}s"}),
+            ("rule", layout.RULE_FIELDS),
+            ("seat", layout.SEAT_FIELDS),
+            ("request", {**layout.REQUEST_FIELDS, "rule": f"{RULE.size}s"}),
             ("name", {"session": "I", "name": "I"}),
         )
-        for field, offset in maps.offsets(fields).items()
+        for field, offset in layout.offsets(fields).items()
     ]
     source = tmp_path / "layout.c"
     source.write_text("\n".join([f'#include "{loader.OBJECT.with_suffix(".c")}"', *checks]))
@@ -58,8 +58,8 @@ def test_maps_have_the_sizes_that_python_packs() -> None:
     shapes = loader.read_object().maps
     window = 2 * 1024 // 8
     hop = 16
-    assert shapes["seats"].value_size == _SEAT.size + hop + 8 + hop + window
-    assert _REQUEST.size % 8 == _RULE.size % 8 == 0
+    assert shapes["seats"].value_size == SEAT.size + hop + 8 + hop + window
+    assert REQUEST.size % 8 == RULE.size % 8 == 0
     assert shapes["ports"].kind == bpf.PROG_ARRAY
 
 

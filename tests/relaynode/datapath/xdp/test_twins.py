@@ -11,7 +11,7 @@ from causeway_client.protocol import packets
 from causeway_client.protocol.packets import PacketType
 from causeway_client.protocol.paths.rendezvous import Rendezvous
 from relaynode.datapath.xdp import bpf, loader
-from relaynode.datapath.xdp.maps import _SEAT
+from relaynode.datapath.xdp.layout import SEAT
 from tests.relaynode.datapath.xdp.frames import OUR_MAC, THEIR_MAC, Datagram, Endpoint, checksum, frame
 from tests.relaynode.datapath.xdp.players import EdgegapPlayer, NativePlayer, grant, session_name
 from tests.relaynode.datapath.xdp.twins import (
@@ -476,7 +476,7 @@ def hop_of(twins: Twins, player: NativePlayer) -> bytes:
     seat = twins.xdp.relay._forwarder.table.sessions[session_name()].seats[player.seat]
     value = mirror._maps["seats"].get(struct.pack("<I", mirror._kept[seat].slot))
     assert value is not None
-    return value[_SEAT.size + 4 : _SEAT.size + 10]
+    return value[SEAT.size + 4 : SEAT.size + 10]
 
 
 def from_mac(mac: bytes) -> Callable[[bytes], bytes]:

@@ -6,6 +6,7 @@ class ReplayWindow:
 
     SIZE = 1024
     END_TO_END_SIZE = 8192
+    PACKED_SIZE = 8 + SIZE // 8
     __slots__ = ("_seen", "_whole", "highest", "in_order", "size")
 
     def __init__(self, size: int = SIZE) -> None:
@@ -59,6 +60,15 @@ class ReplayWindow:
     def close(self, number: int) -> None:
         """Takes every number up to `number` as received."""
         self.highest, self.in_order, self._seen = number, 0, self._whole
+
+    def packed(self) -> bytes:
+        """For `unpack`: PACKED_SIZE bytes, of a window of the usual size."""
+        self._flush_in_order()
+        return self.highest.to_bytes(8, "little") + self._seen.to_bytes(self.SIZE // 8, "little")
+
+    def unpack(self, packed: bytes) -> None:
+        self.highest, self.in_order = int.from_bytes(packed[:8], "little"), 0
+        self._seen = int.from_bytes(packed[8:], "little")
 
     def _flush_in_order(self) -> None:
         run, self.in_order = self.in_order, 0
