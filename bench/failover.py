@@ -1,5 +1,5 @@
-"""What players notice when a worker of their node is killed (`make bench-failover`): players of one mesh session send
-to everyone at 60 Hz, over real sockets, while a worker is killed again and again.
+"""What players notice when a worker of their node is killed, or replaced by a hot restart (`make bench-failover`):
+players of one mesh session send to everyone at 60 Hz, over real sockets, while that happens again and again.
 
 A gap is the longest time for which a player received nothing from another one, within GAP_WITHIN of the kill; the usual
 interval of 17 ms is part of it. A packet is lost if it was sent and never received.
@@ -8,13 +8,17 @@ interval of 17 ms is part of it. A packet is lost if it was sent and never recei
 import argparse
 import asyncio
 import itertools
+import math
 import os
+import re
 import secrets
 import signal
 import statistics
 import struct
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 from causeway_client import asyncio_udp
 from causeway_client.protocol.packets import EVERYONE
@@ -92,39 +96,65 @@ class Game:
         return found
 
 
-async def run(node: NodeProcess, players: int, rounds: int) -> None:
-    game, stop, gaps = Game(node, players), asyncio.Event(), []
-    await game.open()
+async def kill_worker(node: NodeProcess) -> str:
+    os.kill(node.worker_pids()[0], signal.SIGKILL)
+    return "kills of a worker"
+
+
+async def restart_worker(node: NodeProcess) -> str:
+    """By SIGHUP; returns when another process serves."""
+    done = node.log.count("was replaced")
+    os.kill(node.pid, signal.SIGHUP)
+    async with asyncio.timeout(60):
+        while node.log.count("was replaced") == done:
+            await asyncio.sleep(0.05)
+    return "hot restarts of a worker"
+
+
+async def run(node: NodeProcess, players: int, idle: int, rounds: int, act: Callable[[NodeProcess], Any]) -> None:
+    game, stop, gaps, what = Game(node, players), asyncio.Event(), [], ""
+    idlers = [Game(node, 4) for _ in range(idle // 4)]
+    for each in (game, *idlers):
+        await each.open()
     playing = asyncio.create_task(game.play(stop))
     for _ in range(rounds):
-        await asyncio.sleep(GAP_WITHIN + 1.0)  # longer than five seconds: the node replaces it at once
+        # A worker that ran for longer than five seconds is replaced at once.
+        await asyncio.sleep(GAP_WITHIN + 1.0 if act is kill_worker else 0.5)
         began = time.perf_counter()
-        os.kill(node.worker_pids()[0], signal.SIGKILL)
-        await asyncio.sleep(GAP_WITHIN)
+        what = await act(node)
+        await asyncio.sleep(GAP_WITHIN if act is kill_worker else 0.5)
         gaps += game.gaps(began)
     stop.set()
     await playing
-    reconnects = sum(connection.stats.reconnects for connection in game.connections)
+    reconnects = sum(connection.stats.reconnects for each in (game, *idlers) for connection in each.connections)
     due = sum(game.sent.values()) * (players - 1)
     arrived = sum(len(times) for times in game.arrivals.values())
     twice = sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
     cut = statistics.quantiles(gaps, n=100)
     print(
-        f"{rounds} kills of a worker, {players} players at 60 Hz: gap p50 {cut[49] * 1000:.0f} ms, "
-        f"p95 {cut[94] * 1000:.0f} ms, longest {max(gaps) * 1000:.0f} ms; {reconnects} reconnects; "
+        f"{rounds} {what}, {players} players at 60 Hz beside {4 * len(idlers)} idle ones: gap p50 {cut[49] * 1000:.0f} "
+        f"ms, p95 {cut[94] * 1000:.0f} ms, longest {max(gaps) * 1000:.0f} ms; {reconnects} reconnects; "
         f"lost {due - arrived} of {due}, {twice} duplicated"
     )
-    for connection in game.connections:
-        connection.close()
+    waited = sorted(float(found) for found in re.findall(r"packets waited for ([0-9.]+) ms", node.log))
+    if waited:
+        p99 = waited[math.ceil(0.99 * len(waited)) - 1]
+        print(f"packets waited in the sockets: p50 {statistics.median(waited):.1f} ms, p99 {p99:.1f} ms")
+    for each in (game, *idlers):
+        for connection in each.connections:
+            connection.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--players", type=int, default=8)
+    parser.add_argument("--idle", type=int, default=0, help="players that are connected and send nothing")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--planned", action="store_true", help="hot restarts instead of kills")
     options = parser.parse_args()
     with node_process() as node:
-        asyncio.run(run(node, options.players, options.rounds))
+        act = restart_worker if options.planned else kill_worker
+        asyncio.run(run(node, options.players, options.idle, options.rounds, act))
 
 
 if __name__ == "__main__":

@@ -76,16 +76,17 @@ async def serve(config: NodeConfig) -> None:
     peers = asyncio.create_task(PeerProber(node.peers, config.peer_probe_interval).run())
     link = [] if config.is_standalone else [asyncio.create_task(ManagerLink(node).run())]
     websocket = [asyncio.create_task(node.websocket.run())] if config.websocket_port else []
+    restarting = asyncio.create_task(_restart_workers_at_hangup(node))
     beacons = [await open_beacon(config.bind, pair.client) for pair in config.ports]
     try:
-        await _first_of(signals.first.wait(), snapshot, http, keeping, peers, *workers, *link, *websocket)
+        await _first_of(signals.first.wait(), snapshot, http, keeping, peers, restarting, *workers, *link, *websocket)
         log.info("stopping")
         await node.wind_down(signals.second)
     finally:
         for beacon in beacons:
             if beacon is not None:
                 beacon.close()
-        await _cancel(keeping, peers, *link, *websocket)
+        await _cancel(keeping, peers, restarting, *link, *websocket)
         control.stop()
         await _cancel(*workers)
         packet_path.close()
@@ -123,6 +124,15 @@ class StopSignals:
         if self.first.is_set():
             self.second.set()
         self.first.set()
+
+
+async def _restart_workers_at_hangup(node: Node) -> None:
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    while True:
+        await asked.wait()
+        asked.clear()
+        await node.restart_workers()
 
 
 async def _open_ports(config: NodeConfig) -> list[tuple[socket.socket, socket.socket]]:

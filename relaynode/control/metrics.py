@@ -136,6 +136,11 @@ class _NodeCollector(Collector):
             "Unexpected exits of the worker, each followed by a restart.",
             [worker.restarts for worker in workers],
         )
+        yield self._counter(
+            "worker_hot_restarts",
+            "Planned replacements of the worker's process, without a lost packet.",
+            [worker.hot_restarts for worker in workers],
+        )
         lateness = "How long the worker took to answer this scrape; its timers and packets are delayed by as much."
         yield self._gauge("worker_response_seconds", lateness, [answer.seconds for answer in self._answers])
         yield self._gauge(

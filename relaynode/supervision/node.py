@@ -22,7 +22,7 @@ from ..config import VERSION, NodeConfig
 from ..core.events import Event
 from ..core.grants import GrantRefused
 from ..datapath.packet_path import PacketPath
-from ..errors import StateUnusable
+from ..errors import StateUnusable, WorkerDown
 from .event_log import EventLog
 from .peer_meter import PeerMeter
 from .snapshot import SnapshotKeeper
@@ -216,6 +216,17 @@ class Node:
         while self.live_sessions and not at_once.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(at_once.wait(), 0.1)
+
+    async def restart_workers(self) -> None:
+        """Replace the workers by new processes, one after another, without losing a packet. One whose successor fails
+        goes on."""
+        for worker in self.workers:
+            try:
+                waited = await worker.hot_restart()
+            except (GrantRefused, OSError, WorkerDown) as error:
+                log.error("worker %d goes on, because its successor failed: %s", worker.index, error)
+            else:
+                log.info("worker %d was replaced; packets waited for %.1f ms", worker.index, waited * 1000)
 
     def set_peers(self, peers: Iterable[Peer], version: str) -> None:
         """Measure the way to these nodes from now on; `version` is the manager's name for the list."""

@@ -68,7 +68,7 @@ class WorkerProcess:
         self.connections: dict[str, dict[int, Message]] = {}
         self.grants_known = True
         self.listed_at = 0.0
-        self.restarts = 0
+        self.restarts = self.hot_restarts = 0
         self.exits: deque[Exit] = deque(maxlen=MAX_WORKER_EXITS)
         self._sockets = sockets
         self._max_seats = max_seats
@@ -80,7 +80,7 @@ class WorkerProcess:
         self._up = asyncio.Event()
         self._handle: WorkerHandle | None = None  # of the process that serves, or is about to
         self._changed: set[str] | None = None  # sessions that changed while a successor is being prepared
-        self._swapping = asyncio.Lock()
+        self._restarting = asyncio.Lock()
         self._wall_clock: Callable[[], float] = time.time
         self._clock_offset: float | None = None  # of the present process
         self._report = Report()
@@ -260,11 +260,11 @@ class WorkerProcess:
 
     # -- a new process under traffic
 
-    async def swap(self) -> float:
+    async def hot_restart(self) -> float:
         """Replace the process while it serves: no player notices, and no packet is lost. Returns the seconds for which
         packets waited in the sockets. If the successor fails, the present process goes on, and WorkerDown, GrantRefused
         or OSError is raised."""
-        async with self._swapping:
+        async with self._restarting:
             await self._wait_up()
             present = self._handle
             if present is None:
@@ -281,6 +281,7 @@ class WorkerProcess:
             finally:
                 self._changed = None
             self._clock_offset = offset
+            self.hot_restarts += 1
             await present.end()
             return frozen_for
 

@@ -249,6 +249,39 @@ def test_native_players_stay_connected_when_their_worker_is_killed(node):
     assert node.counters()["drop_resumed_connection"] > 0
 
 
+def test_a_hot_restart_is_noticed_by_no_player(node):
+    """SIGHUP replaces the worker: every packet of both dialects arrives, and nothing has to be confirmed."""
+    native = [NativePlayer(node, seat, session="00000000beef-S") for seat in (0, 1)]
+    for each in native:
+        each.connect()
+    host, player = EdgegapPlayer(node, 0), EdgegapPlayer(node, 1)
+    known_as = meet(host, player)
+    plays(*native, b"before")
+    (before,) = node.worker_pids()
+    sent = 0
+    os.kill(node.pid, signal.SIGHUP)
+    while node.worker_pids() == [before] or not sent:
+        sent += 1
+        native[0].socket.send(native[0].data(b"packet %d" % sent, 1))
+        time.sleep(0.005)
+    wait_until(lambda: "was replaced" in node.log)
+    arrived = set()
+    wait_until(lambda: arrived.update(received(native[1])) or len(arrived) == sent, "every packet arrives")
+    plays(native[1], native[0], b"back")
+    assert goes_on(host, player) == known_as
+    assert node.counters()["drop_resumed_connection"] == 0
+    assert node.counters()["answer_path_challenge"] == 0
+    assert ("seat_left", 1) not in node.events()
+
+
+def received(player):
+    """The payloads that wait in the player's socket."""
+    while select.select([player.socket], [], [], 0)[0]:
+        kind, _, body = player.read(player.hears())
+        if kind == PacketType.DATA:
+            yield body
+
+
 def plays(sender, receiver, payload):
     """Sends until the other has the payload; both answer the node's challenges."""
     deadline = time.monotonic() + 60

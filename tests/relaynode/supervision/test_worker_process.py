@@ -122,11 +122,11 @@ async def test_a_replaced_worker_knows_as_little_of_the_managers_list_as_the_one
     assert await ping_state(worker) == 1
 
 
-async def test_a_swapped_worker_serves_the_same_sessions_with_another_process(worker):
+async def test_a_hot_restart_serves_the_same_sessions_with_another_process(worker):
     body = grant()
     await worker.call("grant", grant=body)
     before = worker.pid
-    assert await worker.swap() >= 0
+    assert await worker.hot_restart() >= 0
     assert worker.pid != before
     assert not Path(f"/proc/{before}").exists()
     assert (await worker.report()).stats["sessions"] == 1
@@ -139,23 +139,23 @@ async def test_a_swapped_worker_serves_the_same_sessions_with_another_process(wo
     assert worker.restarts == 1
 
 
-async def test_counters_go_on_over_a_swap(worker):
+async def test_counters_go_on_over_a_hot_restart(worker):
     await worker.up()
     assert await ping_state(worker) == 3
     for expected in (1, 2):
         assert (await worker.report()).counters["answer_ping_invalid"] == expected
-        await worker.swap()
+        await worker.hot_restart()
         assert await ping_state(worker) == 3
     assert (await worker.report()).counters["answer_ping_invalid"] == 3
 
 
 async def test_what_changes_while_a_successor_is_prepared_is_not_lost(worker):
     bodies = [grant() for _ in range(20)]
-    swapping = asyncio.create_task(worker.swap())
+    restarting = asyncio.create_task(worker.hot_restart())
     for body in bodies:
         await worker.call("grant", grant=body)
         await asyncio.sleep(0.02)
-    await swapping
+    await restarting
     await worker.call("end", session=bodies[0]["session"], reason="deleted")
     assert (await worker.report()).stats["sessions"] == len(bodies) - 1
 
@@ -172,11 +172,11 @@ async def test_a_successor_that_fails_leaves_the_present_process_in_place(worker
         with monkeypatch.context() as patched:
             patched.setattr(worker, name, fail)
             with pytest.raises(WorkerDown):
-                await worker.swap()
+                await worker.hot_restart()
         assert worker.pid == before
         assert await ping_state(worker) == 3
         assert (await worker.report()).stats["sessions"] == 1
-    await worker.swap()
+    await worker.hot_restart()
     assert worker.pid != before
 
 

@@ -232,6 +232,35 @@ def test_native_players_go_on_in_the_maps_of_a_successor(node: NodeOverThere, fa
     assert node.counters()["drop_replayed"] <= 1
 
 
+@pytest.mark.parametrize("family", [0, 1])
+def test_a_hot_restart_loses_nothing_and_the_program_goes_on_at_once(node: NodeOverThere, family: int) -> None:
+    host, player = NativePlayer(node, 0, family), NativePlayer(node, 1, family)
+    for seat, source in ((1, host), (0, player)):
+        source.say(seat, b"warm")
+    assert (host.hear(), player.hear()) == ((1, b"warm"), (0, b"warm"))
+    recorded = player.packet(packets.PacketType.DATA, b"recorded", 0)
+    player.udp.sendto(recorded, player.relay)
+    assert host.hear() == (1, b"recorded")
+    (worker,) = node.worker_pids()
+    os.kill(node.pid, signal.SIGHUP)
+    number = 0
+    while "was replaced" not in node.log:
+        number += 1
+        player.say(0, b"packet %d" % number)
+        assert host.hear() == (1, b"packet %d" % number)
+    assert node.worker_pids() != [worker]
+    before = by_sockets(node)
+    player.udp.sendto(recorded, player.relay)
+    for index in range(20):
+        body = bytes((index,)) * 100
+        player.say(0, body)
+        assert host.hear() == (1, body)
+        host.say(1, body)
+        assert player.hear() == (0, body)
+    assert by_sockets(node) == before + 1, "only the recorded packet, which it does not judge"
+    assert node.counters()["drop_resumed_connection"] == 0
+
+
 def test_the_program_goes_with_the_process(there: Wire) -> None:
     def attached() -> bool:
         shown = subprocess.run(["ip", "-n", there.node, "link", "show", "wire"], capture_output=True, text=True).stdout
