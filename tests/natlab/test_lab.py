@@ -19,6 +19,7 @@ def test_a_host_opens_a_port_of_its_router_by_nat_pmp(internet: Lab) -> None:
         host, outside = home.host("alice"), Udp(internet.server("server"), 7000)
         inside = Udp(host, 5000)
         outside.send(b"before", (home.address, 5000))
+        assert inside.is_silent(0.5)
         inside.send(struct.pack(">BBHHHI", 0, 1, 0, 5000, 5000, 7200), (home.inner_address, NAT_PMP_PORT))
         answer, _ = inside.receive()
         assert struct.unpack(">BBHIHHI", answer)[2] == 0

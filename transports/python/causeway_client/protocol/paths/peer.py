@@ -111,10 +111,11 @@ class Peer:
         self._acknowledged(theirs.acknowledged >= self._round > 0)
         is_handled = is_new and self._rounds.take(now)
         if is_handled:
-            self._their_round = theirs.round
-            self._their_nat, self._their_step = theirs.nat_class, theirs.port_step
-            own = self._wire.own_observed()
-            self._kinds = {(it.ip, it.port): it.kind for it in targets(theirs.candidates, observed, own)}
+            self._their_round, self._their_nat, self._their_step = theirs.round, theirs.nat_class, theirs.port_step
+            found = targets(theirs.candidates, observed, self._wire.own_observed())
+            self._kinds = {(it.ip, it.port): it.kind for it in found}
+            for address, path in self.paths.items():  # one that a packet made known may be an offered one
+                path.kind = self._kind_of(address)
             self._punch(observed, now)
         # Ours may be on its way. A packet of the pair acknowledges the first round only, so a later one is answered.
         is_missing = not self._is_acknowledged and now - self._sent_at >= RENDEZVOUS_CROSSING
@@ -129,8 +130,7 @@ class Peer:
         mine = self._wire.seat
         self._past_nonces.append(self._their_nonce)
         self._their_nonce = theirs.nonce
-        self._their_id = int.from_bytes(theirs.nonce[:4], "little")
-        self._their_round = 0
+        self._their_id, self._their_round = int.from_bytes(theirs.nonce[:4], "little"), 0
         self._send_key = direct_key(self._secret, mine, self.seat, self.nonce, theirs.nonce)
         self.receive_key = direct_key(self._secret, self.seat, mine, theirs.nonce, self.nonce)
         self._wire.numbers.begin(self.seat, theirs.sequence)
