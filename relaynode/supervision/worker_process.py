@@ -300,19 +300,24 @@ class WorkerProcess:
             for part in range(final["parts"]):
                 packed = await present.call("progress", {"part": part})
                 await successor.call("take_over", {"packed": packed})
+            if self._handle is not present:
+                raise WorkerDown(f"worker {self.index} exited")  # and is being replaced
             self._handle = successor
             await successor.call("serve", {})
         except BaseException:
-            self._handle = present
+            if self._handle is successor:
+                self._handle = present
             with contextlib.suppress(WorkerDown):
                 await present.call("thaw", {})
-            raise
-        finally:
-            if self._handle is not None:
                 self._up.set()
+            raise
+        frozen_for = time.monotonic() - began
         self._previous.counters.update(final["counters"])
         self._previous.cpu_seconds += final["cpu_seconds"]
-        return time.monotonic() - began
+        with contextlib.suppress(WorkerDown):  # it has ended already, and is replaced like any other one
+            await self._set_terms(successor)  # they may have changed meanwhile
+            self._up.set()
+        return frozen_for
 
     # -- calls
 

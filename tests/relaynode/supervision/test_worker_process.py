@@ -180,6 +180,29 @@ async def test_a_successor_that_fails_leaves_the_present_process_in_place(worker
     assert worker.pid != before
 
 
+@pytest.mark.parametrize("command", ["configure", "freeze", "serve"])
+async def test_a_process_that_dies_during_a_hot_restart_is_replaced(worker, monkeypatch, command):
+    """The present one or its successor: afterwards, one process serves what was served."""
+    body = grant()
+    await worker.call("grant", grant=body)
+    call = worker_handle.WorkerHandle.call
+
+    async def dies(handle, name, *arguments):
+        if name == command:
+            monkeypatch.undo()
+            os.kill(handle.pid, signal.SIGKILL)
+        return await call(handle, name, *arguments)
+
+    monkeypatch.setattr(worker_handle.WorkerHandle, "call", dies)
+    with contextlib.suppress(WorkerDown):
+        await worker.hot_restart()
+    await worker.up()
+    assert await ping_state(worker) == 3
+    assert (await worker.report()).stats["sessions"] == 1
+    await worker.hot_restart()
+    assert await ping_state(worker) == 3
+
+
 async def ping_state(worker) -> int:
     """What an edgegap player with unknown tokens is answered."""
     loop = asyncio.get_running_loop()
