@@ -33,6 +33,7 @@ BODIES = {
         "attributes": {"elo": 1000},
     },
     "/matchmaker/groups/{group_id}/members/{member_id}": {"is_ready": True},
+    "/v1/relays/sessions/{session_id}": {"direct_mode": "relay_only"},
 }
 QUERIES = {"/matchmaker/profiles/{name}/diff": "?old=1&new=1"}
 
