@@ -145,7 +145,7 @@ async def test_forty_players_are_matched_and_play_while_a_matchmaker_is_killed(s
     for session in heard.values():
         assert session == {seat: {0, 1, 2, 3} - {seat} for seat in range(4)}
     sessions = stack.api.get("/v1/relays/sessions", params={"limit": 200}).json()["sessions"]
-    assert {one["session_id"] for one in sessions if "match" in one["metadata"]} == set(matches), (
+    assert {one["session_id"] for one in sessions if one["metadata"].get("profile") == "four"} == set(matches), (
         "a session has no owner"
     )
 
