@@ -23,7 +23,7 @@ from .events import Event
 from .forwarding import Forwarder
 from .grants import GrantRefused
 from .relay_config import RelayConfig
-from .resumption import connection_state, progress, resume, take_over
+from .resumption import connection_state, progress, resume, set_progress
 from .seats import Mirror, Random, Seat
 from .sessions import Sessions
 
@@ -165,13 +165,13 @@ class Relay:
             resume(self._forwarder, seat, state, now)
 
     def progress(self) -> list[bytes]:
-        """What changes with every packet of a connection, for `take_over`, in parts of at most a megabyte."""
+        """What changes with every packet of a connection, for `set_progress`, in parts of at most a megabyte."""
         return progress(self._forwarder.table)
 
-    def take_over(self, packed: bytes) -> None:
+    def set_progress(self, packed: bytes) -> None:
         """Go on with the connections where another process has stopped: neither skips a sequence number, nor has a
         player to confirm anything. Raises GrantRefused."""
-        take_over(self._forwarder.table, packed)
+        set_progress(self._forwarder.table, packed)
 
     def forget_session(self, session: str) -> None:
         """Drop a session as if it had never been restored: no player and no manager is notified."""

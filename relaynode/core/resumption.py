@@ -107,7 +107,7 @@ def progress(table: SeatTable) -> list[bytes]:
     return [b"".join(packed[at : at + PART]) for at in range(0, len(packed), PART)]
 
 
-def take_over(table: SeatTable, packed: bytes) -> None:
+def set_progress(table: SeatTable, packed: bytes) -> None:
     """Raises GrantRefused if a connection is not known here, or was served by another packet path."""
     at = 0
     try:

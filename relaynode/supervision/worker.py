@@ -109,9 +109,9 @@ class Worker:
     def progress(self, part: int) -> str:
         return base64.b64encode(self._progress[part]).decode()
 
-    def take_over(self, packed: str) -> None:
+    def set_progress(self, packed: str) -> None:
         """A part of the progress of a process that is frozen."""
-        self._relay.take_over(base64.b64decode(packed))
+        self._relay.set_progress(base64.b64decode(packed))
 
     def forget(self, session: str) -> None:
         """A session that was restored and has changed since then."""

@@ -22,7 +22,7 @@ Lines keep their order, so the parent reads all changes of a command before its 
 | `progress` | `part`: below `parts` | base64; what changes with every packet of a connection |
 | `thaw` | | null; the frozen worker reads packets again |
 | `forget` | `session` | null; a restored session that has changed since then |
-| `take_over` | `packed`: from `progress` of the frozen worker | null |
+| `set_progress` | `packed`: from `progress` of the frozen worker | null |
 | `grant` | `grant` | the revision in force |
 | `end` | `session`, `reason` | null |
 | `drain` | `draining` | null |

@@ -299,7 +299,7 @@ class WorkerProcess:
                     await successor.call("restore_ended", {"states": [self.ended[session]]})
             for part in range(final["parts"]):
                 packed = await present.call("progress", {"part": part})
-                await successor.call("take_over", {"packed": packed})
+                await successor.call("set_progress", {"packed": packed})
             if self._handle is not present:
                 raise WorkerDown(f"worker {self.index} exited")  # and is being replaced
             self._handle = successor

@@ -240,7 +240,7 @@ def test_a_state_of_no_known_seat_is_ignored(relay: Relay, player: NativePlayer)
 def swapped(relay: Relay, *players: NativePlayer | EdgegapPlayer) -> Relay:
     after = successor(relay, *players)
     for part in relay.progress():
-        after.take_over(part)
+        after.set_progress(part)
     return after
 
 
@@ -297,7 +297,7 @@ def test_a_session_that_changed_meanwhile_is_restored_again(
     for seat in range(4):
         after.resume_connection(as_json(relay.connection_state(SESSION, seat)), LATER)
     for part in relay.progress():
-        after.take_over(part)
+        after.set_progress(part)
     for each in (host, player, late):
         each.relay = after
     assert host.hears(late.send(b"up", now=LATER)) == (PacketType.DATA, 2, b"up")
@@ -309,4 +309,4 @@ def test_progress_that_does_not_fit_is_refused(relay: Relay, player: NativePlaye
     after = successor(relay)
     (part,) = relay.progress()
     with pytest.raises(GrantRefused):
-        after.take_over(spoil(part))
+        after.set_progress(spoil(part))
