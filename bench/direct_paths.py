@@ -110,8 +110,7 @@ def new_socket(seed: int) -> float:
 
     def move() -> None:
         player.move("203.0.113.77")
-        player.machine.direct.set_addresses(player.addresses, (), scene.net.now)
-        player.call("rebind")
+        scene.rebind(0)
 
     return gap_after(scene, move)
 
@@ -127,8 +126,7 @@ def to_ipv6(seed: int) -> float:
 
     def move() -> None:
         player.move_to_ipv6("2001:db8:77::2")
-        player.machine.direct.set_addresses(player.addresses, (), scene.net.now)
-        player.call("rebind")
+        scene.rebind(0)
 
     return gap_after(scene, move)
 

@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import re
-import secrets
 import signal
 import statistics
 import struct
@@ -22,8 +21,7 @@ from typing import Any
 
 from causeway_client import asyncio_udp
 from causeway_client.protocol.packets import EVERYONE
-from causeway_client.protocol.tokens import ConnectToken, seal_token
-from tests.support.grants import grant_document
+from tests.causeway_client.granted import DirectSession
 from tests.support.node_process import NodeProcess, node_process
 
 INTERVAL = 1 / 60
@@ -36,36 +34,18 @@ class Game:
 
     def __init__(self, node: NodeProcess, players: int) -> None:
         self._node = node
-        self._session = secrets.token_hex(6) + "-S"
-        self._expires = int(time.time()) + 3600
-        self._keys = [secrets.token_bytes(32) for _ in range(players)]
+        self._modes = ["relay_only"] * players
         self.connections: list[asyncio_udp.Connection] = []
-        self.arrivals: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(
-            list
-        )  # (from, to) -> (when, number)
+        self.arrivals: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)  # by (from, to): when, number
         self.sent: dict[int, int] = {}
 
     async def open(self) -> None:
-        document = grant_document(
-            len(self._keys), expires_at=float(self._expires), session=self._session, token=None, topology="mesh",
-            dialects=["native"],
-        )  # fmt: skip
-        for seat in document["seats"]:
-            seat["token"] = None
-        await asyncio.to_thread(self._node.put_grant, document)
-        for seat, key in enumerate(self._keys):
-            token = seal_token(self._token(seat, key), *self._node.token_key)
-            port = self._node.client_port
+        session = await asyncio.to_thread(DirectSession, self._node, self._modes)
+        port = self._node.client_port
+        for seat in range(len(self._modes)):
             self.connections.append(
-                await asyncio_udp.connect("127.0.0.1", port, connect_token=token, seat_key=key, connect_timeout=60)
+                await asyncio_udp.connect("127.0.0.1", port, connect_timeout=60, **session.player(seat))
             )
-
-    def _token(self, seat: int, key: bytes) -> ConnectToken:
-        return ConnectToken(
-            session=self._session, worker=0, seat=seat, mesh=True, seat_key=key, issued=int(time.time()),
-            expires=self._expires, seat_packets=0, seat_bytes=0, session_packets=0, session_bytes=0, idle_timeout=300,
-            session_expires=self._expires,
-        )  # fmt: skip
 
     async def play(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:

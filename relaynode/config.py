@@ -269,6 +269,11 @@ def _control_url(host: str, port: int, public_ip: str) -> str:
     return f"http://[{reached_at}]:{port}" if ":" in reached_at else f"http://{reached_at}:{port}"
 
 
+def child_environment() -> dict[str, str]:
+    """That of a child process: without the node's settings, which contain keys. A child is sent what it needs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
 def _websocket_url(host: str, port: int, certificate: str) -> str:
     """Empty without a name, for which there is a certificate."""
     if not (host and port and certificate):

@@ -1,7 +1,8 @@
 """Measuring the quality of the leg between a player and the node, in either dialect."""
 
+from causeway_client.protocol.probing import Loss
+
 PING_INTERVAL = 2.0  # seconds between two PINGs of the node; a later answer is ignored
-_LONGEST = 1 << 24  # packets from one PING to the next; a resumed connection skips more sequence numbers
 _DECAY = 0.9  # of the packets counted for the loss, from one PING to the next
 
 
@@ -52,7 +53,7 @@ class NativeQuality:
         that the player sent, and those of them that arrived. `reported` is capped at `sent`, so that a false report
         cannot hide the loss of the player's own packets."""
         due, arrived = sent + due, min(reported, sent) + received
-        if due - self._last_due <= _LONGEST:
+        if due - self._last_due <= Loss.LONGEST:
             self._due = self._due * _DECAY + max(due - self._last_due, 0)
             self._arrived = self._arrived * _DECAY + max(arrived - self._last_arrived, 0)
         self._last_due, self._last_arrived = due, arrived

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from causeway_client.protocol.packets import MAX_DATAGRAM
+
 from .addresses import Address
 from .dialects.edgegap_binding import EdgegapBinding
 from .dialects.native_binding import NativeBinding
@@ -27,7 +29,6 @@ PART = 2_000
 """Connections whose progress is one message."""
 
 _HEAD = struct.Struct("<I?16sH")
-_LONGEST_WELCOME = 1232
 _KEY_SIZE = 16
 _MAX_SENT = 1 << 63
 
@@ -82,11 +83,7 @@ def _resume_native(
     second_addr = None if second is None else _unpacked(second)
     if not 0 < connection < 1 << 32 or connection in table.by_connection or connection in table.resumed:
         raise ValueError("not a connection of its own")
-    if (
-        {len(up_key), len(down_key)} != {_KEY_SIZE}
-        or len(welcome) > _LONGEST_WELCOME
-        or not SKIPPED <= sent < _MAX_SENT
-    ):
+    if {len(up_key), len(down_key)} != {_KEY_SIZE} or len(welcome) > MAX_DATAGRAM or not SKIPPED <= sent < _MAX_SENT:
         raise ValueError("out of range")
     path_key = forwarder.random(16)  # a new one: only the answer to a challenge of this process confirms
     binding = table.mirror.make_native_binding(connection, seat, up_key, down_key, _bytes(state["nonce"]), path_key)

@@ -16,7 +16,7 @@ from .dialects.native_binding import NativeBinding
 from .seats import Mirror, Random, Seat, Session
 
 _INDEX_BITS = 20
-_INDEX_MASK = (1 << _INDEX_BITS) - 1
+INDEX_MASK = (1 << _INDEX_BITS) - 1
 _RESTING_INDEXES = 1024  # freed indexes that wait before the oldest is used again
 
 
@@ -121,7 +121,7 @@ class SeatTable:
         self._drop_native(seat)
         binding.is_resumed = True
         seat.binding = self.resumed[binding.id] = binding
-        self._resumed_indexes.add(binding.id & _INDEX_MASK)
+        self._resumed_indexes.add(binding.id & INDEX_MASK)
         self._connect(seat, addr, port, now)
         self.mirror.seat_changed(seat)
 
@@ -159,7 +159,7 @@ class SeatTable:
         binding = seat.binding
         if isinstance(binding, NativeBinding):
             del (self.resumed if binding.is_resumed else self.by_connection)[binding.id]
-            self._free_indexes.append(binding.id & _INDEX_MASK)
+            self._free_indexes.append(binding.id & INDEX_MASK)
             seat.binding = seat.edgegap
 
     def new_connection(self) -> int:

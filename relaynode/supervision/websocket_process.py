@@ -3,13 +3,12 @@
 import asyncio
 import json
 import logging
-import os
 import sys
 from typing import Any
 
 from nodeapi.telemetry import WebSocketStats
 
-from ..config import PREFIX, NodeConfig
+from ..config import NodeConfig, child_environment
 
 log = logging.getLogger("relaynode.websocket")
 
@@ -53,13 +52,12 @@ class WebSocketProcess:
             await asyncio.sleep(RESTART_AFTER)
 
     async def _run_once(self) -> int:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "relaynode.websocket"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=environment,
+            env=child_environment(),
         )
         assert process.stdin is not None and process.stdout is not None  # noqa: S101 - they are pipes
         try:

@@ -39,8 +39,8 @@ class Worker:
         self._ports = ports
         self._xdp: XdpMirror | None = None
         self._unsent: dict[str, None] = {}  # sessions whose state changed and was not sent yet, in order
-        self._progress: list[bytes] = []  # of a frozen process
         self._unsent_seats: dict[tuple[str, int], None] = {}  # the same for the connections of seats
+        self._progress: list[bytes] = []  # of a frozen process
 
     async def run(self) -> None:
         """Execute commands until the parent process is gone."""

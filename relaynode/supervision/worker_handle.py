@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from ..config import PREFIX
+from ..config import child_environment
 from ..core.grants import GrantRefused
 from ..errors import WorkerDown
 from .worker_channel import Message, WorkerChannel
@@ -50,13 +49,13 @@ class WorkerHandle:
     ) -> Self:
         """`descriptors`: those that the process inherits after that of its channel. Raises OSError."""
         ours, theirs = socket.socketpair()
-        # The settings contain keys. The worker does not need them: it gets its settings in a command.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         try:
             with theirs:
                 fds = [theirs.fileno(), *descriptors]
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "relaynode.supervision.worker", *map(str, fds), pass_fds=fds, env=environment
+                    *(sys.executable, "-m", "relaynode.supervision.worker", *map(str, fds)),
+                    pass_fds=fds,
+                    env=child_environment(),
                 )
         except OSError:
             ours.close()

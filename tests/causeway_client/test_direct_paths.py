@@ -1,7 +1,6 @@
 """Direct paths with real sockets and a real node on 127.0.0.1: what a game sees of them in each adapter."""
 
 import asyncio
-import secrets
 import socket
 import time
 
@@ -9,73 +8,11 @@ import pytest
 
 from causeway_client import asyncio_udp, blocking_udp, sidecar
 from causeway_client.protocol.events import DirectPathRequested, Left, PathChanged, Received
-from causeway_client.protocol.packets import EVERYONE, DirectMode
-from causeway_client.protocol.paths.pair_secrets import pack_peer_keys
-from causeway_client.protocol.paths.wire import DirectSettings
-from causeway_client.protocol.tokens import ConnectToken, seal_token
-from tests.support.grants import grant_document
+from causeway_client.protocol.packets import EVERYONE
+from tests.causeway_client.granted import DirectSession
 from tests.support.node_process import NodeProcess
 
 pytestmark = pytest.mark.flow
-
-# No packet leaves the machine. On 127.0.0.1 the relay measures as well as a direct path, and better on a busy machine.
-ALONE = DirectSettings(relay_bias_ms=10_000, port_mapping=False)
-
-
-class DirectSession:
-    """A mesh session of native players."""
-
-    def __init__(self, node: NodeProcess, modes=("direct", "direct")) -> None:
-        self.node = node
-        self.id = secrets.token_hex(6) + "-S"
-        self.modes = modes
-        self.revision = 0
-        self.expires = int(time.time()) + 3600
-        self.seat_keys = [secrets.token_bytes(32) for _ in modes]
-        self.peer_keys = [secrets.token_bytes(32) for _ in modes]
-        self.grant()
-
-    def grant(self, revoked=()) -> None:
-        self.revision += 1
-        document = grant_document(
-            len(self.modes),
-            expires_at=float(self.expires),
-            session=self.id,
-            revision=self.revision,
-            token=None,
-            topology="mesh",
-            dialects=["native"],
-            revoked=revoked,
-            direct_grace=60,
-        )
-        for seat, mode in zip(document["seats"], self.modes, strict=True):
-            seat |= {"token": None, "direct_mode": mode}
-        self.node.put_grant(document)
-
-    def player(self, seat: int) -> dict[str, object]:
-        token = ConnectToken(
-            session=self.id,
-            worker=0,
-            seat=seat,
-            mesh=True,
-            seat_key=self.seat_keys[seat],
-            issued=int(time.time()),
-            expires=self.expires,
-            seat_packets=0,
-            seat_bytes=0,
-            session_packets=0,
-            session_bytes=0,
-            idle_timeout=300,
-            session_expires=self.expires,
-            direct_mode=DirectMode[self.modes[seat].upper()],
-            direct_grace=60,
-        )
-        return {
-            "connect_token": seal_token(token, *self.node.token_key),
-            "seat_key": self.seat_keys[seat],
-            "peer_keys": pack_peer_keys(self.peer_keys[seat], self.peer_keys[:seat]),
-            "direct": ALONE,
-        }
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import pytest
 from rest_framework.test import APIClient
 
 from causeway_client import asyncio_udp
-from causeway_client.protocol.paths.wire import DirectSettings
 from causeway_client.rest import connect_arguments
 from relaymgr.nodes.models import RelayNode
 from relaymgr.sessions.models import EventKind, Grant, SessionEvent
 from relaymgr.telemetry.services import probe_round
 from relaymgr.tenants.models import Tenant
+from tests.causeway_client.granted import ALONE
 from tests.relaymgr.conftest import api, location, make_node, make_stand_in, tenant
 from tests.relaymgr.sessions.conftest import SESSIONS, process, relay
 from tests.relaymgr.sessions.test_compat import create
@@ -26,9 +26,6 @@ from tests.support.waiting import wait_until
 __all__ = ["api", "location", "make_node", "make_stand_in", "process", "relay", "tenant"]
 
 pytestmark = [pytest.mark.django_db, pytest.mark.flow]
-
-# No packet leaves the machine. On 127.0.0.1 the relay measures as well as a direct path, and better on a busy machine.
-ALONE = DirectSettings(relay_bias_ms=10_000, port_mapping=False)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from causeway_client.protocol.replay_window import ReplayWindow
 
 from ...core.addresses import LOCAL_IP, Address, packed_ip
 from ...core.dialects.native_binding import NativeBinding
+from ...core.seat_table import INDEX_MASK
 from ...core.seats import Mirror, Seat, Session
 from . import bpf, loader
 from .layout import DIALECT_AT, REQUEST, RULE, SEAT
@@ -26,7 +27,6 @@ _ABSENT, _EDGEGAP, _NATIVE = range(3)
 _DATA = int(PacketType.DATA)
 _ABSENT_RULE = bytes(RULE.size)
 _IS_NUMBER = 1 << 31
-_INDEX_MASK = (1 << 20) - 1
 _COUNTERS = ("forwarded_packets", "forwarded_bytes", "drop_rate_limited")
 _ANEW_CONNECTION, _ANEW_QUOTA = 1, 2
 _BUSY, _DONE = 1, 2  # what the gate returns: XDP_DROP, XDP_PASS
@@ -319,9 +319,9 @@ class XdpMirror(Mirror):
                 self._maps["pairs"].put(_U64.pack(pair), slot)
         if connection != kept.connection:
             if kept.connection is not None:
-                self._maps["connections"].put(_U32.pack(kept.connection & _INDEX_MASK), bytes(4))
+                self._maps["connections"].put(_U32.pack(kept.connection & INDEX_MASK), bytes(4))
             if connection is not None:
-                self._maps["connections"].put(_U32.pack(connection & _INDEX_MASK), slot)
+                self._maps["connections"].put(_U32.pack(connection & INDEX_MASK), slot)
         if name != kept.name:
             if kept.name:
                 self._maps["names"].remove(self._name(seat.session, kept.name))
@@ -333,7 +333,7 @@ class XdpMirror(Mirror):
         if kept.pair is not None:
             self._maps["pairs"].remove(_U64.pack(kept.pair))
         if kept.connection is not None:
-            self._maps["connections"].put(_U32.pack(kept.connection & _INDEX_MASK), bytes(4))
+            self._maps["connections"].put(_U32.pack(kept.connection & INDEX_MASK), bytes(4))
         for name in (kept.name, _IS_NUMBER | seat.number):
             self._maps["names"].remove(self._name(seat.session, name))
 

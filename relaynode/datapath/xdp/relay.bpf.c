@@ -634,7 +634,8 @@ enum { ANEW_CONNECTION = 1, ANEW_QUOTA = 2 };
 
 struct request {
     u32 what, seat;
-    u64 value;              // ACCEPT, SKIP_SENT, CLOSE_WINDOW: the sequence; TAKE: bytes, copies << 32; SET_...: what to reset; then the answer
+    // ACCEPT, SKIP_SENT, CLOSE_WINDOW: the sequence; TAKE: bytes, copies << 32; SET_...: what to reset; then the answer
+    u64 value;
     u64 packet_ns, byte_ns; // SET_SESSION, with the session's index in `seat`
     struct rule rule;       // SET_SEAT
 };

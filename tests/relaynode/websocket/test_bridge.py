@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from causeway_client import asyncio_udp
 from causeway_client.protocol.errors import ConnectTimeout
 from causeway_client.protocol.packets import EVERYONE
-from tests.causeway_client.test_direct_paths import DirectSession
+from tests.causeway_client.granted import DirectSession
 from tests.support.certificates import write_certificate
 from tests.support.node_process import NodeProcess
 from tests.support.waiting import wait_until
@@ -47,13 +47,14 @@ def _listens(port: int) -> bool:
 
 
 def _websocket_processes(node) -> list[int]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            is_child = f"\nPPid:\t{node.pid}\n" in (process / "status").read_text()
-            if is_child and b"relaynode.websocket" in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-    return found
+    return [pid for pid in node.worker_pids() if b"relaynode.websocket" in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    """Empty for a process that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _context(certificate) -> ssl.SSLContext:

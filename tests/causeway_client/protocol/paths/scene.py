@@ -136,6 +136,22 @@ class Scene:
         """What is on its way arrives."""
         self.net.run(1.0)
 
+    def rebind(self, seat: int) -> None:
+        """The adapter of the player has new sockets, at its present addresses."""
+        player = self.players[seat]
+        player.machine.direct.set_addresses(player.addresses, (), self.net.now)
+        player.call("rebind")
+
+    def longest_gap(self) -> float:
+        """Plays until each of two players has received another packet, one after the other: the longer time."""
+        gaps = []
+        for receiver, source in ((1, 0), (0, 1)):
+            seen, changed_at = self.arrivals(receiver, source), self.net.now
+            while self.arrivals(receiver, source) == seen:
+                self.play(TICK)
+            gaps.append(self.net.now - changed_at)
+        return max(gaps)
+
     def arrivals(self, receiver: int, source: int) -> Counter[int]:
         """How often each number of `source` arrived."""
         found = (payload for seat, payload in self.players[receiver].received if seat == source)

@@ -28,18 +28,6 @@ USERS = [{"ip": "1.1.1.1"}, {"ip": "2.2.2.2", "direct_mode": "ask"}, {"ip": "3.3
 
 
 @pytest.fixture
-def stand_in(make_stand_in_node: MakeStandIn) -> StandIn:
-    return make_stand_in_node()[1]
-
-
-@pytest.fixture
-def permissive(tenant: Tenant) -> Tenant:
-    Tenant.objects.update(direct_mode="direct", direct_grace=90)
-    tenant.refresh_from_db()
-    return tenant
-
-
-@pytest.fixture
 def session(stand_in: StandIn, permissive: Tenant, api: APIClient) -> dict[str, Any]:
     return create(api, users=USERS, dialects=["native"])
 

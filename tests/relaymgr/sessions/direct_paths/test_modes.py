@@ -24,18 +24,6 @@ MakeStandIn = Callable[..., tuple[RelayNode, StandIn]]
 NATIVE = {"dialects": ["native"]}
 
 
-@pytest.fixture
-def stand_in(make_stand_in_node: MakeStandIn) -> StandIn:
-    return make_stand_in_node()[1]
-
-
-@pytest.fixture
-def permissive(tenant: Tenant) -> Tenant:
-    Tenant.objects.update(direct_mode="direct", direct_grace=90)
-    tenant.refresh_from_db()
-    return tenant
-
-
 def modes(session: dict[str, Any]) -> list[str]:
     return [user["direct_mode"] for user in session["session_users"]]
 

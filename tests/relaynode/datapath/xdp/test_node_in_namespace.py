@@ -131,6 +131,17 @@ class NativePlayer(NativeWire, Player):
                 return source, payload
 
 
+def exchange(host: NativePlayer, player: NativePlayer, size: int) -> None:
+    """Twenty different payloads of `size` bytes in each direction."""
+    payload = bytes(range(256)) * 5
+    for index in range(20):
+        body = bytes((index,)) + payload[: size - 1]
+        player.say(0, body)
+        assert host.hear() == (1, body)
+        host.say(1, body)
+        assert player.hear() == (0, body)
+
+
 @pytest.mark.parametrize("family", [0, 1])
 @pytest.mark.parametrize("size", [1, 150, 1182])
 def test_native_data_goes_past_the_sockets(node: NodeOverThere, family: int, size: int) -> None:
@@ -138,13 +149,8 @@ def test_native_data_goes_past_the_sockets(node: NodeOverThere, family: int, siz
     for seat, source in ((1, host), (0, player)):
         source.say(seat, b"warm")
     assert (host.hear(), player.hear()) == ((1, b"warm"), (0, b"warm"))
-    before, payload = by_sockets(node), bytes(range(256)) * 5
-    for index in range(20):
-        body = bytes((index,)) + payload[: size - 1]
-        player.say(0, body)
-        assert host.hear() == (1, body)
-        host.say(1, body)
-        assert player.hear() == (0, body)
+    before = by_sockets(node)
+    exchange(host, player, size)
     assert by_sockets(node) == before
     player.udp.sendto(player.ping_packet(received=21), player.relay)
     assert player.udp.recv(2048)[0] == packets.PacketType.PONG
@@ -222,12 +228,7 @@ def test_native_players_go_on_in_the_maps_of_a_successor(node: NodeOverThere, fa
         assert (host.hear(), player.hear()) == ((1, b"warm again"), (0, b"warm again"))
     before = by_sockets(node)
     player.udp.sendto(recorded, player.relay)
-    for index in range(20):
-        body = bytes((index,)) * 100
-        player.say(0, body)
-        assert host.hear() == (1, body)
-        host.say(1, body)
-        assert player.hear() == (0, body)
+    exchange(host, player, 100)
     assert by_sockets(node) <= before + 1, "only the recorded packet reaches a socket, and no player"
     assert node.counters()["drop_replayed"] <= 1
 
@@ -251,12 +252,7 @@ def test_a_hot_restart_loses_nothing_and_the_program_goes_on_at_once(node: NodeO
     assert node.worker_pids() != [worker]
     before = by_sockets(node)
     player.udp.sendto(recorded, player.relay)
-    for index in range(20):
-        body = bytes((index,)) * 100
-        player.say(0, body)
-        assert host.hear() == (1, body)
-        host.say(1, body)
-        assert player.hear() == (0, body)
+    exchange(host, player, 100)
     assert by_sockets(node) == before + 1, "only the recorded packet, which it does not judge"
     assert node.counters()["drop_resumed_connection"] == 0
 
