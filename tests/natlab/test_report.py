@@ -46,7 +46,9 @@ def test_the_page_has_the_figures_of_each_program(results: Results) -> None:
     assert "| raw punching each 20 ms | 14 | 14 | 20 | 40 | 264 |" in lines
     assert "| | Causeway | raw punching each 20 ms |" in lines, "programs without results are left out"
     assert "| symmetric, random - symmetric, random | 0 % of 2 | 0 % of 1 |" in lines
-    assert "| symmetric, random homes with PCP and NAT-PMP | 100 % of 1, 50 ms | - |" in lines
+    assert (
+        "| a symmetric, random home with PCP and NAT-PMP - a symmetric, random home | 100 % of 1, 50 ms | - |" in lines
+    )
     assert any("on 2 cores (a" in line for line in lines)
     assert "## With 10 % of all packets lost" in lines
     assert "| Causeway | 1 | 2 | 2 | 100 | 400 |" in lines
