@@ -14,7 +14,6 @@ from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
 from tests.support.manager import (  # noqa: F401  fixtures
     StandIn,
-    _nothing_counted,
     api,
     client_with,
     make_stand_in,

@@ -8,7 +8,6 @@ from tests.matchmaker.conftest import (  # noqa: F401  fixtures
 )
 from tests.relaymgr.sessions.conftest import make_stand_in_node  # noqa: F401
 from tests.support.manager import (  # noqa: F401  fixtures
-    _nothing_counted,
     api,
     location,
     make_node,

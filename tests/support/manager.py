@@ -19,13 +19,11 @@ from relaymgr.nodes.models import Location, RelayNode, RelayWorker
 from relaymgr.nodes.states import NodeState
 from relaymgr.tenants.models import Tenant
 from relaymgr.tenants.services import api_key_create
-from tests.support.servers import redis_database
 from web.audit.models import AuditEntry
 
 # The fixtures, for a conftest that takes them all.
 __all__ = [
     "_nodes_have_time",
-    "_nothing_counted",
     "admin_client",
     "api",
     "embedded_clock",
@@ -40,14 +38,6 @@ __all__ = [
 
 if not settings.BROKER_URL:
     app.conf.broker_url = "memory://"  # tasks are sent nowhere, instead of into the broker's folder under var/
-
-if "LOCATION" in settings.CACHES["default"]:
-    settings.CACHES["default"]["LOCATION"] = redis_database(settings.CACHES["default"]["LOCATION"], 0)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_counted() -> None:
-    cache.clear()
 
 
 class Clock:

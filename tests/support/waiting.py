@@ -10,20 +10,25 @@ Value = TypeVar("Value")
 # Against hanging only: a busy machine needs many times what a free one does.
 WITHIN = 60.0
 
+# Of the time that has passed: a condition that asks an API stays below its rate limit, however long it takes.
+SHARE = 0.05
+
 
 def wait_until(condition: Callable[[], Value], what: str = "", within: float = WITHIN) -> Value:
     """The first true value of `condition`, which is asked again and again. Fails with `what` after `within` seconds."""
-    deadline = time.monotonic() + within
+    started = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within:.0f} s: {what or 'the condition'}"
-        time.sleep(0.01)
+        elapsed = time.monotonic() - started
+        assert elapsed < within, f"not within {within:.0f} s: {what or 'the condition'}"
+        time.sleep(max(0.01, SHARE * elapsed))
     return value
 
 
 async def wait_until_async(condition: Callable[[], Value], what: str = "", within: float = WITHIN) -> Value:
     """The same beside other tasks of the event loop."""
-    deadline = time.monotonic() + within
+    started = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {within:.0f} s: {what or 'the condition'}"
-        await asyncio.sleep(0.005)
+        elapsed = time.monotonic() - started
+        assert elapsed < within, f"not within {within:.0f} s: {what or 'the condition'}"
+        await asyncio.sleep(max(0.005, SHARE * elapsed))
     return value

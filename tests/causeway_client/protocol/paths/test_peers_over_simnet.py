@@ -271,3 +271,15 @@ def test_eight_players_upgrade_and_return_without_a_missing_or_duplicated_packet
         scene.play(8.0)
     scene.settle()
     assert (scene.missing(), scene.duplicated()) == (0, 0)
+
+
+def test_a_player_that_leaves_reports_what_no_report_has_contained_yet() -> None:
+    scene = two_players()
+    scene.play(0.5)
+    scene.node.relay.paths(100)
+    scene.play(0.2)
+    scene.players[0].call("close")
+    scene.settle()
+    last = [it for it in scene.node.relay.paths(100) if it.seat == 0]
+    assert [(it.peer, it.path) for it in last] == [(1, "ipv4")]
+    assert last[0].packets > 0

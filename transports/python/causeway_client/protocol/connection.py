@@ -134,6 +134,7 @@ class RelayConnection:
         if self.state is State.CLOSED:
             return
         if self._leg is not None and self.state is State.RELAYED:
+            self.direct.report(now)
             body = packets.Close(code, reason).encode()
             for _ in range(CLOSE_COPIES):
                 self._transmit(self._leg.seal(PacketType.CLOSE, 0, body))

@@ -148,6 +148,11 @@ class Peers:
         was_direct, peer.has_left_node = peer.has_left_node, False
         return was_direct
 
+    def report(self, now: float) -> None:
+        """Reports to the node on the paths to all peers."""
+        for body in self._reporting.take([peer.report() for peer in self._peers.values()], now):
+            self.relay(PacketType.PATH_REPORT, 0, body)
+
     def close(self, code: int = 0, text: str = "") -> None:
         """This player leaves, or may not go on: no direct path is used any more."""
         body = packets.Close(code, text).encode()
@@ -378,8 +383,7 @@ class Peers:
         for peer in list(self._peers.values()):
             peer.handle_timer(now)
         if self._reporting.due is not None and now >= self._reporting.due:
-            for body in self._reporting.take([peer.report() for peer in self._peers.values()], now):
-                self.relay(PacketType.PATH_REPORT, 0, body)
+            self.report(now)
         due = [math.inf, *(peer.next_timer(now) for peer in self._peers.values())]
         due += [at for at in (self._reporting.due, self._stun.next_timer()) if at is not None]
         if self._extra_until is not None:
