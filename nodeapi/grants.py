@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from causeway_client.protocol.offers import MAX_DEADLINE
 from causeway_client.protocol.packets import MAX_SEATS, NATIVE_FIRST, NATIVE_LAST, STUN_COOKIE
 
 from .ids import SessionId
@@ -13,6 +14,8 @@ from .strict_json import InvalidDocument, read_document
 Topology = Literal["host", "mesh"]
 Dialect = Literal["edgegap", "native"]
 DirectModeName = Literal["relay_only", "ask", "direct"]
+Role = Literal["active", "standby"]
+OfferKindName = Literal["standby", "move", "token"]
 EndReason = Literal["deleted", "idle", "expired", "failed", "migrated"]
 
 DIALECTS: tuple[Dialect, ...] = ("edgegap", "native")
@@ -26,6 +29,7 @@ U32 = Annotated[int, Meta(ge=0, lt=2**32)]
 Token = Annotated[int, Meta(ge=1, lt=2**32)]
 Worker = Annotated[int, Meta(ge=0, lt=MAX_WORKERS)]
 SeatNumber = Annotated[int, Meta(ge=0, lt=MAX_SEATS)]
+Epoch = Annotated[int, Meta(ge=0, lt=2**16)]
 Seconds = Annotated[float, Meta(gt=0, lt=TIME_LIMIT)]
 
 _STUN_COOKIE = int.from_bytes(STUN_COOKIE, "little")
@@ -41,12 +45,28 @@ class Limits(Struct, frozen=True):
 NO_LIMITS = Limits(0, 0)
 
 
+class SeatOffer(Struct, frozen=True):
+    """What the node offers to the player of a seat, until it is acknowledged (PROTOCOL.md 14.6)."""
+
+    id: U32
+    kind: OfferKindName
+    ip: str
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    token: Annotated[str, Meta(min_length=160, max_length=160)]  # the connect token, base64url of 120 bytes
+    second_ip: str = ""  # in the other address family
+    deadline_ms: Annotated[int, Meta(ge=0, le=MAX_DEADLINE)] = 0
+
+    def __repr__(self) -> str:
+        return f"SeatOffer(id={self.id}, kind={self.kind!r})"  # without the token
+
+
 class SeatGrant(Struct, frozen=True):
     seat: SeatNumber
     token: Token | None  # of the edgegap dialect; None: the seat cannot use it
     revoked: bool
     limits: Limits
     direct_mode: DirectModeName = "relay_only"
+    offer: SeatOffer | None = None
 
     def __repr__(self) -> str:
         return f"SeatGrant(seat={self.seat})"  # without the token
@@ -64,6 +84,8 @@ class Grant(Struct, frozen=True):
     limits: Limits
     seats: tuple[SeatGrant, ...]
     direct_grace: Annotated[int, Meta(ge=0, le=MAX_DIRECT_GRACE)] = 0  # seconds (PROTOCOL.md 12.7)
+    role: Role = "active"  # of this node for the session (PROTOCOL.md 14)
+    epoch: Epoch = 0
 
     def __repr__(self) -> str:
         return f"Grant(session={self.session!r}, revision={self.revision})"  # without tokens

@@ -18,7 +18,7 @@ MAX_WORKER_EXITS = 20
 MAX_COUNTERS = 200  # different names
 MAX_COUNT, MAX_BIG = 2**31 - 1, 2**63 - 1
 MAX_TIME = 32_503_680_000.0  # the year 3000
-EVENT_KINDS = frozenset({"seat_joined", "seat_left", "seat_moved", "session_ended"})
+EVENT_KINDS = frozenset({"seat_joined", "seat_left", "seat_moved", "session_ended", "relay_changed"})
 # PROTOCOL.md 12.9, by number.
 PATHS = ("relay", "local_network", "ipv4", "ipv6", "port_mapped")
 PATH_REASONS = (
@@ -93,6 +93,7 @@ class SessionEvent(Struct, gc=False):
     kind: Word
     dialect: str
     reason: str
+    gap_ms: Count = 0  # relay_changed: without packets; 0: not known
 
 
 class WorkerExit(Struct, gc=False):

@@ -56,6 +56,9 @@ class PacketType(IntEnum):
     DIRECT_CLOSE = 0xD3
     PEER = 0xD4
     PATH_REPORT = 0xD5
+    OFFER = 0xD6
+    OFFER_ACK = 0xD7
+    RELAY_CHANGED = 0xD8
 
 
 OF_A_CONNECTION = frozenset(  # from the node, with a tag under the keys of the connection
@@ -69,6 +72,7 @@ OF_A_CONNECTION = frozenset(  # from the node, with a tag under the keys of the 
         PacketType.PATH_CHALLENGE,
         PacketType.RENDEZVOUS,
         PacketType.PEER,
+        PacketType.OFFER,
     )
 )
 OF_A_PAIR = frozenset(  # from another player, with a tag under the keys of the pair
@@ -85,6 +89,7 @@ class NoticeCode(IntEnum):
     ENDED = 6
     DRAINING = 7
     ROSTER = 8
+    CHANGED_RELAY = 9
 
 
 class DirectMode(IntEnum):
