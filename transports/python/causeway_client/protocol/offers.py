@@ -39,7 +39,12 @@ class ChangeReason(IntEnum):
 
 def offered_seat_key(offer_key: bytes, token: bytes) -> bytes:
     """The seat key, 32 bytes, that belongs to a connect token from an OFFER, or to that of a standby relay."""
-    return hmac.digest(offer_key, b"causeway v1 offer" + token[_TOKEN_NONCE], "sha256")
+    return seat_key_of_nonce(offer_key, token[_TOKEN_NONCE])
+
+
+def seat_key_of_nonce(offer_key: bytes, nonce: bytes) -> bytes:
+    """The same, from the token's nonce, for the manager, which seals the key into the token."""
+    return hmac.digest(offer_key, b"causeway v1 offer" + nonce, "sha256")
 
 
 @dataclass(frozen=True, slots=True)

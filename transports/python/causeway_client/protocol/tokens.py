@@ -61,8 +61,13 @@ class ConnectToken:
         return f"ConnectToken(session={self.session!r}, seat={self.seat})"
 
 
-def seal_token(token: ConnectToken, key_id: int, key: bytes) -> bytes:
-    """The encrypted token, 120 bytes. `key` is one of the node's 32-byte token keys."""
+def new_token_nonce() -> bytes:
+    return os.urandom(_NONCE_SIZE)
+
+
+def seal_token(token: ConnectToken, key_id: int, key: bytes, nonce: bytes | None = None) -> bytes:
+    """The encrypted token, 120 bytes. `key` is one of the node's 32-byte token keys. `nonce`: a new random one, 12 bytes,
+    for a token whose seat key is derived from it (PROTOCOL.md 14.1)."""
     body = _BODY.pack(
         bytes.fromhex(token.session.removesuffix("-S")),
         token.worker,
@@ -72,7 +77,7 @@ def seal_token(token: ConnectToken, key_id: int, key: bytes) -> bytes:
         *(getattr(token, name) for name in _NUMBERS),
     )
     head = _HEAD.pack(TOKEN_VERSION, key_id)
-    nonce = os.urandom(_NONCE_SIZE)
+    nonce = nonce or new_token_nonce()
     return head + nonce + AESGCM(key).encrypt(nonce, body, head)
 
 
