@@ -66,8 +66,8 @@ def new_token_nonce() -> bytes:
 
 
 def seal_token(token: ConnectToken, key_id: int, key: bytes, nonce: bytes | None = None) -> bytes:
-    """The encrypted token, 120 bytes. `key` is one of the node's 32-byte token keys. `nonce`: a new random one, 12 bytes,
-    for a token whose seat key is derived from it (PROTOCOL.md 14.1)."""
+    """The encrypted token, 120 bytes. `key` is one of the node's 32-byte token keys. `nonce`: a new one, 12 bytes, for
+    a token whose seat key is derived from it (PROTOCOL.md 14.1)."""
     body = _BODY.pack(
         bytes.fromhex(token.session.removesuffix("-S")),
         token.worker,
