@@ -1,5 +1,6 @@
 """The grant: one session that a node is to serve, whole."""
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -20,6 +21,8 @@ EndReason = Literal["deleted", "idle", "expired", "failed", "migrated"]
 
 DIALECTS: tuple[Dialect, ...] = ("edgegap", "native")
 DIRECT_MODES: tuple[DirectModeName, ...] = ("relay_only", "ask", "direct")  # PROTOCOL.md 12.6, by number
+ROLES: tuple[Role, ...] = ("active", "standby")
+OFFER_KINDS: tuple[OfferKindName, ...] = ("standby", "move", "token")  # PROTOCOL.md 14.6, from 1
 END_REASONS: tuple[EndReason, ...] = ("deleted", "idle", "expired", "failed", "migrated")
 MAX_WORKERS = 256  # a connect token names its worker in one byte
 MAX_DIRECT_GRACE = 600  # seconds
@@ -52,7 +55,7 @@ class SeatOffer(Struct, frozen=True):
     kind: OfferKindName
     ip: str
     port: Annotated[int, Meta(ge=1, le=65_535)]
-    token: Annotated[str, Meta(min_length=160, max_length=160)]  # the connect token, base64url of 120 bytes
+    token: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{160}\Z")]  # the connect token, base64url of 120 bytes
     second_ip: str = ""  # in the other address family
     deadline_ms: Annotated[int, Meta(ge=0, le=MAX_DEADLINE)] = 0
 
@@ -115,8 +118,26 @@ def parse_grant(data: object) -> Grant:
     return grant if in_order == grant.dialects else replace(grant, dialects=in_order)
 
 
+def _check_offer(offer: SeatOffer, field: str) -> None:
+    version = _ip_version(offer.ip, f"{field}.ip")
+    if offer.second_ip and _ip_version(offer.second_ip, f"{field}.second_ip") == version:
+        raise InvalidDocument("must be of the other address family", f"{field}.second_ip")
+
+
+def _ip_version(ip: str, field: str) -> int:
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        raise InvalidDocument("must be an IP address", field) from None
+    if "%" in ip:
+        raise InvalidDocument("must not have a scope", field)
+    return address.version
+
+
 def _check_seats(seats: tuple[SeatGrant, ...]) -> None:
     for index, seat in enumerate(seats):
+        if seat.offer is not None:
+            _check_offer(seat.offer, f"seats[{index}].offer")
         # The first byte of a datagram identifies the dialect (PROTOCOL.md 2).
         if seat.token is not None and NATIVE_FIRST <= seat.token & 0xFF <= NATIVE_LAST:
             raise InvalidDocument("must not have a low byte in 0xC0..0xDF", f"seats[{index}].token")

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["seat_joined", "seat_left", "seat_moved", "session_ended", "seat_changed"]
+Kind = Literal["seat_joined", "seat_left", "seat_moved", "session_ended", "relay_changed", "seat_changed"]
 # Not for the manager: state that a restarted node needs has changed (Relay.session_state).
 INTERNAL_KINDS = frozenset({"seat_changed"})
 Dialect = Literal["edgegap", "native", ""]
-Reason = Literal["", "closed", "timeout", "revoked", "ended", "idle", "expired"]
+Reason = Literal[
+    "", "closed", "timeout", "revoked", "ended", "idle", "expired", "planned", "silent", "refused", "epoch"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +20,4 @@ class Event:
     kind: Kind
     dialect: Dialect = ""
     reason: Reason = ""
+    gap_ms: int = 0  # relay_changed: without packets, as the player reports it; 0: not known

@@ -68,6 +68,9 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("seats.1.revoked", [None, 0, "no"], "seats[1].revoked"),
         ("seats.1.direct_mode", [None, 1, "p2p"], "seats[1].direct_mode"),
         ("direct_grace", [None, -1, 601, 1.5, "60"], "direct_grace"),
+        ("role", [None, "primary", 1], "role"),
+        ("epoch", [None, -1, 2**16, "1"], "epoch"),
+        ("seats.1.offer", ["standby", 5], "seats[1].offer"),
         ("seats.1.limits", [None], "seats[1].limits"),
         ("seats.1.limits.bytes", [None, -1], "seats[1].limits.bytes"),
         ("seats.1.seat", [0], "seats"),
@@ -80,6 +83,44 @@ def test_bad_fields_are_named(path: str, values: list[object], field: str) -> No
             parse_grant(changed(path, value))
         assert caught.value.field == field
         assert str(caught.value).startswith(field)
+
+
+OFFER = {
+    "id": 7,
+    "kind": "move",
+    "ip": "203.0.113.9",
+    "port": 31001,
+    "token": "A" * 160,
+    "second_ip": "2001:db8::9",
+    "deadline_ms": 5000,
+}
+
+
+def test_an_offer_survives_json_and_shows_no_token() -> None:
+    data = grant_json(offers={1: OFFER}, role="standby", epoch=3)
+    grant = parse_grant(data)
+    assert as_builtins(grant) == data
+    assert (grant.role, grant.epoch, grant.seats[0].offer) == ("standby", 3, None)
+    assert "AAAA" not in repr(grant.seats[1].offer)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("id", [None, -1, 2**32]),
+        ("kind", [None, "other", 1]),
+        ("ip", [None, "", "nowhere", "fe80::1%eth0", 5]),
+        ("second_ip", [None, "nowhere", "192.0.2.1", 5]),
+        ("port", [None, 0, 65_536]),
+        ("token", [None, "A" * 159, "A" * 161, "A" * 159 + "=", "A" * 159 + "\n", "A" * 160 + "\n"]),
+        ("deadline_ms", [None, -1, 600_001]),
+    ],
+)
+def test_a_bad_field_of_an_offer_is_named(name: str, values: list[object]) -> None:
+    for value in values:
+        with pytest.raises(InvalidDocument) as caught:
+            parse_grant(grant_json(offers={1: OFFER | {name: value}}))
+        assert caught.value.field.startswith("seats[1].offer")
 
 
 @pytest.mark.parametrize("low_byte", [0x00, 0x3F, 0xBF, 0xE0, 0xFF])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from nodeapi.grants import Grant, Limits, SeatGrant
+from nodeapi.grants import Grant, Limits, SeatGrant, SeatOffer
 from nodeapi.membership import (
     GrantList,
     Heartbeat,
@@ -37,6 +37,7 @@ KEY = bytes(range(32))
         (GRANTS().fields["sessions"].child, Grant),
         (GRANTS().fields["sessions"].child.fields["limits"], Limits),
         (GRANTS().fields["sessions"].child.fields["seats"].child, SeatGrant),
+        (GRANTS().fields["sessions"].child.fields["seats"].child.fields["offer"], SeatOffer),
     ],
 )
 def test_the_serializer_has_the_fields_of_the_document(serializer: Any, document: type[Struct]) -> None:

@@ -23,12 +23,13 @@ def user_token(seat: int) -> int:
 def grant_document(seats: int = 3, *, expires_at: float, number: int = 0, **changes: Any) -> dict[str, Any]:
     """The grant of session `number`. `limits` are those of each seat, and of the session unless `session_limits` are
     given; `revoked` holds seats, `tokens` the seats' own; `direct_mode` is that of all seats but those in
-    `direct_modes`, by number; other names replace the document's fields."""
+    `direct_modes`, by number; `offers` are those of the seats, by number; other names replace the document's fields."""
     limits = changes.pop("limits", NO_LIMITS)
     session_limits = changes.pop("session_limits", limits)
     revoked = changes.pop("revoked", ())
     direct_modes = changes.pop("direct_modes", {})
     direct_mode = changes.pop("direct_mode", "relay_only")
+    offers = changes.pop("offers", {})
     tokens = changes.pop("tokens", None) or [user_token(seat) for seat in range(seats)]
     return {
         "session": session_name(number),
@@ -41,6 +42,8 @@ def grant_document(seats: int = 3, *, expires_at: float, number: int = 0, **chan
         "expires_at": expires_at,
         "limits": dict(session_limits),
         "direct_grace": 0,
+        "role": "active",
+        "epoch": 0,
         "seats": [
             {
                 "seat": seat,
@@ -48,6 +51,7 @@ def grant_document(seats: int = 3, *, expires_at: float, number: int = 0, **chan
                 "revoked": seat in revoked,
                 "limits": dict(limits),
                 "direct_mode": direct_modes.get(seat, direct_mode),
+                "offer": offers.get(seat),
             }
             for seat, token in enumerate(tokens)
         ],

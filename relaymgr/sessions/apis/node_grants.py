@@ -10,12 +10,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from nodeapi.grants import DIRECT_MODES, MAX_DIRECT_GRACE
+from causeway_client.protocol.offers import MAX_DEADLINE
+from nodeapi.grants import DIRECT_MODES, MAX_DIRECT_GRACE, OFFER_KINDS, ROLES
 from nodeapi.membership import GrantList, TokenKey
 from relaymgr.authentication import IsNode, calling_node
 from relaymgr.nodes.selectors import token_keys_open
 from relaymgr.nodes.services import grants_check
-from web.fields.numbers import Count, Integer, Seat, Token, UnixTime
+from web.fields.numbers import Count, Integer, Port, Seat, Token, UnixTime
 from web.openapi import error_responses
 
 from ..grants import grants_of_node
@@ -35,11 +36,21 @@ class NodeGrantsApi(APIView):
                 bytes = Integer(0, 2**31)
 
             class GrantSeatSerializer(serializers.Serializer):
+                class GrantOfferSerializer(serializers.Serializer):
+                    id = Token()
+                    kind = serializers.ChoiceField(choices=OFFER_KINDS)
+                    ip = serializers.IPAddressField(help_text="Of the offered node.")
+                    second_ip = serializers.CharField(help_text="In the other address family; empty: it has none.")
+                    port = Port()
+                    token = serializers.CharField(help_text="The connect token: base64url, 120 bytes.")
+                    deadline_ms = Integer(0, MAX_DEADLINE, help_text="Of a planned move, in milliseconds.")
+
                 seat = Seat()
                 token = Token()
                 revoked = serializers.BooleanField()
                 limits = serializers.DictField(child=Integer(0, 2**31))
                 direct_mode = serializers.ChoiceField(choices=DIRECT_MODES)
+                offer = GrantOfferSerializer(allow_null=True)
 
             session = serializers.CharField()
             revision = Count()
@@ -52,6 +63,8 @@ class NodeGrantsApi(APIView):
             limits = RateSerializer(help_text="Per second; 0: no limit.")
             seats = GrantSeatSerializer(many=True)
             direct_grace = Integer(0, MAX_DIRECT_GRACE, help_text="Seconds (PROTOCOL.md 12.7).")
+            role = serializers.ChoiceField(choices=ROLES, help_text="Of the node for the session.")
+            epoch = Integer(0, 2**16 - 1, help_text="Increases with each planned move.")
 
         time = UnixTime(help_text="The manager's clock, seconds since 1970.")
         token_keys = TokenKeySerializer(many=True)
