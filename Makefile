@@ -9,7 +9,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --require-h
 OR_EXPLAIN  := || { echo "The packages could not be installed: see the reason above. Check that the package index is reachable, and try again."; exit 1; }
 
 .DELETE_ON_ERROR: # an incomplete environment is useless
-.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-direct bench-find-match bench-failover nat-lab attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
+.PHONY: help demo stop up test style types tests bench-api bench-revoke bench-matchmaking bench-placement bench-probing bench-packets bench-flood bench-one-address bench-direct bench-find-match bench-failover bench-relay-failure nat-lab attack fuzz fuzz-paths xdp lock release-check settings-page docs clean
 
 help:            ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -58,6 +58,9 @@ bench-flood: $(VENV)/.dev     ## a million spoofed packets beside a game (root, 
 
 bench-failover: $(VENV)/.dev  ## what players notice when a worker of their node is killed (ARGS="--players N --rounds N")
 	@$(RUN) -m bench.failover $(ARGS)
+
+bench-relay-failure: $(VENV)/.dev    ## how fast players leave a relay that died, and how often for no reason (ARGS="--rounds N --hours N")
+	@$(RUN) -m bench.relay_failure $(ARGS)
 
 bench-one-address: $(VENV)/.dev ## 2,000 players behind one address: connecting, coming back, probing (ARGS="--players N")
 	@$(RUN) -m bench.one_address $(ARGS)

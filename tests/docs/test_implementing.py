@@ -16,6 +16,7 @@ from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.events import Joined, Welcomed
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from causeway_client.protocol.probing import Measurement, Prober
+from causeway_client.protocol.relays import relay_leg
 from causeway_client.protocol.replay_window import ReplayWindow
 from causeway_client.protocol.tokens import TOKEN_SIZE
 from relaynode.core.counters import DROPS
@@ -75,7 +76,7 @@ def test_the_python_client_sends_the_bytes_of_the_page() -> None:
         if who == "player":
             assert waiting.pop(0) == data, what
     copies = [data for data in waiting if data[0] == PacketType.CLOSE]
-    assert waiting == copies and len(copies) == connection.CLOSE_COPIES - 1
+    assert waiting == copies and len(copies) == relay_leg.CLOSE_COPIES - 1
     assert not player.dropped
     assert [found for found in payloads if found] == [(0, b"hello player")]
     events = list(iter(player.next_event, None))
@@ -169,7 +170,7 @@ def test_reasons_of_the_node() -> None:
 def test_reasons_of_a_player() -> None:
     stated = {word for row in pages.table(PAGE, after="**Receiving.**") for word in pages.words(row[1])}
     stated |= {"unsupported_version", "bad_mac", "unknown_nonce"}
-    sources = [Path(module.__file__).read_text() for module in (packets, handshake, joining, connection)]  # type: ignore[arg-type]
+    sources = [Path(module.__file__).read_text() for module in (packets, handshake, joining, connection, relay_leg)]  # type: ignore[arg-type]
     sources.append((Path(connection.__file__).parent / "leg.py").read_text())
     assert stated == set(re.findall(r'DecodeError\("(\w+)"\)', "".join(sources)))
 
@@ -189,7 +190,7 @@ def test_timers() -> None:
     assert f"after another {last:g} s" in PAGE.read_text()
     assert stated[2:4] == [f"{player._timeouts[state]:g}" for state in (State.JOINING, State.RECONNECTING)]
     assert f"keep-alive, {node.keep_alive_ms / 1000:g} by default; at least {handshake.MIN_KEEP_ALIVE:g}" in stated[4]
-    assert stated[5].startswith(f"{connection.SILENT_KEEP_ALIVES} keep-alives")
+    assert stated[5].startswith(f"{relay_leg.SILENT_KEEP_ALIVES} keep-alives")
     assert f"timeout, {node.timeout:g} by default" in stated[6]
 
 

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from .credentials import decode_secret
+from .credentials import Standby, decode_secret
 from .drivers import happy_eyeballs, websocket_driver
-from .drivers.asyncio_driver import Driver, Endpoint, resolve, resolve_reachable_first
+from .drivers.asyncio_driver import Address, Driver, Endpoint, resolve, resolve_reachable_first
 from .drivers.router_mapping import RouterMapping
 from .drivers.websocket_driver import WebSocketDriver
 from .protocol.connection import RelayConnection
@@ -39,6 +39,7 @@ __all__ = [
     "DirectSettings",
     "PathInfo",
     "SeatTransport",
+    "Standby",
     "as_measurements",
     "connect",
     "create_datagram_endpoint",
@@ -64,6 +65,8 @@ async def connect(
     direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
     websocket_url: str | None = "",
     ssl_context: ssl.SSLContext | None = None,
+    offer_key: bytes | str = b"",
+    standby: Standby | None = None,
 ) -> "Connection":
     """Connects to the seat in the token.
 
@@ -77,6 +80,9 @@ async def connect(
     the one in the REST API's answer. Empty: port 443 of the host name. None: never. `ssl_context` replaces the default
     one.
 
+    With `offer_key`, the connection changes to another relay when its relay fails or the session moves; with `standby`,
+    it has a leg to the second relay from the beginning. Not over a WebSocket.
+
     Raises ConnectionFailed (ConnectTimeout, ConnectRefused, SessionEnded, SeatRevoked), or OSError if the name does not
     resolve or no address has a route."""
     addresses = await resolve_reachable_first(host, port)
@@ -84,7 +90,9 @@ async def connect(
     has_fallback = url is not None and websocket_driver.is_available()
     udp_timeout = min(connect_timeout / 2, UDP_TIMEOUT) if has_fallback else connect_timeout
 
-    def machine(address: tuple[Any, ...], timeout: float) -> RelayConnection:
+    second_relay = await asyncio.to_thread(happy_eyeballs.resolve_standby, standby, addresses[0])
+
+    def machine(address: tuple[Any, ...], timeout: float, *, is_udp: bool = True) -> RelayConnection:
         return RelayConnection(
             address,
             connect_token=decode_secret(connect_token),
@@ -96,6 +104,8 @@ async def connect(
             peer_keys=decode_secret(peer_keys),
             direct=direct,
             second_node=happy_eyeballs.other_family(addresses, address),
+            offer_key=decode_secret(offer_key) if is_udp else b"",
+            standby=second_relay if is_udp else None,
         )
 
     failure: Exception = ConnectTimeout(connect_timeout)
@@ -107,7 +117,9 @@ async def connect(
             failure = error
     if has_fallback and url is not None:
         with contextlib.suppress(OSError):
-            over_tls = Connection(machine(addresses[0], connect_timeout - udp_timeout), queue_size, is_connected=False)
+            over_tls = Connection(
+                machine(addresses[0], connect_timeout - udp_timeout, is_udp=False), queue_size, is_connected=False
+            )
             return await over_tls._open_websocket(url, ssl_context)
     raise failure
 
@@ -166,6 +178,9 @@ class Connection(Endpoint):
             self._end_mapping()
         super()._event_received(event)
 
+    def _refused(self, address: Address) -> None:
+        self._machine.refused(address, self._driver.now)
+
     def send(self, payload: bytes, target: int = 0) -> bool:
         """Sends to a seat (0 is the host) or to EVERYONE else; never blocks. Returns False if the packet was dropped
         because the connection reconnects. Raises InvalidTarget, PayloadTooLarge, or the ConnectionFailed that ended the
@@ -205,6 +220,16 @@ class Connection(Endpoint):
     def peers(self) -> frozenset[int]:
         """The other seats that are connected."""
         return self._machine.peers
+
+    @property
+    def relay(self) -> object:
+        """The address of the relay to which this player sends."""
+        return self._machine.node
+
+    @property
+    def standby(self) -> object | None:
+        """The address of the relay to which it can change; None: there is none."""
+        return self._machine.standby
 
     def allow_direct(self, seat: int) -> None:
         """Permits a direct path to the player of `seat`, in answer to the event DirectPathRequested."""

@@ -20,21 +20,20 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from .credentials import decode_secret
+from .credentials import Standby, decode_secret
 from .drivers import happy_eyeballs, udp_sockets
+from .drivers.blocking_port_mapping import BlockingPortMapping
 from .protocol.connection import RelayConnection
 from .protocol.errors import ConnectionFailed, ConnectTimeout
 from .protocol.events import OLD_SOCKET_GRACE, Closed, Event, ExtraSockets, Moved, Received
 from .protocol.leg import Stats
 from .protocol.packets import EVERYONE, MAX_DATAGRAM
-from .protocol.paths import port_mapping
 from .protocol.paths.peers import EXTRA_LENGTH
-from .protocol.paths.port_mapping import PortMapped, PortMapper
 from .protocol.paths.reports import PathInfo
 from .protocol.paths.wire import DirectSettings
 from .protocol.states import State
 
-__all__ = ["EVERYONE", "Connection", "DirectSettings", "PathInfo", "connect"]
+__all__ = ["EVERYONE", "Connection", "DirectSettings", "PathInfo", "Standby", "connect"]
 
 # select accepts no file descriptor above 1023, and a game may have more.
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -53,6 +52,8 @@ def connect(
     peer_keys: bytes | str = b"",
     direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
     websocket_url: str | None = None,
+    offer_key: bytes | str = b"",
+    standby: Standby | None = None,
 ) -> "Connection":
     """Connects and returns a connection that is ready to use; blocks until then. Arguments, the order of addresses and
     exceptions are those of `asyncio_udp.connect`. `websocket_url` is ignored: this adapter sends over UDP only."""
@@ -70,6 +71,8 @@ def connect(
                 peer_keys=peer_keys,
                 direct=direct,
                 second_node=happy_eyeballs.other_family(addresses, address),
+                offer_key=offer_key,
+                standby=standby,
             )
             connection.wait_connected()
         except (ConnectTimeout, OSError) as error:
@@ -97,6 +100,8 @@ class Connection:
         peer_keys: bytes | str = b"",
         direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
         second_node: tuple[Any, ...] | None = None,
+        offer_key: bytes | str = b"",
+        standby: Standby | None = None,
     ) -> None:
         *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         self._address: tuple[Any, ...] = address
@@ -111,13 +116,15 @@ class Connection:
             peer_keys=decode_secret(peer_keys),
             direct=direct,
             second_node=second_node,
+            offer_key=decode_secret(offer_key),
+            standby=happy_eyeballs.resolve_standby(standby, address),
         )
         self._events: list[Event] = []
         self._old_sockets: list[socket.socket] = []
         self._close_old_at = math.inf
         self._sockets = self._open()  # by address family; empty: closed
         self._extra: dict[int, socket.socket] = {}  # further sockets for hole punching, by number
-        self._mapping: _Mapping | None = None
+        self._mapping: BlockingPortMapping | None = None
         self._machine.direct.set_addresses(self._host_addresses(), None, time.monotonic())
         self._machine.connect(time.monotonic())
         self._pump()
@@ -199,6 +206,16 @@ class Connection:
     def stats(self) -> Stats:
         return self._machine.stats()
 
+    @property
+    def relay(self) -> object:
+        """The address of the relay to which this player sends."""
+        return self._machine.node
+
+    @property
+    def standby(self) -> object | None:
+        """The address of the relay to which it can change; None: there is none."""
+        return self._machine.standby
+
     def allow_direct(self, seat: int) -> None:
         """Permits a direct path to the player of `seat`, in answer to the event DirectPathRequested."""
         self._machine.direct.allow(seat, time.monotonic())
@@ -251,7 +268,7 @@ class Connection:
         direct = self._machine.direct
         if self._mapping is None and direct.is_possible and direct.settings.port_mapping and self._sockets:
             host = next((address for address in self._host_addresses() if ":" not in address[0]), None)
-            self._mapping = _Mapping(udp_sockets.default_router(), host)
+            self._mapping = BlockingPortMapping(udp_sockets.default_router(), host)
         if self._mapping is not None:
             for mapped in self._mapping.poll():
                 direct.set_addresses(self._host_addresses(), mapped, time.monotonic())
@@ -287,7 +304,8 @@ class Connection:
 
     def _count_error(self, each: socket.socket) -> None:
         self._machine.dropped["socket_error"] += 1
-        udp_sockets.refused(each)
+        for address in udp_sockets.refused(each):
+            self._machine.refused(address, time.monotonic())
 
     def _pump(self) -> None:
         for datagram, address in self._machine.datagrams_to_send(time.monotonic()):
@@ -346,51 +364,3 @@ class Connection:
             if self._mapping is not None and self._mapping.udp is not None:
                 selector.register(self._mapping.udp, selectors.EVENT_READ)
             selector.select(max(0.0, until - time.monotonic()))
-
-
-class _Mapping:
-    """A port mapping at the default router, if there is one that answers."""
-
-    def __init__(self, router: str | None, host: tuple[str, int] | None) -> None:
-        self.udp: socket.socket | None = None
-        self._mapper: PortMapper | None = None
-        if router is None or host is None:
-            return
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.setblocking(False)
-        self._mapper = PortMapper((router, port_mapping.PORT), *host, random=os.urandom)
-        with contextlib.suppress(OSError):
-            self.udp.connect((router, port_mapping.PORT))
-        self._mapper.start(time.monotonic())
-
-    def next_timer(self) -> float | None:
-        return self._mapper.next_timer() if self._mapper else None
-
-    def poll(self) -> list[list[tuple[str, int]]]:
-        """The mapped addresses after each change."""
-        if self._mapper is None or self.udp is None:
-            return []
-        with contextlib.suppress(OSError):
-            for _ in range(MAX_PER_POLL):
-                self._mapper.receive_datagram(self.udp.recv(MAX_DATAGRAM), self._mapper.node, time.monotonic())
-        self._mapper.handle_timer(time.monotonic())
-        self._send(self._mapper, self.udp)
-        changes = []
-        while (event := self._mapper.next_event()) is not None:
-            if isinstance(event, PortMapped):
-                changes.append([] if event.ip is None else [(event.ip, event.port)])
-        return changes
-
-    def close(self) -> None:
-        """Asks the router to forget the mapping."""
-        if self._mapper is not None and self.udp is not None:
-            self._mapper.stop()
-            self._send(self._mapper, self.udp)
-            self.udp.close()
-        self._mapper = self.udp = None
-
-    @staticmethod
-    def _send(mapper: PortMapper, udp: socket.socket) -> None:
-        for datagram, _ in mapper.datagrams_to_send(time.monotonic()):
-            with contextlib.suppress(OSError):
-                udp.send(datagram)

@@ -3,12 +3,25 @@
 import base64
 import binascii
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 
 class CredentialsError(ValueError):
     """Credentials are missing or cannot be read. The message contains their names, never their values."""
+
+
+@dataclass(frozen=True)
+class Standby:
+    """A second relay of the session, and the token for it. `host`: a name, an IP literal, or several of them."""
+
+    host: str | Sequence[str]
+    port: int
+    connect_token: bytes | str
+
+    def __repr__(self) -> str:
+        return f"Standby({self.host!r}, {self.port})"  # without the token
 
 
 def decode_secret(value: bytes | str) -> bytes:

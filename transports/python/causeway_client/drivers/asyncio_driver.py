@@ -39,9 +39,10 @@ async def resolve_reachable_first(host: str | Sequence[str], port: int) -> list[
 class Machine(Protocol):
     """The methods of every machine in `causeway_client.protocol` and in `edgegap`."""
 
-    node: Address
     dropped: Counter[str]
 
+    @property
+    def node(self) -> Address: ...
     def receive_datagram(self, data: bytes, addr: Address, now: float) -> tuple[int, bytes] | None: ...
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]: ...
     def next_timer(self) -> float | None: ...
@@ -61,8 +62,10 @@ class Driver(asyncio.DatagramProtocol):
         on_event: Callable[[Event], None],
         *,
         is_connected: bool = True,
+        on_refused: Callable[[Address], None] | None = None,
     ) -> None:
         self.machine = machine
+        self._on_refused = on_refused
         self._is_connected = is_connected
         self._on_payload = on_payload
         self._on_event = on_event
@@ -198,7 +201,10 @@ class Driver(asyncio.DatagramProtocol):
         self.machine.dropped["socket_error"] += 1
         if not self._is_connected:
             for transport in (*self._sockets.values(), *self._old_sockets):
-                udp_sockets.refused(transport.get_extra_info("socket"))
+                for address in udp_sockets.refused(transport.get_extra_info("socket")):
+                    if self._on_refused is not None:
+                        self._on_refused(address)
+            self.pump()
 
     def pause_writing(self) -> None:
         self._is_writable = False
@@ -251,7 +257,9 @@ class Endpoint:
 
     def __init__(self, machine: Machine, queue_size: int, *, is_connected: bool = True) -> None:
         self._machine = machine
-        self._driver = Driver(machine, self._payload_received, self._event_received, is_connected=is_connected)
+        self._driver = Driver(
+            machine, self._payload_received, self._event_received, is_connected=is_connected, on_refused=self._refused
+        )
         self._payloads: deque[tuple[int, bytes]] = deque(maxlen=queue_size)
         self._events: deque[Event] = deque(maxlen=queue_size)
         self._waiting: set[asyncio.Future[None]] = set()
@@ -315,6 +323,9 @@ class Endpoint:
             self._machine.dropped["queue_full"] += 1
         self._payloads.append((source, payload))
         self._wake()
+
+    def _refused(self, address: Address) -> None:
+        """An ICMP message reports that nothing receives packets at the address."""
 
     def _event_received(self, event: Event) -> None:
         if len(self._events) == self._events.maxlen:

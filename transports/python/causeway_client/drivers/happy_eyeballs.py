@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from ..credentials import Standby, decode_secret
 from ..protocol import packets
 from ..protocol.errors import DecodeError
+from ..protocol.relays.legs import StandbyRelay
 
 HEAD_START = 0.25  # RFC 8305, 5: "Connection Attempt Delay"
 TIMEOUT = 1.5
@@ -51,6 +53,19 @@ def other_family(addresses: Iterable[SocketAddress], address: SocketAddress) -> 
     """The first of the addresses whose family is not that of `address`, as (IP, port): the form in which the adapters
     pass the source of a datagram to a machine."""
     return next((other[:2] for other in addresses if (":" in other[0]) != (":" in address[0])), None)
+
+
+def resolve_standby(standby: Standby | None, like: SocketAddress) -> StandbyRelay | None:
+    """The standby relay with its socket addresses, first the one whose family is that of `like`; None if its name does
+    not resolve: a session can do without it. Blocks while names are resolved. Raises CredentialsError."""
+    if standby is None:
+        return None
+    try:
+        addresses = resolve(standby.host, standby.port)
+    except OSError:
+        return None
+    first = next((it for it in addresses if len(it) == len(like)), addresses[0])
+    return StandbyRelay(first, decode_secret(standby.connect_token), other_family(addresses, first))
 
 
 def reachable_first(

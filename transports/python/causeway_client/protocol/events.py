@@ -1,5 +1,6 @@
 """The events that the machines report. A payload is not an event: the machines return it from `receive_datagram`."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from .errors import ConnectionFailed
@@ -104,6 +105,33 @@ class PathChanged(Event):
     seat: int
     path: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyReady(Event):
+    """There is a leg to a second relay, at `relay`, to which this player can change."""
+
+    relay: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyLost(Event):
+    """The leg to the second relay has ended; the session goes on without one."""
+
+    relay: Hashable
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayChanged(Event):
+    """This player sends to another relay from now on. `reason`: "planned", "silent", "refused", "ended" or "epoch".
+    `gap_ms`: milliseconds between the last packet on the old leg and the first payload on the new one; if there was
+    none within a second, until the change."""
+
+    previous: Hashable
+    current: Hashable
+    reason: str
+    gap_ms: int
 
 
 @dataclass(frozen=True, slots=True)

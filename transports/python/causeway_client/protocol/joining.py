@@ -40,6 +40,10 @@ class Joining:
         self._immediate_answers = 0
         return self._renew(now)
 
+    def renew(self, token: bytes, seat_key: bytes) -> None:
+        """Another token of the same seat, for CONNECTs from now on."""
+        self._token, self._seat_key = token, seat_key
+
     def stop(self) -> None:
         self._connect = self.repeat_at = None
 

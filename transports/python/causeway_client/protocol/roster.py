@@ -1,10 +1,11 @@
 """Which other players of the session are connected, as the node notifies this player (PROTOCOL.md 7.2, 7.3)."""
 
 from collections import deque
+from collections.abc import Callable, Mapping, Set
 
 from . import events
 from .handshake import Welcome
-from .packets import Notice, NoticeCode
+from .packets import DirectMode, Notice, NoticeCode
 from .paths.peers import Peers
 
 _U32_MAX = 0xFFFFFFFF
@@ -12,11 +13,23 @@ _U32_MAX = 0xFFFFFFFF
 
 class Roster:
     """`generation` is that of the node's roster that this player knows. Notices may be lost; one that is not the next
-    leaves it as it is, and the node then sends the whole roster."""
+    leaves it as it is, and the node then sends the whole roster.
 
-    def __init__(self, peers: Peers, emitted: deque[events.Event]) -> None:
+    Each leg has a roster, and the game sees their union: `other()` is that of the other leg, if there is one.
+    `is_active()`: whether this is the roster of the active leg, whose direct modes hold."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        emitted: deque[events.Event],
+        *,
+        is_active: Callable[[], bool] = lambda: True,
+        other: Callable[[], "Roster | None"] = lambda: None,
+    ) -> None:
         self.seats: set[int] = set()
         self.generation = 0
+        self.modes: Mapping[int, DirectMode] | None = None  # None: not known yet
+        self._is_active, self._other = is_active, other
         self._newest = 0  # the sequence number of the newest NOTICE roster on this connection
         self._own: int | None = None  # before the first WELCOME
         self._peers = peers
@@ -30,12 +43,19 @@ class Roster:
         if self._own is None:
             self.generation = (welcome.roster_generation - self._peers.may_begin(welcome)) & _U32_MAX
         self._own = welcome.seat
+        if not self._is_active():
+            self._set_connected(set(welcome.roster - {welcome.seat}))
+            return
         self.seats = set(welcome.roster - {welcome.seat})
         for seat in self._peers.direct_seats:
-            if seat in self.seats:
+            if seat in self.seats or self._is_elsewhere(seat):
                 self._peers.joined(seat)
             else:
                 self._peers.has_left_node(seat)
+
+    def clear(self) -> None:
+        """The leg has ended."""
+        self._set_connected(set())
 
     def receive(self, seat: int, notice: Notice, number: int, now: float) -> None:
         """A NOTICE about other players; others are ignored. `number`: its sequence number on the connection."""
@@ -58,28 +78,39 @@ class Roster:
         self._newest = number
         for seat in sorted(notice.removed - {self._own}):
             self._removed(seat)
-        connected = notice.connected - {self._own}
+        self._set_connected(notice.connected - {self._own})
+        self.generation = notice.generation
+        self.modes = notice.modes()
+        if self._is_active():
+            self._peers.set_modes(self.modes, now)
+
+    def _set_connected(self, connected: Set[int]) -> None:
         for seat in sorted(self.seats - connected):
             self._left(seat, "")
         for seat in sorted(connected - self.seats):
             self._joined(seat)
-        self.generation = notice.generation
-        self._peers.set_modes(notice.modes(), now)
 
     def _joined(self, seat: int) -> None:
         self.seats.add(seat)
-        if not self._peers.joined(seat):
+        if not self._peers.joined(seat) and not self._is_elsewhere(seat):
             self._emitted.append(events.Joined(seat))
 
     def _left(self, seat: int, text: str) -> None:
         """A player that is still reached directly has not left the game."""
         self.seats.discard(seat)
-        if not self._peers.has_left_node(seat):
+        if not self._is_elsewhere(seat) and not self._peers.has_left_node(seat):
             self._emitted.append(events.Left(seat, text))
 
     def _removed(self, seat: int) -> None:
-        was_reached = seat in self.seats or seat in self._peers.direct_seats
+        """Never to return, whichever node reports it first."""
+        was_reached = seat in self.seats or self._is_elsewhere(seat) or seat in self._peers.direct_seats
         self.seats.discard(seat)
+        if (other := self._other()) is not None:
+            other.seats.discard(seat)
         self._peers.remove(seat)
         if was_reached:
             self._emitted.append(events.Left(seat, "revoked"))
+
+    def _is_elsewhere(self, seat: int) -> bool:
+        other = self._other()
+        return other is not None and seat in other.seats

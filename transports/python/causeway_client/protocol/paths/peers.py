@@ -12,7 +12,7 @@ from .. import events, packets
 from ..errors import DecodeError
 from ..handshake import Welcome
 from ..packets import EVERYONE, HEADER, OVERHEAD, SEQUENCE_SIZE, DirectMode, PacketType
-from .candidates import IpPort, offered, reachable_first
+from .candidates import IpPort, offered
 from .end_to_end import EndToEnd
 from .nat import Observation, classify
 from .pair_secrets import PeerKeys, unpack_peer_keys
@@ -112,10 +112,10 @@ class Peers:
             peer.rendezvous(now)
         self._timer = now
 
-    def choose_node(self, second: Address | None) -> tuple[Address, Address | None]:
-        """The node's address to use after a change of the network, and the other one."""
-        self.node, second = reachable_first(self._hosts, self.node, second)
-        return self.node, second
+    @property
+    def hosts(self) -> list[IpPort]:
+        """The addresses of the sockets."""
+        return self._hosts
 
     def rebind(self, now: float) -> None:
         """The sockets are new ones."""

@@ -1,0 +1,1 @@
+"""The legs of a player to one or two relays (PROTOCOL.md 14)."""
