@@ -46,7 +46,7 @@ from .placement.allocation import session_allocate
 from .placement.filters import Filter
 from .placement.inputs import constraints_of, families_needed, legs_estimate, node_snapshots
 from .placement.measurements import accepted_measurements
-from .selectors import session_get, sessions_live, sessions_live_lately
+from .selectors import session_alone, session_get, sessions_live, sessions_live_lately
 from .tokens import new_seat_key, new_token, seal_connect_token
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def creation_weight(users: int) -> int:
 
 def session_delete(*, tenant: Tenant, session_id: str) -> None:
     """When this returns, no packet of the session is forwarded any more. Raises SessionUnknown, NodeSilent."""
-    session = session_get(tenant=tenant, session_id=session_id)
+    session = session_alone(tenant=tenant, session_id=session_id)
     session_end(session=session, reason="deleted")
     if session.ready_at:  # otherwise no player has its address, and the reconciler is soon enough
         push_or_fail(session)

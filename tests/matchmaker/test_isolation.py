@@ -12,7 +12,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from matchmaker.background import cleanup, matching_pass, session_assignment
-from matchmaker.management.commands.runmatchmaker import Matchmaker
+from matchmaker.management.commands.runmatchmaker import Matchmaker, poll_interval
 from matchmaker.manager_client import Manager
 from matchmaker.models import Match, MatchState, PassState, Profile, ProfileVersion, Status, Ticket
 from matchmaker.selectors import explanations, pool
@@ -255,3 +255,10 @@ def test_tickets_made_while_a_version_was_changed_go_on_under_the_new_one() -> N
     move_late_tickets()
     late.refresh_from_db()
     assert late.version_id == second.pk == Profile.objects.get().active_id
+
+
+@pytest.mark.parametrize(("check", "interval"), [(0.0, 0.03), (0.005, 0.05), (0.02, 0.1), (0.5, 1.0)])
+def test_checks_for_changed_pools_use_a_tenth_of_the_time_until_that_would_delay_passes(
+    check: float, interval: float
+) -> None:
+    assert poll_interval(check) == pytest.approx(interval)

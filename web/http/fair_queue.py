@@ -8,9 +8,11 @@ and Zhang, 1996).
 
 Requests that run at the same time also share the processor, and Python runs one thread at a time. While other branches
 are active, one that uses clearly more than its equal part of the processor therefore holds the fewer slots the busier
-the process is, down to a single one. The time of slots would not show which branch that is: a slot that waits for the
-database delays the others less than one that computes, on a slow machine the requests of every branch hold their slots
-for long, and a branch with a single slot would soon seem to be the lighter one.
+the process is, down to a single one. In a busy process it also starts nothing while a request of a lighter branch runs,
+so each of those is beside at most one request of every heavy branch, and only at its beginning. The time of slots would
+not show which branch that is: a slot that waits for the database delays the others less than one that computes, on a
+slow machine the requests of every branch hold their slots for long, and a branch with a single slot would soon seem to
+be the lighter one.
 
 None of them can fill the queue either: at every level, each may have as many waiting as there is still room for
 (dynamic thresholds; Choudhury and Hahne, 1998), so there is always room for another one. Pure: no clock, no event loop,
@@ -106,22 +108,33 @@ class FairQueue(Generic[Item]):
             use = self._uses.get(branch)
             return use.slots(now) if use else 0.0
 
-        full = {
+        running = {branch: use for branch, use in self._uses.items() if use.running}
+        is_light_running = any(not self._is_heavy(branch, use, now) for branch, use in running.items())
+        held = {
             branch
-            for branch, use in self._uses.items()
-            if use.running and use.running >= self._slots_of(branch, use, now)
+            for branch in self._turns.names()
+            if (use := self._uses.get(branch))
+            and use.running >= self._slots_of(branch, use, now, yields=is_light_running)
         }
-        return min((branch for branch in self._turns.names() if branch not in full), key=used, default=None)
+        return min((branch for branch in self._turns.names() if branch not in held), key=used, default=None)
 
-    def _slots_of(self, branch: str, use: "_Use", now: float) -> int:
-        """How many slots the branch may hold."""
+    def _slots_of(self, branch: str, use: "_Use", now: float, *, yields: bool) -> int:
+        """How many slots the branch may hold. `yields`: a lighter branch holds one."""
         others = self._rivals - self._is_rival(branch)
-        if not self._is_limited(branch) or use.slots(now) <= 1.0:
+        if not self._is_limited(branch):
             return self._branch_slots
         if use.processor(now) <= MARGIN * self._of_limited.processor(now) / (others + 1):
             return self._branch_slots
         spare = 1.0 - self._total.processor(now) / BUSY
+        if spare <= 0.0 and yields and self._is_heavy(branch, use, now):
+            return 0
         return max(1, math.ceil(self._branch_slots * spare))
+
+    def _is_heavy(self, branch: str, use: "_Use", now: float) -> bool:
+        """Whether a limited branch uses clearly more than an equal part of all that is used, also by branches that have
+        no limit. Once those leave it less, it does not wait for lighter branches any more."""
+        others = self._rivals - self._is_rival(branch)
+        return self._is_limited(branch) and use.processor(now) > MARGIN * self._total.processor(now) / (others + 1)
 
     def _uses_with(self, branch: str, now: float) -> "list[_Use]":
         """All uses that include that of the branch, which is active now."""

@@ -103,3 +103,8 @@ def test_stream_is_not_cached_and_accepts_event_source(players: APIClient, searc
     )
     missing = players.get(f"/matchmaker/tickets/{'0' * 20}/events", HTTP_ACCEPT="text/event-stream")
     assert (missing.status_code, json.loads(missing.content)["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(("poll", "pause"), [(0.0, 0.03), (0.002, 0.03), (0.01, 0.09), (0.1, 0.15), (0.5, 0.5), (9, 2)])
+def test_polls_use_a_tenth_of_the_time_until_a_tenth_would_delay_events(poll: float, pause: float) -> None:
+    assert events.pause_after(poll) == pytest.approx(pause)

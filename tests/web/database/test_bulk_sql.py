@@ -10,7 +10,7 @@ from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.models import LegSample, NodeSample, PeerLegs, PrefixLeg
 from relaymgr.tenants.models import ApiKey, Tenant
-from web.database.bulk_sql import objects_insert, row_change, rows_insert, rows_update, rows_upsert
+from web.database.bulk_sql import COPIED_FROM, objects_insert, row_change, rows_insert, rows_update, rows_upsert
 
 pytestmark = pytest.mark.django_db
 
@@ -77,12 +77,14 @@ def test_only_the_rows_and_columns_named_change(make_node: Make) -> None:
     assert (other.state, other.is_stopping) == (NodeState.READY, False)
 
 
-def test_new_objects_are_whole_and_know_their_keys(tenant: Tenant) -> None:
+@pytest.mark.parametrize("count", [2, COPIED_FROM])
+def test_new_objects_are_whole_and_know_their_keys(tenant: Tenant, count: int) -> None:
     keys = [
-        ApiKey(tenant=tenant, name=name, prefix=f"{n:012x}", secret_hash="h") for n, name in enumerate(("a", "b'%s"))
+        ApiKey(tenant=tenant, name=f"{n} b'%s\t\\N", prefix=f"{n:012x}", secret_hash="h", scopes=["relay", f"{n}"])
+        for n in range(count)
     ]
     objects_insert(keys)
-    assert [key._state.adding for key in keys] == [False, False]
+    assert not any(key._state.adding for key in keys)
     for key in keys:
         stored = ApiKey.objects.get(pk=key.pk)
         assert (stored.name, stored.prefix, stored.scopes) == (key.name, key.prefix, key.scopes)

@@ -129,7 +129,7 @@ def test_a_tenant_that_uses_most_of_the_processor_holds_one_slot_while_another_i
     assert slots_held(waiting, "light", 2.0) == 5
     use(waiting, "light", ACTIVE - 2.0, 0.01)
     use(waiting, "heavy", ACTIVE - 2.0, 2.0, 0.5, 1)
-    assert slots_held(waiting, "heavy", ACTIVE) == 5, "it uses less by now"
+    assert slots_held(waiting, "heavy", ACTIVE) == 3, "it uses less by now"
 
 
 def test_a_tenant_that_is_alone_holds_half_of_the_slots_whatever_it_uses() -> None:
@@ -146,11 +146,51 @@ def test_a_tenant_whose_requests_wait_for_the_database_is_not_limited_and_limits
     assert slots_held(waiting, "computes", 9.0) == 3
 
 
-def test_a_tenant_with_less_than_one_slot_is_not_limited() -> None:
+def test_a_heavy_tenant_is_limited_also_when_it_pauses_between_its_requests() -> None:
     waiting = queue(slots=10)
     use(waiting, "light", 0.0, 0.01)
     use(waiting, "brief", 0.0, 2.0, 2.0)
-    assert slots_held(waiting, "brief", 2.0) == 5
+    assert slots_held(waiting, "brief", 2.0) == 1
+
+
+def test_a_heavy_tenant_starts_nothing_while_a_request_of_a_lighter_one_runs() -> None:
+    waiting = queue(slots=10)
+    use(waiting, "light", 0.0, 0.01, 0.01)
+    use(waiting, "heavy", 0.0, 2.0, 2.0, 2)
+    waiting.put(("light",), "light")
+    waiting.put(("heavy",), "heavy")
+    assert taken(waiting, 2.0)[0] == "light"
+    assert waiting.take(2.0) is None
+    waiting.done("light", 2.0, 0.01)
+    assert taken(waiting, 2.0)[0] == "heavy"
+    waiting.put(("light",), "light")
+    assert taken(waiting, 2.0)[0] == "light", "the lighter one does not wait for the other"
+
+
+def test_heavy_tenants_do_not_wait_for_each_other() -> None:
+    waiting = queue(slots=10)
+    use_at_once(waiting, 0.0, 2.0, {"idle": (1, 0.0), "one": (3, 2.0), "other": (3, 2.0)})
+    for branch in ("one", "other"):
+        waiting.put((branch,), branch)
+    assert {taken(waiting, 2.0)[0], taken(waiting, 2.0)[0]} == {"one", "other"}
+
+
+@pytest.mark.parametrize("light", [0.0, 0.2])
+def test_a_heavy_tenant_has_a_turn_after_some_time_although_lighter_requests_always_run(light: float) -> None:
+    waiting = queue(slots=10)
+    use(waiting, "heavy", 0.0, 2.0, 2.0, 2)
+    waiting.put(("light",), "light")
+    assert taken(waiting, 2.0)[0] == "light"
+    waiting.put(("heavy",), "heavy")
+    for tenth in range(20, 100):
+        if found := waiting.take(tenth / 10):
+            assert found[0] == "heavy"
+            break
+        waiting.put(("light",), "light")
+        assert taken(waiting, tenth / 10)[0] == "light"
+        waiting.done("light", tenth / 10, light)
+    else:
+        pytest.fail("no turn")
 
 
 @pytest.mark.parametrize(("processor", "slots"), [(0.0, 5), (0.1, 4), (0.2, 3), (0.3, 2), (0.4, 1), (0.6, 1)])
