@@ -5,10 +5,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from causeway_client.credentials import Standby
+from causeway_client.protocol.offers import seat_key_of_nonce
 from causeway_client.protocol.packets import DirectMode
 from causeway_client.protocol.paths.pair_secrets import pack_peer_keys
 from causeway_client.protocol.paths.wire import DirectSettings
-from causeway_client.protocol.tokens import ConnectToken, seal_token
+from causeway_client.protocol.tokens import ConnectToken, new_token_nonce, seal_token
 from tests.support.grants import grant_document
 from tests.support.node_process import NodeProcess
 
@@ -27,7 +29,7 @@ class _Session:
         self.expires = int(time.time()) + 3600
         self.seat_keys = [secrets.token_bytes(32) for _ in range(seats)]
 
-    def connect_token(self, seat: int, **changes: Any) -> bytes:
+    def new_token(self, seat: int, **changes: Any) -> ConnectToken:
         fields: dict[str, Any] = {
             "session": self.id,
             "worker": 0,
@@ -44,7 +46,10 @@ class _Session:
             "session_expires": self.expires,
             **changes,
         }
-        return seal_token(ConnectToken(**fields), *self.node.token_key)
+        return ConnectToken(**fields)
+
+    def connect_token(self, seat: int, **changes: Any) -> bytes:
+        return seal_token(self.new_token(seat, **changes), *self.node.token_key)
 
 
 class GrantedSession(_Session):
@@ -123,3 +128,39 @@ class DirectSession(_Session):
             "peer_keys": pack_peer_keys(self.peer_keys[seat], self.peer_keys[:seat]),
             "direct": ALONE,
         }
+
+
+class TwoRelaySession(DirectSession):
+    """A mesh session of native players with a leg to each of two nodes."""
+
+    def __init__(self, node: NodeProcess, standby: NodeProcess, seats: int = 2) -> None:
+        super().__init__(node, ["relay_only"] * seats)
+        self.offer_keys = [secrets.token_bytes(32) for _ in range(seats)]
+        self.standby = standby
+        self._put(standby, role="standby")
+
+    def _put(self, node: NodeProcess, **fields: Any) -> None:
+        document = grant_document(
+            len(self.modes),
+            expires_at=float(self.expires),
+            session=self.id,
+            revision=1,
+            token=None,
+            topology=self.topology,
+            dialects=["native"],
+        )
+        for seat in document["seats"]:
+            seat["token"] = None
+        node.put_grant(document | fields)
+
+    def offered_token(self, node: NodeProcess, seat: int) -> bytes:
+        """A connect token for another node, whose seat key is derived from the offer key."""
+        nonce = new_token_nonce()
+        key = seat_key_of_nonce(self.offer_keys[seat], nonce)
+        token = self.new_token(seat, seat_key=key, is_standby=True)
+        return seal_token(token, *node.token_key, nonce=nonce)
+
+    def player(self, seat: int) -> dict[str, Any]:
+        """Arguments of `connect`."""
+        standby = Standby("127.0.0.1", self.standby.client_port, self.offered_token(self.standby, seat))
+        return super().player(seat) | {"offer_key": self.offer_keys[seat], "standby": standby}

@@ -16,6 +16,7 @@ from tests.causeway_client.protocol.paths.scene import TICK, Scene
 from tests.support.simnet import GOOD_LINE, Line, Network, NodeHost, PlayerHost
 
 SESSION = "3960c873aafd-S"
+LIFETIME = 1_000_000  # seconds
 FIRST, SECOND, THIRD = range(3)
 FAR = Line(latency=0.0075)  # 30 ms to a node and back, with the node's own line
 
@@ -50,13 +51,13 @@ class TwoRelays(Scene):
             mesh=True,
             seat_key=key,
             issued=int(self.net.now),
-            expires=int(self.net.now) + 14_400,
+            expires=int(self.net.now) + LIFETIME,
             seat_packets=0,
             seat_bytes=0,
             session_packets=0,
             session_bytes=0,
             idle_timeout=300,
-            session_expires=int(self.net.now) + 14_400,
+            session_expires=int(self.net.now) + LIFETIME,
             direct_mode=DirectMode.RELAY_ONLY,
             is_standby=is_standby,
         )
@@ -93,7 +94,7 @@ class TwoRelays(Scene):
             "topology": "mesh",
             "dialects": ["native"],
             "idle_timeout": 300,
-            "expires_at": self.net.now + 14_400,
+            "expires_at": self.net.now + LIFETIME,
             "limits": {"packets": 0, "bytes": 0},
             "seats": [
                 {
