@@ -1,5 +1,7 @@
-"""What players notice when a worker of their node is killed, or replaced by a hot restart (`make bench-failover`):
-players of one mesh session send to everyone at 60 Hz, over real sockets, while that happens again and again.
+"""What players notice when a worker of their node is killed, or replaced by a hot restart (`make bench-failover`), or
+when the whole node is killed or stopped and they have a standby relay (`--node`): players of one mesh session send to
+everyone at 60 Hz, over real sockets, while that happens again and again. With `--rtt`, the nodes are at the
+other end of a wire with that delay (as root).
 
 A gap is the longest time for which a player received nothing from another one, within GAP_WITHIN of the kill; the usual
 interval of 17 ms is part of it. A packet is lost if it was sent and never received.
@@ -7,6 +9,7 @@ interval of 17 ms is part of it. A packet is lost if it was sent and never recei
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import math
 import os
@@ -16,13 +19,14 @@ import statistics
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from causeway_client import asyncio_udp
 from causeway_client.protocol.packets import EVERYONE
-from tests.causeway_client.granted import DirectSession
+from tests.causeway_client.granted import DirectSession, TwoRelaySession
 from tests.support.node_process import NodeProcess, node_process
+from tests.support.wire import wire
 
 INTERVAL = 1 / 60
 GAP_WITHIN = 5.0  # seconds
@@ -32,20 +36,25 @@ _NUMBER = struct.Struct("<I")
 class Game:
     """Players of one session, and when each packet arrived."""
 
-    def __init__(self, node: NodeProcess, players: int) -> None:
-        self._node = node
+    def __init__(self, node: NodeProcess, players: int, standby: NodeProcess | None = None) -> None:
+        self._node, self._standby = node, standby
         self._modes = ["relay_only"] * players
         self.connections: list[asyncio_udp.Connection] = []
         self.arrivals: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)  # by (from, to): when, number
         self.sent: dict[int, int] = {}
 
     async def open(self) -> None:
-        session = await asyncio.to_thread(DirectSession, self._node, self._modes)
+        session = await asyncio.to_thread(self._grant)
         port = self._node.client_port
         for seat in range(len(self._modes)):
             self.connections.append(
-                await asyncio_udp.connect("127.0.0.1", port, connect_timeout=60, **session.player(seat))
+                await asyncio_udp.connect(self._node.host, port, connect_timeout=60, **session.player(seat))
             )
+
+    def _grant(self) -> DirectSession:
+        if self._standby is not None:
+            return TwoRelaySession(self._node, self._standby, len(self._modes))
+        return DirectSession(self._node, self._modes)
 
     async def play(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -125,13 +134,79 @@ async def run(node: NodeProcess, players: int, idle: int, rounds: int, act: Call
             connection.close()
 
 
+async def end_node(node: NodeProcess, how: signal.Signals) -> None:
+    for pid in (node.pid, *node.worker_pids()):
+        os.kill(pid, how)
+
+
+async def run_nodes(nodes: list[NodeProcess], players: int, rounds: int, how: signal.Signals) -> None:
+    """A new session in each round, of which the first node is killed or stopped. There is no manager at all."""
+    gaps: list[float] = []
+    ended = changed = twice = 0
+    for _ in range(rounds):
+        game, stop = Game(nodes[0], players, nodes[1]), asyncio.Event()
+        await game.open()
+        async with asyncio.timeout(60):
+            while not all(it.standby and len(it.peers) == players - 1 for it in game.connections):
+                await asyncio.sleep(0.02)
+        playing = asyncio.create_task(game.play(stop))
+        await asyncio.sleep(1.0)
+        began = time.perf_counter()
+        await end_node(nodes[0], how)
+        await asyncio.sleep(2.0)
+        gaps += game.gaps(began)
+        stop.set()
+        await playing
+        ended += sum(connection.is_closed for connection in game.connections)
+        changed += sum(connection.relay != (nodes[0].host, nodes[0].client_port) for connection in game.connections)
+        twice += sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
+        for connection in game.connections:
+            connection.close()
+        if how is signal.SIGSTOP:
+            await end_node(nodes[0], signal.SIGCONT)
+        else:
+            await asyncio.to_thread(nodes[0].restart)
+    cut = statistics.quantiles(gaps, n=100)
+    what = "kills" if how is signal.SIGKILL else "stops"
+    print(
+        f"{rounds} {what} of a node, {players} players at 60 Hz with a standby relay: gap p50 {cut[49] * 1000:.0f}, "
+        f"p95 {cut[94] * 1000:.0f}, p99 {cut[98] * 1000:.0f}, longest {max(gaps) * 1000:.0f} ms; {ended} disconnects; "
+        f"{changed} of {rounds * players} changed the relay, {twice} duplicated"
+    )
+
+
+@contextlib.contextmanager
+def two_nodes(rtt: float, jitter: float, loss: float) -> Iterator[list[NodeProcess]]:
+    """Both on 127.0.0.1, or with `rtt` each in a namespace of its own, at the other end of a wire."""
+    with contextlib.ExitStack() as stack:
+        if not rtt:
+            yield [stack.enter_context(node_process()) for _ in range(2)]
+            return
+        lab = stack.enter_context(wire(["players", "first", "second"]))
+        nodes = []
+        for place in ("first", "second"):
+            lab.join("players", place, delay_ms=rtt / 2 - jitter / 2, jitter_ms=jitter, loss=loss)
+            node = NodeProcess(host=lab.address(place), namespace=lab.namespace(place))
+            nodes.append(stack.enter_context(node))
+        yield nodes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--players", type=int, default=8)
     parser.add_argument("--idle", type=int, default=0, help="players that are connected and send nothing")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--planned", action="store_true", help="hot restarts instead of kills")
+    parser.add_argument("--node", choices=["kill", "stop"], help="the whole node, of players with a standby relay")
+    parser.add_argument("--rtt", type=float, default=0.0, help="milliseconds to a node and back, as root")
+    parser.add_argument("--jitter", type=float, default=0.0, help="up to so many milliseconds more, one way")
+    parser.add_argument("--loss", type=float, default=0.0, help="share of packets that are lost, one way")
     options = parser.parse_args()
+    if options.node:
+        how = signal.SIGKILL if options.node == "kill" else signal.SIGSTOP
+        with two_nodes(options.rtt, options.jitter, options.loss) as nodes:
+            asyncio.run(run_nodes(nodes, options.players, options.rounds, how))
+        return
     with node_process() as node:
         act = restart_worker if options.planned else kill_worker
         asyncio.run(run(node, options.players, options.idle, options.rounds, act))

@@ -39,10 +39,21 @@ class Wire:
     def namespace(self, place: str) -> str:
         return self._namespaces[place].name
 
-    def join(self, a: str, b: str, *, delay_ms: float = 1.0, every: int = 0, loses_large: bool = False) -> None:
+    def join(
+        self,
+        a: str,
+        b: str,
+        *,
+        delay_ms: float = 1.0,
+        jitter_ms: float = 0.0,
+        loss: float = 0.0,
+        every: int = 0,
+        loses_large: bool = False,
+    ) -> None:
         """Both ways alike, from now on. `every`: each packet of this number is lost; 0: none. `loses_large`: all above
         LARGE bytes are."""
-        self._wire.set_line(a, b, Line(delay_ms=delay_ms, every=every, longest=LARGE if loses_large else 0))
+        longest = LARGE if loses_large else 0
+        self._wire.set_line(a, b, Line(delay_ms, jitter_ms, loss, every, longest))
 
     def run_in(self, place: str, work: Callable[[], Any]) -> Any:
         """What `work` returns, run by a thread that is in the place's namespace."""
