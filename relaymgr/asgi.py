@@ -36,6 +36,7 @@ from web import metrics
 from web.database.connections import deadline, is_silent, is_unavailable
 from web.http import known_keys
 from web.http.asgi_requests import (
+    announced_length,
     bounded,
     discarded,
     has_body,
@@ -119,6 +120,8 @@ class Handler(ASGIHandler):
                     # A view will refuse the key, so the body is not stored.
                     receive, send = await discarded(receive, send)
             path = _path(scope, holder, network)
+            if not header and announced_length(scope) > settings.MAX_BODY_BYTES_WITHOUT_KEY:
+                raise _too_large()
             body = await self._read(receive, path, holder, held)
             scope = with_body_length(scope, body)
             arrived = time.monotonic()
@@ -144,7 +147,7 @@ class Handler(ASGIHandler):
                         held.enter_context(budget.holding(path, len(part)))
                         body.write(part)
                     if body.tell() > longest:
-                        raise Refused("size", 413, "too_large", "Without a key the body is too large.")
+                        raise _too_large()
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
@@ -300,6 +303,10 @@ def key_holder_once(header: bytes) -> Holder | None:
 
 def _busy(reason: str) -> Refused:
     return Refused(reason, 503, "busy", "The manager is busy. Try again.", retry_after=1)
+
+
+def _too_large() -> Refused:
+    return Refused("size", 413, "too_large", "Without a key the body is too large.")
 
 
 def _too_many_wrong_keys(seconds: float) -> Refused:

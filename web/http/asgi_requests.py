@@ -4,12 +4,16 @@ import asyncio
 import contextlib
 import os
 from typing import IO, Any
+from weakref import WeakKeyDictionary
 
 from django.conf import settings
 
 from web.http.client_address import network_at
 
 DISCARD_TIMEOUT = 2.0  # seconds
+# Bodies that are discarded at the same time. More would delay the event loop, and with it all requests.
+DISCARDED_MAX = 16
+_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 
 
@@ -31,13 +35,10 @@ def has_body(scope: Any) -> bool:
 
 async def discarded(receive: Any, send: Any) -> tuple[Any, Any]:
     """Discards the part of the body that the client sends immediately, because closing a connection with unread bytes
-    would lose the response. If the body continues, the connection is closed after the response."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DISCARD_TIMEOUT):
-            for _ in range(settings.MAX_BODY_BYTES // 1_000):
-                message = await receive()
-                if not message.get("more_body", False):
-                    return _empty(message["type"], receive), send
+    may lose the response. If the body continues, or DISCARDED_MAX others are discarded all that time, the connection is
+    closed after the response."""
+    if (kind := await _discard(receive)) is not None:
+        return _empty(kind, receive), send
 
     async def closing(message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -45,6 +46,22 @@ async def discarded(receive: Any, send: Any) -> tuple[Any, Any]:
         await send(message)
 
     return _empty("http.request", receive), closing
+
+
+def _discards() -> asyncio.Semaphore:
+    loop = asyncio.get_running_loop()
+    return _of_loop.setdefault(loop, asyncio.Semaphore(DISCARDED_MAX))
+
+
+async def _discard(receive: Any) -> str | None:
+    """The type of the last message of the body; None: the body continues."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_TIMEOUT), _discards():
+            for _ in range(settings.MAX_BODY_BYTES // 1_000):
+                message = await receive()
+                if not message.get("more_body", False):
+                    return str(message["type"])
+    return None
 
 
 def _empty(kind: str, receive: Any) -> Any:
@@ -63,6 +80,12 @@ def response_start(response: Any) -> dict[str, Any]:
         (b"Set-Cookie", cookie.output(header="").strip().encode("ascii")) for cookie in response.cookies.values()
     ]
     return {"type": "http.response.start", "status": response.status_code, "headers": headers}
+
+
+def announced_length(scope: Any) -> int:
+    """Bytes of the body by its header; 0 without one."""
+    text = header_value(scope, b"content-length").strip()
+    return int(text[:20]) if text.isdigit() else 0
 
 
 def with_body_length(scope: Any, body: IO[bytes]) -> Any:

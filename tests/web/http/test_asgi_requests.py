@@ -7,7 +7,7 @@ from django.conf import LazySettings
 
 from tests.support.asgi import body_of, parts, sent, swallow
 from web.http import asgi_requests
-from web.http.asgi_requests import bounded, discarded, has_body, with_body_length
+from web.http.asgi_requests import announced_length, bounded, discarded, has_body, with_body_length
 
 
 @pytest.mark.parametrize(("number", "length"), [(1, 64), (2, 128), (3, 129), (50, 129)])
@@ -35,6 +35,33 @@ def test_body_is_cut_one_byte_after_the_most(number: int, length: int, settings:
 )
 def test_has_body(headers: list[tuple[bytes, bytes]], expected: bool) -> None:
     assert has_body({"headers": headers}) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "length"), [(b" 5", 5), (b"", 0), (b"-1", 0), (b"1e3", 0), (b"9" * 5_000, 10**20 - 1)]
+)
+def test_announced_length(text: bytes, length: int) -> None:
+    assert announced_length({"headers": [(b"content-length", text)]}) == length
+
+
+async def test_a_bounded_number_of_bodies_is_discarded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi_requests, "DISCARDED_MAX", 2)
+    reading = 0
+
+    async def never() -> Any:
+        nonlocal reading
+        reading += 1
+        await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(discarded(never, swallow)) for _ in range(5)]
+    while not reading:
+        await asyncio.sleep(0)
+    assert reading == 2
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    receive, _ = await discarded(sent(*parts(3)), swallow)
+    assert await body_of(receive) == b"", "the places are free again"
 
 
 async def test_a_body_that_ends_is_discarded_and_the_connection_stays() -> None:

@@ -112,10 +112,14 @@ def test_bodies_without_a_good_key_are_not_waited_for(web: Web, db: None) -> Non
     """400 clients, a wrong key, 999,000 bytes of which the last never come: each is answered, nothing is kept."""
     before = web.memory_mb()
     clients = [web.begin("wrong", 100_000, address=f"127.0.1.{number % 4 + 1}") for number in range(200)]
-    clients += [web.begin("", 60_000, address=f"127.0.2.{number % 4 + 1}") for number in range(200)]
+    lengths = [LENGTH, 63_000]  # the first is more than the maximum without a key
+    clients += [
+        web.begin("", 60_000, lengths[number % 2], address=f"127.0.2.{number % 4 + 1}") for number in range(200)
+    ]
     seen = [answer(client) for client in clients]
     assert set(seen[:200]) <= {(401, "unauthorized"), (429, "throttled")}
-    assert set(seen[200:]) <= {(408, "body_timeout"), (503, "busy")}
+    assert set(seen[200::2]) == {(413, "too_large")}
+    assert set(seen[201::2]) <= {(408, "body_timeout"), (503, "busy")}
     assert web.memory_mb() - before < 50
     assert httpx.get(f"{web.url}/monitor", timeout=10).json()["status"] == "UNHEALTHY"  # no nodes; it answers
 
