@@ -28,7 +28,7 @@ class LabNode(NodeProcess):
     def __init__(self, host: Host, **settings: str) -> None:
         ipv4, ipv6 = host.addresses
         super().__init__(1, PUBLIC_IP=ipv4, PUBLIC_IPV6=ipv6, PACKET_PATH="userspace", **settings)
-        self.host = host
+        self.machine = host
         self._certificate, key = _self_signed(ipv4)
         folder = self.state_dir.parent
         for name, content in (("certificate", self._certificate), ("key", key)):
@@ -38,11 +38,11 @@ class LabNode(NodeProcess):
         self.command = host.namespace.command(self.command)
 
     def call(self, method: str, path: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
-        return self.host.namespace.call(lambda: super(LabNode, self).call(method, path, body, key))
+        return self.machine.namespace.call(lambda: super(LabNode, self).call(method, path, body, key))
 
     @property
     def stun(self) -> list[tuple[str, int]]:
-        return [(address, self.client_port) for address in self.host.addresses]
+        return [(address, self.client_port) for address in self.machine.addresses]
 
     def session(self, *, mode: DirectMode = DirectMode.DIRECT, seats: int = 2) -> list[dict[str, Any]]:
         """What the players of a new mesh session need to connect, by seat: `node`, `connect_token`, `seat_key` and
@@ -74,9 +74,9 @@ class LabNode(NodeProcess):
         )
         return {
             "node": {
-                "hosts": self.host.addresses,
+                "hosts": self.machine.addresses,
                 "port": self.client_port,
-                "websocket_url": f"wss://{self.host.address}/relay/{self.client_port}",
+                "websocket_url": f"wss://{self.machine.address}/relay/{self.client_port}",
                 "certificate": self._certificate,
             },
             "connect_token": _text(seal_token(token, *self.token_key)),
