@@ -184,7 +184,7 @@ class Admission:
         node_nonce = self._forwarder.random(16)
         binding = self._new_binding(seat, connect.nonce, node_nonce, token.seat_key)
         self._forwarder.join_native(seat, binding, addr, port, now)
-        binding.welcome = self._welcome(binding, node_nonce, addr).encode(token.seat_key)
+        binding.welcome = self._welcome(binding, node_nonce, addr, token).encode(token.seat_key)
         return self._answer_welcome(binding, addr, port)
 
     def _seen_before(self, seat: Seat, connect: Connect, addr: Address, port: int, now: float) -> Outgoing | None:
@@ -235,7 +235,7 @@ class Admission:
         mirror = self._forwarder.table.mirror
         return mirror.make_native_binding(connection, seat, up_key, down_key, player_nonce, path_key)
 
-    def _welcome(self, binding: NativeBinding, node_nonce: bytes, addr: Address) -> Welcome:
+    def _welcome(self, binding: NativeBinding, node_nonce: bytes, addr: Address, token: ConnectToken) -> Welcome:
         seat, config = binding.seat, self._forwarder.config
         session = seat.session
         ip, port = ip_and_port(addr)
@@ -255,6 +255,9 @@ class Admission:
             roster=connected_seats(session),
             is_sequenced=not session.admits_edgegap,
             direct_mode=seat.effective_mode,
+            # The grant is newer than the token: the session may have moved since.
+            is_standby=session.role == "standby" if session.revision else token.is_standby,
+            epoch=session.epoch,
             roster_generation=session.roster_generation,
             expires=int(session.expires_at),
             direct_grace=session.direct_grace,

@@ -6,6 +6,8 @@ in dicts.
 
 from typing import Literal, get_args
 
+from causeway_client.protocol.offers import ChangeReason
+
 from .addresses import Outgoing
 
 Drop = Literal[
@@ -54,15 +56,27 @@ Answer = Literal[
     "probe_refused",
     "path_challenge",
     "notice",
+    "offer",
     "stun",
 ]
 
 DROPS: tuple[Drop, ...] = get_args(Drop)
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
+OFFER_RESULTS = ("accepted", "not_accepted")
+RELAY_CHANGE_REASONS = tuple(reason.name.lower() for reason in ChangeReason)
 
 
 class Counters:
-    __slots__ = ("answers", "direct_bytes", "direct_packets", "drops", "forwarded_bytes", "forwarded_packets")
+    __slots__ = (
+        "answers",
+        "direct_bytes",
+        "direct_packets",
+        "drops",
+        "forwarded_bytes",
+        "forwarded_packets",
+        "offers",
+        "relay_changes",
+    )
 
     def __init__(self) -> None:
         self.forwarded_packets = 0  # datagrams sent on to players, each copy of a fan-out
@@ -71,6 +85,8 @@ class Counters:
         self.direct_bytes = 0  # their UDP payload
         self.drops: dict[Drop, int] = dict.fromkeys(DROPS, 0)
         self.answers: dict[Answer, int] = dict.fromkeys(ANSWERS, 0)
+        self.offers: dict[str, int] = dict.fromkeys(OFFER_RESULTS, 0)  # acknowledged ones
+        self.relay_changes: dict[str, int] = dict.fromkeys(RELAY_CHANGE_REASONS, 0)
 
     def drop(self, reason: Drop) -> Outgoing | None:
         """Count a drop. Returns None, the answer to a dropped packet."""
@@ -78,7 +94,8 @@ class Counters:
         return None
 
     def as_dict(self) -> dict[str, int]:
-        """All of them by name: forwarded_..., direct_..., answer_<kind>, drop_<reason>."""
+        """All of them by name: forwarded_..., direct_..., answer_<kind>, drop_<reason>, offer_<result>,
+        relay_change_<reason>."""
         return {
             "forwarded_packets": self.forwarded_packets,
             "forwarded_bytes": self.forwarded_bytes,
@@ -86,4 +103,6 @@ class Counters:
             "direct_bytes": self.direct_bytes,
             **{f"answer_{kind}": count for kind, count in self.answers.items()},
             **{f"drop_{reason}": count for reason, count in self.drops.items()},
+            **{f"offer_{result}": count for result, count in self.offers.items()},
+            **{f"relay_change_{reason}": count for reason, count in self.relay_changes.items()},
         }

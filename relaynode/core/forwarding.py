@@ -17,6 +17,8 @@ from .relay_config import RelayConfig
 from .seat_table import SeatTable
 from .seats import Mirror, Random, Seat, Session
 from .timers import Timers
+from .two_relays.offers import Offers
+from .two_relays.relay_changes import RelayChanges
 
 NOTICE_REPEATS = (0.05, 0.25)  # seconds after the first copy; timers add 0.05 on average (PROTOCOL.md 7.3)
 ROSTER_TICK = 0.05  # seconds, to which a timer adds the rest of a tenth of a second
@@ -38,6 +40,8 @@ class Forwarder:
         self.outbox: list[Outgoing] = []
         self.events: deque[Event] = deque()
         self.path_reports = PathReports(self.counters)
+        self.offers = Offers(self)
+        self.relay_changes = RelayChanges(self)
         self._connection_ids = self.table.connection_ids
         self._connection_ids.on_change = self.report_changed
 
@@ -116,13 +120,14 @@ class Forwarder:
         self._report(seat, "seat_moved", now)
         self._notify(seat, Notice(NoticeCode.MOVED, address=ip_and_port(addr)), seat)
 
-    def leave(self, seat: Seat, reason: Reason, now: float) -> None:
-        """Release the seat's connection, if it has one. Notify its player, unless it left by itself, and the others."""
+    def leave(self, seat: Seat, reason: Reason, now: float, text: str = "") -> None:
+        """Release the seat's connection, if it has one. Notify its player, unless it left by itself, and the others.
+        `text`: for the player's log."""
         if seat.addr is None:
             return
         self._report(seat, "seat_left", now, reason)
         if reason in _FINAL_NOTICES:
-            self._notify_repeatedly(seat, Notice(_FINAL_NOTICES[reason]), seat, now)
+            self._notify_repeatedly(seat, Notice(_FINAL_NOTICES[reason], text), seat, now)
         self.table.unbind(seat)
         if reason != "timeout":
             self._connection_ids.retire(seat)
@@ -222,6 +227,15 @@ class Forwarder:
         notice = Notice(code, generation=about.session.roster_generation)
         for seat in self.others(about):
             self._notify(seat, notice, about)
+
+    def notify_relay_changed(self, about: Seat) -> int:
+        """Its player sends on its leg to this node. Returns the number of players that were notified."""
+        if about.addr is None:
+            return 0
+        notice, others = Notice(NoticeCode.CHANGED_RELAY), self.others(about)
+        for seat in others:
+            self._notify(seat, notice, about)
+        return len(others)
 
     def report_changed(self, seat: Seat, now: float) -> None:
         """What the next process needs of the seat has changed."""

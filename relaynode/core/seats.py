@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from causeway_client.protocol.packets import DirectMode
-from nodeapi.grants import DIRECT_MODES, Dialect, Grant, Limits, SeatGrant
+from nodeapi.grants import DIRECT_MODES, Dialect, Grant, Limits, Role, SeatGrant
 
 from . import limits
 from .addresses import CLIENT_PORT, SERVER_PORT, Address
@@ -12,6 +12,7 @@ from .dialects.binding import Binding
 from .dialects.edgegap_binding import EdgegapBinding
 from .dialects.native_binding import NativeBinding
 from .limits import Quota
+from .two_relays.offers import PendingOffer
 
 if TYPE_CHECKING:
     from .dialects.connection_ids import ConnectionIds
@@ -39,6 +40,7 @@ class Seat:
         "limits",
         "moved_at",
         "number",
+        "offer",
         "port",
         "quota",
         "revoked",
@@ -69,6 +71,7 @@ class Seat:
         self.moved_at = 0.0  # when it last moved to another address
         self.connects_at = 0.0  # the token bucket of its CONNECTs (limits.bucket_after)
         self.last_connect = 0  # timestamp of the last CONNECT that was accepted
+        self.offer: PendingOffer | None = None  # of another leg
         self.edgegap = EdgegapBinding(self, connection_ids)
         self.binding: Binding = self.edgegap
 
@@ -91,6 +94,7 @@ class Session:
         "dialects",
         "direct_grace",
         "ended",
+        "epoch",
         "expires_at",
         "idle_timeout",
         "limits",
@@ -98,6 +102,7 @@ class Session:
         "name",
         "quota",
         "revision",
+        "role",
         "roster_announced",
         "roster_generation",
         "seats",
@@ -124,6 +129,8 @@ class Session:
         self.dialects: tuple[Dialect, ...] = grant.dialects
         self.admits_edgegap = "edgegap" in grant.dialects
         self.direct_grace = grant.direct_grace
+        self.role: Role = grant.role
+        self.epoch = grant.epoch
         self.idle_timeout = grant.idle_timeout
         self.expires_at = grant.expires_at
         self.limits = grant.limits
@@ -141,10 +148,19 @@ class Session:
             expires_at=self.expires_at,
             limits=self.limits,
             seats=tuple(
-                SeatGrant(seat.number, seat.edgegap.token, seat.revoked, seat.limits, DIRECT_MODES[seat.direct_mode])
+                SeatGrant(
+                    seat.number,
+                    seat.edgegap.token,
+                    seat.revoked,
+                    seat.limits,
+                    DIRECT_MODES[seat.direct_mode],
+                    seat.offer.document if seat.offer is not None else None,
+                )
                 for seat in self.seats.values()
             ),
             direct_grace=self.direct_grace,
+            role=self.role,
+            epoch=self.epoch,
         )
 
     def may_reach(self, source: Seat, target: Seat) -> bool:

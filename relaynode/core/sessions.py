@@ -92,6 +92,7 @@ class Sessions:
 
     def open(self, grant: Grant, now: float) -> Session:
         session = self._table.put_session(grant, now)
+        self._take_offers(session, grant, now)
         self._check_time(session, now)
         return session
 
@@ -138,6 +139,7 @@ class Sessions:
         listed = {seat.seat for seat in grant.seats}
         before = {seat.number: (seat.revoked, seat.effective_mode) for seat in session.seats.values()}
         self._table.put_session(grant, now)
+        self._take_offers(session, grant, now)
         is_announced = False
         for seat in session.seats.values():
             # A seat that was admitted by its connect token may be newer than the grant.
@@ -158,6 +160,10 @@ class Sessions:
         if is_announced:
             self._forwarder.announce_roster(session, now)
         self._check_time(session, now)
+
+    def _take_offers(self, session: Session, grant: Grant, now: float) -> None:
+        for seat_grant in grant.seats:
+            self._forwarder.offers.granted(session.seats[seat_grant.seat], seat_grant.offer, now)
 
     # -- end
 
@@ -199,7 +205,7 @@ class Sessions:
 
     def _end(self, session: Session, reason: str, now: float) -> None:
         for seat in session.seats.values():
-            self._forwarder.leave(seat, "ended", now)
+            self._forwarder.leave(seat, "ended", now, text=reason)
         pairs = [seat.edgegap.pair for seat in session.seats.values() if seat.edgegap.pair is not None]
         self._table.remove_session(session)
         self._ended_pairs.add(pairs, reason, now)
@@ -262,6 +268,11 @@ class Sessions:
                     for seat in session.seats.values()
                     if seat.edgegap.connection_id
                 },
+                "offers": {
+                    str(seat.number): [seat.offer.until, seat.offer.is_acknowledged]
+                    for seat in session.seats.values()
+                    if seat.offer is not None
+                },
                 "granted": [seat.number for seat in session.seats.values() if seat.granted],
                 "roster_generation": session.roster_generation,
             }
@@ -297,9 +308,12 @@ class Sessions:
         granted = {int(seat) for seat in state["granted"]}
         connects = _by_seat(state["connects"], 1 << 64)
         connection_ids = _by_seat(state["connection_ids"], 1 << 31)
+        offers = {int(seat): (float(until), bool(done)) for seat, (until, done) in state["offers"].items()}
         generation = int(state["roster_generation"])
         if not 0 <= generation < 1 << 32:
             raise ValueError("out of range")
+        if not all(math.isfinite(until) for until, _ in offers.values()):
+            raise ValueError("not a time")
         if len(set(connection_ids.values())) < len(connection_ids):
             raise ValueError("two seats have one connection id")
         self._check(grant, None, now)
@@ -309,6 +323,8 @@ class Sessions:
         session.roster_generation = generation
         for seat in session.seats.values():
             seat.granted = seat.number in granted
+            if seat.offer is not None and seat.number in offers:
+                seat.offer.until, seat.offer.is_acknowledged = offers[seat.number]
             seat.last_connect = connects.get(seat.number, 0)
             if seat.number in connection_ids:
                 self._table.connection_ids.restore(seat, connection_ids[seat.number])

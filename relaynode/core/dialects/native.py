@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from causeway_client.protocol.errors import DecodeError
+from causeway_client.protocol.offers import decode_offer_ack, decode_relay_changed
 from causeway_client.protocol.packets import (
     CHALLENGE_SIZE,
     EVERYONE,
@@ -46,6 +47,7 @@ _U32 = 0xFFFFFFFF
 CHALLENGE_INTERVAL = 0.2
 ROSTER_INTERVAL = 0.2
 REPORTS_PER_SECOND = 5  # of a player, after a burst of ten
+CHANGES_PER_SECOND = 1  # RELAY_CHANGEDs of a player, likewise
 REFUSED_PROBES = 4  # for each answered one: a source without any answer would count its probes as lost
 PROBE_WAIT = 1000  # milliseconds: the limit of a source is per second
 LONGEST_ROUND_TRIP = 10_000_000  # microseconds
@@ -72,6 +74,8 @@ class Native:
             PacketType.CLOSE: self._receive_close,
             PacketType.PATH_RESPONSE: self._receive_path_response,
             PacketType.PATH_REPORT: self._receive_path_report,
+            PacketType.OFFER_ACK: self._receive_offer_ack,
+            PacketType.RELAY_CHANGED: self._receive_relay_changed,
         }
 
     def receive(self, data: bytes, size: int, addr: Address, port: int, now: float) -> Outgoing | None:
@@ -205,6 +209,8 @@ class Native:
         pong = self._to_player(binding, PacketType.PONG, Ping(ping.nonce, received & _U32, generation).encode())
         if binding.measured.is_ping_due(now):
             self._ping(binding, received, now)
+        if binding.seat.offer is not None:
+            self._forwarder.offers.start(binding.seat, now)
         return pong
 
     def _ping(self, binding: NativeBinding, received: int, now: float) -> None:
@@ -277,6 +283,34 @@ class Native:
         except DecodeError:
             return self._drop("malformed")
         self._forwarder.path_reports.add(binding.seat, reports)
+        return None
+
+    def _receive_offer_ack(
+        self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
+        if binding.seat.session.admits_edgegap:
+            return self._drop("malformed")
+        try:
+            ack = decode_offer_ack(body)
+        except DecodeError:
+            return self._drop("malformed")
+        self._forwarder.offers.acknowledge(binding.seat, ack, now)
+        return None
+
+    def _receive_relay_changed(
+        self, binding: NativeBinding, body: bytes, addr: Address, port: int, now: float
+    ) -> Outgoing | None:
+        if binding.seat.session.admits_edgegap:
+            return self._drop("malformed")
+        changes_at = bucket_after(binding.changes_at, CHANGES_PER_SECOND, now)
+        if changes_at is None:
+            return self._drop("rate_limited")
+        binding.changes_at = changes_at
+        try:
+            change = decode_relay_changed(body)
+        except DecodeError:
+            return self._drop("malformed")
+        self._forwarder.relay_changes.received(binding, change, now)
         return None
 
     def _challenge(self, binding: NativeBinding, size: int, addr: Address, port: int, now: float) -> None:

@@ -1,0 +1,1 @@
+"""Sessions with two relays, node's side (PROTOCOL.md 14)."""
