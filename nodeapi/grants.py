@@ -51,7 +51,7 @@ NO_LIMITS = Limits(0, 0)
 class SeatOffer(Struct, frozen=True):
     """What the node offers to the player of a seat, until it is acknowledged (PROTOCOL.md 14.6)."""
 
-    id: U32
+    id: Annotated[int, Meta(ge=1, lt=2**32)]
     kind: OfferKindName
     ip: str
     port: Annotated[int, Meta(ge=1, le=65_535)]

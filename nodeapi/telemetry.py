@@ -93,7 +93,7 @@ class SessionEvent(Struct, gc=False):
     kind: Word
     dialect: str
     reason: str
-    gap_ms: Count = 0  # relay_changed: without packets; 0: not known
+    gap_ms: Count = 0  # relay_changed: since the last packet on the leg before
 
 
 class WorkerExit(Struct, gc=False):

@@ -41,7 +41,7 @@ _TEXTS = {
 # Counters that share one metric with a label: the prefix of their names -> the metric, its label and its help text.
 _LABELLED = {
     "drop_": ("dropped_packets", "reason", "Datagrams dropped, by reason (docs/observability.md)."),
-    "offer_": ("offers_acknowledged", "result", "Offers of another relay that players acknowledged."),
+    "offer_": ("offers_acknowledged", "kind", "Offers of another relay that players acknowledged."),
     "relay_change_": ("relay_changes", "reason", "Players that changed to this node from another relay."),
     "answer_": ("replies", "kind", "Datagrams that originate from the node, by kind."),
 }

@@ -62,7 +62,7 @@ Answer = Literal[
 
 DROPS: tuple[Drop, ...] = get_args(Drop)
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
-OFFER_RESULTS = ("accepted", "not_accepted")
+OFFER_ANSWERS = ("accepted", "not_accepted")
 RELAY_CHANGE_REASONS = tuple(reason.name.lower() for reason in ChangeReason)
 
 
@@ -85,7 +85,7 @@ class Counters:
         self.direct_bytes = 0  # their UDP payload
         self.drops: dict[Drop, int] = dict.fromkeys(DROPS, 0)
         self.answers: dict[Answer, int] = dict.fromkeys(ANSWERS, 0)
-        self.offers: dict[str, int] = dict.fromkeys(OFFER_RESULTS, 0)  # acknowledged ones
+        self.offers: dict[str, int] = dict.fromkeys(OFFER_ANSWERS, 0)  # acknowledged ones
         self.relay_changes: dict[str, int] = dict.fromkeys(RELAY_CHANGE_REASONS, 0)
 
     def drop(self, reason: Drop) -> Outgoing | None:
@@ -94,7 +94,7 @@ class Counters:
         return None
 
     def as_dict(self) -> dict[str, int]:
-        """All of them by name: forwarded_..., direct_..., answer_<kind>, drop_<reason>, offer_<result>,
+        """All of them by name: forwarded_..., direct_..., answer_<kind>, drop_<reason>, offer_<answer>,
         relay_change_<reason>."""
         return {
             "forwarded_packets": self.forwarded_packets,
@@ -103,6 +103,6 @@ class Counters:
             "direct_bytes": self.direct_bytes,
             **{f"answer_{kind}": count for kind, count in self.answers.items()},
             **{f"drop_{reason}": count for reason, count in self.drops.items()},
-            **{f"offer_{result}": count for result, count in self.offers.items()},
+            **{f"offer_{answer}": count for answer, count in self.offers.items()},
             **{f"relay_change_{reason}": count for reason, count in self.relay_changes.items()},
         }

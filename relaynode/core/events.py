@@ -20,4 +20,4 @@ class Event:
     kind: Kind
     dialect: Dialect = ""
     reason: Reason = ""
-    gap_ms: int = 0  # relay_changed: without packets, as the player reports it; 0: not known
+    gap_ms: int = 0  # relay_changed: since the last packet on the leg before, as the player reports it

@@ -20,7 +20,6 @@ from .forwarding import Forwarder
 from .grants import GrantRefused
 from .seat_table import SeatTable
 from .seats import Seat
-from .two_relays.relay_changes import RelayChange
 
 SKIPPED = 1 << 30
 """Sequence numbers, of the 2^31 by which a player's next packet may be ahead. No connection sends so many packets
@@ -51,7 +50,7 @@ def connection_state(seat: Seat) -> dict[str, Any]:
             "sent": binding.totals()[0],
             "shared_with": sorted(binding.shared_with),
             "knows_mode": binding.knows_mode,
-            "relay_change": _reported(binding.relay_change),
+            "relay_change": binding.last_relay_change,
             "second_addr": None if binding.second_addr is None else _packed(binding.second_addr),
         }
     return state
@@ -91,8 +90,8 @@ def _resume_native(
     binding = table.mirror.make_native_binding(connection, seat, up_key, down_key, _bytes(state["nonce"]), path_key)
     binding.welcome, binding.shared_with, binding.second_addr = welcome, shared_with, second_addr
     binding.knows_mode = bool(state["knows_mode"])
-    if (change := state["relay_change"]) is not None:
-        binding.relay_change = RelayChange(int(change), "", 0, now, is_reported=True)
+    change = state["relay_change"]
+    binding.last_relay_change = None if change is None else int(change)
     table.resume_native(seat, binding, addr, port, now)
     table.mirror.skip_sent(binding, sent)
 
@@ -122,11 +121,6 @@ def set_progress(table: SeatTable, packed: bytes) -> None:
             at += _HEAD.size + size
     except (KeyError, ValueError, struct.error) as error:
         raise GrantRefused("invalid", "not the progress of these connections") from error
-
-
-def _reported(change: RelayChange | None) -> int | None:
-    """Its number. If the event is still to come, the next process reports the next copy of the packet."""
-    return change.number if change is not None and change.is_reported else None
 
 
 def _text(octets: bytes) -> str:

@@ -224,6 +224,6 @@ def test_states_of_edgegap() -> None:
 
 def test_the_checklist_names_every_vector() -> None:
     stated = {word for row in pages.table(PAGE, after="## Checklist") for word in pages.words(row[1])}
-    parts = {"siphash", "keys", "packets", "pair", "replay"}
+    parts = {"siphash", "keys", "packets", "pair", "offer", "replay"}
     assert parts <= set(NATIVE)
     assert stated - parts - {"refused"} == {packet["name"] for packet in NATIVE["packets"] + EDGEGAP["packets"]}

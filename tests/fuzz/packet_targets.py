@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from causeway_client.edgegap import ClientMachine, HostMachine
 from causeway_client.fragments import MAX_DATAGRAM, MAX_PARTIAL_BYTES, Fragmenter, Reassembler
-from causeway_client.protocol import handshake, packets, tokens
+from causeway_client.protocol import handshake, offers, packets, tokens
 from causeway_client.protocol.connection import RelayConnection
 from causeway_client.protocol.errors import BadToken, DecodeError, UnknownKey
 from causeway_client.protocol.packets import PacketType
@@ -158,6 +158,8 @@ def native_authentic_seeds() -> Iterator[bytes]:
         (PacketType.RENDEZVOUS, rendezvous_body()),
         (PacketType.PEER, bytes(30)),
         (PacketType.PATH_REPORT, b"\1" + bytes(20)),
+        (PacketType.OFFER_ACK, b"\1\0\0\0\0"),
+        (PacketType.RELAY_CHANGED, b"\1\0\2" + bytes(4)),
     ]:
         yield script([(0, bytes((kind, 0)) + body), (10, bytes((kind, 2)) + body), (4, bytes((kind, 255)) + body)])
         yield script([(1, bytes((kind, 3)) + body), (44, bytes((PacketType.DATA, 255)) + b"all")])
@@ -227,6 +229,9 @@ def client_decoders(content: bytes) -> None:
         packets.decode_probe_reply,
         packets.decode_probe_refused,
         reports.decode_reports,
+        offers.decode_offer,
+        offers.decode_offer_ack,
+        offers.decode_relay_changed,
         decode_response,
         rendezvous.end_of,
         lambda data: rendezvous.decode_rendezvous(data, PAIR_SECRET, 5, 9),

@@ -107,7 +107,7 @@ def test_an_offer_survives_json_and_shows_no_token() -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("id", [None, -1, 2**32]),
+        ("id", [None, 0, -1, 2**32]),
         ("kind", [None, "other", 1]),
         ("ip", [None, "", "nowhere", "fe80::1%eth0", 5]),
         ("second_ip", [None, "nowhere", "192.0.2.1", 5]),

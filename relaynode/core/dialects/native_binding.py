@@ -12,7 +12,6 @@ from .binding import Binding, DialectName, Quality
 
 if TYPE_CHECKING:
     from ..seats import Seat
-    from ..two_relays.relay_changes import RelayChange
 
 _COUNTS = struct.Struct("<QQ")
 _DATA = int(PacketType.DATA)
@@ -27,11 +26,11 @@ class NativeBinding(Leg, Binding):
         "changes_at",
         "is_resumed",
         "knows_mode",
+        "last_relay_change",
         "measured",
         "over_limit_reported_at",
         "path_key",
         "player_nonce",
-        "relay_change",
         "reports_at",
         "roster_sent_at",
         "seat",
@@ -53,7 +52,7 @@ class NativeBinding(Leg, Binding):
         self.challenged_at = self.over_limit_reported_at = self.roster_sent_at = 0.0
         self.reports_at = 0.0  # the token bucket of its PATH_REPORTs (limits.bucket_after)
         self.changes_at = 0.0  # the same of its RELAY_CHANGEDs
-        self.relay_change: RelayChange | None = None  # the last one
+        self.last_relay_change: int | None = None  # its number
         self.measured = NativeQuality()
         self.knows_mode = True  # False: its direct mode became stricter, and the player has not confirmed that roster
         self.shared_with: set[int] = set()  # seats to which the player has sent a RENDEZVOUS

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..forwarding import Forwarder
     from ..seats import Seat
 
-GAP_WAIT = 0.5  # seconds within which a further copy may have the gap, which the player learns after the change
+TICK = 0.05  # seconds, to which a timer adds the rest of a tenth of a second
 BATCH = 2_000  # notices in a tenth of a second; a session of 255 players that all change causes 64,770
 
 _NEWER = 1 << 15  # of 2^16
@@ -25,19 +25,6 @@ _REASONS: dict[ChangeReason, Reason] = {
 }
 
 
-class RelayChange:
-    """The last change of a player, by its number."""
-
-    __slots__ = ("at", "gap_ms", "is_reported", "number", "reason")
-
-    def __init__(self, number: int, reason: Reason, gap_ms: int, at: float, is_reported: bool = False) -> None:
-        self.number = number
-        self.reason = reason
-        self.gap_ms = gap_ms
-        self.at = at
-        self.is_reported = is_reported
-
-
 class RelayChanges:
     def __init__(self, forwarder: "Forwarder") -> None:
         self._forwarder = forwarder
@@ -48,42 +35,21 @@ class RelayChanges:
     def received(self, binding: NativeBinding, packet: RelayChanged, now: float) -> None:
         """A copy of the player's RELAY_CHANGED. Each copy notifies the other players again: a lost notice would cost
         packets, and their number is limited."""
-        seat, last = binding.seat, binding.relay_change
-        gap_ms = min(packet.gap, MAX_COUNT)
-        ahead = 1 if last is None else (packet.number - last.number) & 0xFFFF
+        last = binding.last_relay_change
+        ahead = 1 if last is None else (packet.number - last) & 0xFFFF
         if ahead >= _NEWER:
             return
-        if last is None or ahead:
-            if last is not None:
-                self._report(seat, last)
-            last = binding.relay_change = RelayChange(packet.number, _REASONS[packet.reason], gap_ms, now)
-            self._forwarder.counters.relay_changes[last.reason] += 1
-            if not gap_ms:
-                self._forwarder.timers.add(now + GAP_WAIT, self._report_without_gap, (seat, last))
-        last.gap_ms = last.gap_ms or gap_ms
-        if last.gap_ms:
-            self._report(seat, last)
-        self._waiting[seat] = None
+        if ahead:
+            binding.last_relay_change = packet.number
+            self._report(binding.seat, packet, now)
+        self._waiting[binding.seat] = None
         self._notify(now)
 
-    def _report_without_gap(self, waiting: "tuple[Seat, RelayChange]", now: float) -> None:
-        self._report(*waiting)
-
-    def _report(self, seat: "Seat", change: RelayChange) -> None:
-        """Once for each number."""
-        if change.is_reported or seat.session.ended:
-            return
-        change.is_reported = True
+    def _report(self, seat: "Seat", packet: RelayChanged, now: float) -> None:
+        reason, gap = _REASONS[packet.reason], min(packet.gap, MAX_COUNT)
+        self._forwarder.counters.relay_changes[reason] += 1
         self._forwarder.events.append(
-            Event(
-                change.at,
-                seat.session.name,
-                seat.number,
-                "relay_changed",
-                NativeBinding.dialect,
-                change.reason,
-                change.gap_ms,
-            )
+            Event(now, seat.session.name, seat.number, "relay_changed", NativeBinding.dialect, reason, gap)
         )
 
     def _notify(self, now: float) -> None:
@@ -96,7 +62,7 @@ class RelayChanges:
             self._left -= self._forwarder.notify_relay_changed(seat)
         if self._waiting and not self._has_timer:
             self._has_timer = True
-            self._forwarder.timers.add(now, self._notify_again, None)
+            self._forwarder.timers.add(now + TICK, self._notify_again, None)
 
     def _notify_again(self, _: None, now: float) -> None:
         self._has_timer = False

@@ -120,3 +120,8 @@ def _amount(text: str, found: dict[str, Any], data: bytes) -> int:
         else:
             total += sign * (int(part) if part.isdigit() else names[part])
     return total
+
+
+def offered_seat_key(offer_key: bytes, token: bytes) -> bytes:
+    """Section 14.1."""
+    return hmac.new(offer_key, b"causeway v1 offer" + token[5:17], hashlib.sha256).digest()

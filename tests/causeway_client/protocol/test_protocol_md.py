@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from causeway_client.protocol import handshake, packets, siphash, tokens
+from causeway_client.protocol import handshake, offers, packets, siphash, tokens
 from causeway_client.protocol.errors import Refusal
 from causeway_client.protocol.packets import NoticeCode, PacketType
 from causeway_client.protocol.paths import end_to_end, path, punching, rendezvous
 from causeway_client.protocol.replay_window import ReplayWindow
 from relaynode.core.counters import DROPS
+from relaynode.core.two_relays import offers as node_offers
 from tests.causeway_client.protocol import standard
 
 
@@ -45,6 +46,8 @@ def test_notices() -> None:
         ("6.2", handshake._WELCOME),
         ("6.3", handshake._COOKIE),
         ("6.4", handshake._REFUSED),
+        ("14.4", offers._RELAY_CHANGED),
+        ("14.6", offers._OFFER),
     ],
 )
 def test_offsets_of_the_handshake(heading: str, format_: struct.Struct) -> None:
@@ -63,6 +66,18 @@ def test_offsets_of_the_token() -> None:
     assert standard.size_of(outer) == tokens.TOKEN_SIZE
     assert standard.size_of(inner) == tokens._BODY.size
     assert re.search(r"(\d+) bytes:", standard.section("5."))[1] == str(tokens.TOKEN_SIZE)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("heading", "format_"), [("14.4", offers._RELAY_CHANGED), ("14.6", offers._OFFER)])
+def test_bodies_about_two_relays_end_with_their_tables(heading: str, format_: struct.Struct) -> None:
+    assert standard.size_of(standard.layout(heading)) == format_.size
+
+
+def test_kinds_of_offers_and_reasons_of_changes() -> None:
+    for enum, heading, field in ((offers.OfferKind, "14.6", "kind u8"), (offers.ChangeReason, "14.4", "reason u8")):
+        (cell,) = [row[2] for row in standard.rows(standard.section(heading)) if row[1] == field]
+        stated = {name: int(code) for code, name in re.findall(r"(\d) (\w+)", cell)}
+        assert stated == {member.name.lower(): int(member) for member in enum}
 
 
 @pytest.mark.parametrize("heading", ["6.2", "6.3", "6.4"])
@@ -108,6 +123,8 @@ def test_ping_body() -> None:
         (r"followed by the payload, 0 to ([\d,]+) bytes", packets.MAX_PAYLOAD),
         (r"up to (\d+) bytes of UTF-8 text", packets.MAX_TEXT),
         (r"Body of the challenge: (\d) random bytes", packets.CHALLENGE_SIZE),
+        (r"repeats it every 0\.5 s, at most (\d+) times", node_offers.MAX_COPIES),
+        (r"milliseconds within which the player changes, at most ([\d,]+)", offers.MAX_DEADLINE),
         (r"Less than (\d+) bytes: drop", packets.MIN_PROBE),
         (r"at least (\d+) bytes \| drop", handshake.MIN_CONNECT),
     ],

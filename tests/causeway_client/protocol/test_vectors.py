@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from causeway_client.protocol import handshake, packets, siphash, tokens
+from causeway_client.protocol import handshake, offers, packets, siphash, tokens
 from causeway_client.protocol.packets import PacketType
 from causeway_client.protocol.paths import pair_secrets, rendezvous, reports
 from causeway_client.protocol.replay_window import ReplayWindow
@@ -20,8 +20,9 @@ TOKEN = VECTORS["token"]
 HANDSHAKE = {"CONNECT": "6.1", "WELCOME": "6.2", "COOKIE": "6.3", "REFUSED": "6.4"}
 CONNECTION = (
     *("DATA", "PING", "PONG", "NOTICE", "SIGNAL", "CLOSE", "PATH_CHALLENGE", "PATH_RESPONSE"),
-    *("RENDEZVOUS", "PEER", "PATH_REPORT"),
+    *("RENDEZVOUS", "PEER", "PATH_REPORT", "OFFER", "OFFER_ACK", "RELAY_CHANGED"),
 )
+TWO_RELAYS = ("OFFER", "OFFER_ACK", "RELAY_CHANGED")
 PAIR = ("DIRECT_DATA", "DIRECT_PING", "DIRECT_PONG", "DIRECT_CLOSE")
 
 each_packet = pytest.mark.parametrize("vector", VECTORS["packets"], ids=lambda vector: vector["name"])
@@ -49,12 +50,21 @@ def test_the_standard_reads_it(vector: dict[str, Any]) -> None:
         )
         assert read["sequence"] == fields["sequence"] & 0xFFFFFFFF
         assert data[10:-8].hex() == fields["body"]
+        if vector["type"] in TWO_RELAYS:
+            assert standard.decode(data[10:-8], two_relays_layout(vector["type"])).items() <= fields.items()
     elif vector["type"] == "PROBE_REFUSED":
         assert standard.decode(data, standard.layout("11.2")) == fields
     else:
         column = 1 if vector["type"] == "PROBE" else 2
         read = standard.decode(data, standard.layout("11.", column))
         assert fields.items() <= read.items()
+
+
+def two_relays_layout(kind: str) -> list[tuple[str, str, str, bool]]:
+    """Of the body. 14.6 describes an OFFER_ACK in a sentence."""
+    if kind == "OFFER_ACK":
+        return [("0", "id", "4", True), ("4", "status", "1", True)]
+    return standard.layout("14.6" if kind == "OFFER" else "14.4")
 
 
 @each_packet
@@ -102,6 +112,12 @@ def test_the_standard_authenticates_a_rendezvous(vector: dict[str, Any]) -> None
     secret = bytes.fromhex(VECTORS["pair"]["pair_secret"])
     assert standard.rendezvous_tag(secret, *seats, body[: end - 8]) == body[end - 8 : end]
     assert (end == len(body)) == (vector["direction"] == "up")
+
+
+def test_the_standard_derives_the_seat_key_of_an_offered_token() -> None:
+    offer = {name: bytes.fromhex(value) for name, value in VECTORS["offer"].items()}
+    assert standard.offered_seat_key(offer["offer_key"], offer["token"]) == offer["seat_key"]
+    assert offers.offered_seat_key(offer["offer_key"], offer["token"]) == offer["seat_key"]
 
 
 def test_the_standard_reads_the_token() -> None:
@@ -249,6 +265,21 @@ def read_body(kind: str, body: bytes, fields: dict[str, Any]) -> None:
         read_rendezvous(body, fields)
     elif kind == "PATH_REPORT":
         assert reports.encode_reports(reports.decode_reports(body)) == body
+    elif kind == "OFFER":
+        offer = offers.decode_offer(body)
+        assert (offer.id, offer.kind, offer.deadline, offer.port, offer.token.hex(), offer.encode()) == (
+            *(fields[name] for name in ("id", "kind", "deadline", "port", "token")),
+            body,
+        )
+    elif kind == "OFFER_ACK":
+        ack = offers.decode_offer_ack(body)
+        assert (ack.id, ack.is_accepted, ack.encode()) == (fields["id"], not fields["status"], body)
+    elif kind == "RELAY_CHANGED":
+        change = offers.decode_relay_changed(body)
+        assert (change.number, change.reason, change.gap, change.encode()) == (
+            *(fields[name] for name in ("number", "reason", "gap")),
+            body,
+        )
 
 
 def read_rendezvous(body: bytes, fields: dict[str, Any]) -> None:

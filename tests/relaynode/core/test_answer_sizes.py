@@ -14,7 +14,7 @@ from relaynode.core.relay import CLIENT_PORT, SERVER_PORT, Relay, RelayConfig
 from tests.relaynode.players import NOW, EdgegapPlayer, NativePlayer, relay_with, relay_with_modes
 
 # Only these need keys that a WELCOME brought, or go where a player has shown that it reads.
-AUTHENTICATED = {"pong", "notice", "path_challenge"}
+AUTHENTICATED = {"pong", "notice", "offer", "path_challenge"}
 # RFC 8489: a response has a header of 20 bytes as the request, and the address in 12 or 24 bytes more.
 STUN_GROWTH = {"198.51.100.7": 12, "2001:db8::7": 24}
 

@@ -1,6 +1,6 @@
 """The counters of a Relay, by name."""
 
-from relaynode.core.counters import ANSWERS, DROPS, Counters
+from relaynode.core.counters import ANSWERS, DROPS, OFFER_ANSWERS, RELAY_CHANGE_REASONS, Counters
 
 
 def test_a_drop_is_counted_under_its_name_and_answered_with_nothing() -> None:
@@ -20,5 +20,7 @@ def test_all_counters_are_reported_before_anything_happens() -> None:
         "direct_bytes",
         *(f"drop_{it}" for it in DROPS),
         *(f"answer_{it}" for it in ANSWERS),
+        *(f"offer_{it}" for it in OFFER_ANSWERS),
+        *(f"relay_change_{it}" for it in RELAY_CHANGE_REASONS),
     }
     assert Counters().as_dict() == dict.fromkeys(names, 0)

@@ -253,7 +253,8 @@ def test_the_last_notice_of_a_connection_is_sent_three_times(
     sent = copies(relay, player, NOW + 1)
     assert [at for at, _ in sent] == [0.0, 0.1, 0.3]
     assert len({data for _, data in sent}) == 1
-    assert player.read(sent[0][1]) == (PacketType.NOTICE, 1, Notice(code).encode())
+    text = "deleted" if code is NoticeCode.ENDED else ""
+    assert player.read(sent[0][1]) == (PacketType.NOTICE, 1, Notice(code, text).encode())
 
 
 def test_other_notices_are_sent_once(relay: Relay, host: NativePlayer) -> None:

@@ -180,7 +180,7 @@ def test_an_ended_session_forwards_nothing_and_tells_its_players(relay: Relay) -
     relay.datagrams_to_send()
     events(relay)
     relay.end_session(SESSION, "deleted", NOW)
-    assert player.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.ENDED).encode())]
+    assert player.collects() == [(PacketType.NOTICE, 1, Notice(NoticeCode.ENDED, "deleted").encode())]
     assert events(relay) == [(0, "seat_left", "ended"), (1, "seat_left", "ended")]
     assert player.send(b"after") is None
     assert host.send(b"after", 1) is None

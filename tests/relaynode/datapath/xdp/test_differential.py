@@ -46,7 +46,7 @@ class Stream:
         self.acts: list[tuple[int, Callable[[], None]]] = [
             (600, self._data),
             (60, self._ping),
-            (20, self._about_direct_paths),
+            (20, self._about_paths_and_relays),
             (40, self._fan_out),
             (40, self._spoilt),
             (30, self._replay),
@@ -146,7 +146,7 @@ class Stream:
             data = player.tokens + b"\x01"
         self._send(player.at, data, self._port(player))
 
-    def _about_direct_paths(self) -> None:
+    def _about_paths_and_relays(self) -> None:
         player = self._player()
         if isinstance(player, NativePlayer):
             rendezvous = Rendezvous(round=1, acknowledged=0, sequence=1, nonce=bytes(16)).encode(bytes(16), 0, 1)
@@ -156,6 +156,8 @@ class Stream:
                     (PacketType.RENDEZVOUS, rendezvous[:-1]),
                     (PacketType.PEER, bytes(18)),
                     (PacketType.PATH_REPORT, b"\1" + bytes(20)),
+                    (PacketType.OFFER_ACK, b"\1\0\0\0\0"),
+                    (PacketType.RELAY_CHANGED, self.random.randbytes(2) + b"\2" + bytes(4)),
                 )
             )
             self._send(player.at, player.packet(kind, body, self.random.randrange(5)), CLIENT_PORT)

@@ -440,6 +440,19 @@ def test_packets_about_direct_paths_are_left_to_the_core(twins: Twins, kind: Pac
     twins.assert_same()
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"), [(PacketType.OFFER_ACK, b"\1\0\0\0\0"), (PacketType.RELAY_CHANGED, b"\1\0\2\7\2\0\0")]
+)
+def test_packets_about_two_relays_are_left_to_the_core(twins: Twins, kind: PacketType, body: bytes) -> None:
+    host, player = playing_native(twins, dialects=["native"])
+    passed, forwarded = twins.xdp.passed, twins.xdp.forwarded
+    sent = player.send(0, body, kind)
+    assert len(sent) == (kind == PacketType.RELAY_CHANGED)
+    assert host.hears(player.send(0, b"x")) == [(1, b"x")]
+    assert (twins.xdp.passed, twins.xdp.forwarded) == (passed + 1, forwarded + 1)
+    twins.assert_same()
+
+
 def test_a_player_whose_way_is_not_known_is_left_to_the_stack(make_twins: Callable[..., Twins]) -> None:
     twins = make_twins()
     host, player = playing_edgegap(twins)
