@@ -48,7 +48,7 @@ class Game:
         port = self._node.client_port
         for seat in range(len(self._modes)):
             self.connections.append(
-                await asyncio_udp.connect(self._node.host, port, connect_timeout=60, **session.player(seat))
+                await asyncio_udp.connect(self._node.ip, port, connect_timeout=60, **session.player(seat))
             )
 
     def _grant(self) -> DirectSession:
@@ -158,7 +158,7 @@ async def run_nodes(nodes: list[NodeProcess], players: int, rounds: int, how: si
         stop.set()
         await playing
         ended += sum(connection.is_closed for connection in game.connections)
-        changed += sum(connection.relay != (nodes[0].host, nodes[0].client_port) for connection in game.connections)
+        changed += sum(connection.relay != (nodes[0].ip, nodes[0].client_port) for connection in game.connections)
         twice += sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
         for connection in game.connections:
             connection.close()
@@ -186,7 +186,7 @@ def two_nodes(rtt: float, jitter: float, loss: float) -> Iterator[list[NodeProce
         nodes = []
         for place in ("first", "second"):
             lab.join("players", place, delay_ms=rtt / 2 - jitter / 2, jitter_ms=jitter, loss=loss)
-            node = NodeProcess(host=lab.address(place), namespace=lab.namespace(place))
+            node = NodeProcess(ip=lab.address(place), namespace=lab.namespace(place))
             nodes.append(stack.enter_context(node))
         yield nodes
 

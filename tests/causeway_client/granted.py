@@ -162,5 +162,5 @@ class TwoRelaySession(DirectSession):
 
     def player(self, seat: int) -> dict[str, Any]:
         """Arguments of `connect`."""
-        standby = Standby(self.standby.host, self.standby.client_port, self.offered_token(self.standby, seat))
+        standby = Standby(self.standby.ip, self.standby.client_port, self.offered_token(self.standby, seat))
         return super().player(seat) | {"offer_key": self.offer_keys[seat], "standby": standby}

@@ -148,6 +148,8 @@ def test_a_seats_entry_becomes_connect_arguments():
         "seat_key": "key0",
         "peer_keys": "",
         "websocket_url": None,
+        "offer_key": "",
+        "standby": None,
     }
     assert connect_arguments(SESSION, seat=1)["port"] == 31001
     assert edgegap_arguments(SESSION, seat=1) == {
@@ -164,6 +166,12 @@ def test_the_answer_of_authorize_user_becomes_connect_arguments():
     assert connect_arguments(answer, seat=2)["connect_token"] == "token2"
     answer["session_user"]["peer_keys"] = "cGVlcg=="
     assert connect_arguments(answer, seat=2)["peer_keys"] == "cGVlcg=="
+    ports = {"server": {"port": 31000}, "client": {"port": 31001}}
+    standby = {"relay_ips": ["203.0.113.9"], "ports": ports, "connect_token": "other", "location": "paris"}
+    answer["session_user"] |= {"offer_key": "b2ZmZXI=", "standby": standby}
+    arguments = connect_arguments(answer, seat=2)
+    assert arguments["offer_key"] == "b2ZmZXI="
+    assert arguments["standby"] == {"host": "203.0.113.9", "port": 31001, "connect_token": "other"}
     answer["session_user"]["websocket_url"] = "wss://fra-1.example.com/relay/31001"
     assert connect_arguments(answer, seat=2)["websocket_url"] == "wss://fra-1.example.com/relay/31001"
 

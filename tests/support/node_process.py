@@ -30,15 +30,15 @@ class NodeProcess:
     """Free ports, a state folder of its own, standing alone unless `settings` name a manager.
 
     `settings`: CAUSEWAY_NODE_<NAME> without the prefix. After a restart everything is as before, state included.
-    `namespace`: the network namespace in which it runs, where its address is `host`.
+    `namespace`: the network namespace in which it runs, where its address is `ip`.
     """
 
-    def __init__(self, workers: int = 1, *, host: str = "127.0.0.1", namespace: str = "", **settings: str) -> None:
+    def __init__(self, workers: int = 1, *, ip: str = "127.0.0.1", namespace: str = "", **settings: str) -> None:
         inside = ["ip", "netns", "exec", namespace] if namespace else []
         self.command = [*inside, sys.executable, "-m", "relaynode"]
-        self.host = host
+        self.ip = ip
         if namespace:
-            settings = {"CONTROL_HOST": host} | settings
+            settings = {"CONTROL_HOST": ip} | settings
         self.token_key: tuple[int, bytes] = (7, secrets.token_bytes(32))
         self.control_key = secrets.token_urlsafe(24)
         self._folder = tempfile.TemporaryDirectory(prefix="causeway-node-", ignore_cleanup_errors=True)
@@ -83,7 +83,7 @@ class NodeProcess:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("CAUSEWAY_")}
         settings = {
             "NAME": "test",
-            "PUBLIC_IP": self.host,
+            "PUBLIC_IP": self.ip,
             "BASE_PORT": str(self.base_port),
             "WORKERS": str(self._workers),
             "CONTROL_PORT": str(self.control_port),
@@ -164,7 +164,7 @@ class NodeProcess:
 
     @property
     def control_url(self) -> str:
-        return f"http://{self.host}:{self.control_port}"
+        return f"http://{self.ip}:{self.control_port}"
 
     def put_grant(self, grant: dict[str, Any]) -> int:
         """The revision in force."""

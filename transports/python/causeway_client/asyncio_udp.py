@@ -66,7 +66,7 @@ async def connect(
     websocket_url: str | None = "",
     ssl_context: ssl.SSLContext | None = None,
     offer_key: bytes | str = b"",
-    standby: Standby | None = None,
+    standby: Standby | Mapping[str, Any] | None = None,
 ) -> "Connection":
     """Connects to the seat in the token.
 

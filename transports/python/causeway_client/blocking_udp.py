@@ -16,7 +16,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -53,7 +53,7 @@ def connect(
     direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
     websocket_url: str | None = None,
     offer_key: bytes | str = b"",
-    standby: Standby | None = None,
+    standby: Standby | Mapping[str, Any] | None = None,
 ) -> "Connection":
     """Connects and returns a connection that is ready to use; blocks until then. Arguments, the order of addresses and
     exceptions are those of `asyncio_udp.connect`. `websocket_url` is ignored: this adapter sends over UDP only."""
@@ -101,7 +101,7 @@ class Connection:
         direct: DirectSettings = DirectSettings(),  # noqa: B008 - it is frozen
         second_node: tuple[Any, ...] | None = None,
         offer_key: bytes | str = b"",
-        standby: Standby | None = None,
+        standby: Standby | Mapping[str, Any] | None = None,
     ) -> None:
         *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         self._address: tuple[Any, ...] = address

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class CredentialsError(ValueError):
@@ -22,6 +23,16 @@ class Standby:
 
     def __repr__(self) -> str:
         return f"Standby({self.host!r}, {self.port})"  # without the token
+
+    @classmethod
+    def of(cls, value: "Standby | Mapping[str, Any] | None") -> "Standby | None":
+        """From JSON with the three names. Raises CredentialsError."""
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return cls(value["host"], int(value["port"]), value["connect_token"])
+        except (KeyError, TypeError, ValueError):
+            raise CredentialsError("standby: expected host, port and connect_token") from None
 
 
 def decode_secret(value: bytes | str) -> bytes:

@@ -9,7 +9,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -55,9 +55,10 @@ def other_family(addresses: Iterable[SocketAddress], address: SocketAddress) -> 
     return next((other[:2] for other in addresses if (":" in other[0]) != (":" in address[0])), None)
 
 
-def resolve_standby(standby: Standby | None, like: SocketAddress) -> StandbyRelay | None:
+def resolve_standby(given: Standby | Mapping[str, Any] | None, like: SocketAddress) -> StandbyRelay | None:
     """The standby relay with its socket addresses, first the one whose family is that of `like`; None if its name does
     not resolve: a session can do without it. Blocks while names are resolved. Raises CredentialsError."""
+    standby = Standby.of(given)
     if standby is None:
         return None
     try:
