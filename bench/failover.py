@@ -1,7 +1,7 @@
 """What players notice when a worker of their node is killed, or replaced by a hot restart (`make bench-failover`), or
-when the whole node is killed or stopped and they have a standby relay (`--node`): players of one mesh session send to
-everyone at 60 Hz, over real sockets, while that happens again and again. With `--rtt`, the nodes are at the
-other end of a wire with that delay (as root).
+when the whole node is killed, stopped or left as planned and they have a standby relay (`--node`): players of one mesh
+session send to everyone at 60 Hz, over real sockets, while that happens again and again. With `--rtt`, the nodes are
+at the other end of a wire with that delay (as root).
 
 A gap is the longest time for which a player received nothing from another one, within GAP_WITHIN of the kill; the usual
 interval of 17 ms is part of it. A packet is lost if it was sent and never received.
@@ -44,7 +44,7 @@ class Game:
         self.sent: dict[int, int] = {}
 
     async def open(self) -> None:
-        session = await asyncio.to_thread(self._grant)
+        self.session = session = await asyncio.to_thread(self._grant)
         port = self._node.client_port
         for seat in range(len(self._modes)):
             self.connections.append(
@@ -175,6 +175,46 @@ async def run_nodes(nodes: list[NodeProcess], players: int, rounds: int, how: si
     )
 
 
+async def run_moves(nodes: list[NodeProcess], players: int, rounds: int) -> None:
+    """One session that moves from one node to the other and back."""
+    game, stop = Game(nodes[0], players, nodes[1]), asyncio.Event()
+    await game.open()
+    async with asyncio.timeout(60):
+        while not all(it.standby and len(it.peers) == players - 1 for it in game.connections):
+            await asyncio.sleep(0.02)
+    began = time.perf_counter()
+    playing = asyncio.create_task(game.play(stop))
+    took = []
+    for number in range(1, rounds + 1):
+        await asyncio.sleep(0.5)
+        at, to = (nodes[0], nodes[1]) if number % 2 else (nodes[1], nodes[0])
+        offered = time.perf_counter()
+        await asyncio.to_thread(game.session.move, at, to, number)
+        async with asyncio.timeout(60):
+            while any(it.relay != (to.ip, to.client_port) for it in game.connections):
+                await asyncio.sleep(0.005)
+        took.append(time.perf_counter() - offered)
+    await asyncio.sleep(1.0)
+    stop.set()
+    await playing
+    due = sum(game.sent.values()) * (players - 1)
+    arrived = sum(len({number for _, number in times}) for times in game.arrivals.values())
+    twice = sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
+    longest = max(
+        after - before
+        for times in game.arrivals.values()
+        for before, after in itertools.pairwise(at for at, _ in times if at > began)
+    )
+    print(
+        f"{rounds} planned moves, {players} players at 60 Hz: lost {due - arrived} of {due} "
+        f"({(due - arrived) / due:.2%}), {twice} duplicated; longest gap {longest * 1000:.0f} ms; a move took p50 "
+        f"{statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms; "
+        f"{sum(it.stats.reconnects for it in game.connections)} reconnects"
+    )
+    for connection in game.connections:
+        connection.close()
+
+
 @contextlib.contextmanager
 def two_nodes(rtt: float, jitter: float, loss: float) -> Iterator[list[NodeProcess]]:
     """Both on 127.0.0.1, or with `rtt` each in a namespace of its own, at the other end of a wire."""
@@ -197,7 +237,9 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=0, help="players that are connected and send nothing")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--planned", action="store_true", help="hot restarts instead of kills")
-    parser.add_argument("--node", choices=["kill", "stop"], help="the whole node, of players with a standby relay")
+    parser.add_argument(
+        "--node", choices=["kill", "stop", "move"], help="the whole node, of players with a standby relay"
+    )
     parser.add_argument("--rtt", type=float, default=0.0, help="milliseconds to a node and back, as root")
     parser.add_argument("--jitter", type=float, default=0.0, help="up to so many milliseconds more, one way")
     parser.add_argument("--loss", type=float, default=0.0, help="share of packets that are lost, one way")
@@ -205,7 +247,10 @@ def main() -> None:
     if options.node:
         how = signal.SIGKILL if options.node == "kill" else signal.SIGSTOP
         with two_nodes(options.rtt, options.jitter, options.loss) as nodes:
-            asyncio.run(run_nodes(nodes, options.players, options.rounds, how))
+            if options.node == "move":
+                asyncio.run(run_moves(nodes, options.players, options.rounds))
+            else:
+                asyncio.run(run_nodes(nodes, options.players, options.rounds, how))
         return
     with node_process() as node:
         act = restart_worker if options.planned else kill_worker

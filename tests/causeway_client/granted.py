@@ -1,8 +1,9 @@
 """Sessions granted to a real node, and the credentials of their seats."""
 
+import base64
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from causeway_client.credentials import Standby
@@ -139,19 +140,35 @@ class TwoRelaySession(DirectSession):
         self.standby = standby
         self._put(standby, role="standby")
 
-    def _put(self, node: NodeProcess, **fields: Any) -> None:
+    def _put(self, node: NodeProcess, offers: Mapping[int, Any] | None = None, **fields: Any) -> None:
+        self.revision += 1
         document = grant_document(
             len(self.modes),
             expires_at=float(self.expires),
             session=self.id,
-            revision=1,
+            revision=self.revision,
             token=None,
             topology=self.topology,
             dialects=["native"],
         )
         for seat in document["seats"]:
-            seat["token"] = None
+            seat |= {"token": None, "offer": (offers or {}).get(seat["seat"])}
         node.put_grant(document | fields)
+
+    def move(self, at: NodeProcess, to: NodeProcess, number: int, deadline_ms: int = 10_000) -> None:
+        """The node `at` offers every player to move to the node `to`. `number`: that of the offer, higher each time."""
+        offers = {
+            seat: {
+                "id": number,
+                "kind": "move",
+                "ip": to.ip,
+                "port": to.client_port,
+                "token": base64.urlsafe_b64encode(self.offered_token(to, seat)).decode(),
+                "deadline_ms": deadline_ms,
+            }
+            for seat in range(len(self.modes))
+        }
+        self._put(at, offers)
 
     def offered_token(self, node: NodeProcess, seat: int) -> bytes:
         """A connect token for another node, whose seat key is derived from the offer key."""

@@ -1,5 +1,6 @@
 """Players with legs to two relays, on the network in memory."""
 
+import base64
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,6 +30,7 @@ class TwoRelays(Scene):
         self.topology = "mesh"
         self.nodes = [self._node(number, line) for number in range(nodes)]
         self.line = line
+        self.revisions = [1] * nodes
         self.players: dict[int, PlayerHost] = {}
         self.sent: dict[int, int] = {}
 
@@ -121,6 +123,27 @@ class TwoRelays(Scene):
         self.net.run_until(lambda: all(it.machine.standby is not None for it in self.players.values()))
         self.net.run_until(lambda: all(len(it.machine.peers) == seats - 1 for it in self.players.values()))
         self.net.run(4.0)
+
+    def offer(self, kind: str, at: int, to: int, number: int = 1, *, deadline: float = 10.0) -> None:
+        """The node `at` offers `to` to all players."""
+        self.revisions[at] += 1
+        offers = {
+            seat: {
+                "id": number,
+                "kind": kind,
+                "ip": self.nodes[to].ip,
+                "port": self.nodes[to].address()[1],
+                "token": base64.urlsafe_b64encode(self.token(to, seat, is_standby=True)).decode(),
+                "deadline_ms": round(1000 * deadline) if kind == "move" else 0,
+            }
+            for seat in self.players
+        }
+        self.grant(at, len(self.players), self.revisions[at], offers=offers)
+
+    def end(self, number: int) -> None:
+        """The session has moved away from the node."""
+        self.nodes[number].relay.end_session(SESSION, "migrated", self.net.now)
+        self.nodes[number].pump()
 
     def kill(self, number: int) -> None:
         self.nodes[number].relay = None

@@ -124,7 +124,9 @@ class Legs:
     def _has_moved(self) -> bool:
         """The session has moved to the standby leg's relay while this player was away."""
         active, standby = self.active.connection, self.standby.connection if self.standby else None
-        return active is not None and standby is not None and standby.welcome.epoch > active.welcome.epoch
+        if active is None or standby is None or self._move_until is not None or standby.welcome.is_standby:
+            return False
+        return standby.welcome.epoch > active.welcome.epoch
 
     def _wait_for_standby(self, now: float) -> bool:
         """The active leg has ended. Whether there is a standby relay, to which the player is not connected yet: its leg
