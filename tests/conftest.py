@@ -24,7 +24,12 @@ if "LOCATION" in settings.CACHES["default"]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes come first: begun last, one of them would be waited for alone."""
+    """Files that start processes come first: begun last, one of them would be waited for alone. Tests that use the
+    database are marked, so that CI can repeat only these on another one."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if item.get_closest_marker("django_db") or {"db", "transactional_db"}.intersection(fixtures):
+            item.add_marker("database")
     slow = {item.path for item in items if item.get_closest_marker("flow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.db import migrations, models
 from django.db.migrations.loader import MigrationLoader
 
@@ -85,6 +86,7 @@ print(json.dumps([filled, back], default=str))
 """
 
 
+@pytest.mark.flow
 def test_back_to_the_version_before_and_forth_again_keeps_the_data(tmp_path: Path) -> None:
     environment = os.environ | {
         "CAUSEWAY_STATE_DIR": str(tmp_path / "state"),

@@ -8,6 +8,7 @@ import pytest
 from bench.api import Plan, measure, stack_for, table
 
 
+@pytest.mark.flow
 @pytest.mark.skipif(
     not (os.environ.get("DATABASE_URL") and os.environ.get("BROKER_URL")), reason="wants PostgreSQL and Redis"
 )
