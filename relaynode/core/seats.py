@@ -28,6 +28,7 @@ class Seat:
     """A player's place in a session. The player is connected while the seat has an address."""
 
     __slots__ = (
+        "acknowledged_offer",
         "addr",
         "binding",
         "check_at",
@@ -71,7 +72,8 @@ class Seat:
         self.moved_at = 0.0  # when it last moved to another address
         self.connects_at = 0.0  # the token bucket of its CONNECTs (limits.bucket_after)
         self.last_connect = 0  # timestamp of the last CONNECT that was accepted
-        self.offer: PendingOffer | None = None  # of another leg
+        self.offer: PendingOffer | None = None  # of another leg, which the player has not acknowledged yet
+        self.acknowledged_offer = 0  # the id of the last one that it has
         self.edgegap = EdgegapBinding(self, connection_ids)
         self.binding: Binding = self.edgegap
 

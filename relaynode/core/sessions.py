@@ -268,10 +268,13 @@ class Sessions:
                     for seat in session.seats.values()
                     if seat.edgegap.connection_id
                 },
-                "offers": {
-                    str(seat.number): [seat.offer.until, seat.offer.is_acknowledged]
+                "offer_deadlines": {
+                    str(seat.number): seat.offer.until for seat in session.seats.values() if seat.offer is not None
+                },
+                "acknowledged_offers": {
+                    str(seat.number): seat.acknowledged_offer
                     for seat in session.seats.values()
-                    if seat.offer is not None
+                    if seat.acknowledged_offer
                 },
                 "granted": [seat.number for seat in session.seats.values() if seat.granted],
                 "roster_generation": session.roster_generation,
@@ -308,11 +311,12 @@ class Sessions:
         granted = {int(seat) for seat in state["granted"]}
         connects = _by_seat(state["connects"], 1 << 64)
         connection_ids = _by_seat(state["connection_ids"], 1 << 31)
-        offers = {int(seat): (float(until), bool(done)) for seat, (until, done) in state["offers"].items()}
+        deadlines = {int(seat): float(until) for seat, until in state["offer_deadlines"].items()}
+        acknowledged = _by_seat(state["acknowledged_offers"], 1 << 32)
         generation = int(state["roster_generation"])
         if not 0 <= generation < 1 << 32:
             raise ValueError("out of range")
-        if not all(math.isfinite(until) for until, _ in offers.values()):
+        if not all(map(math.isfinite, deadlines.values())):
             raise ValueError("not a time")
         if len(set(connection_ids.values())) < len(connection_ids):
             raise ValueError("two seats have one connection id")
@@ -323,8 +327,9 @@ class Sessions:
         session.roster_generation = generation
         for seat in session.seats.values():
             seat.granted = seat.number in granted
-            if seat.offer is not None and seat.number in offers:
-                seat.offer.until, seat.offer.is_acknowledged = offers[seat.number]
+            if seat.offer is not None:
+                seat.offer.until = deadlines.get(seat.number, seat.offer.until)
+            seat.acknowledged_offer = acknowledged.get(seat.number, 0)
             seat.last_connect = connects.get(seat.number, 0)
             if seat.number in connection_ids:
                 self._table.connection_ids.restore(seat, connection_ids[seat.number])

@@ -182,6 +182,9 @@ def grant_seeds() -> Iterator[bytes]:
     yield _json(grant_json())
     yield _json(grant_json(revision=2, topology="mesh", limits={"packets": 5, "bytes": 100}, revoked={1}))
     yield _json(grant_json(0, session="000000000001-S", token=None, dialects=["native"]))
+    move = {"id": 7, "kind": "move", "ip": "192.0.2.9", "port": 31001, "token": "A" * 160, "deadline_ms": 5000}
+    offered = {0: move | {"second_ip": "2001:db8::9"}, 1: move | {"kind": "standby", "second_ip": ""}}
+    yield _json(grant_json(2, role="standby", epoch=3, dialects=["native"], offers=offered))
 
 
 def control_api(content: bytes) -> None:

@@ -36,6 +36,7 @@ SEATS = 4
 OTHER_SESSION, OTHER_TOKEN = "3960c873aafe-S", 3500589646
 REASONS = {"too_short", "too_long", "unsupported_version", "malformed", "bad_mac", "bad_tag"}
 PAIR_SECRET = bytes.fromhex("0adfd94b41c19ecd11394a79698e5642")  # of the vectors
+OFFER = {"id": 1, "kind": "move", "ip": "192.0.2.9", "port": 31001, "token": "A" * 160, "deadline_ms": 5000}
 MAX_STEP = 2.0  # seconds
 
 
@@ -47,7 +48,7 @@ class Table:
         self.now = NOW
         self.relay = Relay(worker=0, config=RelayConfig(), random=random.Random(1).randbytes)
         self.relay.set_token_keys({KEY_ID: TOKEN_KEY})
-        changes = {"dialects": ["native"], "direct_mode": "direct"} if is_direct else {}
+        changes = {"dialects": ["native"], "direct_mode": "direct", "offers": {2: OFFER}} if is_direct else {}
         self.relay.apply_grant(grant_of(SEATS, topology=topology, **changes), NOW)
         self.relay.apply_grant(grant_of(2, session=OTHER_SESSION, token=OTHER_TOKEN), NOW)
         self.host, self.player = EdgegapPlayer(self.relay, 0), EdgegapPlayer(self.relay, 1)

@@ -29,15 +29,14 @@ _KINDS = {name: OfferKind(number) for number, name in enumerate(OFFER_KINDS, 1)}
 
 
 class PendingOffer:
-    """The last offer that was granted to a seat. It is kept when it was acknowledged: the next grant repeats it."""
+    """An offer that its player has not acknowledged yet."""
 
-    __slots__ = ("connection", "copies", "document", "is_acknowledged", "is_queued", "seat", "until")
+    __slots__ = ("connection", "copies", "document", "is_queued", "seat", "until")
 
     def __init__(self, seat: "Seat", document: SeatOffer, until: float) -> None:
         self.seat = seat
         self.document = document
         self.until = until  # the deadline of a move
-        self.is_acknowledged = False
         self.is_queued = False  # in one of the queues of Offers
         self.connection = 0  # on which it was sent last
         self.copies = 0  # sent on that connection
@@ -60,7 +59,7 @@ class Offers:
 
     def granted(self, seat: "Seat", document: SeatOffer | None, now: float) -> None:
         """The grant has this offer for the seat. An offer is the same one for as long as it has the same id."""
-        if document is None or seat.session.admits_edgegap:
+        if document is None or document.id == seat.acknowledged_offer or seat.session.admits_edgegap:
             seat.offer = None
         elif seat.offer is None or seat.offer.document.id != document.id:
             seat.offer = PendingOffer(seat, document, now + document.deadline_ms / 1000)
@@ -70,7 +69,7 @@ class Offers:
         """Send the seat's offer to its player, if that has not begun on its present connection. The address of a
         connection is verified by the player's first packet, so this is called for each PING."""
         offer, binding = seat.offer, seat.binding
-        if offer is None or offer.is_acknowledged or not isinstance(binding, NativeBinding):
+        if offer is None or not isinstance(binding, NativeBinding):
             return
         if offer.connection == binding.id or not binding.is_proven:
             return
@@ -82,9 +81,9 @@ class Offers:
 
     def acknowledge(self, seat: "Seat", ack: OfferAck, now: float) -> None:
         offer = seat.offer
-        if offer is None or offer.is_acknowledged or ack.id != offer.document.id:
+        if offer is None or ack.id != offer.document.id:
             return
-        offer.is_acknowledged = True
+        seat.offer, seat.acknowledged_offer = None, ack.id
         self._forwarder.counters.offers["accepted" if ack.is_accepted else "not_accepted"] += 1
         self._forwarder.report_changed(seat, now)
 
@@ -113,7 +112,7 @@ class Offers:
         seat = offer.seat
         binding = seat.binding
         offer.is_queued = False
-        if seat.offer is not offer or offer.is_acknowledged or seat.addr is None:
+        if seat.offer is not offer or seat.addr is None:
             return
         if not isinstance(binding, NativeBinding) or binding.id != offer.connection:
             return  # the player's first PING on its new connection starts again

@@ -253,19 +253,20 @@ def test_offers_survive_a_restart_with_what_is_left_of_the_deadline(relay: Relay
     ((_, offer),) = received(after, player, NOW + 2.2, NOW + 2)
     assert 2800 <= offer.deadline <= 3000
     acknowledge(player, 8, NOW + 2.2)
+    grant(after, MOVE, revision=3, now=NOW + 2.2)
     again = restored(after, NOW + 3)
+    grant(again, MOVE, revision=4, now=NOW + 3)
     last = joined(again, 1, NOW + 3)
     ping(last, NOW + 3)
     assert received(again, last, NOW + 5, NOW + 3) == []
 
 
-@pytest.mark.parametrize(
-    "broken", [None, 5, {"1": 5}, {"1": [None, False]}, {"1": [float("nan"), False]}, {"x": [1.0, True]}]
-)
-def test_a_broken_state_is_refused(relay: Relay, broken: Any) -> None:
+@pytest.mark.parametrize("name", ["offer_deadlines", "acknowledged_offers"])
+@pytest.mark.parametrize("broken", [None, 5, {"1": None}, {"1": [1]}, {"1": float("nan")}, {"x": 1}])
+def test_a_broken_state_is_refused(relay: Relay, name: str, broken: Any) -> None:
     grant(relay, MOVE)
     state = relay.session_state(SESSION)
     assert state is not None
     after = Relay(worker=0, config=RelayConfig(), random=os.urandom)
     with pytest.raises(GrantRefused):
-        after.restore_session(state | {"offers": broken}, NOW)
+        after.restore_session(state | {name: broken}, NOW)
