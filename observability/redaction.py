@@ -16,7 +16,7 @@ HIDDEN = "[hidden]"
 # Names of secret values: keys of structured values, and names in text, as in `name=...` and `"name": ...`.
 _HIDDEN_NAMES = (
     r"[a-z_-]*(?:token|password|passwd|secret|authorization|cookie|sessionid)s?"
-    r"|(?:[a-z0-9]+[_-])*(?:token|api|control|join|matchmaker|metrics|node|private|seat|secret|service)[_-]?keys?"
+    r"|(?:[a-z0-9]+[_-])*(?:token|api|control|join|matchmaker|metrics|node|offer|private|seat|secret|service)[_-]?keys?"
 )
 _ADDRESS_NAME = r"(?:(?:client|player|user|remote|peer|public|source)_)?(?:ip|addr|address)(?:es)?"
 

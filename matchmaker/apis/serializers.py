@@ -52,6 +52,28 @@ class AssignedPlayerSerializer(serializers.Serializer):
     )
 
 
+class AssignedRelayPortSerializer(serializers.Serializer):
+    port = Port()
+    protocol = serializers.CharField(help_text="UDP.")
+    link = serializers.CharField(help_text="host:port")
+
+
+class AssignedRelayPortsSerializer(serializers.Serializer):
+    server = AssignedRelayPortSerializer()
+    client = AssignedRelayPortSerializer()
+
+
+class AssignedStandbySerializer(serializers.Serializer):
+    ip = serializers.IPAddressField()
+    host = serializers.CharField()
+    ipv4 = serializers.IPAddressField(protocol="IPv4", allow_null=True)
+    ipv6 = serializers.IPAddressField(protocol="IPv6", allow_null=True)
+    ports = AssignedRelayPortsSerializer(help_text="Either port.")
+    location = serializers.CharField()
+    relay_ips = serializers.ListField(child=serializers.IPAddressField(), help_text="To be tried in this order.")
+    connect_token = serializers.CharField()
+
+
 class GroupAssignmentSerializer(serializers.Serializer):
     fqdn = serializers.CharField(help_text="Of the relay.")
     public_ip = serializers.CharField()
@@ -80,6 +102,12 @@ class AssignmentSerializer(GroupAssignmentSerializer):
     user_token = Token(help_text="edgegap dialect: the user id.")
     connect_token = serializers.CharField(allow_null=True, help_text="native dialect.")
     seat_key = serializers.CharField(allow_null=True, help_text="native dialect.")
+    offer_key = serializers.CharField(
+        allow_null=True, help_text="Base64url: the seat keys at other relays derive from it. Null: no other relay."
+    )
+    standby = AssignedStandbySerializer(
+        allow_null=True, help_text="The relay that this player uses if the first one fails. Null: there is none."
+    )
     direct_mode = serializers.ChoiceField(
         choices=["relay_only", "ask", "direct"],
         help_text="Whether this player may exchange packets with others without the relay.",

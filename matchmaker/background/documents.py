@@ -93,6 +93,8 @@ def assignment_of(
         "user_token": mine["authorization_token"],
         "connect_token": mine["connect_token"],
         "seat_key": mine["seat_key"],
+        "offer_key": mine["offer_key"],
+        "standby": mine["standby"],
         "direct_mode": mine["direct_mode"],
         "peer_keys": mine["peer_keys"],
         "rejoin_key": rejoin_key(session["session_id"], ticket.player_id),
@@ -110,6 +112,8 @@ def completed(assignment: Mapping[str, Any]) -> dict[str, Any]:
         "websocket_url",
         "connect_token",
         "seat_key",
+        "offer_key",
+        "standby",
         "peer_keys",
         "host_key",
     )

@@ -14,6 +14,7 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from nodeapi.strict_json import InvalidDocument, read_document, read_json
 from observability import tracing
 from observability.correlation import REQUEST_ID
 from relaymgr.nodes.models import RelayNode
-from web.background_loop import wait_for
+from web.background_loop import start, wait_for
 from web.log_config import request_id
 
 CALL_TIMEOUT = 2.0
@@ -57,11 +58,35 @@ class NodeRefused(Exception):
 
 def put_session(node: RelayNode, grant: Grant, timeout_s: float = CALL_TIMEOUT) -> int:
     """Grants a session; returns the revision that is now in force on the node. Raises NodeUnreachable, NodeRefused."""
-    answer = _call(node, "PUT", f"/sessions/{grant.session}", timeout_s, body=grant)
+    return _revision(_call(node, "PUT", f"/sessions/{grant.session}", timeout_s, body=grant))
+
+
+def _revision(answer: dict[str, Any]) -> int:
     try:
         return read_document(answer, GrantConfirmation).revision
     except InvalidDocument as error:
         raise NodeUnreachable(f"the answer is invalid: {error}") from None
+
+
+class StartedPut:
+    """A call of `put_session` that has been started."""
+
+    def __init__(self, answer: Future[tuple[int, bytes]]):
+        self._answer = answer
+
+    def revision(self, wait_s: float) -> int:
+        """Waits for the answer. Raises NodeUnreachable, also if there is none in time, and NodeRefused."""
+        try:
+            status, content = self._answer.result(wait_s)
+        except (TimeoutError, *NO_ANSWER) as error:
+            raise NodeUnreachable(type(error).__name__) from None
+        return _revision(_answer(status, content))
+
+
+def put_session_start(node: RelayNode, grant: Grant, timeout_s: float = CALL_TIMEOUT) -> StartedPut:
+    url = f"{node.control_url}/sessions/{grant.session}"
+    headers = {**_headers(node.control_key), **_correlation(), **JSON}
+    return StartedPut(start(_exchange("PUT", url, timeout_s, data=_encoded(grant), headers=headers)))
 
 
 def delete_session(node: RelayNode, session_id: str, reason: str, timeout_s: float = CALL_TIMEOUT) -> None:

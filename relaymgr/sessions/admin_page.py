@@ -13,7 +13,7 @@ from relaymgr.telemetry.selectors import leg_histories
 
 from .direct_paths.modes import RELAY_ONLY
 from .direct_paths.page import PathsView, paths_of
-from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, WebhookDelivery
+from .models import LIVE_STATES, SEAT_SECRETS, EventKind, Grant, RelaySession, Seat, SessionEvent, WebhookDelivery
 from .placement.explanation import explain
 from .selectors import better_relay, node_changes, unknown_since_of
 
@@ -57,6 +57,9 @@ EVENT_TEXTS: Mapping[str, str] = {
     EventKind.BETTER_RELAY: "another node would be better",
     EventKind.PATH_CHANGED: "sends",
     EventKind.DIRECT_MODE_CHANGED: "direct mode changed",
+    EventKind.STANDBY_READY: "has a standby relay",
+    EventKind.STANDBY_LOST: "lost its standby relay",
+    EventKind.RELAY_CHANGED: "changed its relay",
 }
 NODE_TONES = {"lost": "bad", "suspect": "warn", "draining": "idle", "joining": "info", "ready": "ok"}
 STATE_TONES = {"requested": "info", "placed": "info", "ready": "ok", "ended": "idle", "failed": "bad"}
@@ -181,7 +184,7 @@ def seat_rows(
 ) -> list[SeatRow]:
     """Two queries. Tokens and keys are not read from the database."""
     histories = leg_histories(session_id=session.pk, since=now - LEG_HISTORY)
-    seats = Seat.objects.filter(session=session).defer("token", "seat_key", "connect_token").order_by("number")
+    seats = Seat.objects.filter(session=session).defer(*SEAT_SECRETS).order_by("number")
     rows = []
     for seat in seats:
         tone, state = _seat_state(seat, is_live, unknown_since)

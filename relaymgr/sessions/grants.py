@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -22,16 +22,20 @@ from nodeapi import grants as documents
 from relaymgr.nodes import control_client
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.selectors import nodes_responsive
-from relaymgr.nodes.services import worker_release
+from relaymgr.nodes.services import worker_release, worker_reserve_extra
+from relaymgr.nodes.states import NodeState
 from web import metrics
 
-from .models import LIVE_STATES, Grant, RelaySession, Seat, SessionState
+from .models import LIVE_STATES, SEAT_SECRETS, Grant, GrantRole, RelaySession, Seat, SessionState
+from .relays.offers import offers_of_grant, offers_of_node
 
 if TYPE_CHECKING:
     from relaymgr.nodes.models import RelayNode
 
 PUSH_TIMEOUT_S = 2.0  # for a change that no other node can take over
+STANDBY_TIMEOUT_S = 0.4  # for the same change at the other relays of the session
 BATCH = 500
+MAX_EPOCH = 2**16
 
 
 # The columns that a document is made of. They are read as values, not objects: a node may have thousands of grants.
@@ -46,6 +50,8 @@ GRANT_COLUMNS = (
     "session__expires_at",
     "session__limits",
     "session__direct_grace",
+    "session__epoch",
+    "role",
 )
 SEAT_COLUMNS = ("number", "token", "revoked_at", "direct_mode")
 _of_grant = attrgetter(*(name.replace("__", ".") for name in GRANT_COLUMNS))
@@ -54,7 +60,7 @@ _of_seat = attrgetter(*SEAT_COLUMNS)
 
 def grant_document(grant: Grant, seats: Sequence[Seat]) -> documents.Grant:
     """The grant as the node receives it. Needs the session and the worker joined."""
-    return _document(_of_grant(grant), map(_of_seat, seats))
+    return _document(_of_grant(grant), map(_of_seat, seats), offers_of_grant(grant))
 
 
 def grants_of_node(*, node: RelayNode) -> list[documents.Grant]:
@@ -67,11 +73,16 @@ def grants_of_node(*, node: RelayNode) -> list[documents.Grant]:
     rows = _seats().filter(session__grants__in=wanted)
     for session_id, *seat in rows.values_list("session_id", *SEAT_COLUMNS):
         seats[session_id].append(seat)
-    return [_document(grant, seats[grant[0]]) for grant in grants]
+    offers = offers_of_node(node)
+    return [_document(grant, seats[grant[0]], offers.get(grant[0], {})) for grant in grants]
 
 
-def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> documents.Grant:
-    session, revision, worker, token, topology, dialects, idle_timeout, expires_at, limits, direct_grace = grant
+def _document(
+    grant: Sequence[Any], seats: Iterable[Sequence[Any]], offers: Mapping[int, documents.SeatOffer]
+) -> documents.Grant:
+    """`offers`: by the numbers of the seats."""
+    session, revision, worker, token, topology, dialects, idle_timeout, expires_at, limits, direct_grace, *rest = grant
+    epoch, role = rest
     seat_limits = documents.Limits(**limits["seat"])
     return documents.Grant(
         session=session,
@@ -84,10 +95,14 @@ def _document(grant: Sequence[Any], seats: Iterable[Sequence[Any]]) -> documents
         expires_at=expires_at.timestamp(),
         limits=documents.Limits(**limits["session"]),
         seats=tuple(
-            documents.SeatGrant(number, int(token), revoked_at is not None, seat_limits, direct_mode)
+            documents.SeatGrant(
+                number, int(token), revoked_at is not None, seat_limits, direct_mode, offers.get(number)
+            )
             for number, token, revoked_at, direct_mode in seats
         ),
         direct_grace=direct_grace,
+        role="active" if role == GrantRole.ACTIVE else "standby",
+        epoch=epoch % MAX_EPOCH,
     )
 
 
@@ -97,6 +112,11 @@ def grant_send(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> None
         revision = control_client.put_session(grant.worker.node, grant_document(grant, seats), timeout_s)
         if revision < grant.revision:
             raise NodeUnreachable(f"it holds revision {revision}")  # none of this revision is in force
+
+
+def grant_start(grant: Grant, seats: Sequence[Seat], *, timeout_s: float) -> control_client.StartedPut:
+    """Starts to send the grant to its node, without waiting for the answer."""
+    return control_client.put_session_start(grant.worker.node, grant_document(grant, seats), timeout_s)
 
 
 def grant_push(grant: Grant, *, timeout_s: float = PUSH_TIMEOUT_S) -> None:
@@ -129,12 +149,31 @@ def _counted(operation: str) -> Iterator[None]:
         metrics.grants.labels(operation, outcome).inc()
 
 
-def session_push_grants(session: RelaySession) -> None:
-    """Pushes what the session's node has not confirmed yet. Raises NodeUnreachable, NodeRefused.
+def session_push_grants(session: RelaySession) -> list[str]:
+    """Pushes what the session's nodes have not confirmed yet. Raises NodeUnreachable, NodeRefused if the node that
+    serves it does not confirm; returns the names of the other ones that do not.
 
     Grants on nodes that were skipped during placement are left to the reconciler: no player has their address."""
-    for grant in unconfirmed().filter(session=session, worker=session.worker_id):
-        grant_push(grant)
+    pending = []
+    others = Q(role__in=(GrantRole.STANDBY, GrantRole.LEAVING))
+    grants = unconfirmed().filter(Q(worker=session.worker_id) | others, session=session)
+    # The others come first, with a short time limit: otherwise they would wait for a node that does not answer.
+    for grant in sorted(grants, key=lambda grant: grant.worker_id == session.worker_id):
+        if grant.worker_id == session.worker_id:
+            grant_push(grant)
+        elif not _pushed_to_other(grant):
+            pending.append(grant.worker.node.name)
+    return pending
+
+
+def _pushed_to_other(grant: Grant) -> bool:
+    if grant.worker.node.state == NodeState.LOST:
+        return False
+    try:
+        grant_push(grant, timeout_s=STANDBY_TIMEOUT_S)
+    except (NodeUnreachable, NodeRefused):
+        return False
+    return True
 
 
 def unconfirmed() -> QuerySet[Grant]:
@@ -148,20 +187,44 @@ def unconfirmed_on_responsive_nodes() -> QuerySet[Grant]:
     return responsive.filter(Q(wanted=False) | Q(session__state=SessionState.READY))
 
 
-def grant_change(session: RelaySession, *, seats: int) -> Grant | None:
-    """The next revision of a ready session's grant, with so many more (or fewer) reserved seats. The row is locked
-    until the transaction ends. None: the session is not ready."""
-    grant = Grant.objects.filter(session=session, wanted=True)
-    changed = grant.update(revision=F("revision") + 1, seats_reserved=F("seats_reserved") + seats)
-    # Checked with the lock held: ending a session changes its state before its grants.
-    if not changed or not RelaySession.objects.filter(pk=session.pk, state=SessionState.READY).exists():
-        return None
-    return grant.select_related("worker").get()
+def grants_change(session: RelaySession) -> list[Grant]:
+    """The next revision of a ready session's grants, the active one first. The rows are locked until the transaction
+    ends. Empty: the session is not ready."""
+    wanted = Grant.objects.filter(session=session, wanted=True)
+    # Locked in a fixed order: two changes of one session must not wait for each other.
+    locked = list(wanted.select_for_update(of=("self",)).select_related("worker__node").order_by("pk"))
+    wanted.filter(pk__in=[grant.pk for grant in locked]).update(revision=F("revision") + 1)
+    # Checked with the locks held: ending a session changes its state before its grants.
+    if not RelaySession.objects.filter(pk=session.pk, state=SessionState.READY).exists():
+        return []
+    for grant in locked:
+        grant.revision += 1
+    grants = sorted(locked, key=lambda grant: grant.role != GrantRole.ACTIVE)
+    return grants if grants and grants[0].role == GrantRole.ACTIVE else []
+
+
+def by_worker(grants: Iterable[Grant]) -> list[Grant]:
+    """In the order in which their workers are locked: sessions may have each other's relay as their standby relay."""
+    return sorted(grants, key=lambda grant: grant.worker_id)
+
+
+def grant_grow(grant: Grant) -> bool:
+    """Reserves one more seat for the session on the worker of this grant. False: it has none."""
+    if not worker_reserve_extra(worker_id=grant.worker_id):
+        return False
+    Grant.objects.filter(pk=grant.pk).update(seats_reserved=F("seats_reserved") + 1)
+    return True
+
+
+def grant_shrink(grant: Grant) -> None:
+    """Releases one seat."""
+    Grant.objects.filter(pk=grant.pk).update(seats_reserved=F("seats_reserved") - 1)
+    worker_release(worker_id=grant.worker_id, seats=1)
 
 
 def grants_withdraw(session: RelaySession) -> None:
     """Releases the session's seats and has its nodes delete it. Call it in the transaction that ends the session."""
-    for grant in Grant.objects.filter(session=session, wanted=True):
+    for grant in by_worker(Grant.objects.filter(session=session, wanted=True)):
         grant_withdraw(grant)
 
 
@@ -191,4 +254,5 @@ def grants_pending() -> Iterator[list[Grant]]:
 
 
 def _seats() -> QuerySet[Seat]:
-    return Seat.objects.defer("seat_key", "connect_token", "latencies").order_by("session", "number")
+    without = set(SEAT_SECRETS) - {"token"}
+    return Seat.objects.defer(*without, "latencies").order_by("session", "number")

@@ -71,14 +71,18 @@ def session_placed(*, session: RelaySession, worker: RelayWorker) -> bool:
     return pending.update(state=SessionState.PLACED, worker=worker) == 1
 
 
-def session_ready(*, session: RelaySession, grant: Grant) -> bool:
-    """Its node has confirmed the grant. False: the session has ended."""
+def session_ready(*, session: RelaySession, grants: Sequence[Grant]) -> bool:
+    """Its node has confirmed the grant, and its standby relay if it is set. `grants`: the confirmed ones. False: the
+    session has ended."""
     now = timezone.now()
     with transaction.atomic():
         expected = {"id": session.pk, "state": SessionState.PLACED}
-        if not row_change(RelaySession, expected, state=SessionState.READY, ready_at=now, placement=session.placement):
+        changes = {name: getattr(session, name) for name in ("placement", "standby_reason")}
+        changes |= {"state": SessionState.READY, "ready_at": now, "standby": session.standby_id}
+        if not row_change(RelaySession, expected, **changes):
             return False
-        grant_confirmed(grant)
+        for grant in grants:
+            grant_confirmed(grant)
         record_event(session, EventKind.READY, at=now)
         session_notify(session, WebhookEvent.READY)
     session.state, session.ready_at = SessionState.READY, now

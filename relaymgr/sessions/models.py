@@ -39,6 +39,25 @@ class RelaySession(models.Model):
     tenant = models.ForeignKey("tenants.Tenant", models.CASCADE, related_name="relay_sessions")
     state = models.CharField(max_length=10, choices=SessionState, default=SessionState.REQUESTED)
     worker = models.ForeignKey("nodes.RelayWorker", models.SET_NULL, null=True, related_name="relay_sessions")
+    standby = models.ForeignKey(
+        "nodes.RelayWorker",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="standby_sessions",
+        help_text="The worker of another node that has confirmed the session, and that players use if the first fails.",
+    )
+    wants_standby = models.BooleanField(default=False, db_default=False)
+    standby_reason = models.CharField(
+        max_length=30, blank=True, default="", db_default="", help_text="Why it has no standby relay, as a code."
+    )
+    standby_checked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    epoch = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How often the session has changed its relay (PROTOCOL.md 14)."
+    )
+    offer_number = models.PositiveIntegerField(
+        default=0, db_default=0, editable=False, help_text="Of the last offer to its seats."
+    )
     topology = models.CharField(max_length=4, choices=[("host", "host"), ("mesh", "mesh")], default="host")
     objective = models.CharField(
         max_length=6, choices=[("worst", "worst"), ("sum", "sum"), ("spread", "spread")], default="worst"
@@ -109,6 +128,12 @@ class RelaySession(models.Model):
                 condition=models.Q(minimised_at=None, state__in=ENDED_STATES),
                 name="session_to_minimise",
             ),
+            # Few sessions lack a standby relay that they want.
+            models.Index(
+                fields=["standby_checked_at"],
+                condition=models.Q(state=SessionState.READY, wants_standby=True, standby=None),
+                name="session_lacks_standby",
+            ),
         ]
         ordering = ["-created_at", "id"]
 
@@ -123,6 +148,9 @@ class RelaySession(models.Model):
     def is_linked(self) -> bool:
         """A node is assigned."""
         return self.state in (SessionState.PLACED, SessionState.READY) and self.worker is not None
+
+
+SEAT_SECRETS = ("token", "seat_key", "connect_token", "offer_key", "standby_token")
 
 
 class Seat(models.Model):
@@ -146,6 +174,25 @@ class Seat(models.Model):
     token = EncryptedTextField(editable=False, help_text="32-bit token of the edgegap dialect.")
     seat_key = EncryptedTextField(editable=False, help_text="Base64url, 32 bytes: the key of the native dialect.")
     connect_token = EncryptedTextField(editable=False, default="", help_text="Base64url; sealed once a node is chosen.")
+    offer_key = EncryptedTextField(
+        editable=False,
+        default="",
+        help_text="Base64url, 32 bytes: the seat keys at other relays derive from it. No node receives it.",
+    )
+    standby_token = EncryptedTextField(
+        editable=False, default="", help_text="Base64url: the connect token for the standby relay."
+    )
+    offer_number = models.PositiveIntegerField(
+        default=0, db_default=0, editable=False, help_text="Of the offer that its node makes it; 0: none."
+    )
+    changed_relay_to = models.ForeignKey(
+        "nodes.RelayNode",
+        models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="+",
+        help_text="The node to which its player last reported to have changed.",
+    )
     direct_mode = models.CharField(
         max_length=10,
         choices=DirectMode,
@@ -162,6 +209,8 @@ class Seat(models.Model):
         help_text="As requested for this seat; direct: as the session.",
     )
     is_connected = models.BooleanField(default=False)
+    is_on_active = models.BooleanField(default=False, db_default=False, editable=False)
+    is_on_standby = models.BooleanField(default=False, db_default=False, editable=False)
     dialect = models.CharField(max_length=10, blank=True)
     # How often its changes are reported (see `reconciler`).
     reported_connected = models.BooleanField(default=False, editable=False)
@@ -180,6 +229,7 @@ class Seat(models.Model):
         ]
 
     relay_ips: "list[str]"  # set by a serializer: the addresses this player tries, in this order
+    standby: "dict[str, object] | None"  # set by a serializer
     websocket_url: "str | None"  # set by a serializer
     peer_keys: "str | None"  # set by a serializer
 
@@ -223,6 +273,14 @@ class PlacementRule(models.Model):
         return f"{self.kind} {self.node or self.location}"
 
 
+class GrantRole(models.TextChoices):
+    """What a node is for a session. leaving: it served the session, which moves to another node."""
+
+    ACTIVE = "active"
+    STANDBY = "standby"
+    LEAVING = "leaving"
+
+
 class Grant(models.Model):
     """A session that a node has to serve. `revision` is what the node should hold, `confirmed` what it has confirmed.
 
@@ -231,6 +289,7 @@ class Grant(models.Model):
 
     session = models.ForeignKey(RelaySession, models.CASCADE, related_name="grants")
     worker = models.ForeignKey("nodes.RelayWorker", models.CASCADE, related_name="grants")
+    role = models.CharField(max_length=10, choices=GrantRole, default=GrantRole.ACTIVE, db_default=GrantRole.ACTIVE)
     wanted = models.BooleanField(default=True)
     seats_reserved = models.PositiveIntegerField(help_text="Released when the grant is withdrawn.")
     revision = models.PositiveIntegerField(default=1)
@@ -267,6 +326,9 @@ class EventKind(models.TextChoices):
     BETTER_RELAY = "better_relay"
     PATH_CHANGED = "path_changed"
     DIRECT_MODE_CHANGED = "direct_mode_changed"
+    STANDBY_READY = "standby_ready", "standby_ready: another node has confirmed the session"
+    STANDBY_LOST = "standby_lost"
+    RELAY_CHANGED = "relay_changed"
 
 
 class SessionEvent(models.Model):
@@ -307,6 +369,7 @@ class WebhookEvent(models.TextChoices):
     ENDED = "ended"
     PLAYER_JOINED = "player_joined"
     PLAYER_LEFT = "player_left"
+    RELAY_CHANGED = "relay_changed"
 
 
 class WebhookDelivery(models.Model):

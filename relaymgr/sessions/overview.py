@@ -8,7 +8,7 @@ from django.db.models import Case, Count, F, Max, Q, QuerySet, When
 from django.db.models.functions import Coalesce
 
 from .grants import unconfirmed, unconfirmed_on_responsive_nodes
-from .models import LIVE_STATES, EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState
+from .models import LIVE_STATES, SEAT_SECRETS, EventKind, Grant, RelaySession, Seat, SessionEvent, SessionState
 from .selectors import sessions_wanted
 
 __all__ = [
@@ -89,7 +89,7 @@ def live_sessions_by_worker(*, node_id: int) -> dict[int, int]:
 
 
 def seats_without_secrets(session: RelaySession) -> QuerySet[Seat]:
-    return session.seats.defer("token", "seat_key", "connect_token")
+    return session.seats.defer(*SEAT_SECRETS)
 
 
 def session_grants(session: RelaySession) -> QuerySet[Grant]:

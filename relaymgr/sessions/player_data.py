@@ -21,7 +21,7 @@ from relaymgr.telemetry.selectors import leg_samples, paths_of_player
 from relaymgr.telemetry.services import leg_samples_delete, path_samples_delete
 from relaymgr.tenants.choices import PlayerAddresses
 
-from .models import ENDED_STATES, LIVE_STATES, RelaySession, Seat, SessionEvent, WebhookDelivery
+from .models import ENDED_STATES, LIVE_STATES, SEAT_SECRETS, RelaySession, Seat, SessionEvent, WebhookDelivery
 
 if TYPE_CHECKING:
     from relaymgr.tenants.models import Tenant
@@ -116,7 +116,10 @@ def player_export(*, tenant: Tenant, player: Player) -> dict[str, Any]:
     """All data of the player in sessions of the tenant, without tokens. `more_seats`: only the newest are listed."""
     seats = seats_of(tenant=tenant, player=player).select_related("session__worker__node__location")
     seats = seats.defer(
-        "token", "seat_key", "connect_token", "session__placement", "session__token", "session__peer_root"
+        *SEAT_SECRETS,
+        "session__placement",
+        "session__token",
+        "session__peer_root",
     )
     found = list(seats.order_by("-created_at")[: SEATS_MAX + 1])
     return {
@@ -161,7 +164,7 @@ def _webhook_documents(seats: Iterable[Seat], player: Player) -> Iterator[dict[s
 
 
 def _is_secret(name: str) -> bool:
-    return name.endswith(("token", "seat_key", "peer_keys"))
+    return name.endswith(("token", "seat_key", "peer_keys", "offer_key", "standby"))
 
 
 def player_erase(*, tenant: Tenant, player: Player) -> int:

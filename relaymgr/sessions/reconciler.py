@@ -28,12 +28,15 @@ from .models import (
     LIVE_STATES,
     EventKind,
     Grant,
+    GrantRole,
     RelaySession,
     Seat,
     SessionEvent,
     SessionState,
     WebhookEvent,
 )
+from .placement.standby import StandbyRule
+from .relays.standby import standby_confirmed, standby_refused
 from .webhooks.deliveries import player_notify
 
 if TYPE_CHECKING:
@@ -231,6 +234,8 @@ def _push_to_node(grants: Iterable[Grant]) -> int:
         try:
             grant_push(grant)
             confirmed += 1
+            if grant.wanted and grant.role == GrantRole.STANDBY and grant.session.standby_id is None:
+                standby_confirmed(grant)
         except NodeUnreachable:
             break
         except NodeRefused as refusal:
@@ -239,7 +244,9 @@ def _push_to_node(grants: Iterable[Grant]) -> int:
 
 
 def _refused(grant: Grant, refusal: NodeRefused) -> None:
-    if grant.wanted and refusal.code == "session_ended":
+    if grant.wanted and grant.role == GrantRole.STANDBY:
+        standby_refused(grant, StandbyRule.NO_ROOM if refusal.code == "full" else StandbyRule.NOT_CONFIRMED)
+    elif grant.wanted and refusal.code == "session_ended":
         # The node has ended the session, and its event was lost.
         session_end(session=grant.session, reason="ended by its node")
     else:

@@ -39,8 +39,8 @@ def with_details(sessions: QuerySet[RelaySession]) -> QuerySet[RelaySession]:
     """Loads all that `SessionSerializer` shows, in two queries for any number of sessions."""
     seats = Seat.objects.filter(revoked_at=None).order_by("number")
     return (
-        sessions.select_related("worker__node__location")
-        .defer("placement", "worker__node__control_key")
+        sessions.select_related("worker__node__location", "standby__node__location")
+        .defer("placement", "worker__node__control_key", "standby__node__control_key")
         .prefetch_related(Prefetch("seats", queryset=seats, to_attr="active_seats"))  # type: ignore[no-redef]
     )
 

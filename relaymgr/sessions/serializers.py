@@ -5,9 +5,11 @@ that. They are null with `tokens` off in the context, for a key that may only re
 are shown with `peer_keys` on in the context only: in the responses about one session, never in lists and webhooks.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema_field
@@ -21,7 +23,11 @@ from web.http.root_path import root_path
 
 from .direct_paths.peer_keys import seats_show_peer_keys
 from .models import RelaySession, Seat, SessionState
+from .placement.standby import StandbyRule
 from .selectors import better_relay, unknown_since_of
+
+if TYPE_CHECKING:
+    from relaymgr.nodes.models import RelayWorker
 
 STATUS = {
     SessionState.REQUESTED: "Initializing",
@@ -40,22 +46,59 @@ def shows_peer_keys(serializer: serializers.BaseSerializer) -> bool:
     return bool(serializer.context.get("peer_keys", False)) and shows_tokens(serializer)
 
 
-def relay_ip(session: RelaySession) -> str:
-    """The relay's address that all players reach, if there is one. Needs worker and node joined."""
-    node = session.worker.node if session.worker else None
-    if node is None:
+def relay_ip(session: RelaySession, worker: RelayWorker | None) -> str:
+    """The relay's address that all players reach, if there is one. Needs the node joined."""
+    if worker is None:
         return ""
+    node = worker.node
     return common_address(node.addresses, node.public_ip, [seat.needed_family for seat in session.active_seats])
+
+
+def relay_of(session: RelaySession, worker: RelayWorker) -> dict[str, Any]:
+    """The relay as `RelaySerializer` shows it."""
+    node, ip = worker.node, relay_ip(session, worker)
+    host = node.host or ip
+    ports = {"server": worker.server_port, "client": worker.client_port}
+    return {
+        "ip": ip,
+        "host": host,
+        "ipv4": node.addresses.get(IPV4),
+        "ipv6": node.addresses.get(IPV6),
+        "ports": {
+            name: {"port": port, "protocol": "UDP", "link": f"{bracketed(host)}:{port}"} for name, port in ports.items()
+        },
+    }
+
+
+def standby_of(session: RelaySession, seat: Seat) -> dict[str, Any] | None:
+    """The standby relay as `StandbySerializer` shows it to the player of the seat. None: the session has none."""
+    worker = session.standby
+    if worker is None or not seat.standby_token:
+        return None
+    return {
+        **relay_of(session, worker),
+        "location": worker.node.location.slug,
+        "relay_ips": addresses_for(worker.node.addresses, relay_ip(session, worker), seat.needed_family),
+        "connect_token": seat.standby_token,
+    }
+
+
+def migratable_reason(session: RelaySession) -> str | None:
+    """Why a ready session cannot change its relay. None: it can, or it is not ready."""
+    if not session.is_ready or session.standby_id is not None:
+        return None
+    return session.standby_reason or StandbyRule.NOT_CONFIRMED.value
 
 
 def seats_show_relay(session: RelaySession, seats: Iterable[Seat]) -> None:
     """Sets where each of these players reaches the relay: the addresses that it tries, and the URL of the WebSocket."""
-    worker, common = session.worker, relay_ip(session)
+    worker, common = session.worker, relay_ip(session, session.worker)
     addresses = worker.node.addresses if worker else {}
     for seat in seats:
         seat.relay_ips = addresses_for(addresses, common, seat.needed_family)
         port = (worker.server_port if seat.number == 0 else worker.client_port) if worker else 0
         seat.websocket_url = worker.node.websocket_url_of(port) if worker and seat.connect_token else None
+        seat.standby = standby_of(session, seat)
 
 
 class PortSerializer(serializers.Serializer):
@@ -75,6 +118,16 @@ class RelaySerializer(serializers.Serializer):
     ipv4 = serializers.IPAddressField(protocol="IPv4", allow_null=True)
     ipv6 = serializers.IPAddressField(protocol="IPv6", allow_null=True)
     ports = PortsSerializer()
+
+
+class StandbySerializer(RelaySerializer):
+    """The relay that the player uses if the first one fails (PROTOCOL.md 14)."""
+
+    location = serializers.CharField(help_text="The slug of its location, which is another one.")
+    relay_ips = serializers.ListField(
+        child=serializers.IPAddressField(), help_text="Where this player reaches it, to be tried in this order."
+    )
+    connect_token = serializers.CharField(help_text="Base64url. Its seat key derives from offer_key.")
 
 
 class SeatSerializer(serializers.Serializer):
@@ -102,6 +155,11 @@ class SeatSerializer(serializers.Serializer):
     )
     connect_token = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
     seat_key = serializers.SerializerMethodField(help_text="Base64url; null if the native dialect is disabled.")
+    offer_key = serializers.SerializerMethodField(
+        help_text="Base64url, 32 bytes: the seat keys at other relays derive from it. Null if the session admits the "
+        "edgegap dialect."
+    )
+    standby = serializers.SerializerMethodField(help_text="The standby relay. Null: there is none.")
     direct_mode = serializers.ChoiceField(
         choices=DIRECT_MODES, help_text="The strictest of the tenant's, the session's and the requested one."
     )
@@ -131,6 +189,13 @@ class SeatSerializer(serializers.Serializer):
 
     def get_seat_key(self, seat: Seat) -> str | None:
         return seat.seat_key if seat.connect_token and shows_tokens(self) else None
+
+    def get_offer_key(self, seat: Seat) -> str | None:
+        return seat.offer_key or None if shows_tokens(self) else None
+
+    @extend_schema_field(StandbySerializer(allow_null=True))
+    def get_standby(self, seat: Seat) -> dict[str, Any] | None:
+        return seat.standby if shows_tokens(self) else None
 
     def get_peer_keys(self, seat: Seat) -> str | None:
         return seat.peer_keys if shows_peer_keys(self) else None
@@ -175,6 +240,13 @@ class SessionHeadSerializer(serializers.Serializer):
     better_relay = serializers.SerializerMethodField(
         help_text="A node that has been better by at least 15 ms for 30 s, by the live legs. Null: none."
     )
+    migratable = serializers.SerializerMethodField(
+        help_text="Whether its players go on at another relay if this one fails, or is drained."
+    )
+    migratable_reason = serializers.SerializerMethodField(
+        help_text=f"Why they do not: {', '.join(rule for rule in StandbyRule if rule != StandbyRule.CHOSEN)}. Null: "
+        "they do, or the session is not ready."
+    )
     unknown_since = serializers.SerializerMethodField(
         help_text="When its node last answered, if that is more than 6 s ago: nothing is known of its players since "
         "then. Null: the node answers, or there is none."
@@ -202,20 +274,7 @@ class SessionHeadSerializer(serializers.Serializer):
     def get_relay(self, session: RelaySession) -> dict[str, Any] | None:
         if not session.is_linked or session.worker is None:
             return None
-        worker, node = session.worker, session.worker.node
-        ip = relay_ip(session)
-        host = node.host or ip
-        ports = {"server": worker.server_port, "client": worker.client_port}
-        return {
-            "ip": ip,
-            "host": host,
-            "ipv4": node.addresses.get(IPV4),
-            "ipv6": node.addresses.get(IPV6),
-            "ports": {
-                name: {"port": port, "protocol": "UDP", "link": f"{bracketed(host)}:{port}"}
-                for name, port in ports.items()
-            },
-        }
+        return relay_of(session, session.worker)
 
     def get_webhook_url(self, session: RelaySession) -> str | None:
         return session.webhook_url or None
@@ -229,6 +288,12 @@ class SessionHeadSerializer(serializers.Serializer):
     @extend_schema_field(BetterRelaySerializer(allow_null=True))
     def get_better_relay(self, session: RelaySession) -> dict[str, Any] | None:
         return better_relay(session)
+
+    def get_migratable(self, session: RelaySession) -> bool:
+        return session.is_ready and session.standby_id is not None
+
+    def get_migratable_reason(self, session: RelaySession) -> str | None:
+        return migratable_reason(session)
 
     @extend_schema_field(serializers.DateTimeField(allow_null=True))
     def get_unknown_since(self, session: RelaySession) -> str | None:

@@ -17,8 +17,6 @@ from django.utils import timezone
 
 from observability import tracing
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
-from relaymgr.nodes.selectors import token_key_current
-from relaymgr.nodes.services import worker_release, worker_reserve_extra
 from relaymgr.telemetry.estimation.estimates import Legs
 from web import metrics
 from web.database.bulk_sql import objects_insert
@@ -38,16 +36,19 @@ from .errors import (
     SessionQuota,
     TokenUnknown,
 )
-from .grants import grant_change, session_push_grants
+from .grants import by_worker, grant_grow, grant_shrink, grants_change, session_push_grants
 from .lifecycle import record_event, session_end
-from .models import EventKind, IdempotencyKey, PlacementRule, RelaySession, Seat
+from .models import EventKind, GrantRole, IdempotencyKey, PlacementRule, RelaySession, Seat
 from .placement import ranking
 from .placement.allocation import session_allocate
 from .placement.filters import Filter
 from .placement.inputs import constraints_of, families_needed, legs_estimate, node_snapshots
 from .placement.measurements import accepted_measurements
+from .placement.standby import StandbyRule, standby_wanted
+from .relays.sealing import seats_seal
+from .relays.standby import standby_withdraw
 from .selectors import session_alone, session_get, sessions_live, sessions_live_lately
-from .tokens import new_seat_key, new_token, seal_connect_token
+from .tokens import new_seat_key, new_token
 
 if TYPE_CHECKING:
     from relaymgr.nodes.models import RelayNode
@@ -75,12 +76,13 @@ def session_create(
     limits: Mapping[str, Mapping[str, int]],
     metadata: Mapping[str, Any],
     webhook_url: str,
+    standby: bool = True,
     idempotency_key: IdempotencyKey | None = None,
 ) -> RelaySession:
     """A session that its node has confirmed, as `session_get` reads it.
 
     Seats have the order of `users`; with `choose_host` the user who makes the best host comes first. `direct_mode` "":
-    the tenant's.
+    the tenant's. `standby`: with a standby relay, if the dialects and the tenant permit one and there is a node for it.
 
     Raises SessionQuota and CreationQuota. Raises NoRelay when no node takes the session, which then exists as failed,
     with its placement.
@@ -92,6 +94,7 @@ def session_create(
     if not allowance.is_granted:
         raise CreationQuota(limit=allowance.limit, retry_after=allowance.resets_in)
     taken: set[int] = set()
+    no_standby = standby_wanted(dialects=dialects, requested=standby, enabled=tenant.standby_relays)
     mode = session_mode(tenant=tenant.direct_mode, requested=direct_mode, dialects=dialects)
     session = RelaySession(
         tenant=tenant,
@@ -108,6 +111,8 @@ def session_create(
         direct_mode=mode,
         direct_grace=tenant.direct_grace,
         peer_root=None if mode == RELAY_ONLY else new_peer_root(),
+        wants_standby=no_standby is None,
+        standby_reason=no_standby.value if no_standby else "",
         expires_at=timezone.now() + timedelta(seconds=max_lifetime),
     )
     about_session(session.pk)
@@ -132,12 +137,14 @@ def creation_weight(users: int) -> int:
     return 1 + users // 10
 
 
-def session_delete(*, tenant: Tenant, session_id: str) -> None:
-    """When this returns, no packet of the session is forwarded any more. Raises SessionUnknown, NodeSilent."""
+def session_delete(*, tenant: Tenant, session_id: str) -> list[str]:
+    """When this returns, no packet of the session is forwarded any more, but by the nodes whose names are returned:
+    they have not confirmed yet. Raises SessionUnknown, NodeSilent."""
     session = session_alone(tenant=tenant, session_id=session_id)
     session_end(session=session, reason="deleted")
-    if session.ready_at:  # otherwise no player has its address, and the reconciler is soon enough
-        push_or_fail(session)
+    if not session.ready_at:  # no player has its address, and the reconciler is soon enough
+        return []
+    return push_or_fail(session)
 
 
 def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) -> tuple[RelaySession, Seat]:
@@ -160,16 +167,17 @@ def seat_authorize(*, tenant: Tenant, session_id: str, user: Mapping[str, Any]) 
     return session, seat
 
 
-def seat_revoke(*, tenant: Tenant, session_id: str, token: int) -> RelaySession:
-    """Removes the player with this token. Returns the session as `session_get` reads it.
+def seat_revoke(*, tenant: Tenant, session_id: str, token: int) -> tuple[RelaySession, list[str]]:
+    """Removes the player with this token. Returns the session as `session_get` reads it, and the names of the nodes,
+    other than the one that serves it, that have not confirmed yet.
 
     Raises SessionUnknown, TokenUnknown, NodeSilent.
     """
     about_session(session_id)
     session = session_get(tenant=tenant, session_id=session_id)
     seat_withdraw(seat=_seat_with_token(session, token), reason="revoked")
-    push_or_fail(session)
-    return session_get(tenant=tenant, session_id=session_id)
+    pending = push_or_fail(session)
+    return session_get(tenant=tenant, session_id=session_id), pending
 
 
 def seat_withdraw(*, seat: Seat, reason: str) -> bool:
@@ -179,13 +187,14 @@ def seat_withdraw(*, seat: Seat, reason: str) -> bool:
     """
     session = seat.session
     with transaction.atomic():
-        grant = grant_change(session, seats=-1)
+        grants = grants_change(session)
         now = timezone.now()
         unrevoked = Seat.objects.filter(pk=seat.pk, revoked_at=None)
-        if grant is None or not unrevoked.update(revoked_at=now, is_connected=False):
+        if not grants or not unrevoked.update(revoked_at=now, is_connected=False):
             transaction.set_rollback(True)
             return False
-        worker_release(worker_id=grant.worker_id, seats=1)
+        for grant in by_worker(grants):
+            grant_shrink(grant)
         record_event(session, EventKind.SEAT_REVOKED, at=now, seat=seat.number, reason=reason)
     return True
 
@@ -209,6 +218,7 @@ def _new_seat(session: RelaySession, number: int, user: Mapping[str, Any], taken
         latencies=user.get("latencies", {}),
         token=str(new_token(taken)),
         seat_key=new_seat_key(),
+        offer_key=new_seat_key() if session.dialects == ["native"] else "",
         requested_direct_mode=requested,
         direct_mode=strictest(session.tenant.direct_mode, session.direct_mode, requested),
     )
@@ -230,9 +240,10 @@ def _seat_of(session: RelaySession, player_id: str) -> Seat | None:
 def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, bool]:
     """A new seat and True, or the player's existing seat and False."""
     with transaction.atomic():
-        grant = grant_change(session, seats=1)
-        if grant is None:
+        grants = grants_change(session)
+        if not grants:
             raise SessionNotLive
+        active = grants[0]
         # With the grant locked: of two concurrent calls for one player the second finds the seat of the first.
         if seat := _seat_of(session, user.get("player_id", "")):
             transaction.set_rollback(True)
@@ -241,16 +252,19 @@ def _seat_add(session: RelaySession, user: Mapping[str, Any]) -> tuple[Seat, boo
         number = 1 + max(seat.number for seat in earlier)
         if number >= MAX_SEATS:
             raise SessionFull
-        if not worker_reserve_extra(worker_id=grant.worker_id):
-            raise NodeFull
+        for grant in by_worker(grants):
+            if grant_grow(grant):
+                continue
+            if grant.role == GrantRole.ACTIVE:
+                raise NodeFull
+            standby_withdraw(session, grant, StandbyRule.NO_ROOM)
+            grants.remove(grant)
         seat = _new_seat(session, number, user, {int(session.token), *(int(seat.token) for seat in earlier)})
-        if seat.needed_family and seat.needed_family not in grant.worker.node.addresses:
+        if seat.needed_family and seat.needed_family not in active.worker.node.addresses:
             raise RelayUnreachable(details={"address_family": seat.needed_family})
         (seat.measurements,) = accepted_measurements([user])
         if "native" in session.dialects:
-            key = token_key_current(node=grant.worker.node)
-            index = grant.worker.index
-            seat.connect_token = seal_connect_token(session, seat, worker_index=index, key=key, now=timezone.now())
+            seats_seal(session, [seat], grants)
         objects_insert([seat])
         record_event(session, EventKind.SEAT_ADDED, seat=number)
     return seat, True
@@ -281,10 +295,11 @@ def _seat_with_token(session: RelaySession, token: int) -> Seat:
     return found[0]
 
 
-def push_or_fail(session: RelaySession) -> None:
-    """Pushes what the session's node has not confirmed yet. Raises NodeSilent."""
+def push_or_fail(session: RelaySession) -> list[str]:
+    """Pushes what the session's nodes have not confirmed yet. Raises NodeSilent if the one that serves it does not;
+    returns the names of the others that do not."""
     try:
-        session_push_grants(session)
+        return session_push_grants(session)
     except (NodeUnreachable, NodeRefused) as error:
         logger.warning("the session's node did not confirm: %s", error, extra={"session_id": session.pk})
         raise NodeSilent from None

@@ -7,8 +7,9 @@ import secrets
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from causeway_client.protocol.offers import offered_seat_key, seat_key_of_nonce
 from causeway_client.protocol.packets import NATIVE_FIRST, NATIVE_LAST, DirectMode
-from causeway_client.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, seal_token
+from causeway_client.protocol.tokens import SEAT_KEY_SIZE, ConnectToken, new_token_nonce, seal_token
 from nodeapi.grants import DIRECT_MODES
 
 from .models import RelaySession, Seat
@@ -37,19 +38,47 @@ def is_issuable(token: int) -> bool:
 
 
 def new_seat_key() -> str:
-    """32 random bytes in base64url (RFC 4648, section 5, padded)."""
+    """32 random bytes, also for an offer key, in base64url (RFC 4648, section 5, padded)."""
     return base64.urlsafe_b64encode(secrets.token_bytes(SEAT_KEY_SIZE)).decode()
 
 
 def seal_connect_token(session: RelaySession, seat: Seat, *, worker_index: int, key: TokenKey, now: datetime) -> str:
     """In base64url. It is valid for the seat on the node that holds `key`, until the session expires."""
+    seat_key = base64.urlsafe_b64decode(seat.seat_key)
+    return _seal(session, seat, worker_index, key, now, seat_key=seat_key, nonce=new_token_nonce(), is_standby=False)
+
+
+def seal_standby_token(session: RelaySession, seat: Seat, *, worker_index: int, key: TokenKey, now: datetime) -> str:
+    """The same for the seat's standby leg, to another node. Its seat key derives from the seat's offer key."""
+    nonce = new_token_nonce()
+    seat_key = seat_key_of_nonce(base64.urlsafe_b64decode(seat.offer_key), nonce)
+    return _seal(session, seat, worker_index, key, now, seat_key=seat_key, nonce=nonce, is_standby=True)
+
+
+def seat_key_of_standby(seat: Seat) -> str:
+    """In base64url: the seat key that belongs to the seat's standby token."""
+    token = base64.urlsafe_b64decode(seat.standby_token)
+    return base64.urlsafe_b64encode(offered_seat_key(base64.urlsafe_b64decode(seat.offer_key), token)).decode()
+
+
+def _seal(
+    session: RelaySession,
+    seat: Seat,
+    worker_index: int,
+    key: TokenKey,
+    now: datetime,
+    *,
+    seat_key: bytes,
+    nonce: bytes,
+    is_standby: bool,
+) -> str:
     expires = int(session.expires_at.timestamp())
     token = ConnectToken(
         session=session.id,
         worker=worker_index,
         seat=seat.number,
         mesh=session.topology == "mesh",
-        seat_key=base64.urlsafe_b64decode(seat.seat_key),
+        seat_key=seat_key,
         issued=int(now.timestamp()),
         expires=expires,
         seat_packets=session.limits["seat"]["packets"],
@@ -61,5 +90,6 @@ def seal_connect_token(session: RelaySession, seat: Seat, *, worker_index: int, 
         admits_edgegap="edgegap" in session.dialects,
         direct_mode=DirectMode(DIRECT_MODES.index(seat.direct_mode)),
         direct_grace=session.direct_grace,
+        is_standby=is_standby,
     )
-    return base64.urlsafe_b64encode(seal_token(token, key.key_id, base64.b64decode(key.key))).decode()
+    return base64.urlsafe_b64encode(seal_token(token, key.key_id, base64.b64decode(key.key), nonce)).decode()

@@ -190,6 +190,9 @@ class NodeEvent(models.Model):
     kind = models.CharField(max_length=30)
     dialect = models.CharField(max_length=10, blank=True)
     reason = models.CharField(max_length=50, blank=True)
+    gap_ms = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="relay_changed: for how long the player received nothing; 0: not known."
+    )
 
     class Meta:
         ordering = ["id"]

@@ -43,6 +43,9 @@ class TenantApi(APIView):
         direct_grace = Integer(
             0, MAX_DIRECT_GRACE, help_text="Seconds for which direct paths go on without a relay; set by the operator."
         )
+        standby_relays = serializers.BooleanField(
+            help_text="Sessions that admit the native dialect only have a standby relay; set by the operator."
+        )
         allowed_cors_origins = serializers.ListField(child=serializers.CharField(), help_text=ORIGINS_HELP)
 
     @extend_schema(operation_id="tenant_get", responses={200: OutputSerializer, **error_responses()})

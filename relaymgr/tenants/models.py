@@ -65,6 +65,12 @@ class Tenant(models.Model):
         validators=[MaxValueValidator(MAX_DIRECT_GRACE)],
         help_text="Seconds for which direct paths go on while a player receives nothing from the relay.",
     )
+    standby_relays = models.BooleanField(
+        default=True,
+        db_default=True,
+        help_text="Sessions that admit the native dialect only have a second relay, which players use at once if the "
+        "first one fails.",
+    )
     webhook_secret = EncryptedTextField(default=new_webhook_secret, editable=False)
     webhook_url = models.URLField(blank=True, help_text="Gets the signed events of all sessions.")
     allowed_cors_origins = models.JSONField(

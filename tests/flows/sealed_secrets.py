@@ -5,7 +5,7 @@ from typing import Any
 
 import django
 
-SECRET_NAMES = {"authorization_token", "connect_token", "seat_key"}
+SECRET_NAMES = {"authorization_token", "connect_token", "seat_key", "offer_key"}
 
 
 def secrets() -> set[str]:

@@ -64,6 +64,7 @@ def embedded_clock(monkeypatch: pytest.MonkeyPatch, settings: LazySettings) -> C
 def _nodes_have_time(settings: LazySettings) -> None:
     """To confirm a session: a busy machine holds up a node that is well."""
     settings.GRANT_TIMEOUT = 10
+    settings.STANDBY_WAIT = 10
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from web.openapi import error_responses
 
 from ..placement.explanation import Change
 from ..placement.ranking import FallbackTier, Rule
+from ..placement.standby import StandbyRule
 from ..selectors import session_placement
 from .input_serializers import ConstraintsSerializer
 
@@ -85,6 +86,11 @@ class SessionPlacementApi(APIView):
             outcome = serializers.CharField(help_text="confirmed, no_answer, or refused and the node's code.")
             ms = Milliseconds(help_text="How long the node took.")
 
+        class StandbySerializer(serializers.Serializer):
+            node = serializers.CharField(allow_null=True)
+            decided_by = serializers.CharField(help_text=f"{', '.join(StandbyRule)}.")
+            decision = serializers.CharField(help_text="The same as a sentence.")
+
         topology = serializers.CharField()
         objective = serializers.CharField()
         filters = FilterSerializer(many=True)
@@ -112,6 +118,7 @@ class SessionPlacementApi(APIView):
         )
         attempts = AttemptSerializer(many=True)
         chosen = serializers.CharField(allow_null=True)
+        standby = StandbySerializer(help_text="The standby relay when the session was created.")
 
     @extend_schema(operation_id="relay_session_placement", responses={200: OutputSerializer, **error_responses(404)})
     def get(self, request: Request, session_id: str) -> Response:

@@ -15,6 +15,7 @@ from web.openapi import error_responses
 from ..serializers import SessionSerializer, SessionUserSerializer
 from ..services import seat_authorize, seat_revoke
 from .input_serializers import PlayerSerializer
+from .pending_nodes import PendingNodesSerializer, pending_response
 from .unknown_names import users_known
 
 
@@ -46,13 +47,21 @@ class UserRevokeApi(APIView):
     @extend_schema(
         operation_id="relay_user_revoke",
         request=InputSerializer,
-        responses={200: SessionSerializer, 204: None, **error_responses(400, 404, 413, 415)},
+        responses={
+            200: SessionSerializer,
+            202: PendingNodesSerializer,
+            204: None,
+            **error_responses(400, 404, 413, 415),
+        },
     )
     def post(self, request: Request) -> Response:
-        """Remove a player. When this call returns, none of its packets are forwarded. 204: it was the last one."""
+        """Remove a player. When this call returns, none of its packets are forwarded. 202: other relays of the session
+        have not confirmed yet. 204: it was the last one."""
         serializer = self.InputSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         found = serializer.validated_data
         token = found["authorization_token"]
-        session = seat_revoke(tenant=calling_tenant(request), session_id=found["session_id"], token=token)
+        session, pending = seat_revoke(tenant=calling_tenant(request), session_id=found["session_id"], token=token)
+        if pending:
+            return pending_response(session.pk, pending)
         return Response(SessionSerializer(session).data) if session.active_seats else Response(status=204)

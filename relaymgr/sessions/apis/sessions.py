@@ -49,6 +49,7 @@ from .input_serializers import (
     WebhookUrlField,
     limits_granted,
 )
+from .pending_nodes import PendingNodesSerializer, pending_response
 from .unknown_names import constraints_warn, filters_warn, location_warn, users_known
 
 DIALECTS = ["edgegap", "native"]
@@ -94,6 +95,12 @@ class SessionsApi(APIView):
         max_lifetime = Integer(60, DAY, default=4 * 3600, help_text="Seconds.")
         limits = LimitsSerializer(required=False)
         metadata = MetadataField(required=False, allow_null=True)
+        standby = serializers.BooleanField(
+            default=True,
+            help_text="Whether a second relay stands by, which players use at once if the first one fails. It needs "
+            'dialects: ["native"], and a node at another location that is nearly as good; placement says why there is '
+            "none.",
+        )
 
         def validate_users(self, users: list[dict[str, Any]]) -> list[dict[str, Any]]:
             names = [user["player_id"] for user in users if "player_id" in user]
@@ -285,11 +292,15 @@ class SessionApi(APIView):
         action_record(via=Via.API, actor=actor, action="session.direct_mode", target=session.pk, detail=detail)
         return Response(_session_output().to_representation(session))
 
-    @extend_schema(operation_id="relay_session_delete", responses={204: None, **error_responses(404)})
+    @extend_schema(
+        operation_id="relay_session_delete",
+        responses={202: PendingNodesSerializer, 204: None, **error_responses(404)},
+    )
     def delete(self, request: Request, session_id: str) -> Response:
-        """End the session. When this call returns, none of its packets are forwarded any more."""
-        session_delete(tenant=calling_tenant(request), session_id=session_id)
-        return Response(status=204)
+        """End the session. When this call returns, none of its packets are forwarded any more. 202: other relays of the
+        session have not confirmed yet."""
+        pending = session_delete(tenant=calling_tenant(request), session_id=session_id)
+        return pending_response(session_id, pending) if pending else Response(status=204)
 
 
 def _option_warnings(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[InputWarning]:

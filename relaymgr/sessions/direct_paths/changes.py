@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.utils import timezone
 
-from relaymgr.nodes.selectors import token_key_current
 from web.errors import Invalid
 from web.log_config import about_session
 
 from ..errors import SeatUnknown, SessionNotLive
-from ..grants import grant_change
+from ..grants import grants_change
 from ..lifecycle import record_event
 from ..models import EventKind, Grant, RelaySession, Seat
+from ..relays.sealing import SEALED, seats_seal
 from ..selectors import session_get
 from ..services import push_or_fail
-from ..tokens import seal_connect_token
 from .modes import NEEDS_NATIVE, NEEDS_NATIVE_TEXT, RELAY_ONLY, session_mode, strictest
 from .peer_keys import new_peer_root
 
@@ -44,13 +42,13 @@ def direct_modes_change(
     if "edgegap" in session.dialects and {direct_mode or RELAY_ONLY, *seats.values()} != {RELAY_ONLY}:
         raise Invalid.field("direct_mode", NEEDS_NATIVE_TEXT, NEEDS_NATIVE)
     with transaction.atomic():
-        grant = grant_change(session, seats=0)
-        if grant is None:
+        grants = grants_change(session)
+        if not grants:
             raise SessionNotLive
         # With the grant locked: concurrent changes of one session follow each other.
         session.refresh_from_db(fields=["direct_mode", "peer_root"])
         is_changed = _session_change(session, direct_mode)
-        if not _seats_change(session, grant, seats, all_seats=bool(direct_mode)) and not is_changed:
+        if not _seats_change(session, grants, seats, all_seats=bool(direct_mode)) and not is_changed:
             transaction.set_rollback(True)
     push_or_fail(session)
     return session_get(tenant=tenant, session_id=session_id)
@@ -71,7 +69,9 @@ def _session_change(session: RelaySession, requested: str) -> bool:
     return True
 
 
-def _seats_change(session: RelaySession, grant: Grant, requested: Mapping[int, str], *, all_seats: bool) -> bool:
+def _seats_change(
+    session: RelaySession, grants: Sequence[Grant], requested: Mapping[int, str], *, all_seats: bool
+) -> bool:
     """Whether a requested or effective mode has changed. `all_seats`: the session's mode may have changed."""
     present = {seat.number: seat for seat in Seat.objects.filter(session=session, revoked_at=None)}
     if unknown := sorted(requested.keys() - present.keys()):
@@ -90,8 +90,6 @@ def _seats_change(session: RelaySession, grant: Grant, requested: Mapping[int, s
     if changed and "native" in session.dialects:
         # The token that the player has stays valid. A node knows the mode from the grant; it reads that of a token
         # only while it does not have the grant.
-        key, index = token_key_current(node=grant.worker.node), grant.worker.index
-        for seat in changed:
-            seat.connect_token = seal_connect_token(session, seat, worker_index=index, key=key, now=timezone.now())
-    Seat.objects.bulk_update(changed, ["requested_direct_mode", "direct_mode", "connect_token"])
+        seats_seal(session, changed, grants)
+    Seat.objects.bulk_update(changed, ["requested_direct_mode", "direct_mode", *SEALED])
     return bool(changed)

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 from django.conf import settings
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import transaction
-from django.utils import timezone
 from msgspec import to_builtins
 
 from observability import tracing
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
-from relaymgr.nodes.selectors import token_key_current
 from relaymgr.nodes.services import worker_reserve
 from web import metrics
 from web.database.bulk_sql import objects_insert, rows_update
@@ -26,7 +24,8 @@ from ..errors import NoRelay, SessionNotLive
 from ..grants import grant_send, grant_withdraw
 from ..lifecycle import record_event, session_fail, session_placed, session_ready, session_record
 from ..models import EventKind, Grant, IdempotencyKey, RelaySession, Seat, SessionState
-from ..tokens import seal_connect_token
+from ..relays.sealing import seal_for_active
+from ..relays.standby_creation import Standby, with_room
 from .ranking import Ranking
 from .record import Attempt, record_of
 
@@ -56,18 +55,24 @@ def session_allocate(
     for node in ranking.usable:
         if len(record.attempts) == ATTEMPTS_MAX or time.monotonic() > deadline:
             break
-        grant = _reserve_on_node(session, workers[node.node_id], idempotency_key)
+        standby = Standby(session, ranking, node.node, workers)
+        grant = _reserve_on_node(session, workers[node.node_id], standby, idempotency_key)
         if grant is None:
             continue  # another session has taken the seats meanwhile
+        standby.start()
         attempt = _attempt(session, grant, node.node)
         record.attempts.append(attempt)
-        if attempt.outcome == CONFIRMED:
-            metrics.placements.labels(record.decided_by, record.fallback_tier).inc()
-            record.chosen = node.node
-            session.placement = record.document
-            if not session_ready(session=session, grant=grant):
-                _ended_meanwhile()
-            return session
+        if attempt.outcome != CONFIRMED:
+            standby.withdraw()
+            continue
+        metrics.placements.labels(record.decided_by, record.fallback_tier).inc()
+        record.chosen = node.node
+        confirmed = standby.finish()
+        record.standby = standby.record
+        session.placement = record.document
+        if not session_ready(session=session, grants=[grant, *confirmed]):
+            _ended_meanwhile()
+        return session
     if session._state.adding:
         with transaction.atomic():
             session_record(session=session, idempotency_key=idempotency_key)
@@ -78,45 +83,44 @@ def session_allocate(
 
 
 def _reserve_on_node(
-    session: RelaySession, workers: Sequence[RelayWorker], idempotency_key: IdempotencyKey | None
+    session: RelaySession, workers: Sequence[RelayWorker], standby: Standby, idempotency_key: IdempotencyKey | None
 ) -> Grant | None:
     """A grant on the emptiest worker that has room. None: no worker of the node has room."""
-    for worker in sorted(workers, key=lambda worker: (-worker.free_seats, worker.index)):
-        if worker.free_seats >= len(session.active_seats) and (grant := _reserve(session, worker, idempotency_key)):
+    for worker in with_room(workers, len(session.active_seats)):
+        if grant := _reserve(session, worker, standby, idempotency_key):
             return grant
     return None
 
 
-def _reserve(session: RelaySession, worker: RelayWorker, idempotency_key: IdempotencyKey | None) -> Grant | None:
+def _reserve(
+    session: RelaySession, worker: RelayWorker, standby: Standby, idempotency_key: IdempotencyKey | None
+) -> Grant | None:
     seats = session.active_seats
     try:
-        _seal_for(session, worker)
+        if "native" in session.dialects:
+            seal_for_active(session, seats, worker)
     except ObjectDoesNotExist:
         return None  # its node was removed after the ranking
     with transaction.atomic():
         # The session is locked before the worker, in the same order as when a session is ended.
         if not session._state.adding and not session_placed(session=session, worker=worker):
             _ended_meanwhile()
+        # Workers are locked in a fixed order (`grants.by_worker`).
+        standby.reserve(before=worker.pk)
         if not worker_reserve(worker_id=worker.pk, seats=len(seats)):
             transaction.set_rollback(True)
             return None
+        standby.reserve(after=worker.pk)
         session.state, session.worker = SessionState.PLACED, worker
         if session._state.adding:
             session_record(session=session, idempotency_key=idempotency_key)
         else:
-            rows_update(Seat, ("connect_token",), [(seat.connect_token, seat.pk) for seat in seats])
+            tokens = [(seat.connect_token, seat.standby_token, seat.pk) for seat in seats]
+            rows_update(Seat, ("connect_token", "standby_token"), tokens)
             record_event(session, EventKind.PLACED, reason=str(worker))
         grant = Grant(session=session, worker=worker, seats_reserved=len(seats))
-        objects_insert([grant])
+        objects_insert([grant, *standby.grants()])
         return grant
-
-
-def _seal_for(session: RelaySession, worker: RelayWorker) -> None:
-    """A connect token is valid on one node only, so each node that is asked gets new ones."""
-    if "native" in session.dialects:
-        key, now = token_key_current(node=worker.node), timezone.now()
-        for seat in session.active_seats:
-            seat.connect_token = seal_connect_token(session, seat, worker_index=worker.index, key=key, now=now)
 
 
 def _attempt(session: RelaySession, grant: Grant, node: str) -> Attempt:

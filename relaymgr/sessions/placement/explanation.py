@@ -16,6 +16,7 @@ from relaymgr.telemetry.estimation.estimates import SOURCES, Legs
 from .filters import Constraints, NodeLocation
 from .ranking import FALLBACK_REASONS, FallbackTier, Group, NodeSnapshot, Policy, Ranking, Rule, rank
 from .record import ConsideredNode, PlacementRecord, record_read
+from .standby import STANDBY_TEXTS
 
 RIVALS = 3  # nodes behind the first for which the missing cost is given
 
@@ -48,6 +49,7 @@ def explain(document: Any) -> dict[str, Any]:
         ]
         shown["tie_breakers"] = [{"name": name, "ms": ms} for name, ms in node.tie_breakers.items()]
     explained["decision"] = decision_text(record)
+    explained["standby"]["decision"] = standby_text(record.standby.decided_by)
     explained["alternatives"] = [to_builtins(each) for each in alternatives(record)]
     return explained
 
@@ -61,6 +63,11 @@ def decision_text(record: PlacementRecord) -> str:
     if text is None:
         return "The rule is not known: another version of the manager placed the session."
     return text(record)
+
+
+def standby_text(rule: str) -> str:
+    """The sentence for why a session has the standby relay that it has, or none."""
+    return STANDBY_TEXTS.get(rule, "The rule is not known: another version of the manager placed the session.")
 
 
 def _worse_tier(record: PlacementRecord) -> str:

@@ -80,6 +80,13 @@ class Attempt(Struct):
     ms: float = 0.0
 
 
+class Standby(Struct):
+    """The standby relay at the creation of the session. `decided_by`: a StandbyRule."""
+
+    node: str | None = None
+    decided_by: str = UNKNOWN_RULE
+
+
 class PlacementRecord(Struct):
     topology: str = ""
     objective: str = ""
@@ -96,6 +103,7 @@ class PlacementRecord(Struct):
     decided_by: str = UNKNOWN_RULE
     attempts: list[Attempt] = []
     chosen: str | None = None
+    standby: Standby = field(default_factory=Standby)
 
     @property
     def document(self) -> dict[str, Any]:

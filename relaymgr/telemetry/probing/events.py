@@ -81,4 +81,5 @@ def _row(answer: Answer, event: CheckedEvent) -> NodeEvent:
         kind=event.kind,
         dialect=event.dialect,
         reason=event.reason,
+        gap_ms=event.gap_ms,
     )

@@ -9,9 +9,9 @@ from django.utils import timezone
 from relaymgr.nodes.models import RelayNode
 from relaymgr.nodes.services import worker_reserve
 from relaymgr.sessions.grants import (
-    grant_change,
     grant_document,
     grant_withdraw,
+    grants_change,
     grants_confirm_expired,
     grants_of_node,
     unconfirmed_on_responsive_nodes,
@@ -78,10 +78,12 @@ def test_a_grant_that_the_node_never_had_need_not_be_deleted_there(grant: Grant)
 
 
 def test_a_change_raises_the_revision_of_a_ready_session_only(grant: Grant) -> None:
-    changed = grant_change(grant.session, seats=1)
-    assert changed is not None and (changed.revision, changed.seats_reserved) == (2, 3)
+    (changed,) = grants_change(grant.session)
+    assert changed.revision == 2
+    grant.refresh_from_db()
+    assert grant.revision == 2
     RelaySession.objects.update(state=SessionState.ENDED)
-    assert grant_change(grant.session, seats=1) is None
+    assert grants_change(grant.session) == []
 
 
 def test_silent_nodes_are_not_called(grant: Grant, node: RelayNode) -> None:

@@ -26,6 +26,7 @@ def tenants(as_json: Json = False) -> None:
                 "edgegap_enabled": tenant.edgegap_enabled,
                 "direct_mode": tenant.direct_mode,
                 "direct_grace": tenant.direct_grace,
+                "standby_relays": tenant.standby_relays,
                 "allowed_cors_origins": tenant.allowed_cors_origins,
                 "created_at": tenant.created_at,
             }
