@@ -155,6 +155,20 @@ class ManagerStandIn:
             "authorization_token": 5000 + seat,
             "connect_token": f"connect-{user['player_id']}",
             "seat_key": f"key-{user['player_id']}",
+            "offer_key": f"offer-{user['player_id']}",
+            "standby": {
+                "ip": "203.0.113.10",
+                "host": "203.0.113.10",
+                "ipv4": "203.0.113.10",
+                "ipv6": None,
+                "ports": {
+                    name: {"port": port, "protocol": "UDP", "link": f"203.0.113.10:{port}"}
+                    for name, port in (("server", 31000), ("client", 31001))
+                },
+                "location": "tokyo",
+                "relay_ips": ["203.0.113.10"],
+                "connect_token": f"standby-{user['player_id']}",
+            },
             "direct_mode": mode,
             "peer_keys": None if mode == "relay_only" else f"peers-{user['player_id']}",
         }

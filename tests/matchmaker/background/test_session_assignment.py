@@ -37,6 +37,8 @@ def test_four_tickets_become_a_match_with_a_session(
         assert given["player_id"] == ticket["player_id"]
         assert given["connect_token"] == f"connect-{ticket['player_id']}"
         assert given["seat_key"] == f"key-{ticket['player_id']}"
+        assert given["offer_key"] == f"offer-{ticket['player_id']}"
+        assert given["standby"]["connect_token"] == f"standby-{ticket['player_id']}"
         assert given["user_token"] == 5000 + given["seat"]
         assert (given["request_id"], given["session_token"]) == (session["session_id"], session["authorization_token"])
         assert (given["fqdn"], given["public_ip"]) == ("fra.example.com", "203.0.113.9")

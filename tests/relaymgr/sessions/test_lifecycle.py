@@ -42,8 +42,8 @@ def kinds(session: RelaySession) -> list[str]:
 
 def test_a_placed_session_becomes_ready_once(placed: RelaySession) -> None:
     grant = granted(placed)
-    assert session_ready(session=placed, grant=grant)
-    assert not session_ready(session=placed, grant=grant)
+    assert session_ready(session=placed, grants=[grant])
+    assert not session_ready(session=placed, grants=[grant])
     assert kinds(placed) == [EventKind.READY]
     grant.refresh_from_db()
     assert grant.confirmed == grant.revision
@@ -60,7 +60,7 @@ def test_a_session_ends_once_and_withdraws_its_grants(placed: RelaySession) -> N
 
 
 def test_a_ready_session_does_not_fail(placed: RelaySession) -> None:
-    assert session_ready(session=placed, grant=granted(placed))
+    assert session_ready(session=placed, grants=[granted(placed)])
     assert not session_fail(session=placed, reason="no_relay")
     assert RelaySession.objects.get().state == SessionState.READY
 

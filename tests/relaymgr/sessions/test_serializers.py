@@ -37,8 +37,9 @@ def make(*families: str, **fields: Any) -> RelaySession:
     ("families", "ip"), [(("ipv6", "ipv6"), V6), (("ipv4", "any"), V4), (("ipv4", "ipv6"), V4), ((), V4)]
 )
 def test_relay_ip_is_the_address_that_all_players_reach(families: tuple[str, ...], ip: str) -> None:
-    assert relay_ip(make(*families)) == ip
-    assert relay_ip(make(*families, worker=None)) == ""
+    session = make(*families)
+    assert relay_ip(session, session.worker) == ip
+    assert relay_ip(make(*families, worker=None), None) == ""
 
 
 def test_each_player_gets_the_addresses_of_its_family() -> None:
@@ -76,7 +77,7 @@ def test_secrets_are_null_for_keys_that_may_only_read() -> None:
 def test_seat_key_is_null_without_the_native_dialect() -> None:
     session: Any = make("ipv4")
     (seat,) = session.active_seats
-    seat.connect_token, seat.relay_ips = "", [V4]
+    seat.connect_token, seat.relay_ips, seat.standby = "", [V4], None
     found = SeatSerializer(seat).data
     assert (found["connect_token"], found["seat_key"]) == (None, None)
 
