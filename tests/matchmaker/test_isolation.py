@@ -261,4 +261,5 @@ def test_tickets_made_while_a_version_was_changed_go_on_under_the_new_one() -> N
 def test_checks_for_changed_pools_use_a_tenth_of_the_time_until_that_would_delay_passes(
     check: float, interval: float
 ) -> None:
-    assert poll_interval(check) == pytest.approx(interval)
+    assert poll_interval(check, is_waiting=True) == pytest.approx(interval)
+    assert poll_interval(check, is_waiting=False) == pytest.approx(max(interval, 0.1))

@@ -37,7 +37,7 @@ from web.startup import stop_if_unsafe
 logger = logging.getLogger(__name__)
 
 POLL_EVERY = 0.1  # seconds between checks for pools that have changed, at most
-POLL_EVERY_MIN, POLL_SHARE = 0.03, 0.1  # a check that is fast is repeated earlier: it may use a tenth of the time
+POLL_EVERY_MIN, POLL_SHARE = 0.03, 0.1  # a fast check is repeated earlier while tickets wait: a tenth of the time
 CLEAN_UP_EVERY = 1.0  # seconds
 LOCATIONS_EVERY = 2.0  # seconds
 PAUSE_AFTER_FAILURE = 2.0  # seconds
@@ -70,10 +70,11 @@ class Command(BaseCommand):
         manager.close()
 
 
-def poll_interval(duration: float) -> float:
-    """Seconds from the begin of a check that took so long to the next one. A check that takes very long, over very
-    many tickets, is not repeated without a pause either."""
-    return max(2 * duration, min(max(duration / POLL_SHARE, POLL_EVERY_MIN), POLL_EVERY))
+def poll_interval(duration: float, is_waiting: bool) -> float:
+    """Seconds from the begin of a check that took so long to the next one; `is_waiting`: it found tickets. A check that
+    takes very long, over very many tickets, is not repeated without a pause either."""
+    shortest = POLL_EVERY_MIN if is_waiting else POLL_EVERY
+    return max(2 * duration, min(max(duration / POLL_SHARE, shortest), POLL_EVERY))
 
 
 class Matchmaker:
@@ -114,14 +115,14 @@ class Matchmaker:
     def run_round(self) -> None:
         """Checks for changed pools when it is time to, and runs one pass; pauses when none is due."""
         now = time.monotonic()
-        if now >= self._polled_at + poll_interval(self._poll_duration):
+        if now >= self._polled_at + poll_interval(self._poll_duration, bool(self._waiting)):
             self._waiting = waiting_by_version()
             self._polled_at, self._poll_duration = now, time.monotonic() - now
             self._count(self._waiting)
             metrics.round_time.set_to_current_time()
         due = self._scheduler.next(self._due())
         if due is None:
-            until = self._polled_at + poll_interval(self._poll_duration)
+            until = self._polled_at + poll_interval(self._poll_duration, bool(self._waiting))
             self._stopping.wait(max(0.01, until - time.monotonic()))
             return
         started = time.monotonic()
