@@ -34,6 +34,22 @@ def test_a_move_to_the_standby_relay_loses_and_duplicates_nothing(seed: int) -> 
         assert player.machine.standby is None
 
 
+@pytest.mark.parametrize("after", [1.0, 3.0, 10.0])
+def test_players_that_change_at_the_same_moment_lose_nothing_when_the_old_relay_ends(after: float) -> None:
+    scene = TwoRelays(12, line=Line(latency=0.005))
+    scene.start(4)
+    scene.play(1.0)
+    scene.offer("move", FIRST, SECOND)
+    scene.play(after)
+    before = scene.nodes[FIRST].relay.counters.forwarded_packets
+    scene.play(0.5)
+    assert scene.nodes[FIRST].relay.counters.forwarded_packets == before
+    scene.end(FIRST)
+    scene.play(1.0)
+    scene.settle()
+    assert (scene.missing(), scene.duplicated()) == (0, 0)
+
+
 def test_moves_back_and_forth(seed: int = 4) -> None:
     scene = TwoRelays(seed, line=WIRE)
     scene.start(4)

@@ -191,6 +191,8 @@ class Legs:
         return was_sent
 
     def _leg_to(self, seat: int) -> RelayLeg:
+        if self.is_leaving and seat in self.active.roster.seats:
+            return self.active  # else two players that change at the same time keep each other on the old leg
         _, latest = self._leg_of.get(seat, (0, self.active))
         if latest is not self.active and latest.is_ready and seat in latest.roster.seats:
             return latest
