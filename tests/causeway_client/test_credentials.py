@@ -55,3 +55,21 @@ def test_an_edgegap_token_is_a_32_bit_number(text):
     assert credentials.decode_number("user_token", "4000000001") == 4_000_000_001
     with pytest.raises(CredentialsError, match="user_token"):
         credentials.decode_number("user_token", text)
+
+
+STANDBY = {"relay_ips": ["203.0.113.9"], "ports": {"client": {"port": 31001}}, "connect_token": "other"}
+
+
+def test_a_standby_relay_is_read_from_the_entry_of_a_user(tmp_path):
+    file = tmp_path / "user.json"
+    file.write_text(json.dumps({"connect_token": "token", "standby": STANDBY}))
+    found = credentials.load(("connect_token",), {}, file, optional=("standby",))
+    assert credentials.decode_standby(found["standby"]) == credentials.Standby(["203.0.113.9"], 31001, "other")
+    assert credentials.decode_standby(None) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1", "{}", json.dumps({**STANDBY, "ports": {}})])
+def test_an_unreadable_standby_relay_is_refused(text):
+    with pytest.raises(credentials.CredentialsError) as caught:
+        credentials.decode_standby(text)
+    assert "other" not in str(caught.value)

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from causeway_client.credentials import Standby
 from causeway_client.rest import (
     ManagerError,
     ManagerUnreachable,
@@ -171,7 +172,7 @@ def test_the_answer_of_authorize_user_becomes_connect_arguments():
     answer["session_user"] |= {"offer_key": "b2ZmZXI=", "standby": standby}
     arguments = connect_arguments(answer, seat=2)
     assert arguments["offer_key"] == "b2ZmZXI="
-    assert arguments["standby"] == {"host": "203.0.113.9", "port": 31001, "connect_token": "other"}
+    assert Standby.of(arguments["standby"]) == Standby(["203.0.113.9"], 31001, "other")
     answer["session_user"]["websocket_url"] = "wss://fra-1.example.com/relay/31001"
     assert connect_arguments(answer, seat=2)["websocket_url"] == "wss://fra-1.example.com/relay/31001"
 

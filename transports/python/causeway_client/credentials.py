@@ -26,13 +26,15 @@ class Standby:
 
     @classmethod
     def of(cls, value: "Standby | Mapping[str, Any] | None") -> "Standby | None":
-        """From JSON with the three names. Raises CredentialsError."""
+        """From the object `standby` of a player in the API's answers. Raises CredentialsError."""
         if not isinstance(value, Mapping):
             return value
         try:
-            return cls(value["host"], int(value["port"]), value["connect_token"])
+            # Native players may use either port of a relay.
+            port = int(value["ports"]["client"]["port"])
+            return cls([str(host) for host in value["relay_ips"]], port, str(value["connect_token"]))
         except (KeyError, TypeError, ValueError):
-            raise CredentialsError("standby: expected host, port and connect_token") from None
+            raise CredentialsError("standby: expected relay_ips, ports and connect_token") from None
 
 
 def decode_secret(value: bytes | str) -> bytes:
@@ -59,11 +61,24 @@ def load(
         if name in optional and not source.get(name):
             continue
         value = source.get(name)
+        if isinstance(value, Mapping):
+            value = json.dumps(value)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             where = f"{path}: no {name}" if path else f"CAUSEWAY_{name.upper()} is not set"
             raise CredentialsError(where)
         found[name] = str(value)
     return found
+
+
+def decode_standby(text: str | None) -> Standby | None:
+    """From JSON. Raises CredentialsError."""
+    try:
+        value = json.loads(text) if text else None
+    except ValueError:
+        raise CredentialsError("standby: not JSON") from None
+    if value is not None and not isinstance(value, dict):
+        raise CredentialsError("standby: not a JSON object")
+    return Standby.of(value)
 
 
 def decode_number(name: str, text: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import asyncio_udp, netcheck
 from .protocol.probing import Measurement
-from .rest import one_or_all, standby_argument
+from .rest import one_or_all
 from .rest_errors import ManagerError, MatchNotFound
 from .rest_requests import (
     Client,
@@ -167,7 +167,7 @@ def assignment_arguments(assignment: Mapping[str, Any]) -> Json:
         "peer_keys": assignment.get("peer_keys") or "",
         "websocket_url": assignment.get("websocket_url"),
         "offer_key": assignment.get("offer_key") or "",
-        "standby": standby_argument(assignment.get("standby")),
+        "standby": assignment.get("standby"),
     }
 
 

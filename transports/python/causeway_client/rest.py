@@ -107,7 +107,7 @@ def connect_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
         "peer_keys": user.get("peer_keys") or "",
         "websocket_url": user.get("websocket_url"),
         "offer_key": user.get("offer_key") or "",
-        "standby": standby_argument(user.get("standby")),
+        "standby": user.get("standby"),
     }
 
 
@@ -118,17 +118,6 @@ def edgegap_arguments(session: Mapping[str, Any], *, seat: int) -> Json:
         **_relay_address(session["relay"], user),
         "user_token": user["authorization_token"],
         "session_token": session["authorization_token"],
-    }
-
-
-def standby_argument(standby: Mapping[str, Any] | None) -> Json | None:
-    """The argument `standby` of `connect`, from that of a player in the API's answer."""
-    if not standby:
-        return None
-    return {
-        "host": one_or_all(standby["relay_ips"]),
-        "port": standby["ports"]["client"]["port"],  # native players may use either port
-        "connect_token": standby["connect_token"],
     }
 
 

@@ -34,7 +34,7 @@ from .edgegap import ADVICE, EdgegapClient, EdgegapHost, EdgegapRefused, StateCh
 from .edgegap import MAX_PAYLOAD as EDGEGAP_MAX_PAYLOAD
 from .fragments import Fragmenter, Reassembler
 from .protocol.errors import ConnectionFailed, ConnectTimeout, InvalidTarget, PayloadTooLarge, SeatRevoked, SessionEnded
-from .protocol.events import Event, Left, PathChanged, ReconnectStarted, Welcomed
+from .protocol.events import Event, Left, PathChanged, ReconnectStarted, RelayChanged, Welcomed
 
 logger = logging.getLogger("causeway_client.sidecar")
 
@@ -122,7 +122,10 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
             yield relay
     else:
         found = credentials.load(
-            ("connect_token", "seat_key"), os.environ, options.credentials, optional=("peer_keys", "websocket_url")
+            ("connect_token", "seat_key"),
+            os.environ,
+            options.credentials,
+            optional=("peer_keys", "websocket_url", "offer_key", "standby"),
         )
         relay = await asyncio_udp.connect(
             host,
@@ -131,6 +134,8 @@ async def _connected(options: argparse.Namespace) -> AsyncIterator[Relay]:
             seat_key=found["seat_key"],
             peer_keys=found.get("peer_keys", ""),
             websocket_url=options.websocket or found.get("websocket_url", ""),
+            offer_key=found.get("offer_key", ""),
+            standby=credentials.decode_standby(found.get("standby")),
             connect_timeout=options.connect_timeout,
             reconnect_timeout=options.reconnect_timeout,
         )
@@ -150,6 +155,8 @@ async def _watch(relay: Relay, side: "HostSide | JoinSide") -> None:
                 raise EdgegapRefused(state)
             case ReconnectStarted():
                 logger.info("the relay does not answer, reconnecting")
+            case RelayChanged(previous, current, reason, gap_ms):
+                logger.info("changed from relay %s to %s: %s, %d ms", previous, current, reason, gap_ms)
             case Welcomed():
                 logger.info("connected as seat %d", event.seat)
 
