@@ -28,7 +28,6 @@ IDENTIFIERS = [
     "would_change",
     "candidates_now",
     "stored_explanation",
-    "get_standby",
     "session_place",
     "take_over",
     "log_lines",
