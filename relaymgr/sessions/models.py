@@ -212,8 +212,6 @@ class Seat(models.Model):
         help_text="As requested for this seat; direct: as the session.",
     )
     is_connected = models.BooleanField(default=False)
-    is_on_active = models.BooleanField(default=False, db_default=False, editable=False)
-    is_on_standby = models.BooleanField(default=False, db_default=False, editable=False)
     dialect = models.CharField(max_length=10, blank=True)
     # How often its changes are reported (see `reconciler`).
     reported_connected = models.BooleanField(default=False, editable=False)

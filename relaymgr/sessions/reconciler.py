@@ -36,6 +36,7 @@ from .models import (
     WebhookEvent,
 )
 from .placement.standby import StandbyRule
+from .relays.following import lost_nodes_follow, relay_changes_apply
 from .relays.standby import standby_confirmed, standby_refused
 from .webhooks.deliveries import player_notify
 
@@ -70,10 +71,16 @@ def events_apply() -> int:
     """Applies the events that nodes have reported since the last call. Returns how many."""
     applied = 0
     # Ends of sessions come first, so that many joins and leaves do not delay them.
-    while count := sum(iter(_session_ended_apply, 0)) + _seat_events_apply():
+    while count := sum(iter(_session_ended_apply, 0)) + _relay_changes_apply() + _seat_events_apply():
         applied += count
     _delayed_reports_store()
     return applied
+
+
+def _relay_changes_apply() -> int:
+    events = relay_changes_apply()
+    _count(events)
+    return len(events)
 
 
 def _seat_events_apply() -> int:
@@ -192,6 +199,7 @@ def sessions_expire() -> int:
     """Ends sessions past their lifetime or without their node, and fails those whose creation was interrupted.
 
     Returns how many."""
+    lost_nodes_follow()
     now = timezone.now()
     live = RelaySession.objects.filter(state__in=LIVE_STATES).select_related("tenant")
     ready = live.filter(state=SessionState.READY)

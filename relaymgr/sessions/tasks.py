@@ -8,6 +8,7 @@ from relaymgr.telemetry.services import lease_held
 from . import player_data, reconciler
 from .apis import idempotency
 from .placement import reevaluation
+from .relays.providing import standbys_check
 from .webhooks import circuits, dispatch
 
 LEASE_S = 60.0  # the time limit of tasks: no round can hold it longer
@@ -27,6 +28,7 @@ def sessions_expire() -> None:
 def grants_reconcile() -> None:
     with lease_held("grants", LEASE_S) as held:
         if held:
+            standbys_check()
             reconciler.grants_reconcile()
 
 

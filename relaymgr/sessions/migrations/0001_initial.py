@@ -107,8 +107,6 @@ class Migration(migrations.Migration):
                 ('direct_mode', models.CharField(choices=[('relay_only', 'relay_only: never'), ('ask', 'ask: once the player has agreed'), ('direct', 'direct: whenever it is possible')], db_default='relay_only', default='relay_only', help_text="The strictest of the tenant's, the session's and the requested one.", max_length=10)),
                 ('requested_direct_mode', models.CharField(choices=[('relay_only', 'relay_only: never'), ('ask', 'ask: once the player has agreed'), ('direct', 'direct: whenever it is possible')], db_default='direct', default='direct', editable=False, help_text='As requested for this seat; direct: as the session.', max_length=10)),
                 ('is_connected', models.BooleanField(default=False)),
-                ('is_on_active', models.BooleanField(db_default=False, default=False, editable=False)),
-                ('is_on_standby', models.BooleanField(db_default=False, default=False, editable=False)),
                 ('dialect', models.CharField(blank=True, max_length=10)),
                 ('reported_connected', models.BooleanField(default=False, editable=False)),
                 ('report_after', models.DateTimeField(blank=True, editable=False, null=True)),

@@ -4,7 +4,6 @@ the players by the node that serves the session."""
 from __future__ import annotations
 
 from django.db import transaction
-from django.utils import timezone
 
 from web.database.bulk_sql import rows_update
 
@@ -18,7 +17,7 @@ from .sealing import seal_for_standby
 def standby_withdraw(session: RelaySession, grant: Grant, rule: StandbyRule) -> None:
     """The session has no standby relay any more. Call it in a transaction that has locked the session's grants."""
     grant_withdraw(grant)
-    without = {"standby": None, "standby_reason": rule.value, "standby_checked_at": timezone.now()}
+    without = {"standby": None, "standby_reason": rule.value, "standby_checked_at": None}
     RelaySession.objects.filter(pk=session.pk).update(**without)
     Seat.objects.filter(session=session).update(standby_token="", offer_number=0)
     record_event(session, EventKind.STANDBY_LOST, reason=f"{grant.worker}: {rule.value}")

@@ -48,6 +48,15 @@ def player_notify(
         _row(session, event, session.tenant.webhook_url, _signed_body(event, data), is_signed=True)
 
 
+def relay_notify(session: RelaySession, *, before: str, after: str, reason: str, gap_ms: int) -> None:
+    """The session is served by another node. `gap_ms`: the longest time for which a player received nothing; 0: not
+    known."""
+    if session.tenant.webhook_url:
+        data = {"session_id": session.id, "from": before, "to": after, "reason": reason, "gap_ms": gap_ms}
+        event = WebhookEvent.RELAY_CHANGED
+        _row(session, event, session.tenant.webhook_url, _signed_body(event, data), is_signed=True)
+
+
 def delivery_retry(*, delivery: WebhookDelivery) -> bool:
     """Sends it again now. False: it has been delivered, or its body is deleted."""
     waiting = WebhookDelivery.objects.filter(pk=delivery.pk, delivered_at=None, payload_deleted_at=None)

@@ -11,7 +11,7 @@ from tests.relaymgr.sessions.conftest import SESSIONS
 from tests.support.manager import StandIn
 
 MakeStandIn = Callable[..., tuple[RelayNode, StandIn]]
-NEAR = {"latencies": {"a-fra": 20, "b-fra": 21, "c-tokyo": 30, "d-tokyo": 40}}
+NEAR = {"latencies": {"a-fra": 20, "b-fra": 21, "c-tokyo": 30, "d-tokyo": 33}}
 USERS = [{"player_id": "ann", **NEAR}, {"player_id": "bob", **NEAR}]
 
 
