@@ -58,6 +58,14 @@ placements = Counter(
     ("decided_by", "fallback_tier"),
 )
 sessions_ended = Counter("causeway_sessions_ended", "Sessions that ended or failed, by reason.", ("state", "reason"))
+relay_changes = Counter(
+    "causeway_relay_changes", "Sessions that went on at their standby relay, by reason of the change.", ("reason",)
+)
+relay_change_gap_seconds = Histogram(
+    "causeway_relay_change_gap_seconds",
+    "The longest time without a packet of a player, in each session that went on at its standby relay.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10),
+)
 
 # Grants
 

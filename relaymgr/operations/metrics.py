@@ -25,7 +25,7 @@ from observability.database import pool_observe
 from relaymgr.authentication import refuse
 from relaymgr.nodes.selectors import incidents_last, nodes_with_seats, token_key_oldest
 from relaymgr.nodes.states import DRAINING, NodeState
-from relaymgr.sessions.overview import grants_pending_since, live_sessions_by_state
+from relaymgr.sessions.overview import grants_pending_since, live_sessions_by_state, standby_missing_by_reason
 from relaymgr.sessions.webhooks.selectors import circuits_open, deliveries_due_since, deliveries_oldest
 from relaymgr.telemetry.process_exits import recent_restarts
 from relaymgr.telemetry.selectors import events_unapplied, pairs_by_path, players_connected
@@ -120,6 +120,8 @@ def _nodes(now: datetime) -> Iterator[Metric]:
 
 def _sessions(now: datetime) -> Iterator[Metric]:
     yield _by("causeway_sessions", "Live sessions.", "state", live_sessions_by_state())
+    text = "Ready sessions without a standby relay, by reason."
+    yield _by("causeway_sessions_without_standby", text, "reason", standby_missing_by_reason())
 
 
 def _players(now: datetime) -> Iterator[Metric]:

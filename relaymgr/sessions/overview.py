@@ -78,6 +78,12 @@ def live_sessions_by_state() -> dict[str, int]:
     return dict.fromkeys((str(state) for state in LIVE_STATES), 0) | dict(live.annotate(count=Count("pk")))
 
 
+def standby_missing_by_reason() -> dict[str, int]:
+    """How many ready sessions have no standby relay, by the reason (placement/standby.py)."""
+    without = RelaySession.objects.filter(state=SessionState.READY, standby=None).order_by()
+    return dict(without.exclude(standby_reason="").values_list("standby_reason").annotate(count=Count("pk")))
+
+
 def live_sessions_by_tenant() -> dict[int, int]:
     live = RelaySession.objects.filter(state__in=LIVE_STATES).order_by().values_list("tenant")
     return dict(live.annotate(count=Count("pk")))

@@ -15,6 +15,7 @@ from django.db.models import F, QuerySet
 from relaymgr.nodes.selectors import nodes_responsive
 from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.services import events_claim
+from web import metrics
 from web.database.bulk_sql import rows_update
 
 from ..grants import grant_withdraw, grants_change
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 BATCH = 200
 RELAY_CHANGED = "relay_changed"
+REASONS = frozenset({"planned", "silent", "refused", "ended", "epoch", "node_lost"})
 
 
 def relay_changes_apply() -> list[NodeEvent]:
@@ -64,10 +66,12 @@ def _followed(ids: list[str]) -> list[RelaySession]:
     standby_of = dict(ready.order_by().values_list("pk", "standby__node"))
     there: Counter[str] = Counter()
     connected: Counter[str] = Counter()
-    seats = Seat.objects.filter(session__in=standby_of, is_connected=True, revoked_at=None).order_by()
-    for session, node in seats.values_list("session", "changed_relay_to"):
-        connected[session] += 1
-        there[session] += node == standby_of[session]
+    seats = Seat.objects.filter(session__in=standby_of, revoked_at=None).order_by()
+    for session, is_connected, node in seats.values_list("session", "is_connected", "changed_relay_to"):
+        # A node that fails soon after a player has joined may never have reported it.
+        is_there = node == standby_of[session]
+        connected[session] += is_connected or is_there
+        there[session] += is_there
     followed = [pk for pk in there if there[pk] and 2 * there[pk] >= connected[pk]]
     return list(_with_relays(ready.filter(pk__in=followed)))
 
@@ -107,4 +111,7 @@ def session_follow(session: RelaySession, *, reason: str, gap_ms: int) -> bool:
         relay_notify(
             session, before=str(before and before.node), after=str(after and after.node), reason=reason, gap_ms=gap_ms
         )
+    metrics.relay_changes.labels(metrics.one_of(reason, REASONS)).inc()
+    if gap_ms:
+        metrics.relay_change_gap_seconds.observe(gap_ms / 1000)
     return True
