@@ -275,5 +275,7 @@ def test_assignment_gives_what_connect_wants() -> None:
         "seat_key": "a2V5",
         "peer_keys": "",
         "websocket_url": None,
+        "offer_key": "",
+        "standby": None,
     }
     assert assignment_arguments({**ASSIGNMENT, "peer_keys": "cGVlcg=="})["peer_keys"] == "cGVlcg=="
