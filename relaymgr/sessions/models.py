@@ -295,6 +295,9 @@ class Grant(models.Model):
     seats_reserved = models.PositiveIntegerField(help_text="Released when the grant is withdrawn.")
     revision = models.PositiveIntegerField(default=1)
     confirmed = models.PositiveIntegerField(default=0)
+    leaving_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When a planned move ends at the latest."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -8,6 +8,7 @@ from relaymgr.telemetry.services import lease_held
 from . import player_data, reconciler
 from .apis import idempotency
 from .placement import reevaluation
+from .relays.moves import moves_finish
 from .relays.providing import standbys_check
 from .webhooks import circuits, dispatch
 
@@ -28,6 +29,7 @@ def sessions_expire() -> None:
 def grants_reconcile() -> None:
     with lease_held("grants", LEASE_S) as held:
         if held:
+            moves_finish()
             standbys_check()
             reconciler.grants_reconcile()
 

@@ -20,7 +20,6 @@ SIGNED_MEASUREMENTS_ONLY = env.flag(
     "use only round-trip times that nodes have signed (PROTOCOL.md 11.1), and not those that players or games report",
 )
 STANDBY_WAIT = 0.25  # seconds for which a session that is ready waits for its standby relay to confirm
-MOVE_DEADLINE = 60  # seconds within which players change their relay in a planned move
 _PLAYER, _SESSION = "of one player, the default and the maximum; 0: no limit", "of a whole session; 0: no limit"
 SEAT_LIMITS = {
     "packets": env.whole("CAUSEWAY_SEAT_PACKETS_PER_SECOND", 2_000, 0, 2**31, f"packets per second {_PLAYER}"),

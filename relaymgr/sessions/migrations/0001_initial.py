@@ -78,6 +78,7 @@ class Migration(migrations.Migration):
                 ('seats_reserved', models.PositiveIntegerField(help_text='Released when the grant is withdrawn.')),
                 ('revision', models.PositiveIntegerField(default=1)),
                 ('confirmed', models.PositiveIntegerField(default=0)),
+                ('leaving_until', models.DateTimeField(blank=True, editable=False, help_text='When a planned move ends at the latest.', null=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('worker', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='grants', to='nodes.relayworker')),
                 ('session', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='grants', to='relay_sessions.relaysession')),

@@ -7,10 +7,11 @@ one to which it moves.
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from nodeapi.grants import SeatOffer
 
@@ -27,6 +28,7 @@ _COLUMNS = (
     "number",
     "offer_number",
     "session__grants__role",
+    "session__grants__leaving_until",
     "standby_token",
     *(f"session__standby__{name}" for name in _PLACES),
     *(f"session__worker__{name}" for name in _PLACES),
@@ -47,11 +49,11 @@ def offers_of_node(node: RelayNode) -> dict[str, Offers]:
 
 def _offers(grants: Q) -> dict[str, Offers]:
     found: dict[str, Offers] = defaultdict(dict)
-    for session, number, offer_number, role, token, *places in _seats(grants).values_list(*_COLUMNS):
+    for session, number, offer_number, role, until, token, *places in _seats(grants).values_list(*_COLUMNS):
         if role == GrantRole.ACTIVE:
-            offer = _offer(offer_number, "standby", places[:3], token)
+            offer = _offer(offer_number, "standby", places[:3], token, 0)
         else:
-            offer = _offer(offer_number, "move", places[3:], token)
+            offer = _offer(offer_number, "move", places[3:], token, _deadline_ms(until))
         if offer:
             found[session][number] = offer
     return found
@@ -63,10 +65,14 @@ def _seats(grants: Q) -> QuerySet[Seat]:
     return Seat.objects.filter(offered & roles & grants).order_by()
 
 
-def _offer(number: int, kind: Any, place: list[Any], token: str) -> SeatOffer | None:
+def _deadline_ms(until: datetime | None) -> int:
+    left = (until - timezone.now()).total_seconds() if until else 0.0
+    return int(1000 * max(0.0, left))
+
+
+def _offer(number: int, kind: Any, place: list[Any], token: str, deadline_ms: int) -> SeatOffer | None:
     """None: there is no such relay, or not any more."""
     ip, ipv6, port = place
     if not ip or not token:
         return None
-    deadline_ms = int(settings.MOVE_DEADLINE * 1000) if kind == "move" else 0
     return SeatOffer(number, kind, ip, port, token, ipv6 or "", deadline_ms)

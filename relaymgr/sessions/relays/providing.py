@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from relaymgr.nodes.models import RelayWorker
 
 BATCH = 100  # sessions in one round
+_NOT_ACTIVE = (GrantRole.STANDBY, GrantRole.LEAVING)  # a session has three relays at no time
 AGAIN_AFTER = timedelta(seconds=10)
 
 
@@ -44,7 +45,7 @@ def standbys_check() -> int:
                     standby_withdraw(session, grant, StandbyRule.LOST)
     now = timezone.now()
     lacking = ready.filter(wants_standby=True, standby=None).exclude(standby_checked_at__gt=now - AGAIN_AFTER)
-    lacking = lacking.exclude(grants__in=Grant.objects.filter(role=GrantRole.STANDBY, wanted=True))
+    lacking = lacking.exclude(grants__in=Grant.objects.filter(role__in=_NOT_ACTIVE, wanted=True))
     found = with_details(lacking).select_related("tenant", "worker__node__location")
     sessions = list(found.order_by(F("standby_checked_at").asc(nulls_first=True), "pk")[:BATCH])
     RelaySession.objects.filter(pk__in=[session.pk for session in sessions]).update(standby_checked_at=now)
@@ -85,7 +86,7 @@ def _choice(session: RelaySession) -> tuple[StandbyRule, Sequence[RelayWorker]]:
 def _reserve(session: RelaySession, worker: RelayWorker) -> bool:
     with transaction.atomic():
         grants = grants_change(session)
-        if not grants or any(grant.role == GrantRole.STANDBY for grant in grants):
+        if not grants or any(grant.role in _NOT_ACTIVE for grant in grants):
             transaction.set_rollback(True)
             return False
         seats = list(Seat.objects.filter(session=session, revoked_at=None).order_by("pk"))

@@ -12,6 +12,7 @@ from relaymgr.nodes.services import node_drain, node_remove, node_undrain
 from relaymgr.nodes.states import NodeState
 from relaymgr.operations.fleet_snapshot import SILENT
 from relaymgr.sessions.overview import live_sessions_by_worker
+from relaymgr.sessions.relays.moves import MAX_DEADLINE_S, node_sessions_move
 from relaymgr.telemetry.selectors import node_sample_newest, peer_legs_of
 
 from ..actions import audited, confirm
@@ -46,9 +47,32 @@ def nodes(
     show({"nodes": [_document(node) for node in found]}, as_json, _render)
 
 
-def drain(name: Node, as_json: Json = False) -> None:
-    """Place no new sessions on a node. Its live sessions continue until they end."""
-    _drain_set(name, True, as_json)
+def drain(
+    name: Node,
+    move: Annotated[bool, typer.Option("--move", help="Move its sessions to their standby relays.")] = False,
+    deadline: Annotated[
+        int, typer.Option(min=1, max=MAX_DEADLINE_S, help="Seconds within which the players change their relay.")
+    ] = 60,
+    as_json: Json = False,
+) -> None:
+    """Place no new sessions on a node. Its live sessions continue until they end, or move to their standby relays."""
+    if not move:
+        _drain_set(name, True, as_json)
+        return
+    node = node_get(name)
+    with audited("node.drain", str(node), f"with a move of its sessions within {deadline} s"):
+        notified = node_drain(node=node)
+        found = list(node_sessions_move(node, deadline_s=deadline))
+    staying = [{"session": each.session, "reason": each.reason, "text": each.text} for each in found if each.reason]
+    document = {"node": name, "draining": True, "notified": notified, "moving": len(found) - len(staying)}
+    show({**document, "staying": staying}, as_json, _render_moves)
+
+
+def _render_moves(document: Document) -> Iterator[RenderableType]:
+    yield f"{document['node']} is draining. {document['moving']} sessions move to their standby relays."
+    if document["staying"]:
+        yield f"{len(document['staying'])} stay until they end:"
+        yield table(("session", "reason"), [(each["session"], each["text"]) for each in document["staying"]])
 
 
 def undrain(name: Node, as_json: Json = False) -> None:

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from rest_framework.test import APIClient
 
 from relaymgr.nodes.models import Location, RelayNode
 from relaymgr.telemetry.models import NodeSample, PeerLegs
+from tests.relaymgr.sessions.test_compat import create
 from tests.support.manager import StandIn
 from tests.support.node_process import NodeProcess
 from web.audit.models import AuditEntry
@@ -81,6 +83,17 @@ def test_drain_and_undrain_reach_the_node_and_the_audit_log(
     assert process.telemetry()["draining"] is False
     acts = list(AuditEntry.objects.order_by("id").values_list("via", "action", "target", "succeeded"))
     assert acts == [("relayctl", "node.drain", "fra-1", True), ("relayctl", "node.undrain", "fra-1", True)]
+
+
+def test_a_drain_that_moves_lists_the_sessions_that_stay(
+    relay: RelayNode, api: APIClient, relayctl: Relayctl, document: Callable[..., Any]
+) -> None:
+    session = create(api)["session_id"]
+    found = document("drain", "fra-1", "--move", "--deadline", "5")
+    assert (found["draining"], found["moving"]) == (True, 0)
+    assert [(each["session"], each["reason"]) for each in found["staying"]] == [(session, "edgegap_dialect")]
+    assert "edgegap dialect" in relayctl("drain", "fra-1", "--move").stdout
+    relayctl("undrain", "fra-1")
 
 
 def test_node_that_does_not_answer_drains_all_the_same(node: RelayNode, relayctl: Relayctl) -> None:
