@@ -1,5 +1,7 @@
 """Planned moves to another relay, by OFFERs of a real node's core, in virtual time."""
 
+from collections import Counter
+
 import pytest
 
 from causeway_client.protocol import events
@@ -169,3 +171,17 @@ def test_a_player_that_was_away_during_a_move_goes_to_the_relay_with_the_higher_
     scene.net.run(3.0)
     assert player.machine.node == scene.nodes[SECOND].address()
     assert [change.reason for change in scene.changes(0)] == ["epoch"]
+
+
+def test_a_node_cannot_flood_others_by_its_players() -> None:
+    scene = TwoRelays(13)
+    scene.start(2)
+    before = len(scene.net.sent)
+    for number in range(1, 101):
+        scene.offer("standby", FIRST, SECOND, number, ip=f"192.0.2.{number}")
+        scene.net.run(0.1)
+    flooded = Counter(destination[0] for _, destination, data in scene.net.sent[before:] if data[0] == 0xC0)
+    assert 10 <= len(flooded) <= 20
+    assert max(flooded.values()) <= 2 * 4  # a CONNECT is repeated
+    assert scene.players[0].machine.dropped["rate_limited"] >= 50
+    assert scene.is_connected()

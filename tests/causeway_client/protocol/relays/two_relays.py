@@ -8,7 +8,7 @@ from causeway_client.protocol import events
 from causeway_client.protocol.connection import RelayConnection
 from causeway_client.protocol.offers import seat_key_of_nonce
 from causeway_client.protocol.packets import EVERYONE, DirectMode
-from causeway_client.protocol.relays.legs import StandbyRelay
+from causeway_client.protocol.relays.standby_relay import StandbyRelay
 from causeway_client.protocol.states import State
 from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.core.grants import read_grant
@@ -124,14 +124,14 @@ class TwoRelays(Scene):
         self.net.run_until(lambda: all(len(it.machine.peers) == seats - 1 for it in self.players.values()))
         self.net.run(4.0)
 
-    def offer(self, kind: str, at: int, to: int, number: int = 1, *, deadline: float = 10.0) -> None:
-        """The node `at` offers `to` to all players."""
+    def offer(self, kind: str, at: int, to: int, number: int = 1, *, deadline: float = 10.0, ip: str = "") -> None:
+        """The node `at` offers `to` to all players. `ip`: another address."""
         self.revisions[at] += 1
         offers = {
             seat: {
                 "id": number,
                 "kind": kind,
-                "ip": self.nodes[to].ip,
+                "ip": ip or self.nodes[to].ip,
                 "port": self.nodes[to].address()[1],
                 "token": base64.urlsafe_b64encode(self.token(to, seat, is_standby=True)).decode(),
                 "deadline_ms": round(1000 * deadline) if kind == "move" else 0,

@@ -16,7 +16,7 @@ from typing import Any
 from ..credentials import Standby, decode_secret
 from ..protocol import packets
 from ..protocol.errors import DecodeError
-from ..protocol.relays.legs import StandbyRelay
+from ..protocol.relays.standby_relay import StandbyRelay
 
 HEAD_START = 0.25  # RFC 8305, 5: "Connection Attempt Delay"
 TIMEOUT = 1.5

@@ -38,8 +38,9 @@ from .paths.peers import Peers
 from .paths.stun import is_stun
 from .paths.wire import DirectSettings
 from .relays.leg_factory import LegFactory
-from .relays.legs import Legs, StandbyRelay
+from .relays.legs import Legs
 from .relays.relay_leg import Lost, RelayLeg
+from .relays.standby_relay import StandbyRelay
 from .states import TRANSITIONS, State
 
 Address = Hashable

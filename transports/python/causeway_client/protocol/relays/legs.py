@@ -4,9 +4,9 @@ import functools
 import math
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 
 from .. import events
+from ..errors import DecodeError
 from ..offers import ChangeReason, Offer, OfferAck, OfferKind, decode_offer, offered_seat_key
 from ..packets import EVERYONE, PacketType
 from ..paths.candidates import IpPort, reachable_first
@@ -14,26 +14,16 @@ from .change_report import ChangeReport
 from .failure_detection import FailureDetector, Verdict
 from .leg_factory import LegFactory
 from .relay_leg import Lost, RelayLeg
+from .standby_relay import StandbyRelay
 
 Address = Hashable
 
 MAX_LISTENING = 30.0  # seconds on the old leg after a planned change
+SECONDS_PER_OFFER, OFFERS_AT_ONCE = 1.0, 10
 FALL_BACK_AFTER = 0.5  # seconds that the active relay has to answer, when the network works again
 JOIN_STANDBY_AFTER = 1.0  # seconds without a WELCOME of the first relay
 _MASK = 0xFFFFFFFF
 _BY_PEER = frozenset((PacketType.DATA, PacketType.SIGNAL, PacketType.RENDEZVOUS, PacketType.PEER))
-
-
-@dataclass(frozen=True, slots=True)
-class StandbyRelay:
-    """Where the standby relay is reached, and the token for it. `second_node`: its address in the other family."""
-
-    node: Address
-    connect_token: bytes
-    second_node: Address | None = None
-
-    def __repr__(self) -> str:
-        return f"StandbyRelay({self.node!r})"  # without the token
 
 
 class Legs:
@@ -70,6 +60,7 @@ class Legs:
         self._leaving_until: float | None = None  # the standby leg is the old one of a planned move
         self._after_leaving: Offer | None = None
         self._offer = OfferAck(0, True)  # the answer to the last one
+        self._offers_at = -math.inf  # a token bucket
         self._join_standby_at = math.inf
         self._fall_back_at = math.inf  # when the standby leg, which answers, replaces the active one, which does not
         self._ready: RelayLeg | None = None  # the standby leg that was reported as ready
@@ -283,8 +274,16 @@ class Legs:
         """Raises DecodeError."""
         offer = decode_offer(body)
         if offer.id > self._offer.id:
+            self._count_offer(now)
             self._offer = OfferAck(offer.id, bool(self._offer_key) and self._accept(leg, offer, now))
         leg.send(PacketType.OFFER_ACK, 0, OfferAck(offer.id, self._offer.is_accepted).encode())
+
+    def _count_offer(self, now: float) -> None:
+        """A node must not use its players to flood other addresses with CONNECTs. Raises DecodeError."""
+        offers_at = max(self._offers_at, now - OFFERS_AT_ONCE * SECONDS_PER_OFFER) + SECONDS_PER_OFFER
+        if offers_at > now:
+            raise DecodeError("rate_limited")
+        self._offers_at = offers_at
 
     def _accept(self, leg: RelayLeg, offer: Offer, now: float) -> bool:
         key = offered_seat_key(self._offer_key, offer.token)
