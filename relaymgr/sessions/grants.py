@@ -124,8 +124,8 @@ def grant_push(grant: Grant, *, timeout_s: float = PUSH_TIMEOUT_S) -> None:
     if grant.wanted:
         grant_send(grant, list(_seats().filter(session=grant.session_id)), timeout_s=timeout_s)
     else:
-        is_live, end_reason = grant.session.state in LIVE_STATES, grant.session.end_reason
-        otherwise: documents.EndReason = "migrated" if is_live else "failed"
+        end_reason = grant.session.end_reason
+        otherwise: documents.EndReason = "migrated" if grant.role == GrantRole.LEAVING else "failed"
         reason = end_reason if end_reason in documents.END_REASONS else otherwise
         with _counted("withdraw"):
             control_client.delete_session(grant.worker.node, grant.session_id, reason, timeout_s)
