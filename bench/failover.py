@@ -76,6 +76,19 @@ class Game:
             source, payload = await connection.receive()
             self.arrivals[source, seat].append((time.perf_counter(), _NUMBER.unpack_from(payload)[0]))
 
+    async def have_standby(self) -> None:
+        """Returns when every player has a standby relay and knows the others."""
+        async with asyncio.timeout(60):
+            while not all(it.standby and len(it.peers) == len(self._modes) - 1 for it in self.connections):
+                await asyncio.sleep(0.02)
+
+    def duplicated(self) -> int:
+        return sum(len(times) - len({number for _, number in times}) for times in self.arrivals.values())
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+
     def gaps(self, began: float) -> list[float]:
         """Of each directed pair, the longest silence that ended after `began`."""
         found = []
@@ -118,20 +131,18 @@ async def run(node: NodeProcess, players: int, idle: int, rounds: int, act: Call
     reconnects = sum(connection.stats.reconnects for each in (game, *idlers) for connection in each.connections)
     due = sum(game.sent.values()) * (players - 1)
     arrived = sum(len(times) for times in game.arrivals.values())
-    twice = sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
     cut = statistics.quantiles(gaps, n=100)
     print(
         f"{rounds} {what}, {players} players at 60 Hz beside {4 * len(idlers)} idle ones: gap p50 {cut[49] * 1000:.0f} "
         f"ms, p95 {cut[94] * 1000:.0f} ms, longest {max(gaps) * 1000:.0f} ms; {reconnects} reconnects; "
-        f"lost {due - arrived} of {due}, {twice} duplicated"
+        f"lost {due - arrived} of {due}, {game.duplicated()} duplicated"
     )
     waited = sorted(float(found) for found in re.findall(r"packets waited for ([0-9.]+) ms", node.log))
     if waited:
         p99 = waited[math.ceil(0.99 * len(waited)) - 1]
         print(f"packets waited in the sockets: p50 {statistics.median(waited):.1f} ms, p99 {p99:.1f} ms")
     for each in (game, *idlers):
-        for connection in each.connections:
-            connection.close()
+        each.close()
 
 
 async def end_node(node: NodeProcess, how: signal.Signals) -> None:
@@ -142,13 +153,11 @@ async def end_node(node: NodeProcess, how: signal.Signals) -> None:
 async def run_nodes(nodes: list[NodeProcess], players: int, rounds: int, how: signal.Signals) -> None:
     """A new session in each round, of which the first node is killed or stopped. There is no manager at all."""
     gaps: list[float] = []
-    ended = changed = twice = 0
+    ended = changed = duplicated = 0
     for _ in range(rounds):
         game, stop = Game(nodes[0], players, nodes[1]), asyncio.Event()
         await game.open()
-        async with asyncio.timeout(60):
-            while not all(it.standby and len(it.peers) == players - 1 for it in game.connections):
-                await asyncio.sleep(0.02)
+        await game.have_standby()
         playing = asyncio.create_task(game.play(stop))
         await asyncio.sleep(1.0)
         began = time.perf_counter()
@@ -159,9 +168,8 @@ async def run_nodes(nodes: list[NodeProcess], players: int, rounds: int, how: si
         await playing
         ended += sum(connection.is_closed for connection in game.connections)
         changed += sum(connection.relay != (nodes[0].ip, nodes[0].client_port) for connection in game.connections)
-        twice += sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
-        for connection in game.connections:
-            connection.close()
+        duplicated += game.duplicated()
+        game.close()
         if how is signal.SIGSTOP:
             await end_node(nodes[0], signal.SIGCONT)
         else:
@@ -171,7 +179,7 @@ async def run_nodes(nodes: list[NodeProcess], players: int, rounds: int, how: si
     print(
         f"{rounds} {what} of a node, {players} players at 60 Hz with a standby relay: gap p50 {cut[49] * 1000:.0f}, "
         f"p95 {cut[94] * 1000:.0f}, p99 {cut[98] * 1000:.0f}, longest {max(gaps) * 1000:.0f} ms; {ended} disconnects; "
-        f"{changed} of {rounds * players} changed the relay, {twice} duplicated"
+        f"{changed} of {rounds * players} changed the relay, {duplicated} duplicated"
     )
 
 
@@ -179,9 +187,7 @@ async def run_moves(nodes: list[NodeProcess], players: int, rounds: int) -> None
     """One session that moves from one node to the other and back."""
     game, stop = Game(nodes[0], players, nodes[1]), asyncio.Event()
     await game.open()
-    async with asyncio.timeout(60):
-        while not all(it.standby and len(it.peers) == players - 1 for it in game.connections):
-            await asyncio.sleep(0.02)
+    await game.have_standby()
     began = time.perf_counter()
     playing = asyncio.create_task(game.play(stop))
     took = []
@@ -199,7 +205,6 @@ async def run_moves(nodes: list[NodeProcess], players: int, rounds: int) -> None
     await playing
     due = sum(game.sent.values()) * (players - 1)
     arrived = sum(len({number for _, number in times}) for times in game.arrivals.values())
-    twice = sum(len(times) - len({number for _, number in times}) for times in game.arrivals.values())
     longest = max(
         after - before
         for times in game.arrivals.values()
@@ -207,12 +212,11 @@ async def run_moves(nodes: list[NodeProcess], players: int, rounds: int) -> None
     )
     print(
         f"{rounds} planned moves, {players} players at 60 Hz: lost {due - arrived} of {due} "
-        f"({(due - arrived) / due:.2%}), {twice} duplicated; longest gap {longest * 1000:.0f} ms; a move took p50 "
-        f"{statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms; "
+        f"({(due - arrived) / due:.2%}), {game.duplicated()} duplicated; longest gap {longest * 1000:.0f} ms; a move "
+        f"took p50 {statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms; "
         f"{sum(it.stats.reconnects for it in game.connections)} reconnects"
     )
-    for connection in game.connections:
-        connection.close()
+    game.close()
 
 
 @contextlib.contextmanager

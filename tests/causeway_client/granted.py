@@ -3,7 +3,7 @@
 import base64
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from causeway_client.credentials import Standby
@@ -104,21 +104,22 @@ class DirectSession(_Session):
         self.grant()
 
     def grant(self, revoked: tuple[int, ...] = ()) -> None:
+        self._put(self.node, revoked=revoked, direct_modes=dict(enumerate(self.modes)), direct_grace=60)
+
+    def _put(self, node: NodeProcess, **changes: Any) -> None:
+        """Grants the next revision. `changes`: as of `grant_document`."""
         self.revision += 1
         document = grant_document(
-            len(self.modes),
             expires_at=float(self.expires),
             session=self.id,
             revision=self.revision,
             token=None,
             topology=self.topology,
             dialects=["native"],
-            revoked=revoked,
-            direct_grace=60,
+            tokens=[None] * len(self.modes),
+            **changes,
         )
-        for seat, mode in zip(document["seats"], self.modes, strict=True):
-            seat |= {"token": None, "direct_mode": mode}
-        self.node.put_grant(document)
+        node.put_grant(document)
 
     def player(self, seat: int) -> dict[str, Any]:
         """Arguments of `connect`."""
@@ -140,21 +141,6 @@ class TwoRelaySession(DirectSession):
         self.standby = standby
         self._put(standby, role="standby")
 
-    def _put(self, node: NodeProcess, offers: Mapping[int, Any] | None = None, **fields: Any) -> None:
-        self.revision += 1
-        document = grant_document(
-            len(self.modes),
-            expires_at=float(self.expires),
-            session=self.id,
-            revision=self.revision,
-            token=None,
-            topology=self.topology,
-            dialects=["native"],
-        )
-        for seat in document["seats"]:
-            seat |= {"token": None, "offer": (offers or {}).get(seat["seat"])}
-        node.put_grant(document | fields)
-
     def move(self, at: NodeProcess, to: NodeProcess, number: int, deadline_ms: int = 10_000) -> None:
         """The node `at` offers every player to move to the node `to`. `number`: that of the offer, higher each time."""
         offers = {
@@ -168,7 +154,7 @@ class TwoRelaySession(DirectSession):
             }
             for seat in range(len(self.modes))
         }
-        self._put(at, offers)
+        self._put(at, offers=offers)
 
     def offered_token(self, node: NodeProcess, seat: int) -> bytes:
         """A connect token for another node, whose seat key is derived from the offer key."""

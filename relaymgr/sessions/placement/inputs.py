@@ -16,9 +16,9 @@ from relaymgr.telemetry.estimation.scoring import NodeLoad
 from relaymgr.telemetry.selectors import geoip_locate, latency_model_current, prefix_histories
 from web.ttl_cache import ttl_cache
 
-from ..models import PlacementRule, Seat
-from .filters import Constraints, NodeLocation
-from .ranking import NodeSnapshot
+from ..models import PlacementRule, RelaySession, Seat
+from .filters import Constraints, Filter, NodeLocation
+from .ranking import Group, NodeSnapshot
 
 if TYPE_CHECKING:
     from relaymgr.nodes.models import Location, RelayNode, RelayWorker
@@ -105,6 +105,19 @@ def constraints_joined(rules: Mapping[str, Sequence[str]], requested: Mapping[st
 
 
 # Players
+
+
+def group_of(session: RelaySession, constraints: Constraints, *, current_node: str = "") -> Group:
+    """The players of a session that exists. Needs its `active_seats`."""
+    return Group(
+        size=len(session.active_seats),
+        topology=session.topology,
+        objective=session.objective,
+        filters=[Filter(each["field"], tuple(each["values"]), each["filter_type"]) for each in session.filters],
+        constraints=constraints,
+        current_node=current_node,
+        families=families_needed(session.active_seats),
+    )
 
 
 def families_needed(seats: Sequence[Seat]) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from relaymgr.telemetry.selectors import latency_model_current, live_legs
 from ..lifecycle import record_event
 from ..models import EventKind, RelaySession, SessionState
 from ..selectors import with_details
-from .filters import Constraints, Filter
-from .inputs import constraints_joined, families_needed, node_snapshots, players_of, rules_of, sites_of
-from .ranking import POLICY, Group, NodeSnapshot, Ranking, rank
+from .filters import Constraints
+from .inputs import constraints_joined, group_of, node_snapshots, players_of, rules_of, sites_of
+from .ranking import POLICY, NodeSnapshot, Ranking, rank
 
 READY_FOR = timedelta(seconds=60)  # before a session is reevaluated for the first time
 INTERVAL = timedelta(seconds=10)
@@ -85,15 +85,7 @@ def _better_node(
 ) -> dict[str, Any] | None:
     """The node that is better by at least POLICY.hysteresis_ms, and by how much."""
     current = session.worker.node.name if session.worker else ""
-    group = Group(
-        size=len(session.active_seats),
-        topology=session.topology,
-        objective=session.objective,
-        filters=[Filter(f["field"], tuple(f["values"]), f["filter_type"]) for f in session.filters],
-        constraints=constraints,
-        current_node=current,
-        families=families_needed(session.active_seats),
-    )
+    group = group_of(session, constraints, current_node=current)
     return _gain(rank(group, nodes, estimate_legs(players, sites_of(nodes), model)), current)
 
 

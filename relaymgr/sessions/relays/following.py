@@ -7,30 +7,23 @@ a session have changed, or the node is lost, the standby relay becomes the activ
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 
 from relaymgr.nodes.selectors import nodes_responsive
 from relaymgr.nodes.states import NodeState
 from relaymgr.telemetry.services import events_claim
-from web import metrics
-from web.database.bulk_sql import rows_update
 
-from ..grants import grant_withdraw, grants_change
-from ..lifecycle import record_event
-from ..models import EventKind, Grant, GrantRole, RelaySession, Seat, SessionState
-from ..placement.standby import StandbyRule
-from ..webhooks.deliveries import relay_notify
-from .sealing import SEALED, seal_for_new_active
+from ..models import RelaySession, Seat, SessionState
+from .promotion import standby_promote
 
 if TYPE_CHECKING:
     from relaymgr.telemetry.models import NodeEvent
 
 BATCH = 200
 RELAY_CHANGED = "relay_changed"
-REASONS = frozenset({"planned", "silent", "refused", "ended", "epoch", "node_lost"})
 
 
 def relay_changes_apply() -> list[NodeEvent]:
@@ -46,7 +39,7 @@ def relay_changes_apply() -> list[NodeEvent]:
         _seats_store(seats)
     reasons = {event.session_id: event.reason for event in events}
     for session in _followed(sorted(gaps)):
-        session_follow(session, reason=reasons[session.pk] or "silent", gap_ms=gaps[session.pk])
+        standby_promote(session, reason=reasons[session.pk] or "silent", gap_ms=gaps[session.pk])
     return events
 
 
@@ -80,38 +73,8 @@ def lost_nodes_follow() -> int:
     """Follows the players of sessions whose node is lost and whose standby relay answers. Returns how many."""
     ready = RelaySession.objects.filter(state=SessionState.READY, worker__node__state=NodeState.LOST)
     found = _with_relays(ready.filter(standby__node__in=nodes_responsive()))
-    return sum(session_follow(session, reason="node_lost", gap_ms=0) for session in found[:BATCH])
+    return sum(standby_promote(session, reason="node_lost") for session in found[:BATCH])
 
 
 def _with_relays(sessions: QuerySet[RelaySession]) -> QuerySet[RelaySession]:
     return sessions.select_related("tenant", "worker__node", "standby__node").defer("placement").order_by("pk")
-
-
-def session_follow(session: RelaySession, *, reason: str, gap_ms: int) -> bool:
-    """Makes the standby relay the active node. False: the session has ended, or its relays have changed meanwhile."""
-    before, after = session.worker, session.standby
-    with transaction.atomic():
-        grants = grants_change(session)
-        current = RelaySession.objects.filter(pk=session.pk, state=SessionState.READY, worker=before, standby=after)
-        changes: dict[str, Any] = {"worker": after, "standby": None, "standby_reason": StandbyRule.LOST.value}
-        changes |= {"epoch": F("epoch") + 1, "better_relay": {}, "standby_checked_at": None}
-        standby = next((grant for grant in grants if after and grant.worker_id == after.pk), None)
-        if standby is None or not current.update(**changes):
-            transaction.set_rollback(True)
-            return False
-        seats = list(Seat.objects.filter(session=session, revoked_at=None).order_by("pk"))
-        seal_for_new_active(session, seats, standby.worker)
-        columns = (*SEALED[:2], "standby_token", "offer_number")
-        rows_update(Seat, columns, [(seat.seat_key, seat.connect_token, "", 0, seat.pk) for seat in seats])
-        Grant.objects.filter(pk=grants[0].pk).update(role=GrantRole.LEAVING)
-        Grant.objects.filter(pk=standby.pk).update(role=GrantRole.ACTIVE)
-        grant_withdraw(grants[0])
-        text = f"from {before} to {after}: {reason}" + (f", longest gap {gap_ms} ms" if gap_ms else "")
-        record_event(session, EventKind.RELAY_CHANGED, reason=text)
-        relay_notify(
-            session, before=str(before and before.node), after=str(after and after.node), reason=reason, gap_ms=gap_ms
-        )
-    metrics.relay_changes.labels(metrics.one_of(reason, REASONS)).inc()
-    if gap_ms:
-        metrics.relay_change_gap_seconds.observe(gap_ms / 1000)
-    return True

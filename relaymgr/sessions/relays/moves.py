@@ -11,23 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
+from causeway_client.protocol.offers import MAX_DEADLINE
 from relaymgr.nodes.control_client import NodeRefused, NodeUnreachable
 from relaymgr.nodes.selectors import nodes_responsive
-from web import metrics
-from web.database.bulk_sql import rows_update
 
 from ..grants import grant_withdraw, grants_change, session_push_grants
-from ..lifecycle import record_event
-from ..models import EventKind, Grant, GrantRole, RelaySession, Seat, SessionState
+from ..models import Grant, GrantRole, RelaySession, Seat, SessionState
 from ..placement.standby import STANDBY_TEXTS, StandbyRule
-from ..webhooks.deliveries import relay_notify
-from .sealing import SEALED, seal_for_new_active
+from .promotion import standby_promote
 
 if TYPE_CHECKING:
     from relaymgr.nodes.models import RelayNode
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOVES_PER_SECOND = 50  # of a node: its players connect elsewhere at the same time
-MAX_DEADLINE_S = 600
+MAX_DEADLINE_S = MAX_DEADLINE // 1000
 BATCH = 500
 STANDBY_SILENT = "standby_not_responding"
 CHANGED = "changed_meanwhile"
@@ -78,43 +74,14 @@ def _move(session: RelaySession, responsive: set[int], deadline_s: int) -> str:
         return session.standby_reason or StandbyRule.NOT_CONFIRMED.value
     if session.standby.node_id not in responsive:
         return STANDBY_SILENT
-    if not session_move(session, deadline_s=deadline_s):
+    until = timezone.now() + timedelta(seconds=min(deadline_s, MAX_DEADLINE_S))
+    if not standby_promote(session, reason="planned", leaving_until=until):
         return CHANGED
     try:
         session_push_grants(RelaySession.objects.select_related("worker__node").get(pk=session.pk))
     except (NodeUnreachable, NodeRefused) as error:
         logger.warning("the reconciler repeats the move of %s: %s", session, error)
     return ""
-
-
-def session_move(session: RelaySession, *, deadline_s: int) -> bool:
-    """Makes the standby relay the active node, and has the other one offer it to the players. False: the session has
-    ended, or its relays have changed meanwhile. The caller pushes the grants."""
-    before, after = session.worker, session.standby
-    until = timezone.now() + timedelta(seconds=min(deadline_s, MAX_DEADLINE_S))
-    with transaction.atomic():
-        grants = grants_change(session)
-        current = RelaySession.objects.filter(pk=session.pk, state=SessionState.READY, worker=before, standby=after)
-        changes: dict[str, Any] = {"worker": after, "standby": None, "standby_reason": StandbyRule.LOST.value}
-        changes |= {"epoch": F("epoch") + 1, "offer_number": F("offer_number") + 1, "better_relay": {}}
-        standby = next((grant for grant in grants if after and grant.worker_id == after.pk), None)
-        if standby is None or not current.update(**changes):
-            transaction.set_rollback(True)
-            return False
-        offer = RelaySession.objects.values_list("offer_number", flat=True).get(pk=session.pk)
-        seats = list(Seat.objects.filter(session=session, revoked_at=None).order_by("pk"))
-        seal_for_new_active(session, seats, standby.worker)
-        rows_update(
-            Seat, (*SEALED[:2], "offer_number"), [(seat.seat_key, seat.connect_token, offer, seat.pk) for seat in seats]
-        )
-        Grant.objects.filter(pk=grants[0].pk).update(role=GrantRole.LEAVING, leaving_until=until)
-        Grant.objects.filter(pk=standby.pk).update(role=GrantRole.ACTIVE)
-        record_event(session, EventKind.RELAY_CHANGED, reason=f"from {before} to {after}: planned")
-        relay_notify(
-            session, before=str(before and before.node), after=str(after and after.node), reason="planned", gap_ms=0
-        )
-    metrics.relay_changes.labels("planned").inc()
-    return True
 
 
 def moves_finish() -> int:

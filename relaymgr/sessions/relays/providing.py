@@ -16,9 +16,8 @@ from web.database.bulk_sql import objects_insert, rows_update
 
 from ..grants import grants_change
 from ..models import Grant, GrantRole, RelaySession, Seat, SessionState
-from ..placement.filters import Filter
-from ..placement.inputs import constraints_of, families_needed, legs_estimate, node_snapshots
-from ..placement.ranking import Group, rank
+from ..placement.inputs import constraints_of, group_of, legs_estimate, node_snapshots
+from ..placement.ranking import rank
 from ..placement.standby import StandbyRule, choose_standby
 from ..selectors import with_details
 from .sealing import seal_for_standby
@@ -70,17 +69,9 @@ def _choice(session: RelaySession) -> tuple[StandbyRule, Sequence[RelayWorker]]:
     active = session.worker.node.name if session.worker else ""
     if not session.active_seats or all(node.node != active for node in nodes):
         return StandbyRule.ONLY_NODE, []
-    group = Group(
-        size=len(session.active_seats),
-        topology=session.topology,
-        objective=session.objective,
-        filters=[Filter(each["field"], tuple(each["values"]), each["filter_type"]) for each in session.filters],
-        constraints=constraints_of(session.tenant, session.constraints),
-        families=families_needed(session.active_seats),
-    )
+    group = group_of(session, constraints_of(session.tenant, session.constraints))
     choice = choose_standby(rank(group, nodes, legs_estimate(session.active_seats, nodes)), active)
-    size = len(session.active_seats)
-    return choice.rule, [worker for node in choice.nodes for worker in with_room(workers[node.node_id], size)]
+    return choice.rule, [worker for node in choice.nodes for worker in with_room(workers[node.node_id], group.size)]
 
 
 def _reserve(session: RelaySession, worker: RelayWorker) -> bool:

@@ -14,6 +14,7 @@ from causeway_client.protocol.tokens import ConnectToken, seal_token
 from relaynode.core.grants import read_grant
 from relaynode.core.relay import Relay, RelayConfig
 from tests.causeway_client.protocol.paths.scene import TICK, Scene
+from tests.support.grants import grant_document
 from tests.support.simnet import GOOD_LINE, Line, Network, NodeHost, PlayerHost
 
 SESSION = "3960c873aafd-S"
@@ -86,31 +87,17 @@ class TwoRelays(Scene):
         return player
 
     def grant(self, number: int, seats: int = 2, revision: int = 1, **fields: Any) -> None:  # type: ignore[override]
-        """`fields` of the grant; `offers`: {seat: offer}."""
-        offers = fields.pop("offers", {})
-        document = {
-            "session": SESSION,
-            "revision": revision,
-            "worker": 0,
-            "token": None,
-            "topology": "mesh",
-            "dialects": ["native"],
-            "idle_timeout": 300,
-            "expires_at": self.net.now + LIFETIME,
-            "limits": {"packets": 0, "bytes": 0},
-            "seats": [
-                {
-                    "seat": seat,
-                    "token": None,
-                    "revoked": False,
-                    "limits": {"packets": 0, "bytes": 0},
-                    "offer": offers.get(seat),
-                }
-                for seat in range(seats)
-            ],
-            "direct_grace": 0,
+        """`fields`: as of `grant_document`."""
+        document = grant_document(
+            expires_at=self.net.now + LIFETIME,
+            session=SESSION,
+            revision=revision,
+            token=None,
+            topology="mesh",
+            dialects=["native"],
+            tokens=[None] * seats,
             **fields,
-        }
+        )
         self.nodes[number].relay.apply_grant(read_grant(document), self.net.now)
         self.nodes[number].pump()
 

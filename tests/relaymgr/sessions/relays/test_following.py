@@ -49,8 +49,8 @@ def test_the_manager_follows_half_of_the_players_and_offers_another_standby_rela
     assert (free_seats(first[0]), free_seats(second[0])) == (100, 98)
     before, after = session["session_users"][1], shown["session_users"][1]
     assert after["seat_key"] != before["seat_key"] and after["offer_key"] == before["offer_key"]
-    (told,) = SessionEvent.objects.filter(kind="relay_changed")
-    assert told.reason == "from a-fra/0 to c-tokyo/0: silent, longest gap 501 ms"
+    (event,) = SessionEvent.objects.filter(kind="relay_changed")
+    assert event.reason == "from a-fra/0 to c-tokyo/0: silent, longest gap 501 ms"
     assert WebhookDelivery.objects.filter(event="relay_changed").count() == 1
     assert standbys_check() == 1
     for _ in range(2):

@@ -9,7 +9,6 @@ from .errors import DecodeError
 from .packets import pack_ip, unpack_ip
 
 OFFER_KEY_SIZE = 32
-TOKEN_SIZE = 120
 MAX_DEADLINE = 600_000  # milliseconds
 _TOKEN_NONCE = slice(5, 17)
 _OFFER = struct.Struct("<IBI16s16sH120s")

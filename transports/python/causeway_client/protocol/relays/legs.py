@@ -98,7 +98,7 @@ class Legs:
     @property
     def is_standby_usable(self) -> bool:
         leg = self.standby
-        return leg is not None and leg.is_ready and self._leaving_until is None
+        return leg is not None and leg.is_ready and not self.is_leaving
 
     def connect(self, now: float) -> None:
         """The first CONNECT was sent: if it is not answered, the standby relay is tried as well."""
@@ -151,7 +151,7 @@ class Legs:
     def drop_standby(self, reason: str) -> None:
         """The leg has ended, or is not wanted any more."""
         leg, self.standby = self.standby, None
-        was_leaving, self._leaving_until, self._move_until = self._leaving_until is not None, None, None
+        was_leaving, self._leaving_until, self._move_until = self.is_leaving, None, None
         if leg is None:
             return
         leg.stop()
@@ -303,7 +303,7 @@ class Legs:
             self._leaving_until = None  # the session returns to it
             if not self.standby.is_connected and not self.standby.is_joining:
                 self.standby.join(self._reconnect_timeout, now)
-        elif offer.kind is OfferKind.STANDBY and self._leaving_until is not None:
+        elif offer.kind is OfferKind.STANDBY and self.is_leaving:
             self._after_leaving = offer
             return True
         else:
@@ -370,7 +370,7 @@ class Legs:
             return None
         lost = leg.handle_timer(now)
         if lost is Lost.SILENT:
-            if self._leaving_until is not None:
+            if self.is_leaving:
                 self.end_leaving(now)
             else:
                 leg.join(self._reconnect_timeout, now)
